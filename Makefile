@@ -1,0 +1,32 @@
+# `make run` and `make test` are all a newcomer needs; `make help` lists the rest.
+
+CARGO ?= cargo
+# Arguments for the service: make run ARGS='--window 4m --prune-schedule "* * * * *"'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test redis fmt lint doc ci
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
+	$(CARGO) run --release --locked -- $(ARGS)
+
+test: redis ## Run all tests, on real Redis processes
+	$(CARGO) test --locked
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+lint: ## Check the format, and clippy without a warning
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: ## Build the documentation without a warning
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+ci: lint doc test ## What CI runs
+
+redis:
+	@scripts/ensure-redis

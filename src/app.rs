@@ -1,0 +1,153 @@
+//! Wiring: what is built from the settings, in which order it starts, and in which order it stops.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::estimator::Estimator;
+use crate::http::{self, AppState, server};
+use crate::pruner::{Pruner, PrunerError};
+use crate::settings::Settings;
+use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
+use crate::store::{self, Connection, Store};
+
+/// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
+#[derive(Debug)]
+pub struct App {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    router: Router,
+    limits: server::Limits,
+    shutdown_delay: Duration,
+    pruner: Pruner,
+    redis: Option<EmbeddedRedis>,
+    stopping: CancellationToken,
+}
+
+/// Why the service could not start, or ended by itself: one line, made to be shown as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address can't be listened on.
+    #[error("listen: can't listen on {address}: {source}")]
+    Listen {
+        /// As set.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The Redis URL asks for something that this build doesn't have.
+    #[error("redis_url: {0}")]
+    RedisUrl(String),
+    /// The private Redis doesn't run.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The prune job doesn't run.
+    #[error(transparent)]
+    Pruner(#[from] PrunerError),
+}
+
+impl App {
+    /// Builds the service. A private Redis is started and waited for. A Redis that was named is not: the service starts
+    /// without it, says so at `/readyz`, and uses it as soon as it is there.
+    ///
+    /// # Errors
+    ///
+    /// An [`AppError`] when the address is taken or the private Redis doesn't start.
+    pub async fn build(settings: &Settings) -> Result<Self, AppError> {
+        let address = settings.listen;
+        let failed = |source| AppError::Listen { address, source };
+        // Before Redis, so that a second service on the same address ends at once.
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+
+        let (redis, redis_url) = match &settings.redis_url {
+            Some(url) => (None, url.clone()),
+            None => {
+                let redis = EmbeddedRedis::start(&settings.data_dir).await?;
+                let url = redis.url();
+                (Some(redis), url)
+            }
+        };
+        tracing::info!(redis = %redis_url, window = %settings.window, "using");
+
+        let limits = store::Limits { connect: settings.redis_connect_timeout, answer: settings.redis_timeout };
+        let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
+        let estimator = Estimator::new(Store::new(connection), settings.window);
+        let stopping = CancellationToken::new();
+        let state =
+            AppState { estimator: estimator.clone(), body_timeout: settings.body_timeout, stopping: stopping.clone() };
+        Ok(Self {
+            listener,
+            local_addr,
+            router: http::router(state),
+            limits: server::Limits { header: settings.header_timeout, drain: settings.drain_timeout },
+            shutdown_delay: settings.shutdown_delay,
+            pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
+            redis,
+            stopping,
+        })
+    }
+
+    /// The address that the service listens on, with the port that the system chose if it was set to 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
+    /// accepted any more, requests in flight finish, the pruner ends, the private Redis ends.
+    ///
+    /// The pruner and the private Redis belong to the service: should one end by itself and not come back, the service
+    /// stops in the same order and says why.
+    ///
+    /// # Errors
+    ///
+    /// An [`AppError`] when the service stopped for another reason than `shutdown`.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let Self { listener, local_addr, router, limits, shutdown_delay, pruner, mut redis, stopping } = self;
+        let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
+        let serving = server::serve(listener, router, limits, stop_serving.clone());
+        let pruning = pruner.run(stop_pruning.clone());
+        tokio::pin!(serving, pruning);
+        tracing::info!(address = %local_addr, "serving");
+
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            () = &mut serving => Ok(()),
+            outcome = &mut pruning => outcome.map_err(AppError::from),
+            error = supervise(&mut redis) => Err(error.into()),
+        };
+
+        tracing::info!("stopping");
+        stopping.cancel();
+        let drain = async {
+            if outcome.is_ok() {
+                tokio::time::sleep(shutdown_delay).await;
+            }
+            stop_serving.cancel();
+            serving.await;
+            stop_pruning.cancel();
+        };
+        // The pruner is awaited beside the drain, so that it goes on working through a long delay.
+        let pruned = async { if outcome.is_ok() { pruning.await } else { Ok(()) } };
+        let ((), pruned) = tokio::join!(drain, pruned);
+        if let Some(redis) = redis {
+            redis.stop().await;
+        }
+        tracing::info!("stopped");
+        outcome.and(pruned.map_err(AppError::from))
+    }
+}
+
+/// Ends when the private Redis, if there is one, can't be kept running.
+async fn supervise(redis: &mut Option<EmbeddedRedis>) -> EmbeddedError {
+    match redis {
+        Some(redis) => redis.supervise().await,
+        None => pending().await,
+    }
+}

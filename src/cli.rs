@@ -1,0 +1,163 @@
+//! The command line: what can be asked of the binary, and what it prints.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::body::Body;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::settings::{Layer, Settings};
+use crate::telemetry;
+
+/// Counts how many users are in a segment right now.
+///
+/// Every setting can be given in several ways: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file or in
+/// the environment, and --window 7d on the command line. Each overrides the ones before it.
+#[derive(Parser)]
+#[command(version, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// TOML file with settings
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Layer,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP until SIGTERM or Ctrl-C (the default)
+    Serve,
+    /// Ask the service at `listen` whether it is ready; exit code 0 if so, for a container's health check
+    Healthcheck,
+}
+
+/// What a command ends with: the reason it failed, in one line.
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl Cli {
+    /// Reads this process's command line; answers `--help`, `--version` and mistakes itself, and ends the process then.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let matches = Self::command_with_defaults().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The command line with each setting's default in its help. To clap no setting has a default: a flag that isn't
+    /// given must not override the layers below it.
+    fn command_with_defaults() -> clap::Command {
+        Self::command().mut_args(|argument| {
+            let Some(default) = Layer::default_of(argument.get_id().as_str()) else { return argument };
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            argument.help(format!("{help} [default: {default}]"))
+        })
+    }
+
+    /// Carries out the command.
+    ///
+    /// # Errors
+    ///
+    /// The reason in one line, made to be shown as it is.
+    pub async fn run(self) -> Outcome {
+        let settings = Settings::load(self.flags, self.config)?;
+        match self.command {
+            None | Some(Command::Serve) => serve(&settings).await,
+            Some(Command::Healthcheck) => healthcheck(settings.listen).await,
+        }
+    }
+}
+
+async fn serve(settings: &Settings) -> Outcome {
+    telemetry::init(settings.log_format, &settings.log_filter);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop_signal = async move || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let app = tokio::select! {
+        app = App::build(settings) => app?,
+        name = stop_signal() => {
+            tracing::info!(signal = name, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    let shutdown = async {
+        let name = stop_signal().await;
+        tracing::info!(signal = name, "asked to stop");
+    };
+    Ok(app.run_until(shutdown).await?)
+}
+
+async fn healthcheck(listen: SocketAddr) -> Outcome {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let address = reachable(listen);
+    let status = tokio::time::timeout(LIMIT, ask_readyz(address));
+    let status = status.await.map_err(|_| format!("no answer from {address} within {LIMIT:?}"))?;
+    match status.map_err(|error| format!("no answer from {address}: {error}"))? {
+        status if status.is_success() => Ok(()),
+        status => Err(format!("{address} is not ready: it answers {status}").into()),
+    }
+}
+
+async fn ask_readyz(address: SocketAddr) -> Result<hyper::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get("/readyz").header("host", address.to_string()).body(Body::empty())?;
+    Ok(sender.send_request(request).await?.status())
+}
+
+/// Where to reach a service that listens on `address`: on every address means on this machine's own too.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_tells_every_default() {
+        let help = Cli::command_with_defaults().max_term_width(1000).render_long_help().to_string();
+        for name in Layer::names() {
+            assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
+            if let Some(default) = Layer::default_of(&name) {
+                assert!(help.contains(&format!("[default: {default}]")), "{name}'s default is not in\n{help}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_flags_before_and_after_the_command() {
+        for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.flags.window.as_deref(), Some("4s"), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_address_means_this_machine() {
+        for (listen, expected) in
+            [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("127.0.0.2:80", "127.0.0.2:80")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()), expected.parse().unwrap());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
+
+use crate::segment::{SegmentName, Visit};
+use crate::store::{self, Store};
+use crate::time::{Timestamp, Window};
+
+/// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
+///
+/// It never reads a clock: `now` is an argument, and the answers are exact for it.
+#[derive(Debug, Clone)]
+pub struct Estimator {
+    store: Store,
+    window: Window,
+}
+
+/// What became of a valid visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Redis has acknowledged it.
+    Accepted,
+    /// It lies outside the window already. Nothing was written, since it could not count.
+    Expired,
+}
+
+/// What one run of pruning did.
+#[derive(Debug, Default)]
+pub struct PruneReport {
+    /// Segments looked at.
+    pub segments: u64,
+    /// Expired members removed.
+    pub members_removed: u64,
+    /// Empty segments taken off the index.
+    pub segments_dropped: u64,
+    /// Segments that could not be pruned because of what their key holds. The run went on without them.
+    pub segments_failed: u64,
+}
+
+/// Why a segment could not be estimated over a window of the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum EstimateError {
+    /// The window is longer than the one that members are kept for, which is given.
+    #[error("must not be longer than the configured window of {0}")]
+    WindowTooLong(Window),
+    /// Redis didn't answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Estimator {
+    /// How many segment names are read from the index at once.
+    const INDEX_PAGE: usize = 1_000;
+
+    /// An estimator over `store`, whose members count for `window` after their last visit.
+    #[must_use]
+    pub fn new(store: Store, window: Window) -> Self {
+        Self { store, window }
+    }
+
+    /// How long a user stays in a segment after the last visit.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Records `visit`, which starts the user's window in that segment anew unless a later visit has done so already.
+    /// Recording the same visit again changes nothing, so a caller that got an error may simply repeat it.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't acknowledge the visit. It may or may not have been written.
+    pub async fn record(&self, visit: &Visit, now: Timestamp) -> Result<Recorded, store::Error> {
+        if visit.seen_at <= self.window.cutoff(now) {
+            return Ok(Recorded::Expired);
+        }
+        self.store.record(visit).await?;
+        Ok(Recorded::Accepted)
+    }
+
+    /// The number of users in `segment` at `now`: those whose last visit is less than the window ago. A segment that
+    /// nobody is in counts 0.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer. A count is never guessed.
+    pub async fn estimate(&self, segment: &SegmentName, now: Timestamp) -> Result<u64, store::Error> {
+        self.store.count(segment, self.window.cutoff(now)).await
+    }
+
+    /// As [`Estimator::estimate`], with a shorter window.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate`], and when `window` is longer than [`Estimator::window`]: of the members that only the
+    /// longer one takes in, some may be pruned already.
+    pub async fn estimate_within(
+        &self,
+        segment: &SegmentName,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<u64, EstimateError> {
+        if window > self.window {
+            return Err(EstimateError::WindowTooLong(self.window));
+        }
+        Ok(self.store.count(segment, window.cutoff(now)).await?)
+    }
+
+    /// Removes every member that is expired at `now`, in slices, and takes segments that are empty off the index.
+    ///
+    /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
+    /// finished by the next. A segment whose key holds something else than a sorted set is passed over.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer. What was removed until then had expired.
+    pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
+        let cutoff = self.window.cutoff(now);
+        let mut report = PruneReport::default();
+        let mut cursor = None;
+        loop {
+            let page = self.store.index(cursor.as_ref(), Self::INDEX_PAGE).await?;
+            for segment in &page.segments {
+                report.segments += 1;
+                match self.prune_segment(segment, cutoff, &mut report).await {
+                    Err(store::Error::WrongType { .. }) => report.segments_failed += 1,
+                    other => other?,
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(report);
+            }
+        }
+    }
+
+    async fn prune_segment(
+        &self,
+        segment: &SegmentName,
+        cutoff: Timestamp,
+        report: &mut PruneReport,
+    ) -> Result<(), store::Error> {
+        loop {
+            let slice = self.store.prune_slice(segment, cutoff).await?;
+            report.members_removed += slice.removed;
+            if slice.is_last {
+                break;
+            }
+        }
+        if self.store.drop_if_empty(segment).await? {
+            report.segments_dropped += 1;
+        }
+        Ok(())
+    }
+
+    /// Asks Redis whether it can serve.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if not.
+    pub async fn ready(&self) -> Result<(), store::Error> {
+        self.store.ping().await
+    }
+}

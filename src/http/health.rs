@@ -1,0 +1,27 @@
+//! The probes: is the process alive, and should it get requests?
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::problem::{Problem, ProblemKind, Result};
+use super::{AppState, json};
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// `GET /healthz`: the process answers. Never asks Redis: restarting us would not mend it.
+pub async fn live() -> Response {
+    json(&Health { status: "ok" })
+}
+
+/// `GET /readyz`: Redis answers and we are not stopping, so requests may come.
+pub async fn ready(State(state): State<AppState>) -> Result<Response> {
+    if state.stopping.is_cancelled() {
+        return Err(Problem::new(ProblemKind::Stopping, "The service is stopping and takes no new work."));
+    }
+    state.estimator.ready().await?;
+    Ok(json(&Health { status: "ready" }))
+}

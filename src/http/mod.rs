@@ -1,0 +1,68 @@
+//! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
+//!
+//! [`problem`] has the errors, [`segments`] and [`health`] the handlers, [`body`] the taking in of bodies, [`server`] the
+//! connections.
+
+pub mod body;
+pub mod health;
+pub mod problem;
+pub mod segments;
+pub mod server;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::problem::{Problem, ProblemKind};
+use crate::estimator::Estimator;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The service itself.
+    pub estimator: Estimator,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// Cancelled when the service starts to stop.
+    pub stopping: CancellationToken,
+}
+
+/// The service as HTTP.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/segments", post(segments::record))
+        .route("/segments/{name}/count", get(segments::count))
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn(problem::render_problems))
+        .with_state(state)
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        ProblemKind::NotFound,
+        "There is nothing at this path. A slash in a segment's name is written %2F in the path.",
+    )
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, "The Allow header names the methods that this path has.")
+}
+
+/// A 200 with `value` as JSON. Every answer is true of one moment only, so none may be cached.
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("strings and numbers serialize");
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (headers, Body::from(body)).into_response()
+}

@@ -1,0 +1,234 @@
+//! Errors as RFC 9457 problem documents, and the one place where they are rendered and logged.
+//!
+//! A handler returns a [`Problem`]. Its response is empty but for the problem, which [`render_problems`] finds on the
+//! way out, gives a request id, logs if it is ours, and writes as `application/problem+json`.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::segment::FieldError;
+use crate::store;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// When to come again, in seconds. Redis is looked for at every request, so there is no reason to wait long.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// The kinds of problem: each has its status, title and type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// The body is not JSON, or the request is otherwise not what HTTP allows.
+    Malformed,
+    /// No such route.
+    NotFound,
+    /// The route has other methods.
+    MethodNotAllowed,
+    /// The body didn't arrive in time.
+    BodyTimeout,
+    /// The body is larger than allowed.
+    BodyTooLarge,
+    /// The body is declared to be something else than JSON.
+    UnsupportedMediaType,
+    /// The request can be read, but what it says is not valid.
+    Invalid,
+    /// Our fault.
+    Internal,
+    /// Redis can't do it now.
+    Unavailable,
+    /// The service is stopping.
+    Stopping,
+}
+
+impl ProblemKind {
+    const fn describe(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This path has other methods")
+            }
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body didn't arrive in time"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+            Self::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
+            }
+            Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.describe().0
+    }
+}
+
+/// A problem on its way to the client.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    kind: ProblemKind,
+    detail: String,
+    errors: Vec<FieldError>,
+    /// What caused it: for the log, not for the client.
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The result of a handler.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+impl Problem {
+    /// A problem of `kind`, with a sentence or two for the client.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), cause: None }
+    }
+
+    /// A request whose `errors` make it invalid.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
+    }
+
+    fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.cause = Some(Arc::new(cause));
+        self
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        let detail = "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a \
+                      write may or may not have been done. Repeat the request; repeating a write does no harm.";
+        Self::new(ProblemKind::Unavailable, detail).caused_by(error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.kind.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The document: RFC 9457, section 3, and our two extensions.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldErrorDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct FieldErrorDocument<'a> {
+    field: &'a str,
+    detail: &'a str,
+}
+
+/// The outermost layer: renders and logs the problem of every response that has one, and gives one to every response
+/// of the framework that says an error in another form.
+pub async fn render_problems(request: Request, next: Next) -> Response {
+    // What rendering needs of the request is looked up before the request is gone; only the id has to be copied.
+    let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable_id(id)).cloned();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+
+    let mut response = next.run(request).await;
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if is_error(&response) => Problem::new(kind_of(response.status()), "The request could not be served."),
+        None => return response,
+    };
+
+    let request_id = request_id.unwrap_or_else(new_request_id);
+    let id = request_id.to_str().unwrap_or_default();
+    let (status, slug, title) = problem.kind.describe();
+    let cause = problem.cause.as_deref().map(tracing::field::display);
+    let route = route.as_ref().map(MatchedPath::as_str);
+    if problem.kind == ProblemKind::Internal {
+        tracing::error!(request_id = id, %method, route, status = status.as_u16(), cause, "{}", problem.detail);
+    } else {
+        // Not ours, or logged already where Redis failed: `store::outage`.
+        tracing::debug!(request_id = id, %method, route, status = status.as_u16(), cause, "{}", problem.detail);
+    }
+
+    let document = Document {
+        r#type: format!("urn:segment-estimator:problem:{slug}"),
+        title,
+        status: status.as_u16(),
+        detail: &problem.detail,
+        request_id: id,
+        errors: problem
+            .errors
+            .iter()
+            .map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail })
+            .collect(),
+    };
+    let body = serde_json::to_vec(&document).expect("strings and numbers serialize");
+
+    let allow = response.headers_mut().remove(ALLOW);
+    let mut rendered = (status, Body::from(body)).into_response();
+    let headers = rendered.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+    headers.remove(CONTENT_LENGTH);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+    if let Some(allow) = allow {
+        headers.insert(ALLOW, allow);
+    }
+    headers.insert(REQUEST_ID, request_id);
+    rendered
+}
+
+/// What a panic in a handler becomes.
+pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let cause = std::io::Error::other(format!("panic: {message}"));
+    Problem::new(ProblemKind::Internal, "The service failed. The request id leads to the reason in its log.")
+        .caused_by(cause)
+        .into_response()
+}
+
+fn is_error(response: &Response) -> bool {
+    response.status().is_client_error() || response.status().is_server_error()
+}
+
+fn kind_of(status: StatusCode) -> ProblemKind {
+    match status {
+        StatusCode::NOT_FOUND => ProblemKind::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => ProblemKind::MethodNotAllowed,
+        StatusCode::REQUEST_TIMEOUT => ProblemKind::BodyTimeout,
+        StatusCode::PAYLOAD_TOO_LARGE => ProblemKind::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ProblemKind::UnsupportedMediaType,
+        StatusCode::UNPROCESSABLE_ENTITY => ProblemKind::Invalid,
+        status if status.is_client_error() => ProblemKind::Malformed,
+        _ => ProblemKind::Internal,
+    }
+}
+
+/// A caller's id is passed on when it can stand in a header, a log and a problem as it is.
+fn is_usable_id(id: &HeaderValue) -> bool {
+    (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+fn new_request_id() -> HeaderValue {
+    let id = uuid::Uuid::new_v4().to_string();
+    HeaderValue::from_str(&id).expect("a UUID is ASCII")
+}

@@ -1,0 +1,90 @@
+//! `POST /segments` and `GET /segments/{name}/count`.
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Problem, ProblemKind, Result};
+use super::{AppState, body, json};
+use crate::estimator::EstimateError;
+use crate::segment::{FieldError, SegmentName};
+use crate::time::{Timestamp, Window};
+use crate::visit_json::{self, VisitError};
+
+/// Far more than the longest visit takes, even with every character escaped.
+const MAX_VISIT_BYTES: usize = 16 * 1024;
+
+/// `POST /segments`: records one visit. 204 once Redis has acknowledged it, or when it had expired already.
+pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
+    body::require_json(&headers)?;
+    let json = body::read(body, MAX_VISIT_BYTES, state.body_timeout).await?;
+    let now = Timestamp::now();
+    let visit = visit_json::parse(&json, now)?;
+    state.estimator.record(&visit, now).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The query of [`count`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountQuery {
+    window: Option<String>,
+}
+
+/// The answer of [`count`].
+#[derive(Serialize)]
+struct Count {
+    segment: String,
+    count: u64,
+    window_seconds: u64,
+    as_of: String,
+}
+
+/// `GET /segments/{name}/count`: how many users are in a segment now.
+pub async fn count(
+    State(state): State<AppState>,
+    name: std::result::Result<Path<String>, PathRejection>,
+    query: std::result::Result<Query<CountQuery>, QueryRejection>,
+) -> Result<Response> {
+    let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
+    let segment = SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))?;
+    let Query(query) = query.map_err(|error| Problem::new(ProblemKind::Invalid, sentence(&error.body_text())))?;
+    let window = match query.window {
+        Some(text) => Window::parse(&text).map_err(|why| invalid("window", why))?,
+        None => state.estimator.window(),
+    };
+
+    let now = Timestamp::now();
+    let count = state.estimator.estimate_within(&segment, window, now).await?;
+    Ok(json(&Count { segment: segment.to_string(), count, window_seconds: window.as_secs(), as_of: now.to_string() }))
+}
+
+impl From<VisitError> for Problem {
+    fn from(error: VisitError) -> Self {
+        match error {
+            VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
+            VisitError::NotAnObject(why) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {why}.")),
+            VisitError::Fields(errors) => Self::invalid(errors),
+        }
+    }
+}
+
+impl From<EstimateError> for Problem {
+    fn from(error: EstimateError) -> Self {
+        match error {
+            EstimateError::Store(error) => error.into(),
+            EstimateError::WindowTooLong(_) => invalid("window", error.to_string()),
+        }
+    }
+}
+
+fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::invalid(vec![FieldError::new(field, detail)])
+}
+
+fn sentence(text: &str) -> String {
+    format!("{}.", text.trim_end_matches('.'))
+}

@@ -1,0 +1,57 @@
+//! How many users are in a segment right now?
+//!
+//! An upstream service reports visits: user `u104010` was just tagged `sports`. A user stays in a segment for a window
+//! of two weeks after the last visit, and then must no longer count. The estimator keeps one Redis sorted set a segment,
+//! with users as members and the time of their last visit as score, so the answer is one `ZCOUNT`, exact at any moment.
+//!
+//! The crate is a service and a library. Without HTTP:
+//!
+//! ```no_run
+//! use segment_estimator::estimator::Estimator;
+//! use segment_estimator::segment::{SegmentName, UserId, Visit};
+//! use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
+//! use segment_estimator::time::{Timestamp, Window};
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2) };
+//! let connection = Connection::new(RedisUrl::parse("redis://localhost")?, limits)?;
+//! let estimator = Estimator::new(Store::new(connection), Window::parse("14d")?);
+//!
+//! let now = Timestamp::now();
+//! let sports = SegmentName::parse("sports")?;
+//! let visit = Visit::new(UserId::parse("u104010")?, sports.clone(), None, now)?;
+//! estimator.record(&visit, now).await?;
+//! assert_eq!(estimator.estimate(&sports, now).await?, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! In reading order; each module may use those above it in its line of dependencies, `main -> cli -> app -> {http, pruner}
+//! -> estimator -> store -> segment`.
+//!
+//! * [`segment`] has the nouns: [`SegmentName`](segment::SegmentName), [`UserId`](segment::UserId), [`Visit`](segment::Visit).
+//! * [`time`] has points in time and the window.
+//! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
+//! * [`store`] has everything about Redis: keys, commands, the connection, the private server.
+//! * [`visit_json`] has the JSON form of a visit.
+//! * [`http`] has routes, handlers, problems, and the server.
+//! * [`pruner`] has the cron job.
+//! * [`settings`] has defaults, file, environment and flags, made into one checked value.
+//! * [`telemetry`] has logs.
+//! * [`app`] has what is wired to what, and the order of starting and stopping.
+//! * [`cli`] has the commands of the binary.
+
+pub mod app;
+pub mod cli;
+pub mod estimator;
+pub mod http;
+pub mod pruner;
+pub mod segment;
+pub mod settings;
+pub mod store;
+pub mod telemetry;
+pub mod time;
+pub mod visit_json;

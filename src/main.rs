@@ -1,0 +1,18 @@
+//! The `segment-estimator` binary: parse the command line, call it, and say why if it failed.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use segment_estimator::cli::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::from_command_line().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "segment-estimator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
+
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use tokio::sync::mpsc;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+use tracing::instrument;
+
+use crate::estimator::Estimator;
+use crate::time::Timestamp;
+
+/// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
+#[derive(Debug, Clone)]
+pub struct Schedule(Cron);
+
+impl Schedule {
+    /// Reads a cron pattern such as `0 * * * *` (every hour) or `*/10 * * * * *` (every ten seconds).
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when `pattern` is none, or matches no time at all.
+    pub fn parse(pattern: &str) -> Result<Self, String> {
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(true).build();
+        let cron = parser
+            .parse(pattern)
+            .map_err(|error| format!("is not a cron pattern of five fields, or six with seconds first: {error}"))?;
+        cron.find_next_occurrence(&DateTime::<Utc>::UNIX_EPOCH, false)
+            .map_err(|_| "is a cron pattern that matches no time".to_owned())?;
+        Ok(Self(cron))
+    }
+
+    /// The pattern with all six fields, as the scheduler wants it.
+    fn six_fields(&self) -> String {
+        let pattern = self.0.pattern.to_string();
+        if pattern.split_whitespace().count() == 5 { format!("0 {pattern}") } else { pattern }
+    }
+}
+
+/// Prunes whenever its schedule says so.
+#[derive(Debug)]
+pub struct Pruner {
+    estimator: Estimator,
+    schedule: Schedule,
+}
+
+/// Why the pruner ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PrunerError {
+    /// The scheduler could not be set up.
+    #[error("the prune schedule can't be run: {0}")]
+    Scheduler(#[from] JobSchedulerError),
+    /// The scheduler has let go of the job.
+    #[error("the scheduler has dropped the prune job")]
+    Dropped,
+}
+
+impl Pruner {
+    /// A pruner for `estimator`.
+    #[must_use]
+    pub fn new(estimator: Estimator, schedule: Schedule) -> Self {
+        Self { estimator, schedule }
+    }
+
+    /// Prunes at every tick of the schedule until `stop` is cancelled. A run that is under way then is dropped between
+    /// two slices; the next one, here or in another replica, goes on where it was.
+    ///
+    /// The scheduler may fire while a run is under way. It only leaves a note, of which there is room for one, so runs
+    /// never overlap and never pile up.
+    ///
+    /// # Errors
+    ///
+    /// A [`PrunerError`] when the scheduler fails; never because of Redis.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), PrunerError> {
+        let (note, mut notes) = mpsc::channel(1);
+        let mut scheduler = JobScheduler::new().await?;
+        let job = Job::new_async(self.schedule.six_fields(), move |_, _| {
+            let _ = note.try_send(());
+            Box::pin(std::future::ready(()))
+        })?;
+        scheduler.add(job).await?;
+        scheduler.start().await?;
+
+        let pruning = async {
+            while notes.recv().await.is_some() {
+                self.prune_once(Timestamp::now()).await;
+            }
+        };
+        let outcome = stop.run_until_cancelled(pruning).await;
+        scheduler.shutdown().await?;
+        if outcome.is_none() { Ok(()) } else { Err(PrunerError::Dropped) }
+    }
+
+    /// One run, with one line in the log if there is anything to say.
+    #[instrument(skip_all, fields(now = %now))]
+    pub async fn prune_once(&self, now: Timestamp) {
+        match self.estimator.prune(now).await {
+            Ok(report) if report.segments_failed > 0 => {
+                tracing::warn!(?report, "pruned, but for segments whose key is not a sorted set");
+            }
+            Ok(report) if report.members_removed > 0 || report.segments_dropped > 0 => {
+                tracing::info!(?report, "pruned");
+            }
+            Ok(report) => tracing::debug!(?report, "nothing to prune"),
+            Err(error) => tracing::warn!(%error, "pruning failed; the next tick tries again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::five_fields("0 * * * *", "0 0 * * * *")]
+    #[case::six_fields("*/10 * * * * *", "*/10 * * * * *")]
+    #[case::nickname("@hourly", "0 0 * * * *")]
+    #[case::names("30 4 * * MON-FRI", "0 30 4 * * 1-5")]
+    fn five_and_six_fields_are_read(#[case] pattern: &str, #[case] six_fields: &str) {
+        let schedule = Schedule::parse(pattern).unwrap();
+        assert_eq!(schedule.six_fields(), six_fields);
+        assert!(Job::new(schedule.six_fields(), |_, _| {}).is_ok());
+    }
+
+    #[rstest]
+    #[case("", "is not a cron pattern")]
+    #[case("* * * *", "is not a cron pattern")]
+    #[case("every hour", "is not a cron pattern")]
+    #[case("99 * * * *", "is not a cron pattern")]
+    #[case("0 0 0 1 1 * 2017", "is not a cron pattern")]
+    #[case("0 0 31 2 *", "matches no time")]
+    fn what_is_no_schedule_says_so(#[case] pattern: &str, #[case] message: &str) {
+        let error = Schedule::parse(pattern).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}

@@ -1,0 +1,308 @@
+//! Settings: read in layers, checked once, then plain values.
+//!
+//! Defaults are overridden by a TOML file (`--config` or `ESTIMATOR_CONFIG`), that by a `.env` file in the working
+//! folder, that by the environment (`ESTIMATOR_<NAME>`), and that by flags. This is the only module that reads the
+//! environment.
+
+mod layer;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::layer::{Layer, Source};
+use crate::pruner::Schedule;
+use crate::store::RedisUrl;
+use crate::telemetry::{LogFilter, LogFormat};
+use crate::time::Window;
+
+/// What the service runs with. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to serve HTTP.
+    pub listen: SocketAddr,
+    /// The Redis to use; a private one when there is none.
+    pub redis_url: Option<RedisUrl>,
+    /// The private Redis's folder.
+    pub data_dir: PathBuf,
+    /// How long a user stays in a segment after the last visit.
+    pub window: Window,
+    /// When to prune.
+    pub prune_schedule: Schedule,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines are wanted.
+    pub log_filter: LogFilter,
+    /// How long a request's head may take, and a connection may idle.
+    pub header_timeout: Duration,
+    /// How long a request's body may take.
+    pub body_timeout: Duration,
+    /// How long connecting to Redis may take.
+    pub redis_connect_timeout: Duration,
+    /// How long Redis may take to answer, connecting included.
+    pub redis_timeout: Duration,
+    /// How long to go on serving after a stop signal, with readyz at 503.
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take to finish after that.
+    pub drain_timeout: Duration,
+}
+
+/// What is wrong with the settings: one line that names the setting and where it comes from.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl Settings {
+    /// Reads all layers of this process: `flags` and `config` come from its command line.
+    ///
+    /// # Errors
+    ///
+    /// A [`SettingsError`] when a layer can't be read, has a name that is no setting, or a value that won't do.
+    pub fn load(flags: Layer, config: Option<PathBuf>) -> Result<Self, SettingsError> {
+        let dotenv = layer::read_dotenv(Path::new(".env"))?;
+        let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
+        let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
+
+        let mut layers = vec![(Source::Defaults, Layer::defaults())];
+        if let Some(path) = config.or(config_in_environment).or(config_in_dotenv) {
+            layers.push(layer::from_file(&path)?);
+        }
+        layers.extend([dotenv, environment, (Source::Flags, flags)]);
+        Self::from_layers(&layers)
+    }
+
+    /// Settings from `layers`, of which later ones override earlier ones.
+    ///
+    /// # Errors
+    ///
+    /// A [`SettingsError`] for the first value that won't do.
+    pub fn from_layers(layers: &[(Source, Layer)]) -> Result<Self, SettingsError> {
+        let layers = Layers(layers);
+        Ok(Self {
+            listen: layers.required("listen", |layer| &layer.listen, parse_address)?,
+            redis_url: layers.secret("redis_url", |layer| &layer.redis_url, RedisUrl::parse)?,
+            data_dir: layers.required("data_dir", |layer| &layer.data_dir, parse_path)?,
+            window: layers.required("window", |layer| &layer.window, Window::parse)?,
+            prune_schedule: layers.required("prune_schedule", |layer| &layer.prune_schedule, Schedule::parse)?,
+            log_format: layers
+                .optional("log_format", |layer| &layer.log_format, LogFormat::parse)?
+                .unwrap_or_else(LogFormat::for_stderr),
+            log_filter: layers.required("log_filter", |layer| &layer.log_filter, LogFilter::parse)?,
+            header_timeout: layers.required("header_timeout", |layer| &layer.header_timeout, parse_limit)?,
+            body_timeout: layers.required("body_timeout", |layer| &layer.body_timeout, parse_limit)?,
+            redis_connect_timeout: layers.required(
+                "redis_connect_timeout",
+                |layer| &layer.redis_connect_timeout,
+                parse_limit,
+            )?,
+            redis_timeout: layers.required("redis_timeout", |layer| &layer.redis_timeout, parse_limit)?,
+            shutdown_delay: layers.required("shutdown_delay", |layer| &layer.shutdown_delay, parse_delay)?,
+            drain_timeout: layers.required("drain_timeout", |layer| &layer.drain_timeout, parse_limit)?,
+        })
+    }
+}
+
+/// All layers, lowest first.
+struct Layers<'a>(&'a [(Source, Layer)]);
+
+impl Layers<'_> {
+    fn topmost(&self, field: impl Fn(&Layer) -> &Option<String>) -> Option<(&Source, &str)> {
+        self.0.iter().rev().find_map(|(source, layer)| field(layer).as_deref().map(|text| (source, text)))
+    }
+
+    fn optional<T>(
+        &self,
+        name: &str,
+        field: impl Fn(&Layer) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
+        let failed = |why| SettingsError(format!("{name}: {text:?} {why} (set by {})", source.writes(name)));
+        parse(text).map(Some).map_err(failed)
+    }
+
+    fn required<T>(
+        &self,
+        name: &str,
+        field: impl Fn(&Layer) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, SettingsError> {
+        self.optional(name, field, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
+    }
+
+    /// As `optional`, for a value that must not be repeated.
+    fn secret<T>(
+        &self,
+        name: &str,
+        field: impl Fn(&Layer) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
+        let failed = |why| SettingsError(format!("{name}: the value {why} (set by {})", source.writes(name)));
+        parse(text).map(Some).map_err(failed)
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+/// The longest time limit. Longer ones help nobody, and might overflow a deadline.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("is not a duration such as 500ms, 10s or 1m: {error}"))?;
+    if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
+}
+
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    let duration = parse_delay(text)?;
+    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn defaults() -> (Source, Layer) {
+        (Source::Defaults, Layer::defaults())
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let (_, layer) = layer::from_variables(Source::Environment, variables(pairs))?;
+        Settings::from_layers(&[defaults(), layer])
+    }
+
+    fn file(text: &str) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("estimator.toml");
+        std::fs::write(&path, text).unwrap();
+        let layer = layer::from_file(&path)?;
+        Settings::from_layers(&[defaults(), layer])
+    }
+
+    #[test]
+    fn the_defaults_are_settings() {
+        let settings = Settings::from_layers(&[defaults()]).unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.window.as_secs(), 14 * 24 * 60 * 60);
+        assert!(settings.redis_url.is_none());
+    }
+
+    #[test]
+    fn each_layer_overrides_the_one_below() {
+        let layer = |window: Option<&str>| Layer { window: window.map(str::to_owned), ..Layer::default() };
+        let mut layers = vec![defaults()];
+        for (source, window) in [
+            (Source::File("estimator.toml".into()), "1d"),
+            (Source::DotEnv, "2d"),
+            (Source::Environment, "3d"),
+            (Source::Flags, "4d"),
+        ] {
+            layers.push((source, layer(Some(window))));
+            let settings = Settings::from_layers(&layers).unwrap();
+            assert_eq!(settings.window, Window::parse(window).unwrap());
+        }
+        layers.push((Source::Flags, layer(None)));
+        assert_eq!(Settings::from_layers(&layers).unwrap().window, Window::parse("4d").unwrap());
+    }
+
+    #[test]
+    fn the_environment_is_read_and_empty_variables_are_not_set() {
+        let settings = environment(&[
+            ("ESTIMATOR_WINDOW", "4s"),
+            ("ESTIMATOR_LISTEN", ""),
+            ("ESTIMATOR_REDIS_URL", ""),
+            ("PATH", "/bin"),
+        ]);
+        let settings = settings.unwrap();
+        assert_eq!(settings.window.as_secs(), 4);
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_environment_may_name_the_file() {
+        let pairs = variables(&[("ESTIMATOR_CONFIG", "/etc/estimator.toml")]);
+        let (config, _) = layer::from_variables(Source::Environment, pairs).unwrap();
+        assert_eq!(config, Some(PathBuf::from("/etc/estimator.toml")));
+    }
+
+    #[rstest]
+    #[case("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
+    #[case("ESTIMATOR_WINDOW", "soon", r#"window: "soon" is not a duration"#)]
+    #[case("ESTIMATOR_LISTEN", "8080", r#"listen: "8080" must be an IP address and a port"#)]
+    #[case("ESTIMATOR_PRUNE_SCHEDULE", "hourly", r#"prune_schedule: "hourly" is not a cron pattern"#)]
+    #[case("ESTIMATOR_LOG_FORMAT", "xml", r#"log_format: "xml" must be pretty or json"#)]
+    #[case("ESTIMATOR_LOG_FILTER", "a=b=c", r#"log_filter: "a=b=c" must be a level"#)]
+    #[case("ESTIMATOR_REDIS_TIMEOUT", "0s", r#"redis_timeout: "0s" must be longer than zero"#)]
+    #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
+    #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
+    #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
+    fn a_bad_variable_is_named_in_one_line(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
+        let error = environment(&[(name, value)]).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read() {
+        assert_eq!(file("window = '1h'\nlisten = '0.0.0.0:80'").unwrap().window.as_secs(), 3_600);
+    }
+
+    #[rstest]
+    #[case("window = '0s'", r#"window: "0s" must be longer than zero (set by window in "#)]
+    #[case("window = 4", r#"window: "4" is not a duration such as 14d"#)]
+    #[case("wndow = '4s'", "is not a setting")]
+    #[case("config = 'x'", "is not a setting")]
+    #[case("window = ['4s']", "must be a single value")]
+    #[case("listen = '0.0.0.0:80'\nwindow = 4s", "line 2: ")]
+    fn a_bad_file_is_named_in_one_line(#[case] text: &str, #[case] message: &str) {
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains(message) && error.contains("estimator.toml"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("redis://:hunter2@")]
+    #[case("http://:hunter2@localhost")]
+    #[case("redis://user:hunter2@localhost/notanumber")]
+    fn a_bad_redis_url_is_not_repeated(#[case] url: &str) {
+        let error = environment(&[("ESTIMATOR_REDIS_URL", url)]).unwrap_err().to_string();
+        assert!(error.starts_with("redis_url: the value is not a usable Redis URL"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let settings = environment(&[("ESTIMATOR_REDIS_URL", "redis://user:hunter2@localhost:6379/0")]).unwrap();
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("localhost:6379") && !shown.contains("hunter2") && !shown.contains("user:"), "{shown}");
+    }
+
+    #[test]
+    fn a_dotenv_file_is_read_and_its_bad_lines_are_not_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        assert_eq!(layer::read_dotenv(&path).unwrap(), []);
+
+        std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=\"1h 30m\"\nOTHER=1\n").unwrap();
+        assert_eq!(layer::read_dotenv(&path).unwrap(), variables(&[("ESTIMATOR_WINDOW", "1h 30m"), ("OTHER", "1")]));
+
+        std::fs::write(&path, "ESTIMATOR_REDIS_URL='redis://:hunter2@localhost").unwrap();
+        let error = layer::read_dotenv(&path).unwrap_err().to_string();
+        assert!(error.contains("ESTIMATOR_REDIS_URL") && !error.contains("hunter2"), "{error}");
+    }
+}

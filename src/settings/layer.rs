@@ -1,0 +1,219 @@
+//! One layer of settings as raw text, and the places that layers are read from.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command};
+use serde::{Deserialize, Serialize};
+
+use super::SettingsError;
+
+/// What every environment variable of ours starts with.
+const PREFIX: &str = "ESTIMATOR_";
+
+/// `ESTIMATOR_CONFIG` and `--config` name the file, so it can't be set in the file.
+const CONFIG: &str = "config";
+
+/// The settings that one source gives, as text. The names are the same everywhere: `prune_schedule` in the file is
+/// `ESTIMATOR_PRUNE_SCHEDULE` in the environment and `--prune-schedule` on the command line.
+#[derive(Clone, Default, Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[command(next_help_heading = "Settings")]
+pub struct Layer {
+    /// Address and port to serve HTTP on
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Redis to use, such as `redis://user:password@host:6379/0` or `redis+unix:///path`; without it, a private one
+    #[arg(long, global = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// Folder of the private Redis
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub data_dir: Option<String>,
+    /// How long a user stays in a segment after the last visit
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub window: Option<String>,
+    /// When to remove expired members: cron with 5 fields, or 6 with seconds first, in UTC
+    #[arg(long, global = true, value_name = "CRON")]
+    pub prune_schedule: Option<String>,
+    /// `pretty` or `json`; without it, pretty on a terminal and json otherwise
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Log level, or a list of module=level
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+    /// How long a request's head may take, and a connection may idle
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub header_timeout: Option<String>,
+    /// How long a request's body may take
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub body_timeout: Option<String>,
+    /// How long connecting to Redis may take
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub redis_connect_timeout: Option<String>,
+    /// How long Redis may take to answer, connecting included
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub redis_timeout: Option<String>,
+    /// How long to go on serving, with readyz at 503, after a stop signal
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub shutdown_delay: Option<String>,
+    /// How long requests in flight may take to finish after that
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
+}
+
+impl Layer {
+    /// The lowest layer. What is not in it has no default, or one that is found out at the start.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let some = |text: &str| Some(text.to_owned());
+        Self {
+            listen: some("127.0.0.1:8080"),
+            redis_url: None,
+            data_dir: some("data"),
+            window: some("14d"),
+            prune_schedule: some("0 * * * *"),
+            log_format: None,
+            log_filter: some("info,tokio_cron_scheduler=warn"),
+            header_timeout: some("30s"),
+            body_timeout: some("10s"),
+            redis_connect_timeout: some("1s"),
+            redis_timeout: some("2s"),
+            shutdown_delay: some("0s"),
+            drain_timeout: some("10s"),
+        }
+    }
+
+    /// The default of the setting `name`, if it has one.
+    #[must_use]
+    pub fn default_of(name: &str) -> Option<String> {
+        let defaults = serde_json::to_value(Self::defaults()).expect("a struct of texts serializes");
+        defaults.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// The names of all settings.
+    #[must_use]
+    pub fn names() -> Vec<String> {
+        let command = Self::augment_args(Command::new("settings"));
+        command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
+    }
+}
+
+/// Where a layer comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// This program.
+    Defaults,
+    /// A TOML file.
+    File(PathBuf),
+    /// `.env` in the working folder.
+    DotEnv,
+    /// The environment.
+    Environment,
+    /// The command line.
+    Flags,
+}
+
+impl Source {
+    /// How this source writes the setting `name`.
+    pub(super) fn writes(&self, name: &str) -> String {
+        match self {
+            Self::Defaults => format!("the default of {name}"),
+            Self::File(path) => format!("{name} in {}", path.display()),
+            Self::DotEnv => format!("{PREFIX}{} in .env", name.to_uppercase()),
+            Self::Environment => format!("{PREFIX}{}", name.to_uppercase()),
+            Self::Flags => format!("--{}", name.replace('_', "-")),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Defaults => f.write_str("defaults"),
+            Self::File(path) => path.display().fmt(f),
+            Self::DotEnv => f.write_str(".env"),
+            Self::Environment => f.write_str("the environment"),
+            Self::Flags => f.write_str("the command line"),
+        }
+    }
+}
+
+/// Reads the layer of a TOML file.
+pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
+    let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        failed(format!("line {line}: {}", error.message()))
+    })?;
+    let source = Source::File(path.to_owned());
+    let pairs = table.into_iter().map(|(name, value)| match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok((name, value.to_string())),
+        _ => Err(SettingsError(format!("{} must be a single value", source.writes(&name)))),
+    });
+    let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+    pairs.iter().try_for_each(|(name, _)| check_name(&source, name))?;
+    let layer = envy::from_iter(pairs).map_err(|error| unreadable(&source, &error))?;
+    Ok((source, layer))
+}
+
+/// Reads a layer from environment variables, and beside it `ESTIMATOR_CONFIG`. Variables of other programs are passed
+/// over, and so are empty ones of ours: compose files write `${ESTIMATOR_WINDOW:-}` for "not set".
+pub(super) fn from_variables(
+    source: Source,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(Option<PathBuf>, (Source, Layer)), SettingsError> {
+    let mut config = None;
+    let mut ours = Vec::new();
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let setting = name[PREFIX.len()..].to_lowercase();
+        if setting != CONFIG {
+            check_name(&source, &setting)?;
+        }
+        if value.is_empty() {
+            continue;
+        }
+        let value = value.into_string().map_err(|_| SettingsError(format!("{name} is not UTF-8")))?;
+        if setting == CONFIG {
+            config = Some(PathBuf::from(value));
+        } else {
+            ours.push((name.to_owned(), value));
+        }
+    }
+    let layer = envy::prefixed(PREFIX).from_iter(ours).map_err(|error| unreadable(&source, &error))?;
+    Ok((config, (source, layer)))
+}
+
+/// The variables of a `.env` file; none when there is no such file.
+pub(super) fn read_dotenv(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
+    let lines = match dotenvy::from_path_iter(path) {
+        Ok(lines) => lines,
+        Err(error) if error.not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(SettingsError(format!("{}: {error}", path.display()))),
+    };
+    let variables = lines.map(|line| match line {
+        Ok((name, value)) => Ok((name.into(), value.into())),
+        // dotenvy's message repeats the line, which may hold a password.
+        Err(dotenvy::Error::LineParse(line, _)) => {
+            let name = line.split('=').next().unwrap_or_default().trim();
+            Err(SettingsError(format!("{}: the line that starts with {name:?} is not NAME=value", path.display())))
+        }
+        Err(error) => Err(SettingsError(format!("{}: {error}", path.display()))),
+    });
+    variables.collect()
+}
+
+fn check_name(source: &Source, name: &str) -> Result<(), SettingsError> {
+    if Layer::names().iter().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(SettingsError(format!("{} is not a setting; --help lists them all", source.writes(name))))
+}
+
+/// Names are checked and every value is text, so this is for what remains, such as a name given twice.
+fn unreadable(source: &Source, error: &envy::Error) -> SettingsError {
+    SettingsError(format!("{source}: {error}"))
+}

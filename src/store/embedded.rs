@@ -1,0 +1,299 @@
+//! A private Redis, for a service that was given none: started, watched over and stopped with the service.
+//!
+//! Everything lives in `<data_dir>/redis` (mode 0700): the Unix socket, the append-only file, Redis's log and two lock
+//! files. There is no TCP port. Every write is on disk before it is acknowledged (`appendfsync always`).
+//!
+//! # No orphan
+//!
+//! Redis must end when the service ends, even by SIGKILL, on Linux and macOS alike. So the service holds the write end
+//! of a pipe and never writes to it. A shell loop holds the read end; it wakes up when the kernel closes the pipe, and
+//! sends Redis the SIGTERM of a clean stop. The same path serves an orderly stop.
+//!
+//! # One Redis on one folder
+//!
+//! `service.lock` is locked by the service, `redis.lock` by whoever may write Redis's files. Redis inherits the second
+//! as its standard output, so the lock lasts until Redis is gone, whatever became of the service: a new service waits
+//! for the last Redis to finish instead of starting a second one on its files.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use redis::{ErrorKind, ServerErrorKind};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::Instant;
+
+use super::connection::{RedisUrl, probe};
+
+/// Runs the server and, beside it, the loop that ends it. `$$` is the shell's process id, which `exec` hands on to the
+/// server. A background command's standard input is /dev/null, hence the detour over descriptor 3.
+const RUN_TIED_TO_STDIN: &str = "\
+server=$(command -v redis-server || command -v valkey-server) || exit 127
+exec 3<&0
+(while read -r _ <&3; do :; done; kill -TERM $$) &
+exec \"$server\" \"$@\" 3<&- </dev/null";
+const NOT_FOUND: i32 = 127;
+
+const SOCKET: &str = "redis.sock";
+const LOG: &str = "redis.log";
+
+/// A path to a Unix socket has to fit into `sockaddr_un`: 104 bytes on macOS, 108 on Linux, one of them for the NUL.
+const MAX_SOCKET_PATH: usize = 103;
+
+/// A running private Redis. Dropping it stops Redis too, without waiting.
+#[derive(Debug)]
+pub struct EmbeddedRedis {
+    dir: PathBuf,
+    url: RedisUrl,
+    server: Server,
+    redis_lock: File,
+    _service_lock: File,
+}
+
+/// The server's process, and the pipe whose end is its end. The pipe is kept apart from the child, which would close it
+/// as soon as anybody waits for the child.
+#[derive(Debug)]
+struct Server {
+    process: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+/// Why there is no private Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// Neither server is installed.
+    #[error(
+        "there is no redis-server or valkey-server on PATH: install one (Debian and Ubuntu: apt-get install \
+         redis-server, macOS: brew install redis) or set redis_url (ESTIMATOR_REDIS_URL)"
+    )]
+    NotInstalled,
+    /// Another service runs on the folder.
+    #[error("data_dir: {} is in use by another segment-estimator", .0.display())]
+    InUse(PathBuf),
+    /// The Redis of a service that ended has not finished yet.
+    #[error("data_dir: the Redis of an earlier segment-estimator still runs in {}", .0.display())]
+    StillRunning(PathBuf),
+    /// The folder's path leaves no room for the socket's.
+    #[error("data_dir: {} is too long a path for a Unix socket; use one of at most {max} bytes", .path.display())]
+    PathTooLong {
+        /// The folder.
+        path: PathBuf,
+        /// The longest path to it that would do.
+        max: usize,
+    },
+    /// The folder can't be made or used.
+    #[error("data_dir: can't use {}: {source}", .path.display())]
+    Folder {
+        /// The folder or a file in it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server could not be run.
+    #[error("can't run the private Redis: {0}")]
+    Spawn(io::Error),
+    /// The server ended before it answered.
+    #[error("the private Redis didn't start ({status}); its log, {}, ends with: {last_lines}", .log.display())]
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log file.
+        log: PathBuf,
+        /// The end of that, in one line.
+        last_lines: String,
+    },
+    /// The server runs but doesn't answer.
+    #[error("the private Redis didn't answer within {limit:?}; see its log, {}", .log.display())]
+    Silent {
+        /// How long it was given.
+        limit: Duration,
+        /// Its log file.
+        log: PathBuf,
+    },
+}
+
+impl EmbeddedRedis {
+    /// How long Redis may take to answer at all; loading its data is not counted.
+    const START_LIMIT: Duration = Duration::from_secs(10);
+    /// How long Redis may take to stop before it is killed. It has nothing left to write by then.
+    const STOP_LIMIT: Duration = Duration::from_secs(10);
+    /// Between two looks at something that is about to happen.
+    const POLL: Duration = Duration::from_millis(10);
+    /// Before a Redis that ended by itself is started again, so that one that keeps failing doesn't spin.
+    const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+    /// Starts a Redis on the files in `data_dir`, which is made if need be, and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// An [`EmbeddedError`], made to be shown as it is.
+    pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let dir = make_private_dir(data_dir)?;
+        let socket = dir.join(SOCKET);
+        let spare = MAX_SOCKET_PATH.checked_sub(socket.as_os_str().len());
+        if spare.is_none() {
+            let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
+            return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
+        }
+
+        let service_lock = open_lock(&dir.join("service.lock"))?;
+        match service_lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: dir, source }),
+        }
+        let redis_lock = lock_when_free(&dir.join("redis.lock"), data_dir).await?;
+
+        let server = spawn(&dir, &redis_lock)?;
+        let mut redis = Self { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
+        redis.wait_until_it_serves().await?;
+        tracing::info!(dir = %redis.dir.display(), "private Redis is ready");
+        Ok(redis)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> RedisUrl {
+        self.url.clone()
+    }
+
+    /// Starts Redis again whenever it ends by itself. Ends only when that fails, with the reason.
+    pub async fn supervise(&mut self) -> EmbeddedError {
+        loop {
+            let status = self.server.process.wait().await;
+            // Lets the loop beside it end now, while its process id is surely nobody else's.
+            self.server.lifeline = None;
+            tracing::error!(status = %describe(status), "private Redis ended by itself; starting it again");
+            tokio::time::sleep(Self::RESTART_PAUSE).await;
+            match spawn(&self.dir, &self.redis_lock) {
+                Ok(server) => self.server = server,
+                Err(error) => return error,
+            }
+            if let Err(error) = self.wait_until_it_serves().await {
+                return error;
+            }
+        }
+    }
+
+    /// Stops Redis cleanly and waits for its end.
+    pub async fn stop(mut self) {
+        self.server.lifeline = None;
+        match tokio::time::timeout(Self::STOP_LIMIT, self.server.process.wait()).await {
+            Ok(status) => tracing::info!(status = %describe(status), "private Redis stopped"),
+            Err(_) => {
+                tracing::warn!(limit = ?Self::STOP_LIMIT, "private Redis didn't stop in time and is killed");
+                if let Err(error) = self.server.process.kill().await {
+                    tracing::error!(%error, "can't kill the private Redis");
+                }
+            }
+        }
+    }
+
+    async fn wait_until_it_serves(&mut self) -> Result<(), EmbeddedError> {
+        let log = self.dir.join(LOG);
+        let mut deadline = Instant::now() + Self::START_LIMIT;
+        let mut said_loading = false;
+        loop {
+            match probe(&self.url, Self::START_LIMIT).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) => {
+                    if !std::mem::replace(&mut said_loading, true) {
+                        tracing::info!("private Redis is loading its data");
+                    }
+                    deadline = Instant::now() + Self::START_LIMIT;
+                }
+                Err(_) => {}
+            }
+            if let Some(status) = self.server.process.try_wait().map_err(EmbeddedError::Spawn)? {
+                self.server.lifeline = None;
+                if status.code() == Some(NOT_FOUND) {
+                    return Err(EmbeddedError::NotInstalled);
+                }
+                let last_lines = last_lines(&log);
+                return Err(EmbeddedError::Exited { status, log, last_lines });
+            }
+            if Instant::now() >= deadline {
+                return Err(EmbeddedError::Silent { limit: Self::START_LIMIT, log });
+            }
+            tokio::time::sleep(Self::POLL).await;
+        }
+    }
+}
+
+/// Makes `data_dir` and in it our own folder, both for this user alone. A `data_dir` that exists keeps its permissions:
+/// it may be somebody's home.
+fn make_private_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    let make = |dir: &Path| {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        dir.canonicalize()
+    };
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmbeddedError::Folder { path, source }
+    };
+    let dir = make(data_dir).map_err(failed(data_dir))?.join("redis");
+    make(&dir).map_err(failed(&dir))?;
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed(&dir))?;
+    Ok(dir)
+}
+
+fn open_lock(path: &Path) -> Result<File, EmbeddedError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    file.map_err(|source| EmbeddedError::Folder { path: path.to_owned(), source })
+}
+
+/// Locks `path` as soon as the Redis that inherited the lock is gone.
+async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedError> {
+    let file = open_lock(path)?;
+    let deadline = Instant::now() + EmbeddedRedis::STOP_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(EmbeddedRedis::POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::StillRunning(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: path.to_owned(), source }),
+        }
+    }
+}
+
+fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
+    let log = OpenOptions::new().create(true).append(true).open(dir.join(LOG));
+    let log = log.map_err(|source| EmbeddedError::Folder { path: dir.join(LOG), source })?;
+    let inherited_lock = redis_lock.try_clone().map_err(EmbeddedError::Spawn)?;
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(RUN_TIED_TO_STDIN).arg("segment-estimator-redis");
+    command
+        .args(["--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"])
+        .args(["--dir", ".", "--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+        .args(["--logfile", LOG, "--daemonize", "no", "--databases", "1", "--maxmemory-policy", "noeviction"])
+        .current_dir(dir)
+        // Out of the terminal's foreground group: Ctrl-C is for the service, which stops Redis last.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(inherited_lock)
+        .stderr(log);
+    let mut process = command.spawn().map_err(EmbeddedError::Spawn)?;
+    let lifeline = process.stdin.take();
+    Ok(Server { process, lifeline })
+}
+
+/// The end of a log in one line, for a message.
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines: Vec<&str> = text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+    lines.reverse();
+    lines.join(" | ")
+}
+
+fn describe(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    }
+}

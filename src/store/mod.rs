@@ -1,0 +1,131 @@
+//! Everything about Redis: the keys, the commands, the connection and the private server. No other module names the
+//! `redis` crate.
+//!
+//! # Keys
+//!
+//! | key | type | member | score | written by | deleted by |
+//! |---|---|---|---|---|---|
+//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::record`] | Redis, when [`Store::prune_slice`] removes the last member |
+//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::record`] | [`Store::drop_if_empty`], name by name |
+//!
+//! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
+//! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
+//! be taken for the index.
+//!
+//! # Why the index never loses a segment
+//!
+//! [`Store::record`] writes the member first and the name second. [`Store::drop_if_empty`] looks at the segment and
+//! removes the name in one atomic script. If the script runs before the member is written, the name is written after
+//! it; if it runs after, the segment isn't empty and the name stays.
+//!
+//! # Commands
+//!
+//! `PING`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL must
+//! allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+
+pub mod connection;
+pub mod embedded;
+mod outage;
+mod prune;
+
+use redis::{Pipeline, pipe};
+
+pub use self::connection::{Connection, Error, Limits, RedisUrl};
+pub use self::prune::Slice;
+use crate::segment::{SegmentName, Visit};
+use crate::time::Timestamp;
+
+/// The sorted set of a segment's members.
+fn segment_key(segment: &SegmentName) -> String {
+    format!("segment:{segment}")
+}
+
+/// The sorted set of segment names.
+const INDEX_KEY: &str = "segments";
+
+/// The sorted sets in Redis. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Connection,
+}
+
+/// One page of the index.
+#[derive(Debug)]
+pub struct IndexPage {
+    /// The segments on the page, in the order of their names' bytes.
+    pub segments: Vec<SegmentName>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<IndexCursor>,
+}
+
+/// A place in the index: after this member.
+#[derive(Debug, Clone)]
+pub struct IndexCursor(Vec<u8>);
+
+impl Store {
+    /// The store behind `connection`.
+    #[must_use]
+    pub fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// Asks Redis whether it can serve.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if not; `LOADING` counts as not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.connection.query(pipe().cmd("PING").ignore()).await
+    }
+
+    /// Writes a visit. A later visit that is already there stays (`GT`), so any visit may be written again at any time.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't acknowledge both the member and the name; either may have been written.
+    pub async fn record(&self, visit: &Visit) -> Result<(), Error> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        // Member first, name second: see the module's documentation.
+        pipeline.cmd("ZADD").arg(segment_key(&visit.segment)).arg("GT");
+        pipeline.arg(visit.seen_at.as_score()).arg(visit.user_id.as_str()).ignore();
+        pipeline.cmd("ZADD").arg(INDEX_KEY).arg(0).arg(visit.segment.as_str()).ignore();
+        self.connection.query(&pipeline).await
+    }
+
+    /// How many members of `segment` were seen after `cutoff`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer; never a guess.
+    pub async fn count(&self, segment: &SegmentName, cutoff: Timestamp) -> Result<u64, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("ZCOUNT").arg(segment_key(segment)).arg(after(cutoff)).arg("+inf");
+        let (count,) = self.connection.query(&pipeline).await?;
+        Ok(count)
+    }
+
+    /// Up to `limit` names of the index that stand after `cursor`, or from its start.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
+        let from = match cursor {
+            Some(IndexCursor(member)) => [b"(", member.as_slice()].concat(),
+            None => b"-".to_vec(),
+        };
+        let mut pipeline = pipe();
+        pipeline.cmd("ZRANGE").arg(INDEX_KEY).arg(from).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
+        let (members,): (Vec<Vec<u8>>,) = self.connection.query(&pipeline).await?;
+        let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
+        // Only `record` writes the index, so every member is a name; what else somebody put there is not ours to read.
+        let segments =
+            members.into_iter().filter_map(|member| SegmentName::parse(String::from_utf8(member).ok()?).ok());
+        Ok(IndexPage { segments: segments.collect(), next })
+    }
+}
+
+/// A lower bound for scores that leaves `cutoff` itself out.
+fn after(cutoff: Timestamp) -> String {
+    format!("({}", cutoff.as_score())
+}

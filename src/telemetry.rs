@@ -1,0 +1,75 @@
+//! Logs: set up here, emitted by spans, layers and the few places where a failure is handled.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::str::FromStr;
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people, coloured on a terminal.
+    Pretty,
+    /// A JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// What suits standard error: `Pretty` for a terminal, `Json` for whatever collects it otherwise.
+    #[must_use]
+    pub fn for_stderr() -> Self {
+        if io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
+    }
+
+    /// Reads `pretty` or `json`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when it is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err("must be pretty or json".to_owned()),
+        }
+    }
+}
+
+/// Which log lines are wanted: `info`, or per module, `warn,segment_estimator::pruner=debug`.
+#[derive(Clone)]
+pub struct LogFilter(Targets);
+
+impl LogFilter {
+    /// Reads a level or a list of `module=level`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when it is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Targets::from_str(text).map(Self).map_err(|error| {
+            format!("must be a level (error, warn, info, debug, trace, off) or a list of module=level: {error}")
+        })
+    }
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Sends the process's log lines to standard error. Standard output is for what commands print.
+///
+/// Does nothing when the process has a subscriber already, as under test.
+pub fn init(format: LogFormat, filter: &LogFilter) {
+    let fmt = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter.0.clone()).boxed(),
+        LogFormat::Json => fmt.json().flatten_event(true).with_filter(filter.0.clone()).boxed(),
+    };
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
