@@ -73,7 +73,7 @@ impl App {
                 (Some(redis), url)
             }
         };
-        tracing::info!(redis = %redis_url, window = %settings.window, "using");
+        tracing::info!(redis = %redis_url, window = %settings.window, "using Redis");
 
         let limits = store::Limits { connect: settings.redis_connect_timeout, answer: settings.redis_timeout };
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;

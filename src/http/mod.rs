@@ -52,7 +52,7 @@ pub fn router(state: AppState) -> Router {
 async fn not_found() -> Problem {
     Problem::new(
         ProblemKind::NotFound,
-        "There is nothing at this path. A slash in a segment's name is written %2F in the path.",
+        "No route has this path. A slash in a segment's name is written %2F in the path.",
     )
 }
 
@@ -62,7 +62,14 @@ async fn method_not_allowed() -> Problem {
 
 /// A 200 with `value` as JSON. Every answer is true of one moment only, so none may be cached.
 fn json(value: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(value).expect("strings and numbers serialize");
+    let body = json_line(value);
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
     (headers, Body::from(body)).into_response()
+}
+
+/// `value` as JSON with a line feed at the end, so that a shell's prompt doesn't stand behind it.
+fn json_line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("strings and numbers serialize");
+    line.push(b'\n');
+    line
 }

@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::json_line;
 use crate::segment::FieldError;
 use crate::store;
 
@@ -179,10 +180,9 @@ pub async fn render_problems(request: Request, next: Next) -> Response {
             .map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail })
             .collect(),
     };
-    let body = serde_json::to_vec(&document).expect("strings and numbers serialize");
 
     let allow = response.headers_mut().remove(ALLOW);
-    let mut rendered = (status, Body::from(body)).into_response();
+    let mut rendered = (status, Body::from(json_line(&document))).into_response();
     let headers = rendered.headers_mut();
     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
     headers.remove(CONTENT_LENGTH);

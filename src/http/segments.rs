@@ -1,11 +1,13 @@
 //! `POST /segments` and `GET /segments/{name}/count`.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, body, json};
@@ -27,13 +29,6 @@ pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Bod
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The query of [`count`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CountQuery {
-    window: Option<String>,
-}
-
 /// The answer of [`count`].
 #[derive(Serialize)]
 struct Count {
@@ -47,15 +42,12 @@ struct Count {
 pub async fn count(
     State(state): State<AppState>,
     name: std::result::Result<Path<String>, PathRejection>,
-    query: std::result::Result<Query<CountQuery>, QueryRejection>,
+    query: std::result::Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response> {
     let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
     let segment = SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))?;
-    let Query(query) = query.map_err(|error| Problem::new(ProblemKind::Invalid, sentence(&error.body_text())))?;
-    let window = match query.window {
-        Some(text) => Window::parse(&text).map_err(|why| invalid("window", why))?,
-        None => state.estimator.window(),
-    };
+    let Query(query) = query.map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
+    let window = parse_window(&query)?.unwrap_or(state.estimator.window());
 
     let now = Timestamp::now();
     let count = state.estimator.estimate_within(&segment, window, now).await?;
@@ -81,10 +73,22 @@ impl From<EstimateError> for Problem {
     }
 }
 
-fn invalid(field: &'static str, detail: impl Into<String>) -> Problem {
+fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Problem {
     Problem::invalid(vec![FieldError::new(field, detail)])
 }
 
-fn sentence(text: &str) -> String {
-    format!("{}.", text.trim_end_matches('.'))
+/// Reads the one parameter that a count has. Others are errors: a misspelt `window` would otherwise give the count of
+/// another window without a word.
+fn parse_window(query: &[(String, String)]) -> Result<Option<Window>> {
+    let mut window = None;
+    for (name, value) in query {
+        if name != "window" {
+            return Err(invalid(name.clone(), "is not a parameter of a count; the only one is window"));
+        }
+        let parsed = Window::parse(value).map_err(|why| invalid("window", why))?;
+        if window.replace(parsed).is_some() {
+            return Err(invalid("window", "is given more than once"));
+        }
+    }
+    Ok(window)
 }

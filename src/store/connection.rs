@@ -20,7 +20,7 @@ use super::outage::OutageLog;
 
 /// Where Redis is: `redis://[user:password@]host[:port][/db]` or `redis+unix:///path/to/socket`.
 ///
-/// `Debug` and `Display` leave the user and the password out.
+/// `Debug` and `Display` show the address alone, not the user and the password.
 #[derive(Clone)]
 pub struct RedisUrl(ConnectionInfo);
 
@@ -55,7 +55,7 @@ pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), RedisEr
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "redis at {}", self.0.addr())
+        fmt::Display::fmt(self.0.addr(), f)
     }
 }
 

@@ -1,1 +1,18 @@
-//! x
+//! Integration tests: the service as its users meet it, on real Redis processes of each test's own.
+//!
+//! One binary, so that there is one link step. A file a behaviour; `helpers` has what they share.
+
+#![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
+
+mod documents;
+mod embedded;
+mod helpers;
+mod model;
+mod outage;
+mod probes;
+mod problems;
+mod prune;
+mod settings;
+mod shutdown;
+mod visits;
+mod window;

@@ -1,0 +1,55 @@
+//! What is written about the settings is what the settings are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use segment_estimator::settings::Layer;
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn variable(name: &str) -> String {
+    format!("ESTIMATOR_{}", name.to_uppercase())
+}
+
+/// Every variable of `.env.example`, commented out or not, with its value and the comment above it.
+fn example() -> BTreeMap<String, (String, String)> {
+    let mut variables = BTreeMap::new();
+    let mut comment = String::new();
+    for line in read(".env.example").lines() {
+        match line.trim_start_matches('#').split_once('=').filter(|(name, _)| name.starts_with("ESTIMATOR_")) {
+            Some((name, value)) => {
+                let value = value.trim_matches('"').to_owned();
+                variables.insert(name.to_owned(), (value, std::mem::take(&mut comment)));
+            }
+            None => comment = line.trim_start_matches(['#', ' ']).to_owned(),
+        }
+    }
+    variables
+}
+
+#[test]
+fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
+    let mut example = example();
+    for name in Layer::names() {
+        let (value, comment) =
+            example.remove(&variable(&name)).unwrap_or_else(|| panic!("{name} is missing in .env.example"));
+        assert_eq!(value, Layer::default_of(&name).unwrap_or_default(), "{name} has another default");
+        assert!(comment.len() > 10, "{name} is not explained");
+    }
+    assert_eq!(example.keys().collect::<Vec<_>>(), ["ESTIMATOR_CONFIG"]);
+}
+
+#[test]
+fn the_readme_has_every_setting_with_its_default() {
+    let readme = read("README.md");
+    for name in Layer::names() {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("{name} is missing in the README's table"));
+        if let Some(default) = Layer::default_of(&name) {
+            assert!(row.contains(&format!("| `{default}` |")), "{name} has another default: {row}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Random visits, clock steps and prunes against a plain model in memory: after every step, every count is equal.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use segment_estimator::estimator::{Estimator, Recorded};
+use segment_estimator::segment::{UserId, Visit};
+use segment_estimator::time::{Timestamp, Window};
+
+use crate::helpers::{NOON, Redis, segment};
+
+const WINDOW_MILLIS: i64 = 10_000;
+const SEGMENTS: [&str; 3] = ["sports", "news", "{x}:y"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A visit that was seen this many milliseconds before now, or after.
+    Visit {
+        user: u8,
+        segment: usize,
+        age: i64,
+    },
+    /// The clock goes on, or back, as clocks that are set right do.
+    Clock {
+        millis: i64,
+    },
+    Prune,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Ages crowd around the window's edge, where mistakes are.
+    let age = prop_oneof![Just(0), -2_000..2_000_i64, 0..2 * WINDOW_MILLIS, WINDOW_MILLIS - 2..=WINDOW_MILLIS + 2,];
+    prop_oneof![
+        6 => (0..6_u8, 0..SEGMENTS.len(), age).prop_map(|(user, segment, age)| Step::Visit { user, segment, age }),
+        3 => prop_oneof![0..WINDOW_MILLIS, 0..3_i64, -500..0_i64].prop_map(|millis| Step::Clock { millis }),
+        1 => Just(Step::Prune),
+    ]
+}
+
+/// What must be true, in the simplest words there are.
+#[derive(Default)]
+struct Model {
+    last_seen: HashMap<(usize, u8), i64>,
+}
+
+impl Model {
+    fn record(&mut self, segment: usize, user: u8, seen_at: i64, now: i64) -> Recorded {
+        if seen_at <= now - WINDOW_MILLIS {
+            return Recorded::Expired;
+        }
+        let last_seen = self.last_seen.entry((segment, user)).or_insert(seen_at);
+        *last_seen = seen_at.max(*last_seen);
+        Recorded::Accepted
+    }
+
+    fn prune(&mut self, now: i64) {
+        self.last_seen.retain(|_, seen_at| *seen_at > now - WINDOW_MILLIS);
+    }
+
+    fn count(&self, segment: usize, window: i64, now: i64) -> u64 {
+        let members = self.last_seen.iter().filter(|((of, _), _)| *of == segment);
+        members.filter(|(_, seen_at)| **seen_at > now - window).count() as u64
+    }
+}
+
+async fn replay(estimator: &Estimator, redis: &Redis, steps: &[Step]) {
+    let mut model = Model::default();
+    let mut now = NOON.as_millis();
+    for step in steps {
+        match *step {
+            Step::Visit { user, segment: at, age } => {
+                let user_id = UserId::parse(format!("u{user}")).unwrap();
+                let seen_at = Timestamp::from_millis(now - age);
+                let here = Timestamp::from_millis(now);
+                let visit = Visit::new(user_id, segment(SEGMENTS[at]), Some(seen_at), here).unwrap();
+                let recorded = estimator.record(&visit, here).await.unwrap();
+                assert_eq!(recorded, model.record(at, user, (now - age).min(now), now), "{step:?}");
+            }
+            Step::Clock { millis } => now += millis,
+            Step::Prune => {
+                estimator.prune(Timestamp::from_millis(now)).await.unwrap();
+                model.prune(now);
+                let index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
+                for (at, name) in SEGMENTS.iter().enumerate() {
+                    let is_empty = !model.last_seen.keys().any(|(of, _)| *of == at);
+                    assert_eq!(index.iter().any(|indexed| indexed == name), !is_empty, "{name} in {index:?}");
+                }
+            }
+        }
+        for (at, name) in SEGMENTS.iter().enumerate() {
+            let here = Timestamp::from_millis(now);
+            let count = estimator.estimate(&segment(name), here).await.unwrap();
+            assert_eq!(count, model.count(at, WINDOW_MILLIS, now), "{name} after {step:?}");
+            let shorter = Window::parse("3s").unwrap();
+            let count = estimator.estimate_within(&segment(name), shorter, here).await.unwrap();
+            assert_eq!(count, model.count(at, 3_000, now), "{name} within 3 s after {step:?}");
+        }
+    }
+}
+
+#[test]
+fn counts_are_those_of_the_model_after_every_step() {
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let estimator = {
+        let _guard = runtime.enter();
+        redis.estimator("10s")
+    };
+    proptest!(ProptestConfig::with_cases(150), |(steps in prop::collection::vec(step(), 1..60))| {
+        redis.call::<()>(&["FLUSHALL"]);
+        runtime.block_on(replay(&estimator, &redis, &steps));
+    });
+}

@@ -1,0 +1,225 @@
+//! Every way to get it wrong, and the exact status and problem document for it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use reqwest::{Response, StatusCode};
+use segment_estimator::settings::Layer;
+use segment_estimator::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::helpers::{Redis, TestApp, count_path, in_time, problem};
+
+async fn post(app: &TestApp, content_type: &str, body: impl Into<reqwest::Body>) -> Response {
+    app.request("POST", "/segments").header("content-type", content_type).body(body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_json_is_400() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let bodies: [&[u8]; 6] =
+        [b"", b"user_id=u1", b"{\"user_id\":", b"{\"user_id\":\"\xff\"}", b"[1,", b"{\"user_id\":\"a\"}{}"];
+    for body in bodies {
+        let document = problem(post(&app, "application/json", body.to_vec()).await, 400, "malformed-request").await;
+        assert!(document["detail"].as_str().unwrap().starts_with("The body is not JSON: "), "{document}");
+    }
+}
+
+#[tokio::test]
+async fn json_that_is_not_a_visit_is_422() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for body in ["[]", "null", "1", "\"sports\"", "true"] {
+        let document = problem(post(&app, "application/json", body).await, 422, "invalid-request").await;
+        assert!(document["detail"].as_str().unwrap().starts_with("The body is not a visit: "), "{document}");
+    }
+}
+
+#[tokio::test]
+async fn every_bad_field_is_named() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let tomorrow = Timestamp::now().as_millis() / 1000 + 86_400;
+    let cases = [
+        (json!({}), vec!["user_id", "segment"]),
+        (json!({ "user_id": "u1" }), vec!["segment"]),
+        (json!({ "user_id": 1, "segment": null, "seen_at": [] }), vec!["user_id", "segment", "seen_at"]),
+        (json!({ "user_id": "", "segment": "a\nb" }), vec!["user_id", "segment"]),
+        (json!({ "user_id": " u1", "segment": "s ", "seen_at": "now" }), vec!["user_id", "segment", "seen_at"]),
+        (json!({ "user_id": "u".repeat(257), "segment": "s".repeat(129) }), vec!["user_id", "segment"]),
+        (json!({ "user_id": "u1", "segment": "s", "seenAt": 1 }), vec!["seenAt"]),
+        (json!({ "user_id": "u1", "segment": "s", "seen_at": tomorrow }), vec!["seen_at"]),
+    ];
+    for (visit, fields) in cases {
+        let document = problem(app.post_visit(&visit).await, 422, "invalid-request").await;
+        let errors = document["errors"].as_array().unwrap();
+        let named: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+        assert_eq!(named, fields, "{document}");
+        assert!(errors.iter().all(|error| !error["detail"].as_str().unwrap().is_empty()));
+    }
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
+
+#[tokio::test]
+async fn another_content_type_is_415() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let visit = r#"{"user_id":"u1","segment":"s"}"#;
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "", "json"] {
+        problem(post(&app, content_type, visit).await, 415, "unsupported-media-type").await;
+    }
+    let without = app.request("POST", "/segments").body(visit).send().await.unwrap();
+    problem(without, 415, "unsupported-media-type").await;
+    let gzipped = app.request("POST", "/segments").header("content-encoding", "gzip").json(&json!({}));
+    problem(gzipped.send().await.unwrap(), 415, "unsupported-media-type").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_413() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let document = problem(post(&app, "application/json", vec![b' '; 17 * 1024]).await, 413, "body-too-large").await;
+    assert!(document["detail"].as_str().unwrap().contains("16384 bytes"), "{document}");
+
+    // The same without a Content-Length to tell it by.
+    let mut stream = TcpStream::connect(app.address).unwrap();
+    let head =
+        "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(format!("5000\r\n{}\r\n", " ".repeat(0x5000)).as_bytes()).unwrap();
+    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 413 "));
+}
+
+#[tokio::test]
+async fn the_longest_visit_fits() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let escape = |text: String| text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+    let (user, segment) = (escape("u".repeat(256)), escape("s".repeat(128)));
+    let body =
+        format!(r#"{{"user_id":"{user}","segment":"{segment}","seen_at":"2026-11-22T10:00:00.000000000+00:00"}}"#);
+    assert_eq!(post(&app, "application/json", body).await.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_404() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for path in ["/", "/segment", "/segments/", "/segments/sports", "/segments/a/b/count", "/%00"] {
+        problem(app.get(path).await, 404, "not-found").await;
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_405_and_says_which_there_are() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (method, path, allow) in [
+        ("PUT", "/segments", "POST"),
+        ("DELETE", "/segments/sports/count", "GET,HEAD"),
+        ("POST", "/healthz", "GET,HEAD"),
+        ("POST", "/readyz", "GET,HEAD"),
+    ] {
+        let response = app.request(method, path).send().await.unwrap();
+        assert_eq!(response.headers()["allow"], allow, "{method} {path}");
+        problem(response, 405, "method-not-allowed").await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_name_or_query_of_a_count_is_422() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (path, field) in [
+        ("/segments//count".to_owned(), "segment"),
+        (count_path(" sports"), "segment"),
+        (count_path("a\0b"), "segment"),
+        (count_path(&"s".repeat(129)), "segment"),
+        ("/segments/%FF/count".to_owned(), "segment"),
+        ("/segments/sports/count?window=0s".to_owned(), "window"),
+        ("/segments/sports/count?window=".to_owned(), "window"),
+        ("/segments/sports/count?window=7".to_owned(), "window"),
+        ("/segments/sports/count?window=500ms".to_owned(), "window"),
+        ("/segments/sports/count?window=15d".to_owned(), "window"),
+        ("/segments/sports/count?window=7d&window=6d".to_owned(), "window"),
+        ("/segments/sports/count?windw=7d".to_owned(), "windw"),
+    ] {
+        let document = problem(app.get(&path).await, 422, "invalid-request").await;
+        assert_eq!(document["errors"][0]["field"], field, "{path}: {document}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_makes_its_segment_alone_503() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
+
+    problem(app.get("/segments/broken/count").await, 503, "store-unavailable").await;
+    let write = app.post_visit(&json!({ "user_id": "u1", "segment": "broken" })).await;
+    problem(write, 503, "store-unavailable").await;
+
+    app.record("u1", "sports").await;
+    assert_eq!(app.count("sports").await, 1);
+    assert_eq!(app.status_of("/readyz").await, 200);
+    assert_eq!(redis.call::<String>(&["GET", "segment:broken"]), "not a sorted set");
+}
+
+#[tokio::test]
+async fn a_callers_request_id_comes_back_if_it_is_a_decent_one() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let ask = async |id: &str| {
+        let response = app.request("GET", "/nowhere").header("x-request-id", id).send().await.unwrap();
+        problem(response, 404, "not-found").await["request_id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(ask("abc-123").await, "abc-123");
+    for id in ["two words", &"x".repeat(129)] {
+        let made = ask(id).await;
+        assert_eq!((made == id, made.len()), (false, 36), "{made} is not a UUID");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_in_time_ends_the_connection() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { header_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    for sent in ["", "POST /segments HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(app.address).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap();
+        // Until the server closes: a request that isn't complete gets no answer but 408.
+        let answer = read_answer(&mut stream).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_408() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { body_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    let mut stream = TcpStream::connect(app.address).unwrap();
+    let head = "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let document: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(document["type"], "urn:segment-estimator:problem:body-timeout");
+}
+
+/// Reads until the head and some body are there, or the server closes.
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut stream = stream.try_clone().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"}\n") {
+            match stream.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => answer.extend_from_slice(&buffer[..read]),
+            }
+        }
+        String::from_utf8(answer).unwrap()
+    });
+    in_time("an answer", read).await.unwrap()
+}

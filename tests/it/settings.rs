@@ -1,0 +1,93 @@
+//! Settings as the binary takes them: layers, and one line when they won't do.
+
+use std::fs;
+use std::path::Path;
+
+use rstest::rstest;
+
+use crate::helpers::{binary, run};
+
+/// Runs the binary, which must refuse to start, and gives its one line.
+fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = run(binary(folder).args(arguments).envs(environment.iter().copied()));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+#[rstest]
+#[case("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
+#[case("ESTIMATOR_PRUNE_SCHEDULE", "often", r#"prune_schedule: "often" is not a cron pattern"#)]
+#[case(
+    "ESTIMATOR_PRUNE_SCHEDULE",
+    "0 0 31 2 *",
+    r#"prune_schedule: "0 0 31 2 *" is a cron pattern that matches no time"#
+)]
+#[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
+#[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
+#[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
+#[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value is not a usable Redis URL")]
+fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = refusal(folder.path(), &[], &[(name, value)]);
+    assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
+}
+
+#[test]
+fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = |n| format!("nowhere-{n}");
+    let told = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
+
+    fs::write(folder.path().join("estimator.toml"), format!("listen = '{}'", listen(1))).unwrap();
+    assert_eq!(told(refusal(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
+
+    fs::write(folder.path().join(".env"), format!("ESTIMATOR_LISTEN={}\nESTIMATOR_CONFIG=estimator.toml\n", listen(2)))
+        .unwrap();
+    assert_eq!(told(refusal(folder.path(), &[], &[])), listen(2));
+
+    let environment = [("ESTIMATOR_LISTEN", "nowhere-3")];
+    assert_eq!(told(refusal(folder.path(), &[], &environment)), listen(3));
+    assert_eq!(told(refusal(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = refusal(folder.path(), &["--config", "nowhere.toml"], &[]);
+    assert!(refusal.starts_with("segment-estimator: nowhere.toml: No such file"), "{refusal}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refusal = refusal(folder.path(), &["--listen", &address, "--log-filter", "off"], &[]);
+    assert!(refusal.starts_with(&format!("segment-estimator: listen: can't listen on {address}: ")), "{refusal}");
+}
+
+#[test]
+fn a_password_is_never_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = "redis://someone:hunter2@127.0.0.1:1/0";
+    let mut service = binary(folder.path())
+        .args(["--listen", "127.0.0.1:0", "--log-filter", "trace", "--redis-url", url])
+        .env("ESTIMATOR_REDIS_TIMEOUT", "200ms")
+        .env("ESTIMATOR_PRUNE_SCHEDULE", "* * * * * *")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = String::new();
+    for line in std::io::BufRead::lines(std::io::BufReader::new(service.stderr.take().unwrap())) {
+        let line = line.unwrap();
+        log.push_str(&line);
+        if line.contains("pruning failed") {
+            break;
+        }
+    }
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert!(log.contains("127.0.0.1:1") && !log.contains("hunter2"), "{log}");
+}

@@ -1,0 +1,92 @@
+//! Stopping: readiness first, then no new work, then what is in flight, then the end.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use segment_estimator::settings::Layer;
+
+use crate::helpers::{Redis, TestApp, eventually, in_time, problem};
+
+/// Opens a connection with a visit that is one byte short.
+fn begin_post(app: &TestApp) -> TcpStream {
+    let body = r#"{"user_id":"u104010","segment":"sports"}"#;
+    let head = format!(
+        "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(app.address).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body.as_bytes()[..body.len() - 1]).unwrap();
+    stream
+}
+
+/// Waits until the service has let the connection in, which a request on a later connection shows.
+async fn is_accepted(app: &TestApp) {
+    assert_eq!(app.status_of("/healthz").await, 200);
+}
+
+fn read_to_end(mut stream: TcpStream) -> tokio::task::JoinHandle<String> {
+    tokio::task::spawn_blocking(move || {
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap()
+    })
+}
+
+#[tokio::test]
+async fn an_idle_service_stops() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u104010", "sports").await;
+    // Connected, but silent: nothing to wait for.
+    let _silent = TcpStream::connect(app.address).unwrap();
+    is_accepted(&app).await;
+    app.begin_stop();
+    app.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn readiness_turns_503_while_requests_are_still_served() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { shutdown_delay: Some("1s".to_owned()), ..Layer::default() }).await;
+    assert_eq!(app.status_of("/readyz").await, 200);
+
+    app.begin_stop();
+    eventually("not ready", async || app.status_of("/readyz").await == 503).await;
+    problem(app.get("/readyz").await, 503, "stopping").await;
+    assert_eq!(app.status_of("/healthz").await, 200);
+    app.record("u104010", "sports").await;
+    app.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let mut stream = begin_post(&app);
+    is_accepted(&app).await;
+
+    app.begin_stop();
+    let address = app.address;
+    eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
+    stream.write_all(b"}").unwrap();
+
+    let answer = in_time("the answer", read_to_end(stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    app.ended().await.unwrap();
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { drain_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    let stream = begin_post(&app);
+    is_accepted(&app).await;
+
+    app.begin_stop();
+    app.ended().await.unwrap();
+    let answer = in_time("the end of the connection", read_to_end(stream)).await.unwrap();
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
