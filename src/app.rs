@@ -118,7 +118,7 @@ impl App {
 
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
-            () = &mut serving => Ok(()),
+            () = &mut serving => unreachable!("the server ends only when it is told to stop"),
             outcome = &mut pruning => outcome.map_err(AppError::from),
             error = supervise(&mut redis) => Err(error.into()),
         };

@@ -277,7 +277,11 @@ fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
         .stdin(Stdio::piped())
         .stdout(inherited_lock)
         .stderr(log);
-    let mut process = command.spawn().map_err(EmbeddedError::Spawn)?;
+    let mut process = command.spawn().map_err(|error| match error.kind() {
+        // Where there is not even a shell, as in a minimal container, there is no server either.
+        io::ErrorKind::NotFound => EmbeddedError::NotInstalled,
+        _ => EmbeddedError::Spawn(error),
+    })?;
     let lifeline = process.stdin.take();
     Ok(Server { process, lifeline })
 }

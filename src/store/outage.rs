@@ -42,8 +42,13 @@ impl OutageLog {
         }
         let unlogged = std::mem::take(&mut state.unlogged);
         state.logged = Some((error.kind(), now));
-        self.failing.store(true, Ordering::Relaxed);
-        tracing::warn!(%error, unlogged, "Redis failed; what needs it is answered with 503");
+        if let Error::WrongType { .. } = error {
+            // One key's fault, not Redis's.
+            tracing::warn!(%error, unlogged, "a segment is answered with 503");
+        } else {
+            self.failing.store(true, Ordering::Relaxed);
+            tracing::warn!(%error, unlogged, "Redis failed; what needs it is answered with 503");
+        }
     }
 
     /// Redis answered.

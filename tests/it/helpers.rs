@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -15,6 +16,7 @@ use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 use segment_estimator::time::{Timestamp, Window};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -166,6 +168,41 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A TCP address in front of a Redis, whose connections can go dead: open, but never answering again.
+pub struct Proxy {
+    pub address: SocketAddr,
+    alive: Arc<Mutex<CancellationToken>>,
+}
+
+impl Proxy {
+    pub async fn start(redis: &Redis) -> Self {
+        let socket = redis.folder.path().join("redis.sock");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let alive = Arc::new(Mutex::new(CancellationToken::new()));
+        let current = Arc::clone(&alive);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let alive = current.lock().unwrap().clone();
+                let mut server = UnixStream::connect(&socket).await.unwrap();
+                tokio::spawn(async move {
+                    let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    if alive.run_until_cancelled(copying).await.is_none() {
+                        // Keeps both ends open and does nothing with them.
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Self { address, alive }
+    }
+
+    /// All connections made so far go dead. New ones work.
+    pub fn deaden_connections(&self) {
+        std::mem::take(&mut *self.alive.lock().unwrap()).cancel();
     }
 }
 

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, eventually, kill, problem};
+use crate::helpers::{Proxy, Redis, TestApp, eventually, kill, problem};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -82,6 +82,19 @@ async fn a_redis_that_hangs_is_503_at_the_deadline_and_recovers() {
 
     kill("-CONT", redis.pid());
     eventually("writes succeed again", async || post(&app).await == StatusCode::NO_CONTENT).await;
+    assert_eq!(app.count("sports").await, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_went_dead_is_replaced() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let short = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), short).await;
+    app.record("u104010", "sports").await;
+
+    proxy.deaden_connections();
+    assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
 }
 
