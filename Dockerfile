@@ -1,0 +1,49 @@
+# docker build .                                                     the service
+# docker build --target debug --build-arg PROFILE=debugging .        the unoptimised service under gdbserver
+
+# A profile of Cargo.toml, release or debugging, which is also the name of its folder in target/.
+ARG PROFILE=release
+
+FROM rust:1.95-slim-bookworm AS build
+ARG PROFILE
+# The debugger maps this folder to the checkout: see .vscode/launch.json.
+WORKDIR /app
+
+# Dependencies have a layer of their own, which is made again only when these two files change.
+# rust-toolchain.toml stays outside: its clippy and rustfmt would be downloaded, and the image is the toolchain.
+COPY Cargo.toml Cargo.lock ./
+# Cargo compares times, and those of the real sources may be older than this build's: so our part of it is removed.
+RUN mkdir src \
+    && echo '//! Empty.' > src/lib.rs \
+    && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
+    && cargo build --locked --profile "$PROFILE" \
+    && cargo clean --profile "$PROFILE" --package segment-estimator \
+    && rm -r src
+
+COPY src src
+RUN cargo build --locked --profile "$PROFILE" && cp "target/$PROFILE/segment-estimator" .
+
+
+FROM debian:bookworm-slim AS debug
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gdbserver \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /app/segment-estimator /app/
+USER 65532:65532
+ENV ESTIMATOR_LISTEN=0.0.0.0:8080 RUST_BACKTRACE=1
+EXPOSE 8080 2345
+# Docker's seccomp profile forbids to switch address randomization off, and breakpoints don't need it.
+ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/segment-estimator"]
+
+
+# The last stage is the default target. It has the C library and no shell.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /app/segment-estimator /usr/local/bin/
+# The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
+USER 65532:65532
+ENV ESTIMATOR_LISTEN=0.0.0.0:8080
+EXPOSE 8080
+# The command gives up by itself after 5 s, and then says why.
+HEALTHCHECK --interval=5s --timeout=6s --start-period=5s --retries=3 \
+    CMD ["/usr/local/bin/segment-estimator", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/segment-estimator"]
