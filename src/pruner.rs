@@ -8,7 +8,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tracing::instrument;
 
-use crate::estimator::Estimator;
+use crate::estimator::{Estimator, PruneReport};
 use crate::time::Timestamp;
 
 /// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
@@ -96,13 +96,14 @@ impl Pruner {
     #[instrument(skip_all, fields(now = %now))]
     pub async fn prune_once(&self, now: Timestamp) {
         match self.estimator.prune(now).await {
-            Ok(report) if report.segments_failed > 0 => {
-                tracing::warn!(?report, "pruned, but for segments whose key is not a sorted set");
+            Ok(PruneReport { segments, members_removed, segments_dropped, segments_failed }) => {
+                if segments_failed > 0 {
+                    tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
+                }
+                if members_removed > 0 || segments_dropped > 0 {
+                    tracing::info!(segments, members_removed, segments_dropped, "pruned");
+                }
             }
-            Ok(report) if report.members_removed > 0 || report.segments_dropped > 0 => {
-                tracing::info!(?report, "pruned");
-            }
-            Ok(report) => tracing::debug!(?report, "nothing to prune"),
             Err(error) => tracing::warn!(%error, "pruning failed; the next tick tries again"),
         }
     }

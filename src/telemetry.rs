@@ -69,7 +69,7 @@ pub fn init(format: LogFormat, filter: &LogFilter) {
     let fmt = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter.0.clone()).boxed(),
-        LogFormat::Json => fmt.json().flatten_event(true).with_filter(filter.0.clone()).boxed(),
+        LogFormat::Json => fmt.json().flatten_event(true).with_span_list(false).with_filter(filter.0.clone()).boxed(),
     };
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }

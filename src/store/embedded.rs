@@ -6,8 +6,9 @@
 //! # No orphan
 //!
 //! Redis must end when the service ends, even by SIGKILL, on Linux and macOS alike. So the service holds the write end
-//! of a pipe and never writes to it. A shell loop holds the read end; it wakes up when the kernel closes the pipe, and
-//! sends Redis the SIGTERM of a clean stop. The same path serves an orderly stop.
+//! of a pipe and never writes to it. A shell loop beside Redis holds the read end. It wakes up when the kernel closes the
+//! pipe, sends Redis the SIGTERM of a clean stop, and kills it if it doesn't heed that. The same path serves an orderly
+//! stop. The loop is in Redis's process group; as long as it lives, Redis's number can't be another process's.
 //!
 //! # One Redis on one folder
 //!
@@ -28,12 +29,19 @@ use tokio::time::Instant;
 
 use super::connection::{RedisUrl, probe};
 
-/// Runs the server and, beside it, the loop that ends it. `$$` is the shell's process id, which `exec` hands on to the
-/// server. A background command's standard input is /dev/null, hence the detour over descriptor 3.
+/// Runs the server and, beside it, the loop that ends it: see the module's documentation. `$$` is the shell's process id,
+/// which `exec` hands on to the server, and the number of their group. The loop gives the server ten seconds, and must not
+/// hold its lock.
 const RUN_TIED_TO_STDIN: &str = "\
 server=$(command -v redis-server || command -v valkey-server) || exit 127
 exec 3<&0
-(while read -r _ <&3; do :; done; kill -TERM $$) &
+(
+    while read -r _; do :; done
+    kill -TERM $$
+    n=0
+    while [ $n -lt 100 ] && kill -0 $$; do sleep 0.1; n=$((n + 1)); done
+    kill -KILL -$$
+) <&3 >/dev/null 2>&1 &
 exec \"$server\" \"$@\" 3<&- </dev/null";
 const NOT_FOUND: i32 = 127;
 
@@ -118,8 +126,8 @@ pub enum EmbeddedError {
 impl EmbeddedRedis {
     /// How long Redis may take to answer at all; loading its data is not counted.
     const START_LIMIT: Duration = Duration::from_secs(10);
-    /// How long Redis may take to stop before it is killed. It has nothing left to write by then.
-    const STOP_LIMIT: Duration = Duration::from_secs(10);
+    /// How long Redis may take to stop. It is killed after ten seconds, and has nothing left to write by then.
+    const STOP_LIMIT: Duration = Duration::from_secs(15);
     /// Between two looks at something that is about to happen.
     const POLL: Duration = Duration::from_millis(10);
     /// Before a Redis that ended by itself is started again, so that one that keeps failing doesn't spin.
@@ -164,7 +172,6 @@ impl EmbeddedRedis {
     pub async fn supervise(&mut self) -> EmbeddedError {
         loop {
             let status = self.server.process.wait().await;
-            // Lets the loop beside it end now, while its process id is surely nobody else's.
             self.server.lifeline = None;
             tracing::error!(status = %describe(status), "private Redis ended by itself; starting it again");
             tokio::time::sleep(Self::RESTART_PAUSE).await;
@@ -183,12 +190,7 @@ impl EmbeddedRedis {
         self.server.lifeline = None;
         match tokio::time::timeout(Self::STOP_LIMIT, self.server.process.wait()).await {
             Ok(status) => tracing::info!(status = %describe(status), "private Redis stopped"),
-            Err(_) => {
-                tracing::warn!(limit = ?Self::STOP_LIMIT, "private Redis didn't stop in time and is killed");
-                if let Err(error) = self.server.process.kill().await {
-                    tracing::error!(%error, "can't kill the private Redis");
-                }
-            }
+            Err(_) => tracing::error!(limit = ?Self::STOP_LIMIT, "private Redis doesn't stop"),
         }
     }
 

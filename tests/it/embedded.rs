@@ -80,6 +80,29 @@ async fn killing_both_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_redis_that_heeds_nobody_is_killed_and_the_next_service_waits_for_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Service::start(folder.path(), &[]);
+    record(first.address, "u104010").await;
+    let redis = private_redis_pid(folder.path());
+    let url = format!("redis+unix://{}", private_redis(folder.path()).join("redis.sock").display());
+    let busy = tokio::task::spawn_blocking(move || {
+        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+        redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection)
+    });
+    let ready = format!("http://{}/readyz", first.address);
+    eventually("Redis is busy", async || reqwest::get(&ready).await.unwrap().status() == 503).await;
+
+    first.kill();
+    let second = Service::start(folder.path(), &[]);
+
+    assert!(!is_running(redis), "two servers on the same files");
+    assert!(busy.await.unwrap().is_err());
+    assert_eq!(count(second.address).await, 1);
+    assert!(second.terminate().success());
+}
+
+#[tokio::test]
 async fn a_redis_that_dies_alone_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
