@@ -53,3 +53,14 @@ fn the_readme_has_every_setting_with_its_default() {
         }
     }
 }
+
+#[test]
+fn the_debugging_example_breaks_in_the_count_handler() {
+    let example = read("docker-compose-debug.yml");
+    let line = example.lines().find_map(|line| line.split_once("break segments.rs:")).unwrap().1;
+    let line: usize = line.split_whitespace().next().unwrap().parse().unwrap();
+    let source = read("src/http/segments.rs");
+    let handler: Vec<_> =
+        source.lines().take(line).skip_while(|line| !line.starts_with("pub async fn count(")).collect();
+    assert_eq!(handler.last(), Some(&"    let now = Timestamp::now();"), "line {line}");
+}
