@@ -110,24 +110,26 @@ impl Layers<'_> {
         self.0.iter().rev().find_map(|(source, layer)| field(layer).as_deref().map(|text| (source, text)))
     }
 
+    /// The topmost value, parsed; `show` is how a message repeats it.
+    fn parsed<T>(
+        &self,
+        name: &str,
+        field: impl Fn(&Layer) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&str) -> String,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
+        let failed = |why| SettingsError(format!("{name}: {} {why} (set by {})", show(text), source.writes(name)));
+        parse(text).map(Some).map_err(failed)
+    }
+
     fn optional<T>(
         &self,
         name: &str,
         field: impl Fn(&Layer) -> &Option<String>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, SettingsError> {
-        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
-        let failed = |why| SettingsError(format!("{name}: {text:?} {why} (set by {})", source.writes(name)));
-        parse(text).map(Some).map_err(failed)
-    }
-
-    fn required<T>(
-        &self,
-        name: &str,
-        field: impl Fn(&Layer) -> &Option<String>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, SettingsError> {
-        self.optional(name, field, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
+        self.parsed(name, field, parse, |text| format!("{text:?}"))
     }
 
     /// As `optional`, for a value that must not be repeated.
@@ -137,9 +139,16 @@ impl Layers<'_> {
         field: impl Fn(&Layer) -> &Option<String>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, SettingsError> {
-        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
-        let failed = |why| SettingsError(format!("{name}: the value {why} (set by {})", source.writes(name)));
-        parse(text).map(Some).map_err(failed)
+        self.parsed(name, field, parse, |_| "the value".to_owned())
+    }
+
+    fn required<T>(
+        &self,
+        name: &str,
+        field: impl Fn(&Layer) -> &Option<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, SettingsError> {
+        self.optional(name, field, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
     }
 }
 
