@@ -1,0 +1,159 @@
+//! A Redis of the test's own, and a proxy in front of one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use segment_estimator::estimator::Estimator;
+use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
+use segment_estimator::time::Window;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::PATIENCE;
+
+/// A Redis server of the test's own, on a Unix socket, which ends with the test.
+pub struct Redis {
+    folder: TempDir,
+    arguments: Vec<String>,
+    process: Child,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with further arguments.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let process = Self::spawn(folder.path(), &arguments);
+        let mut redis = Self { folder, arguments, process };
+        redis.wait_until_it_answers();
+        redis
+    }
+
+    fn spawn(folder: &Path, arguments: &[String]) -> Child {
+        let spawn = |server| {
+            Command::new(server)
+                .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "yes"])
+                .args(["--appendfsync", "no", "--logfile", "redis.log"])
+                .args(arguments)
+                .current_dir(folder)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+        };
+        spawn("redis-server").or_else(|_| spawn("valkey-server")).expect("the tests need redis-server: see make test")
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        // Any reply but LOADING is an answer; NOAUTH is one too.
+        while !self.try_connect().is_some_and(|mut connection| {
+            let reply = ::redis::cmd("PING").exec(&mut connection);
+            !reply.is_err_and(|error| error.is_io_error() || error.code() == Some("LOADING"))
+        }) {
+            assert!(Instant::now() < deadline, "Redis doesn't answer");
+            assert!(self.process.try_wait().unwrap().is_none(), "Redis has ended");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn try_connect(&self) -> Option<::redis::Connection> {
+        ::redis::Client::open(self.url()).unwrap().get_connection().ok()
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.folder.path().join("redis.sock").display())
+    }
+
+    /// Calls a command and gives its answer, to look at what is stored.
+    pub fn call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let mut connection = self.try_connect().expect("Redis answers");
+        let mut call = ::redis::Cmd::new();
+        for word in command {
+            call.arg(word);
+        }
+        call.query(&mut connection).unwrap()
+    }
+
+    /// How often a command was called since `CONFIG RESETSTAT`.
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats: String = self.call(&["INFO", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// Ends it as a crash would.
+    pub fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again on its files.
+    pub fn start_again(&mut self) {
+        self.process = Self::spawn(self.folder.path(), &self.arguments);
+        self.wait_until_it_answers();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// An estimator on this Redis, without HTTP.
+    pub fn estimator(&self, window: &str) -> Estimator {
+        Estimator::new(self.store(), Window::parse(window).unwrap())
+    }
+
+    pub fn store(&self) -> Store {
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE };
+        Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits).unwrap())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A TCP address in front of a Redis, whose connections can go dead: open, but never answering again.
+pub struct Proxy {
+    pub address: SocketAddr,
+    alive: Arc<Mutex<CancellationToken>>,
+}
+
+impl Proxy {
+    pub async fn start(redis: &Redis) -> Self {
+        let socket = redis.folder.path().join("redis.sock");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let alive = Arc::new(Mutex::new(CancellationToken::new()));
+        let current = Arc::clone(&alive);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let alive = current.lock().unwrap().clone();
+                let mut server = UnixStream::connect(&socket).await.unwrap();
+                tokio::spawn(async move {
+                    let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
+                    if alive.run_until_cancelled(copying).await.is_none() {
+                        // Keeps both ends open and does nothing with them.
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Self { address, alive }
+    }
+
+    /// All connections made so far go dead. New ones work.
+    pub fn deaden_connections(&self) {
+        std::mem::take(&mut *self.alive.lock().unwrap()).cancel();
+    }
+}

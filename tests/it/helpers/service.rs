@@ -1,0 +1,94 @@
+//! The binary: run to its end, or serving with a private Redis.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+
+use super::kill;
+
+/// The binary, in a folder of its own, with nothing of this process's environment but `PATH`.
+pub fn binary(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_segment-estimator"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+/// The service as a process with a private Redis, serving.
+pub struct Service {
+    pub address: SocketAddr,
+    process: Child,
+}
+
+impl Service {
+    /// Starts it in `folder` and waits until it serves.
+    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let mut process = binary(folder)
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut log = Vec::new();
+        let address = loop {
+            let Some(line) = lines.next() else {
+                panic!("the service ended with {}: {log:#?}", process.wait().unwrap())
+            };
+            let line = line.unwrap();
+            if let Ok(event) = serde_json::from_str::<Value>(&line)
+                && event["message"] == "serving"
+            {
+                break event["address"].as_str().unwrap().parse().unwrap();
+            }
+            log.push(line);
+        };
+        // A pipe that nobody reads would fill up and stop the service.
+        std::thread::spawn(move || for _ in lines {});
+        Self { address, process }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills it: no handler of its own gets to run.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn terminate(mut self) -> ExitStatus {
+        kill("-TERM", self.pid());
+        self.process.wait().unwrap()
+    }
+}
+
+/// A test that fails leaves no service behind.
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The folder of the private Redis of a service that runs in `folder`.
+pub fn private_redis(folder: &Path) -> PathBuf {
+    folder.join("data").join("redis")
+}
+
+/// The process id of that Redis.
+pub fn private_redis_pid(folder: &Path) -> u32 {
+    let url = format!("redis+unix://{}", private_redis(folder).join("redis.sock").display());
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap();
+    info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().parse().unwrap()
+}
