@@ -1,12 +1,12 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! [`problem`] has the errors, [`segments`] and [`health`] the handlers, [`body`] the taking in of bodies, [`server`] the
-//! connections.
+//! `problem.rs` has the errors, `segments.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies, `server.rs`
+//! the connections.
 
-pub mod body;
-pub mod health;
-pub mod problem;
-pub mod segments;
+mod body;
+mod health;
+mod problem;
+mod segments;
 pub mod server;
 
 use std::time::Duration;
@@ -37,16 +37,21 @@ pub struct AppState {
 
 /// The service as HTTP.
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/segments", post(segments::record))
         .route("/segments/{name}/count", get(segments::count))
         .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
+        .route("/readyz", get(health::ready));
+    with_problems(routes).with_state(state)
+}
+
+/// `routes`, and a problem for whatever they don't answer.
+fn with_problems<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(from_fn(problem::render_problems))
-        .with_state(state)
 }
 
 async fn not_found() -> Problem {
@@ -72,4 +77,32 @@ fn json_line(value: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(value).expect("strings and numbers serialize");
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_and_a_bare_error_are_problems_and_the_service_lives_on() {
+        let routes = Router::new()
+            .route("/panic", get(async || -> StatusCode { panic!("for the test") }))
+            .route("/bare", get(async || (StatusCode::BAD_GATEWAY, "not a problem document")));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = server::Limits { header: Duration::from_secs(30), drain: Duration::from_secs(30) };
+        tokio::spawn(server::serve(listener, with_problems(routes), limits, CancellationToken::new()));
+
+        for path in ["panic", "bare", "panic"] {
+            let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let document: serde_json::Value = response.json().await.unwrap();
+            assert_eq!(document["type"], "urn:segment-estimator:problem:internal-error");
+            assert!(!document.to_string().contains("for the test"), "{document}");
+        }
+    }
 }

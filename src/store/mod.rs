@@ -23,7 +23,7 @@
 //! `PING`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL must
 //! allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
-pub mod connection;
+mod connection;
 pub mod embedded;
 mod outage;
 mod prune;
