@@ -11,7 +11,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
-	$(CARGO) run --release --locked -- $(ARGS)
+	exec $(CARGO) run --release --locked -- $(ARGS)
 
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked

@@ -33,7 +33,7 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The address can't be listened on.
-    #[error("listen: can't listen on {address}: {source}")]
+    #[error("listen: can't listen on {address}: {source}; choose another address with --listen or ESTIMATOR_LISTEN")]
     Listen {
         /// As set.
         address: SocketAddr,
@@ -53,7 +53,7 @@ pub enum AppError {
 
 impl App {
     /// Builds the service. A private Redis is started and waited for. A Redis that was named is not: the service starts
-    /// without it, says so at `/readyz`, and uses it as soon as it is there.
+    /// without it, says so in the log and at `/readyz`, and uses it as soon as it is there.
     ///
     /// # Errors
     ///
@@ -73,11 +73,17 @@ impl App {
                 (Some(redis), url)
             }
         };
-        tracing::info!(redis = %redis_url, window = %settings.window, "using Redis");
-
+        tracing::info!(
+            redis = %redis_url,
+            window = %settings.window,
+            prune_schedule = %settings.prune_schedule,
+            "using Redis"
+        );
         let limits = store::Limits { connect: settings.redis_connect_timeout, answer: settings.redis_timeout };
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
+        // So that a Redis that can't be reached is in the log from the start: the store writes it there.
+        let _ = estimator.ready().await;
         let stopping = CancellationToken::new();
         let state =
             AppState { estimator: estimator.clone(), body_timeout: settings.body_timeout, stopping: stopping.clone() };
@@ -123,7 +129,6 @@ impl App {
             error = supervise(&mut redis) => Err(error.into()),
         };
 
-        tracing::info!("stopping");
         stopping.cancel();
         let drain = async {
             if outcome.is_ok() {

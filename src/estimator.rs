@@ -26,7 +26,7 @@ pub enum Recorded {
 #[derive(Debug, Default)]
 pub struct PruneReport {
     /// Segments looked at.
-    pub segments: u64,
+    pub segments_examined: u64,
     /// Expired members removed.
     pub members_removed: u64,
     /// Empty segments taken off the index.
@@ -119,7 +119,7 @@ impl Estimator {
         loop {
             let page = self.store.index(cursor.as_ref(), Self::INDEX_PAGE).await?;
             for segment in &page.segments {
-                report.segments += 1;
+                report.segments_examined += 1;
                 match self.prune_segment(segment, cutoff, &mut report).await {
                     Err(store::Error::WrongType { .. }) => report.segments_failed += 1,
                     other => other?,

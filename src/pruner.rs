@@ -1,7 +1,10 @@
 //! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use croner::Cron;
+use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
@@ -23,9 +26,9 @@ impl Schedule {
     /// A sentence without its subject when `pattern` is none, or matches no time at all.
     pub fn parse(pattern: &str) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(true).build();
-        let cron = parser
-            .parse(pattern)
-            .map_err(|error| format!("is not a cron pattern of five fields, or six with seconds first: {error}"))?;
+        let cron = parser.parse(pattern).map_err(|error| {
+            format!("is not a cron pattern of five fields, or six with seconds first{}", reason(&error))
+        })?;
         cron.find_next_occurrence(&DateTime::<Utc>::UNIX_EPOCH, false)
             .map_err(|_| "is a cron pattern that matches no time".to_owned())?;
         Ok(Self(cron))
@@ -35,6 +38,21 @@ impl Schedule {
     fn six_fields(&self) -> String {
         let pattern = self.0.pattern.to_string();
         if pattern.split_whitespace().count() == 5 { format!("0 {pattern}") } else { pattern }
+    }
+}
+
+/// The pattern as it was given, but for names, which are numbers.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.pattern.fmt(f)
+    }
+}
+
+/// What the parser adds to "this is no pattern", where that is about the pattern's parts.
+fn reason(error: &CronError) -> String {
+    match error {
+        CronError::ComponentError(why) | CronError::IllegalCharacters(why) => format!(": {why}"),
+        _ => String::new(),
     }
 }
 
@@ -96,12 +114,12 @@ impl Pruner {
     #[instrument(skip_all, fields(now = %now))]
     pub async fn prune_once(&self, now: Timestamp) {
         match self.estimator.prune(now).await {
-            Ok(PruneReport { segments, members_removed, segments_dropped, segments_failed }) => {
+            Ok(PruneReport { segments_examined, members_removed, segments_dropped, segments_failed }) => {
                 if segments_failed > 0 {
                     tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
                 }
                 if members_removed > 0 || segments_dropped > 0 {
-                    tracing::info!(segments, members_removed, segments_dropped, "pruned");
+                    tracing::info!(segments_examined, members_removed, segments_dropped, "pruned");
                 }
             }
             Err(error) => tracing::warn!(%error, "pruning failed; the next tick tries again"),

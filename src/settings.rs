@@ -164,8 +164,8 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn parse_delay(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("is not a duration such as 500ms, 10s or 1m: {error}"))?;
+    let duration =
+        humantime::parse_duration(text).map_err(|_| "is not a duration such as 500ms, 10s or 1m".to_owned())?;
     if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
 }
 
@@ -255,11 +255,14 @@ mod tests {
     #[case("ESTIMATOR_LISTEN", "8080", r#"listen: "8080" must be an IP address and a port"#)]
     #[case("ESTIMATOR_PRUNE_SCHEDULE", "hourly", r#"prune_schedule: "hourly" is not a cron pattern"#)]
     #[case("ESTIMATOR_LOG_FORMAT", "xml", r#"log_format: "xml" must be pretty or json"#)]
+    #[case("ESTIMATOR_LOG_FILTER", "debg", r#"log_filter: "debg" must be a level"#)]
     #[case("ESTIMATOR_LOG_FILTER", "a=b=c", r#"log_filter: "a=b=c" must be a level"#)]
     #[case("ESTIMATOR_REDIS_TIMEOUT", "0s", r#"redis_timeout: "0s" must be longer than zero"#)]
     #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
+    #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value asks for TLS")]
     fn a_bad_variable_is_named_in_one_line(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
         let error = environment(&[(name, value)]).unwrap_err().to_string();
         assert!(error.starts_with(message), "{error}");
@@ -309,6 +312,10 @@ mod tests {
 
         std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=\"1h 30m\"\nOTHER=1\n").unwrap();
         assert_eq!(layer::read_dotenv(&path).unwrap(), variables(&[("ESTIMATOR_WINDOW", "1h 30m"), ("OTHER", "1")]));
+
+        std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=4s\nESTIMATOR_PRUNE_SCHEDULE=0 * * * *\nOTHER=1\n").unwrap();
+        let error = layer::read_dotenv(&path).unwrap_err().to_string();
+        assert!(error.ends_with(".env: ESTIMATOR_PRUNE_SCHEDULE: a value with spaces must be in quotes"), "{error}");
 
         std::fs::write(&path, "ESTIMATOR_REDIS_URL='redis://:hunter2@localhost").unwrap();
         let error = layer::read_dotenv(&path).unwrap_err().to_string();

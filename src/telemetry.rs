@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
@@ -50,9 +50,13 @@ impl LogFilter {
     ///
     /// A sentence without its subject when it is neither.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Targets::from_str(text).map(Self).map_err(|error| {
-            format!("must be a level (error, warn, info, debug, trace, off) or a list of module=level: {error}")
-        })
+        const WANTED: &str = "must be a level (error, warn, info, debug, trace, off) or a list of module=level";
+        // Alone, a word that is no level would be a module with all its lines, and silence the others.
+        let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+        if !text.split(',').all(|directive| directive.contains('=') || is_level(directive)) {
+            return Err(WANTED.to_owned());
+        }
+        Targets::from_str(text).map(Self).map_err(|_| WANTED.to_owned())
     }
 }
 

@@ -104,8 +104,8 @@ impl Window {
     ///
     /// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("is not a duration such as 14d, 36h or 1h 30m: {error}"))?;
+        let duration =
+            humantime::parse_duration(text).map_err(|_| "is not a duration such as 14d, 36h or 1h 30m".to_owned())?;
         Self::new(duration)
     }
 
@@ -139,10 +139,14 @@ impl Window {
     }
 }
 
-/// As humantime writes it: `14days`, `1h 30m`.
+/// As people write it, in one unit: `14d`, `36h`, `90m`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        let seconds = self.as_secs();
+        match [(86_400, "d"), (3_600, "h"), (60, "m")].into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", seconds / unit),
+            None => write!(f, "{seconds}s"),
+        }
     }
 }
 
@@ -202,11 +206,22 @@ mod tests {
     }
 
     #[rstest]
+    #[case("336h", "14d")]
+    #[case("36h", "36h")]
+    #[case("1h 30m", "90m")]
+    #[case("61s", "61s")]
+    fn a_window_is_shown_in_one_unit(#[case] text: &str, #[case] shown: &str) {
+        let window = Window::parse(text).unwrap();
+        assert_eq!(window.to_string(), shown);
+        assert_eq!(Window::parse(shown), Ok(window));
+    }
+
+    #[rstest]
     #[case("0s", "must be longer than zero")]
     #[case("1500ms", "must be a whole number of seconds")]
     #[case("101years", "must not be longer than 36500 days")]
-    #[case("14", "is not a duration such as 14d, 36h or 1h 30m: time unit needed, for example 14sec or 14ms")]
-    #[case("", "is not a duration such as 14d, 36h or 1h 30m: value was empty")]
+    #[case("14", "is not a duration such as 14d, 36h or 1h 30m")]
+    #[case("", "is not a duration such as 14d, 36h or 1h 30m")]
     fn a_bad_window_says_why(#[case] text: &str, #[case] message: &str) {
         assert_eq!(Window::parse(text), Err(message.to_owned()));
     }

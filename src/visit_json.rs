@@ -19,9 +19,9 @@ pub enum VisitError {
     /// They are not JSON at all.
     #[error("{0}")]
     NotJson(String),
-    /// They are JSON, but not an object.
-    #[error("{0}")]
-    NotAnObject(String),
+    /// They are JSON, but of this kind instead of an object.
+    #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
+    NotAnObject(&'static str),
     /// They are an object, but these fields don't make a visit.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Fields(Vec<FieldError>),
@@ -51,11 +51,14 @@ pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit, VisitError> {
 
 /// serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
 fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
+    if json.is_empty() {
+        return VisitError::NotJson("empty".to_owned());
+    }
     if error.classify() != Category::Data {
         return VisitError::NotJson(format!("not JSON: {error}"));
     }
-    match serde_json::from_slice::<IgnoredAny>(json) {
-        Ok(_) => VisitError::NotAnObject(error.to_string()),
+    match serde_json::from_slice::<Value>(json) {
+        Ok(value) => VisitError::NotAnObject(value.kind()),
         Err(syntax) => VisitError::NotJson(format!("not JSON: {syntax}")),
     }
 }
@@ -271,12 +274,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case("[]", "sequence")]
+    #[case("[{}]", "an array")]
     #[case("null", "null")]
-    #[case("\"sports\"", "string")]
+    #[case("7", "a number")]
+    #[case("\"sports\"", "a string")]
     fn what_is_not_an_object_is_told_apart(#[case] json: &str, #[case] kind: &str) {
         match parse(json.as_bytes(), NOW) {
-            Err(VisitError::NotAnObject(why)) => assert!(why.contains(kind), "{why}"),
+            Err(VisitError::NotAnObject(found)) => assert_eq!(found, kind),
             other => panic!("{json} gave {other:?}"),
         }
     }

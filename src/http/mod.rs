@@ -57,7 +57,7 @@ fn with_problems<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<
 async fn not_found() -> Problem {
     Problem::new(
         ProblemKind::NotFound,
-        "No route has this path. A slash in a segment's name is written %2F in the path.",
+        "No route has this path. Paths have no slash at the end, and a slash in a segment's name is written %2F.",
     )
 }
 

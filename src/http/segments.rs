@@ -58,7 +58,7 @@ impl From<VisitError> for Problem {
     fn from(error: VisitError) -> Self {
         match error {
             VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
-            VisitError::NotAnObject(why) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {why}.")),
+            VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
             VisitError::Fields(errors) => Self::invalid(errors),
         }
     }

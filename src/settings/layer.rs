@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
@@ -142,7 +143,8 @@ impl fmt::Display for Source {
 /// Reads the layer of a TOML file.
 pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
     let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let unreadable_file = |error| SettingsError(format!("config: can't read {}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(unreadable_file)?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         failed(format!("line {line}: {}", error.message()))
@@ -168,7 +170,14 @@ pub(super) fn from_variables(
     let mut config = None;
     let mut ours = Vec::new();
     for (name, value) in variables {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let Some(name) = name.to_str() else { continue };
+        let capitals = name.to_uppercase();
+        if !capitals.starts_with(PREFIX) {
+            continue;
+        }
+        if name != capitals {
+            return Err(SettingsError(format!("{name} must be written in capitals")));
+        }
         let setting = name[PREFIX.len()..].to_lowercase();
         if setting != CONFIG {
             check_name(&source, &setting)?;
@@ -189,19 +198,23 @@ pub(super) fn from_variables(
 
 /// The variables of a `.env` file; none when there is no such file.
 pub(super) fn read_dotenv(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(error) if error.not_found() => return Ok(Vec::new()),
-        Err(error) => return Err(SettingsError(format!("{}: {error}", path.display()))),
+    let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error.to_string())),
     };
-    let variables = lines.map(|line| match line {
+    let variables = dotenvy::from_read_iter(text.as_bytes()).map(|line| match line {
         Ok((name, value)) => Ok((name.into(), value.into())),
-        // dotenvy's message repeats the line, which may hold a password.
-        Err(dotenvy::Error::LineParse(line, _)) => {
-            let name = line.split('=').next().unwrap_or_default().trim();
-            Err(SettingsError(format!("{}: the line that starts with {name:?} is not NAME=value", path.display())))
+        // dotenvy's message repeats the line from where it failed, which may hold a password.
+        Err(dotenvy::Error::LineParse(rest, _)) => {
+            let line = text.lines().find(|line| line.trim_end().ends_with(rest.trim_end())).unwrap_or_default();
+            Err(failed(match line.split_once('=') {
+                Some((name, _)) => format!("{}: a value with spaces must be in quotes", name.trim()),
+                None => "every line must be NAME=value".to_owned(),
+            }))
         }
-        Err(error) => Err(SettingsError(format!("{}: {error}", path.display()))),
+        Err(error) => Err(failed(error.to_string())),
     });
     variables.collect()
 }

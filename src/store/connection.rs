@@ -31,6 +31,9 @@ impl RedisUrl {
     ///
     /// A sentence that says what is wrong; it never repeats `url`, which may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
+        if url.starts_with("rediss://") {
+            return Err("asks for TLS, which is not supported yet".to_owned());
+        }
         url.into_connection_info().map(Self).map_err(|error| match error.detail() {
             Some(detail) => format!("is not a usable Redis URL: {detail}"),
             None => "is not a usable Redis URL; it looks like redis://host:6379".to_owned(),
@@ -218,9 +221,10 @@ impl Connection {
         });
         let answer = answer.await.unwrap_or(Err(Error::Timeout(limit)));
         match &answer {
-            Ok(_) => self.0.outages.answered(),
+            Ok(_) if self.0.outages.is_failing() => self.0.outages.answered(Instant::now()),
+            Ok(_) => {}
             Err(error) => {
-                self.0.outages.failed(error);
+                self.0.outages.failed(error, Instant::now());
                 if let Some(link) = used.filter(|_| error.spoils_the_connection()) {
                     self.discard(&link);
                 }

@@ -158,7 +158,6 @@ impl EmbeddedRedis {
         let server = spawn(&dir, &redis_lock)?;
         let mut redis = Self { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
         redis.wait_until_it_serves().await?;
-        tracing::info!(dir = %redis.dir.display(), "private Redis is ready");
         Ok(redis)
     }
 
@@ -200,7 +199,10 @@ impl EmbeddedRedis {
         let mut said_loading = false;
         loop {
             match probe(&self.url, Self::START_LIMIT).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    tracing::info!(dir = %self.dir.display(), "private Redis is ready");
+                    return Ok(());
+                }
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) => {
                     if !std::mem::replace(&mut said_loading, true) {
                         tracing::info!("private Redis is loading its data");

@@ -29,9 +29,8 @@ impl OutageLog {
     /// nothing failed for this long.
     const QUIET: Duration = Duration::from_secs(1);
 
-    /// Redis failed.
-    pub(super) fn failed(&self, error: &Error) {
-        let now = Instant::now();
+    /// Redis failed at `now`.
+    pub(super) fn failed(&self, error: &Error, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last_failure = Some(now);
         let is_news =
@@ -41,25 +40,103 @@ impl OutageLog {
             return;
         }
         let unlogged = std::mem::take(&mut state.unlogged);
+        let failures_not_logged = (unlogged > 0).then_some(unlogged);
         state.logged = Some((error.kind(), now));
         if let Error::WrongType { .. } = error {
             // One key's fault, not Redis's.
-            tracing::warn!(%error, unlogged, "a segment is answered with 503");
+            tracing::warn!(%error, failures_not_logged, "a segment is answered with 503");
         } else {
             self.failing.store(true, Ordering::Relaxed);
-            tracing::warn!(%error, unlogged, "Redis failed; what needs it is answered with 503");
+            tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
         }
     }
 
-    /// Redis answered.
-    pub(super) fn answered(&self) {
-        if !self.failing.load(Ordering::Relaxed) {
-            return;
-        }
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_quiet = state.last_failure.is_none_or(|at| at.elapsed() >= Self::QUIET);
+    /// Whether [`Self::answered`] has to be told. Cheap: every answer asks.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Redis answered at `now`.
+    pub(super) fn answered(&self, now: Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
         if is_quiet && self.failing.swap(false, Ordering::Relaxed) {
+            *state = State::default();
             tracing::info!("Redis answers again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What is logged while `scene` runs, a line each.
+    fn logged(scene: impl FnOnce(&OutageLog, Instant)) -> Vec<String> {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(subscriber.finish(), || scene(&OutageLog::default(), Instant::now()));
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn timeout() -> Error {
+        Error::Timeout(Duration::from_secs(2))
+    }
+
+    #[test]
+    fn an_outage_is_a_line_at_its_start_and_one_at_its_end() {
+        let lines = logged(|log, start| {
+            for outage in 0..3 {
+                let at = |millis| start + Duration::from_secs(5 * outage) + Duration::from_millis(millis);
+                for request in 0..100 {
+                    log.failed(&timeout(), at(request));
+                }
+                assert!(log.is_failing());
+                log.answered(at(1_500));
+                log.answered(at(1_501));
+                assert!(!log.is_failing());
+            }
+        });
+        let failures = lines.iter().filter(|line| line.contains("Redis failed")).count();
+        let recoveries = lines.iter().filter(|line| line.contains("Redis answers again")).count();
+        assert_eq!((failures, recoveries, lines.len()), (3, 3, 6), "{lines:#?}");
+    }
+
+    #[test]
+    fn failures_among_successes_are_no_flood() {
+        let lines = logged(|log, start| {
+            for millis in (0..60_000).step_by(10) {
+                log.failed(&timeout(), start + Duration::from_millis(millis));
+                log.answered(start + Duration::from_millis(millis + 5));
+            }
+        });
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[1].contains("failures_not_logged=2999"), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_key_of_another_type_is_not_an_outage() {
+        let lines = logged(|log, start| {
+            let error = Error::WrongType { command: "ZADD segment:sports".to_owned() };
+            log.failed(&error, start);
+            assert!(!log.is_failing());
+        });
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("`ZADD segment:sports` met a key that is not a sorted set"), "{lines:#?}");
     }
 }

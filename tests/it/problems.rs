@@ -22,7 +22,8 @@ async fn a_body_that_is_not_json_is_400() {
         [b"", b"user_id=u1", b"{\"user_id\":", b"{\"user_id\":\"\xff\"}", b"[1,", b"{\"user_id\":\"a\"}{}"];
     for body in bodies {
         let document = problem(post(&app, "application/json", body.to_vec()).await, 400, "malformed-request").await;
-        assert!(document["detail"].as_str().unwrap().starts_with("The body is not JSON: "), "{document}");
+        let detail = document["detail"].as_str().unwrap();
+        assert!(detail.starts_with("The body is not JSON: ") || detail == "The body is empty.", "{document}");
     }
 }
 

@@ -27,7 +27,8 @@ fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
 #[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
 #[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
 #[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
-#[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value is not a usable Redis URL")]
+#[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value asks for TLS")]
+#[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
 fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let refusal = refusal(folder.path(), &[], &[(name, value)]);
@@ -56,7 +57,7 @@ fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file(
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let refusal = refusal(folder.path(), &["--config", "nowhere.toml"], &[]);
-    assert!(refusal.starts_with("segment-estimator: nowhere.toml: No such file"), "{refusal}");
+    assert!(refusal.starts_with("segment-estimator: config: can't read nowhere.toml: No such file"), "{refusal}");
 }
 
 #[test]
