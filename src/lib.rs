@@ -1,7 +1,7 @@
 //! How many users are in a segment right now?
 //!
 //! An upstream service reports visits: user `u104010` was just tagged `sports`. A user stays in a segment for a window
-//! of two weeks after the last visit, and then must no longer count. The estimator keeps one Redis sorted set a segment,
+//! of two weeks after the last visit, and then must no longer count. The estimator keeps one Redis sorted set per segment,
 //! with users as members and the time of their last visit as score, so the answer is one `ZCOUNT`, exact at any moment.
 //!
 //! The crate is a service and a library. Without HTTP:

@@ -14,7 +14,7 @@ use tracing_subscriber::{Layer, Registry};
 pub enum LogFormat {
     /// A line for people, coloured on a terminal.
     Pretty,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

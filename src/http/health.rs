@@ -12,7 +12,7 @@ struct Health {
     status: &'static str,
 }
 
-/// `GET /healthz`: the process answers. Never asks Redis: restarting us would not mend it.
+/// `GET /healthz`: the process answers. Never asks Redis: restarting us would not help Redis.
 pub async fn live() -> Response {
     json(&Health { status: "ok" })
 }

@@ -202,7 +202,7 @@ impl Connection {
         })))
     }
 
-    /// Sends `pipeline` in one round trip and gives its answers, one element each.
+    /// Sends `pipeline` in one round trip and gives its answers, one for each command.
     ///
     /// When the connection turns out to be broken the pipeline is sent once more on a new one, so that a Redis that was
     /// restarted between two requests costs nobody an error. Every pipeline must therefore be safe to run twice.

@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged while `scene` runs, a line each.
+    /// The lines that are logged while `scene` runs.
     fn logged(scene: impl FnOnce(&OutageLog, Instant)) -> Vec<String> {
         #[derive(Clone, Default)]
         struct Lines(Arc<Mutex<Vec<u8>>>);

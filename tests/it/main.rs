@@ -1,6 +1,6 @@
 //! Integration tests: the service as its users meet it, on real Redis processes of each test's own.
 //!
-//! One binary, so that there is one link step. A file a behaviour; `helpers` has what they share.
+//! One binary, so that there is one link step. One file per behaviour; `helpers` has what they share.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
