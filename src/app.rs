@@ -22,6 +22,7 @@ pub struct App {
     listener: TcpListener,
     local_addr: SocketAddr,
     router: Router,
+    estimator: Estimator,
     limits: server::Limits,
     shutdown_delay: Duration,
     pruner: Pruner,
@@ -82,8 +83,6 @@ impl App {
         let limits = store::Limits { connect: settings.redis_connect_timeout, answer: settings.redis_timeout };
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
-        // So that a Redis that can't be reached is in the log from the start: the store writes it there.
-        let _ = estimator.ready().await;
         let stopping = CancellationToken::new();
         let state =
             AppState { estimator: estimator.clone(), body_timeout: settings.body_timeout, stopping: stopping.clone() };
@@ -93,7 +92,8 @@ impl App {
             router: http::router(state),
             limits: server::Limits { header: settings.header_timeout, drain: settings.drain_timeout },
             shutdown_delay: settings.shutdown_delay,
-            pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
+            pruner: Pruner::new(estimator.clone(), settings.prune_schedule.clone()),
+            estimator,
             redis,
             stopping,
         })
@@ -115,37 +115,60 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, local_addr, router, limits, shutdown_delay, pruner, mut redis, stopping } = self;
+        let Self { listener, local_addr, router, estimator, limits, shutdown_delay, pruner, mut redis, stopping } =
+            self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
-        let serving = server::serve(listener, router, limits, stop_serving.clone());
-        let pruning = pruner.run(stop_pruning.clone());
-        tokio::pin!(serving, pruning);
         tracing::info!(address = %local_addr, "serving");
+        // So that a Redis that can't be reached is in the log from the start: the store writes it there.
+        tokio::spawn(async move { estimator.ready().await });
 
-        let outcome = tokio::select! {
-            () = shutdown => Ok(()),
-            () = &mut serving => unreachable!("the server ends only when it is told to stop"),
-            outcome = &mut pruning => outcome.map_err(AppError::from),
-            error = supervise(&mut redis) => Err(error.into()),
+        let outcome = {
+            let serving = server::serve(listener, router, limits, stop_serving.clone());
+            let pruning = pruner.run(stop_pruning.clone());
+            let supervising = supervise(&mut redis);
+            tokio::pin!(serving, pruning, supervising);
+
+            let outcome = tokio::select! {
+                () = shutdown => Ok(()),
+                () = &mut serving => unreachable!("the server ends only when it is told to stop"),
+                outcome = &mut pruning => outcome.map_err(AppError::from),
+                error = &mut supervising => Err(error.into()),
+            };
+
+            stopping.cancel();
+            let is_healthy = outcome.is_ok();
+            let drain = async {
+                let delay = async {
+                    if is_healthy {
+                        tokio::time::sleep(shutdown_delay).await;
+                    }
+                    stop_serving.cancel();
+                };
+                // Served all through the delay, which is for those who still come.
+                tokio::join!(delay, &mut serving);
+                stop_pruning.cancel();
+            };
+            // The pruner and Redis go on working beside the drain, unless they are what failed.
+            let pruned = async { if is_healthy { pruning.await.map_err(AppError::from) } else { Ok(()) } };
+            let keep_redis = async {
+                if is_healthy {
+                    let error = supervising.await;
+                    tracing::error!(%error, "private Redis is lost; what is in flight is answered with 503");
+                }
+                pending().await
+            };
+            let pruned = tokio::select! {
+                ((), pruned) = async { tokio::join!(drain, pruned) } => pruned,
+                never = keep_redis => never,
+            };
+            outcome.and(pruned)
         };
 
-        stopping.cancel();
-        let drain = async {
-            if outcome.is_ok() {
-                tokio::time::sleep(shutdown_delay).await;
-            }
-            stop_serving.cancel();
-            serving.await;
-            stop_pruning.cancel();
-        };
-        // The pruner is awaited beside the drain, so that it goes on working through a long delay.
-        let pruned = async { if outcome.is_ok() { pruning.await } else { Ok(()) } };
-        let ((), pruned) = tokio::join!(drain, pruned);
         if let Some(redis) = redis {
             redis.stop().await;
         }
         tracing::info!("stopped");
-        outcome.and(pruned.map_err(AppError::from))
+        outcome
     }
 }
 

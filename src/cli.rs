@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::settings::{Layer, Settings};
@@ -77,26 +79,46 @@ impl Cli {
 
 async fn serve(settings: &Settings) -> Outcome {
     telemetry::init(settings.log_format, &settings.log_filter);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut stop_signal = async move || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
+    let mut signals = StopSignals::new()?;
     let app = tokio::select! {
         app = App::build(settings) => app?,
-        name = stop_signal() => {
+        name = signals.next() => {
             tracing::info!(signal = name, "stopped before the start was complete");
             return Ok(());
         }
     };
-    let shutdown = async {
-        let name = stop_signal().await;
-        tracing::info!(signal = name, "asked to stop");
-    };
-    Ok(app.run_until(shutdown).await?)
+    let stop = CancellationToken::new();
+    let running = app.run_until(stop.cancelled());
+    tokio::pin!(running);
+    tokio::select! {
+        outcome = &mut running => return Ok(outcome?),
+        name = signals.next() => tracing::info!(signal = name, "asked to stop"),
+    }
+    stop.cancel();
+    tokio::select! {
+        outcome = running => Ok(outcome?),
+        name = signals.next() => Err(format!("stopped at once by a second signal, {name}").into()),
+    }
+}
+
+/// The signals that ask a process to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one and gives its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 async fn healthcheck(listen: SocketAddr) -> Outcome {

@@ -313,12 +313,19 @@ mod tests {
         std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=\"1h 30m\"\nOTHER=1\n").unwrap();
         assert_eq!(layer::read_dotenv(&path).unwrap(), variables(&[("ESTIMATOR_WINDOW", "1h 30m"), ("OTHER", "1")]));
 
-        std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=4s\nESTIMATOR_PRUNE_SCHEDULE=0 * * * *\nOTHER=1\n").unwrap();
-        let error = layer::read_dotenv(&path).unwrap_err().to_string();
-        assert!(error.ends_with(".env: ESTIMATOR_PRUNE_SCHEDULE: a value with spaces must be in quotes"), "{error}");
-
-        std::fs::write(&path, "ESTIMATOR_REDIS_URL='redis://:hunter2@localhost").unwrap();
-        let error = layer::read_dotenv(&path).unwrap_err().to_string();
-        assert!(error.contains("ESTIMATOR_REDIS_URL") && !error.contains("hunter2"), "{error}");
+        for (text, message) in [
+            (
+                "# comment\nESTIMATOR_WINDOW=4s\nESTIMATOR_PRUNE_SCHEDULE=0 * * * *\nOTHER=1\n",
+                "line 3: ESTIMATOR_PRUNE_SCHEDULE: a",
+            ),
+            ("ESTIMATOR_REDIS_URL='redis://:hunter2@localhost", "line 1: ESTIMATOR_REDIS_URL: a value"),
+            ("ESTIMATOR_REDIS_URL redis://:hunter2@h?protocol=resp3", "line 1 is not NAME=value"),
+            ("ESTIMATOR_REDIS_URL: redis://:hunter2=x@h", "line 1 is not NAME=value"),
+            ("redis://:hunter2@h", "line 1 is not NAME=value"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = layer::read_dotenv(&path).unwrap_err().to_string();
+            assert!(error.contains(message) && !error.contains("hunter2"), "{error}");
+        }
     }
 }

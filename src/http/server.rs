@@ -34,10 +34,11 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     let connections = GracefulShutdown::new();
     // Owns the tasks: whatever is left of them when this function ends, or is dropped, is cut off.
     let mut tasks = JoinSet::new();
+    let mut accepts = true;
 
     loop {
         let stream = tokio::select! {
-            stream = accept(&listener) => stream,
+            stream = accept(&listener, &mut accepts) => stream,
             Some(_) = tasks.join_next() => continue,
             () = stop.cancelled() => break,
         };
@@ -60,13 +61,17 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
 }
 
 /// The next connection. Errors are of a connection that is gone already, or of a process that has no descriptor left:
-/// both pass, the second when connections close.
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// both pass, the second when connections close. `accepts` is whether the last try succeeded, so that the second is
+/// logged once.
+async fn accept(listener: &TcpListener, accepts: &mut bool) -> TcpStream {
     /// While there is no descriptor, accepting fails at once; this keeps the loop from spinning.
     const PAUSE: Duration = Duration::from_millis(100);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                if !std::mem::replace(accepts, true) {
+                    tracing::info!("accepts connections again");
+                }
                 // Answers are small, and must not wait for the acknowledgement of the one before.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "can't set TCP_NODELAY");
@@ -75,7 +80,9 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "can't accept connections");
+                if std::mem::replace(accepts, false) {
+                    tracing::error!(%error, "can't accept connections");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

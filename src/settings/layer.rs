@@ -206,17 +206,23 @@ pub(super) fn read_dotenv(path: &Path) -> Result<Vec<(OsString, OsString)>, Sett
     };
     let variables = dotenvy::from_read_iter(text.as_bytes()).map(|line| match line {
         Ok((name, value)) => Ok((name.into(), value.into())),
-        // dotenvy's message repeats the line from where it failed, which may hold a password.
-        Err(dotenvy::Error::LineParse(rest, _)) => {
-            let line = text.lines().find(|line| line.trim_end().ends_with(rest.trim_end())).unwrap_or_default();
-            Err(failed(match line.split_once('=') {
-                Some((name, _)) => format!("{}: a value with spaces must be in quotes", name.trim()),
-                None => "every line must be NAME=value".to_owned(),
-            }))
-        }
+        Err(dotenvy::Error::LineParse(rest, _)) => Err(failed(unparsable_line(&text, &rest))),
         Err(error) => Err(failed(error.to_string())),
     });
     variables.collect()
+}
+
+/// Says which line of a `.env` file ends in the `rest` that can't be parsed. The line may hold a password, so nothing of
+/// it is repeated but a name.
+fn unparsable_line(text: &str, rest: &str) -> String {
+    const ADVICE: &str = "a value with spaces must be in quotes, and quotes must be closed";
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let line = text.lines().enumerate().find(|(_, line)| line.trim_end().ends_with(rest.trim_end()));
+    let Some((index, line)) = line else { return format!("a line is not NAME=value; {ADVICE}") };
+    match line.split_once('=').map(|(name, _)| name.trim()).filter(|name| is_name(name)) {
+        Some(name) => format!("line {}: {name}: {ADVICE}", index + 1),
+        None => format!("line {} is not NAME=value", index + 1),
+    }
 }
 
 fn check_name(source: &Source, name: &str) -> Result<(), SettingsError> {

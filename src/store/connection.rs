@@ -5,68 +5,17 @@
 //! (`src/aio/connection_manager.rs` of redis 1.8). A service that must recover by itself needs the opposite.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError};
+use tokio::sync::OwnedMutexGuard;
 
+use super::error::Error;
 use super::outage::OutageLog;
-
-/// Where Redis is: `redis://[user:password@]host[:port][/db]` or `redis+unix:///path/to/socket`.
-///
-/// `Debug` and `Display` show the address alone, not the user and the password.
-#[derive(Clone)]
-pub struct RedisUrl(ConnectionInfo);
-
-impl RedisUrl {
-    /// Reads a Redis URL.
-    ///
-    /// # Errors
-    ///
-    /// A sentence that says what is wrong; it never repeats `url`, which may hold a password.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        if url.starts_with("rediss://") {
-            return Err("asks for TLS, which is not supported yet".to_owned());
-        }
-        url.into_connection_info().map(Self).map_err(|error| match error.detail() {
-            Some(detail) => format!("is not a usable Redis URL: {detail}"),
-            None => "is not a usable Redis URL; it looks like redis://host:6379".to_owned(),
-        })
-    }
-
-    /// The Redis that listens on the Unix socket at `path`.
-    #[must_use]
-    pub fn unix(path: PathBuf) -> Self {
-        let address = redis::ConnectionAddr::Unix(path);
-        Self(address.into_connection_info().expect("an address alone is complete"))
-    }
-}
-
-/// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
-pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), RedisError> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
-    let client = Client::open(url.0.clone())?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-    redis::cmd("PING").exec_async(&mut connection).await
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0.addr(), f)
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use super::url::RedisUrl;
 
 /// How long to wait for Redis.
 #[derive(Debug, Clone, Copy)]
@@ -75,79 +24,6 @@ pub struct Limits {
     pub connect: Duration,
     /// For an answer, a needed connect included.
     pub answer: Duration,
-}
-
-/// Why Redis did not do what was asked. Whether a write took effect is then unknown.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    /// No connection could be made.
-    #[error("can't connect to Redis: {0}")]
-    Connect(#[source] RedisError),
-    /// The connection broke, and so did the one made after it.
-    #[error("lost the connection to Redis: {0}")]
-    Lost(#[source] RedisError),
-    /// No answer came in time.
-    #[error("no answer from Redis within {}", humantime::format_duration(*.0))]
-    Timeout(Duration),
-    /// The key of a segment or of the index holds something else than a sorted set.
-    #[error("`{command}` met a key that is not a sorted set")]
-    WrongType {
-        /// The command's name and its key.
-        command: String,
-    },
-    /// Redis answered with any other error, such as `LOADING`, `READONLY`, `MISCONF` or `NOPERM`.
-    #[error("Redis refused: {0}")]
-    Refused(#[source] RedisError),
-}
-
-impl Error {
-    /// What a log or a metric calls this failure: a fixed word for each kind.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "connect",
-            Self::Lost(_) => "lost",
-            Self::Timeout(_) => "timeout",
-            Self::WrongType { .. } => "wrong_type",
-            Self::Refused(_) => "refused",
-        }
-    }
-
-    fn from_answer(error: RedisError, pipeline: &Pipeline) -> Self {
-        if error.is_io_error() {
-            return Self::Lost(error);
-        }
-        let failed = error.clone().into_server_errors();
-        match failed.iter().flat_map(|errors| errors.iter()).find(|(_, error)| error.code() == "WRONGTYPE") {
-            Some((index, _)) => Self::WrongType { command: command_and_key(pipeline, *index) },
-            None => Self::Refused(error),
-        }
-    }
-
-    /// Whether this very connection can do no more work, or is not worth keeping: it broke, it hangs, it gave something
-    /// that isn't Redis's protocol, or it leads to a replica, and a new one may find the new primary.
-    fn spoils_the_connection(&self) -> bool {
-        match self {
-            Self::Lost(_) | Self::Timeout(_) => true,
-            Self::Refused(error) => matches!(
-                error.kind(),
-                ErrorKind::Parse
-                    | ErrorKind::AuthenticationFailed
-                    | ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-            ),
-            Self::Connect(_) | Self::WrongType { .. } => false,
-        }
-    }
-}
-
-/// The name and the first argument of a command, such as `ZADD segment:sports`: enough to find the key, and no user's id.
-fn command_and_key(pipeline: &Pipeline, index: usize) -> String {
-    let command = pipeline.cmd_iter().nth(index);
-    let words = command.iter().flat_map(|command| command.args_iter()).take(2).filter_map(|arg| match arg {
-        redis::Arg::Simple(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        _ => None,
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A handle on the shared connection; clones share it.
@@ -161,10 +37,12 @@ struct Shared {
     limits: Limits,
     /// The connection in use; none before the first use and after a break.
     link: Mutex<Option<Link>>,
-    /// Held by the one caller that connects; those who wait for it share its failure.
-    last_failure: tokio::sync::Mutex<Option<(Instant, RedisError)>>,
+    /// Held while somebody connects; those who wait for it share the failure.
+    last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
     outages: OutageLog,
 }
+
+type LastFailure = Option<(Instant, Error)>;
 
 /// One established connection. Clones are the same connection, and are told apart from others by their address.
 #[derive(Clone)]
@@ -183,12 +61,10 @@ impl Connection {
     ///
     /// A sentence when the URL asks for something this build doesn't have.
     pub fn new(url: RedisUrl, limits: Limits) -> Result<Self, String> {
-        // Without TCP_NODELAY a small command would wait for the acknowledgement of the one before it.
-        let info = url.0.clone().set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = Client::open(info).map_err(|error| error.to_string())?;
+        let client = Client::open(tcp_nodelay(&url)).map_err(|error| error.to_string())?;
+        // `connect` and `query` set the time limits.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(limits.connect))
-            // `query` sets the time limit, for the connect and the answer together.
+            .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(Self::QUEUE);
         Ok(Self(Arc::new(Shared {
@@ -197,7 +73,7 @@ impl Connection {
             config,
             limits,
             link: Mutex::new(None),
-            last_failure: tokio::sync::Mutex::new(None),
+            last_failure: Arc::default(),
             outages: OutageLog::default(),
         })))
     }
@@ -249,16 +125,22 @@ impl Connection {
         if let Some(link) = self.current() {
             return Ok(link);
         }
-        let mut last_failure = self.0.last_failure.lock().await;
+        let last_failure = Arc::clone(&self.0.last_failure).lock_owned().await;
         if let Some(link) = self.current() {
             return Ok(link);
         }
         if let Some((at, error)) = &*last_failure
             && at.elapsed() < Self::RETRY_PAUSE
         {
-            return Err(Error::Connect(error.clone()));
+            return Err(error.clone());
         }
-        match self.0.client.get_multiplexed_async_connection_with_config(&self.0.config).await {
+        // In a task of its own: a caller that goes away must not break off what the next one needs too.
+        let connecting = tokio::spawn(self.clone().connect(last_failure));
+        connecting.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
+    }
+
+    async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
+        match connect(&self.0.client, &self.0.config, self.0.limits.connect).await {
             Ok(connection) => {
                 let link = Link(Arc::new(connection));
                 *self.slot() = Some(link.clone());
@@ -267,7 +149,7 @@ impl Connection {
             }
             Err(error) => {
                 *last_failure = Some((Instant::now(), error.clone()));
-                Err(Error::Connect(error))
+                Err(error)
             }
         }
     }
@@ -293,5 +175,68 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connection({})", self.0.url)
+    }
+}
+
+/// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
+pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
+    let client = Client::open(url.connection_info()).map_err(|error| Error::Connect(error.to_string()))?;
+    let mut connection = connect(&client, &config, limit).await?;
+    let mut ping = redis::pipe();
+    ping.cmd("PING").ignore();
+    ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))
+}
+
+/// Makes a connection to a server that has the commands we need, within `limit`.
+async fn connect(
+    client: &Client,
+    config: &AsyncConnectionConfig,
+    limit: Duration,
+) -> Result<MultiplexedConnection, Error> {
+    let connecting = async {
+        let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+        // A server that doesn't tell its version, be it that an ACL forbids it, is taken as it is.
+        let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await.unwrap_or_default();
+        Ok((connection, info))
+    };
+    let connected = tokio::time::timeout(limit, connecting).await;
+    let limit = humantime::format_duration(limit);
+    let connected = connected.map_err(|_| Error::Connect(format!("not connected within {limit}")))?;
+    let (connection, info) = connected.map_err(|error: RedisError| Error::Connect(error.to_string()))?;
+    // An old server would serve counts and refuse every write.
+    match info.lines().find_map(|line| line.strip_prefix("redis_version:")) {
+        Some(version) if is_too_old(version) => Err(Error::TooOld(version.trim().to_owned())),
+        _ => Ok(connection),
+    }
+}
+
+/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey says 7.2.4 here.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
+}
+
+/// Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
+fn tcp_nodelay(url: &RedisUrl) -> redis::ConnectionInfo {
+    url.connection_info().set_tcp_settings(TcpSettings::default().set_nodelay(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("6.0.16", true)]
+    #[case("5.0.14", true)]
+    #[case("6.2.0", false)]
+    #[case("7.0.15", false)]
+    #[case("8.0", false)]
+    #[case("10.1.2", false)]
+    #[case("unstable", false)]
+    fn servers_before_6_2_are_too_old(#[case] version: &str, #[case] expected: bool) {
+        assert_eq!(is_too_old(version), expected);
     }
 }

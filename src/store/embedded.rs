@@ -23,11 +23,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use redis::{ErrorKind, ServerErrorKind};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
-use super::connection::{RedisUrl, probe};
+use super::connection::probe;
+use super::error::Error;
+use super::url::RedisUrl;
 
 /// Runs the server and, beside it, the loop that ends it: see the module's documentation. `$$` is the shell's process id,
 /// which `exec` hands on to the server, and the number of their group. The loop gives the server ten seconds, and must not
@@ -78,6 +79,9 @@ pub enum EmbeddedError {
          redis-server, macOS: brew install redis) or set redis_url (ESTIMATOR_REDIS_URL)"
     )]
     NotInstalled,
+    /// The server lacks commands that we need.
+    #[error("Redis {0} is too old: install 6.2 or later, or Valkey, or set redis_url (ESTIMATOR_REDIS_URL)")]
+    TooOld(String),
     /// Another service runs on the folder.
     #[error("data_dir: {} is in use by another segment-estimator", .0.display())]
     InUse(PathBuf),
@@ -128,10 +132,14 @@ impl EmbeddedRedis {
     const START_LIMIT: Duration = Duration::from_secs(10);
     /// How long Redis may take to stop. It is killed after ten seconds, and has nothing left to write by then.
     const STOP_LIMIT: Duration = Duration::from_secs(15);
+    /// How long one look at a starting Redis may take.
+    const PROBE_LIMIT: Duration = Duration::from_secs(2);
     /// Between two looks at something that is about to happen.
     const POLL: Duration = Duration::from_millis(10);
     /// Before a Redis that ended by itself is started again, so that one that keeps failing doesn't spin.
     const RESTART_PAUSE: Duration = Duration::from_millis(500);
+    /// How often in a row a restart may fail, as when the process is out of descriptors for a while.
+    const RESTARTS: u32 = 10;
 
     /// Starts a Redis on the files in `data_dir`, which is made if need be, and waits until it serves.
     ///
@@ -167,21 +175,27 @@ impl EmbeddedRedis {
         self.url.clone()
     }
 
-    /// Starts Redis again whenever it ends by itself. Ends only when that fails, with the reason.
+    /// Starts Redis again whenever it ends by itself. Ends only when that fails several times in a row, with the reason.
     pub async fn supervise(&mut self) -> EmbeddedError {
         loop {
             let status = self.server.process.wait().await;
             self.server.lifeline = None;
             tracing::error!(status = %describe(status), "private Redis ended by itself; starting it again");
-            tokio::time::sleep(Self::RESTART_PAUSE).await;
-            match spawn(&self.dir, &self.redis_lock) {
-                Ok(server) => self.server = server,
-                Err(error) => return error,
-            }
-            if let Err(error) = self.wait_until_it_serves().await {
-                return error;
+            let mut failures = 0;
+            while let Err(error) = self.restart().await {
+                failures += 1;
+                if failures == Self::RESTARTS {
+                    return error;
+                }
+                tracing::error!(%error, "can't start the private Redis; trying again");
             }
         }
+    }
+
+    async fn restart(&mut self) -> Result<(), EmbeddedError> {
+        tokio::time::sleep(Self::RESTART_PAUSE).await;
+        self.server = spawn(&self.dir, &self.redis_lock)?;
+        self.wait_until_it_serves().await
     }
 
     /// Stops Redis cleanly and waits for its end.
@@ -189,7 +203,13 @@ impl EmbeddedRedis {
         self.server.lifeline = None;
         match tokio::time::timeout(Self::STOP_LIMIT, self.server.process.wait()).await {
             Ok(status) => tracing::info!(status = %describe(status), "private Redis stopped"),
-            Err(_) => tracing::error!(limit = ?Self::STOP_LIMIT, "private Redis doesn't stop"),
+            Err(_) => {
+                // The loop that should have killed it is gone itself.
+                tracing::warn!(limit = ?Self::STOP_LIMIT, "private Redis doesn't stop and is killed");
+                if let Err(error) = self.server.process.kill().await {
+                    tracing::error!(%error, "can't kill the private Redis");
+                }
+            }
         }
     }
 
@@ -198,12 +218,13 @@ impl EmbeddedRedis {
         let mut deadline = Instant::now() + Self::START_LIMIT;
         let mut said_loading = false;
         loop {
-            match probe(&self.url, Self::START_LIMIT).await {
+            match probe(&self.url, Self::PROBE_LIMIT).await {
                 Ok(()) => {
                     tracing::info!(dir = %self.dir.display(), "private Redis is ready");
                     return Ok(());
                 }
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) => {
+                Err(Error::TooOld(version)) => return Err(EmbeddedError::TooOld(version)),
+                Err(Error::Refused { answer, .. }) if answer.starts_with("LOADING") => {
                     if !std::mem::replace(&mut said_loading, true) {
                         tracing::info!("private Redis is loading its data");
                     }

@@ -16,22 +16,28 @@
 //!
 //! [`Store::record`] writes the member first and the name second. [`Store::drop_if_empty`] looks at the segment and
 //! removes the name in one atomic script. If the script runs before the member is written, the name is written after
-//! it; if it runs after, the segment isn't empty and the name stays.
+//! it; if it runs after, the segment isn't empty and the name stays. Should Redis die between the two commands, the visit is
+//! not acknowledged, and the name comes with its repetition or with the segment's next visit. Until then the member counts
+//! as it should, and only pruning doesn't know of it.
 //!
 //! # Commands
 //!
-//! `PING`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL must
-//! allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+//! `PING`, `INFO`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
+//! must allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod connection;
 pub mod embedded;
+mod error;
 mod outage;
 mod prune;
+mod url;
 
 use redis::{Pipeline, pipe};
 
-pub use self::connection::{Connection, Error, Limits, RedisUrl};
+pub use self::connection::{Connection, Limits};
+pub use self::error::Error;
 pub use self::prune::Slice;
+pub use self::url::RedisUrl;
 use crate::segment::{SegmentName, Visit};
 use crate::time::Timestamp;
 

@@ -1,10 +1,11 @@
 //! The log of Redis's failures: one line when they start and one when they end, however many requests they meet.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::Error;
+use super::error::Error;
 
 /// Hears of every answer and failure, and decides which of them is worth a line.
 #[derive(Default)]
@@ -16,10 +17,15 @@ pub(super) struct OutageLog {
 
 #[derive(Default)]
 struct State {
-    /// The kind of the last failure that was logged, and when that was.
-    logged: Option<(&'static str, Instant)>,
+    /// The last line of each kind of failure.
+    logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
-    unlogged: u64,
+}
+
+struct Logged {
+    at: Instant,
+    /// Failures of this kind since.
+    not_logged: u64,
 }
 
 impl OutageLog {
@@ -31,23 +37,24 @@ impl OutageLog {
 
     /// Redis failed at `now`.
     pub(super) fn failed(&self, error: &Error, now: Instant) {
+        let is_outage = !matches!(error, Error::WrongType { .. });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last_failure = Some(now);
-        let is_news =
-            state.logged.is_none_or(|(kind, at)| kind != error.kind() || now.duration_since(at) >= Self::REPEAT);
-        if !is_news {
-            state.unlogged += 1;
+        if is_outage {
+            state.last_failure = Some(now);
+        }
+        if let Some(last) = state.logged.get_mut(error.kind())
+            && now.duration_since(last.at) < Self::REPEAT
+        {
+            last.not_logged += 1;
             return;
         }
-        let unlogged = std::mem::take(&mut state.unlogged);
-        let failures_not_logged = (unlogged > 0).then_some(unlogged);
-        state.logged = Some((error.kind(), now));
-        if let Error::WrongType { .. } = error {
-            // One key's fault, not Redis's.
-            tracing::warn!(%error, failures_not_logged, "a segment is answered with 503");
-        } else {
+        let last = state.logged.insert(error.kind(), Logged { at: now, not_logged: 0 });
+        let failures_not_logged = last.map(|last| last.not_logged).filter(|count| *count > 0);
+        if is_outage {
             self.failing.store(true, Ordering::Relaxed);
             tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
+        } else {
+            tracing::warn!(%error, failures_not_logged, "what needs this key is answered with 503");
         }
     }
 
@@ -61,7 +68,9 @@ impl OutageLog {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
         if is_quiet && self.failing.swap(false, Ordering::Relaxed) {
-            *state = State::default();
+            // The next outage is news, whatever it is. A key of another type stays one.
+            state.logged.retain(|kind, _| *kind == "wrong_type");
+            state.last_failure = None;
             tracing::info!("Redis answers again");
         }
     }
@@ -129,11 +138,32 @@ mod tests {
         assert!(lines[1].contains("failures_not_logged=2999"), "{lines:#?}");
     }
 
+    fn wrong_type() -> Error {
+        Error::WrongType { command: "ZADD segment:sports".to_owned() }
+    }
+
+    #[test]
+    fn failures_of_several_kinds_are_a_line_each() {
+        let lines = logged(|log, start| {
+            for millis in 0..20_000 {
+                let at = start + Duration::from_millis(millis);
+                log.failed(&timeout(), at);
+                log.failed(&Error::Lost("closed".to_owned()), at);
+                log.failed(&wrong_type(), at);
+            }
+            let later = start + Duration::from_secs(22);
+            log.failed(&wrong_type(), later);
+            log.answered(later);
+            log.failed(&wrong_type(), later);
+        });
+        let is_recovery = |line: &String| line.contains("Redis answers again");
+        assert_eq!((lines.len(), lines.iter().filter(|line| is_recovery(line)).count()), (4, 1), "{lines:#?}");
+    }
+
     #[test]
     fn a_key_of_another_type_is_not_an_outage() {
         let lines = logged(|log, start| {
-            let error = Error::WrongType { command: "ZADD segment:sports".to_owned() };
-            log.failed(&error, start);
+            log.failed(&wrong_type(), start);
             assert!(!log.is_failing());
         });
         assert_eq!(lines.len(), 1);

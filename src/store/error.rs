@@ -1,0 +1,106 @@
+//! Why Redis did not do what was asked.
+
+use std::time::Duration;
+
+use redis::{Arg, ErrorKind, Pipeline, RedisError};
+
+/// Why Redis did not do what was asked. Whether a write took effect is then unknown.
+///
+/// The texts are for logs: they hold names of commands, keys and what Redis says of itself, never a user's id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No connection could be made.
+    #[error("can't connect to Redis: {0}")]
+    Connect(String),
+    /// The connection broke, and so did the one made after it.
+    #[error("lost the connection to Redis: {0}")]
+    Lost(String),
+    /// No answer came in time.
+    #[error("no answer from Redis within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The server lacks commands that we need.
+    #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
+    TooOld(String),
+    /// The key of a segment or of the index holds something else than a sorted set.
+    #[error("`{command}` met a key that is not a sorted set")]
+    WrongType {
+        /// The command's name and its key.
+        command: String,
+    },
+    /// Redis answered with any other error, such as `READONLY`, `MISCONF` or `NOPERM`.
+    #[error("Redis refused `{command}`: {answer}")]
+    Refused {
+        /// The command's name and its key.
+        command: String,
+        /// Redis's error code, and what it says of its own state.
+        answer: String,
+    },
+}
+
+/// Codes of errors that tell of Redis's state. Others, such as `ERR unknown command`, repeat what they were sent.
+const ABOUT_REDIS: [&str; 10] =
+    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY"];
+
+impl Error {
+    /// What a log or a metric calls this failure: a fixed word for each kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Lost(_) => "lost",
+            Self::Timeout(_) => "timeout",
+            Self::TooOld(_) => "too_old",
+            Self::WrongType { .. } => "wrong_type",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    /// Why `pipeline` failed.
+    pub(super) fn from_answer(error: RedisError, pipeline: &Pipeline) -> Self {
+        // After a reply that is not Redis's protocol nothing that follows can be trusted.
+        if error.is_io_error() || error.kind() == ErrorKind::Parse {
+            return Self::Lost(error.to_string());
+        }
+        let Some(failed) = error.clone().into_server_errors() else {
+            let answer = error.category().to_owned();
+            return Self::Refused { command: command_and_key(pipeline, 0), answer };
+        };
+        // A wrong type is one key's fault; anything else is about Redis and matters more.
+        let of_redis = failed.iter().find(|(_, error)| error.code() != "WRONGTYPE");
+        match (of_redis, failed.first()) {
+            (Some((index, error)), _) => {
+                let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code()));
+                let answer = [Some(error.code()), detail].into_iter().flatten().collect::<Vec<_>>().join(" ");
+                Self::Refused { command: command_and_key(pipeline, *index), answer }
+            }
+            (None, first) => {
+                let index = first.map_or(0, |(index, _)| *index);
+                Self::WrongType { command: command_and_key(pipeline, index) }
+            }
+        }
+    }
+
+    /// Whether the connection that this happened on is not worth keeping: it broke, it hangs, or it leads to a replica,
+    /// and a new one may find the new primary.
+    pub(super) fn spoils_the_connection(&self) -> bool {
+        match self {
+            Self::Lost(_) | Self::Timeout(_) => true,
+            Self::Refused { answer, .. } => answer.starts_with("READONLY") || answer.starts_with("MASTERDOWN"),
+            Self::Connect(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
+        }
+    }
+}
+
+/// The name and the first argument of a command, such as `ZADD segment:sports`. Of a script, the name alone.
+fn command_and_key(pipeline: &Pipeline, index: usize) -> String {
+    let command = pipeline.cmd_iter().nth(index);
+    let words = command.iter().flat_map(|command| command.args_iter()).filter_map(|arg| match arg {
+        Arg::Simple(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        _ => None,
+    });
+    let words: Vec<_> = words.take(2).collect();
+    match words.first().map(String::as_str) {
+        Some("EVAL") => "EVAL".to_owned(),
+        _ => words.join(" "),
+    }
+}
