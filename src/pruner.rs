@@ -91,7 +91,7 @@ impl Pruner {
     ///
     /// A [`PrunerError`] when the scheduler fails; never because of Redis.
     pub async fn run(self, stop: CancellationToken) -> Result<(), PrunerError> {
-        let (note, mut notes) = mpsc::channel(1);
+        let (note, notes) = mpsc::channel(1);
         let mut scheduler = JobScheduler::new().await?;
         let job = Job::new_async(self.schedule.six_fields(), move |_, _| {
             let _ = note.try_send(());
@@ -100,11 +100,7 @@ impl Pruner {
         scheduler.add(job).await?;
         scheduler.start().await?;
 
-        let pruning = async {
-            while notes.recv().await.is_some() {
-                self.prune_once(Timestamp::now()).await;
-            }
-        };
+        let pruning = one_at_a_time(notes, || self.prune_once(Timestamp::now()));
         let outcome = stop.run_until_cancelled(pruning).await;
         scheduler.shutdown().await?;
         if outcome.is_none() { Ok(()) } else { Err(PrunerError::Dropped) }
@@ -127,11 +123,67 @@ impl Pruner {
     }
 }
 
+/// Calls `run` for every note, and not before the last call has ended.
+async fn one_at_a_time<Run: Future<Output = ()>>(mut notes: mpsc::Receiver<()>, run: impl Fn() -> Run) {
+    while notes.recv().await.is_some() {
+        run().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
     use rstest::rstest;
+    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::store::{Connection, Limits, RedisUrl, Store};
+    use crate::telemetry::tests::Captured;
+    use crate::time::Window;
+
+    #[tokio::test]
+    async fn runs_never_overlap_and_never_pile_up() {
+        let (note, notes) = mpsc::channel(1);
+        let (may_end, has_begun) = (Semaphore::new(0), Semaphore::new(0));
+        let (running, runs) = (Cell::new(0), Cell::new(0));
+        let run = async || {
+            running.set(running.get() + 1);
+            assert_eq!(running.get(), 1);
+            has_begun.add_permits(1);
+            may_end.acquire().await.unwrap().forget();
+            runs.set(runs.get() + 1);
+            running.set(running.get() - 1);
+        };
+        let scheduler = async {
+            note.try_send(()).unwrap();
+            has_begun.acquire().await.unwrap().forget();
+            // Three ticks while the first run is under way leave one note.
+            let kept = (0..3).filter(|_| note.try_send(()).is_ok()).count();
+            assert_eq!(kept, 1);
+            may_end.add_permits(2);
+            drop(note);
+        };
+        tokio::join!(one_at_a_time(notes, &run), scheduler);
+        assert_eq!(runs.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failed_run_is_logged_once() {
+        let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };
+        let store = Store::new(Connection::new(nowhere, limits).unwrap());
+        let estimator = Estimator::new(store, Window::parse("14d").unwrap());
+        let pruner = Pruner::new(estimator, Schedule::parse("0 * * * *").unwrap());
+
+        let captured = Captured::default();
+        let guard = tracing::subscriber::set_default(captured.subscriber());
+        pruner.prune_once(Timestamp::from_millis(0)).await;
+        drop(guard);
+        let lines = captured.lines();
+        assert_eq!(lines.iter().filter(|line| line.contains("pruning failed")).count(), 1, "{lines:#?}");
+    }
 
     #[rstest]
     #[case::five_fields("0 * * * *", "0 0 * * * *")]

@@ -78,29 +78,14 @@ impl OutageLog {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::Arc;
-
     use super::*;
+    use crate::telemetry::tests::Captured;
 
     /// The lines that are logged while `scene` runs.
     fn logged(scene: impl FnOnce(&OutageLog, Instant)) -> Vec<String> {
-        #[derive(Clone, Default)]
-        struct Lines(Arc<Mutex<Vec<u8>>>);
-        impl Write for Lines {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().write(bytes)
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || writer.clone());
-        tracing::subscriber::with_default(subscriber.finish(), || scene(&OutageLog::default(), Instant::now()));
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
+        let captured = Captured::default();
+        tracing::subscriber::with_default(captured.subscriber(), || scene(&OutageLog::default(), Instant::now()));
+        captured.lines()
     }
 
     fn timeout() -> Error {

@@ -1,5 +1,7 @@
 //! Redis is away, hangs, or refuses: answers are 503 until it is well, and nothing has to be restarted.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
@@ -96,6 +98,31 @@ async fn a_connection_that_went_dead_is_replaced() {
     proxy.deaden_connections();
     assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_replica_is_replaced() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let proxy = Proxy::start(&old).await;
+    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), Layer::default()).await;
+    app.record("u104010", "sports").await;
+
+    // A failover: the old primary lives on as a replica, and its address leads to the new one.
+    old.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    proxy.lead_to(&new);
+    assert_eq!(post(&app).await, 503);
+    assert_eq!(post(&app).await, 204);
+    assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+}
+
+#[tokio::test]
+async fn callers_that_give_up_do_not_keep_a_slow_redis_away() {
+    let redis = Redis::start();
+    let proxy = Proxy::start_slow(&redis, Duration::from_millis(400)).await;
+    let impatient = Layer { redis_timeout: Some("100ms".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), impatient).await;
+    assert_eq!(post(&app).await, 503);
+    eventually("connected in spite of them", async || post(&app).await == StatusCode::NO_CONTENT).await;
 }
 
 #[tokio::test]

@@ -126,6 +126,42 @@ async fn a_storm_of_refreshes_loses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
+    // A little more than a slice, so that a slice cut by rank would reach those who come back.
+    const USERS: usize = 1_100;
+    let redis = Redis::start();
+    let (pruner, estimator) = (redis.estimator(WINDOW), redis.estimator(WINDOW));
+    let now = noon_plus(USERS as i64 + WINDOW_MILLIS);
+    for round in 0..100 {
+        fill(&redis, "sports", USERS, |n| noon_plus(n as i64));
+        let back: Vec<_> = (0..USERS).filter(|n| n % 5 == round % 5).collect();
+        let (expected, estimator) = (back.len() as u64, estimator.clone());
+        let refreshing = tokio::spawn(async move {
+            for n in back {
+                estimator.record(&visit(&format!("u{n}"), "sports", now), now).await.unwrap();
+            }
+        });
+        pruner.prune(now).await.unwrap();
+        refreshing.await.unwrap();
+
+        let count = pruner.estimate(&segment("sports"), now).await.unwrap();
+        assert_eq!(count, expected, "round {round}");
+        redis.call::<()>(&["DEL", "segment:sports"]);
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_written_before_its_name() {
+    let redis = Redis::start();
+    let commands = redis.monitor();
+    redis.estimator(WINDOW).record(&visit("u1", "sports", NOON), NOON).await.unwrap();
+
+    let written = commands.filter(|command| command.contains("\"ZADD\"")).take(2);
+    let written: Vec<_> = tokio::task::spawn_blocking(move || written.collect()).await.unwrap();
+    assert!(written[0].contains("\"segment:sports\"") && written[1].contains("\"segments\""), "{written:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_pruners_at_once_do_the_work_of_one() {
     let redis = Redis::start();
     for n in 0..20 {

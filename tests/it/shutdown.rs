@@ -1,20 +1,20 @@
 //! Stopping: readiness first, then no new work, then what is in flight, then the end.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use segment_estimator::settings::Layer;
 
-use crate::helpers::{Redis, TestApp, eventually, in_time, problem};
+use crate::helpers::{Redis, Service, TestApp, eventually, in_time, kill, problem};
 
 /// Opens a connection with a visit that is one byte short.
-fn begin_post(app: &TestApp) -> TcpStream {
+fn begin_post(address: SocketAddr) -> TcpStream {
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     let head = format!(
         "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    let mut stream = TcpStream::connect(app.address).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&body.as_bytes()[..body.len() - 1]).unwrap();
     stream
@@ -54,7 +54,11 @@ async fn readiness_turns_503_while_requests_are_still_served() {
     app.begin_stop();
     eventually("not ready", async || app.status_of("/readyz").await == 503).await;
     problem(app.get("/readyz").await, 503, "stopping").await;
-    assert_eq!(app.status_of("/healthz").await, 200);
+    // Probes and new callers come on new connections.
+    let probe = reqwest::get(format!("http://{}/readyz", app.address)).await.unwrap();
+    problem(probe, 503, "stopping").await;
+    let live = reqwest::get(format!("http://{}/healthz", app.address)).await.unwrap();
+    assert_eq!(live.status(), 200);
     app.record("u104010", "sports").await;
     app.ended().await.unwrap();
 }
@@ -63,7 +67,7 @@ async fn readiness_turns_503_while_requests_are_still_served() {
 async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    let mut stream = begin_post(&app);
+    let mut stream = begin_post(app.address);
     is_accepted(&app).await;
 
     app.begin_stop();
@@ -81,7 +85,7 @@ async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
 async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { drain_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
-    let stream = begin_post(&app);
+    let stream = begin_post(app.address);
     is_accepted(&app).await;
 
     app.begin_stop();
@@ -89,4 +93,39 @@ async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
     let answer = in_time("the end of the connection", read_to_end(stream)).await.unwrap();
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
     assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
+
+#[tokio::test]
+async fn a_private_redis_ends_after_the_requests_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let address = service.address;
+    let mut stream = begin_post(address);
+    assert_eq!(reqwest::get(format!("http://{address}/healthz")).await.unwrap().status(), 200);
+
+    kill("-TERM", service.pid());
+    eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
+    stream.write_all(b"}").unwrap();
+    let answer = in_time("the answer", read_to_end(stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert!(service.ended().success());
+
+    let service = Service::start(folder.path(), &[]);
+    let count = reqwest::get(format!("http://{}/segments/sports/count", service.address)).await.unwrap();
+    assert!(count.text().await.unwrap().contains(r#""count":1,"#));
+    // Ctrl-C stops it as well.
+    kill("-INT", service.pid());
+    assert!(service.ended().success());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_service_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--shutdown-delay", "1h"]);
+    kill("-INT", service.pid());
+    let ready = format!("http://{}/readyz", service.address);
+    eventually("not ready", async || reqwest::get(&ready).await.unwrap().status() == 503).await;
+
+    kill("-INT", service.pid());
+    assert_eq!(service.ended().code(), Some(1));
 }

@@ -1,7 +1,8 @@
 //! A Redis of the test's own, and a proxy in front of one.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 use segment_estimator::time::Window;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
@@ -69,7 +70,11 @@ impl Redis {
     }
 
     pub fn url(&self) -> String {
-        format!("redis+unix://{}", self.folder.path().join("redis.sock").display())
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
     }
 
     /// Calls a command and gives its answer, to look at what is stored.
@@ -87,6 +92,15 @@ impl Redis {
         let stats: String = self.call(&["INFO", "commandstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    /// The commands that it runs from now on, as `MONITOR` shows them.
+    pub fn monitor(&self) -> impl Iterator<Item = String> + Send + 'static {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
+        stream.write_all(b"MONITOR\r\n").unwrap();
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        assert_eq!(lines.next().as_deref(), Some("+OK"));
+        lines
     }
 
     /// Ends it as a crash would.
@@ -123,37 +137,61 @@ impl Drop for Redis {
     }
 }
 
-/// A TCP address in front of a Redis, whose connections can go dead: open, but never answering again.
+/// A TCP address in front of a Redis, whose connections can be slow to begin, go dead, or lead elsewhere.
 pub struct Proxy {
     pub address: SocketAddr,
-    alive: Arc<Mutex<CancellationToken>>,
+    route: Arc<Mutex<Route>>,
+}
+
+struct Route {
+    socket: PathBuf,
+    /// New connections wait this long before anything is passed on.
+    delay: Duration,
+    /// Cancelled when the connections made so far go dead: open, but never answering again.
+    alive: CancellationToken,
 }
 
 impl Proxy {
     pub async fn start(redis: &Redis) -> Self {
-        let socket = redis.folder.path().join("redis.sock");
+        Self::start_slow(redis, Duration::ZERO).await
+    }
+
+    /// A proxy that lets every new connection wait for `delay`.
+    pub async fn start_slow(redis: &Redis, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let alive = Arc::new(Mutex::new(CancellationToken::new()));
-        let current = Arc::clone(&alive);
+        let route = Route { socket: redis.socket(), delay, alive: CancellationToken::new() };
+        let route = Arc::new(Mutex::new(route));
+        let current = Arc::clone(&route);
         tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let alive = current.lock().unwrap().clone();
-                let mut server = UnixStream::connect(&socket).await.unwrap();
-                tokio::spawn(async move {
-                    let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
-                    if alive.run_until_cancelled(copying).await.is_none() {
-                        // Keeps both ends open and does nothing with them.
-                        std::future::pending::<()>().await;
-                    }
-                });
+            while let Ok((client, _)) = listener.accept().await {
+                let (socket, delay, alive) = {
+                    let route = current.lock().unwrap();
+                    (route.socket.clone(), route.delay, route.alive.clone())
+                };
+                tokio::spawn(Self::pass_on(client, socket, delay, alive));
             }
         });
-        Self { address, alive }
+        Self { address, route }
+    }
+
+    async fn pass_on(mut client: TcpStream, socket: PathBuf, delay: Duration, alive: CancellationToken) {
+        tokio::time::sleep(delay).await;
+        let mut server = UnixStream::connect(socket).await.unwrap();
+        let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
+        if alive.run_until_cancelled(copying).await.is_none() {
+            // Keeps both ends open and does nothing with them.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// All connections made so far go dead. New ones work.
     pub fn deaden_connections(&self) {
-        std::mem::take(&mut *self.alive.lock().unwrap()).cancel();
+        std::mem::take(&mut self.route.lock().unwrap().alive).cancel();
+    }
+
+    /// New connections lead to another Redis. Those made so far stay where they are.
+    pub fn lead_to(&self, redis: &Redis) {
+        self.route.lock().unwrap().socket = redis.socket();
     }
 }

@@ -66,8 +66,13 @@ impl Service {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(self) -> ExitStatus {
         kill("-TERM", self.pid());
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
 }
