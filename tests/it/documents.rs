@@ -21,7 +21,7 @@ fn example() -> BTreeMap<String, (String, String)> {
     for line in read(".env.example").lines() {
         match line.trim_start_matches('#').split_once('=').filter(|(name, _)| name.starts_with("ESTIMATOR_")) {
             Some((name, value)) => {
-                let value = value.trim_matches('"').to_owned();
+                let value = value.trim_matches('\'').to_owned();
                 variables.insert(name.to_owned(), (value, std::mem::take(&mut comment)));
             }
             None => comment = line.trim_start_matches(['#', ' ']).to_owned(),
