@@ -1,4 +1,4 @@
-//! The accept loop, one task a connection, with the time limits and the drain that `axum::serve` doesn't have.
+//! The accept loop, one task per connection, with the time limits and the drain that `axum::serve` doesn't have.
 //!
 //! HTTP/1.1 alone: hyper-util's automatic choice between HTTP/1 and HTTP/2 runs no timer while it waits for the first
 //! bytes, so a client that sends none would be held for ever. Behind a proxy nothing is lost by it.

@@ -70,6 +70,24 @@ struct Server {
     lifeline: Option<ChildStdin>,
 }
 
+impl Server {
+    /// How long the server may take to stop. The loop beside it kills it after ten seconds; it has nothing left to write
+    /// by then.
+    const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+    /// Ends the server, cleanly if it lets us, and waits until it has ended.
+    async fn end(&mut self) -> io::Result<ExitStatus> {
+        self.lifeline = None;
+        if let Ok(status) = tokio::time::timeout(Self::STOP_LIMIT, self.process.wait()).await {
+            return status;
+        }
+        // The loop that should have killed it is gone itself.
+        tracing::warn!(limit = ?Self::STOP_LIMIT, "private Redis doesn't stop and is killed");
+        self.process.kill().await?;
+        self.process.wait().await
+    }
+}
+
 /// Why there is no private Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
@@ -130,8 +148,6 @@ pub enum EmbeddedError {
 impl EmbeddedRedis {
     /// How long Redis may take to answer at all; loading its data is not counted.
     const START_LIMIT: Duration = Duration::from_secs(10);
-    /// How long Redis may take to stop. It is killed after ten seconds, and has nothing left to write by then.
-    const STOP_LIMIT: Duration = Duration::from_secs(15);
     /// How long one look at a starting Redis may take.
     const PROBE_LIMIT: Duration = Duration::from_secs(2);
     /// Between two looks at something that is about to happen.
@@ -149,8 +165,7 @@ impl EmbeddedRedis {
     pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let dir = make_private_dir(data_dir)?;
         let socket = dir.join(SOCKET);
-        let spare = MAX_SOCKET_PATH.checked_sub(socket.as_os_str().len());
-        if spare.is_none() {
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
             let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
             return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
         }
@@ -194,23 +209,16 @@ impl EmbeddedRedis {
 
     async fn restart(&mut self) -> Result<(), EmbeddedError> {
         tokio::time::sleep(Self::RESTART_PAUSE).await;
+        // A server that started but never answered is still there, and its lock is ours as well: it would not stop us.
+        self.server.end().await.map_err(EmbeddedError::Spawn)?;
         self.server = spawn(&self.dir, &self.redis_lock)?;
         self.wait_until_it_serves().await
     }
 
     /// Stops Redis cleanly and waits for its end.
     pub async fn stop(mut self) {
-        self.server.lifeline = None;
-        match tokio::time::timeout(Self::STOP_LIMIT, self.server.process.wait()).await {
-            Ok(status) => tracing::info!(status = %describe(status), "private Redis stopped"),
-            Err(_) => {
-                // The loop that should have killed it is gone itself.
-                tracing::warn!(limit = ?Self::STOP_LIMIT, "private Redis doesn't stop and is killed");
-                if let Err(error) = self.server.process.kill().await {
-                    tracing::error!(%error, "can't kill the private Redis");
-                }
-            }
-        }
+        let status = self.server.end().await;
+        tracing::info!(status = %describe(status), "private Redis stopped");
     }
 
     async fn wait_until_it_serves(&mut self) -> Result<(), EmbeddedError> {
@@ -273,7 +281,7 @@ fn open_lock(path: &Path) -> Result<File, EmbeddedError> {
 /// Locks `path` as soon as the Redis that inherited the lock is gone.
 async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedError> {
     let file = open_lock(path)?;
-    let deadline = Instant::now() + EmbeddedRedis::STOP_LIMIT;
+    let deadline = Instant::now() + Server::STOP_LIMIT;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
