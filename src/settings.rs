@@ -297,6 +297,16 @@ mod tests {
         assert!(!error.contains("hunter2"), "{error}");
     }
 
+    #[rstest]
+    #[case("redis_url = redis://:hunter2@localhost")]
+    #[case("redis_url = 'redis://:hunter2@localhost")]
+    #[case("redis_url = 'redis://:hunter2@localhost/x'")]
+    #[case("redis_url = ['redis://:hunter2@localhost']")]
+    fn a_bad_line_of_a_file_is_not_repeated(#[case] text: &str) {
+        let error = file(text).unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+    }
+
     #[test]
     fn a_password_is_not_shown() {
         let settings = environment(&[("ESTIMATOR_REDIS_URL", "redis://user:hunter2@localhost:6379/0")]).unwrap();
