@@ -232,7 +232,7 @@ impl EmbeddedRedis {
                     return Ok(());
                 }
                 Err(Error::TooOld(version)) => return Err(EmbeddedError::TooOld(version)),
-                Err(Error::Refused { answer, .. }) if answer.starts_with("LOADING") => {
+                Err(Error::Refused { code, .. }) if code == "LOADING" => {
                     if !std::mem::replace(&mut said_loading, true) {
                         tracing::info!("private Redis is loading its data");
                     }

@@ -28,12 +28,14 @@ pub enum Error {
         command: String,
     },
     /// Redis answered with any other error, such as `READONLY`, `MISCONF` or `NOPERM`.
-    #[error("Redis refused `{command}`: {answer}")]
+    #[error("Redis refused `{command}`: {}", format!("{code} {detail}").trim_end())]
     Refused {
         /// The command's name and its key.
         command: String,
-        /// Redis's error code, and what it says of its own state.
-        answer: String,
+        /// Redis's error code.
+        code: String,
+        /// What Redis says of its own state; may be empty.
+        detail: String,
     },
 }
 
@@ -62,16 +64,16 @@ impl Error {
             return Self::Lost(error.to_string());
         }
         let Some(failed) = error.clone().into_server_errors() else {
-            let answer = error.category().to_owned();
-            return Self::Refused { command: command_and_key(pipeline, 0), answer };
+            let code = error.category().to_owned();
+            return Self::Refused { command: command_and_key(pipeline, 0), code, detail: String::new() };
         };
         // A wrong type is one key's fault; anything else is about Redis and matters more.
         let of_redis = failed.iter().find(|(_, error)| error.code() != "WRONGTYPE");
         match (of_redis, failed.first()) {
             (Some((index, error)), _) => {
-                let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code()));
-                let answer = [Some(error.code()), detail].into_iter().flatten().collect::<Vec<_>>().join(" ");
-                Self::Refused { command: command_and_key(pipeline, *index), answer }
+                let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code())).unwrap_or_default();
+                let command = command_and_key(pipeline, *index);
+                Self::Refused { command, code: error.code().to_owned(), detail: detail.to_owned() }
             }
             (None, first) => {
                 let index = first.map_or(0, |(index, _)| *index);
@@ -85,7 +87,7 @@ impl Error {
     pub(super) fn spoils_the_connection(&self) -> bool {
         match self {
             Self::Lost(_) | Self::Timeout(_) => true,
-            Self::Refused { answer, .. } => answer.starts_with("READONLY") || answer.starts_with("MASTERDOWN"),
+            Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
             Self::Connect(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
         }
     }

@@ -26,6 +26,7 @@ struct Logged {
     at: Instant,
     /// Failures of this kind since.
     not_logged: u64,
+    is_outage: bool,
 }
 
 impl OutageLog {
@@ -48,7 +49,7 @@ impl OutageLog {
             last.not_logged += 1;
             return;
         }
-        let last = state.logged.insert(error.kind(), Logged { at: now, not_logged: 0 });
+        let last = state.logged.insert(error.kind(), Logged { at: now, not_logged: 0, is_outage });
         let failures_not_logged = last.map(|last| last.not_logged).filter(|count| *count > 0);
         if is_outage {
             self.failing.store(true, Ordering::Relaxed);
@@ -69,7 +70,7 @@ impl OutageLog {
         let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
         if is_quiet && self.failing.swap(false, Ordering::Relaxed) {
             // The next outage is news, whatever it is. A key of another type stays one.
-            state.logged.retain(|kind, _| *kind == "wrong_type");
+            state.logged.retain(|_, last| !last.is_outage);
             state.last_failure = None;
             tracing::info!("Redis answers again");
         }
