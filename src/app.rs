@@ -136,32 +136,35 @@ impl App {
             };
 
             stopping.cancel();
-            let is_healthy = outcome.is_ok();
+            let delay = if outcome.is_ok() { shutdown_delay } else { Duration::ZERO };
             let drain = async {
-                let delay = async {
-                    if is_healthy {
-                        tokio::time::sleep(shutdown_delay).await;
-                    }
+                // Served all through the delay, which is for those who still come.
+                let delayed_stop = async {
+                    tokio::time::sleep(delay).await;
                     stop_serving.cancel();
                 };
-                // Served all through the delay, which is for those who still come.
-                tokio::join!(delay, &mut serving);
+                tokio::join!(delayed_stop, &mut serving);
                 stop_pruning.cancel();
             };
-            // The pruner and Redis go on working beside the drain, unless they are what failed.
-            let pruned = async { if is_healthy { pruning.await.map_err(AppError::from) } else { Ok(()) } };
-            let keep_redis = async {
-                if is_healthy {
-                    let error = supervising.await;
-                    tracing::error!(%error, "private Redis is lost; what is in flight is answered with 503");
+            match outcome {
+                // The pruner and Redis go on working beside the drain.
+                Ok(()) => {
+                    let redis_lost = async {
+                        let error = supervising.await;
+                        tracing::error!(%error, "private Redis is lost; what is in flight is answered with 503");
+                        pending().await
+                    };
+                    tokio::select! {
+                        ((), pruned) = async { tokio::join!(drain, pruning) } => pruned.map_err(AppError::from),
+                        never = redis_lost => never,
+                    }
                 }
-                pending().await
-            };
-            let pruned = tokio::select! {
-                ((), pruned) = async { tokio::join!(drain, pruned) } => pruned,
-                never = keep_redis => never,
-            };
-            outcome.and(pruned)
+                // One of them is what failed.
+                failed => {
+                    drain.await;
+                    failed
+                }
+            }
         };
 
         if let Some(redis) = redis {

@@ -22,6 +22,12 @@ impl FieldError {
     pub fn new(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self { field: field.into(), detail: detail.into() }
     }
+
+    /// All of `errors` in one line.
+    #[must_use]
+    pub fn list(errors: &[Self]) -> String {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl fmt::Display for FieldError {

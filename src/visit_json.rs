@@ -23,7 +23,7 @@ pub enum VisitError {
     #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
     NotAnObject(&'static str),
     /// They are an object, but these fields don't make a visit.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", FieldError::list(.0))]
     Fields(Vec<FieldError>),
 }
 

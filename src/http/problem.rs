@@ -97,7 +97,7 @@ impl Problem {
     /// A request whose `errors` make it invalid.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let detail = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let detail = FieldError::list(&errors);
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
     }
 
