@@ -1,49 +1,28 @@
 //! The private Redis: it lives and dies with the service, and keeps its data.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use crate::helpers::{Service, binary, eventually, is_running, kill, private_redis, private_redis_pid, run};
-
-async fn record(address: SocketAddr, user: &str) {
-    let visit = json!({ "user_id": user, "segment": "sports" });
-    let response = reqwest::Client::new().post(format!("http://{address}/segments")).json(&visit).send().await.unwrap();
-    assert_eq!(response.status(), 204);
-}
-
-async fn count(address: SocketAddr) -> u64 {
-    let response = reqwest::get(format!("http://{address}/segments/sports/count")).await.unwrap();
-    assert_eq!(response.status(), 200);
-    response.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
-}
+use crate::helpers::{
+    Service, binary, eventually, is_running, kill, private_redis, private_redis_connection, private_redis_pid, refusal,
+};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
-
-fn message(command: &mut std::process::Command) -> String {
-    let output = run(command);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(message.lines().count(), 1, "{message}");
-    message
 }
 
 #[tokio::test]
 async fn a_clean_stop_ends_redis_and_the_next_start_finds_the_data() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
-    record(service.address, "u104010").await;
+    service.record("u104010", "sports").await;
     let redis = private_redis_pid(folder.path());
 
     assert!(service.terminate().success());
     assert!(!is_running(redis), "the service ends after its Redis");
 
     let service = Service::start(folder.path(), &[]);
-    assert_eq!(count(service.address).await, 1);
+    assert_eq!(service.count("sports").await, 1);
     assert!(service.terminate().success());
 }
 
@@ -52,8 +31,8 @@ async fn a_killed_service_leaves_no_redis_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let service = Service::start(folder.path(), &[]);
-        assert_eq!(count(service.address).await, round);
-        record(service.address, &format!("u{round}")).await;
+        assert_eq!(service.count("sports").await, round);
+        service.record(&format!("u{round}"), "sports").await;
         let redis = private_redis_pid(folder.path());
 
         service.kill();
@@ -69,13 +48,13 @@ async fn killing_both_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let service = Service::start(folder.path(), &[]);
-        assert_eq!(count(service.address).await, round);
-        record(service.address, &format!("u{round}")).await;
+        assert_eq!(service.count("sports").await, round);
+        service.record(&format!("u{round}"), "sports").await;
         kill("-KILL", private_redis_pid(folder.path()));
         service.kill();
     }
     let service = Service::start(folder.path(), &[]);
-    assert_eq!(count(service.address).await, 3);
+    assert_eq!(service.count("sports").await, 3);
     assert!(service.terminate().success());
 }
 
@@ -83,22 +62,19 @@ async fn killing_both_loses_nothing() {
 async fn a_redis_that_heeds_nobody_is_killed_and_the_next_service_waits_for_that() {
     let folder = tempfile::tempdir().unwrap();
     let first = Service::start(folder.path(), &[]);
-    record(first.address, "u104010").await;
+    first.record("u104010", "sports").await;
     let redis = private_redis_pid(folder.path());
-    let url = format!("redis+unix://{}", private_redis(folder.path()).join("redis.sock").display());
-    let busy = tokio::task::spawn_blocking(move || {
-        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-        redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection)
-    });
-    let ready = format!("http://{}/readyz", first.address);
-    eventually("Redis is busy", async || reqwest::get(&ready).await.unwrap().status() == 503).await;
+    let mut connection = private_redis_connection(folder.path());
+    let busy =
+        tokio::task::spawn_blocking(move || redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection));
+    eventually("Redis is busy", async || first.status_of("/readyz").await == 503).await;
 
     first.kill();
     let second = Service::start(folder.path(), &[]);
 
     assert!(!is_running(redis), "two servers on the same files");
     assert!(busy.await.unwrap().is_err());
-    assert_eq!(count(second.address).await, 1);
+    assert_eq!(second.count("sports").await, 1);
     assert!(second.terminate().success());
 }
 
@@ -106,18 +82,17 @@ async fn a_redis_that_heeds_nobody_is_killed_and_the_next_service_waits_for_that
 async fn a_redis_that_dies_alone_is_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
-    record(service.address, "u104010").await;
+    service.record("u104010", "sports").await;
     let first = private_redis_pid(folder.path());
 
     kill("-KILL", first);
-    let ready = format!("http://{}/readyz", service.address);
     eventually("another Redis answers", async || {
-        let is_ready = reqwest::get(&ready).await.unwrap().status() == 200;
+        let is_ready = service.status_of("/readyz").await == 200;
         is_ready && private_redis_pid(folder.path()) != first
     })
     .await;
 
-    assert_eq!(count(service.address).await, 1);
+    assert_eq!(service.count("sports").await, 1);
     let second = private_redis_pid(folder.path());
     assert!(service.terminate().success());
     assert!(!is_running(second));
@@ -132,10 +107,7 @@ async fn redis_is_private() {
     assert_eq!(mode(&redis), 0o700);
     assert_eq!(mode(&redis.join("redis.sock")), 0o700);
 
-    let mut connection = redis::Client::open(format!("redis+unix://{}", redis.join("redis.sock").display()))
-        .unwrap()
-        .get_connection()
-        .unwrap();
+    let mut connection = private_redis_connection(folder.path());
     let mut config =
         |name: &str| -> Vec<String> { redis::cmd("CONFIG").arg("GET").arg(name).query(&mut connection).unwrap() };
     assert_eq!(config("port")[1], "0");
@@ -148,7 +120,7 @@ async fn redis_is_private() {
 fn two_services_on_one_folder_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
-    let error = message(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
     assert_eq!(error, "segment-estimator: data_dir: data is in use by another segment-estimator\n");
     assert!(service.terminate().success());
 }
@@ -156,7 +128,7 @@ fn two_services_on_one_folder_are_an_error() {
 #[test]
 fn a_missing_server_says_what_to_install() {
     let folder = tempfile::tempdir().unwrap();
-    let error = message(binary(folder.path()).args(["--listen", "127.0.0.1:0"]).env("PATH", folder.path()));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0"]).env("PATH", folder.path()));
     assert!(error.contains("apt-get install redis-server") && error.contains("ESTIMATOR_REDIS_URL"), "{error}");
 }
 
@@ -164,7 +136,7 @@ fn a_missing_server_says_what_to_install() {
 fn a_path_too_long_for_a_socket_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let long = "x".repeat(100);
-    let error = message(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", &long]));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", &long]));
     assert!(error.contains("too long a path for a Unix socket"), "{error}");
 }
 
@@ -172,7 +144,7 @@ fn a_path_too_long_for_a_socket_says_so() {
 fn a_folder_that_is_a_file_says_so() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("taken"), "").unwrap();
-    let error = message(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", "taken"]));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", "taken"]));
     assert!(error.starts_with("segment-estimator: data_dir: can't use taken: "), "{error}");
 }
 
@@ -182,6 +154,6 @@ fn files_that_redis_cannot_read_are_told_of() {
     let redis = private_redis(folder.path());
     std::fs::create_dir_all(&redis).unwrap();
     std::fs::write(redis.join("appendonlydir"), "not a folder").unwrap();
-    let error = message(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
     assert!(error.contains("the private Redis didn't start") && error.contains("redis.log"), "{error}");
 }

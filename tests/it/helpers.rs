@@ -1,6 +1,7 @@
 //! What the tests share: a Redis, a service in this process, and one in a process of its own, for one test each.
 
 mod app;
+mod client;
 mod redis;
 mod service;
 
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 use segment_estimator::segment::{SegmentName, UserId, Visit};
 use segment_estimator::time::Timestamp;
 
-pub use self::app::{TestApp, count_path, problem};
+pub use self::app::TestApp;
+pub use self::client::{Client, count_path, problem};
 pub use self::redis::{Proxy, Redis};
-pub use self::service::{Service, binary, private_redis, private_redis_pid, run};
+pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
 
 /// How long anything may take before a test gives up on it. Nothing is asserted about how long it does take.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,15 +5,11 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use crate::helpers::{binary, run};
+use crate::helpers::{binary, refusal};
 
-/// Runs the binary, which must refuse to start, and gives its one line.
-fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
-    let output = run(binary(folder).args(arguments).envs(environment.iter().copied()));
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(message.lines().count(), 1, "{message}");
-    message
+/// The one line of the binary that refuses these arguments and this environment.
+fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    refusal(binary(folder).args(arguments).envs(environment.iter().copied()))
 }
 
 #[rstest]
@@ -31,7 +27,7 @@ fn refusal(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
 #[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
 fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = refusal(folder.path(), &[], &[(name, value)]);
+    let refusal = refused(folder.path(), &[], &[(name, value)]);
     assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
 }
 
@@ -42,21 +38,21 @@ fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file(
     let told = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
 
     fs::write(folder.path().join("estimator.toml"), format!("listen = '{}'", listen(1))).unwrap();
-    assert_eq!(told(refusal(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
+    assert_eq!(told(refused(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
 
     fs::write(folder.path().join(".env"), format!("ESTIMATOR_LISTEN={}\nESTIMATOR_CONFIG=estimator.toml\n", listen(2)))
         .unwrap();
-    assert_eq!(told(refusal(folder.path(), &[], &[])), listen(2));
+    assert_eq!(told(refused(folder.path(), &[], &[])), listen(2));
 
     let environment = [("ESTIMATOR_LISTEN", "nowhere-3")];
-    assert_eq!(told(refusal(folder.path(), &[], &environment)), listen(3));
-    assert_eq!(told(refusal(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
+    assert_eq!(told(refused(folder.path(), &[], &environment)), listen(3));
+    assert_eq!(told(refused(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
 }
 
 #[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = refusal(folder.path(), &["--config", "nowhere.toml"], &[]);
+    let refusal = refused(folder.path(), &["--config", "nowhere.toml"], &[]);
     assert!(refusal.starts_with("segment-estimator: config: can't read nowhere.toml: No such file"), "{refusal}");
 }
 
@@ -65,7 +61,7 @@ fn an_address_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let refusal = refusal(folder.path(), &["--listen", &address, "--log-filter", "off"], &[]);
+    let refusal = refused(folder.path(), &["--listen", &address, "--log-filter", "off"], &[]);
     assert!(refusal.starts_with(&format!("segment-estimator: listen: can't listen on {address}: ")), "{refusal}");
 }
 

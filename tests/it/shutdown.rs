@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use segment_estimator::settings::Layer;
 
-use crate::helpers::{Redis, Service, TestApp, eventually, in_time, kill, problem};
+use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, problem};
 
 /// Opens a connection with a visit that is one byte short.
 fn begin_post(address: SocketAddr) -> TcpStream {
@@ -21,8 +21,8 @@ fn begin_post(address: SocketAddr) -> TcpStream {
 }
 
 /// Waits until the service has let the connection in, which a request on a later connection shows.
-async fn is_accepted(app: &TestApp) {
-    assert_eq!(app.status_of("/healthz").await, 200);
+async fn is_accepted(client: &Client) {
+    assert_eq!(client.status_of("/healthz").await, 200);
 }
 
 fn read_to_end(mut stream: TcpStream) -> tokio::task::JoinHandle<String> {
@@ -101,7 +101,7 @@ async fn a_private_redis_ends_after_the_requests_in_flight() {
     let service = Service::start(folder.path(), &[]);
     let address = service.address;
     let mut stream = begin_post(address);
-    assert_eq!(reqwest::get(format!("http://{address}/healthz")).await.unwrap().status(), 200);
+    is_accepted(&service).await;
 
     kill("-TERM", service.pid());
     eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
@@ -111,8 +111,7 @@ async fn a_private_redis_ends_after_the_requests_in_flight() {
     assert!(service.ended().success());
 
     let service = Service::start(folder.path(), &[]);
-    let count = reqwest::get(format!("http://{}/segments/sports/count", service.address)).await.unwrap();
-    assert!(count.text().await.unwrap().contains(r#""count":1,"#));
+    assert_eq!(service.count("sports").await, 1);
     // Ctrl-C stops it as well.
     kill("-INT", service.pid());
     assert!(service.ended().success());
@@ -123,8 +122,7 @@ async fn a_second_signal_ends_the_service_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--shutdown-delay", "1h"]);
     kill("-INT", service.pid());
-    let ready = format!("http://{}/readyz", service.address);
-    eventually("not ready", async || reqwest::get(&ready).await.unwrap().status() == 503).await;
+    eventually("not ready", async || service.status_of("/readyz").await == 503).await;
 
     kill("-INT", service.pid());
     assert_eq!(service.ended().code(), Some(1));

@@ -1,21 +1,19 @@
-//! The service in this process, and what is asked of it.
+//! The service in this process.
 
-use std::net::SocketAddr;
+use std::ops::Deref;
 
-use reqwest::{RequestBuilder, Response, StatusCode};
 use segment_estimator::app::{App, AppError};
 use segment_estimator::settings::{Layer, Settings, Source};
-use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::client::Client;
 use super::in_time;
 use super::redis::Redis;
 
-/// The service in this process, on a port of its own.
+/// The service in this process, on a port of its own, and a client of it.
 pub struct TestApp {
-    pub address: SocketAddr,
-    client: reqwest::Client,
+    client: Client,
     stop: CancellationToken,
     running: JoinHandle<Result<(), AppError>>,
 }
@@ -38,41 +36,10 @@ impl TestApp {
         let app = App::build(&Settings::from_layers(&layers).unwrap()).await.unwrap();
         let stop = CancellationToken::new();
         Self {
-            address: app.local_addr(),
-            client: reqwest::Client::new(),
+            client: Client::new(app.local_addr()),
             stop: stop.clone(),
             running: tokio::spawn(async move { app.run_until(stop.cancelled()).await }),
         }
-    }
-
-    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let method = method.parse().unwrap();
-        self.client.request(method, format!("http://{}{path}", self.address))
-    }
-
-    pub async fn get(&self, path: &str) -> Response {
-        self.request("GET", path).send().await.unwrap()
-    }
-
-    pub async fn post_visit(&self, visit: &Value) -> Response {
-        self.request("POST", "/segments").json(visit).send().await.unwrap()
-    }
-
-    /// Posts a visit of now, which must be acknowledged.
-    pub async fn record(&self, user: &str, segment: &str) {
-        let response = self.post_visit(&json!({ "user_id": user, "segment": segment })).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
-    }
-
-    /// Asks for a count, which must be answered.
-    pub async fn count(&self, segment: &str) -> u64 {
-        let response = self.get(&count_path(segment)).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        response.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
-    }
-
-    pub async fn status_of(&self, path: &str) -> StatusCode {
-        self.get(path).await.status()
     }
 
     /// Asks the service to stop, as a signal would.
@@ -86,23 +53,10 @@ impl TestApp {
     }
 }
 
-/// The path of a segment's count, every byte of the name percent-encoded.
-pub fn count_path(segment: &str) -> String {
-    let name: String = segment.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    format!("/segments/{name}/count")
-}
+impl Deref for TestApp {
+    type Target = Client;
 
-/// Checks that `response` is a problem document of this status and type, and gives the document.
-pub async fn problem(response: Response, status: u16, slug: &str) -> Value {
-    assert_eq!(response.status().as_u16(), status);
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
-    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    assert_eq!(response.headers().contains_key("retry-after"), status == 503);
-    let document: Value = response.json().await.unwrap();
-    assert_eq!(document["status"], status);
-    assert_eq!(document["type"], format!("urn:segment-estimator:problem:{slug}"));
-    assert_eq!(document["request_id"], id);
-    assert!(!document["title"].as_str().unwrap().is_empty());
-    assert!(!document["detail"].as_str().unwrap().is_empty());
-    document
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }

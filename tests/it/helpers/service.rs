@@ -1,12 +1,13 @@
 //! The binary: run to its end, or serving with a private Redis.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 
+use super::client::Client;
 use super::kill;
 
 /// The binary, in a folder of its own, with nothing of this process's environment but `PATH`.
@@ -21,9 +22,18 @@ pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-/// The service as a process with a private Redis, serving.
+/// Runs the binary, which must refuse to start, and gives its one line.
+pub fn refusal(command: &mut Command) -> String {
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+/// The service as a process with a private Redis, serving, and a client of it.
 pub struct Service {
-    pub address: SocketAddr,
+    client: Client,
     process: Child,
 }
 
@@ -52,7 +62,7 @@ impl Service {
         };
         // A pipe that nobody reads would fill up and stop the service.
         std::thread::spawn(move || for _ in lines {});
-        Self { address, process }
+        Self { client: Client::new(address), process }
     }
 
     pub fn pid(&self) -> u32 {
@@ -77,6 +87,14 @@ impl Service {
     }
 }
 
+impl Deref for Service {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
 /// A test that fails leaves no service behind.
 impl Drop for Service {
     fn drop(&mut self) {
@@ -90,10 +108,15 @@ pub fn private_redis(folder: &Path) -> PathBuf {
     folder.join("data").join("redis")
 }
 
+/// A connection to that Redis.
+pub fn private_redis_connection(folder: &Path) -> redis::Connection {
+    let url = format!("redis+unix://{}", private_redis(folder).join("redis.sock").display());
+    redis::Client::open(url).unwrap().get_connection().unwrap()
+}
+
 /// The process id of that Redis.
 pub fn private_redis_pid(folder: &Path) -> u32 {
-    let url = format!("redis+unix://{}", private_redis(folder).join("redis.sock").display());
-    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut connection = private_redis_connection(folder);
     let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap();
     info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().parse().unwrap()
 }
