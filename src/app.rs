@@ -80,7 +80,11 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let limits = store::Limits { connect: settings.redis_connect_timeout, answer: settings.redis_timeout };
+        let limits = store::Limits {
+            connect: settings.redis_connect_timeout,
+            answer: settings.redis_timeout,
+            waiting: settings.max_waiting,
+        };
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let stopping = CancellationToken::new();

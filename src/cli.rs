@@ -11,6 +11,7 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -68,11 +69,12 @@ impl Cli {
     /// # Errors
     ///
     /// The reason in one line, made to be shown as it is.
-    pub async fn run(self) -> Outcome {
+    pub fn run(self) -> Outcome {
         let settings = Settings::load(self.flags, self.config)?;
+        let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
-            None | Some(Command::Serve) => serve(&settings).await,
-            Some(Command::Healthcheck) => healthcheck(settings.listen).await,
+            None | Some(Command::Serve) => runtime.block_on(serve(&settings)),
+            Some(Command::Healthcheck) => runtime.block_on(healthcheck(settings.listen)),
         }
     }
 }

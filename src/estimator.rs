@@ -1,8 +1,10 @@
 //! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
 
+use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
 use crate::store::{self, Store};
 use crate::time::{Timestamp, Window};
+use crate::writer::{BulkWrite, Writer};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
 ///
@@ -11,6 +13,8 @@ use crate::time::{Timestamp, Window};
 pub struct Estimator {
     store: Store,
     window: Window,
+    writer: Writer,
+    counter: Counter,
 }
 
 /// What became of a valid visit.
@@ -53,7 +57,8 @@ impl Estimator {
     /// An estimator over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
-        Self { store, window }
+        let (writer, counter) = (Writer::new(store.clone()), Counter::new(store.clone()));
+        Self { store, window, writer, counter }
     }
 
     /// How long a user stays in a segment after the last visit.
@@ -68,12 +73,23 @@ impl Estimator {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't acknowledge the visit. It may or may not have been written.
-    pub async fn record(&self, visit: &Visit, now: Timestamp) -> Result<Recorded, store::Error> {
-        if visit.seen_at <= self.window.cutoff(now) {
+    pub async fn record(&self, visit: Visit<'_>, now: Timestamp) -> Result<Recorded, store::Error> {
+        if self.is_expired(&visit, now) {
             return Ok(Recorded::Expired);
         }
-        self.store.record(visit).await?;
+        self.writer.write(visit.into_owned()).await?;
         Ok(Recorded::Accepted)
+    }
+
+    /// Whether `visit` lies outside the window at `now`, and so is not worth writing.
+    #[must_use]
+    pub fn is_expired(&self, visit: &Visit<'_>, now: Timestamp) -> bool {
+        visit.seen_at <= self.window.cutoff(now)
+    }
+
+    /// Waits for leave to record a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
+    pub async fn bulk_write(&self) -> BulkWrite {
+        self.writer.bulk_write().await
     }
 
     /// The number of users in `segment` at `now`: those whose last visit is less than the window ago. A segment that
@@ -82,8 +98,8 @@ impl Estimator {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't answer. A count is never guessed.
-    pub async fn estimate(&self, segment: &SegmentName, now: Timestamp) -> Result<u64, store::Error> {
-        self.store.count(segment, self.window.cutoff(now)).await
+    pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<u64, store::Error> {
+        self.counter.count(segment.clone().into_owned(), self.window.cutoff(now)).await
     }
 
     /// As [`Estimator::estimate`], with a shorter window.
@@ -94,14 +110,14 @@ impl Estimator {
     /// longer one takes in, some may be pruned already.
     pub async fn estimate_within(
         &self,
-        segment: &SegmentName,
+        segment: &SegmentName<'_>,
         window: Window,
         now: Timestamp,
     ) -> Result<u64, EstimateError> {
         if window > self.window {
             return Err(EstimateError::WindowTooLong(self.window));
         }
-        Ok(self.store.count(segment, window.cutoff(now)).await?)
+        Ok(self.counter.count(segment.clone().into_owned(), window.cutoff(now)).await?)
     }
 
     /// Removes every member that is expired at `now`, in slices, and takes segments that are empty off the index.
@@ -134,7 +150,7 @@ impl Estimator {
 
     async fn prune_segment(
         &self,
-        segment: &SegmentName,
+        segment: &SegmentName<'_>,
         cutoff: Timestamp,
         report: &mut PruneReport,
     ) -> Result<(), store::Error> {

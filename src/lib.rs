@@ -14,14 +14,14 @@
 //! use std::time::Duration;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2) };
+//! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), waiting: 10_000 };
 //! let connection = Connection::new(RedisUrl::parse("redis://localhost")?, limits)?;
 //! let estimator = Estimator::new(Store::new(connection), Window::parse("14d")?);
 //!
 //! let now = Timestamp::now();
 //! let sports = SegmentName::parse("sports")?;
 //! let visit = Visit::new(UserId::parse("u104010")?, sports.clone(), None, now)?;
-//! estimator.record(&visit, now).await?;
+//! estimator.record(visit, now).await?;
 //! assert_eq!(estimator.estimate(&sports, now).await?, 1);
 //! # Ok(())
 //! # }
@@ -29,14 +29,16 @@
 //!
 //! # Layout
 //!
-//! In reading order; each module may use those above it in its line of dependencies, `main -> cli -> app -> {http, pruner}
-//! -> estimator -> store -> segment`.
+//! In reading order; each module may use those behind it in its line of dependencies, `main -> cli -> app -> {http, pruner}
+//! -> ingest -> estimator -> {writer, counter} -> rounds -> store -> segment`.
 //!
 //! * [`segment`] has the nouns: [`SegmentName`](segment::SegmentName), [`UserId`](segment::UserId), [`Visit`](segment::Visit).
 //! * [`time`] has points in time and the window.
 //! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
+//! * [`writer`] and [`counter`] have group commit, for visits and for counts; [`rounds`] has what they share.
 //! * [`store`] has everything about Redis: keys, commands, the connection, the private server.
 //! * [`visit_json`] has the JSON form of a visit.
+//! * [`ingest`] has batches: lines in, chunks to Redis, a report.
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
@@ -46,12 +48,16 @@
 
 pub mod app;
 pub mod cli;
+pub mod counter;
 pub mod estimator;
 pub mod http;
+pub mod ingest;
 pub mod pruner;
+pub mod rounds;
 pub mod segment;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod visit_json;
+pub mod writer;

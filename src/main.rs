@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use segment_estimator::cli::Cli;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::from_command_line().run().await {
+fn main() -> ExitCode {
+    match Cli::from_command_line().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if standard error is closed.
@@ -16,3 +15,7 @@ async fn main() -> ExitCode {
         }
     }
 }
+
+/// Requests allocate and free on different threads; this allocator is made for that. docs/benchmarks.md has the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

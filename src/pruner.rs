@@ -172,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_run_is_logged_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
-        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1) };
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let store = Store::new(Connection::new(nowhere, limits).unwrap());
         let estimator = Estimator::new(store, Window::parse("14d").unwrap());
         let pruner = Pruner::new(estimator, Schedule::parse("0 * * * *").unwrap());

@@ -40,9 +40,9 @@ impl std::error::Error for FieldError {}
 
 /// The name of a segment: 1 to 128 bytes of UTF-8, no control characters, no white space at either end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SegmentName(Box<str>);
+pub struct SegmentName<'a>(Cow<'a, str>);
 
-impl SegmentName {
+impl<'a> SegmentName<'a> {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
@@ -51,7 +51,7 @@ impl SegmentName {
     /// # Errors
     ///
     /// A [`FieldError`] for `segment` that says which rule `text` breaks.
-    pub fn parse(text: impl Into<Box<str>>) -> Result<Self, FieldError> {
+    pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
         check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("segment", why))
     }
 
@@ -60,9 +60,15 @@ impl SegmentName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same name with text of its own.
+    #[must_use]
+    pub fn into_owned(self) -> SegmentName<'static> {
+        SegmentName(Cow::Owned(self.0.into_owned()))
+    }
 }
 
-impl fmt::Display for SegmentName {
+impl fmt::Display for SegmentName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -72,9 +78,9 @@ impl fmt::Display for SegmentName {
 ///
 /// Its `Debug` shows the length alone, so that no user's id reaches a log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(Box<str>);
+pub struct UserId<'a>(Cow<'a, str>);
 
-impl UserId {
+impl<'a> UserId<'a> {
     /// The longest id, in bytes.
     pub const MAX_BYTES: usize = 256;
 
@@ -83,7 +89,7 @@ impl UserId {
     /// # Errors
     ///
     /// A [`FieldError`] for `user_id` that says which rule `text` breaks.
-    pub fn parse(text: impl Into<Box<str>>) -> Result<Self, FieldError> {
+    pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
         check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("user_id", why))
     }
 
@@ -92,15 +98,25 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The same id with text of its own.
+    #[must_use]
+    pub fn into_owned(self) -> UserId<'static> {
+        UserId(Cow::Owned(self.0.into_owned()))
+    }
 }
 
-impl fmt::Debug for UserId {
+impl fmt::Debug for UserId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UserId({} bytes)", self.0.len())
     }
 }
 
-fn check_name(text: Box<str>, max_bytes: usize) -> Result<Box<str>, String> {
+fn check_name(text: Cow<'_, str>, max_bytes: usize) -> Result<Cow<'_, str>, String> {
+    // Nearly every name is this simple, and its bytes alone tell: 0x21 to 0x7E are neither controls nor white space.
+    if (1..=max_bytes).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text);
+    }
     if text.is_empty() {
         return Err("must not be empty".to_owned());
     }
@@ -116,18 +132,18 @@ fn check_name(text: Box<str>, max_bytes: usize) -> Result<Box<str>, String> {
     Ok(text)
 }
 
-/// A user was seen in a segment.
+/// A user was seen in a segment. It borrows its texts from whatever it was read from, or owns them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Visit {
+pub struct Visit<'a> {
     /// Who.
-    pub user_id: UserId,
+    pub user_id: UserId<'a>,
     /// Where.
-    pub segment: SegmentName,
+    pub segment: SegmentName<'a>,
     /// When; never later than the moment the visit was taken in.
     pub seen_at: Timestamp,
 }
 
-impl Visit {
+impl<'a> Visit<'a> {
     /// How far ahead of our clock a sender's clock may be.
     pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
@@ -138,8 +154,8 @@ impl Visit {
     ///
     /// A [`FieldError`] for `seen_at` when it is further ahead than that.
     pub fn new(
-        user_id: UserId,
-        segment: SegmentName,
+        user_id: UserId<'a>,
+        segment: SegmentName<'a>,
         seen_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Self, FieldError> {
@@ -149,6 +165,12 @@ impl Visit {
             return Err(FieldError::new("seen_at", detail));
         }
         Ok(Self { user_id, segment, seen_at: seen_at.min(now) })
+    }
+
+    /// The same visit with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Visit<'static> {
+        Visit { user_id: self.user_id.into_owned(), segment: self.segment.into_owned(), seen_at: self.seen_at }
     }
 }
 

@@ -41,6 +41,10 @@ pub struct Settings {
     pub redis_connect_timeout: Duration,
     /// How long Redis may take to answer, connecting included.
     pub redis_timeout: Duration,
+    /// Visits, and as many counts, that may wait for Redis before more are refused.
+    pub max_waiting: usize,
+    /// Threads that serve requests.
+    pub threads: usize,
     /// How long to go on serving after a stop signal, with readyz at 503.
     pub shutdown_delay: Duration,
     /// How long requests in flight may take to finish after that.
@@ -96,6 +100,8 @@ impl Settings {
                 parse_limit,
             )?,
             redis_timeout: layers.required("redis_timeout", |layer| &layer.redis_timeout, parse_limit)?,
+            max_waiting: layers.required("max_waiting", |layer| &layer.max_waiting, parse_number)?,
+            threads: layers.optional("threads", |layer| &layer.threads, parse_number)?.unwrap_or_else(usual_threads),
             shutdown_delay: layers.required("shutdown_delay", |layer| &layer.shutdown_delay, parse_delay)?,
             drain_timeout: layers.required("drain_timeout", |layer| &layer.drain_timeout, parse_limit)?,
         })
@@ -158,6 +164,20 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
+}
+
+fn parse_number(text: &str) -> Result<usize, String> {
+    /// More of anything that is counted here would only be a mistake.
+    const MOST: usize = 1_000_000;
+    match text.parse() {
+        Ok(number @ 1..=MOST) => Ok(number),
+        _ => Err(format!("must be a whole number from 1 to {MOST}")),
+    }
+}
+
+/// One thread for each core but one, which is Redis's.
+fn usual_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
 }
 
 /// The longest time limit. Longer ones help nobody, and might overflow a deadline.
@@ -258,6 +278,8 @@ mod tests {
     #[case("ESTIMATOR_LOG_FILTER", "debg", r#"log_filter: "debg" must be a level"#)]
     #[case("ESTIMATOR_LOG_FILTER", "a=b=c", r#"log_filter: "a=b=c" must be a level"#)]
     #[case("ESTIMATOR_REDIS_TIMEOUT", "0s", r#"redis_timeout: "0s" must be longer than zero"#)]
+    #[case("ESTIMATOR_MAX_WAITING", "0", r#"max_waiting: "0" must be a whole number from 1 to 1000000"#)]
+    #[case("ESTIMATOR_THREADS", "many", r#"threads: "many" must be a whole number"#)]
     #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]

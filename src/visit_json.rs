@@ -32,9 +32,13 @@ pub enum VisitError {
 /// # Errors
 ///
 /// A [`VisitError`] that says what is wrong, naming every bad field.
-pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit, VisitError> {
-    let RawVisit { user_id, segment, seen_at, mut errors } =
-        serde_json::from_slice(json).map_err(|error| explain(&error, json))?;
+pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
+    // Checked to be UTF-8 as a whole, the texts in it need no check each.
+    let raw = match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
+    };
+    let RawVisit { user_id, segment, seen_at, mut errors } = raw.map_err(|error| explain(&error, json))?;
 
     let mut keep = |error| errors.push(error);
     let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
@@ -55,12 +59,18 @@ fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
         return VisitError::NotJson("empty".to_owned());
     }
     if error.classify() != Category::Data {
-        return VisitError::NotJson(format!("not JSON: {error}"));
+        return not_json(error, json);
     }
     match serde_json::from_slice::<Value>(json) {
         Ok(value) => VisitError::NotAnObject(value.kind()),
-        Err(syntax) => VisitError::NotJson(format!("not JSON: {syntax}")),
+        Err(syntax) => not_json(&syntax, json),
     }
+}
+
+fn not_json(error: &serde_json::Error, json: &[u8]) -> VisitError {
+    let text = format!("not JSON: {error}");
+    // A visit that stands on one line may be one of many: "line 1" would mislead.
+    VisitError::NotJson(if json.contains(&b'\n') { text } else { text.replace(" at line 1 column", " at column") })
 }
 
 fn text<'de>(field: &'static str, value: Option<Value<'de>>) -> Result<Cow<'de, str>, FieldError> {

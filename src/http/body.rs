@@ -1,30 +1,82 @@
-//! Taking in a request's body: its declared type, its size and the time it may take.
+//! Taking in a request's body: its declared type, how it is packed, its size and the time it may take.
 
+use std::io;
 use std::time::Duration;
 
+use async_compression::tokio::bufread::GzipDecoder;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use futures_util::TryStreamExt as _;
 use http_body_util::LengthLimitError;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::problem::{Problem, ProblemKind, Result};
 
-/// Refuses a body that is not declared as JSON in plain bytes.
-pub fn require_json(headers: &HeaderMap) -> Result<()> {
-    let unsupported = |detail: &str| Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
-    let Some(content_type) = headers.get(CONTENT_TYPE) else {
-        return unsupported("The request has no Content-Type; it must be application/json.");
-    };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-    if !essence.trim().eq_ignore_ascii_case("application/json") {
-        return unsupported("The Content-Type must be application/json.");
-    }
-    match headers.get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed.")
+/// What a body may be declared as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaType {
+    /// One JSON value.
+    Json,
+    /// A JSON value on each line.
+    Lines,
+}
+
+impl MediaType {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Lines => "application/x-ndjson",
         }
-        _ => Ok(()),
     }
+}
+
+/// Which of the `accepted` types the body is declared as.
+pub fn media_type(headers: &HeaderMap, accepted: &[MediaType]) -> Result<MediaType> {
+    let names = || accepted.iter().map(|accepted| accepted.name()).collect::<Vec<_>>().join(" or ");
+    let Some(content_type) = headers.get(CONTENT_TYPE) else {
+        return Err(unsupported(format!("The request has no Content-Type; it must be {}.", names())));
+    };
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let declared = accepted.iter().find(|accepted| essence.eq_ignore_ascii_case(accepted.name()));
+    declared.copied().ok_or_else(|| unsupported(format!("The Content-Type must be {}.", names())))
+}
+
+/// Refuses a body that is not in plain bytes.
+pub fn require_plain(headers: &HeaderMap) -> Result<()> {
+    if is_plain(headers) {
+        return Ok(());
+    }
+    Err(unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed."))
+}
+
+/// `body` in plain bytes, unpacked as it arrives if it is compressed.
+pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
+    /// Of unpacked bytes at a time, whatever the packed ones grow to.
+    const PIECE: usize = 64 * 1024;
+    if is_plain(headers) {
+        return Ok(body);
+    }
+    if !encoding_is(headers, "gzip") {
+        return Err(unsupported("A body may be compressed with gzip; another Content-Encoding is not accepted."));
+    }
+    let packed = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let mut unpacked = GzipDecoder::new(packed);
+    // Files that were compressed one by one and joined: all of them are read, not the first alone.
+    unpacked.multiple_members(true);
+    Ok(Body::from_stream(ReaderStream::with_capacity(unpacked, PIECE)))
+}
+
+fn is_plain(headers: &HeaderMap) -> bool {
+    !headers.contains_key(CONTENT_ENCODING) || encoding_is(headers, "identity")
+}
+
+fn encoding_is(headers: &HeaderMap, name: &str) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding.as_bytes().eq_ignore_ascii_case(name.as_bytes()))
+}
+
+fn unsupported(detail: impl Into<String>) -> Problem {
+    Problem::new(ProblemKind::UnsupportedMediaType, detail)
 }
 
 /// Reads all of `body`, which must arrive within `time_limit` and be no longer than `max_bytes`.
@@ -35,14 +87,20 @@ pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<
             let detail = format!("The body is longer than {max_bytes} bytes, the most that is accepted here.");
             Err(Problem::new(ProblemKind::BodyTooLarge, detail))
         }
-        Ok(Err(error)) => {
-            Err(Problem::new(ProblemKind::Malformed, format!("The body could not be read to its end: {error}.")))
-        }
-        Err(_) => {
-            let limit = humantime::format_duration(time_limit);
-            Err(Problem::new(ProblemKind::BodyTimeout, format!("The body was not complete after {limit}.")))
-        }
+        Ok(Err(error)) => Err(unreadable(&error)),
+        Err(_) => Err(too_slow("body", time_limit)),
     }
+}
+
+/// The body broke off, or is not encoded as declared.
+pub fn unreadable(error: &axum::Error) -> Problem {
+    Problem::new(ProblemKind::Malformed, format!("The body could not be read to its end: {error}."))
+}
+
+/// `what` of the body took longer than `time_limit`.
+pub fn too_slow(what: &str, time_limit: Duration) -> Problem {
+    let limit = humantime::format_duration(time_limit);
+    Problem::new(ProblemKind::BodyTimeout, format!("The {what} was not complete after {limit}."))
 }
 
 fn is_about_length(error: &axum::Error) -> bool {

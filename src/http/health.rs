@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::problem::{Problem, ProblemKind, Result};
+use super::problem::{Problem, Result};
 use super::{AppState, json};
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ pub async fn live() -> Response {
 /// `GET /readyz`: Redis answers and we are not stopping, so requests may come.
 pub async fn ready(State(state): State<AppState>) -> Result<Response> {
     if state.stopping.is_cancelled() {
-        return Err(Problem::new(ProblemKind::Stopping, "The service is stopping and takes no new work."));
+        return Err(Problem::stopping());
     }
     state.estimator.ready().await?;
     Ok(json(&Health { status: "ready" }))

@@ -1,8 +1,9 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `problem.rs` has the errors, `segments.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies, `server.rs`
+//! `problem.rs` has the errors, `segments.rs`, `batch.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies, `server.rs`
 //! the connections.
 
+mod batch;
 mod body;
 mod health;
 mod problem;
@@ -39,6 +40,7 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     let routes = Router::new()
         .route("/segments", post(segments::record))
+        .route("/segments/batch", post(batch::record))
         .route("/segments/{name}/count", get(segments::count))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));

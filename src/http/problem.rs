@@ -14,7 +14,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::batch::ReportDocument;
 use super::json_line;
+use crate::ingest::Report;
 use crate::segment::FieldError;
 use crate::store;
 
@@ -44,6 +46,8 @@ pub enum ProblemKind {
     Internal,
     /// Redis can't do it now.
     Unavailable,
+    /// More is asked than can be done.
+    Overloaded,
     /// The service is stopping.
     Stopping,
 }
@@ -64,6 +68,7 @@ impl ProblemKind {
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests wait already"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
         }
     }
@@ -81,6 +86,8 @@ pub struct Problem {
     kind: ProblemKind,
     detail: String,
     errors: Vec<FieldError>,
+    /// What became of a batch all the same.
+    report: Option<Box<Report>>,
     /// What caused it: for the log, not for the client.
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -91,7 +98,7 @@ pub type Result<T> = std::result::Result<T, Problem>;
 impl Problem {
     /// A problem of `kind`, with a sentence or two for the client.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), cause: None }
+        Self { kind, detail: detail.into(), errors: Vec::new(), report: None, cause: None }
     }
 
     /// A request whose `errors` make it invalid.
@@ -99,6 +106,17 @@ impl Problem {
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = FieldError::list(&errors);
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
+    }
+
+    /// The service is stopping.
+    pub fn stopping() -> Self {
+        Self::new(ProblemKind::Stopping, "The service is stopping and takes no new work.")
+    }
+
+    /// The problem of a batch of which this became.
+    #[must_use]
+    pub fn with_report(self, report: Report) -> Self {
+        Self { report: Some(Box::new(report)), ..self }
     }
 
     fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
@@ -109,6 +127,10 @@ impl Problem {
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
+        if let store::Error::Overloaded(_) = error {
+            let detail = format!("Nothing was done: {error}. Repeat the request later.");
+            return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
+        }
         let detail = "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a \
                       write may or may not have been done. Repeat the request; repeating a write does no harm.";
         Self::new(ProblemKind::Unavailable, detail).caused_by(error)
@@ -123,7 +145,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The document: RFC 9457, section 3, and our two extensions.
+/// The document: RFC 9457, section 3, and our extensions.
 #[derive(Serialize)]
 struct Document<'a> {
     r#type: String,
@@ -133,6 +155,8 @@ struct Document<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldErrorDocument<'a>>,
+    #[serde(flatten)]
+    report: Option<ReportDocument<'a>>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +203,7 @@ pub async fn render_problems(request: Request, next: Next) -> Response {
             .iter()
             .map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail })
             .collect(),
+        report: problem.report.as_deref().map(ReportDocument::of_problem),
     };
 
     let allow = response.headers_mut().remove(ALLOW);

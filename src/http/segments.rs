@@ -9,23 +9,23 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::body::{self, MediaType};
 use super::problem::{Problem, ProblemKind, Result};
-use super::{AppState, body, json};
+use super::{AppState, json};
 use crate::estimator::EstimateError;
+use crate::ingest::Ingest;
 use crate::segment::{FieldError, SegmentName};
 use crate::time::{Timestamp, Window};
 use crate::visit_json::{self, VisitError};
 
-/// Far more than the longest visit takes, even with every character escaped.
-const MAX_VISIT_BYTES: usize = 16 * 1024;
-
 /// `POST /segments`: records one visit. 204 once Redis has acknowledged it, or when it had expired already.
 pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
-    body::require_json(&headers)?;
-    let json = body::read(body, MAX_VISIT_BYTES, state.body_timeout).await?;
+    body::media_type(&headers, &[MediaType::Json])?;
+    body::require_plain(&headers)?;
+    let json = body::read(body, Ingest::MAX_LINE_BYTES, state.body_timeout).await?;
     let now = Timestamp::now();
     let visit = visit_json::parse(&json, now)?;
-    state.estimator.record(&visit, now).await?;
+    state.estimator.record(visit, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -25,12 +25,16 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+/// What a connection reads ahead of its handler, in bytes, and so the longest head. hyper's own 400 KiB would have a stream
+/// of visits come in pieces that take milliseconds each.
+const MAX_BUFFER: usize = 64 * 1024;
+
 /// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
 /// finish, and returns when they have or when the time for it is over.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
     let service = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_BUFFER);
     let connections = GracefulShutdown::new();
     // Owns the tasks: whatever is left of them when this function ends, or is dropped, is cut off.
     let mut tasks = JoinSet::new();

@@ -46,7 +46,7 @@ pub struct Layer {
     /// How long a request's head may take, and a connection may idle
     #[arg(long, global = true, value_name = "DURATION")]
     pub header_timeout: Option<String>,
-    /// How long a request's body may take
+    /// How long a request's body may take; of a stream of visits, each line
     #[arg(long, global = true, value_name = "DURATION")]
     pub body_timeout: Option<String>,
     /// How long connecting to Redis may take
@@ -55,6 +55,12 @@ pub struct Layer {
     /// How long Redis may take to answer, connecting included
     #[arg(long, global = true, value_name = "DURATION")]
     pub redis_timeout: Option<String>,
+    /// How many visits may wait for Redis, and as many counts, before more are refused with 503
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_waiting: Option<String>,
+    /// Threads that serve requests; without it, one for each core but one, which is left to Redis
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub threads: Option<String>,
     /// How long to go on serving, with readyz at 503, after a stop signal
     #[arg(long, global = true, value_name = "DURATION")]
     pub shutdown_delay: Option<String>,
@@ -80,6 +86,8 @@ impl Layer {
             body_timeout: some("10s"),
             redis_connect_timeout: some("1s"),
             redis_timeout: some("2s"),
+            max_waiting: some("10000"),
+            threads: None,
             shutdown_delay: some("0s"),
             drain_timeout: some("10s"),
         }

@@ -10,20 +10,22 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError};
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, RedisResult};
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::Error;
 use super::outage::OutageLog;
 use super::url::RedisUrl;
 
-/// How long to wait for Redis.
+/// How long to wait for Redis, and how many may.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For a connection to be made.
     pub connect: Duration,
     /// For an answer, a needed connect included.
     pub answer: Duration,
+    /// Visits, and as many counts, that may wait for the next round trip.
+    pub waiting: usize,
 }
 
 /// A handle on the shared connection; clones share it.
@@ -39,7 +41,7 @@ struct Shared {
     link: Mutex<Option<Link>>,
     /// Held while somebody connects; those who wait for it share the failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
-    outages: OutageLog,
+    outages: Arc<OutageLog>,
 }
 
 type LastFailure = Option<(Instant, Error)>;
@@ -74,8 +76,27 @@ impl Connection {
             limits,
             link: Mutex::new(None),
             last_failure: Arc::default(),
-            outages: OutageLog::default(),
+            outages: Arc::default(),
         })))
+    }
+
+    /// Another connection to the same Redis, under the same limits. They share the log of its outages.
+    pub(super) fn another(&self) -> Self {
+        let Shared { url, client, config, limits, outages, .. } = &*self.0;
+        Self(Arc::new(Shared {
+            url: url.clone(),
+            client: client.clone(),
+            config: config.clone(),
+            limits: *limits,
+            link: Mutex::new(None),
+            last_failure: Arc::default(),
+            outages: Arc::clone(outages),
+        }))
+    }
+
+    /// The limits it was made with.
+    pub(super) fn limits(&self) -> Limits {
+        self.0.limits
     }
 
     /// Sends `pipeline` in one round trip and gives its answers, one for each command.
@@ -87,6 +108,33 @@ impl Connection {
     ///
     /// An [`Error`] when Redis didn't answer in time or answered any of the commands with an error.
     pub async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Error> {
+        let (answer, link) = self.exchange(pipeline).await;
+        self.take_note(answer.as_ref().err(), link);
+        answer
+    }
+
+    /// As [`Self::query`], with a result for each command: one that Redis refuses doesn't take the others with it.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer in time.
+    pub async fn query_each<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<T, Error>>, Error> {
+        let (answer, link) = self.exchange::<Vec<RedisResult<T>>>(pipeline.ignore_errors()).await;
+        let results = answer.map(|results| {
+            let results = results.into_iter().enumerate();
+            let results =
+                results.map(|(index, result)| result.map_err(|error| Error::from_command(error, pipeline, index)));
+            results.collect::<Vec<_>>()
+        });
+        match &results {
+            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
+            Err(error) => self.take_note([error], link),
+        }
+        results
+    }
+
+    /// Sends `pipeline`, once more if the connection broke. Says on which connection it was sent last.
+    async fn exchange<T: FromRedisValue>(&self, pipeline: &Pipeline) -> (Result<T, Error>, Option<Link>) {
         let mut used = None;
         let limit = self.0.limits.answer;
         let answer = tokio::time::timeout(limit, async {
@@ -96,17 +144,23 @@ impl Connection {
             }
         });
         let answer = answer.await.unwrap_or(Err(Error::Timeout(limit)));
-        match &answer {
-            Ok(_) if self.0.outages.is_failing() => self.0.outages.answered(Instant::now()),
-            Ok(_) => {}
-            Err(error) => {
-                self.0.outages.failed(error, Instant::now());
-                if let Some(link) = used.filter(|_| error.spoils_the_connection()) {
-                    self.discard(&link);
-                }
+        (answer, used)
+    }
+
+    /// Has the failures of an exchange logged, or that there was none, and forgets a connection that is not worth
+    /// keeping.
+    fn take_note<'a>(&self, failures: impl IntoIterator<Item = &'a Error>, used: Option<Link>) {
+        let mut has_failed = false;
+        for error in failures {
+            self.0.outages.failed(error, Instant::now());
+            has_failed |= error.is_outage();
+            if let Some(link) = used.as_ref().filter(|_| error.spoils_the_connection()) {
+                self.discard(link);
             }
         }
-        answer
+        if !has_failed && self.0.outages.is_failing() {
+            self.0.outages.answered(Instant::now());
+        }
     }
 
     /// Sends `pipeline` once. `used` says on which connection, also to whoever gives up waiting.

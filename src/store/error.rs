@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{Arg, ErrorKind, Pipeline, RedisError};
+use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 
 /// Why Redis did not do what was asked. Whether a write took effect is then unknown.
 ///
@@ -18,6 +18,9 @@ pub enum Error {
     /// No answer came in time.
     #[error("no answer from Redis within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// Redis was not asked: as many as may wait for it already do.
+    #[error("{0} already wait for Redis")]
+    Overloaded(usize),
     /// The server lacks commands that we need.
     #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
     TooOld(String),
@@ -39,6 +42,9 @@ pub enum Error {
     },
 }
 
+/// The code of a command on a key of another type.
+const WRONG_TYPE: &str = "WRONGTYPE";
+
 /// Codes of errors that tell of Redis's state. Others, such as `ERR unknown command`, repeat what they were sent.
 const ABOUT_REDIS: [&str; 10] =
     ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY"];
@@ -51,10 +57,17 @@ impl Error {
             Self::Connect(_) => "connect",
             Self::Lost(_) => "lost",
             Self::Timeout(_) => "timeout",
+            Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) => "too_old",
             Self::WrongType { .. } => "wrong_type",
             Self::Refused { .. } => "refused",
         }
+    }
+
+    /// Whether Redis failed, and not one key.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        !matches!(self, Self::WrongType { .. })
     }
 
     /// Why `pipeline` failed.
@@ -63,23 +76,35 @@ impl Error {
         if error.is_io_error() || error.kind() == ErrorKind::Parse {
             return Self::Lost(error.to_string());
         }
-        let Some(failed) = error.clone().into_server_errors() else {
-            let code = error.category().to_owned();
-            return Self::Refused { command: command_and_key(pipeline, 0), code, detail: String::new() };
-        };
+        let failed = error.clone().into_server_errors().unwrap_or_default();
         // A wrong type is one key's fault; anything else is about Redis and matters more.
-        let of_redis = failed.iter().find(|(_, error)| error.code() != "WRONGTYPE");
-        match (of_redis, failed.first()) {
-            (Some((index, error)), _) => {
-                let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code())).unwrap_or_default();
-                let command = command_and_key(pipeline, *index);
-                Self::Refused { command, code: error.code().to_owned(), detail: detail.to_owned() }
-            }
-            (None, first) => {
-                let index = first.map_or(0, |(index, _)| *index);
-                Self::WrongType { command: command_and_key(pipeline, index) }
-            }
+        let of_redis = failed.iter().find(|(_, error)| error.code() != WRONG_TYPE);
+        match of_redis.or(failed.first()) {
+            Some((index, error)) => Self::from_server(error, command_and_key(pipeline, *index)),
+            None => Self::without_answer(&error, command_and_key(pipeline, 0)),
         }
+    }
+
+    /// Why the command of `pipeline` at `index` failed, while others may have succeeded.
+    pub(super) fn from_command(error: RedisError, pipeline: &Pipeline, index: usize) -> Self {
+        let command = command_and_key(pipeline, index);
+        match error.clone().into_server_errors().as_deref() {
+            Some([(_, error), ..]) => Self::from_server(error, command),
+            _ => Self::without_answer(&error, command),
+        }
+    }
+
+    fn from_server(error: &ServerError, command: String) -> Self {
+        if error.code() == WRONG_TYPE {
+            return Self::WrongType { command };
+        }
+        let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code())).unwrap_or_default();
+        Self::Refused { command, code: error.code().to_owned(), detail: detail.to_owned() }
+    }
+
+    /// An error of the library's own.
+    fn without_answer(error: &RedisError, command: String) -> Self {
+        Self::Refused { command, code: error.category().to_owned(), detail: String::new() }
     }
 
     /// Whether the connection that this happened on is not worth keeping: it broke, it hangs, or it leads to a replica,
@@ -88,7 +113,7 @@ impl Error {
         match self {
             Self::Lost(_) | Self::Timeout(_) => true,
             Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
-            Self::Connect(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
+            Self::Connect(_) | Self::Overloaded(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
         }
     }
 }

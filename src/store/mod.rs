@@ -5,8 +5,8 @@
 //!
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
-//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::record`] | Redis, when [`Store::prune_slice`] removes the last member |
-//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::record`] | [`Store::drop_if_empty`], name by name |
+//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`] | Redis, when [`Store::prune_slice`] removes the last member |
+//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], name by name |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
@@ -14,7 +14,7 @@
 //!
 //! # Why the index never loses a segment
 //!
-//! [`Store::record`] writes the member first and the name second. [`Store::drop_if_empty`] looks at the segment and
+//! [`Store::write`] writes members first and names second. [`Store::drop_if_empty`] looks at the segment and
 //! removes the name in one atomic script. If the script runs before the member is written, the name is written after
 //! it; if it runs after, the segment isn't empty and the name stays. Should Redis die between the two commands, the visit is
 //! not acknowledged, and the name comes with its repetition or with the segment's next visit. Until then the member counts
@@ -25,6 +25,7 @@
 //! `PING`, `INFO`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
 //! must allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
+mod batch;
 mod connection;
 pub mod embedded;
 mod error;
@@ -34,16 +35,17 @@ mod url;
 
 use redis::{Pipeline, pipe};
 
+pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
 pub use self::prune::Slice;
 pub use self::url::RedisUrl;
-use crate::segment::{SegmentName, Visit};
+use crate::segment::SegmentName;
 use crate::time::Timestamp;
 
 /// The sorted set of a segment's members.
-fn segment_key(segment: &SegmentName) -> String {
-    format!("segment:{segment}")
+fn segment_key(segment: &str) -> String {
+    ["segment:", segment].concat()
 }
 
 /// The sorted set of segment names.
@@ -52,14 +54,18 @@ const INDEX_KEY: &str = "segments";
 /// The sorted sets in Redis. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// For what somebody waits for.
     connection: Connection,
+    /// For what is large or can wait: Redis answers a connection's commands in order and serves connections in turn, so
+    /// that a single visit has not to wait for the thousands of an import.
+    bulk: Connection,
 }
 
 /// One page of the index.
 #[derive(Debug)]
 pub struct IndexPage {
     /// The segments on the page, in the order of their names' bytes.
-    pub segments: Vec<SegmentName>,
+    pub segments: Vec<SegmentName<'static>>,
     /// Where the next page starts; `None` on the last.
     pub next: Option<IndexCursor>,
 }
@@ -72,7 +78,14 @@ impl Store {
     /// The store behind `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        Self { connection }
+        let bulk = connection.another();
+        Self { connection, bulk }
+    }
+
+    /// What Redis may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.connection.limits()
     }
 
     /// Asks Redis whether it can serve.
@@ -84,30 +97,17 @@ impl Store {
         self.connection.query(pipe().cmd("PING").ignore()).await
     }
 
-    /// Writes a visit. A later visit that is already there stays (`GT`), so any visit may be written again at any time.
+    /// How many members each segment has that were seen after its cutoff, asked in one round trip.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't acknowledge both the member and the name; either may have been written.
-    pub async fn record(&self, visit: &Visit) -> Result<(), Error> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        // Member first, name second: see the module's documentation.
-        pipeline.cmd("ZADD").arg(segment_key(&visit.segment)).arg("GT");
-        pipeline.arg(visit.seen_at.as_score()).arg(visit.user_id.as_str()).ignore();
-        pipeline.cmd("ZADD").arg(INDEX_KEY).arg(0).arg(visit.segment.as_str()).ignore();
-        self.connection.query(&pipeline).await
-    }
-
-    /// How many members of `segment` were seen after `cutoff`.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer; never a guess.
-    pub async fn count(&self, segment: &SegmentName, cutoff: Timestamp) -> Result<u64, Error> {
-        let mut pipeline = pipe();
-        pipeline.cmd("ZCOUNT").arg(segment_key(segment)).arg(after(cutoff)).arg("+inf");
-        let (count,) = self.connection.query(&pipeline).await?;
-        Ok(count)
+    /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
+    pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
+        let mut pipeline = Pipeline::with_capacity(questions.len());
+        for (segment, cutoff) in questions {
+            pipeline.cmd("ZCOUNT").arg(segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
+        }
+        self.connection.query_each(&mut pipeline).await
     }
 
     /// Up to `limit` names of the index that stand after `cursor`, or from its start.
@@ -124,7 +124,7 @@ impl Store {
         pipeline.cmd("ZRANGE").arg(INDEX_KEY).arg(from).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (members,): (Vec<Vec<u8>>,) = self.connection.query(&pipeline).await?;
         let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
-        // Only `record` writes the index, so every member is a name; what else somebody put there is not ours to read.
+        // Only `write` writes the index, so every member is a name; what else somebody put there is not ours to read.
         let segments =
             members.into_iter().filter_map(|member| SegmentName::parse(String::from_utf8(member).ok()?).ok());
         Ok(IndexPage { segments: segments.collect(), next })

@@ -38,7 +38,7 @@ impl OutageLog {
 
     /// Redis failed at `now`.
     pub(super) fn failed(&self, error: &Error, now: Instant) {
-        let is_outage = !matches!(error, Error::WrongType { .. });
+        let is_outage = error.is_outage();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if is_outage {
             state.last_failure = Some(now);

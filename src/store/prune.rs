@@ -42,8 +42,8 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; the slice may have been removed.
-    pub async fn prune_slice(&self, segment: &SegmentName, cutoff: Timestamp) -> Result<Slice, Error> {
-        let key = segment_key(segment);
+    pub async fn prune_slice(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<Slice, Error> {
+        let key = segment_key(segment.as_str());
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(&key, last_rank, last_rank + Self::SLICE).await?;
@@ -61,7 +61,7 @@ impl Store {
         } else {
             pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(slice_end);
         }
-        let (removed,) = self.connection.query(&pipeline).await?;
+        let (removed,) = self.bulk.query(&pipeline).await?;
         Ok(Slice { removed, is_last: is_last && !is_plateau })
     }
 
@@ -70,11 +70,11 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; the name may have been removed.
-    pub async fn drop_if_empty(&self, segment: &SegmentName) -> Result<bool, Error> {
+    pub async fn drop_if_empty(&self, segment: &SegmentName<'_>) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(segment_key(segment)).arg(INDEX_KEY);
+        let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(segment_key(segment.as_str())).arg(INDEX_KEY);
         script.arg(segment.as_str());
-        let (dropped,) = self.connection.query(&pipeline).await?;
+        let (dropped,) = self.bulk.query(&pipeline).await?;
         Ok(dropped)
     }
 
@@ -85,7 +85,7 @@ impl Store {
             pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank).arg("WITHSCORES");
         }
         type Member = (Vec<u8>, f64);
-        let (first, second): (Vec<Member>, Vec<Member>) = self.connection.query(&pipeline).await?;
+        let (first, second): (Vec<Member>, Vec<Member>) = self.bulk.query(&pipeline).await?;
         Ok((first.first().map(|(_, score)| *score), second.first().map(|(_, score)| *score)))
     }
 }

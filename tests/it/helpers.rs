@@ -4,6 +4,7 @@ mod app;
 mod client;
 mod redis;
 mod service;
+mod upload;
 
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,7 @@ pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};
 pub use self::redis::{Proxy, Redis};
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
+pub use self::upload::Upload;
 
 /// How long anything may take before a test gives up on it. Nothing is asserted about how long it does take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,12 +39,12 @@ pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("still not done: {what}"))
 }
 
-pub fn segment(name: &str) -> SegmentName {
+pub fn segment(name: &str) -> SegmentName<'_> {
     SegmentName::parse(name).unwrap()
 }
 
 /// A visit that is taken in at the time it was seen at.
-pub fn visit(user: &str, name: &str, seen_at: Timestamp) -> Visit {
+pub fn visit<'a>(user: &'a str, name: &'a str, seen_at: Timestamp) -> Visit<'a> {
     Visit::new(UserId::parse(user).unwrap(), segment(name), Some(seen_at), seen_at).unwrap()
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
+mod batch;
 mod documents;
 mod embedded;
 mod helpers;
@@ -12,6 +13,7 @@ mod outage;
 mod probes;
 mod problems;
 mod prune;
+mod rounds;
 mod settings;
 mod shutdown;
 mod visits;

@@ -73,7 +73,7 @@ async fn replay(estimator: &Estimator, redis: &Redis, steps: &[Step]) {
                 let seen_at = Timestamp::from_millis(now - age);
                 let here = Timestamp::from_millis(now);
                 let visit = Visit::new(user_id, segment(SEGMENTS[at]), Some(seen_at), here).unwrap();
-                let recorded = estimator.record(&visit, here).await.unwrap();
+                let recorded = estimator.record(visit, here).await.unwrap();
                 assert_eq!(recorded, model.record(at, user, (now - age).min(now), now), "{step:?}");
             }
             Step::Clock { millis } => now += millis,

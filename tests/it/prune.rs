@@ -106,7 +106,7 @@ async fn a_storm_of_refreshes_loses_nobody() {
         tasks.spawn(async move {
             // Every second user comes back, just inside the window, while the others are being pruned.
             for n in (0..USERS).filter(|n| n % 2 == 0 && n / 2 % 4 == worker) {
-                estimator.record(&visit(&format!("u{n}"), "sports", noon_plus(7)), now).await.unwrap();
+                estimator.record(visit(&format!("u{n}"), "sports", noon_plus(7)), now).await.unwrap();
             }
         });
     }
@@ -138,7 +138,7 @@ async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
         let (expected, estimator) = (back.len() as u64, estimator.clone());
         let refreshing = tokio::spawn(async move {
             for n in back {
-                estimator.record(&visit(&format!("u{n}"), "sports", now), now).await.unwrap();
+                estimator.record(visit(&format!("u{n}"), "sports", now), now).await.unwrap();
             }
         });
         pruner.prune(now).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
 async fn a_member_is_written_before_its_name() {
     let redis = Redis::start();
     let commands = redis.monitor();
-    redis.estimator(WINDOW).record(&visit("u1", "sports", NOON), NOON).await.unwrap();
+    redis.estimator(WINDOW).record(visit("u1", "sports", NOON), NOON).await.unwrap();
 
     let written = commands.filter(|command| command.contains("\"ZADD\"")).take(2);
     let written: Vec<_> = tokio::task::spawn_blocking(move || written.collect()).await.unwrap();
@@ -201,8 +201,8 @@ async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
     let estimator: Estimator = redis.estimator(WINDOW);
     for round in 0..500 {
         // Written and pruned again at once; then written to stay.
-        estimator.record(&visit("u1", "sports", NOON), NOON).await.unwrap();
-        estimator.record(&visit("u2", "sports", noon_plus(1)), NOON).await.unwrap();
+        estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
+        estimator.record(visit("u2", "sports", noon_plus(1)), NOON).await.unwrap();
         let index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
         assert_eq!(index, ["sports"], "round {round}");
         redis.call::<()>(&["ZADD", "segment:sports", &NOON.as_score().to_string(), "u2"]);

@@ -11,7 +11,7 @@ const TWO_WEEKS: i64 = 14 * 24 * 60 * 60 * 1000;
 async fn a_user_counts_until_the_last_millisecond_of_the_window() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
-    estimator.record(&visit("u104010", "sports", NOON), NOON).await.unwrap();
+    estimator.record(visit("u104010", "sports", NOON), NOON).await.unwrap();
 
     for (later, expected) in [(0, 1), (1, 1), (TWO_WEEKS - 1, 1), (TWO_WEEKS, 0), (TWO_WEEKS + 1, 0)] {
         let count = estimator.estimate(&segment("sports"), noon_plus(later)).await.unwrap();
@@ -26,8 +26,8 @@ async fn a_visit_at_the_edge_is_expired_and_one_a_millisecond_later_is_not() {
     let at_the_edge = visit("late", "sports", noon_plus(-TWO_WEEKS));
     let inside = visit("in time", "sports", noon_plus(-TWO_WEEKS + 1));
 
-    assert_eq!(estimator.record(&at_the_edge, NOON).await.unwrap(), Recorded::Expired);
-    assert_eq!(estimator.record(&inside, NOON).await.unwrap(), Recorded::Accepted);
+    assert_eq!(estimator.record(at_the_edge, NOON).await.unwrap(), Recorded::Expired);
+    assert_eq!(estimator.record(inside, NOON).await.unwrap(), Recorded::Accepted);
     assert_eq!(estimator.estimate(&segment("sports"), NOON).await.unwrap(), 1);
     assert_eq!(estimator.estimate(&segment("sports"), noon_plus(1)).await.unwrap(), 0);
 }
@@ -37,10 +37,10 @@ async fn a_new_visit_restarts_the_window_for_its_segment_only() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     for name in ["sports", "news"] {
-        estimator.record(&visit("u104010", name, NOON), NOON).await.unwrap();
+        estimator.record(visit("u104010", name, NOON), NOON).await.unwrap();
     }
     let a_week_later = noon_plus(TWO_WEEKS / 2);
-    estimator.record(&visit("u104010", "sports", a_week_later), a_week_later).await.unwrap();
+    estimator.record(visit("u104010", "sports", a_week_later), a_week_later).await.unwrap();
 
     let at_the_end = noon_plus(TWO_WEEKS);
     assert_eq!(estimator.estimate(&segment("sports"), at_the_end).await.unwrap(), 1);
@@ -53,9 +53,9 @@ async fn a_new_visit_restarts_the_window_for_its_segment_only() {
 async fn a_late_arrival_does_not_shorten_the_window() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
-    estimator.record(&visit("u104010", "sports", NOON), NOON).await.unwrap();
+    estimator.record(visit("u104010", "sports", NOON), NOON).await.unwrap();
     let earlier = visit("u104010", "sports", noon_plus(-TWO_WEEKS / 2));
-    assert_eq!(estimator.record(&earlier, NOON).await.unwrap(), Recorded::Accepted);
+    assert_eq!(estimator.record(earlier, NOON).await.unwrap(), Recorded::Accepted);
 
     assert_eq!(estimator.estimate(&segment("sports"), noon_plus(TWO_WEEKS - 1)).await.unwrap(), 1);
     let score: f64 = redis.call(&["ZSCORE", "segment:sports", "u104010"]);
@@ -66,8 +66,8 @@ async fn a_late_arrival_does_not_shorten_the_window() {
 async fn expired_members_do_not_count_before_pruning_and_are_gone_after() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
-    estimator.record(&visit("old", "sports", NOON), NOON).await.unwrap();
-    estimator.record(&visit("new", "sports", noon_plus(1)), noon_plus(1)).await.unwrap();
+    estimator.record(visit("old", "sports", NOON), NOON).await.unwrap();
+    estimator.record(visit("new", "sports", noon_plus(1)), noon_plus(1)).await.unwrap();
     let members = || redis.call::<Vec<String>>(&["ZRANGE", "segment:sports", "0", "-1"]);
 
     let now = noon_plus(TWO_WEEKS);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Body, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A user of the service at an address.
@@ -33,6 +33,17 @@ impl Client {
     pub async fn record(&self, user: &str, segment: &str) {
         let response = self.post_visit(&json!({ "user_id": user, "segment": segment })).await;
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    }
+
+    /// Posts a JSON array of visits.
+    pub async fn post_array(&self, visits: &Value) -> Response {
+        self.request("POST", "/segments/batch").json(visits).send().await.unwrap()
+    }
+
+    /// Posts visits, one a line.
+    pub async fn post_lines(&self, lines: impl Into<Body>) -> Response {
+        let request = self.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
+        request.body(lines).send().await.unwrap()
     }
 
     /// Asks for a count, which must be answered.

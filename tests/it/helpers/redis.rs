@@ -11,7 +11,9 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 use segment_estimator::time::Window;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
@@ -125,8 +127,28 @@ impl Redis {
     }
 
     pub fn store(&self) -> Store {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE };
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
         Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits).unwrap())
+    }
+}
+
+/// Passes on what either end sends, until one of them closes.
+async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, mut holds_replies: watch::Receiver<bool>) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let replies = async {
+        let mut reply = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_server.read(&mut reply).await {
+            if holds_replies.wait_for(|holds| !holds).await.is_err()
+                || to_client.write_all(&reply[..length]).await.is_err()
+            {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = replies => {}
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
     }
 }
 
@@ -137,10 +159,12 @@ impl Drop for Redis {
     }
 }
 
-/// A TCP address in front of a Redis, whose connections can be slow to begin, go dead, or lead elsewhere.
+/// A TCP address in front of a Redis, whose connections can be slow to begin, hold replies, go dead, or lead elsewhere.
 pub struct Proxy {
     pub address: SocketAddr,
     route: Arc<Mutex<Route>>,
+    /// Whether replies wait.
+    holds_replies: watch::Sender<bool>,
 }
 
 struct Route {
@@ -163,26 +187,43 @@ impl Proxy {
         let route = Route { socket: redis.socket(), delay, alive: CancellationToken::new() };
         let route = Arc::new(Mutex::new(route));
         let current = Arc::clone(&route);
+        let (holds_replies, gate) = watch::channel(false);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (socket, delay, alive) = {
                     let route = current.lock().unwrap();
                     (route.socket.clone(), route.delay, route.alive.clone())
                 };
-                tokio::spawn(Self::pass_on(client, socket, delay, alive));
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let mut server = UnixStream::connect(socket).await.unwrap();
+                    let mut client = client;
+                    if alive.run_until_cancelled(pass_on(&mut client, &mut server, gate)).await.is_none() {
+                        // Keeps both ends open and does nothing with them.
+                        std::future::pending::<()>().await;
+                    }
+                });
             }
         });
-        Self { address, route }
+        Self { address, route, holds_replies }
     }
 
-    async fn pass_on(mut client: TcpStream, socket: PathBuf, delay: Duration, alive: CancellationToken) {
-        tokio::time::sleep(delay).await;
-        let mut server = UnixStream::connect(socket).await.unwrap();
-        let copying = tokio::io::copy_bidirectional(&mut client, &mut server);
-        if alive.run_until_cancelled(copying).await.is_none() {
-            // Keeps both ends open and does nothing with them.
-            std::future::pending::<()>().await;
-        }
+    /// An estimator on the Redis behind it, for which so many may wait.
+    pub fn estimator(&self, waiting: usize) -> Estimator {
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
+        let url = RedisUrl::parse(&format!("redis://{}", self.address)).unwrap();
+        Estimator::new(Store::new(Connection::new(url, limits).unwrap()), Window::parse("14d").unwrap())
+    }
+
+    /// From now on replies wait. Commands still reach Redis.
+    pub fn hold_replies(&self) {
+        self.holds_replies.send_replace(true);
+    }
+
+    /// The replies that waited go on.
+    pub fn release_replies(&self) {
+        self.holds_replies.send_replace(false);
     }
 
     /// All connections made so far go dead. New ones work.

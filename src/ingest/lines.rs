@@ -1,0 +1,169 @@
+//! Splitting a stream of bytes into lines, wherever its pieces are cut.
+
+/// The lines of a stream that comes in pieces. Holds at most one line, and of that no more than its longest length.
+#[derive(Debug)]
+pub(super) struct Lines {
+    max_bytes: usize,
+    /// The start of the line that the last piece ended in; empty when it is too long to keep.
+    carried: Vec<u8>,
+    /// The line in `carried` is longer than allowed: the rest of it is passed over.
+    is_too_long: bool,
+    /// The line in `carried` was complete, and has been given out.
+    is_spent: bool,
+    /// Lines given out so far.
+    count: u64,
+}
+
+/// A line without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    /// Counted from 1.
+    pub(super) number: u64,
+    /// What stands on it; nothing when it is longer than allowed.
+    pub(super) text: Option<&'a [u8]>,
+}
+
+impl Lines {
+    /// Lines of up to `max_bytes` bytes, their ends not counted.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, carried: Vec::new(), is_too_long: false, is_spent: false, count: 0 }
+    }
+
+    /// How many lines there were so far.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
+    /// begins is given when a later piece has ended it.
+    pub(super) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
+        self.forget_spent();
+        let Some(end) = memchr::memchr(b'\n', piece) else {
+            self.carry(piece);
+            *piece = &[];
+            return None;
+        };
+        let (line, rest) = (&piece[..end], &piece[end + 1..]);
+        *piece = rest;
+        if self.carried.is_empty() && !self.is_too_long {
+            self.count += 1;
+            return Some(Line { number: self.count, text: within(line, self.max_bytes) });
+        }
+        self.carry(line);
+        Some(self.give_carried())
+    }
+
+    /// The last line, if the stream didn't end with the end of one.
+    pub(super) fn last(&mut self) -> Option<Line<'_>> {
+        self.forget_spent();
+        (!self.carried.is_empty() || self.is_too_long).then(|| self.give_carried())
+    }
+
+    fn give_carried(&mut self) -> Line<'_> {
+        self.count += 1;
+        self.is_spent = true;
+        let text = if self.is_too_long { None } else { within(&self.carried, self.max_bytes) };
+        Line { number: self.count, text }
+    }
+
+    fn forget_spent(&mut self) {
+        if std::mem::take(&mut self.is_spent) {
+            self.carried.clear();
+            self.is_too_long = false;
+        }
+    }
+
+    fn carry(&mut self, part: &[u8]) {
+        // One byte more than the longest line, for the CR that its end may have.
+        if self.is_too_long || self.carried.len() + part.len() > self.max_bytes + 1 {
+            self.is_too_long = true;
+            self.carried.clear();
+        } else {
+            self.carried.extend_from_slice(part);
+        }
+    }
+}
+
+/// `line` without the CR at its end, unless it is longer than allowed.
+fn within(line: &[u8], max_bytes: usize) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    (line.len() <= max_bytes).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    /// The lines of a stream of these pieces, `None` for those that are too long.
+    fn split(pieces: &[&[u8]], max_bytes: usize) -> Vec<Option<Vec<u8>>> {
+        let mut lines = Lines::new(max_bytes);
+        let mut found = Vec::new();
+        let mut keep = |line: Line<'_>| {
+            found.push(line.text.map(<[u8]>::to_vec));
+            assert_eq!(line.number, found.len() as u64);
+        };
+        for mut piece in pieces.iter().copied() {
+            while let Some(line) = lines.next(&mut piece) {
+                keep(line);
+            }
+            assert!(piece.is_empty());
+        }
+        if let Some(line) = lines.last() {
+            keep(line);
+        }
+        assert_eq!(lines.count(), found.len() as u64);
+        found
+    }
+
+    #[rstest]
+    #[case::empty(b"", &[])]
+    #[case::one(b"a\n", &[Some("a")])]
+    #[case::no_final_end(b"a\nb", &[Some("a"), Some("b")])]
+    #[case::crlf(b"a\r\nb\r\n", &[Some("a"), Some("b")])]
+    #[case::empty_lines(b"\n\r\na\n\n", &[Some(""), Some(""), Some("a"), Some("")])]
+    #[case::inner_cr(b"a\rb\n", &[Some("a\rb")])]
+    #[case::longest(b"12345\n12345\r\n", &[Some("12345"), Some("12345")])]
+    #[case::too_long(b"123456\n1\n", &[None, Some("1")])]
+    #[case::far_too_long(b"1234567890\r\n1\n", &[None, Some("1")])]
+    #[case::too_long_at_the_end(b"1\n123456", &[Some("1"), None])]
+    fn lines_are_the_same_wherever_the_stream_is_cut(#[case] stream: &[u8], #[case] expected: &[Option<&str>]) {
+        let expected: Vec<_> = expected.iter().map(|line| line.map(|line| line.as_bytes().to_vec())).collect();
+        assert_eq!(split(&[stream], 5), expected);
+        for cut in 0..=stream.len() {
+            assert_eq!(split(&[&stream[..cut], &stream[cut..]], 5), expected, "cut at {cut}");
+        }
+        let bytes: Vec<_> = stream.chunks(1).collect();
+        assert_eq!(split(&bytes, 5), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stream_cut_anywhere_gives_its_lines(
+            stream in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..60),
+            size in 1..20_usize,
+        ) {
+            let mut expected: Vec<_> = stream.split(|byte| *byte == b'\n').collect();
+            if expected.last().is_some_and(|last| last.is_empty()) {
+                expected.pop();
+            }
+            let expected: Vec<_> = expected.into_iter().map(|line| {
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                (line.len() <= 8).then(|| line.to_vec())
+            }).collect();
+            let pieces: Vec<_> = stream.chunks(size).collect();
+            prop_assert_eq!(split(&pieces, 8), expected);
+        }
+
+        #[test]
+        fn no_stream_is_held_beyond_a_line(stream in prop::collection::vec(any::<u8>(), 0..400), size in 1..50_usize) {
+            let mut lines = Lines::new(16);
+            for mut piece in stream.chunks(size) {
+                while lines.next(&mut piece).is_some() {}
+                prop_assert!(lines.carried.len() <= 17);
+            }
+        }
+    }
+}

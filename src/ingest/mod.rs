@@ -1,0 +1,235 @@
+//! Many visits in one go: lines are read, gathered into batches and written while the next lines are read.
+//!
+//! What is held is bounded whatever the number of lines: one line, one batch that is being filled, and the few that are
+//! under way. There is no HTTP here and no clock.
+
+mod lines;
+mod report;
+
+use std::collections::VecDeque;
+use std::mem;
+
+use tokio::task::JoinHandle;
+
+use self::lines::Lines;
+pub use self::report::{LineError, Report};
+use crate::estimator::Estimator;
+use crate::store::{self, Batch, Slot};
+use crate::time::Timestamp;
+use crate::visit_json;
+
+/// Takes in the visits of one batch. Whoever feeds it waits while Redis is slower than the feed.
+#[derive(Debug)]
+pub struct Ingest {
+    estimator: Estimator,
+    lines: Lines,
+    chunk: Chunk,
+    /// In the order of their lines.
+    under_way: VecDeque<JoinHandle<Written>>,
+    report: Report,
+    failure: Option<store::Error>,
+}
+
+/// Visits that will be written together.
+#[derive(Debug, Default)]
+struct Chunk {
+    batch: Batch,
+    /// The line and the segment's slot of each visit.
+    visits: Vec<(u64, Slot)>,
+    /// The line that was taken last, a visit or not.
+    last_line: u64,
+}
+
+/// A chunk that Redis was asked to write, and what it said.
+#[derive(Debug)]
+struct Written {
+    chunk: Chunk,
+    results: Result<Vec<Result<(), store::Error>>, store::Error>,
+}
+
+/// Redis failed, so taking in more is of no use. [`Ingest::finish`] has the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed;
+
+impl Ingest {
+    /// The longest line, in bytes: far more than the longest visit takes, even with every character escaped.
+    pub const MAX_LINE_BYTES: usize = 16 * 1024;
+    /// Visits that are written together. Enough for the variadic commands to pay off; a batch of the usual visits takes
+    /// half a megabyte.
+    const CHUNK: usize = 8_192;
+    /// Chunks of one batch that are under way at once. Two would keep Redis busy if replies came at once.
+    const UNDER_WAY: usize = 4;
+
+    /// Begins a batch.
+    #[must_use]
+    pub fn new(estimator: Estimator) -> Self {
+        Self {
+            estimator,
+            lines: Lines::new(Self::MAX_LINE_BYTES),
+            chunk: Chunk::default(),
+            under_way: VecDeque::new(),
+            report: Report::default(),
+            failure: None,
+        }
+    }
+
+    /// Takes in the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. A line that is no
+    /// visit is put into the report and the rest goes on; blank lines are passed over. Says how many lines there were.
+    ///
+    /// # Errors
+    ///
+    /// When Redis has failed.
+    pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Failed> {
+        let before = self.lines.count();
+        while let Some(line) = self.lines.next(&mut piece) {
+            take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
+            if self.chunk.visits.len() >= Self::CHUNK {
+                self.launch().await?;
+            }
+        }
+        Ok(self.lines.count() - before)
+    }
+
+    /// Takes in one visit in JSON, as the line `number` of a batch that has no lines.
+    ///
+    /// # Errors
+    ///
+    /// When Redis has failed.
+    pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Failed> {
+        let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
+        take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
+        if self.chunk.visits.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
+    }
+
+    /// Has what there is written if nothing else is: visits that come slowly don't wait for each other.
+    ///
+    /// # Errors
+    ///
+    /// When Redis has failed.
+    pub async fn launch_if_idle(&mut self) -> Result<(), Failed> {
+        if self.under_way.is_empty() { self.launch().await } else { Ok(()) }
+    }
+
+    /// Waits for the oldest write that is under way; for ever if there is none. May be dropped at any time.
+    ///
+    /// # Errors
+    ///
+    /// When Redis has failed.
+    pub async fn progress(&mut self) -> Result<(), Failed> {
+        let Some(oldest) = self.under_way.front_mut() else { return std::future::pending().await };
+        let written = oldest.await;
+        self.under_way.pop_front();
+        self.settle(written.ok())
+    }
+
+    /// The stream has ended: takes in a last line without an end.
+    ///
+    /// # Errors
+    ///
+    /// When Redis has failed.
+    pub async fn end(&mut self, now: Timestamp) -> Result<(), Failed> {
+        if let Some(line) = self.lines.last() {
+            take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
+        }
+        self.launch_if_idle().await
+    }
+
+    /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
+    /// for which some of the visits were not written.
+    pub async fn finish(mut self) -> (Report, Option<store::Error>) {
+        if !self.has_failed() {
+            // Its failure is found in `self.failure`, here and below.
+            let _ = self.launch().await;
+        }
+        while !self.under_way.is_empty() {
+            let _ = self.progress().await;
+        }
+        // What came after the last visit is dealt with once the visits are.
+        if self.failure.is_none() {
+            self.report.done_through_line = self.chunk.last_line;
+        }
+        self.report.errors.sort_by_key(|error| error.line);
+        (self.report, self.failure)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.as_ref().is_some_and(store::Error::is_outage)
+    }
+
+    /// Starts writing the chunk, if it has visits and when there is room for it.
+    async fn launch(&mut self) -> Result<(), Failed> {
+        if self.chunk.visits.is_empty() {
+            return Ok(());
+        }
+        while self.under_way.len() >= Self::UNDER_WAY {
+            self.progress().await?;
+        }
+        let write = self.estimator.bulk_write().await;
+        let mut chunk = mem::take(&mut self.chunk);
+        self.chunk.last_line = chunk.last_line;
+        self.under_way.push_back(tokio::spawn(async move {
+            let results = write.write(mem::take(&mut chunk.batch)).await;
+            Written { chunk, results }
+        }));
+        Ok(())
+    }
+
+    /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
+    fn settle(&mut self, written: Option<Written>) -> Result<(), Failed> {
+        let Some(Written { chunk, results }) = written else {
+            self.failure = Some(store::Error::Lost("a write was broken off".to_owned()));
+            return Err(Failed);
+        };
+        match results {
+            Ok(results) => {
+                for (line, slot) in chunk.visits {
+                    match &results[slot] {
+                        Ok(()) => self.report.accepted += 1,
+                        Err(error) => self.not_written(line, error),
+                    }
+                }
+                if self.failure.is_none() {
+                    self.report.done_through_line = chunk.last_line;
+                }
+            }
+            Err(error) => self.failure = Some(error),
+        }
+        if self.has_failed() { Err(Failed) } else { Ok(()) }
+    }
+
+    /// One visit was not written: its segment's key holds another type, or Redis took no more in the middle of a chunk.
+    fn not_written(&mut self, line: u64, error: &store::Error) {
+        let detail = "could not be written: Redis refused this segment's command".to_owned();
+        self.report.list(LineError { line, field: Some("segment".into()), detail });
+        if self.failure.is_none() {
+            self.report.done_through_line = line - 1;
+        }
+        // What fails Redis as a whole matters more than what fails one key.
+        if !self.has_failed() {
+            self.failure = Some(error.clone());
+        }
+    }
+}
+
+/// Adds the visit on a line to `chunk`, or what it is instead to `report`.
+fn take(
+    estimator: &Estimator,
+    chunk: &mut Chunk,
+    report: &mut Report,
+    number: u64,
+    text: Option<&[u8]>,
+    now: Timestamp,
+) {
+    chunk.last_line = number;
+    let Some(text) = text else {
+        return report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
+    };
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return;
+    }
+    match visit_json::parse(text, now) {
+        Ok(visit) if estimator.is_expired(&visit, now) => report.expired += 1,
+        Ok(visit) => chunk.visits.push((number, chunk.batch.add(&visit))),
+        Err(error) => report.reject(number, error),
+    }
+}

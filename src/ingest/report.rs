@@ -1,0 +1,71 @@
+//! What became of the visits of a batch.
+
+use std::borrow::Cow;
+
+use crate::segment::FieldError;
+use crate::visit_json::VisitError;
+
+/// What became of the visits of a batch, so far or in the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Visits that Redis has acknowledged.
+    pub accepted: u64,
+    /// Visits that lay outside the window already, and were not written.
+    pub expired: u64,
+    /// Lines that are not a visit.
+    pub rejected: u64,
+    /// What is wrong with lines: the first [`Self::MAX_ERRORS`] errors that were found.
+    pub errors: Vec<LineError>,
+    /// Whether there were more.
+    pub errors_truncated: bool,
+    /// Every line up to this one was written, had expired, or is rejected for good. A sender that has to repeat may go
+    /// on after it.
+    pub done_through_line: u64,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineError {
+    /// Counted from 1; in a JSON array the visit's place.
+    pub line: u64,
+    /// The field that is wrong, if it is one.
+    pub field: Option<Cow<'static, str>>,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Report {
+    /// How many errors are listed.
+    pub const MAX_ERRORS: usize = 100;
+
+    /// Whether there was something, and none of it was a visit.
+    #[must_use]
+    pub fn has_only_rejected(&self) -> bool {
+        self.rejected > 0 && self.accepted == 0 && self.expired == 0
+    }
+
+    pub(super) fn reject(&mut self, line: u64, error: VisitError) {
+        self.rejected += 1;
+        match error {
+            VisitError::Fields(errors) => {
+                for FieldError { field, detail } in errors {
+                    self.list(LineError { line, field: Some(field), detail });
+                }
+            }
+            other => self.list(LineError { line, field: None, detail: other.to_string() }),
+        }
+    }
+
+    pub(super) fn reject_too_long(&mut self, line: u64, max_bytes: usize) {
+        self.rejected += 1;
+        self.list(LineError { line, field: None, detail: format!("is longer than {max_bytes} bytes") });
+    }
+
+    pub(super) fn list(&mut self, error: LineError) {
+        if self.errors.len() < Self::MAX_ERRORS {
+            self.errors.push(error);
+        } else {
+            self.errors_truncated = true;
+        }
+    }
+}

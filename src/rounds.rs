@@ -1,0 +1,165 @@
+//! Round trips to Redis that are shared: one is under way at a time, and what is asked meanwhile goes with the next.
+//!
+//! Nobody waits for a timer. When nothing is under way a question sets out at once, and the longer the trips take, the
+//! more questions share them. Databases do the same with their log, and call it group commit.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::store::{self, Limits};
+
+/// Questions and their answers, in shared round trips. Clones share them.
+pub struct Rounds<Q, A>(Arc<Shared<Q, A>>);
+
+struct Shared<Q, A> {
+    trip: Box<Trip<Q, A>>,
+    limits: Limits,
+    queue: Mutex<Queue<Q, A>>,
+}
+
+type Answer<A> = Result<A, store::Error>;
+
+/// Takes questions to Redis, and gives an answer for each, in their order.
+type Trip<Q, A> = dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<Answer<A>>> + Send + Sync;
+
+struct Queue<Q, A> {
+    waiting: Vec<Asked<Q, A>>,
+    /// Whether somebody is taking the trips and will come for those who wait.
+    is_served: bool,
+}
+
+struct Asked<Q, A> {
+    question: Q,
+    answer: oneshot::Sender<Answer<A>>,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
+    /// Rounds whose trips `trip` takes: it gives an answer for each question, in their order.
+    pub fn new<F>(limits: Limits, trip: impl Fn(Vec<Q>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Vec<Result<A, store::Error>>> + Send + 'static,
+    {
+        let trip = Box::new(move |questions| trip(questions).boxed());
+        let queue = Mutex::new(Queue { waiting: Vec::new(), is_served: false });
+        Self(Arc::new(Shared { trip, limits, queue }))
+    }
+
+    /// Asks `question` with the next trip. Who stops waiting before that trip sets out takes the question back.
+    ///
+    /// # Errors
+    ///
+    /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`store::Error::Timeout`] when
+    /// waiting and the trip together took too long.
+    pub async fn ask(&self, question: Q) -> Result<A, store::Error> {
+        let answer = self.join(question)?;
+        let limit = self.0.limits.answer;
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(store::Error::Lost("the round trip was broken off".to_owned())),
+            Err(_) => Err(store::Error::Timeout(limit)),
+        }
+    }
+
+    fn join(&self, question: Q) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
+        let mut queue = self.queue();
+        if queue.waiting.len() >= self.0.limits.waiting {
+            return Err(store::Error::Overloaded(self.0.limits.waiting));
+        }
+        let (answer, receiver) = oneshot::channel();
+        queue.waiting.push(Asked { question, answer });
+        if !std::mem::replace(&mut queue.is_served, true) {
+            tokio::spawn(self.clone().serve());
+        }
+        Ok(receiver)
+    }
+
+    /// Takes trips until nobody waits.
+    async fn serve(self) {
+        loop {
+            let Some(asked) = self.next_round() else { return };
+            let asked = asked.into_iter().filter(|asked| !asked.answer.is_closed());
+            let (questions, callers): (Vec<_>, Vec<_>) = asked.map(|asked| (asked.question, asked.answer)).unzip();
+            if questions.is_empty() {
+                continue;
+            }
+            // A trip that panics ends here for those who are on it, and not for those who come after.
+            let trip = AssertUnwindSafe((self.0.trip)(questions)).catch_unwind();
+            for (caller, answer) in callers.into_iter().zip(trip.await.unwrap_or_default()) {
+                // Who no longer waits needs no answer.
+                let _ = caller.send(answer);
+            }
+        }
+    }
+
+    /// Those who wait; when nobody does, the serving is over.
+    fn next_round(&self) -> Option<Vec<Asked<Q, A>>> {
+        let mut queue = self.queue();
+        queue.is_served = !queue.waiting.is_empty();
+        queue.is_served.then(|| std::mem::take(&mut queue.waiting))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Q, A>> {
+        // Nothing panics while it holds the lock; were it otherwise, the queue would still be whole.
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<Q, A> Clone for Rounds<Q, A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<Q, A> fmt::Debug for Rounds<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rounds").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { connect: Duration::ZERO, answer: Duration::from_secs(30), waiting: 100 };
+
+    #[tokio::test]
+    async fn each_question_gets_its_own_answer() {
+        let rounds = Rounds::new(LIMITS, |questions: Vec<u32>| async {
+            questions.into_iter().map(|question| Ok(question * 2)).collect()
+        });
+        let asked: Vec<_> = (0..50)
+            .map(|question| {
+                let rounds = rounds.clone();
+                tokio::spawn(async move { rounds.ask(question).await })
+            })
+            .collect();
+        for (question, answer) in (0..).zip(asked) {
+            assert_eq!(answer.await.unwrap(), Ok(question * 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_trip_that_panics_is_an_error_and_the_next_one_is_taken() {
+        let rounds = Rounds::new(LIMITS, |questions: Vec<bool>| async move {
+            assert!(!questions.contains(&true), "for the test");
+            vec![Ok(()); questions.len()]
+        });
+        assert!(matches!(rounds.ask(true).await, Err(store::Error::Lost(_))));
+        assert_eq!(rounds.ask(false).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn waiting_is_bounded_on_a_trip_and_before_it() {
+        let limits = Limits { answer: Duration::from_millis(50), ..LIMITS };
+        let rounds = Rounds::new(limits, |_: Vec<()>| std::future::pending::<Vec<Result<(), _>>>());
+        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(limits.answer)));
+        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(limits.answer)), "behind a trip that never ends");
+    }
+}

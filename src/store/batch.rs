@@ -1,0 +1,100 @@
+//! Visits that are written in one round trip: one variadic `ZADD GT` per segment, then the index.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use redis::{Cmd, Pipeline, Value};
+
+use super::{Connection, Error, INDEX_KEY, Store, segment_key};
+use crate::segment::Visit;
+use crate::time::Timestamp;
+
+/// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
+#[derive(Default)]
+pub struct Batch {
+    /// A `ZADD GT` for each segment.
+    commands: Vec<Cmd>,
+    /// Where each segment's command is.
+    slots: HashMap<Box<str>, Slot>,
+    /// The last visit's time, written out: visits that arrive together mostly have the same.
+    score: Option<(Timestamp, Box<str>)>,
+}
+
+/// The place of a visit's segment in its batch, and so of its result.
+pub type Slot = usize;
+
+impl Batch {
+    /// Adds a copy of `visit`, and says where its result will be.
+    pub fn add(&mut self, visit: &Visit<'_>) -> Slot {
+        let segment = visit.segment.as_str();
+        let slot = match self.slots.get(segment) {
+            Some(&slot) => slot,
+            None => self.open(segment),
+        };
+        if self.score.as_ref().is_none_or(|(at, _)| *at != visit.seen_at) {
+            self.score = Some((visit.seen_at, visit.seen_at.as_score().to_string().into()));
+        }
+        let score = self.score.as_ref().map(|(_, score)| &**score);
+        self.commands[slot].arg(score).arg(visit.user_id.as_str());
+        slot
+    }
+
+    fn open(&mut self, segment: &str) -> Slot {
+        let key = segment_key(segment);
+        // Room for one visit of the usual kind: of single visits, few share a segment.
+        let mut command = Cmd::with_capacity(5, key.len() + 64);
+        command.arg("ZADD").arg(key).arg("GT");
+        self.commands.push(command);
+        let slot = self.commands.len() - 1;
+        self.slots.insert(segment.into(), slot);
+        slot
+    }
+
+    async fn write_to(self, connection: &Connection) -> Result<Vec<Result<(), Error>>, Error> {
+        let mut names = Cmd::new();
+        names.arg("ZADD").arg(INDEX_KEY);
+        for segment in self.slots.keys() {
+            names.arg(0).arg(&**segment);
+        }
+        // Members first, names second: see the module's documentation.
+        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 1);
+        for command in self.commands {
+            pipeline.add_command(command);
+        }
+        pipeline.add_command(names);
+        let mut results = connection.query_each(&mut pipeline).await?;
+        match results.pop() {
+            Some(Err(error)) => Err(error),
+            _ => Ok(results.into_iter().map(|result| result.map(|_: Value| ())).collect()),
+        }
+    }
+}
+
+impl fmt::Debug for Batch {
+    /// Sizes alone: no user's id must reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("segments", &self.commands.len()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Writes `batch` in one round trip. A later visit that is already there stays (`GT`), so any batch may be written
+    /// again at any time. The result has an entry for each [`Slot`]: a segment whose key holds another type fails alone.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't acknowledge the names of the segments, or nothing at all. Any of the visits may have
+    /// been written.
+    pub async fn write(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
+        batch.write_to(&self.connection).await
+    }
+
+    /// As [`Self::write`], for a batch so large that others should not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn write_bulk(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
+        batch.write_to(&self.bulk).await
+    }
+}

@@ -1,0 +1,75 @@
+//! Group commit: single visits that arrive together are written in one round trip. Large batches have their own way.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::rounds::Rounds;
+use crate::segment::Visit;
+use crate::store::{self, Batch, Store};
+
+/// Writes visits. Cheap to clone; clones share the round trips.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    singles: Rounds<Visit<'static>, ()>,
+    store: Store,
+    bulk: Arc<Semaphore>,
+}
+
+/// Leave to write one large batch. Few are given at a time.
+#[derive(Debug)]
+pub struct BulkWrite {
+    store: Store,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Writer {
+    /// Large batches that are under way at once, whoever sends them. It bounds memory; Redis is busy with two.
+    const BULK_WRITES: usize = 8;
+
+    /// A writer to `store`.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let singles = {
+            let store = store.clone();
+            Rounds::new(store.limits(), move |visits| write(store.clone(), visits))
+        };
+        Self { singles, store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
+    }
+
+    /// Writes `visit`, and returns when Redis has acknowledged it.
+    ///
+    /// # Errors
+    ///
+    /// When too many wait already, and when Redis didn't acknowledge this visit, which may have been written all the same.
+    pub async fn write(&self, visit: Visit<'static>) -> Result<(), store::Error> {
+        self.singles.ask(visit).await
+    }
+
+    /// Waits for leave to write a large batch.
+    pub async fn bulk_write(&self) -> BulkWrite {
+        // The semaphore is never closed; were it, there would be no limit any more, and nothing else amiss.
+        BulkWrite { store: self.store.clone(), _permit: Arc::clone(&self.bulk).acquire_owned().await.ok() }
+    }
+}
+
+impl BulkWrite {
+    /// Writes `batch`: a result for each of its slots.
+    ///
+    /// # Errors
+    ///
+    /// When Redis acknowledged nothing. Any of the visits may have been written all the same.
+    pub async fn write(self, batch: Batch) -> Result<Vec<Result<(), store::Error>>, store::Error> {
+        self.store.write_bulk(batch).await
+    }
+}
+
+/// One round trip: a result for each of `visits`.
+async fn write(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), store::Error>> {
+    let mut batch = Batch::default();
+    let slots: Vec<_> = visits.iter().map(|visit| batch.add(visit)).collect();
+    match store.write(batch).await {
+        Ok(results) => slots.into_iter().map(|slot| results[slot].clone()).collect(),
+        Err(error) => vec![Err(error); slots.len()],
+    }
+}

@@ -1,0 +1,385 @@
+//! Posting many visits at once: arrays, streams of lines, and what is wrong with some of them.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::Response;
+use segment_estimator::settings::Layer;
+use segment_estimator::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::helpers::{Proxy, Redis, TestApp, Upload, eventually, in_time, problem};
+
+async fn app() -> (Redis, TestApp) {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    (redis, app)
+}
+
+fn line(user: &str, segment: &str) -> String {
+    format!("{{\"user_id\":\"{user}\",\"segment\":\"{segment}\"}}\n")
+}
+
+/// The document of a batch that was taken in.
+async fn taken_in(response: Response) -> Value {
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    response.json().await.unwrap()
+}
+
+fn all_accepted(accepted: u64) -> Value {
+    json!({ "accepted": accepted, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false })
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn post_gzip(app: &TestApp, content_type: &str, body: Vec<u8>) -> Response {
+    let request = app.request("POST", "/segments/batch").header("content-type", content_type);
+    request.header("content-encoding", "gzip").body(body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_array_of_visits_is_recorded() {
+    let (redis, app) = app().await;
+    let now = Timestamp::now().as_millis() / 1000;
+    let visits = json!([
+        { "user_id": "u1", "segment": "sports" },
+        { "user_id": "u2", "segment": "sports", "seen_at": now - 60 },
+        { "user_id": "u1", "segment": "news" },
+        { "user_id": "u1", "segment": "sports" },
+        { "user_id": "u3", "segment": "sports", "seen_at": 0 },
+    ]);
+    let report = taken_in(app.post_array(&visits).await).await;
+    let expected = json!({ "accepted": 4, "expired": 1, "rejected": 0, "errors": [], "errors_truncated": false });
+    assert_eq!(report, expected);
+    assert_eq!((app.count("sports").await, app.count("news").await), (2, 1));
+    assert_eq!(redis.call::<f64>(&["ZSCORE", "segment:sports", "u2"]), (now - 60) as f64);
+    assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["news", "sports"]);
+}
+
+#[tokio::test]
+async fn bad_visits_of_an_array_are_named_by_their_place() {
+    let (_redis, app) = app().await;
+    let visits = json!([
+        { "user_id": "u1", "segment": "sports" },
+        { "user_id": "", "segment": 7 },
+        "sports",
+        { "user_id": "u2", "segment": "sports", "seenat": 1 },
+    ]);
+    let report = taken_in(app.post_array(&visits).await).await;
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(3)));
+    let detail = "it must be one object with user_id, segment and optionally seen_at, not a string";
+    assert_eq!(
+        report["errors"],
+        json!([
+            { "line": 2, "field": "user_id", "detail": "must not be empty" },
+            { "line": 2, "field": "segment", "detail": "must be a string, not a number" },
+            { "line": 3, "detail": detail },
+            { "line": 4, "field": "seenat", "detail": "is not a field of a visit; those are user_id, segment and seen_at" },
+        ])
+    );
+    assert_eq!(app.count("sports").await, 1);
+}
+
+#[tokio::test]
+async fn an_empty_batch_is_no_error() {
+    let (redis, app) = app().await;
+    assert_eq!(taken_in(app.post_array(&json!([])).await).await, all_accepted(0));
+    assert_eq!(taken_in(app.post_lines("").await).await, all_accepted(0));
+    assert_eq!(taken_in(app.post_lines("\r\n\n  \n").await).await, all_accepted(0));
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
+
+#[tokio::test]
+async fn a_batch_without_a_valid_visit_is_an_error() {
+    let (redis, app) = app().await;
+    let by_array = app.post_array(&json!([{ "user_id": "u1" }])).await;
+    let by_line = app.post_lines(r#"{"user_id":"u1"}"#).await;
+    for response in [by_array, by_line] {
+        let document = problem(response, 422, "invalid-request").await;
+        assert_eq!((&document["accepted"], &document["rejected"]), (&json!(0), &json!(1)), "{document}");
+        assert_eq!(document["errors"], json!([{ "line": 1, "field": "segment", "detail": "is required" }]));
+    }
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_batch_says_why() {
+    let (redis, app) = app().await;
+    let post = async |content_type: &str, body: String| {
+        let request = app.request("POST", "/segments/batch").header("content-type", content_type);
+        request.body(body).send().await.unwrap()
+    };
+    let says =
+        |document: &Value, text: &str| assert!(document["detail"].as_str().unwrap().contains(text), "{document}");
+
+    let visit = json!({ "user_id": "u1", "segment": "sports" });
+    let response = post("application/json", visit.to_string()).await;
+    says(&problem(response, 422, "invalid-request").await, "must be a JSON array of visits");
+    problem(post("application/json", "[{]".to_owned()).await, 400, "malformed-request").await;
+    problem(post("application/json", String::new()).await, 400, "malformed-request").await;
+    let response = post("application/json", json!(vec![&visit; 1_001]).to_string()).await;
+    says(&problem(response, 413, "body-too-large").await, "1001 visits; at most 1000");
+    let response = post("application/json", format!("[{}]", " ".repeat(1024 * 1024))).await;
+    says(&problem(response, 413, "body-too-large").await, "1048576 bytes");
+    let response = post("text/csv", line("u1", "sports")).await;
+    says(&problem(response, 415, "unsupported-media-type").await, "application/json or application/x-ndjson");
+    let request = app.request("POST", "/segments/batch").header("content-encoding", "br");
+    let response = request.json(&json!([visit])).send().await.unwrap();
+    says(&problem(response, 415, "unsupported-media-type").await, "Content-Encoding");
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+
+    assert_eq!(taken_in(app.post_array(&json!(vec![&visit; 1_000])).await).await, all_accepted(1_000));
+}
+
+#[tokio::test]
+async fn a_stream_gives_the_same_wherever_it_is_cut() {
+    let (_redis, app) = app().await;
+    let mut stream = Vec::new();
+    stream.extend_from_slice(b"{\"user_id\":\"u1\",\"segment\":\"sp\xC3\xB6rt\"}\r\n\n");
+    stream.extend_from_slice(b"nonsense\n{\"user_id\":\"\xFF\",\"segment\":\"sports\"}\n");
+    stream.extend_from_slice(b"{\"user_id\":\"u2\",\"segment\":\"sp\xC3\xB6rt\"}");
+    let expected = json!({
+        "accepted": 2,
+        "expired": 0,
+        "rejected": 2,
+        "errors": [
+            { "line": 3, "detail": "not JSON: expected ident at column 2" },
+            { "line": 4, "detail": "not JSON: invalid unicode code point at column 13" },
+        ],
+        "errors_truncated": false,
+    });
+    for cut in 0..stream.len() {
+        let mut upload = Upload::begin(app.address).await;
+        for piece in [&stream[..cut], &stream[cut..]] {
+            if !piece.is_empty() {
+                upload.send(piece).await;
+            }
+        }
+        assert_eq!(upload.end().await, (200, expected.clone()), "cut at {cut}");
+    }
+    let mut upload = Upload::begin(app.address).await;
+    for byte in &stream {
+        upload.send(&[*byte]).await;
+    }
+    assert_eq!(upload.end().await, (200, expected));
+    assert_eq!(app.count("spört").await, 2);
+}
+
+#[tokio::test]
+async fn a_long_stream_is_recorded_and_its_bad_lines_are_named() {
+    const LINES: usize = 100_000;
+    let (redis, app) = app().await;
+    let mut stream = String::new();
+    for n in 1..=LINES {
+        match n % 1_000 {
+            // Ninety-nine bad lines, and one that is too long to be looked at.
+            0 if n == LINES / 2 => stream.push_str(&format!("\"{}\"\n", "x".repeat(20_000))),
+            0 => stream.push_str("{\"user_id\":\"u1\"}\n"),
+            _ => stream.push_str(&line(&format!("u{}", n % 7_919), &format!("segment-{}", n % 30))),
+        }
+    }
+    let report = taken_in(app.post_lines(stream).await).await;
+
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(LINES - 100), &json!(100)));
+    let errors = report["errors"].as_array().unwrap();
+    assert_eq!((errors.len(), &report["errors_truncated"]), (100, &json!(false)));
+    for (index, error) in errors.iter().enumerate() {
+        assert_eq!(error["line"], (index + 1) * 1_000);
+    }
+    assert_eq!(errors[49], json!({ "line": LINES / 2, "detail": "is longer than 16384 bytes" }));
+    let expected: u64 = (0..30)
+        .map(|segment| {
+            let users = (1..=LINES).filter(|n| n % 30 == segment && n % 1_000 != 0).map(|n| n % 7_919);
+            users.collect::<std::collections::HashSet<_>>().len() as u64
+        })
+        .sum();
+    let stored =
+        (0..30).map(|segment| redis.call::<u64>(&["ZCARD", &format!("segment:segment-{segment}")])).sum::<u64>();
+    assert_eq!(stored, expected);
+}
+
+#[tokio::test]
+async fn a_hundred_errors_are_listed_and_the_rest_counted() {
+    let (_redis, app) = app().await;
+    let report = taken_in(app.post_lines(format!("{}{}", "{}\n".repeat(80), line("u1", "sports"))).await).await;
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(80)));
+    // Two fields are missing on each line.
+    assert_eq!((report["errors"].as_array().unwrap().len(), &report["errors_truncated"]), (100, &json!(true)));
+}
+
+#[tokio::test]
+async fn lines_that_come_slowly_are_recorded_as_they_come() {
+    let (_redis, app) = app().await;
+    let mut upload = Upload::begin(app.address).await;
+    for n in 1..=3 {
+        upload.send(line(&format!("u{n}"), "sports").as_bytes()).await;
+        eventually("the line is recorded", async || app.count("sports").await == n).await;
+    }
+    assert_eq!(upload.end().await, (200, all_accepted(3)));
+}
+
+#[tokio::test]
+async fn a_compressed_batch_is_recorded() {
+    let (_redis, app) = app().await;
+    let lines: String = (0..20_000).map(|n| line(&format!("u{n}"), "sports")).collect();
+    // Several members in a row are one stream: that is how tools append to a compressed file.
+    let (first, second) = lines.split_at(lines.len() / 3);
+    let body = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
+    let response = post_gzip(&app, "application/x-ndjson", body).await;
+    assert_eq!(taken_in(response).await, all_accepted(20_000));
+    let array = json!([{ "user_id": "u1", "segment": "news" }]).to_string();
+    assert_eq!(taken_in(post_gzip(&app, "application/json", gzip(array.as_bytes())).await).await, all_accepted(1));
+    assert_eq!((app.count("sports").await, app.count("news").await), (20_000, 1));
+}
+
+#[tokio::test]
+async fn a_compressed_batch_that_breaks_off_says_what_was_recorded() {
+    let (_redis, app) = app().await;
+    let lines: String = (0..20_000).map(|n| line(&format!("u{}", n * n), "sports")).collect();
+    let body = gzip(lines.as_bytes());
+    let response = post_gzip(&app, "application/x-ndjson", body[..body.len() / 2].to_vec()).await;
+    let document = problem(response, 400, "malformed-request").await;
+    let accepted = document["accepted"].as_u64().unwrap();
+    assert!((1..20_000).contains(&accepted), "{document}");
+    assert_eq!(document["done_through_line"], accepted);
+    assert_eq!(app.count("sports").await, accepted);
+
+    problem(post_gzip(&app, "application/json", b"not gzip".to_vec()).await, 400, "malformed-request").await;
+}
+
+#[tokio::test]
+async fn a_decompression_bomb_meets_the_limits() {
+    let (_redis, app) = app().await;
+    let bomb = gzip(&vec![b'['; 64 * 1024 * 1024]);
+    assert!(bomb.len() < 100_000);
+    problem(post_gzip(&app, "application/json", bomb.clone()).await, 413, "body-too-large").await;
+    let document = problem(post_gzip(&app, "application/x-ndjson", bomb).await, 422, "invalid-request").await;
+    assert_eq!(document["errors"], json!([{ "line": 1, "detail": "is longer than 16384 bytes" }]));
+}
+
+#[tokio::test]
+async fn a_segment_whose_key_is_of_another_type_fails_alone() {
+    let (redis, app) = app().await;
+    redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
+    let segments = ["sports", "news", "broken", "sports", "broken", "news"];
+    let lines: String = segments.iter().enumerate().map(|(n, segment)| line(&format!("u{n}"), segment)).collect();
+    let document = problem(app.post_lines(lines).await, 503, "store-unavailable").await;
+
+    assert_eq!((&document["accepted"], &document["rejected"]), (&json!(4), &json!(0)));
+    let detail = "could not be written: Redis refused this segment's command";
+    let errors = json!([
+        { "line": 3, "field": "segment", "detail": detail },
+        { "line": 5, "field": "segment", "detail": detail },
+    ]);
+    assert_eq!((&document["errors"], &document["done_through_line"]), (&errors, &json!(2)));
+    assert_eq!((app.count("sports").await, app.count("news").await), (2, 2));
+}
+
+#[tokio::test]
+async fn when_redis_is_lost_midway_the_answer_says_what_is_written() {
+    let (mut redis, app) = app().await;
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(b"{}\n").await;
+    for n in 0..50 {
+        upload.send(line(&format!("u{n}"), "sports").as_bytes()).await;
+    }
+    eventually("the first lines are written", async || app.count("sports").await == 50).await;
+    redis.stop();
+    upload.send(line("u50", "sports").as_bytes()).await;
+    let (status, document) = upload.answer().await;
+
+    assert_eq!((status, &document["type"]), (503, &json!("urn:segment-estimator:problem:store-unavailable")));
+    assert_eq!((&document["accepted"], &document["rejected"]), (&json!(50), &json!(1)), "{document}");
+    assert_eq!(document["done_through_line"], 51);
+    assert_eq!(document["errors"].as_array().unwrap().len(), 2);
+
+    redis.start_again();
+    let rest: String = (50..60).map(|n| line(&format!("u{n}"), "sports")).collect();
+    eventually("the rest is taken", async || app.post_lines(rest.clone()).await.status() == 200).await;
+    assert_eq!(app.count("sports").await, 60);
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_more_midway_is_a_503_with_the_counts() {
+    let (redis, app) = app().await;
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(line("u1", "sports").as_bytes()).await;
+    eventually("the first line is written", async || app.count("sports").await == 1).await;
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    upload.send(line("u2", "sports").as_bytes()).await;
+    let (status, document) = upload.answer().await;
+    assert_eq!(
+        (status, &document["accepted"], &document["done_through_line"]),
+        (503, &json!(1), &json!(1)),
+        "{document}"
+    );
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_away_midway_leaves_its_lines_and_no_harm() {
+    let (_redis, app) = app().await;
+    let mut upload = Upload::begin(app.address).await;
+    for n in 0..100 {
+        upload.send(line(&format!("u{n}"), "sports").as_bytes()).await;
+    }
+    let half = line("half", "sports");
+    upload.send(&half.as_bytes()[..half.len() / 2]).await;
+    eventually("the lines are written", async || app.count("sports").await == 100).await;
+    drop(upload);
+    assert_eq!(taken_in(app.post_lines(line("u100", "sports")).await).await, all_accepted(1));
+    assert_eq!(app.count("sports").await, 101);
+}
+
+#[tokio::test]
+async fn a_line_that_is_never_completed_ends_the_stream() {
+    let redis = Redis::start();
+    let hasty = Layer { body_timeout: Some("200ms".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, hasty).await;
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(line("u1", "sports").as_bytes()).await;
+    upload.send(b"{\"user_id\":").await;
+    let (status, document) = upload.answer().await;
+    assert_eq!((status, &document["type"]), (408, &json!("urn:segment-estimator:problem:body-timeout")));
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    assert_eq!(app.count("sports").await, 1);
+}
+
+#[tokio::test]
+async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
+    let (_redis, app) = app().await;
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(line("u1", "sports").as_bytes()).await;
+    eventually("the line is written", async || app.count("sports").await == 1).await;
+    app.begin_stop();
+    let (status, document) = upload.answer().await;
+    assert_eq!((status, &document["type"]), (503, &json!("urn:segment-estimator:problem:stopping")));
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    app.ended().await.unwrap();
+}
+
+/// Four chunks of 8,192 are under way at most; the fifth is read and waits.
+#[tokio::test]
+async fn a_sender_is_held_back_while_redis_is_slow() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), patient).await;
+    assert_eq!(taken_in(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
+    let members = || redis.call::<u64>(&["ZCARD", "segment:sports"]);
+
+    proxy.hold_replies();
+    let mut lines: String = (0..4 * 8_192).map(|n| line(&format!("u{n}"), "sports")).collect();
+    lines.push_str(&(0..400_000).map(|n| line(&format!("v{n}"), "sports")).collect::<String>());
+    let request = app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
+    let sending = tokio::spawn(request.body(lines).send());
+    eventually("three full chunks are written", async || members() >= 3 * 8_192).await;
+    assert!(members() <= 4 * 8_192, "a chunk was written before there was room for it");
+    proxy.release_replies();
+    assert_eq!(taken_in(in_time("the answer", sending).await.unwrap().unwrap()).await, all_accepted(432_768));
+}

@@ -1,0 +1,47 @@
+//! A batch that is sent piece by piece.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::in_time;
+
+/// A `POST /segments/batch` of lines under way, in chunks that the test cuts.
+pub struct Upload(TcpStream);
+
+impl Upload {
+    /// Sends the head.
+    pub async fn begin(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let head = "POST /segments/batch HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                    content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    /// Sends a chunk.
+    pub async fn send(&mut self, chunk: &[u8]) {
+        let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
+        framed.extend_from_slice(chunk);
+        framed.extend_from_slice(b"\r\n");
+        self.0.write_all(&framed).await.unwrap();
+    }
+
+    /// Says that nothing follows, and gives the answer's status and document.
+    pub async fn end(mut self) -> (u16, Value) {
+        self.0.write_all(b"0\r\n\r\n").await.unwrap();
+        self.answer().await
+    }
+
+    /// Waits for the answer of a service that doesn't want the rest.
+    pub async fn answer(mut self) -> (u16, Value) {
+        let mut answer = String::new();
+        in_time("the answer", self.0.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
+    }
+}
