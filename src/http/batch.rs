@@ -31,7 +31,14 @@ pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Bod
             let json = body::read(body, MAX_ARRAY_BYTES, state.body_timeout).await?;
             feed_array(&mut ingest, &parse_array(&json)?).await
         }
-        MediaType::Lines => feed_lines(&mut ingest, body, &state).await,
+        MediaType::Lines => {
+            let mut body = body;
+            let outcome = feed_lines(&mut ingest, &mut body, &state).await;
+            if outcome.is_err() {
+                body::discard(body);
+            }
+            outcome
+        }
     };
     let (report, failure) = ingest.finish().await;
     let problem = match (failure, cut) {
@@ -85,7 +92,7 @@ async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::R
 
 /// Feeds the lines of `body` as they arrive. There is no limit to their number, but each must be complete within the
 /// time that a body may take.
-async fn feed_lines(ingest: &mut Ingest, mut body: Body, state: &AppState) -> std::result::Result<(), Cut> {
+async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> std::result::Result<(), Cut> {
     let mut deadline = Instant::now() + state.body_timeout;
     loop {
         tokio::select! {

@@ -7,8 +7,8 @@ use async_compression::tokio::bufread::GzipDecoder;
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use futures_util::TryStreamExt as _;
-use http_body_util::LengthLimitError;
+use futures_util::TryStreamExt;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::problem::{Problem, ProblemKind, Result};
@@ -60,7 +60,7 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
     if !encoding_is(headers, "gzip") {
         return Err(unsupported("A body may be compressed with gzip; another Content-Encoding is not accepted."));
     }
-    let packed = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let packed = StreamReader::new(TryStreamExt::map_err(body.into_data_stream(), io::Error::other));
     let mut unpacked = GzipDecoder::new(packed);
     // Files that were compressed one by one and joined: all of them are read, not the first alone.
     unpacked.multiple_members(true);
@@ -90,6 +90,14 @@ pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<
         Ok(Err(error)) => Err(unreadable(&error)),
         Err(_) => Err(too_slow("body", time_limit)),
     }
+}
+
+/// Takes what still arrives of `body` for a while beside the answer. Many senders look for one only when they have sent
+/// everything, and would find the connection reset instead.
+pub fn discard(mut body: Body) {
+    /// Long enough for what is on its way, and no reason to hold up a stop.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    tokio::spawn(tokio::time::timeout(PATIENCE, async move { while let Some(Ok(_)) = body.frame().await {} }));
 }
 
 /// The body broke off, or is not encoded as declared.
