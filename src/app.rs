@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -88,8 +89,11 @@ impl App {
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let stopping = CancellationToken::new();
-        let state =
-            AppState { estimator: estimator.clone(), body_timeout: settings.body_timeout, stopping: stopping.clone() };
+        let state = Arc::new(AppState {
+            estimator: estimator.clone(),
+            body_timeout: settings.body_timeout,
+            stopping: stopping.clone(),
+        });
         Ok(Self {
             listener,
             local_addr,

@@ -1,5 +1,7 @@
 //! `POST /segments/batch`: many visits in one request, as a JSON array or as a stream of lines.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -22,7 +24,7 @@ const MAX_ARRAY_BYTES: usize = 1024 * 1024;
 const MAX_ARRAY_VISITS: usize = 1_000;
 
 /// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
-pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response> {
+pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<Response> {
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::unpacked(&headers, body)?;
     let mut ingest = Ingest::new(state.estimator.clone());

@@ -1,5 +1,7 @@
 //! The probes: is the process alive, and should it get requests?
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
@@ -18,7 +20,7 @@ pub async fn live() -> Response {
 }
 
 /// `GET /readyz`: Redis answers and we are not stopping, so requests may come.
-pub async fn ready(State(state): State<AppState>) -> Result<Response> {
+pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Response> {
     if state.stopping.is_cancelled() {
         return Err(Problem::stopping());
     }

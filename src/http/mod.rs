@@ -10,23 +10,22 @@ mod problem;
 mod segments;
 pub mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use self::problem::{Problem, ProblemKind};
 use crate::estimator::Estimator;
 
 /// What the handlers share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AppState {
     /// The service itself.
     pub estimator: Estimator,
@@ -36,24 +35,15 @@ pub struct AppState {
     pub stopping: CancellationToken,
 }
 
-/// The service as HTTP.
-pub fn router(state: AppState) -> Router {
+/// The service's routes. [`server::serve`] makes problems of their errors.
+pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/segments", post(segments::record))
         .route("/segments/batch", post(batch::record))
         .route("/segments/{name}/count", get(segments::count))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));
-    with_problems(routes).with_state(state)
-}
-
-/// `routes`, and a problem for whatever they don't answer.
-fn with_problems<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn(problem::render_problems))
+    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(state)
 }
 
 async fn not_found() -> Problem {
@@ -96,7 +86,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = server::Limits { header: Duration::from_secs(30), drain: Duration::from_secs(30) };
-        tokio::spawn(server::serve(listener, with_problems(routes), limits, CancellationToken::new()));
+        tokio::spawn(server::serve(listener, routes, limits, CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();

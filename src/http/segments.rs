@@ -1,6 +1,7 @@
 //! `POST /segments` and `GET /segments/{name}/count`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -19,7 +20,7 @@ use crate::time::{Timestamp, Window};
 use crate::visit_json::{self, VisitError};
 
 /// `POST /segments`: records one visit. 204 once Redis has acknowledged it, or when it had expired already.
-pub async fn record(State(state): State<AppState>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
+pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
     body::media_type(&headers, &[MediaType::Json])?;
     body::require_plain(&headers)?;
     let json = body::read(body, Ingest::MAX_LINE_BYTES, state.body_timeout).await?;
@@ -40,7 +41,7 @@ struct Count {
 
 /// `GET /segments/{name}/count`: how many users are in a segment now.
 pub async fn count(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     name: std::result::Result<Path<String>, PathRejection>,
     query: std::result::Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response> {

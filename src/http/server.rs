@@ -3,17 +3,22 @@
 //! HTTP/1.1 alone: hyper-util's automatic choice between HTTP/1 and HTTP/2 runs no timer while it waits for the first
 //! bytes, so a client that sends none would be held for ever. Behind a proxy nothing is lost by it.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::problem;
 
 /// The time limits of connections.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,10 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
 /// finish, and returns when they have or when the time for it is over.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(problem::answer(router, request.map(Body::new)).await) }
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_BUFFER);
     let connections = GracefulShutdown::new();
