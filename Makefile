@@ -3,9 +3,12 @@
 CARGO ?= cargo
 # Arguments for the service: make run ARGS='--window 4m --prune-schedule "* * * * *"'
 ARGS ?=
+# What the benchmark runs on, and its arguments: make bench BENCH_ARGS='--only singles --rounds 3'
+REDIS_SERVER ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test redis fmt lint doc ci
+.PHONY: help run test redis bench-tools fmt lint doc bench ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +29,13 @@ lint: ## Check the format, and clippy without a warning
 doc: ## Build the documentation without a warning
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
+bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
+	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
+
 ci: lint doc test ## What CI runs
 
 redis:
 	@scripts/ensure-redis
+
+bench-tools:
+	@scripts/ensure-bench-tools

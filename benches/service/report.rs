@@ -1,0 +1,128 @@
+//! What was measured, as Markdown: first every target and whether it is reached, then the figures of each part.
+
+use std::fmt::{self, Write as _};
+
+/// What a part of the run has to say.
+pub struct Part {
+    pub title: &'static str,
+    /// What was done, and what a reader must know of it.
+    pub note: String,
+    pub columns: Vec<&'static str>,
+    pub rows: Vec<Vec<String>>,
+    pub checks: Vec<Check>,
+}
+
+/// A figure beside its target.
+pub struct Check {
+    measure: String,
+    figure: String,
+    target: String,
+    reached: Option<bool>,
+}
+
+impl Check {
+    /// `values` must be at least `limit` times `against`; see [`Ratio`].
+    pub fn at_least(measure: &str, values: &[f64], against: &[f64], limit: f64) -> Self {
+        let ratio = Ratio::of(values, against);
+        Self::of(measure, ratio.to_string(), &format!("≥ {limit:.2} x"), ratio.median >= limit)
+    }
+
+    /// `values` must be at most `limit` times `against`; see [`Ratio`].
+    pub fn at_most(measure: &str, values: &[f64], against: &[f64], limit: f64) -> Self {
+        let ratio = Ratio::of(values, against);
+        Self::of(measure, ratio.to_string(), &format!("≤ {limit:.2} x"), ratio.median <= limit)
+    }
+
+    /// `figure` and `target` in words of their own.
+    pub fn of(measure: &str, figure: String, target: &str, is_reached: bool) -> Self {
+        Self { measure: measure.to_owned(), figure, target: target.to_owned(), reached: Some(is_reached) }
+    }
+
+    /// A ratio that has no target.
+    pub fn without_target(measure: &str, values: &[f64], against: &[f64]) -> Self {
+        let figure = Ratio::of(values, against).to_string();
+        Self { measure: measure.to_owned(), figure, target: "none".to_owned(), reached: None }
+    }
+}
+
+/// The median of the rounds' ratios, and the least and the most of them. What disturbs a machine for a while disturbs both
+/// sides of a round; between the medians of each side it would count.
+struct Ratio {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Ratio {
+    fn of(values: &[f64], against: &[f64]) -> Self {
+        let ratios: Vec<_> = values.iter().zip(against).map(|(value, against)| value / against).collect();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Self { median: median(ratios), least, most }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} x", self.median)?;
+        if self.least < self.most { write!(f, " ({:.2}–{:.2})", self.least, self.most) } else { Ok(()) }
+    }
+}
+
+/// The value in the middle, or the mean of the two there.
+pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { values[middle - 1].midpoint(values[middle]) }
+}
+
+/// All parts as Markdown.
+pub fn markdown(parts: &[Part]) -> String {
+    let mut checks = Vec::new();
+    for part in parts {
+        for check in &part.checks {
+            let reached = check.reached.map_or("", |reached| if reached { "yes" } else { "**no**" });
+            let row = [part.title, &check.measure, &check.figure, &check.target, reached];
+            checks.push(row.map(str::to_owned).to_vec());
+        }
+    }
+    let mut text = table(&["part", "measure", "figure", "target", "reached"], &checks);
+    text.push_str("\nA ratio is the median of the rounds' ratios, in brackets the least and the most of them.\n");
+    for part in parts {
+        let _ = write!(text, "\n### {}\n\n{}\n\n", part.title, part.note);
+        text.push_str(&table(&part.columns, &part.rows));
+    }
+    text
+}
+
+fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text
+}
+
+/// A number as people write it: `61,500`.
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time of microseconds in milliseconds: `1.25`.
+pub fn milliseconds(microseconds: f64) -> String {
+    format!("{:.2}", microseconds / 1e3)
+}
+
+/// Bytes as mebibytes: `12.3 MiB`.
+pub fn mebibytes(bytes: f64) -> String {
+    format!("{:.1} MiB", bytes / 1024.0 / 1024.0)
+}

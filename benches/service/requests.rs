@@ -1,0 +1,101 @@
+//! Requests that are built before they are sent, and the files that wrk reads them from.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use segment_estimator::time::Timestamp;
+
+use crate::Result;
+use crate::random::Random;
+
+/// Users of single visits.
+const USERS: u64 = 2_000_000;
+/// Segments of all visits.
+pub const SEGMENTS: u64 = 200;
+
+/// The name of a segment.
+pub fn segment(number: u64) -> String {
+    format!("segment-{number:03}")
+}
+
+/// The id of a user.
+pub fn user(number: u64) -> String {
+    format!("u{number:07}")
+}
+
+/// A time as the score of a member, always with its milliseconds, so that all are of one length.
+pub fn score(millis: i64) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+/// Requests in a file, all of the same length.
+pub struct RequestFile {
+    pub path: PathBuf,
+    pub bytes: usize,
+    pub count: usize,
+    /// The first of them.
+    pub first: Vec<u8>,
+}
+
+impl RequestFile {
+    fn write(path: PathBuf, mut requests: impl Iterator<Item = String>) -> Result<Self> {
+        let mut file = BufWriter::new(File::create(&path)?);
+        let first = requests.next().ok_or("a load needs a request")?.into_bytes();
+        file.write_all(&first)?;
+        let mut count = 1;
+        for request in requests {
+            if request.len() != first.len() {
+                return Err(format!("the requests of {} differ in length", path.display()).into());
+            }
+            file.write_all(request.as_bytes())?;
+            count += 1;
+        }
+        file.flush()?;
+        Ok(Self { path, bytes: first.len(), count, first })
+    }
+
+    /// `POST /segments` by random users; seen at the time of the request unless `seen_at` is given.
+    pub fn posts(folder: &Path, count: usize, seen_at: Option<Timestamp>) -> Result<Self> {
+        let (name, field) = match seen_at {
+            None => ("posts", String::new()),
+            Some(time) => ("expired-posts", format!(r#","seen_at":{}"#, time.as_millis() / 1000)),
+        };
+        let requests = visits(count).map(|(user, segment)| {
+            let body = format!(r#"{{"user_id":"{user}","segment":"{segment}"{field}}}"#);
+            let length = body.len();
+            format!(
+                "POST /segments HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
+                 Content-Length: {length}\r\n\r\n{body}"
+            )
+        });
+        Self::write(folder.join(name), requests)
+    }
+
+    /// The commands that `posts` leads to, for webdis. Their scores are of now, and rise as they would under load.
+    pub fn webdis_zadds(folder: &Path, count: usize) -> Result<Self> {
+        const A_MILLISECOND: i64 = 50;
+        let now = Timestamp::now().as_millis();
+        let requests = visits(count).zip(0..).map(|((user, segment), number)| {
+            let score = score(now + number / A_MILLISECOND);
+            get(&format!("/ZADD/segment:{segment}/GT/{score}/{user}"))
+        });
+        Self::write(folder.join("webdis-zadds"), requests)
+    }
+
+    /// One path, asked for again and again.
+    pub fn one_get(folder: &Path, name: &str, path: &str) -> Result<Self> {
+        Self::write(folder.join(name), std::iter::repeat_n(get(path), 1_000))
+    }
+}
+
+/// The same random visits every time.
+fn visits(count: usize) -> impl Iterator<Item = (String, String)> {
+    let mut random = Random::new(1);
+    (0..count).map(move |_| (user(random.below(USERS)), segment(random.below(SEGMENTS))))
+}
+
+/// A `GET` of `path`.
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
+}

@@ -1,0 +1,162 @@
+//! The servers of a run, each on a free port of this machine: Redis, the service, webdis.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::http;
+use crate::plan::Plan;
+use crate::processes::{self, Process};
+use crate::requests;
+
+/// An address that nobody listens on.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// A folder of its own for a server.
+fn folder_of(plan: &Plan, server: &str, address: SocketAddr) -> Result<PathBuf> {
+    let folder = plan.folder.join(format!("{server}-{}", address.port()));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A Redis, which keeps nothing on disk unless it is asked to.
+pub struct Redis {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Redis {
+    /// A Redis in memory.
+    pub fn start(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, &["--appendonly", "no"])
+    }
+
+    /// A Redis that has every write on disk before it answers, as the private Redis does.
+    pub fn start_on_disk(plan: &Plan) -> Result<Self> {
+        Self::start_with(plan, &["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    fn start_with(plan: &Plan, arguments: &[&str]) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = processes::command(&plan.redis_server);
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]).args(arguments);
+        let mut process = Process::start("redis", command, &folder_of(plan, "redis", address)?)?;
+        let client = redis::Client::open(url(address))?;
+        process.wait_until(|| {
+            client.get_connection().is_ok_and(|mut connection| redis::cmd("PING").exec(&mut connection).is_ok())
+        })?;
+        Ok(Self { address, process })
+    }
+
+    /// Calls a command and gives its answer.
+    pub fn call<T: redis::FromRedisValue>(&self, command: &[&str]) -> Result<T> {
+        let mut connection = redis::Client::open(url(self.address))?.get_connection()?;
+        let mut call = redis::Cmd::new();
+        for word in command {
+            call.arg(word);
+        }
+        Ok(call.query(&mut connection)?)
+    }
+
+    /// Removes all that is in it, and returns when that is done.
+    pub fn empty(&self) -> Result<()> {
+        self.call(&["FLUSHALL", "SYNC"])
+    }
+
+    /// A field of `INFO`.
+    pub fn info(&self, field: &str) -> Result<String> {
+        let info: String = self.call(&["INFO"])?;
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value.ok_or_else(|| format!("INFO has no {field}"))?.to_owned())
+    }
+
+    /// How many members the segments have together.
+    pub fn members(&self) -> Result<u64> {
+        (0..requests::SEGMENTS).map(|number| self.call::<u64>(&["ZCARD", &key(&requests::segment(number))])).sum()
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("redis://{address}")
+}
+
+/// The key of a segment: see the documentation of `segment_estimator::store`.
+pub fn key(segment: &str) -> String {
+    format!("segment:{segment}")
+}
+
+/// A prune schedule that no run of the benchmark lives to see: the start of a year.
+pub const NEVER: &str = "0 0 0 1 1 *";
+
+/// The service, as it is released.
+pub struct Service {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Service {
+    /// The service on `redis` with the default settings, but for pruning.
+    pub fn start(plan: &Plan, redis: &Redis) -> Result<Self> {
+        Self::start_with(plan, redis, NEVER)
+    }
+
+    /// The service with a prune schedule.
+    pub fn start_with(plan: &Plan, redis: &Redis, prune_schedule: &str) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = processes::command(env!("CARGO_BIN_EXE_segment-estimator"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("ESTIMATOR_LISTEN", address.to_string()).env("ESTIMATOR_REDIS_URL", url(redis.address));
+        // One plain command on a large segment holds Redis for seconds, and must not make answers of 503.
+        command.env("ESTIMATOR_PRUNE_SCHEDULE", prune_schedule).env("ESTIMATOR_REDIS_TIMEOUT", "30s");
+        let mut process = Process::start("service", command, &folder_of(plan, "service", address)?)?;
+        let request = requests::get("/readyz");
+        process.wait_until(|| http::ask(address, request.as_bytes()).is_ok_and(|answer| answer.status == 200))?;
+        Ok(Self { address, process })
+    }
+}
+
+/// webdis: HTTP in front of Redis, written in C, a command a request.
+pub struct Webdis {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Webdis {
+    /// webdis on `redis` with the two threads and the pool of its own default, and without a log line a request.
+    pub fn start(plan: &Plan, redis: &Redis) -> Result<Self> {
+        let address = free_address()?;
+        let folder = folder_of(plan, "webdis", address)?;
+        let settings = serde_json::json!({
+            "redis_host": "127.0.0.1",
+            "redis_port": redis.address.port(),
+            "http_host": "127.0.0.1",
+            "http_port": address.port(),
+            "threads": 2,
+            "daemonize": false,
+            "database": 0,
+            "verbosity": 0,
+            "logfile": folder.join("log"),
+        });
+        fs::write(folder.join("webdis.json"), settings.to_string())?;
+        let mut command = processes::command("webdis");
+        command.arg("webdis.json");
+        let mut process = Process::start("webdis", command, &folder)?;
+        let request = requests::get("/PING");
+        process.wait_until(|| http::ask(address, request.as_bytes()).is_ok_and(|answer| answer.status == 200))?;
+        Ok(Self { address, process })
+    }
+}
+
+/// The first line of what a program says of its version; some say it with an exit code of failure.
+pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{} is needed and can't be started: {error}", program.display()))?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+}
