@@ -18,6 +18,7 @@ use crate::{Result, progress};
 
 /// Users of batches.
 const USERS: u64 = 500_000;
+const SEED: u64 = 2;
 
 /// What one contender did in one round. CPU times are microseconds a visit.
 struct Sample {
@@ -32,7 +33,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let service = Service::start(plan, &redis)?;
     let count = plan.sizes.batch_lines;
     let mut body = String::new();
-    Lines::new(2).take(count as usize).for_each(|line| line.write_to(&mut body));
+    Lines::new(SEED).take(count as usize).for_each(|line| line.write_to(&mut body));
 
     let (mut batch, mut bare) = (Vec::new(), Vec::new());
     for round in 1..=plan.rounds {
@@ -48,7 +49,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
         let members = redis.members()?;
 
         redis.empty()?;
-        let pipelines = prebuilt(count);
+        let pipelines = prebuilt(SEED, count);
         let redis_before = redis.process.cpu()?;
         let started = Instant::now();
         loader::send(redis.address, pipelines.into_iter())?;
@@ -79,11 +80,11 @@ impl Sample {
     }
 }
 
-/// The pipelines of the bare loader: the visits of the batch, with times that rise as fast as visits usually come.
-fn prebuilt(count: u64) -> Vec<Pipeline> {
+/// The pipelines of the bare loader: the first lines that belong to `seed`, with times that rise as fast as visits usually come.
+pub fn prebuilt(seed: u64, count: u64) -> Vec<Pipeline> {
     const A_MILLISECOND: i64 = 400;
     let now = Timestamp::now().as_millis();
-    let members: Vec<_> = Lines::new(2)
+    let members: Vec<_> = Lines::new(seed)
         .take(count as usize)
         .zip(0..)
         .map(|(line, number)| Member {
