@@ -29,6 +29,7 @@ pub struct App {
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
     stopping: CancellationToken,
+    ending: CancellationToken,
 }
 
 /// Why the service could not start, or ended by itself: one line, made to be shown as it is.
@@ -88,11 +89,12 @@ impl App {
         };
         let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
-        let stopping = CancellationToken::new();
+        let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             body_timeout: settings.body_timeout,
             stopping: stopping.clone(),
+            ending: ending.clone(),
         });
         Ok(Self {
             listener,
@@ -104,6 +106,7 @@ impl App {
             estimator,
             redis,
             stopping,
+            ending,
         })
     }
 
@@ -123,8 +126,18 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, local_addr, router, estimator, limits, shutdown_delay, pruner, mut redis, stopping } =
-            self;
+        let Self {
+            listener,
+            local_addr,
+            router,
+            estimator,
+            limits,
+            shutdown_delay,
+            pruner,
+            mut redis,
+            stopping,
+            ending,
+        } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         tracing::info!(address = %local_addr, "serving");
         // So that a Redis that can't be reached is in the log from the start: the store writes it there.
@@ -151,7 +164,16 @@ impl App {
                     tokio::time::sleep(delay).await;
                     stop_serving.cancel();
                 };
-                tokio::join!(delayed_stop, &mut serving);
+                // A stream of visits may have no end: it gets half of the time for the drain, and the other half to answer.
+                let end_streams = async {
+                    tokio::time::sleep(delay + limits.drain / 2).await;
+                    ending.cancel();
+                    pending::<()>().await;
+                };
+                tokio::select! {
+                    _ = async { tokio::join!(delayed_stop, &mut serving) } => {}
+                    () = end_streams => {}
+                }
                 stop_pruning.cancel();
             };
             match outcome {

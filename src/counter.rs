@@ -1,4 +1,4 @@
-//! Counts that are asked for together share a round trip, and the same count is asked of Redis once.
+//! Counts that are asked for together share a round trip, and those of the same segment in the same millisecond an answer.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ impl Counter {
     /// A counter of what is in `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self(Rounds::new(store.limits(), move |questions| count(store.clone(), questions)))
+        Self(Rounds::new(store, count))
     }
 
     /// How many members `segment` has that were seen after `cutoff`.

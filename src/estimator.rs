@@ -88,7 +88,11 @@ impl Estimator {
     }
 
     /// Waits for leave to record a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
-    pub async fn bulk_write(&self) -> BulkWrite {
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::bulk_write`].
+    pub async fn bulk_write(&self) -> Result<BulkWrite, store::Error> {
         self.writer.bulk_write().await
     }
 

@@ -3,6 +3,7 @@
 //! Nobody waits for a timer. When nothing is under way a question sets out at once, and the longer the trips take, the
 //! more questions share them. Databases do the same with their log, and call it group commit.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,24 +12,24 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use crate::store::{self, Limits};
+use crate::store::{self, Store};
 
 /// Questions and their answers, in shared round trips. Clones share them.
 pub struct Rounds<Q, A>(Arc<Shared<Q, A>>);
 
 struct Shared<Q, A> {
+    store: Store,
     trip: Box<Trip<Q, A>>,
-    limits: Limits,
     queue: Mutex<Queue<Q, A>>,
 }
 
 type Answer<A> = Result<A, store::Error>;
 
 /// Takes questions to Redis, and gives an answer for each, in their order.
-type Trip<Q, A> = dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<Answer<A>>> + Send + Sync;
+type Trip<Q, A> = dyn Fn(Store, Vec<Q>) -> BoxFuture<'static, Vec<Answer<A>>> + Send + Sync;
 
 struct Queue<Q, A> {
-    waiting: Vec<Asked<Q, A>>,
+    waiting: VecDeque<Asked<Q, A>>,
     /// Whether somebody is taking the trips and will come for those who wait.
     is_served: bool,
 }
@@ -39,14 +40,14 @@ struct Asked<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
-    /// Rounds whose trips `trip` takes: it gives an answer for each question, in their order.
-    pub fn new<F>(limits: Limits, trip: impl Fn(Vec<Q>) -> F + Send + Sync + 'static) -> Self
+    /// Rounds to `store` whose trips `trip` takes: it gives an answer for each question, in their order.
+    pub fn new<F>(store: Store, trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Vec<Result<A, store::Error>>> + Send + 'static,
     {
-        let trip = Box::new(move |questions| trip(questions).boxed());
-        let queue = Mutex::new(Queue { waiting: Vec::new(), is_served: false });
-        Self(Arc::new(Shared { trip, limits, queue }))
+        let trip = Box::new(move |store, questions| trip(store, questions).boxed());
+        let queue = Mutex::new(Queue { waiting: VecDeque::new(), is_served: false });
+        Self(Arc::new(Shared { store, trip, queue }))
     }
 
     /// Asks `question` with the next trip. Who stops waiting before that trip sets out takes the question back.
@@ -56,22 +57,32 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`store::Error::Timeout`] when
     /// waiting and the trip together took too long.
     pub async fn ask(&self, question: Q) -> Result<A, store::Error> {
-        let answer = self.join(question)?;
-        let limit = self.0.limits.answer;
+        let answer = self.join(question).inspect_err(|error| self.0.store.note_failure(error))?;
+        let limit = self.0.store.limits().answer;
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(store::Error::Lost("the round trip was broken off".to_owned())),
-            Err(_) => Err(store::Error::Timeout(limit)),
+            Err(_) => {
+                // The trip itself may have been in time.
+                let error = store::Error::Timeout(limit);
+                self.0.store.note_failure(&error);
+                Err(error)
+            }
         }
     }
 
     fn join(&self, question: Q) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
+        let most = self.0.store.limits().waiting;
         let mut queue = self.queue();
-        if queue.waiting.len() >= self.0.limits.waiting {
-            return Err(store::Error::Overloaded(self.0.limits.waiting));
+        // Those who gave up leave their places. They are mostly those who came first.
+        while queue.waiting.len() >= most && queue.waiting.front().is_some_and(|asked| asked.answer.is_closed()) {
+            queue.waiting.pop_front();
+        }
+        if queue.waiting.len() >= most {
+            return Err(store::Error::Overloaded(most));
         }
         let (answer, receiver) = oneshot::channel();
-        queue.waiting.push(Asked { question, answer });
+        queue.waiting.push_back(Asked { question, answer });
         if !std::mem::replace(&mut queue.is_served, true) {
             tokio::spawn(self.clone().serve());
         }
@@ -88,8 +99,9 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
                 continue;
             }
             // A trip that panics ends here for those who are on it, and not for those who come after.
-            let trip = AssertUnwindSafe((self.0.trip)(questions)).catch_unwind();
-            for (caller, answer) in callers.into_iter().zip(trip.await.unwrap_or_default()) {
+            let trip = async { (self.0.trip)(self.0.store.clone(), questions).await };
+            let answers = AssertUnwindSafe(trip).catch_unwind().await.unwrap_or_default();
+            for (caller, answer) in callers.into_iter().zip(answers) {
                 // Who no longer waits needs no answer.
                 let _ = caller.send(answer);
             }
@@ -97,7 +109,7 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     }
 
     /// Those who wait; when nobody does, the serving is over.
-    fn next_round(&self) -> Option<Vec<Asked<Q, A>>> {
+    fn next_round(&self) -> Option<VecDeque<Asked<Q, A>>> {
         let mut queue = self.queue();
         queue.is_served = !queue.waiting.is_empty();
         queue.is_served.then(|| std::mem::take(&mut queue.waiting))
@@ -117,7 +129,7 @@ impl<Q, A> Clone for Rounds<Q, A> {
 
 impl<Q, A> fmt::Debug for Rounds<Q, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rounds").field("limits", &self.0.limits).finish_non_exhaustive()
+        f.debug_struct("Rounds").field("store", &self.0.store).finish_non_exhaustive()
     }
 }
 
@@ -126,12 +138,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::{Connection, Limits, RedisUrl};
 
-    const LIMITS: Limits = Limits { connect: Duration::ZERO, answer: Duration::from_secs(30), waiting: 100 };
+    /// A store that leads nowhere: these trips don't ask it.
+    fn nowhere(answer: Duration, waiting: usize) -> Store {
+        let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
+        Store::new(Connection::new(url, Limits { connect: answer, answer, waiting }).unwrap())
+    }
 
     #[tokio::test]
     async fn each_question_gets_its_own_answer() {
-        let rounds = Rounds::new(LIMITS, |questions: Vec<u32>| async {
+        let rounds = Rounds::new(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<u32>| async {
             questions.into_iter().map(|question| Ok(question * 2)).collect()
         });
         let asked: Vec<_> = (0..50)
@@ -147,19 +164,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_trip_that_panics_is_an_error_and_the_next_one_is_taken() {
-        let rounds = Rounds::new(LIMITS, |questions: Vec<bool>| async move {
+        let rounds = Rounds::new(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<bool>| {
             assert!(!questions.contains(&true), "for the test");
-            vec![Ok(()); questions.len()]
+            async move { vec![Ok(()); questions.len()] }
         });
         assert!(matches!(rounds.ask(true).await, Err(store::Error::Lost(_))));
         assert_eq!(rounds.ask(false).await, Ok(()));
     }
 
     #[tokio::test]
-    async fn waiting_is_bounded_on_a_trip_and_before_it() {
-        let limits = Limits { answer: Duration::from_millis(50), ..LIMITS };
-        let rounds = Rounds::new(limits, |_: Vec<()>| std::future::pending::<Vec<Result<(), _>>>());
-        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(limits.answer)));
-        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(limits.answer)), "behind a trip that never ends");
+    async fn waiting_is_bounded_on_a_trip_and_before_it_and_those_who_gave_up_leave_their_places() {
+        const LIMIT: Duration = Duration::from_millis(50);
+        let rounds = Rounds::new(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
+        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)));
+        for _ in 0..3 {
+            assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)), "behind a trip that never ends");
+        }
     }
 }

@@ -100,8 +100,14 @@ impl Settings {
                 parse_limit,
             )?,
             redis_timeout: layers.required("redis_timeout", |layer| &layer.redis_timeout, parse_limit)?,
-            max_waiting: layers.required("max_waiting", |layer| &layer.max_waiting, parse_number)?,
-            threads: layers.optional("threads", |layer| &layer.threads, parse_number)?.unwrap_or_else(usual_threads),
+            max_waiting: layers.required(
+                "max_waiting",
+                |layer| &layer.max_waiting,
+                |text| parse_number(text, 1_000_000),
+            )?,
+            threads: layers
+                .optional("threads", |layer| &layer.threads, |text| parse_number(text, 1_024))?
+                .unwrap_or_else(usual_threads),
             shutdown_delay: layers.required("shutdown_delay", |layer| &layer.shutdown_delay, parse_delay)?,
             drain_timeout: layers.required("drain_timeout", |layer| &layer.drain_timeout, parse_limit)?,
         })
@@ -166,12 +172,11 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn parse_number(text: &str) -> Result<usize, String> {
-    /// More of anything that is counted here would only be a mistake.
-    const MOST: usize = 1_000_000;
+/// A number of which more than `most` would only be a mistake.
+fn parse_number(text: &str, most: usize) -> Result<usize, String> {
     match text.parse() {
-        Ok(number @ 1..=MOST) => Ok(number),
-        _ => Err(format!("must be a whole number from 1 to {MOST}")),
+        Ok(number) if (1..=most).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from 1 to {most}")),
     }
 }
 

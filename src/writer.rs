@@ -20,21 +20,17 @@ pub struct Writer {
 #[derive(Debug)]
 pub struct BulkWrite {
     store: Store,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Writer {
-    /// Large batches that are under way at once, whoever sends them. It bounds memory; Redis is busy with two.
+    /// Large batches that are under way at once, whoever sends them. Redis is busy with two.
     const BULK_WRITES: usize = 8;
 
     /// A writer to `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        let singles = {
-            let store = store.clone();
-            Rounds::new(store.limits(), move |visits| write(store.clone(), visits))
-        };
-        Self { singles, store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
+        Self { singles: Rounds::new(store.clone(), write), store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
     }
 
     /// Writes `visit`, and returns when Redis has acknowledged it.
@@ -47,9 +43,22 @@ impl Writer {
     }
 
     /// Waits for leave to write a large batch.
-    pub async fn bulk_write(&self) -> BulkWrite {
-        // The semaphore is never closed; were it, there would be no limit any more, and nothing else amiss.
-        BulkWrite { store: self.store.clone(), _permit: Arc::clone(&self.bulk).acquire_owned().await.ok() }
+    ///
+    /// # Errors
+    ///
+    /// When the batches before it take as long as Redis may take for an answer.
+    pub async fn bulk_write(&self) -> Result<BulkWrite, store::Error> {
+        let limit = self.store.limits().answer;
+        match tokio::time::timeout(limit, Arc::clone(&self.bulk).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(BulkWrite { store: self.store.clone(), _permit: permit }),
+            // Nobody closes the semaphore.
+            Ok(Err(_)) => Err(store::Error::Overloaded(Self::BULK_WRITES)),
+            Err(_) => {
+                let error = store::Error::Timeout(limit);
+                self.store.note_failure(&error);
+                Err(error)
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -28,28 +29,29 @@ pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::unpacked(&headers, body)?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let cut = match media_type {
+    let mut rest = None;
+    let outcome = match media_type {
         MediaType::Json => {
             let json = body::read(body, MAX_ARRAY_BYTES, state.body_timeout).await?;
             feed_array(&mut ingest, &parse_array(&json)?).await
         }
         MediaType::Lines => {
-            let mut body = body;
-            let outcome = feed_lines(&mut ingest, &mut body, &state).await;
-            if outcome.is_err() {
-                body::discard(body);
-            }
-            outcome
+            let body = rest.insert(body);
+            feed_lines(&mut ingest, body, &state).await
         }
     };
     let (report, failure) = ingest.finish().await;
-    let problem = match (failure, cut) {
+    if let (Some(body), Err(_)) = (rest, &outcome) {
+        body::discard(body);
+    }
+    let problem = match (failure, outcome) {
         (Some(error), _) => Problem::from(error),
         (None, Err(Cut::Here(problem))) => problem,
-        (None, _) if report.has_only_rejected() => {
+        (None, Err(Cut::Redis)) => unreachable!("an ingest that failed has the reason"),
+        (None, Ok(())) if report.has_only_rejected() => {
             Problem::new(ProblemKind::Invalid, "None of the visits is valid. See errors for the first ones.")
         }
-        (None, _) => return Ok(json(&ReportDocument::of(&report))),
+        (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
     };
     Err(problem.with_report(report))
 }
@@ -70,7 +72,10 @@ impl From<Failed> for Cut {
 
 fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
     let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| match error.classify() {
-        Category::Data => Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits."),
+        // serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
+        Category::Data if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
+            Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits.")
+        }
         _ => Problem::new(ProblemKind::Malformed, format!("The body is not JSON: {error}.")),
     })?;
     if visits.len() > MAX_ARRAY_VISITS {
@@ -97,13 +102,12 @@ async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::R
 async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> std::result::Result<(), Cut> {
     let mut deadline = Instant::now() + state.body_timeout;
     loop {
+        let mut lines = 0;
         tokio::select! {
             piece = timeout_at(deadline, body.frame()) => match piece {
                 Ok(Some(Ok(frame))) => {
                     let piece = frame.into_data().unwrap_or_default();
-                    if ingest.feed(&piece, Timestamp::now()).await? > 0 {
-                        deadline = Instant::now() + state.body_timeout;
-                    }
+                    lines = ingest.feed(&piece, Timestamp::now()).await?;
                     // A sender that is always ahead must not keep this thread from the other requests.
                     tokio::task::yield_now().await;
                 }
@@ -112,9 +116,13 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                 Err(_) => return Err(Cut::Here(body::too_slow("line", state.body_timeout))),
             },
             outcome = ingest.progress() => outcome?,
-            () = state.stopping.cancelled() => return Err(Cut::Here(Problem::stopping())),
+            () = state.ending.cancelled() => return Err(Cut::Here(Problem::stopping())),
         }
         ingest.launch_if_idle().await?;
+        // Now, and not before: the sender is not to blame for the time that Redis took.
+        if lines > 0 {
+            deadline = Instant::now() + state.body_timeout;
+        }
     }
 }
 

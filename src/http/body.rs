@@ -97,7 +97,11 @@ pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<
 pub fn discard(mut body: Body) {
     /// Long enough for what is on its way, and no reason to hold up a stop.
     const PATIENCE: Duration = Duration::from_secs(2);
-    tokio::spawn(tokio::time::timeout(PATIENCE, async move { while let Some(Ok(_)) = body.frame().await {} }));
+    tokio::spawn(tokio::time::timeout(PATIENCE, async move {
+        while let Some(Ok(_)) = body.frame().await {
+            tokio::task::yield_now().await;
+        }
+    }));
 }
 
 /// The body broke off, or is not encoded as declared.

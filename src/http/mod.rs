@@ -33,6 +33,8 @@ pub struct AppState {
     pub body_timeout: Duration,
     /// Cancelled when the service starts to stop.
     pub stopping: CancellationToken,
+    /// Cancelled when streams that have no end of their own must come to one.
+    pub ending: CancellationToken,
 }
 
 /// The service's routes. [`server::serve`] makes problems of their errors.

@@ -137,7 +137,7 @@ impl Ingest {
     /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
     /// for which some of the visits were not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
-        if !self.has_failed() {
+        if !self.is_over() {
             // Its failure is found in `self.failure`, here and below.
             let _ = self.launch().await;
         }
@@ -152,7 +152,8 @@ impl Ingest {
         (self.report, self.failure)
     }
 
-    fn has_failed(&self) -> bool {
+    /// Whether Redis has failed, so that the rest need not be tried.
+    fn is_over(&self) -> bool {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
     }
 
@@ -164,7 +165,7 @@ impl Ingest {
         while self.under_way.len() >= Self::UNDER_WAY {
             self.progress().await?;
         }
-        let write = self.estimator.bulk_write().await;
+        let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
         let mut chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
         self.under_way.push_back(tokio::spawn(async move {
@@ -177,8 +178,7 @@ impl Ingest {
     /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
     fn settle(&mut self, written: Option<Written>) -> Result<(), Failed> {
         let Some(Written { chunk, results }) = written else {
-            self.failure = Some(store::Error::Lost("a write was broken off".to_owned()));
-            return Err(Failed);
+            return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
         };
         match results {
             Ok(results) => {
@@ -192,9 +192,11 @@ impl Ingest {
                     self.report.done_through_line = chunk.last_line;
                 }
             }
-            Err(error) => self.failure = Some(error),
+            Err(error) => {
+                self.fail(error);
+            }
         }
-        if self.has_failed() { Err(Failed) } else { Ok(()) }
+        if self.is_over() { Err(Failed) } else { Ok(()) }
     }
 
     /// One visit was not written: its segment's key holds another type, or Redis took no more in the middle of a chunk.
@@ -204,10 +206,15 @@ impl Ingest {
         if self.failure.is_none() {
             self.report.done_through_line = line - 1;
         }
-        // What fails Redis as a whole matters more than what fails one key.
-        if !self.has_failed() {
-            self.failure = Some(error.clone());
+        self.fail(error.clone());
+    }
+
+    /// Keeps the reason why something was not written. What fails Redis as a whole matters more than what fails one key.
+    fn fail(&mut self, error: store::Error) -> Failed {
+        if !self.is_over() {
+            self.failure = Some(error);
         }
+        Failed
     }
 }
 

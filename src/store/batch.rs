@@ -12,24 +12,31 @@ use crate::time::Timestamp;
 /// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
 #[derive(Default)]
 pub struct Batch {
-    /// A `ZADD GT` for each segment.
+    /// A `ZADD GT` for each segment, and one more for every [`Self::LONGEST`] of its visits.
     commands: Vec<Cmd>,
-    /// Where each segment's command is.
-    slots: HashMap<Box<str>, Slot>,
+    /// Where each segment's last command is, and how many visits it has.
+    slots: HashMap<Box<str>, (Slot, usize)>,
     /// The last visit's time, written out: visits that arrive together mostly have the same.
     score: Option<(Timestamp, Box<str>)>,
 }
 
-/// The place of a visit's segment in its batch, and so of its result.
+/// The place of a visit's command in its batch, and so of its result.
 pub type Slot = usize;
 
 impl Batch {
+    /// How many visits a command has. Redis finishes a command before it looks at another connection, and takes 2-5 us for
+    /// a visit.
+    const LONGEST: usize = 1_000;
+
     /// Adds a copy of `visit`, and says where its result will be.
     pub fn add(&mut self, visit: &Visit<'_>) -> Slot {
         let segment = visit.segment.as_str();
-        let slot = match self.slots.get(segment) {
-            Some(&slot) => slot,
-            None => self.open(segment),
+        let slot = match self.slots.get_mut(segment) {
+            Some((slot, visits)) if *visits < Self::LONGEST => {
+                *visits += 1;
+                *slot
+            }
+            _ => self.open(segment),
         };
         if self.score.as_ref().is_none_or(|(at, _)| *at != visit.seen_at) {
             self.score = Some((visit.seen_at, visit.seen_at.as_score().to_string().into()));
@@ -46,11 +53,14 @@ impl Batch {
         command.arg("ZADD").arg(key).arg("GT");
         self.commands.push(command);
         let slot = self.commands.len() - 1;
-        self.slots.insert(segment.into(), slot);
+        self.slots.insert(segment.into(), (slot, 1));
         slot
     }
 
     async fn write_to(self, connection: &Connection) -> Result<Vec<Result<(), Error>>, Error> {
+        if self.commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut names = Cmd::new();
         names.arg("ZADD").arg(INDEX_KEY);
         for segment in self.slots.keys() {

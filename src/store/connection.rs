@@ -51,8 +51,8 @@ type LastFailure = Option<(Instant, Error)>;
 struct Link(Arc<MultiplexedConnection>);
 
 impl Connection {
-    /// How many commands may wait to be written before callers wait for room. The library's 50 is less than the
-    /// requests that one event loop takes in at once.
+    /// How many pipelines may wait to be written before callers wait for room. Rounds keep them few, but probes and
+    /// pruning must not wait behind the library's 50.
     const QUEUE: usize = 1024;
     /// After a failed connect, callers share its error for this long instead of trying again each.
     const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -97,6 +97,11 @@ impl Connection {
     /// The limits it was made with.
     pub(super) fn limits(&self) -> Limits {
         self.0.limits
+    }
+
+    /// Has `error` logged.
+    pub(super) fn note_failure(&self, error: &Error) {
+        self.0.outages.failed(error, Instant::now());
     }
 
     /// Sends `pipeline` in one round trip and gives its answers, one for each command.

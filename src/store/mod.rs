@@ -5,7 +5,7 @@
 //!
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
-//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`] | Redis, when [`Store::prune_slice`] removes the last member |
+//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`] | Redis, when [`Store::prune_slice`] removes the last member |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], name by name |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
@@ -86,6 +86,11 @@ impl Store {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.connection.limits()
+    }
+
+    /// Has a failure logged that a caller met before Redis was asked.
+    pub(crate) fn note_failure(&self, error: &Error) {
+        self.connection.note_failure(error);
     }
 
     /// Asks Redis whether it can serve.

@@ -1,6 +1,7 @@
 //! Posting many visits at once: arrays, streams of lines, and what is wrong with some of them.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -312,7 +313,7 @@ async fn a_sender_that_reads_no_answer_before_it_has_sent_all_gets_one() {
     redis.stop();
     let mut upload = Upload::begin(app.address).await;
     let lines: String = (0..1_000).map(|n| line(&format!("u{n}"), "sports")).collect();
-    for _ in 0..400 {
+    for _ in 0..100 {
         upload.send(lines.as_bytes()).await;
     }
     let (status, document) = upload.end().await;
@@ -357,7 +358,7 @@ async fn a_sender_that_goes_away_midway_leaves_its_lines_and_no_harm() {
 #[tokio::test]
 async fn a_line_that_is_never_completed_ends_the_stream() {
     let redis = Redis::start();
-    let hasty = Layer { body_timeout: Some("200ms".to_owned()), ..Layer::default() };
+    let hasty = Layer { body_timeout: Some("1s".to_owned()), ..Layer::default() };
     let app = TestApp::spawn_with(&redis, hasty).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
@@ -370,7 +371,9 @@ async fn a_line_that_is_never_completed_ends_the_stream() {
 
 #[tokio::test]
 async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
-    let (_redis, app) = app().await;
+    let redis = Redis::start();
+    let short = Layer { drain_timeout: Some("1s".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, short).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
     eventually("the line is written", async || app.count("sports").await == 1).await;
@@ -397,7 +400,74 @@ async fn a_sender_is_held_back_while_redis_is_slow() {
     let request = app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
     let sending = tokio::spawn(request.body(lines).send());
     eventually("three full chunks are written", async || members() >= 3 * 8_192).await;
-    assert!(members() <= 4 * 8_192, "a chunk was written before there was room for it");
+    for _ in 0..100 {
+        assert!(members() <= 4 * 8_192, "a chunk was written before there was room for it");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     proxy.release_replies();
     assert_eq!(taken_in(in_time("the answer", sending).await.unwrap().unwrap()).await, all_accepted(432_768));
+}
+
+#[tokio::test]
+async fn a_failure_in_an_early_chunk_stays_where_the_sender_has_to_go_on() {
+    let (redis, app) = app().await;
+    redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
+    let mut lines = format!("{}{}", line("u1", "sports"), line("u2", "broken"));
+    lines.extend((0..30_000).map(|n| line(&format!("u{n}"), "sports")));
+    lines.push_str("{}\n");
+    let document = problem(app.post_lines(lines).await, 503, "store-unavailable").await;
+    assert_eq!((&document["accepted"], &document["rejected"]), (&json!(30_001), &json!(1)));
+    assert_eq!(document["done_through_line"], 1);
+    assert_eq!(app.count("sports").await, 30_000);
+}
+
+#[tokio::test]
+async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let hasty = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), hasty).await;
+    assert_eq!(taken_in(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
+    proxy.hold_replies();
+    let posts: Vec<_> = (0..100)
+        .map(|_| {
+            let request = app.request("POST", "/segments/batch");
+            tokio::spawn(request.json(&json!([{ "user_id": "u2", "segment": "sports" }])).send())
+        })
+        .collect();
+    for post in posts {
+        let document = problem(in_time("the answer", post).await.unwrap().unwrap(), 503, "store-unavailable").await;
+        assert_eq!(document["accepted"], 0);
+    }
+    proxy.release_replies();
+    eventually("batches are taken again", async || app.post_lines(line("u3", "sports")).await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn batches_are_taken_until_the_service_stops_to_listen() {
+    let redis = Redis::start();
+    let slow = Layer { shutdown_delay: Some("1s".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, slow).await;
+    app.begin_stop();
+    eventually("readyz says that it stops", async || app.status_of("/readyz").await == 503).await;
+    for n in 0..20 {
+        assert_eq!(taken_in(app.post_lines(line(&format!("u{n}"), "sports")).await).await, all_accepted(1));
+    }
+    app.ended().await.unwrap();
+}
+
+/// Redis serves nobody else during a command.
+#[tokio::test]
+async fn no_command_of_a_batch_has_more_than_a_thousand_visits() {
+    let (redis, app) = app().await;
+    let commands = redis.monitor();
+    let lines: String = (0..5_000).map(|n| line(&format!("u{n}"), "sports")).collect();
+    assert_eq!(taken_in(app.post_lines(lines).await).await, all_accepted(5_000));
+    redis.call::<()>(&["PING", "the end"]);
+    let zadds =
+        commands.take_while(|line| !line.contains("the end")).filter(|line| line.contains("\"segment:sports\""));
+    let sizes: Vec<_> = zadds.map(|line| line.matches("\"u").count()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 5_000);
+    assert!(sizes.iter().all(|size| *size <= 1_000), "{sizes:?}");
+    assert_eq!(app.count("sports").await, 5_000);
 }

@@ -64,3 +64,14 @@ fn the_debugging_example_breaks_in_the_count_handler() {
         source.lines().take(line).skip_while(|line| !line.starts_with("pub async fn count(")).collect();
     assert_eq!(handler.last(), Some(&"    let now = Timestamp::now();"), "line {line}");
 }
+
+#[test]
+fn compose_passes_every_setting_on() {
+    let compose = read("docker-compose.yml");
+    for name in Layer::names() {
+        let variable = variable(&name);
+        let passed_on = compose.contains(&format!("{variable}: ${{{variable}:-}}"));
+        let is_fixed = ["listen", "redis_url", "data_dir"].contains(&name.as_str());
+        assert_eq!(passed_on, !is_fixed, "{variable}");
+    }
+}
