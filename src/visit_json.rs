@@ -108,6 +108,26 @@ struct RawVisit<'de> {
     errors: Vec<FieldError>,
 }
 
+impl RawVisit<'_> {
+    /// Ten errors tell enough, and the answer must not be a multiple of the request.
+    fn complain(&mut self, error: FieldError) {
+        const MOST: usize = 10;
+        if self.errors.len() < MOST {
+            self.errors.push(error);
+        }
+    }
+}
+
+/// The start of a field's name that a caller made up.
+fn shortened(mut name: String) -> String {
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
+        name.truncate(name.floor_char_boundary(LONGEST));
+        name.push('…');
+    }
+    name
+}
+
 /// A field's value: what a visit can use, or the kind of what it can't.
 enum Value<'de> {
     Null,
@@ -161,12 +181,12 @@ impl<'de> Deserialize<'de> for RawVisit<'de> {
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
                             let detail = "is not a field of a visit; those are user_id, segment and seen_at";
-                            raw.errors.push(FieldError::new(name, detail));
+                            raw.complain(FieldError::new(shortened(name), detail));
                             continue;
                         }
                     };
                     if slot.replace(map.next_value()?).is_some() {
-                        raw.errors.push(FieldError::new(name, "is given more than once"));
+                        raw.complain(FieldError::new(name, "is given more than once"));
                     }
                 }
                 Ok(raw)
@@ -337,6 +357,15 @@ mod tests {
         let named: Vec<_> = fields(r#"{"user_id":7,"extra":[1,{"a":2}],"seen_at":"soon"}"#);
         let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(named, ["extra", "user_id", "segment", "seen_at"]);
+    }
+
+    #[test]
+    fn the_errors_of_a_visit_are_few_and_short() {
+        let unknown: Vec<_> = (0..500).map(|n| format!("\"é{}{n}\":0", "x".repeat(100))).collect();
+        let errors = fields(&format!("{{{}}}", unknown.join(",")));
+        assert_eq!(errors.len(), 12);
+        assert_eq!(errors[0].0, format!("é{}…", "x".repeat(62)));
+        assert_eq!((errors[10].0.as_str(), errors[11].0.as_str()), ("user_id", "segment"));
     }
 
     proptest! {
