@@ -33,7 +33,7 @@ pub struct Sizes {
 
 impl Sizes {
     pub const FULL: Self = Self {
-        requests: 500_000,
+        requests: 300_000,
         batch_lines: 1_000_000,
         long_batch_lines: 10_000_000,
         counted: [1_000, 100_000, 10_000_000],
