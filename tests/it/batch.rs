@@ -306,14 +306,14 @@ async fn when_redis_is_lost_midway_the_answer_says_what_is_written() {
     assert_eq!(app.count("sports").await, 60);
 }
 
-/// As many HTTP libraries do.
+/// As many HTTP libraries do. What it sends is more than the buffers between the two hold.
 #[tokio::test]
 async fn a_sender_that_reads_no_answer_before_it_has_sent_all_gets_one() {
     let (mut redis, app) = app().await;
     redis.stop();
     let mut upload = Upload::begin(app.address).await;
     let lines: String = (0..1_000).map(|n| line(&format!("u{n}"), "sports")).collect();
-    for _ in 0..100 {
+    for _ in 0..300 {
         upload.send(lines.as_bytes()).await;
     }
     let (status, document) = upload.end().await;
