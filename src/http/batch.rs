@@ -112,7 +112,10 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                     tokio::task::yield_now().await;
                 }
                 Ok(Some(Err(error))) => return Err(Cut::Here(body::unreadable(&error))),
-                Ok(None) => return Ok(ingest.end(Timestamp::now()).await?),
+                Ok(None) => {
+                    ingest.end(Timestamp::now());
+                    return Ok(());
+                }
                 Err(_) => return Err(Cut::Here(body::too_slow("line", state.body_timeout))),
             },
             outcome = ingest.progress() => outcome?,

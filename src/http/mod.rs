@@ -1,7 +1,7 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `problem.rs` has the errors, `segments.rs`, `batch.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies, `server.rs`
-//! the connections.
+//! `problem.rs` has the errors, `segments.rs`, `batch.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies,
+//! `server.rs` the connections.
 
 mod batch;
 mod body;

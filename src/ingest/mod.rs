@@ -83,9 +83,7 @@ impl Ingest {
         let before = self.lines.count();
         while let Some(line) = self.lines.next(&mut piece) {
             take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
-            if self.chunk.visits.len() >= Self::CHUNK {
-                self.launch().await?;
-            }
+            self.launch_if_full().await?;
         }
         Ok(self.lines.count() - before)
     }
@@ -98,7 +96,7 @@ impl Ingest {
     pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Failed> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
         take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
-        if self.chunk.visits.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
+        self.launch_if_full().await
     }
 
     /// Has what there is written if nothing else is: visits that come slowly don't wait for each other.
@@ -122,16 +120,11 @@ impl Ingest {
         self.settle(written.ok())
     }
 
-    /// The stream has ended: takes in a last line without an end.
-    ///
-    /// # Errors
-    ///
-    /// When Redis has failed.
-    pub async fn end(&mut self, now: Timestamp) -> Result<(), Failed> {
+    /// The stream has ended: takes in a last line without an end, which [`Self::finish`] has written.
+    pub fn end(&mut self, now: Timestamp) {
         if let Some(line) = self.lines.last() {
             take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
         }
-        self.launch_if_idle().await
     }
 
     /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
@@ -155,6 +148,10 @@ impl Ingest {
     /// Whether Redis has failed, so that the rest need not be tried.
     fn is_over(&self) -> bool {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
+    }
+
+    async fn launch_if_full(&mut self) -> Result<(), Failed> {
+        if self.chunk.visits.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
     }
 
     /// Starts writing the chunk, if it has visits and when there is room for it.

@@ -390,15 +390,14 @@ async fn a_sender_is_held_back_while_redis_is_slow() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), patient).await;
+    let app = TestApp::spawn_on(proxy.url(), patient).await;
     assert_eq!(taken_in(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
     let members = || redis.call::<u64>(&["ZCARD", "segment:sports"]);
 
     proxy.hold_replies();
     let mut lines: String = (0..4 * 8_192).map(|n| line(&format!("u{n}"), "sports")).collect();
     lines.push_str(&(0..400_000).map(|n| line(&format!("v{n}"), "sports")).collect::<String>());
-    let request = app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
-    let sending = tokio::spawn(request.body(lines).send());
+    let sending = tokio::spawn(app.lines_request(lines).send());
     eventually("three full chunks are written", async || members() >= 3 * 8_192).await;
     for _ in 0..100 {
         assert!(members() <= 4 * 8_192, "a chunk was written before there was room for it");
@@ -426,7 +425,7 @@ async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let hasty = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), hasty).await;
+    let app = TestApp::spawn_on(proxy.url(), hasty).await;
     assert_eq!(taken_in(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
     proxy.hold_replies();
     let posts: Vec<_> = (0..100)

@@ -92,7 +92,7 @@ async fn a_connection_that_went_dead_is_replaced() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let short = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), short).await;
+    let app = TestApp::spawn_on(proxy.url(), short).await;
     app.record("u104010", "sports").await;
 
     proxy.deaden_connections();
@@ -104,7 +104,7 @@ async fn a_connection_that_went_dead_is_replaced() {
 async fn a_connection_to_a_replica_is_replaced() {
     let (old, new) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&old).await;
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), Layer::default()).await;
+    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
     app.record("u104010", "sports").await;
 
     // A failover: the old primary lives on as a replica, and its address leads to the new one.
@@ -120,7 +120,7 @@ async fn callers_that_give_up_do_not_keep_a_slow_redis_away() {
     let redis = Redis::start();
     let proxy = Proxy::start_slow(&redis, Duration::from_millis(400)).await;
     let impatient = Layer { redis_timeout: Some("100ms".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), impatient).await;
+    let app = TestApp::spawn_on(proxy.url(), impatient).await;
     assert_eq!(post(&app).await, 503);
     eventually("connected in spite of them", async || post(&app).await == StatusCode::NO_CONTENT).await;
 }

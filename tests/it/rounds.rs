@@ -50,16 +50,15 @@ async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), patient).await;
+    let app = TestApp::spawn_on(proxy.url(), patient).await;
     // Both connections to Redis are there before replies are held.
     app.record("u104010", "sports").await;
-    let lines = || app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
-    assert_eq!(lines().body(r#"{"user_id":"u104010","segment":"sports"}"#).send().await.unwrap().status(), 200);
+    assert_eq!(app.post_lines(r#"{"user_id":"u104010","segment":"sports"}"#).await.status(), 200);
 
     proxy.hold_replies();
     let request = app.request("POST", "/segments").json(&json!({ "user_id": "u104011", "segment": "sports" }));
     let mut posting = tokio::spawn(request.send());
-    let mut sending = tokio::spawn(lines().body(r#"{"user_id":"u104012","segment":"sports"}"#).send());
+    let mut sending = tokio::spawn(app.lines_request(r#"{"user_id":"u104012","segment":"sports"}"#).send());
     for user in ["u104011", "u104012"] {
         eventually("the visit is written", async || is_member(&redis, user, "sports")).await;
     }
@@ -157,7 +156,7 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
     let proxy = Proxy::start(&redis).await;
     let changes =
         Layer { max_waiting: Some("1".to_owned()), redis_timeout: Some("30s".to_owned()), ..Layer::default() };
-    let app = TestApp::spawn_on(format!("redis://{}", proxy.address), changes).await;
+    let app = TestApp::spawn_on(proxy.url(), changes).await;
     app.record("u104010", "sports").await;
     proxy.hold_replies();
     let post =

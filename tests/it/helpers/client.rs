@@ -42,8 +42,12 @@ impl Client {
 
     /// Posts visits, one a line.
     pub async fn post_lines(&self, lines: impl Into<Body>) -> Response {
-        let request = self.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
-        request.body(lines).send().await.unwrap()
+        self.lines_request(lines).send().await.unwrap()
+    }
+
+    /// The request that posts visits, one a line.
+    pub fn lines_request(&self, lines: impl Into<Body>) -> RequestBuilder {
+        self.request("POST", "/segments/batch").header("content-type", "application/x-ndjson").body(lines)
     }
 
     /// Asks for a count, which must be answered.

@@ -209,10 +209,14 @@ impl Proxy {
         Self { address, route, holds_replies }
     }
 
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
     /// An estimator on the Redis behind it, for which so many may wait.
     pub fn estimator(&self, waiting: usize) -> Estimator {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
-        let url = RedisUrl::parse(&format!("redis://{}", self.address)).unwrap();
+        let url = RedisUrl::parse(&self.url()).unwrap();
         Estimator::new(Store::new(Connection::new(url, limits).unwrap()), Window::parse("14d").unwrap())
     }
 
