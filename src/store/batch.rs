@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use foldhash::fast::RandomState;
 use redis::{Cmd, Pipeline, Value};
 
 use super::{Connection, Error, INDEX_KEY, Store, segment_key};
@@ -15,7 +16,7 @@ pub struct Batch {
     /// A `ZADD GT` for each segment, and one more for every [`Self::LONGEST`] of its visits.
     commands: Vec<Cmd>,
     /// Where each segment's last command is, and how many visits it has.
-    slots: HashMap<Box<str>, (Slot, usize)>,
+    slots: HashMap<Box<str>, (Slot, usize), RandomState>,
     /// The last visit's time, written out: visits that arrive together mostly have the same.
     score: Option<(Timestamp, Box<str>)>,
 }
