@@ -15,7 +15,7 @@ use crate::http::{self, AppState, server};
 use crate::pruner::{Pruner, PrunerError};
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, Store};
+use crate::store::{Connection, Store};
 
 /// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
 #[derive(Debug)]
@@ -82,12 +82,7 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let limits = store::Limits {
-            connect: settings.redis_connect_timeout,
-            answer: settings.redis_timeout,
-            waiting: settings.max_waiting,
-        };
-        let connection = Connection::new(redis_url, limits).map_err(AppError::RedisUrl)?;
+        let connection = Connection::new(redis_url, settings.store_limits()).map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {

@@ -16,7 +16,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::settings::{Layer, Settings};
+use crate::check::check;
+use crate::settings::{self, Layer, Settings};
 use crate::telemetry;
 
 /// Counts how many users are in a segment right now.
@@ -39,6 +40,8 @@ pub struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or Ctrl-C (the default)
     Serve,
+    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if it would serve
+    Check,
     /// Ask the service at `listen` whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
 }
@@ -70,10 +73,15 @@ impl Cli {
     ///
     /// The reason in one line, made to be shown as it is.
     pub fn run(self) -> Outcome {
-        let settings = Settings::load(self.flags, self.config)?;
+        let layers = settings::read_layers(self.flags, self.config)?;
+        let settings = Settings::from_layers(&layers)?;
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
             None | Some(Command::Serve) => runtime.block_on(serve(&settings)),
+            Some(Command::Check) => {
+                let shown = settings.shown(&layers);
+                Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
+            }
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(settings.listen)),
         }
     }

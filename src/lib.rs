@@ -44,9 +44,11 @@
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
+//! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
 
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod counter;
 pub mod estimator;

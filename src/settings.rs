@@ -5,14 +5,16 @@
 //! environment.
 
 mod layer;
+mod shown;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
+pub use self::shown::Shown;
 use crate::pruner::Schedule;
-use crate::store::RedisUrl;
+use crate::store::{self, RedisUrl};
 use crate::telemetry::{LogFilter, LogFormat};
 use crate::time::Window;
 
@@ -56,25 +58,25 @@ pub struct Settings {
 #[error("{0}")]
 pub struct SettingsError(String);
 
-impl Settings {
-    /// Reads all layers of this process: `flags` and `config` come from its command line.
-    ///
-    /// # Errors
-    ///
-    /// A [`SettingsError`] when a layer can't be read, has a name that is no setting, or a value that won't do.
-    pub fn load(flags: Layer, config: Option<PathBuf>) -> Result<Self, SettingsError> {
-        let dotenv = layer::read_dotenv(Path::new(".env"))?;
-        let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
-        let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
+/// Reads all layers of this process, lowest first: `flags` and `config` come from its command line.
+///
+/// # Errors
+///
+/// A [`SettingsError`] when a layer can't be read or has a name that is no setting.
+pub fn read_layers(flags: Layer, config: Option<PathBuf>) -> Result<Vec<(Source, Layer)>, SettingsError> {
+    let dotenv = layer::read_dotenv(Path::new(".env"))?;
+    let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
+    let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
 
-        let mut layers = vec![(Source::Defaults, Layer::defaults())];
-        if let Some(path) = config.or(config_in_environment).or(config_in_dotenv) {
-            layers.push(layer::from_file(&path)?);
-        }
-        layers.extend([dotenv, environment, (Source::Flags, flags)]);
-        Self::from_layers(&layers)
+    let mut layers = vec![(Source::Defaults, Layer::defaults())];
+    if let Some(path) = config.or(config_in_environment).or(config_in_dotenv) {
+        layers.push(layer::from_file(&path)?);
     }
+    layers.extend([dotenv, environment, (Source::Flags, flags)]);
+    Ok(layers)
+}
 
+impl Settings {
     /// Settings from `layers`, of which later ones override earlier ones.
     ///
     /// # Errors
@@ -111,6 +113,12 @@ impl Settings {
             shutdown_delay: layers.required("shutdown_delay", |layer| &layer.shutdown_delay, parse_delay)?,
             drain_timeout: layers.required("drain_timeout", |layer| &layer.drain_timeout, parse_limit)?,
         })
+    }
+
+    /// How long to wait for Redis, and how many may.
+    #[must_use]
+    pub fn store_limits(&self) -> store::Limits {
+        store::Limits { connect: self.redis_connect_timeout, answer: self.redis_timeout, waiting: self.max_waiting }
     }
 }
 

@@ -96,8 +96,13 @@ impl Layer {
     /// The default of the setting `name`, if it has one.
     #[must_use]
     pub fn default_of(name: &str) -> Option<String> {
-        let defaults = serde_json::to_value(Self::defaults()).expect("a struct of texts serializes");
-        defaults.get(name)?.as_str().map(str::to_owned)
+        Self::defaults().text_of(name)
+    }
+
+    /// What this layer sets `name` to, if it does.
+    pub(super) fn text_of(&self, name: &str) -> Option<String> {
+        let texts = serde_json::to_value(self).expect("a struct of texts serializes");
+        texts.get(name)?.as_str().map(str::to_owned)
     }
 
     /// The names of all settings.

@@ -190,6 +190,15 @@ impl EmbeddedRedis {
         self.url.clone()
     }
 
+    /// Where the private Redis of the service on `data_dir` listens.
+    ///
+    /// # Errors
+    ///
+    /// An [`EmbeddedError`] when the folder can't be used.
+    pub fn url_in(data_dir: &Path) -> Result<RedisUrl, EmbeddedError> {
+        Ok(RedisUrl::unix(make_private_dir(data_dir)?.join(SOCKET)))
+    }
+
     /// Starts Redis again whenever it ends by itself. Ends only when that fails several times in a row, with the reason.
     pub async fn supervise(&mut self) -> EmbeddedError {
         loop {

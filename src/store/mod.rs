@@ -31,6 +31,7 @@ pub mod embedded;
 mod error;
 mod outage;
 mod prune;
+mod server;
 mod url;
 
 use redis::{Pipeline, pipe};
@@ -39,6 +40,7 @@ pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
 pub use self::prune::Slice;
+pub use self::server::Server;
 pub use self::url::RedisUrl;
 use crate::segment::SegmentName;
 use crate::time::Timestamp;

@@ -1,0 +1,104 @@
+//! Settings as an operator reads them: what the service would run with, and where each value was set.
+
+use std::time::Duration;
+
+use super::{Layer, Settings, Source};
+
+/// One setting. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its name in the TOML file.
+    pub name: &'static str,
+    /// Its value, as the service understood it.
+    pub value: String,
+    /// Where it was set.
+    pub set_by: String,
+}
+
+impl Settings {
+    /// All settings, in the order of the help. `layers` are those that they were made from.
+    #[must_use]
+    pub fn shown(&self, layers: &[(Source, Layer)]) -> Vec<Shown> {
+        // Without `..`, so that a new setting can't be left out.
+        let Self {
+            listen,
+            redis_url,
+            data_dir,
+            window,
+            prune_schedule,
+            log_format,
+            log_filter,
+            header_timeout,
+            body_timeout,
+            redis_connect_timeout,
+            redis_timeout,
+            max_waiting,
+            threads,
+            shutdown_delay,
+            drain_timeout,
+        } = self;
+        let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
+        let values = [
+            ("listen", listen.to_string()),
+            ("redis_url", redis),
+            ("data_dir", data_dir.display().to_string()),
+            ("window", window.to_string()),
+            ("prune_schedule", prune_schedule.to_string()),
+            ("log_format", log_format.to_string()),
+            ("log_filter", log_filter.to_string()),
+            ("header_timeout", duration(header_timeout)),
+            ("body_timeout", duration(body_timeout)),
+            ("redis_connect_timeout", duration(redis_connect_timeout)),
+            ("redis_timeout", duration(redis_timeout)),
+            ("max_waiting", max_waiting.to_string()),
+            ("threads", threads.to_string()),
+            ("shutdown_delay", duration(shutdown_delay)),
+            ("drain_timeout", duration(drain_timeout)),
+        ];
+        let shown = values.into_iter().map(|(name, value)| Shown { name, value, set_by: set_by(name, layers) });
+        shown.collect()
+    }
+}
+
+fn set_by(name: &str, layers: &[(Source, Layer)]) -> String {
+    match layers.iter().rev().find(|(_, layer)| layer.text_of(name).is_some()) {
+        None => "not set".to_owned(),
+        Some((Source::Defaults, _)) => "default".to_owned(),
+        Some((source, _)) => source.writes(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_shown_with_its_value_and_its_source_and_without_a_secret() {
+        let file = Layer { window: Some("7d".to_owned()), threads: Some("3".to_owned()), ..Layer::default() };
+        let environment = Layer {
+            redis_url: Some("redis://me:hunter2@host:1/0".to_owned()),
+            threads: Some("4".to_owned()),
+            ..Layer::default()
+        };
+        let layers = [
+            (Source::Defaults, Layer::defaults()),
+            (Source::File("estimator.toml".into()), file),
+            (Source::Environment, environment),
+        ];
+        let shown = Settings::from_layers(&layers).unwrap().shown(&layers);
+
+        let names: Vec<_> = shown.iter().map(|shown| shown.name).collect();
+        assert_eq!(names, Layer::names());
+        let of = |name| {
+            let shown = shown.iter().find(|shown| shown.name == name).unwrap();
+            (shown.value.as_str(), shown.set_by.as_str())
+        };
+        assert_eq!(of("window"), ("7d", "window in estimator.toml"));
+        assert_eq!(of("threads"), ("4", "ESTIMATOR_THREADS"));
+        assert_eq!(of("redis_url"), ("host:1", "ESTIMATOR_REDIS_URL"));
+        assert_eq!(of("max_waiting"), ("10000", "default"));
+        assert_eq!(of("log_format").1, "not set");
+        assert!(!format!("{shown:?}").contains("hunter2"));
+    }
+}
