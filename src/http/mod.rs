@@ -1,8 +1,9 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `problem.rs` has the errors, `segments.rs`, `batch.rs` and `health.rs` the handlers, `body.rs` the taking in of bodies,
-//! `server.rs` the connections.
+//! `segments.rs`, `batch.rs` and `health.rs` have the handlers, `body.rs` the taking in of bodies, `problem.rs` the errors,
+//! `answer.rs` what surrounds the router, `server.rs` the connections.
 
+mod answer;
 mod batch;
 mod body;
 mod health;

@@ -1,22 +1,17 @@
 //! Errors as RFC 9457 problem documents, and the one place where they are rendered and logged.
 //!
-//! A handler returns a [`Problem`]. Its response is empty but for the problem, which [`answer`] finds on the way
-//! out, gives a request id, logs if it is ours, and writes as `application/problem+json`.
+//! A handler returns a [`Problem`]. Its response is empty but for the problem, which [`answer`](super::answer) takes out of
+//! it again and has written as `application/problem+json`.
 
 use std::any::Any;
 use std::error::Error;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt as _;
 use serde::Serialize;
-use tower_service::Service as _;
 
 use super::batch::ReportDocument;
 use super::json_line;
@@ -24,7 +19,6 @@ use crate::ingest::Report;
 use crate::segment::FieldError;
 use crate::store;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// When to come again, in seconds. Redis is looked for at every request, so there is no reason to wait long.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -169,78 +163,60 @@ struct FieldErrorDocument<'a> {
     detail: &'a str,
 }
 
-/// Has `router` answer `request`, renders and logs the problem if that is the answer, and gives one to what the framework
-/// answers as an error in another form, and to a panic.
-///
-/// This surrounds the router and is not one of its layers: those cost each request a boxed future and copies of what they
-/// might need, which was a tenth of the service's time for a small request.
-pub async fn answer(mut router: Router, request: Request) -> Response {
-    let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable_id(id)).cloned();
-    let method = request.method().clone();
-
-    let answering = AssertUnwindSafe(router.call(request)).catch_unwind();
-    let mut response = match answering.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(panic) => panicked(&*panic).into_response(),
-    };
-    let problem = match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => problem,
-        None if is_error(&response) => Problem::new(kind_of(response.status()), "The request could not be served."),
-        None => return response,
-    };
-
-    let request_id = request_id.unwrap_or_else(new_request_id);
-    let id = request_id.to_str().unwrap_or_default();
-    let (status, slug, title) = problem.kind.describe();
-    let cause = problem.cause.as_deref().map(tracing::field::display);
-    if problem.kind == ProblemKind::Internal {
-        tracing::error!(request_id = id, %method, status = status.as_u16(), cause, "{}", problem.detail);
-    } else {
-        // Not ours, or logged already where Redis failed: `store::outage`.
-        tracing::debug!(request_id = id, %method, status = status.as_u16(), cause, "{}", problem.detail);
+impl Problem {
+    /// The problem of a panic in a handler.
+    pub(super) fn of_panic(panic: &(dyn Any + Send)) -> Self {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let cause = std::io::Error::other(format!("panic: {message}"));
+        Self::new(ProblemKind::Internal, "The service failed. The request id leads to the reason in its log.")
+            .caused_by(cause)
     }
 
-    let document = Document {
-        r#type: format!("urn:segment-estimator:problem:{slug}"),
-        title,
-        status: status.as_u16(),
-        detail: &problem.detail,
-        request_id: id,
-        errors: problem
-            .errors
-            .iter()
-            .map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail })
-            .collect(),
-        report: problem.report.as_deref().map(ReportDocument::of_problem),
-    };
-
-    let allow = response.headers_mut().remove(ALLOW);
-    let mut rendered = (status, Body::from(json_line(&document))).into_response();
-    let headers = rendered.headers_mut();
-    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-    headers.remove(CONTENT_LENGTH);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    /// The problem that `response` is, taken out of it: ours, or one for an error that the framework gave in another form.
+    pub(super) fn taken_from(response: &mut Response) -> Option<Self> {
+        let status = response.status();
+        response.extensions_mut().remove().or_else(|| {
+            let is_error = status.is_client_error() || status.is_server_error();
+            is_error.then(|| Self::new(kind_of(status), "The request could not be served."))
+        })
     }
-    if let Some(allow) = allow {
-        headers.insert(ALLOW, allow);
+
+    /// The answer to the request `id`: the document, and what `response` says of other methods. A problem that is ours is
+    /// logged here, once.
+    pub(super) fn rendered(&self, id: &str, method: &Method, response: &mut Response) -> Response {
+        let (status, slug, title) = self.kind.describe();
+        let cause = self.cause.as_deref().map(tracing::field::display);
+        if self.kind == ProblemKind::Internal {
+            tracing::error!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
+        } else {
+            // Not ours, or logged already where Redis failed: `store::outage`.
+            tracing::debug!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
+        }
+
+        let errors = self.errors.iter();
+        let document = Document {
+            r#type: format!("urn:segment-estimator:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            request_id: id,
+            errors: errors.map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail }).collect(),
+            report: self.report.as_deref().map(ReportDocument::of_problem),
+        };
+
+        let mut rendered = (status, Body::from(json_line(&document))).into_response();
+        let headers = rendered.headers_mut();
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        headers.remove(CONTENT_LENGTH);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        if let Some(allow) = response.headers_mut().remove(ALLOW) {
+            headers.insert(ALLOW, allow);
+        }
+        rendered
     }
-    headers.insert(REQUEST_ID, request_id);
-    rendered
-}
-
-/// What a panic in a handler becomes.
-fn panicked(panic: &(dyn Any + Send)) -> Problem {
-    let message = panic.downcast_ref::<String>().map(String::as_str);
-    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    let cause = std::io::Error::other(format!("panic: {message}"));
-    Problem::new(ProblemKind::Internal, "The service failed. The request id leads to the reason in its log.")
-        .caused_by(cause)
-}
-
-fn is_error(response: &Response) -> bool {
-    response.status().is_client_error() || response.status().is_server_error()
 }
 
 fn kind_of(status: StatusCode) -> ProblemKind {
@@ -254,14 +230,4 @@ fn kind_of(status: StatusCode) -> ProblemKind {
         status if status.is_client_error() => ProblemKind::Malformed,
         _ => ProblemKind::Internal,
     }
-}
-
-/// A caller's id is passed on when it can stand in a header, a log and a problem as it is.
-fn is_usable_id(id: &HeaderValue) -> bool {
-    (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-}
-
-fn new_request_id() -> HeaderValue {
-    let id = uuid::Uuid::new_v4().to_string();
-    HeaderValue::from_str(&id).expect("a UUID is ASCII")
 }

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::problem;
+use super::answer::answer;
 
 /// The time limits of connections.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ const MAX_BUFFER: usize = 64 * 1024;
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let router = router.clone();
-        async move { Ok::<_, Infallible>(problem::answer(router, request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_BUFFER);

@@ -183,6 +183,21 @@ async fn a_callers_request_id_comes_back_if_it_is_a_decent_one() {
 }
 
 #[tokio::test]
+async fn every_answer_has_a_request_id_the_callers_or_one_of_its_own() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let given = app.request("GET", "/healthz").header("x-request-id", "abc-123").send().await.unwrap();
+    assert_eq!(given.headers()["x-request-id"], "abc-123");
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let response = app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
+        assert_eq!(response.status(), 204);
+        made.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+    }
+    assert!(made[0].len() == 36 && made[0] != made[1], "{made:?}");
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { header_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
