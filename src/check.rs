@@ -1,4 +1,4 @@
-//! `segment-estimator check`: would the service run, and with what?
+//! `segment-estimator check`: what the service would run with, and whether Redis answers.
 
 use std::io::{self, Write};
 
@@ -33,7 +33,7 @@ pub enum CheckError {
 ///
 /// # Errors
 ///
-/// A [`CheckError`] when the service could not serve with these settings.
+/// A [`CheckError`] when Redis can't be reached or doesn't answer. Whether it would take writes is not tried.
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
     let (redis, url) = match &settings.redis_url {

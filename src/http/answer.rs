@@ -30,7 +30,7 @@ pub async fn answer(mut router: Router, request: Request) -> Response {
     };
     let request_id = request_id.unwrap_or_else(new_request_id);
     if let Some(problem) = Problem::taken_from(&mut response) {
-        response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, &mut response);
+        response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, &response);
     }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response

@@ -184,7 +184,7 @@ impl Problem {
 
     /// The answer to the request `id`: the document, and what `response` says of other methods. A problem that is ours is
     /// logged here, once.
-    pub(super) fn rendered(&self, id: &str, method: &Method, response: &mut Response) -> Response {
+    pub(super) fn rendered(&self, id: &str, method: &Method, response: &Response) -> Response {
         let (status, slug, title) = self.kind.describe();
         let cause = self.cause.as_deref().map(tracing::field::display);
         if self.kind == ProblemKind::Internal {
@@ -212,8 +212,8 @@ impl Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
-        if let Some(allow) = response.headers_mut().remove(ALLOW) {
-            headers.insert(ALLOW, allow);
+        if let Some(allow) = response.headers().get(ALLOW) {
+            headers.insert(ALLOW, allow.clone());
         }
         rendered
     }

@@ -15,6 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::error::Error;
 use super::outage::OutageLog;
+use super::server::info_field;
 use super::url::RedisUrl;
 
 /// How long to wait for Redis, and how many may.
@@ -264,15 +265,15 @@ async fn connect(
     let connected = connected.map_err(|_| Error::Connect(format!("not connected within {limit}")))?;
     let (connection, info) = connected.map_err(|error: RedisError| Error::Connect(error.to_string()))?;
     // An old server would serve counts and refuse every write.
-    match info.lines().find_map(|line| line.strip_prefix("redis_version:")) {
-        Some(version) if is_too_old(version) => Err(Error::TooOld(version.trim().to_owned())),
+    match info_field(&info, "redis_version") {
+        Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
         _ => Ok(connection),
     }
 }
 
 /// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey says 7.2.4 here.
 fn is_too_old(version: &str) -> bool {
-    let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
 }
 

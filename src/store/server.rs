@@ -21,10 +21,7 @@ pub struct Server {
 impl Server {
     /// Reads the answers to `INFO server`, `INFO memory` and `INFO persistence`, one after the other.
     fn from_info(info: &str) -> Self {
-        let field = |name: &str| {
-            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.map(|value| value.trim().to_owned())
-        };
+        let field = |name| info_field(info, name).map(str::to_owned);
         // Valkey gives the version of Redis that it is compatible with, beside its own.
         let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
         Self {
@@ -33,6 +30,11 @@ impl Server {
             eviction: field("maxmemory_policy"),
         }
     }
+}
+
+/// The value of the field `name` in an answer to `INFO`.
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 impl fmt::Display for Server {
