@@ -85,33 +85,21 @@ impl Settings {
     pub fn from_layers(layers: &[(Source, Layer)]) -> Result<Self, SettingsError> {
         let layers = Layers(layers);
         Ok(Self {
-            listen: layers.required("listen", |layer| &layer.listen, parse_address)?,
-            redis_url: layers.secret("redis_url", |layer| &layer.redis_url, RedisUrl::parse)?,
-            data_dir: layers.required("data_dir", |layer| &layer.data_dir, parse_path)?,
-            window: layers.required("window", |layer| &layer.window, Window::parse)?,
-            prune_schedule: layers.required("prune_schedule", |layer| &layer.prune_schedule, Schedule::parse)?,
-            log_format: layers
-                .optional("log_format", |layer| &layer.log_format, LogFormat::parse)?
-                .unwrap_or_else(LogFormat::for_stderr),
-            log_filter: layers.required("log_filter", |layer| &layer.log_filter, LogFilter::parse)?,
-            header_timeout: layers.required("header_timeout", |layer| &layer.header_timeout, parse_limit)?,
-            body_timeout: layers.required("body_timeout", |layer| &layer.body_timeout, parse_limit)?,
-            redis_connect_timeout: layers.required(
-                "redis_connect_timeout",
-                |layer| &layer.redis_connect_timeout,
-                parse_limit,
-            )?,
-            redis_timeout: layers.required("redis_timeout", |layer| &layer.redis_timeout, parse_limit)?,
-            max_waiting: layers.required(
-                "max_waiting",
-                |layer| &layer.max_waiting,
-                |text| parse_number(text, 1_000_000),
-            )?,
-            threads: layers
-                .optional("threads", |layer| &layer.threads, |text| parse_number(text, 1_024))?
-                .unwrap_or_else(usual_threads),
-            shutdown_delay: layers.required("shutdown_delay", |layer| &layer.shutdown_delay, parse_delay)?,
-            drain_timeout: layers.required("drain_timeout", |layer| &layer.drain_timeout, parse_limit)?,
+            listen: layers.required("listen", parse_address)?,
+            redis_url: layers.secret("redis_url", RedisUrl::parse)?,
+            data_dir: layers.required("data_dir", parse_path)?,
+            window: layers.required("window", Window::parse)?,
+            prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
+            log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
+            log_filter: layers.required("log_filter", LogFilter::parse)?,
+            header_timeout: layers.required("header_timeout", parse_limit)?,
+            body_timeout: layers.required("body_timeout", parse_limit)?,
+            redis_connect_timeout: layers.required("redis_connect_timeout", parse_limit)?,
+            redis_timeout: layers.required("redis_timeout", parse_limit)?,
+            max_waiting: layers.required("max_waiting", parse_number::<1_000_000>)?,
+            threads: layers.optional("threads", parse_number::<1_024>)?.unwrap_or_else(usual_threads),
+            shutdown_delay: layers.required("shutdown_delay", parse_delay)?,
+            drain_timeout: layers.required("drain_timeout", parse_limit)?,
         })
     }
 
@@ -126,49 +114,35 @@ impl Settings {
 struct Layers<'a>(&'a [(Source, Layer)]);
 
 impl Layers<'_> {
-    fn topmost(&self, field: impl Fn(&Layer) -> &Option<String>) -> Option<(&Source, &str)> {
-        self.0.iter().rev().find_map(|(source, layer)| field(layer).as_deref().map(|text| (source, text)))
+    /// The topmost value of the setting `name`, and where it is.
+    fn topmost(&self, name: &str) -> Option<(&Source, String)> {
+        debug_assert!(Layer::names().iter().any(|known| known == name), "{name} is no setting");
+        self.0.iter().rev().find_map(|(source, layer)| layer.text_of(name).map(|text| (source, text)))
     }
 
     /// The topmost value, parsed; `show` is how a message repeats it.
     fn parsed<T>(
         &self,
         name: &str,
-        field: impl Fn(&Layer) -> &Option<String>,
         parse: impl Fn(&str) -> Result<T, String>,
         show: impl Fn(&str) -> String,
     ) -> Result<Option<T>, SettingsError> {
-        let Some((source, text)) = self.topmost(field) else { return Ok(None) };
-        let failed = |why| SettingsError(format!("{name}: {} {why} (set by {})", show(text), source.writes(name)));
-        parse(text).map(Some).map_err(failed)
+        let Some((source, text)) = self.topmost(name) else { return Ok(None) };
+        let failed = |why| SettingsError(format!("{name}: {} {why} (set by {})", show(&text), source.writes(name)));
+        parse(&text).map(Some).map_err(failed)
     }
 
-    fn optional<T>(
-        &self,
-        name: &str,
-        field: impl Fn(&Layer) -> &Option<String>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, SettingsError> {
-        self.parsed(name, field, parse, |text| format!("{text:?}"))
+    fn optional<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
+        self.parsed(name, parse, |text| format!("{text:?}"))
     }
 
     /// As `optional`, for a value that must not be repeated.
-    fn secret<T>(
-        &self,
-        name: &str,
-        field: impl Fn(&Layer) -> &Option<String>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, SettingsError> {
-        self.parsed(name, field, parse, |_| "the value".to_owned())
+    fn secret<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
+        self.parsed(name, parse, |_| "the value".to_owned())
     }
 
-    fn required<T>(
-        &self,
-        name: &str,
-        field: impl Fn(&Layer) -> &Option<String>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, SettingsError> {
-        self.optional(name, field, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
+    fn required<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
+        self.optional(name, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
     }
 }
 
@@ -180,11 +154,11 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// A number of which more than `most` would only be a mistake.
-fn parse_number(text: &str, most: usize) -> Result<usize, String> {
+/// A number of which more than `MOST` would only be a mistake.
+fn parse_number<const MOST: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if (1..=most).contains(&number) => Ok(number),
-        _ => Err(format!("must be a whole number from 1 to {most}")),
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from 1 to {MOST}")),
     }
 }
 

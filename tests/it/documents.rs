@@ -43,11 +43,11 @@ fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
 }
 
 #[test]
-fn the_readme_has_every_setting_with_its_default() {
-    let readme = read("README.md");
+fn the_page_on_settings_has_every_one_with_its_default() {
+    let page = read("docs/settings.md");
     for name in Layer::names() {
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
-        let row = row.unwrap_or_else(|| panic!("{name} is missing in the README's table"));
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("{name} is missing in docs/settings.md"));
         if let Some(default) = Layer::default_of(&name) {
             assert!(row.contains(&format!("| `{default}` |")), "{name} has another default: {row}");
         }
