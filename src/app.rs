@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::estimator::Estimator;
 use crate::http::{self, AppState, server};
 use crate::pruner::{Pruner, PrunerError};
+use crate::sampler::Sampler;
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{Connection, Store};
@@ -20,10 +22,10 @@ use crate::store::{Connection, Store};
 /// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
 #[derive(Debug)]
 pub struct App {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    router: Router,
-    estimator: Estimator,
+    front: Front,
+    /// Probes and metrics, if they have a listener of their own.
+    admin: Option<Front>,
+    sampler: Sampler,
     limits: server::Limits,
     shutdown_delay: Duration,
     pruner: Pruner,
@@ -32,12 +34,22 @@ pub struct App {
     ending: CancellationToken,
 }
 
+/// Where something is served, and what.
+#[derive(Debug)]
+struct Front {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    router: Router,
+}
+
 /// Why the service could not start, or ended by itself: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The address can't be listened on.
-    #[error("listen: can't listen on {address}: {source}; choose another address with --listen or ESTIMATOR_LISTEN")]
+    #[error("{setting}: can't listen on {address}: {source}; set another address")]
     Listen {
+        /// The setting with the address.
+        setting: &'static str,
         /// As set.
         address: SocketAddr,
         /// What the system said.
@@ -62,11 +74,12 @@ impl App {
     ///
     /// An [`AppError`] when the address is taken or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
-        let address = settings.listen;
-        let failed = |source| AppError::Listen { address, source };
         // Before Redis, so that a second service on the same address ends at once.
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let front = listen("listen", settings.listen).await?;
+        let admin = match settings.admin_listen {
+            Some(address) => Some(listen("admin_listen", address).await?),
+            None => None,
+        };
 
         let (redis, redis_url) = match &settings.redis_url {
             Some(url) => (None, url.clone()),
@@ -82,7 +95,8 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let connection = Connection::new(redis_url, settings.store_limits()).map_err(AppError::RedisUrl)?;
+        let connection = Connection::new(redis_url, settings.store_limits(), Arc::default());
+        let connection = connection.map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
@@ -91,14 +105,16 @@ impl App {
             stopping: stopping.clone(),
             ending: ending.clone(),
         });
+        let router = http::router(Arc::clone(&state), admin.is_some());
+        let admin =
+            admin.map(|(listener, local_addr)| Front { listener, local_addr, router: http::admin_router(state) });
         Ok(Self {
-            listener,
-            local_addr,
-            router: http::router(state),
+            front: Front { listener: front.0, local_addr: front.1, router },
+            admin,
+            sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
             limits: server::Limits { header: settings.header_timeout, drain: settings.drain_timeout },
             shutdown_delay: settings.shutdown_delay,
-            pruner: Pruner::new(estimator.clone(), settings.prune_schedule.clone()),
-            estimator,
+            pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
             redis,
             stopping,
             ending,
@@ -108,7 +124,13 @@ impl App {
     /// The address that the service listens on, with the port that the system chose if it was set to 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.front.local_addr
+    }
+
+    /// The address that probes and metrics are served on, if it is another.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.local_addr)
     }
 
     /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
@@ -121,25 +143,19 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self {
-            listener,
-            local_addr,
-            router,
-            estimator,
-            limits,
-            shutdown_delay,
-            pruner,
-            mut redis,
-            stopping,
-            ending,
-        } = self;
+        let Self { front, admin, sampler, limits, shutdown_delay, pruner, mut redis, stopping, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
-        tracing::info!(address = %local_addr, "serving");
-        // So that a Redis that can't be reached is in the log from the start: the store writes it there.
-        tokio::spawn(async move { estimator.ready().await });
+        let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
+        tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
+        // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
+        let mut beside = JoinSet::new();
+        beside.spawn(sampler.run());
+        if let Some(Front { listener, router, .. }) = admin {
+            beside.spawn(server::serve(listener, router, limits, CancellationToken::new()));
+        }
 
         let outcome = {
-            let serving = server::serve(listener, router, limits, stop_serving.clone());
+            let serving = server::serve(front.listener, front.router, limits, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);
@@ -198,6 +214,14 @@ impl App {
         tracing::info!("stopped");
         outcome
     }
+}
+
+/// Listens on the `address` that `setting` has; gives the address with its port, too.
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen { setting, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local_addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, local_addr))
 }
 
 /// Ends when the private Redis, if there is one, can't be kept running.

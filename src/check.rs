@@ -1,6 +1,7 @@
 //! `segment-estimator check`: what the service would run with, and whether Redis answers.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
@@ -48,7 +49,8 @@ pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -
         },
     };
     let answer = async {
-        let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::RedisUrl)?;
+        let connection =
+            Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::RedisUrl)?;
         Store::new(connection).server().await.map_err(|error| CheckError::Redis { url: url.clone(), error })
     };
     let answer = answer.await;

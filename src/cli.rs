@@ -42,7 +42,7 @@ enum Command {
     Serve,
     /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis answers
     Check,
-    /// Ask the service at `listen` whether it is ready; exit code 0 if so, for a container's health check
+    /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
 }
 
@@ -82,7 +82,9 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
             }
-            Some(Command::Healthcheck) => runtime.block_on(healthcheck(settings.listen)),
+            Some(Command::Healthcheck) => {
+                runtime.block_on(healthcheck(settings.admin_listen.unwrap_or(settings.listen)))
+            }
         }
     }
 }

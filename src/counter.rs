@@ -18,7 +18,13 @@ impl Counter {
     /// A counter of what is in `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self(Rounds::new(store, count))
+        let metrics = store.metrics().count_rounds.clone();
+        Self(Rounds::new(store, metrics, count))
+    }
+
+    /// Has the number of counts that wait now measured.
+    pub fn measure_waiting(&self) {
+        self.0.measure_waiting();
     }
 
     /// How many members `segment` has that were seen after `cutoff`.

@@ -3,6 +3,7 @@
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
 use crate::store::{self, Store};
+use crate::telemetry::Metrics;
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
 
@@ -74,10 +75,14 @@ impl Estimator {
     ///
     /// A [`store::Error`] when Redis didn't acknowledge the visit. It may or may not have been written.
     pub async fn record(&self, visit: Visit<'_>, now: Timestamp) -> Result<Recorded, store::Error> {
+        let metrics = &self.metrics().visits;
         if self.is_expired(&visit, now) {
+            metrics.expired();
             return Ok(Recorded::Expired);
         }
-        self.writer.write(visit.into_owned()).await?;
+        let written = self.writer.write(visit.into_owned()).await;
+        written.inspect_err(|error| metrics.failed(error.kind(), 1))?;
+        metrics.accepted(1);
         Ok(Recorded::Accepted)
     }
 
@@ -169,6 +174,27 @@ impl Estimator {
             report.segments_dropped += 1;
         }
         Ok(())
+    }
+
+    /// How many segments there are that may have members.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub async fn segments_known(&self) -> Result<u64, store::Error> {
+        self.store.index_size().await
+    }
+
+    /// What the service is measured with.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    /// Has those who wait for Redis now measured.
+    pub fn measure_waiting(&self) {
+        self.writer.measure_waiting();
+        self.counter.measure_waiting();
     }
 
     /// Asks Redis whether it can serve.

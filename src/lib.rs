@@ -11,11 +11,12 @@
 //! use segment_estimator::segment::{SegmentName, UserId, Visit};
 //! use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 //! use segment_estimator::time::{Timestamp, Window};
+//! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), waiting: 10_000 };
-//! let connection = Connection::new(RedisUrl::parse("redis://localhost")?, limits)?;
+//! let connection = Connection::new(RedisUrl::parse("redis://localhost")?, limits, Arc::default())?;
 //! let estimator = Estimator::new(Store::new(connection), Window::parse("14d")?);
 //!
 //! let now = Timestamp::now();
@@ -42,7 +43,7 @@
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
-//! * [`telemetry`] has logs.
+//! * [`telemetry`] has logs and metrics; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
@@ -56,6 +57,7 @@ pub mod http;
 pub mod ingest;
 pub mod pruner;
 pub mod rounds;
+pub mod sampler;
 pub mod segment;
 pub mod settings;
 pub mod store;

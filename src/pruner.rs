@@ -1,6 +1,7 @@
 //! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
 
 use std::fmt;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
@@ -109,8 +110,10 @@ impl Pruner {
     /// One run, with one line in the log if there is anything to say.
     #[instrument(skip_all, fields(now = %now))]
     pub async fn prune_once(&self, now: Timestamp) {
+        let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
         match self.estimator.prune(now).await {
             Ok(PruneReport { segments_examined, members_removed, segments_dropped, segments_failed }) => {
+                metrics.done(now.as_score(), members_removed, since.elapsed());
                 if segments_failed > 0 {
                     tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
                 }
@@ -118,7 +121,10 @@ impl Pruner {
                     tracing::info!(segments_examined, members_removed, segments_dropped, "pruned");
                 }
             }
-            Err(error) => tracing::warn!(%error, "pruning failed; the next tick tries again"),
+            Err(error) => {
+                metrics.failed(since.elapsed());
+                tracing::warn!(%error, "pruning failed; the next tick tries again");
+            }
         }
     }
 }
@@ -173,7 +179,7 @@ mod tests {
     async fn a_failed_run_is_logged_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
-        let store = Store::new(Connection::new(nowhere, limits).unwrap());
+        let store = Store::new(Connection::new(nowhere, limits, std::sync::Arc::default()).unwrap());
         let estimator = Estimator::new(store, Window::parse("14d").unwrap());
         let pruner = Pruner::new(estimator, Schedule::parse("0 * * * *").unwrap());
 

@@ -13,12 +13,14 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::store::{self, Store};
+use crate::telemetry::RoundMetrics;
 
 /// Questions and their answers, in shared round trips. Clones share them.
 pub struct Rounds<Q, A>(Arc<Shared<Q, A>>);
 
 struct Shared<Q, A> {
     store: Store,
+    metrics: RoundMetrics,
     trip: Box<Trip<Q, A>>,
     queue: Mutex<Queue<Q, A>>,
 }
@@ -40,14 +42,19 @@ struct Asked<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
-    /// Rounds to `store` whose trips `trip` takes: it gives an answer for each question, in their order.
-    pub fn new<F>(store: Store, trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static) -> Self
+    /// Rounds to `store` whose trips `trip` takes: it gives an answer for each question, in their order. `metrics` measures
+    /// them.
+    pub fn new<F>(
+        store: Store,
+        metrics: RoundMetrics,
+        trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = Vec<Result<A, store::Error>>> + Send + 'static,
     {
         let trip = Box::new(move |store, questions| trip(store, questions).boxed());
         let queue = Mutex::new(Queue { waiting: VecDeque::new(), is_served: false });
-        Self(Arc::new(Shared { store, trip, queue }))
+        Self(Arc::new(Shared { store, metrics, trip, queue }))
     }
 
     /// Asks `question` with the next trip. Who stops waiting before that trip sets out takes the question back.
@@ -69,6 +76,12 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
                 Err(error)
             }
         }
+    }
+
+    /// Has the number of those who wait now measured.
+    pub fn measure_waiting(&self) {
+        let waiting = self.queue().waiting.len();
+        self.0.metrics.set_waiting(waiting);
     }
 
     fn join(&self, question: Q) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
@@ -98,6 +111,7 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
             if questions.is_empty() {
                 continue;
             }
+            self.0.metrics.begins(questions.len());
             // A trip that panics ends here for those who are on it, and not for those who come after.
             let trip = async { (self.0.trip)(self.0.store.clone(), questions).await };
             let answers = AssertUnwindSafe(trip).catch_unwind().await.unwrap_or_default();
@@ -143,12 +157,24 @@ mod tests {
     /// A store that leads nowhere: these trips don't ask it.
     fn nowhere(answer: Duration, waiting: usize) -> Store {
         let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
-        Store::new(Connection::new(url, Limits { connect: answer, answer, waiting }).unwrap())
+        let limits = Limits { connect: answer, answer, waiting };
+        Store::new(Connection::new(url, limits, Arc::default()).unwrap())
+    }
+
+    fn rounds<Q: Send + 'static, A: Send + 'static, F>(
+        store: Store,
+        trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static,
+    ) -> Rounds<Q, A>
+    where
+        F: Future<Output = Vec<Answer<A>>> + Send + 'static,
+    {
+        let metrics = store.metrics().visit_rounds.clone();
+        Rounds::new(store, metrics, trip)
     }
 
     #[tokio::test]
     async fn each_question_gets_its_own_answer() {
-        let rounds = Rounds::new(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<u32>| async {
+        let rounds = rounds(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<u32>| async {
             questions.into_iter().map(|question| Ok(question * 2)).collect()
         });
         let asked: Vec<_> = (0..50)
@@ -164,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_trip_that_panics_is_an_error_and_the_next_one_is_taken() {
-        let rounds = Rounds::new(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<bool>| {
+        let rounds = rounds(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<bool>| {
             assert!(!questions.contains(&true), "for the test");
             async move { vec![Ok(()); questions.len()] }
         });
@@ -175,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn waiting_is_bounded_on_a_trip_and_before_it_and_those_who_gave_up_leave_their_places() {
         const LIMIT: Duration = Duration::from_millis(50);
-        let rounds = Rounds::new(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
+        let rounds = rounds(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
         assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)));
         for _ in 0..3 {
             assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)), "behind a trip that never ends");

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
 use crate::pruner::Schedule;
+use crate::sampler::Sampler;
+use crate::segment::SegmentName;
 use crate::store::{self, RedisUrl};
 use crate::telemetry::{LogFilter, LogFormat};
 use crate::time::Window;
@@ -23,6 +25,8 @@ use crate::time::Window;
 pub struct Settings {
     /// Where to serve HTTP.
     pub listen: SocketAddr,
+    /// Where to serve probes and metrics; with the rest when there is none.
+    pub admin_listen: Option<SocketAddr>,
     /// The Redis to use; a private one when there is none.
     pub redis_url: Option<RedisUrl>,
     /// The private Redis's folder.
@@ -35,6 +39,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines are wanted.
     pub log_filter: LogFilter,
+    /// The segments whose users `/metrics` tells.
+    pub metered_segments: Vec<SegmentName<'static>>,
     /// How long a request's head may take, and a connection may idle.
     pub header_timeout: Duration,
     /// How long a request's body may take.
@@ -86,12 +92,14 @@ impl Settings {
         let layers = Layers(layers);
         Ok(Self {
             listen: layers.required("listen", parse_address)?,
+            admin_listen: layers.optional("admin_listen", parse_address)?,
             redis_url: layers.secret("redis_url", RedisUrl::parse)?,
             data_dir: layers.required("data_dir", parse_path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
             log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
             log_filter: layers.required("log_filter", LogFilter::parse)?,
+            metered_segments: layers.optional("metered_segments", parse_segments)?.unwrap_or_default(),
             header_timeout: layers.required("header_timeout", parse_limit)?,
             body_timeout: layers.required("body_timeout", parse_limit)?,
             redis_connect_timeout: layers.required("redis_connect_timeout", parse_limit)?,
@@ -148,6 +156,16 @@ impl Layers<'_> {
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+/// Names with a comma between them.
+fn parse_segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
+    let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
+    let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
+    if names.len() > Sampler::MAX_SEGMENTS {
+        return Err(format!("has {} names; at most {} are counted", names.len(), Sampler::MAX_SEGMENTS));
+    }
+    Ok(names)
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
@@ -268,6 +286,7 @@ mod tests {
     #[case("ESTIMATOR_MAX_WAITING", "0", r#"max_waiting: "0" must be a whole number from 1 to 1000000"#)]
     #[case("ESTIMATOR_THREADS", "many", r#"threads: "many" must be a whole number"#)]
     #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
+    #[case("ESTIMATOR_METERED_SEGMENTS", "a,,b", r#"metered_segments: "a,,b" has a name that must not be empty"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

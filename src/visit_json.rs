@@ -27,6 +27,18 @@ pub enum VisitError {
     Fields(Vec<FieldError>),
 }
 
+impl VisitError {
+    /// What a metric calls this: a fixed word for each kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotJson(_) => "not_json",
+            Self::NotAnObject(_) => "not_an_object",
+            Self::Fields(_) => "fields",
+        }
+    }
+}
+
 /// Reads the JSON form of a visit that arrives at `now`.
 ///
 /// # Errors

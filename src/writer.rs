@@ -30,7 +30,9 @@ impl Writer {
     /// A writer to `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { singles: Rounds::new(store.clone(), write), store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
+        let metrics = store.metrics().visit_rounds.clone();
+        let singles = Rounds::new(store.clone(), metrics, write);
+        Self { singles, store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
     }
 
     /// Writes `visit`, and returns when Redis has acknowledged it.
@@ -40,6 +42,11 @@ impl Writer {
     /// When too many wait already, and when Redis didn't acknowledge this visit, which may have been written all the same.
     pub async fn write(&self, visit: Visit<'static>) -> Result<(), store::Error> {
         self.singles.ask(visit).await
+    }
+
+    /// Has the number of visits that wait now measured.
+    pub fn measure_waiting(&self) {
+        self.singles.measure_waiting();
     }
 
     /// Waits for leave to write a large batch.

@@ -1,32 +1,26 @@
-//! What surrounds the router: the request id, and answers for errors and panics.
+//! What surrounds the router: the request id, and answers for errors.
 //!
 //! None of it is a layer of the router: those cost each request a boxed future and copies of what they might need, which
 //! was a tenth of the service's time for a small request.
 
-use std::panic::AssertUnwindSafe;
-
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt as _;
+use axum::response::Response;
 use tower_service::Service as _;
 
 use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Has `router` answer `request`, and makes a problem document of what is an error, be it ours, the framework's or a
-/// panic. The request's id comes back with the answer; a request without one gets one.
+/// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's. The request's id comes back with the answer; a request without one gets one.
 pub async fn answer(mut router: Router, request: Request) -> Response {
     let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
     let method = request.method().clone();
 
-    let answering = AssertUnwindSafe(router.call(request)).catch_unwind();
-    let mut response = match answering.await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(panic) => Problem::of_panic(&*panic).into_response(),
+    let mut response = match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     };
     let request_id = request_id.unwrap_or_else(new_request_id);
     if let Some(problem) = Problem::taken_from(&mut response) {

@@ -6,7 +6,9 @@
 mod answer;
 mod batch;
 mod body;
+mod endpoint;
 mod health;
+mod metrics;
 mod problem;
 mod segments;
 pub mod server;
@@ -16,12 +18,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::handler::Handler;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::endpoint::Endpoint;
 use self::problem::{Problem, ProblemKind};
 use crate::estimator::Estimator;
 
@@ -38,15 +42,58 @@ pub struct AppState {
     pub ending: CancellationToken,
 }
 
-/// The service's routes. [`server::serve`] makes problems of their errors.
-pub fn router(state: Arc<AppState>) -> Router {
-    let routes = Router::new()
-        .route("/segments", post(segments::record))
-        .route("/segments/batch", post(batch::record))
-        .route("/segments/{name}/count", get(segments::count))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready));
-    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(state)
+/// The routes of the API and, unless they are served elsewhere, those of [`admin_router`]. [`server::serve`] makes problems
+/// of their errors.
+pub fn router(state: Arc<AppState>, has_admin_router: bool) -> Router {
+    let routes = Routes::new(state)
+        .post("/segments", segments::record)
+        .post("/segments/batch", batch::record)
+        .get("/segments/{name}/count", segments::count);
+    if has_admin_router { routes.into_router() } else { routes.with_probes().into_router() }
+}
+
+/// Probes and metrics, for a listener of their own.
+pub fn admin_router(state: Arc<AppState>) -> Router {
+    Routes::new(state).with_probes().into_router()
+}
+
+/// Routes whose handlers are [`Endpoint`]s.
+struct Routes {
+    router: Router<Arc<AppState>>,
+    state: Arc<AppState>,
+}
+
+impl Routes {
+    fn new(state: Arc<AppState>) -> Self {
+        Self { router: Router::new(), state }
+    }
+
+    fn with_probes(self) -> Self {
+        self.get("/healthz", health::live).get("/readyz", health::ready).get("/metrics", metrics::metrics)
+    }
+
+    fn endpoint<H>(&self, method: &'static str, path: &'static str, handler: H) -> Endpoint<H> {
+        Endpoint::new(self.state.estimator.metrics(), method, path, handler)
+    }
+
+    fn get<T: 'static>(mut self, path: &'static str, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("GET", path, handler);
+        self.router = self.router.route(path, get(endpoint));
+        self
+    }
+
+    fn post<T: 'static>(mut self, path: &'static str, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("POST", path, handler);
+        self.router = self.router.route(path, post(endpoint));
+        self
+    }
+
+    fn into_router(self) -> Router {
+        // What a caller makes up, be it a path or a method, is no label.
+        let not_found = self.endpoint("any", "unmatched", not_found);
+        let method_not_allowed = self.endpoint("any", "unmatched", method_not_allowed);
+        self.router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state)
+    }
 }
 
 async fn not_found() -> Problem {
@@ -80,16 +127,18 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::store::{Connection, Limits, RedisUrl, Store};
+    use crate::time::Window;
 
     #[tokio::test]
     async fn a_panic_and_a_bare_error_are_problems_and_the_service_lives_on() {
-        let routes = Router::new()
-            .route("/panic", get(async || -> StatusCode { panic!("for the test") }))
-            .route("/bare", get(async || (StatusCode::BAD_GATEWAY, "not a problem document")));
+        let routes = Routes::new(Arc::new(state()))
+            .get("/panic", async || -> StatusCode { panic!("for the test") })
+            .get("/bare", async || (StatusCode::BAD_GATEWAY, "not a problem document"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = server::Limits { header: Duration::from_secs(30), drain: Duration::from_secs(30) };
-        tokio::spawn(server::serve(listener, routes, limits, CancellationToken::new()));
+        tokio::spawn(server::serve(listener, routes.into_router(), limits, CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
@@ -98,6 +147,20 @@ mod tests {
             let document: serde_json::Value = response.json().await.unwrap();
             assert_eq!(document["type"], "urn:segment-estimator:problem:internal-error");
             assert!(!document.to_string().contains("for the test"), "{document}");
+        }
+    }
+
+    /// The state of a service whose Redis is nowhere.
+    fn state() -> AppState {
+        let second = Duration::from_secs(1);
+        let limits = Limits { connect: second, answer: second, waiting: 1 };
+        let url = RedisUrl::unix("/nowhere/redis.sock".into());
+        let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+        AppState {
+            estimator: Estimator::new(store, Window::parse("14d").unwrap()),
+            body_timeout: second,
+            stopping: CancellationToken::new(),
+            ending: CancellationToken::new(),
         }
     }
 }

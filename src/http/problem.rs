@@ -106,6 +106,11 @@ impl Problem {
         Self { errors, ..Self::new(ProblemKind::Invalid, detail) }
     }
 
+    /// What its type is called, without what all types have in common.
+    pub const fn slug(&self) -> &'static str {
+        self.kind.describe().1
+    }
+
     /// The service is stopping.
     pub fn stopping() -> Self {
         Self::new(ProblemKind::Stopping, "The service is stopping and takes no new work.")

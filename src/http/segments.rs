@@ -25,7 +25,8 @@ pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body
     body::require_plain(&headers)?;
     let json = body::read(body, Ingest::MAX_LINE_BYTES, state.body_timeout).await?;
     let now = Timestamp::now();
-    let visit = visit_json::parse(&json, now)?;
+    let visit = visit_json::parse(&json, now);
+    let visit = visit.inspect_err(|error| state.estimator.metrics().visits.rejected(error.kind()))?;
     state.estimator.record(visit, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -130,7 +130,9 @@ impl Ingest {
     /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
     /// for which some of the visits were not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
-        if !self.is_over() {
+        if let Some(error) = self.failure.as_ref().filter(|_| self.is_over()) {
+            self.estimator.metrics().visits.failed(error.kind(), self.chunk.visits.len() as u64);
+        } else {
             // Its failure is found in `self.failure`, here and below.
             let _ = self.launch().await;
         }
@@ -179,17 +181,20 @@ impl Ingest {
         };
         match results {
             Ok(results) => {
+                let accepted_before = self.report.accepted;
                 for (line, slot) in chunk.visits {
                     match &results[slot] {
                         Ok(()) => self.report.accepted += 1,
                         Err(error) => self.not_written(line, error),
                     }
                 }
+                self.estimator.metrics().visits.accepted(self.report.accepted - accepted_before);
                 if self.failure.is_none() {
                     self.report.done_through_line = chunk.last_line;
                 }
             }
             Err(error) => {
+                self.estimator.metrics().visits.failed(error.kind(), chunk.visits.len() as u64);
                 self.fail(error);
             }
         }
@@ -198,6 +203,7 @@ impl Ingest {
 
     /// One visit was not written: its segment's key holds another type, or Redis took no more in the middle of a chunk.
     fn not_written(&mut self, line: u64, error: &store::Error) {
+        self.estimator.metrics().visits.failed(error.kind(), 1);
         let detail = "could not be written: Redis refused this segment's command".to_owned();
         self.report.list(LineError { line, field: Some("segment".into()), detail });
         if self.failure.is_none() {
@@ -225,15 +231,23 @@ fn take(
     now: Timestamp,
 ) {
     chunk.last_line = number;
+    let metrics = &estimator.metrics().visits;
     let Some(text) = text else {
+        metrics.rejected("too_long");
         return report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
     };
     if text.iter().all(u8::is_ascii_whitespace) {
         return;
     }
     match visit_json::parse(text, now) {
-        Ok(visit) if estimator.is_expired(&visit, now) => report.expired += 1,
+        Ok(visit) if estimator.is_expired(&visit, now) => {
+            metrics.expired();
+            report.expired += 1;
+        }
         Ok(visit) => chunk.visits.push((number, chunk.batch.add(&visit))),
-        Err(error) => report.reject(number, error),
+        Err(error) => {
+            metrics.rejected(error.kind());
+            report.reject(number, error);
+        }
     }
 }

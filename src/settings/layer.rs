@@ -25,6 +25,9 @@ pub struct Layer {
     /// Address and port to serve HTTP on
     #[arg(long, global = true, value_name = "IP:PORT")]
     pub listen: Option<String>,
+    /// Address and port to serve probes and metrics on, apart from the API
+    #[arg(long, global = true, value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
     /// Redis to use, such as `redis://user:password@host:6379/0` or `redis+unix:///path`; without it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
@@ -43,6 +46,9 @@ pub struct Layer {
     /// Log level, or a list of module=level
     #[arg(long, global = true, value_name = "FILTER")]
     pub log_filter: Option<String>,
+    /// Segments whose users /metrics tells, with commas between them
+    #[arg(long, global = true, value_name = "NAMES")]
+    pub metered_segments: Option<String>,
     /// How long a request's head may take, and a connection may idle
     #[arg(long, global = true, value_name = "DURATION")]
     pub header_timeout: Option<String>,
@@ -76,12 +82,14 @@ impl Layer {
         let some = |text: &str| Some(text.to_owned());
         Self {
             listen: some("127.0.0.1:8080"),
+            admin_listen: None,
             redis_url: None,
             data_dir: some("data"),
             window: some("14d"),
             prune_schedule: some("0 * * * *"),
             log_format: None,
             log_filter: some("info,tokio_cron_scheduler=warn"),
+            metered_segments: None,
             header_timeout: some("30s"),
             body_timeout: some("10s"),
             redis_connect_timeout: some("1s"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Layer, Settings, Source};
+use crate::segment::SegmentName;
 
 /// One setting. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +23,14 @@ impl Settings {
         // Without `..`, so that a new setting can't be left out.
         let Self {
             listen,
+            admin_listen,
             redis_url,
             data_dir,
             window,
             prune_schedule,
             log_format,
             log_filter,
+            metered_segments,
             header_timeout,
             body_timeout,
             redis_connect_timeout,
@@ -39,14 +42,17 @@ impl Settings {
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
+        let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
         let values = [
             ("listen", listen.to_string()),
+            ("admin_listen", admin_listen.map_or_else(|| "as listen".to_owned(), |address| address.to_string())),
             ("redis_url", redis),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),
             ("log_format", log_format.to_string()),
             ("log_filter", log_filter.to_string()),
+            ("metered_segments", segments.join(",")),
             ("header_timeout", duration(header_timeout)),
             ("body_timeout", duration(body_timeout)),
             ("redis_connect_timeout", duration(redis_connect_timeout)),

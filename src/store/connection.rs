@@ -17,6 +17,7 @@ use super::error::Error;
 use super::outage::OutageLog;
 use super::server::info_field;
 use super::url::RedisUrl;
+use crate::telemetry::Metrics;
 
 /// How long to wait for Redis, and how many may.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,9 @@ struct Shared {
     /// Held while somebody connects; those who wait for it share the failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
     outages: Arc<OutageLog>,
+    metrics: Arc<Metrics>,
+    /// Whether it is for what is large or can wait.
+    is_bulk: bool,
 }
 
 type LastFailure = Option<(Instant, Error)>;
@@ -63,7 +67,7 @@ impl Connection {
     /// # Errors
     ///
     /// A sentence when the URL asks for something this build doesn't have.
-    pub fn new(url: RedisUrl, limits: Limits) -> Result<Self, String> {
+    pub fn new(url: RedisUrl, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
         let client = Client::open(tcp_nodelay(&url)).map_err(|error| error.to_string())?;
         // `connect` and `query` set the time limits.
         let config = AsyncConnectionConfig::new()
@@ -78,12 +82,15 @@ impl Connection {
             link: Mutex::new(None),
             last_failure: Arc::default(),
             outages: Arc::default(),
+            metrics,
+            is_bulk: false,
         })))
     }
 
-    /// Another connection to the same Redis, under the same limits. They share the log of its outages.
-    pub(super) fn another(&self) -> Self {
-        let Shared { url, client, config, limits, outages, .. } = &*self.0;
+    /// Another connection to the same Redis, under the same limits, for what is large or can wait. They share the log of
+    /// its outages.
+    pub(super) fn for_bulk(&self) -> Self {
+        let Shared { url, client, config, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
             url: url.clone(),
             client: client.clone(),
@@ -92,6 +99,8 @@ impl Connection {
             link: Mutex::new(None),
             last_failure: Arc::default(),
             outages: Arc::clone(outages),
+            metrics: Arc::clone(metrics),
+            is_bulk: true,
         }))
     }
 
@@ -100,8 +109,14 @@ impl Connection {
         self.0.limits
     }
 
-    /// Has `error` logged.
+    /// What it is measured with.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Has `error` counted and logged.
     pub(super) fn note_failure(&self, error: &Error) {
+        self.0.metrics.redis.failed(error.kind());
         self.0.outages.failed(error, Instant::now());
     }
 
@@ -142,6 +157,7 @@ impl Connection {
     /// Sends `pipeline`, once more if the connection broke. Says on which connection it was sent last.
     async fn exchange<T: FromRedisValue>(&self, pipeline: &Pipeline) -> (Result<T, Error>, Option<Link>) {
         let mut used = None;
+        let since = Instant::now();
         let limit = self.0.limits.answer;
         let answer = tokio::time::timeout(limit, async {
             match self.send(pipeline, &mut used).await {
@@ -150,15 +166,16 @@ impl Connection {
             }
         });
         let answer = answer.await.unwrap_or(Err(Error::Timeout(limit)));
+        self.0.metrics.redis.answered(self.0.is_bulk, since);
         (answer, used)
     }
 
-    /// Has the failures of an exchange logged, or that there was none, and forgets a connection that is not worth
+    /// Has the failures of an exchange counted and logged, or that there was none, and forgets a connection that is not worth
     /// keeping.
     fn take_note<'a>(&self, failures: impl IntoIterator<Item = &'a Error>, used: Option<Link>) {
         let mut has_failed = false;
         for error in failures {
-            self.0.outages.failed(error, Instant::now());
+            self.note_failure(error);
             has_failed |= error.is_outage();
             if let Some(link) = used.as_ref().filter(|_| error.spoils_the_connection()) {
                 self.discard(link);
@@ -200,7 +217,9 @@ impl Connection {
     }
 
     async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
-        match connect(&self.0.client, &self.0.config, self.0.limits.connect).await {
+        let connected = connect(&self.0.client, &self.0.config, self.0.limits.connect).await;
+        self.0.metrics.redis.connected(connected.is_ok());
+        match connected {
             Ok(connection) => {
                 let link = Link(Arc::new(connection));
                 *self.slot() = Some(link.clone());

@@ -45,12 +45,28 @@ pub enum Error {
 /// The code of a command on a key of another type.
 const WRONG_TYPE: &str = "WRONGTYPE";
 
-/// Codes of errors that tell of Redis's state. Others, such as `ERR unknown command`, repeat what they were sent.
-const ABOUT_REDIS: [&str; 10] =
-    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM", "NOREPLICAS", "OOM", "READONLY"];
+/// Codes of errors that tell of Redis's state, and what we call them. Others, such as `ERR unknown command`, repeat what they
+/// were sent.
+const ABOUT_REDIS: [(&str, &str); 10] = [
+    ("BUSY", "busy"),
+    ("CLUSTERDOWN", "cluster_down"),
+    ("LOADING", "loading"),
+    ("MASTERDOWN", "master_down"),
+    ("MISCONF", "misconf"),
+    ("NOAUTH", "no_auth"),
+    ("NOPERM", "no_permission"),
+    ("NOREPLICAS", "no_replicas"),
+    ("OOM", "out_of_memory"),
+    ("READONLY", "readonly"),
+];
+
+/// What we call the error `code`, if it tells of Redis's state.
+fn state_of_redis(code: &str) -> Option<&'static str> {
+    ABOUT_REDIS.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
+}
 
 impl Error {
-    /// What a log or a metric calls this failure: a fixed word for each kind.
+    /// What a log or a metric calls this failure: one of [`telemetry::FAILURES`](crate::telemetry::FAILURES).
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -60,7 +76,7 @@ impl Error {
             Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) => "too_old",
             Self::WrongType { .. } => "wrong_type",
-            Self::Refused { .. } => "refused",
+            Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
     }
 
@@ -98,7 +114,7 @@ impl Error {
         if error.code() == WRONG_TYPE {
             return Self::WrongType { command };
         }
-        let detail = error.details().filter(|_| ABOUT_REDIS.contains(&error.code())).unwrap_or_default();
+        let detail = error.details().filter(|_| state_of_redis(error.code()).is_some()).unwrap_or_default();
         Self::Refused { command, code: error.code().to_owned(), detail: detail.to_owned() }
     }
 
@@ -129,5 +145,20 @@ fn command_and_key(pipeline: &Pipeline, index: usize) -> String {
     match words.first().map(String::as_str) {
         Some("EVAL") => "EVAL".to_owned(),
         _ => words.join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::FAILURES;
+
+    #[test]
+    fn every_state_of_redis_has_a_metric_of_its_own() {
+        for (code, name) in ABOUT_REDIS {
+            let error = Error::Refused { command: "PING".to_owned(), code: code.to_owned(), detail: String::new() };
+            assert_eq!(error.kind(), name);
+            assert!(FAILURES.contains(&name), "{name}");
+        }
     }
 }

@@ -22,7 +22,7 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
+//! `PING`, `INFO`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
 //! must allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod batch;
@@ -43,6 +43,7 @@ pub use self::prune::Slice;
 pub use self::server::Server;
 pub use self::url::RedisUrl;
 use crate::segment::SegmentName;
+use crate::telemetry::Metrics;
 use crate::time::Timestamp;
 
 /// The sorted set of a segment's members.
@@ -80,7 +81,7 @@ impl Store {
     /// The store behind `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        let bulk = connection.another();
+        let bulk = connection.for_bulk();
         Self { connection, bulk }
     }
 
@@ -90,7 +91,13 @@ impl Store {
         self.connection.limits()
     }
 
-    /// Has a failure logged that a caller met before Redis was asked.
+    /// What the service is measured with.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.connection.metrics()
+    }
+
+    /// Has a failure counted and logged that a caller met before Redis was asked.
     pub(crate) fn note_failure(&self, error: &Error) {
         self.connection.note_failure(error);
     }
@@ -115,6 +122,16 @@ impl Store {
             pipeline.cmd("ZCOUNT").arg(segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
         }
         self.connection.query_each(&mut pipeline).await
+    }
+
+    /// How many names the index has.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn index_size(&self) -> Result<u64, Error> {
+        let (names,) = self.connection.query(pipe().cmd("ZCARD").arg(INDEX_KEY)).await?;
+        Ok(names)
     }
 
     /// Up to `limit` names of the index that stand after `cursor`, or from its start.

@@ -9,6 +9,7 @@ mod check;
 mod documents;
 mod embedded;
 mod helpers;
+mod metrics;
 mod model;
 mod outage;
 mod probes;

@@ -1,5 +1,6 @@
 //! The service in this process.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 
 use segment_estimator::app::{App, AppError};
@@ -14,6 +15,8 @@ use super::redis::Redis;
 /// The service in this process, on a port of its own, and a client of it.
 pub struct TestApp {
     client: Client,
+    /// Where probes and metrics are, if elsewhere.
+    pub admin_addr: Option<SocketAddr>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), AppError>>,
 }
@@ -37,6 +40,7 @@ impl TestApp {
         let stop = CancellationToken::new();
         Self {
             client: Client::new(app.local_addr()),
+            admin_addr: app.admin_addr(),
             stop: stop.clone(),
             running: tokio::spawn(async move { app.run_until(stop.cancelled()).await }),
         }

@@ -128,7 +128,7 @@ impl Redis {
 
     pub fn store(&self) -> Store {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
-        Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits).unwrap())
+        Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
     }
 }
 
@@ -217,7 +217,7 @@ impl Proxy {
     pub fn estimator(&self, waiting: usize) -> Estimator {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
         let url = RedisUrl::parse(&self.url()).unwrap();
-        Estimator::new(Store::new(Connection::new(url, limits).unwrap()), Window::parse("14d").unwrap())
+        Estimator::new(Store::new(Connection::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
     }
 
     /// From now on replies wait. Commands still reach Redis.

@@ -1,0 +1,16 @@
+//! `GET /metrics`: what the service measures, for Prometheus.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+
+use super::AppState;
+
+/// `GET /metrics`: all metrics in Prometheus's text format. Never asks Redis: what is known of it is sampled.
+pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+    state.estimator.measure_waiting();
+    let text = state.estimator.metrics().render();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
+}

@@ -1,0 +1,55 @@
+//! What is measured at intervals and not at an event: whether Redis answers, how many segments there are, and the users of
+//! the few segments that the operator wants to see.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::estimator::Estimator;
+use crate::segment::SegmentName;
+use crate::time::Timestamp;
+
+/// Samples until it is dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    estimator: Estimator,
+    segments: Vec<SegmentName<'static>>,
+}
+
+impl Sampler {
+    /// How often Redis is asked.
+    const INTERVAL: Duration = Duration::from_secs(15);
+    /// The most segments whose users are counted at each turn.
+    pub const MAX_SEGMENTS: usize = 100;
+
+    /// A sampler of `estimator` and of the users of `segments`.
+    #[must_use]
+    pub fn new(estimator: Estimator, segments: Vec<SegmentName<'static>>) -> Self {
+        Self { estimator, segments }
+    }
+
+    /// Samples at once and then at intervals, for ever.
+    pub async fn run(self) {
+        let mut turns = interval(Self::INTERVAL);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            self.sample(Timestamp::now()).await;
+        }
+    }
+
+    /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
+    pub async fn sample(&self, now: Timestamp) {
+        let metrics = self.estimator.metrics();
+        metrics.tidy();
+        let segments = self.estimator.segments_known().await.ok();
+        metrics.redis.set_segments(segments);
+        for segment in &self.segments {
+            let users = match segments {
+                Some(_) => self.estimator.estimate(segment, now).await.ok(),
+                None => None,
+            };
+            metrics.set_segment_users(segment.as_str(), users);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Logs: how a line looks, which are wanted, where they go.
+
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::str::FromStr;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line for people, coloured on a terminal.
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl LogFormat {
+    /// What suits standard error: `Pretty` for a terminal, `Json` for whatever collects it otherwise.
+    #[must_use]
+    pub fn for_stderr() -> Self {
+        if io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
+    }
+
+    /// Reads `pretty` or `json`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when it is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err("must be pretty or json".to_owned()),
+        }
+    }
+}
+
+/// Which log lines are wanted: `info`, or per module, `warn,segment_estimator::pruner=debug`.
+#[derive(Clone)]
+pub struct LogFilter(Targets);
+
+impl LogFilter {
+    /// Reads a level or a list of `module=level`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when it is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const WANTED: &str = "must be a level (error, warn, info, debug, trace, off) or a list of module=level";
+        // Alone, a word that is no level would be a module with all its lines, and silence the others.
+        let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+        if !text.split(',').all(|directive| directive.contains('=') || is_level(directive)) {
+            return Err(WANTED.to_owned());
+        }
+        Targets::from_str(text).map(Self).map_err(|_| WANTED.to_owned())
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Sends the process's log lines to standard error. Standard output is for what commands print.
+///
+/// Does nothing when the process has a subscriber already, as under test.
+pub fn init(format: LogFormat, filter: &LogFilter) {
+    let fmt = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter.0.clone()).boxed(),
+        LogFormat::Json => fmt.json().flatten_event(true).with_span_list(false).with_filter(filter.0.clone()).boxed(),
+    };
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Collects log lines.
+    #[derive(Clone, Default)]
+    pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Captured {
+        pub(crate) fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
+            let writer = self.clone();
+            tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(move || writer.clone()).finish()
+        }
+
+        pub(crate) fn lines(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Metrics of the work: visits, round trips, Redis, pruning.
+
+use std::time::{Duration, Instant};
+
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::{Family, known};
+
+/// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
+pub const FAILURES: [&str; 17] = [
+    "busy",
+    "cluster_down",
+    "connect",
+    "loading",
+    "lost",
+    "master_down",
+    "misconf",
+    "no_auth",
+    "no_permission",
+    "no_replicas",
+    "out_of_memory",
+    "overloaded",
+    "readonly",
+    "refused",
+    "timeout",
+    "too_old",
+    "wrong_type",
+];
+
+/// What became of visits.
+pub struct VisitMetrics {
+    accepted: Counter,
+    expired: Counter,
+    rejected: Family,
+    failed: Family,
+}
+
+impl VisitMetrics {
+    pub(super) fn new() -> Self {
+        Self {
+            accepted: counter!("estimator_visits_accepted_total"),
+            expired: counter!("estimator_visits_expired_total"),
+            rejected: Family::new(
+                "estimator_visits_rejected_total",
+                "reason",
+                &["not_json", "not_an_object", "fields", "too_long"],
+            ),
+            failed: Family::new("estimator_visits_failed_total", "reason", &FAILURES),
+        }
+    }
+
+    /// Redis has acknowledged so many.
+    pub fn accepted(&self, visits: u64) {
+        self.accepted.increment(visits);
+    }
+
+    /// One lay outside the window.
+    pub fn expired(&self) {
+        self.expired.increment(1);
+    }
+
+    /// One is none, for `reason`.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.add(reason, 1);
+    }
+
+    /// Redis has not acknowledged so many, for a reason of this [kind](crate::store::Error::kind).
+    pub fn failed(&self, kind: &'static str, visits: u64) {
+        self.failed.add(kind, visits);
+    }
+}
+
+/// Round trips that are shared.
+#[derive(Clone)]
+pub struct RoundMetrics {
+    size: Histogram,
+    waiting: Gauge,
+}
+
+impl RoundMetrics {
+    pub(super) fn new(kind: &'static str) -> Self {
+        Self {
+            size: histogram!("estimator_round_size", "kind" => kind),
+            waiting: gauge!("estimator_round_waiting", "kind" => kind),
+        }
+    }
+
+    /// A round trip begins with so many questions.
+    pub fn begins(&self, questions: usize) {
+        self.size.record(known(Some(questions as u64)));
+    }
+
+    /// So many wait now for the next.
+    pub fn set_waiting(&self, questions: usize) {
+        self.waiting.set(known(Some(questions as u64)));
+    }
+}
+
+/// Redis as the service meets it.
+pub struct RedisMetrics {
+    single: Histogram,
+    bulk: Histogram,
+    errors: Family,
+    connects: Family,
+    up: Gauge,
+    segments: Gauge,
+}
+
+impl RedisMetrics {
+    pub(super) fn new() -> Self {
+        let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
+        Self {
+            single: duration("single"),
+            bulk: duration("bulk"),
+            errors: Family::new("estimator_redis_errors_total", "kind", &FAILURES),
+            connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
+            up: gauge!("estimator_redis_up"),
+            segments: gauge!("estimator_segments"),
+        }
+    }
+
+    /// Redis answered, or not, what was asked at `since` on the connection for bulk or on the other.
+    pub fn answered(&self, is_bulk: bool, since: Instant) {
+        let histogram = if is_bulk { &self.bulk } else { &self.single };
+        histogram.record(since.elapsed());
+    }
+
+    /// A failure of this [kind](crate::store::Error::kind).
+    pub fn failed(&self, kind: &'static str) {
+        self.errors.add(kind, 1);
+    }
+
+    /// A connection was made, or could not be.
+    pub fn connected(&self, is_done: bool) {
+        self.connects.add(if is_done { "done" } else { "failed" }, 1);
+    }
+
+    /// Redis was asked how many segments the index has; `None` when it didn't answer.
+    pub fn set_segments(&self, segments: Option<u64>) {
+        self.up.set(if segments.is_some() { 1 } else { 0 });
+        self.segments.set(known(segments));
+    }
+}
+
+/// Pruning.
+pub struct PruneMetrics {
+    runs: Family,
+    members_removed: Counter,
+    duration: Histogram,
+    last_success: Gauge,
+}
+
+impl PruneMetrics {
+    pub(super) fn new() -> Self {
+        Self {
+            runs: Family::new("estimator_prune_runs_total", "outcome", &["done", "failed"]),
+            members_removed: counter!("estimator_prune_members_removed_total"),
+            duration: histogram!("estimator_prune_duration_seconds"),
+            last_success: gauge!("estimator_prune_last_success_timestamp_seconds"),
+        }
+    }
+
+    /// A run that began at `now`, in Unix seconds, has removed so many members in `took`.
+    pub fn done(&self, now: f64, members_removed: u64, took: Duration) {
+        self.runs.add("done", 1);
+        self.members_removed.increment(members_removed);
+        self.duration.record(took);
+        self.last_success.set(now);
+    }
+
+    /// A run failed after `took`.
+    pub fn failed(&self, took: Duration) {
+        self.runs.add("failed", 1);
+        self.duration.record(took);
+    }
+}

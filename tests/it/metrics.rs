@@ -1,0 +1,211 @@
+//! What `/metrics` tells of requests, visits, Redis and pruning.
+
+use segment_estimator::settings::Layer;
+use segment_estimator::time::Timestamp;
+use serde_json::json;
+
+use crate::helpers::{Client, Redis, TestApp, Upload, eventually, problem, visit};
+
+/// The samples of a scrape.
+struct Scrape(String);
+
+impl Scrape {
+    async fn of(client: &Client) -> Self {
+        let response = client.get("/metrics").await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        Self(response.text().await.unwrap())
+    }
+
+    /// The value of a sample, with its labels as they are written; `None` if it isn't there.
+    fn find(&self, sample: &str) -> Option<f64> {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.map(|value| value.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn value(&self, sample: &str) -> f64 {
+        self.find(sample).unwrap_or_else(|| panic!("{sample} is not in\n{}", self.0))
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_method_and_status() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    app.record("u2", "sports").await;
+    app.count("sports").await;
+    problem(app.get("/segments/%ff/count").await, 422, "invalid-request").await;
+    problem(app.get("/secret-name").await, 404, "not-found").await;
+    problem(app.request("BREW", "/segments").send().await.unwrap(), 405, "method-not-allowed").await;
+
+    let scrape = Scrape::of(&app).await;
+    for (labels, expected) in [
+        (r#"route="/segments",method="POST",status="204""#, 2.0),
+        (r#"route="/segments/{name}/count",method="GET",status="200""#, 1.0),
+        (r#"route="/segments/{name}/count",method="GET",status="422""#, 1.0),
+        (r#"route="unmatched",method="any",status="404""#, 1.0),
+        (r#"route="unmatched",method="any",status="405""#, 1.0),
+    ] {
+        assert_eq!(scrape.value(&format!("estimator_http_requests_total{{{labels}}}")), expected, "{labels}");
+    }
+    let timed = r#"estimator_http_request_duration_seconds_count{route="/segments",method="POST"}"#;
+    assert_eq!(scrape.value(timed), 2.0);
+    assert_eq!(scrape.value(r#"estimator_http_problems_total{type="invalid-request"}"#), 1.0);
+    assert_eq!(scrape.value(r#"estimator_redis_duration_seconds_count{connection="bulk"}"#), 0.0);
+    assert!(scrape.value(r#"estimator_round_size_count{kind="visits"}"#) >= 1.0);
+    assert_eq!(scrape.value(r#"estimator_round_size_sum{kind="visits"}"#), 2.0);
+    assert_eq!(scrape.value(r#"estimator_round_waiting{kind="visits"}"#), 0.0);
+    assert_eq!(scrape.value(&format!(r#"estimator_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"))), 1.0);
+    assert!(scrape.value("process_resident_memory_bytes") > 1e6);
+    assert!(scrape.value("process_cpu_seconds_total") >= 0.0);
+    assert!(scrape.value("process_open_fds") > 3.0);
+}
+
+#[tokio::test]
+async fn no_label_takes_what_a_caller_sends() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("user-of-mine", "segment-of-mine").await;
+    app.get("/path-of-mine").await;
+    app.request("METHODOFMINE", "/segments").header("x-request-id", "id-of-mine").send().await.unwrap();
+    app.post_lines("{\"user_id\":\"\",\"segment\":\"segment-of-mine\",\"field-of-mine\":1}\n").await;
+    let text = Scrape::of(&app).await.0.to_lowercase();
+    assert!(!text.contains("mine"), "{text}");
+}
+
+#[tokio::test]
+async fn visits_are_counted_by_what_became_of_them() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let long = "x".repeat(20_000);
+    let lines = [
+        r#"{"user_id":"u1","segment":"news"}"#,
+        r#"{"user_id":"u2","segment":"news"}"#,
+        r#"{"user_id":"u3","segment":"news","seen_at":1}"#,
+        r#"{"user_id":"","segment":"news"}"#,
+        "[]",
+        "no json",
+        &long,
+    ];
+    assert_eq!(app.post_lines(lines.join("\n")).await.status(), 200);
+    app.record("u4", "news").await;
+    app.post_visit(&json!({ "user_id": "u5", "segment": "news", "seen_at": 1 })).await;
+    problem(app.post_visit(&json!({ "user_id": "u6" })).await, 422, "invalid-request").await;
+    redis.call::<()>(&["SET", "segment:string", "not a sorted set"]);
+    problem(app.post_visit(&json!({ "user_id": "u7", "segment": "string" })).await, 503, "store-unavailable").await;
+
+    let scrape = Scrape::of(&app).await;
+    assert_eq!(scrape.value("estimator_visits_accepted_total"), 3.0);
+    assert_eq!(scrape.value("estimator_visits_expired_total"), 2.0);
+    for (reason, expected) in [("fields", 2.0), ("not_an_object", 1.0), ("not_json", 1.0), ("too_long", 1.0)] {
+        let sample = format!(r#"estimator_visits_rejected_total{{reason="{reason}"}}"#);
+        assert_eq!(scrape.value(&sample), expected, "{reason}");
+    }
+    assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="wrong_type"}"#), 1.0);
+    assert_eq!(scrape.value(r#"estimator_redis_errors_total{kind="wrong_type"}"#), 1.0);
+    assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="timeout"}"#), 0.0);
+}
+
+#[tokio::test]
+async fn an_outage_of_redis_is_seen_in_errors_and_reconnects() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let before = Scrape::of(&app).await;
+    redis.stop();
+    problem(app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await, 503, "store-unavailable").await;
+    redis.start_again();
+    eventually("a visit is taken again", async || {
+        app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await.status() == 204
+    })
+    .await;
+
+    let after = Scrape::of(&app).await;
+    let rise = |sample: &str| after.value(sample) - before.value(sample);
+    assert!(rise(r#"estimator_redis_errors_total{kind="connect"}"#) >= 1.0);
+    assert!(rise(r#"estimator_visits_failed_total{reason="connect"}"#) >= 1.0);
+    assert!(rise(r#"estimator_redis_connects_total{outcome="failed"}"#) >= 1.0);
+    assert!(rise(r#"estimator_redis_connects_total{outcome="done"}"#) >= 1.0);
+}
+
+#[tokio::test]
+async fn segments_and_the_users_of_named_ones_are_sampled() {
+    let redis = Redis::start();
+    let estimator = redis.estimator("14d");
+    for (user, segment) in [("u1", "sports"), ("u2", "sports"), ("u1", "news"), ("u1", "weather")] {
+        let now = Timestamp::now();
+        estimator.record(visit(user, segment, now), now).await.unwrap();
+    }
+    let metered = Layer { metered_segments: Some("sports, nobody".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, metered).await;
+    // The first sample is taken when the service starts.
+    eventually("the first sample", async || Scrape::of(&app).await.find("estimator_redis_up") == Some(1.0)).await;
+    eventually("the last of its counts", async || {
+        Scrape::of(&app).await.find(r#"estimator_segment_users{segment="nobody"}"#) == Some(0.0)
+    })
+    .await;
+    let scrape = Scrape::of(&app).await;
+    assert_eq!(scrape.value("estimator_segments"), 3.0);
+    assert_eq!(scrape.value(r#"estimator_segment_users{segment="sports"}"#), 2.0);
+    assert_eq!(scrape.find(r#"estimator_segment_users{segment="news"}"#), None);
+}
+
+#[tokio::test]
+async fn what_redis_does_not_tell_is_not_a_number() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let metered = Layer { metered_segments: Some("sports".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, metered).await;
+    eventually("the first sample", async || {
+        Scrape::of(&app).await.find(r#"estimator_segment_users{segment="sports"}"#).is_some_and(f64::is_nan)
+    })
+    .await;
+    let scrape = Scrape::of(&app).await;
+    assert_eq!(scrape.value("estimator_redis_up"), 0.0);
+    assert!(scrape.value("estimator_segments").is_nan());
+}
+
+#[tokio::test]
+async fn prune_runs_are_counted() {
+    let redis = Redis::start();
+    let settings =
+        Layer { window: Some("1s".to_owned()), prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let started = Timestamp::now();
+    let app = TestApp::spawn_with(&redis, settings).await;
+    app.record("u1", "sports").await;
+    eventually("the member is pruned", async || {
+        Scrape::of(&app).await.value("estimator_prune_members_removed_total") == 1.0
+    })
+    .await;
+    let scrape = Scrape::of(&app).await;
+    assert!(scrape.value(r#"estimator_prune_runs_total{outcome="done"}"#) >= 1.0);
+    assert!(scrape.value("estimator_prune_duration_seconds_count") >= 1.0);
+    let last = scrape.value("estimator_prune_last_success_timestamp_seconds");
+    assert!(started.as_score() <= last && last <= Timestamp::now().as_score(), "{last}");
+}
+
+#[tokio::test]
+async fn probes_and_metrics_may_have_a_listener_of_their_own() {
+    let redis = Redis::start();
+    let admin = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, admin).await;
+    let operator = Client::new(app.admin_addr.unwrap());
+    app.record("u1", "sports").await;
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(operator.status_of(path).await, 200, "{path}");
+        problem(app.get(path).await, 404, "not-found").await;
+    }
+    problem(operator.get("/segments/sports/count").await, 404, "not-found").await;
+
+    // It goes on to answer while the API is drained.
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(b"{\"user_id\":\"u2\",\"segment\":\"sports\"}\n").await;
+    eventually("the line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 2).await;
+    app.begin_stop();
+    eventually("not ready", async || operator.status_of("/readyz").await == 503).await;
+    assert_eq!(operator.status_of("/healthz").await, 200);
+    assert_eq!(upload.end().await.0, 200);
+    app.ended().await.unwrap();
+}
