@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::estimator::Estimator;
-use crate::http::{self, AppState, server};
+use crate::http::server::Server;
+use crate::http::{self, AppState};
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{Connection, Store};
+use crate::telemetry::Metrics;
 
 /// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub struct App {
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
     sampler: Sampler,
-    limits: server::Limits,
+    server: Server,
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
@@ -95,13 +98,15 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let connection = Connection::new(redis_url, settings.store_limits(), Arc::default());
+        let metrics = Arc::<Metrics>::default();
+        let connection = Connection::new(redis_url, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::RedisUrl)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
-            body_timeout: settings.body_timeout,
+            limits: settings.request_limits(),
+            under_way: AtomicUsize::new(0),
             stopping: stopping.clone(),
             ending: ending.clone(),
         });
@@ -112,7 +117,7 @@ impl App {
             front: Front { listener: front.0, local_addr: front.1, router },
             admin,
             sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
-            limits: server::Limits { header: settings.header_timeout, drain: settings.drain_timeout },
+            server: Server { limits: settings.server_limits(), metrics },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
             redis,
@@ -143,7 +148,7 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, limits, shutdown_delay, pruner, mut redis, stopping, ending } = self;
+        let Self { front, admin, sampler, server, shutdown_delay, pruner, mut redis, stopping, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
         tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
@@ -151,11 +156,12 @@ impl App {
         let mut beside = JoinSet::new();
         beside.spawn(sampler.run());
         if let Some(Front { listener, router, .. }) = admin {
-            beside.spawn(server::serve(listener, router, limits, CancellationToken::new()));
+            beside.spawn(server.clone().serve(listener, router, CancellationToken::new()));
         }
 
         let outcome = {
-            let serving = server::serve(front.listener, front.router, limits, stop_serving.clone());
+            let drain_limit = server.limits.drain;
+            let serving = server.serve(front.listener, front.router, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);
@@ -177,7 +183,7 @@ impl App {
                 };
                 // A stream of visits may have no end: it gets half of the time for the drain, and the other half to answer.
                 let end_streams = async {
-                    tokio::time::sleep(delay + limits.drain / 2).await;
+                    tokio::time::sleep(delay + drain_limit / 2).await;
                     ending.cancel();
                     pending::<()>().await;
                 };

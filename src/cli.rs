@@ -91,6 +91,7 @@ impl Cli {
 
 async fn serve(settings: &Settings) -> Outcome {
     telemetry::init(settings.log_format, &settings.log_filter);
+    let descriptors = raise_descriptor_limit()?;
     let mut signals = StopSignals::new()?;
     let app = tokio::select! {
         app = App::build(settings) => app?,
@@ -99,6 +100,7 @@ async fn serve(settings: &Settings) -> Outcome {
             return Ok(());
         }
     };
+    compare_limits(descriptors, settings.max_connections);
     let stop = CancellationToken::new();
     let running = app.run_until(stop.cancelled());
     tokio::pin!(running);
@@ -110,6 +112,22 @@ async fn serve(settings: &Settings) -> Outcome {
     tokio::select! {
         outcome = running => Ok(outcome?),
         name = signals.next() => Err(format!("stopped at once by a second signal, {name}").into()),
+    }
+}
+
+/// Lets this process have as many descriptors as the system grants it, and says how many that is. Many systems begin with
+/// 1,024, for the sake of old programs.
+fn raise_descriptor_limit() -> io::Result<usize> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Warns when connections would run out of descriptors before they reach their own limit.
+fn compare_limits(descriptors: usize, connections: usize) {
+    /// For Redis, the log, listeners and files.
+    const OTHERS: usize = 100;
+    if descriptors < connections.saturating_add(OTHERS) {
+        tracing::warn!(descriptors, "max_connections is more than the system's limit of descriptors allows");
     }
 }
 

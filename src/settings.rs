@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
+use crate::http::{RequestLimits, server};
 use crate::pruner::Schedule;
 use crate::sampler::Sampler;
 use crate::segment::SegmentName;
@@ -45,6 +46,16 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a request's body may take.
     pub body_timeout: Duration,
+    /// How long a request may take in all, a stream of visits excepted.
+    pub request_timeout: Duration,
+    /// The longest head of a request, in bytes.
+    pub max_header_bytes: usize,
+    /// The longest body of a request, in bytes; of a stream of visits there is no longest.
+    pub max_body_bytes: usize,
+    /// Connections that may be open at a time before more must wait.
+    pub max_connections: usize,
+    /// Requests that may wait for their answer at a time before more are refused.
+    pub max_requests: usize,
     /// How long connecting to Redis may take.
     pub redis_connect_timeout: Duration,
     /// How long Redis may take to answer, connecting included.
@@ -102,10 +113,15 @@ impl Settings {
             metered_segments: layers.optional("metered_segments", parse_segments)?.unwrap_or_default(),
             header_timeout: layers.required("header_timeout", parse_limit)?,
             body_timeout: layers.required("body_timeout", parse_limit)?,
+            request_timeout: layers.required("request_timeout", parse_limit)?,
+            max_header_bytes: layers.required("max_header_bytes", parse_number::<8_192, 1_048_576>)?,
+            max_body_bytes: layers.required("max_body_bytes", parse_number::<1, 67_108_864>)?,
+            max_connections: layers.required("max_connections", parse_number::<1, 1_000_000>)?,
+            max_requests: layers.required("max_requests", parse_number::<1, 1_000_000>)?,
             redis_connect_timeout: layers.required("redis_connect_timeout", parse_limit)?,
             redis_timeout: layers.required("redis_timeout", parse_limit)?,
-            max_waiting: layers.required("max_waiting", parse_number::<1_000_000>)?,
-            threads: layers.optional("threads", parse_number::<1_024>)?.unwrap_or_else(usual_threads),
+            max_waiting: layers.required("max_waiting", parse_number::<1, 1_000_000>)?,
+            threads: layers.optional("threads", parse_number::<1, 1_024>)?.unwrap_or_else(usual_threads),
             shutdown_delay: layers.required("shutdown_delay", parse_delay)?,
             drain_timeout: layers.required("drain_timeout", parse_limit)?,
         })
@@ -115,6 +131,28 @@ impl Settings {
     #[must_use]
     pub fn store_limits(&self) -> store::Limits {
         store::Limits { connect: self.redis_connect_timeout, answer: self.redis_timeout, waiting: self.max_waiting }
+    }
+
+    /// What a request may take.
+    #[must_use]
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            body: self.body_timeout,
+            request: self.request_timeout,
+            body_bytes: self.max_body_bytes,
+            requests: self.max_requests,
+        }
+    }
+
+    /// What connections may take.
+    #[must_use]
+    pub fn server_limits(&self) -> server::Limits {
+        server::Limits {
+            header: self.header_timeout,
+            drain: self.drain_timeout,
+            head_bytes: self.max_header_bytes,
+            connections: self.max_connections,
+        }
     }
 }
 
@@ -172,11 +210,11 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// A number of which more than `MOST` would only be a mistake.
-fn parse_number<const MOST: usize>(text: &str) -> Result<usize, String> {
+/// A number of which fewer than `LEAST` would not work, and more than `MOST` would only be a mistake.
+fn parse_number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("must be a whole number from 1 to {MOST}")),
+        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {LEAST} to {MOST}")),
     }
 }
 

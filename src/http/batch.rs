@@ -14,36 +14,46 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, MediaType};
+use super::endpoint::in_time;
 use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, json};
 use crate::ingest::{Failed, Ingest, LineError, Report};
 use crate::time::Timestamp;
 
-/// An array is read to its end before its first visit is looked at, so it must not be long.
-const MAX_ARRAY_BYTES: usize = 1024 * 1024;
-/// More visits than this are better sent as lines.
+/// An array is read to its end before its first visit is looked at. More visits than this are better sent as lines.
 const MAX_ARRAY_VISITS: usize = 1_000;
 
 /// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
 pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<Response> {
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::unpacked(&headers, body)?;
+    match media_type {
+        MediaType::Json => in_time(state.limits.request, record_array(&state, body)).await?,
+        MediaType::Lines => record_lines(&state, body).await,
+    }
+}
+
+async fn record_array(state: &AppState, body: Body) -> Result<Response> {
+    let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let mut rest = None;
-    let outcome = match media_type {
-        MediaType::Json => {
-            let json = body::read(body, MAX_ARRAY_BYTES, state.body_timeout).await?;
-            feed_array(&mut ingest, &parse_array(&json)?).await
-        }
-        MediaType::Lines => {
-            let body = rest.insert(body);
-            feed_lines(&mut ingest, body, &state).await
-        }
-    };
-    let (report, failure) = ingest.finish().await;
-    if let (Some(body), Err(_)) = (rest, &outcome) {
+    let outcome = feed_array(&mut ingest, &parse_array(&json)?).await;
+    finish(ingest, outcome).await
+}
+
+async fn record_lines(state: &AppState, mut body: Body) -> Result<Response> {
+    let mut ingest = Ingest::new(state.estimator.clone());
+    let outcome = feed_lines(&mut ingest, &mut body, state).await;
+    let is_cut = outcome.is_err();
+    let answer = finish(ingest, outcome).await;
+    if is_cut {
         body::discard(body);
     }
+    answer
+}
+
+/// Waits until all that was taken in is dealt with, and answers.
+async fn finish(ingest: Ingest, outcome: std::result::Result<(), Cut>) -> Result<Response> {
+    let (report, failure) = ingest.finish().await;
     let problem = match (failure, outcome) {
         (Some(error), _) => Problem::from(error),
         (None, Err(Cut::Here(problem))) => problem,
@@ -100,7 +110,7 @@ async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::R
 /// Feeds the lines of `body` as they arrive. There is no limit to their number, but each must be complete within the
 /// time that a body may take.
 async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> std::result::Result<(), Cut> {
-    let mut deadline = Instant::now() + state.body_timeout;
+    let mut deadline = Instant::now() + state.limits.body;
     loop {
         let mut lines = 0;
         tokio::select! {
@@ -116,7 +126,7 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                     ingest.end(Timestamp::now());
                     return Ok(());
                 }
-                Err(_) => return Err(Cut::Here(body::too_slow("line", state.body_timeout))),
+                Err(_) => return Err(Cut::Here(body::too_slow("line", state.limits.body))),
             },
             outcome = ingest.progress() => outcome?,
             () = state.ending.cancelled() => return Err(Cut::Here(Problem::stopping())),
@@ -124,7 +134,7 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
         ingest.launch_if_idle().await?;
         // Now, and not before: the sender is not to blame for the time that Redis took.
         if lines > 0 {
-            deadline = Instant::now() + state.body_timeout;
+            deadline = Instant::now() + state.limits.body;
         }
     }
 }

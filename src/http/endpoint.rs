@@ -1,4 +1,4 @@
-//! What surrounds a handler: its request is measured, and a panic in it becomes a problem.
+//! What surrounds a handler: its request is admitted, has a deadline and is measured, and a panic in it becomes a problem.
 //!
 //! It wraps the handler itself. A layer around the router would cost each request a boxed future and a clone more, and
 //! would have to find out the route again.
@@ -6,7 +6,8 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::handler::Handler;
@@ -14,20 +15,32 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
 use super::AppState;
-use super::problem::Problem;
-use crate::telemetry::{Metrics, RouteMetrics};
+use super::problem::{Problem, ProblemKind, Result};
+use crate::telemetry::RouteMetrics;
 
 /// A handler with what surrounds it.
 #[derive(Clone)]
 pub struct Endpoint<H> {
     handler: H,
+    bounds: Bounds,
     metrics: Arc<RouteMetrics>,
 }
 
+/// How the requests of an endpoint are limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bounds {
+    /// Not at all: whoever probes must be answered when there are too many of the others.
+    None,
+    /// Together with those of other endpoints, in number.
+    Number,
+    /// And in the time that each takes.
+    NumberAndTime,
+}
+
 impl<H> Endpoint<H> {
-    /// `handler` as the one of `path` and `method`, which is what `metrics` call it.
-    pub fn new(metrics: &Metrics, method: &'static str, path: &'static str, handler: H) -> Self {
-        Self { handler, metrics: Arc::new(metrics.http.route(path, method)) }
+    /// `handler`, whose requests are limited by `bounds` and measured by `metrics`.
+    pub fn new(handler: H, bounds: Bounds, metrics: RouteMetrics) -> Self {
+        Self { handler, bounds, metrics: Arc::new(metrics) }
     }
 }
 
@@ -40,16 +53,70 @@ where
 
     fn call(self, request: Request, state: Arc<AppState>) -> Self::Future {
         let since = Instant::now();
-        let Self { handler, metrics } = self;
+        let Self { handler, bounds, metrics } = self;
         Box::pin(async move {
-            let all = Arc::clone(&state);
-            let answering = AssertUnwindSafe(async move { handler.call(request, state).await }).catch_unwind();
-            let response = answering.await.unwrap_or_else(|panic| Problem::of_panic(&*panic).into_response());
+            let own = Arc::clone(&state);
+            let answering = AssertUnwindSafe(answer(handler, bounds, request, state)).catch_unwind();
+            let response = match answering.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(problem)) => problem.into_response(),
+                Err(panic) => Problem::of_panic(&*panic).into_response(),
+            };
             if let Some(problem) = response.extensions().get::<Problem>() {
-                all.estimator.metrics().http.problem(problem.slug());
+                own.estimator.metrics().http.problem(problem.slug());
             }
             metrics.answered(response.status().as_u16(), since.elapsed());
             response
         })
+    }
+}
+
+/// Has `handler` answer `request` within `bounds`.
+async fn answer<H, T>(handler: H, bounds: Bounds, request: Request, state: Arc<AppState>) -> Result<Response>
+where
+    H: Handler<T, Arc<AppState>>,
+{
+    if bounds == Bounds::None {
+        return Ok(handler.call(request, state).await);
+    }
+    let own = Arc::clone(&state);
+    let _place = Place::take(&own)?;
+    let answer = handler.call(request, state);
+    if bounds == Bounds::Number { Ok(answer.await) } else { in_time(own.limits.request, answer).await }
+}
+
+/// Waits for the answer to a request for as long as a request may take.
+///
+/// # Errors
+///
+/// A [`Problem`] when it took longer. What it was about to do may have been done.
+pub async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(limit, answer).await.map_err(|_| {
+        let limit = humantime::format_duration(limit);
+        let detail = format!(
+            "The request was not answered within {limit}, and was given up. What it asked for may have been done; repeat it."
+        );
+        Problem::new(ProblemKind::RequestTimeout, detail)
+    })
+}
+
+/// The place of a request among those under way.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(state: &'a AppState) -> Result<Self> {
+        let place = Self(&state.under_way);
+        let most = state.limits.requests;
+        if place.0.fetch_add(1, Ordering::Relaxed) < most {
+            return Ok(place);
+        }
+        let detail = format!("Nothing was done: {most} requests are under way already. Repeat the request later.");
+        Err(Problem::new(ProblemKind::Overloaded, detail))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /metrics`: what the service measures, for Prometheus.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -11,6 +12,8 @@ use super::AppState;
 /// `GET /metrics`: all metrics in Prometheus's text format. Never asks Redis: what is known of it is sampled.
 pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
     state.estimator.measure_waiting();
+    let http = &state.estimator.metrics().http;
+    http.set_under_way(state.under_way.load(Ordering::Relaxed));
     let text = state.estimator.metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

@@ -14,6 +14,7 @@ mod segments;
 pub mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
@@ -25,7 +26,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::endpoint::Endpoint;
+use self::endpoint::{Bounds, Endpoint};
 use self::problem::{Problem, ProblemKind};
 use crate::estimator::Estimator;
 
@@ -34,21 +35,36 @@ use crate::estimator::Estimator;
 pub struct AppState {
     /// The service itself.
     pub estimator: Estimator,
-    /// How long a request's body may take to arrive.
-    pub body_timeout: Duration,
+    /// What a request may take.
+    pub limits: RequestLimits,
+    /// Requests under way, of those that are limited in number.
+    pub under_way: AtomicUsize,
     /// Cancelled when the service starts to stop.
     pub stopping: CancellationToken,
     /// Cancelled when streams that have no end of their own must come to one.
     pub ending: CancellationToken,
 }
 
+/// What a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// For the body to arrive; of a stream of visits, each line.
+    pub body: Duration,
+    /// For the whole request, a stream of visits excepted.
+    pub request: Duration,
+    /// The longest body, in bytes; a stream of visits has no longest.
+    pub body_bytes: usize,
+    /// Requests that may be under way at a time.
+    pub requests: usize,
+}
+
 /// The routes of the API and, unless they are served elsewhere, those of [`admin_router`]. [`server::serve`] makes problems
 /// of their errors.
 pub fn router(state: Arc<AppState>, has_admin_router: bool) -> Router {
     let routes = Routes::new(state)
-        .post("/segments", segments::record)
-        .post("/segments/batch", batch::record)
-        .get("/segments/{name}/count", segments::count);
+        .post("/segments", Bounds::NumberAndTime, segments::record)
+        .post("/segments/batch", Bounds::Number, batch::record)
+        .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count);
     if has_admin_router { routes.into_router() } else { routes.with_probes().into_router() }
 }
 
@@ -69,29 +85,33 @@ impl Routes {
     }
 
     fn with_probes(self) -> Self {
-        self.get("/healthz", health::live).get("/readyz", health::ready).get("/metrics", metrics::metrics)
+        self.get("/healthz", Bounds::None, health::live).get("/readyz", Bounds::None, health::ready).get(
+            "/metrics",
+            Bounds::None,
+            metrics::metrics,
+        )
     }
 
-    fn endpoint<H>(&self, method: &'static str, path: &'static str, handler: H) -> Endpoint<H> {
-        Endpoint::new(self.state.estimator.metrics(), method, path, handler)
+    fn endpoint<H>(&self, method: &'static str, path: &'static str, bounds: Bounds, handler: H) -> Endpoint<H> {
+        Endpoint::new(handler, bounds, self.state.estimator.metrics().http.route(path, method))
     }
 
-    fn get<T: 'static>(mut self, path: &'static str, handler: impl Handler<T, Arc<AppState>>) -> Self {
-        let endpoint = self.endpoint("GET", path, handler);
+    fn get<T: 'static>(mut self, path: &'static str, bounds: Bounds, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("GET", path, bounds, handler);
         self.router = self.router.route(path, get(endpoint));
         self
     }
 
-    fn post<T: 'static>(mut self, path: &'static str, handler: impl Handler<T, Arc<AppState>>) -> Self {
-        let endpoint = self.endpoint("POST", path, handler);
+    fn post<T: 'static>(mut self, path: &'static str, bounds: Bounds, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("POST", path, bounds, handler);
         self.router = self.router.route(path, post(endpoint));
         self
     }
 
     fn into_router(self) -> Router {
         // What a caller makes up, be it a path or a method, is no label.
-        let not_found = self.endpoint("any", "unmatched", not_found);
-        let method_not_allowed = self.endpoint("any", "unmatched", method_not_allowed);
+        let not_found = self.endpoint("any", "unmatched", Bounds::None, not_found);
+        let method_not_allowed = self.endpoint("any", "unmatched", Bounds::None, method_not_allowed);
         self.router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state)
     }
 }
@@ -126,19 +146,19 @@ mod tests {
     use axum::http::StatusCode;
     use tokio::net::TcpListener;
 
+    use super::server::{Limits, Server};
     use super::*;
-    use crate::store::{Connection, Limits, RedisUrl, Store};
+    use crate::store::{self, Connection, RedisUrl, Store};
     use crate::time::Window;
 
     #[tokio::test]
     async fn a_panic_and_a_bare_error_are_problems_and_the_service_lives_on() {
         let routes = Routes::new(Arc::new(state()))
-            .get("/panic", async || -> StatusCode { panic!("for the test") })
-            .get("/bare", async || (StatusCode::BAD_GATEWAY, "not a problem document"));
+            .get("/panic", Bounds::None, async || -> StatusCode { panic!("for the test") })
+            .get("/bare", Bounds::None, async || (StatusCode::BAD_GATEWAY, "not a problem document"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = server::Limits { header: Duration::from_secs(30), drain: Duration::from_secs(30) };
-        tokio::spawn(server::serve(listener, routes.into_router(), limits, CancellationToken::new()));
+        tokio::spawn(server().serve(listener, routes.into_router(), CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
@@ -150,15 +170,24 @@ mod tests {
         }
     }
 
+    fn server() -> Server {
+        let minute = Duration::from_secs(60);
+        Server {
+            limits: Limits { header: minute, drain: minute, head_bytes: 8_192, connections: 10 },
+            metrics: Arc::default(),
+        }
+    }
+
     /// The state of a service whose Redis is nowhere.
     fn state() -> AppState {
         let second = Duration::from_secs(1);
-        let limits = Limits { connect: second, answer: second, waiting: 1 };
+        let limits = store::Limits { connect: second, answer: second, waiting: 1 };
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
         AppState {
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
-            body_timeout: second,
+            limits: RequestLimits { body: second, request: second, body_bytes: 1_000, requests: 1 },
+            under_way: AtomicUsize::new(0),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
         }

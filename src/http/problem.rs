@@ -46,6 +46,8 @@ pub enum ProblemKind {
     Unavailable,
     /// More is asked than can be done.
     Overloaded,
+    /// The request took longer than a request may.
+    RequestTimeout,
     /// The service is stopping.
     Stopping,
 }
@@ -67,6 +69,7 @@ impl ProblemKind {
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests wait already"),
+            Self::RequestTimeout => (StatusCode::SERVICE_UNAVAILABLE, "request-timeout", "The request took too long"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
         }
     }

@@ -23,7 +23,7 @@ use crate::visit_json::{self, VisitError};
 pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
     body::media_type(&headers, &[MediaType::Json])?;
     body::require_plain(&headers)?;
-    let json = body::read(body, Ingest::MAX_LINE_BYTES, state.body_timeout).await?;
+    let json = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
     let now = Timestamp::now();
     let visit = visit_json::parse(&json, now);
     let visit = visit.inspect_err(|error| state.estimator.metrics().visits.rejected(error.kind()))?;

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,12 +16,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
+use crate::telemetry::Metrics;
 
-/// The time limits of connections.
+/// What connections may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For a request's head to arrive, counted from the moment the connection waits for it: so also how long a
@@ -28,76 +31,135 @@ pub struct Limits {
     pub header: Duration,
     /// For the requests in flight to finish once the server stops.
     pub drain: Duration,
+    /// The longest head, in bytes, which is also what a connection reads ahead of its handler. hyper's own 400 KiB would have a
+    /// stream of visits come in pieces that take milliseconds each.
+    pub head_bytes: usize,
+    /// Connections that may be open at a time. Those that come then wait in the system's queue, and are refused when that
+    /// is full.
+    pub connections: usize,
 }
 
-/// What a connection reads ahead of its handler, in bytes, and so the longest head. hyper's own 400 KiB would have a stream
-/// of visits come in pieces that take milliseconds each.
-const MAX_BUFFER: usize = 64 * 1024;
+/// Serves HTTP.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// What its connections may take.
+    pub limits: Limits,
+    /// What counts its connections.
+    pub metrics: Arc<Metrics>,
+}
 
-/// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
-/// finish, and returns when they have or when the time for it is over.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(MAX_BUFFER);
-    let connections = GracefulShutdown::new();
-    // Owns the tasks: whatever is left of them when this function ends, or is dropped, is cut off.
-    let mut tasks = JoinSet::new();
-    let mut accepts = true;
-
-    loop {
-        let stream = tokio::select! {
-            stream = accept(&listener, &mut accepts) => stream,
-            Some(_) = tasks.join_next() => continue,
-            () = stop.cancelled() => break,
-        };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = connections.watch(connection);
-        tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                // The client went away, or sent what isn't HTTP: hyper has told it so.
-                tracing::debug!(%error, "connection ended");
-            }
+impl Server {
+    /// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
+    /// finish, and returns when they have or when the time for it is over.
+    pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
+        let Self { limits, metrics } = self;
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let router = router.clone();
+            async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
         });
-    }
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(limits.head_bytes);
+        let connections = GracefulShutdown::new();
+        let mut door =
+            Door { listener, places: Arc::new(Semaphore::new(limits.connections)), is_full: false, accepts: true };
+        // Owns the tasks: whatever is left of them when this function ends, or is dropped, is cut off.
+        let mut tasks = JoinSet::new();
 
-    drop(listener);
-    let in_flight = connections.count();
-    tracing::info!(connections = in_flight, "draining");
-    if tokio::time::timeout(limits.drain, connections.shutdown()).await.is_err() {
-        tracing::warn!(limit = ?limits.drain, "requests still in flight are cut off");
+        loop {
+            let (stream, place) = tokio::select! {
+                entered = door.next() => entered,
+                Some(_) = tasks.join_next() => continue,
+                () = stop.cancelled() => break,
+            };
+            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+            let connection = connections.watch(connection);
+            let open = Open::new(&metrics, place);
+            tasks.spawn(async move {
+                if let Err(error) = connection.await {
+                    // The client went away, or sent what isn't HTTP: hyper has told it so.
+                    tracing::debug!(%error, "connection ended");
+                }
+                drop(open);
+            });
+        }
+
+        drop(door);
+        let in_flight = connections.count();
+        tracing::info!(connections = in_flight, "draining");
+        if tokio::time::timeout(limits.drain, connections.shutdown()).await.is_err() {
+            tracing::warn!(limit = ?limits.drain, "requests still in flight are cut off");
+        }
     }
 }
 
-/// The next connection. Errors are of a connection that is gone already, or of a process that has no descriptor left:
-/// both pass, the second when connections close. `accepts` is whether the last try succeeded, so that the second is
-/// logged once.
-async fn accept(listener: &TcpListener, accepts: &mut bool) -> TcpStream {
-    /// While there is no descriptor, accepting fails at once; this keeps the loop from spinning.
-    const PAUSE: Duration = Duration::from_millis(100);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if !std::mem::replace(accepts, true) {
-                    tracing::info!("accepts connections again");
+/// An open connection, counted, with its place among them.
+struct Open {
+    metrics: Arc<Metrics>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(metrics: &Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
+        metrics.http.connected();
+        Self { metrics: Arc::clone(metrics), _place: place }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.http.disconnected();
+    }
+}
+
+/// Where connections come in.
+struct Door {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    /// Whether the last connection had to wait for a place, so that it is logged once.
+    is_full: bool,
+    /// Whether the last try to accept succeeded, so that a failure is logged once.
+    accepts: bool,
+}
+
+impl Door {
+    /// The next connection, once there is a place for it. Errors are of a connection that is gone already, or of a process
+    /// that has no descriptor left: both pass, the second when connections close. May be dropped at any time.
+    async fn next(&mut self) -> (TcpStream, OwnedSemaphorePermit) {
+        /// While there is no descriptor, accepting fails at once; this keeps the loop from spinning.
+        const PAUSE: Duration = Duration::from_millis(100);
+        let place = self.place().await;
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    if !std::mem::replace(&mut self.accepts, true) {
+                        tracing::info!("accepts connections again");
+                    }
+                    // Answers are small, and must not wait for the acknowledgement of the one before.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "can't set TCP_NODELAY");
+                    }
+                    return (stream, place);
                 }
-                // Answers are small, and must not wait for the acknowledgement of the one before.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "can't set TCP_NODELAY");
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if std::mem::replace(&mut self.accepts, false) {
+                        tracing::error!(%error, "can't accept connections");
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
-                return stream;
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                if std::mem::replace(accepts, false) {
-                    tracing::error!(%error, "can't accept connections");
-                }
-                tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            self.is_full = false;
+            return place;
+        }
+        if !std::mem::replace(&mut self.is_full, true) {
+            tracing::warn!("max_connections are open; others wait");
+        }
+        Arc::clone(&self.places).acquire_owned().await.expect("nobody closes the semaphore")
     }
 }
 

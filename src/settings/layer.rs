@@ -55,6 +55,21 @@ pub struct Layer {
     /// How long a request's body may take; of a stream of visits, each line
     #[arg(long, global = true, value_name = "DURATION")]
     pub body_timeout: Option<String>,
+    /// How long a request may take in all; streams of visits excepted
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub request_timeout: Option<String>,
+    /// The longest head of a request
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub max_header_bytes: Option<String>,
+    /// The longest body of a request; a single visit has at most 16 KiB, a stream of visits has no limit
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub max_body_bytes: Option<String>,
+    /// How many connections may be open before more must wait
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_connections: Option<String>,
+    /// How many requests may be under way before more are refused with 503
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_requests: Option<String>,
     /// How long connecting to Redis may take
     #[arg(long, global = true, value_name = "DURATION")]
     pub redis_connect_timeout: Option<String>,
@@ -92,6 +107,11 @@ impl Layer {
             metered_segments: None,
             header_timeout: some("30s"),
             body_timeout: some("10s"),
+            request_timeout: some("30s"),
+            max_header_bytes: some("65536"),
+            max_body_bytes: some("1048576"),
+            max_connections: some("10000"),
+            max_requests: some("8000"),
             redis_connect_timeout: some("1s"),
             redis_timeout: some("2s"),
             max_waiting: some("10000"),

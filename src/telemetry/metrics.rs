@@ -115,7 +115,7 @@ fn describe() {
     describe_gauge!("estimator_build_info", "1, with the version of the service.");
     describe_counter!("estimator_http_requests_total", "Requests answered, by route, method and status.");
     describe_histogram!("estimator_http_request_duration_seconds", "From a request's head to its answer's.");
-    describe_gauge!("estimator_http_requests_in_flight", "Requests that wait for their answer, probes not counted.");
+    describe_gauge!("estimator_http_requests_in_flight", "Requests under way, probes not counted.");
     describe_gauge!("estimator_http_connections", "Open connections.");
     describe_counter!("estimator_http_problems_total", "Errors answered, by the problem's type.");
     describe_counter!("estimator_visits_accepted_total", "Visits that Redis has acknowledged.");

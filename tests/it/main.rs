@@ -9,6 +9,7 @@ mod check;
 mod documents;
 mod embedded;
 mod helpers;
+mod limits;
 mod metrics;
 mod model;
 mod outage;

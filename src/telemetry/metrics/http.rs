@@ -11,7 +11,7 @@ use super::known;
 /// Requests and connections.
 pub struct HttpMetrics {
     recorder: Arc<PrometheusRecorder>,
-    in_flight: Gauge,
+    under_way: Gauge,
     connections: Gauge,
 }
 
@@ -19,7 +19,7 @@ impl HttpMetrics {
     pub(super) fn new(recorder: &Arc<PrometheusRecorder>) -> Self {
         Self {
             recorder: Arc::clone(recorder),
-            in_flight: gauge!("estimator_http_requests_in_flight"),
+            under_way: gauge!("estimator_http_requests_in_flight"),
             connections: gauge!("estimator_http_connections"),
         }
     }
@@ -44,10 +44,19 @@ impl HttpMetrics {
         with_local_recorder(&*self.recorder, || counter!("estimator_http_problems_total", "type" => slug).increment(1));
     }
 
-    /// How many there are now.
-    pub fn set_in_flight(&self, requests: usize, connections: usize) {
-        self.in_flight.set(known(Some(requests as u64)));
-        self.connections.set(known(Some(connections as u64)));
+    /// So many requests are under way now.
+    pub fn set_under_way(&self, requests: usize) {
+        self.under_way.set(known(Some(requests as u64)));
+    }
+
+    /// A connection was opened.
+    pub fn connected(&self) {
+        self.connections.increment(1);
+    }
+
+    /// A connection was closed.
+    pub fn disconnected(&self) {
+        self.connections.decrement(1);
     }
 }
 

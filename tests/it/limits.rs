@@ -1,0 +1,110 @@
+//! What a request and a connection may take, and what becomes of more.
+
+use segment_estimator::settings::Layer;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem};
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_request_is_given_up_at_its_deadline_and_says_so() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { request_timeout: some("200ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+
+    proxy.hold_replies();
+    let visit = json!({ "user_id": "u2", "segment": "sports" });
+    problem(app.post_visit(&visit).await, 503, "request-timeout").await;
+    problem(app.post_array(&json!([visit])).await, 503, "request-timeout").await;
+    problem(app.get("/segments/sports/count").await, 503, "request-timeout").await;
+    proxy.release_replies();
+    eventually("it serves again", async || app.status_of("/segments/sports/count").await == 200).await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_refused_at_once_and_probes_are_not() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { max_requests: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+
+    proxy.hold_replies();
+    let visit = json!({ "user_id": "u2", "segment": "sports" });
+    let first = tokio::spawn(app.request("POST", "/segments").json(&visit).send());
+    eventually("it is under way", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
+    })
+    .await;
+    let document = problem(app.get("/segments/sports/count").await, 503, "overloaded").await;
+    assert!(document["detail"].as_str().unwrap().starts_with("Nothing was done: 1 requests"), "{document}");
+    assert_eq!(app.status_of("/healthz").await, 200);
+
+    proxy.release_replies();
+    assert_eq!(first.await.unwrap().unwrap().status(), 204);
+    assert_eq!(app.count("sports").await, 2);
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_for_their_turn() {
+    async fn post(stream: &mut TcpStream, user: &str) {
+        let body = format!(r#"{{"user_id":"{user}","segment":"sports"}}"#);
+        let head = format!(
+            "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all((head + &body).as_bytes()).await.unwrap();
+    }
+    async fn status(stream: &mut TcpStream) -> String {
+        let mut answer = vec![0; 1_000];
+        let length = in_time("the answer", stream.read(&mut answer)).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { max_connections: some("1"), ..Layer::default() }).await;
+    let mut first = TcpStream::connect(app.address).await.unwrap();
+    post(&mut first, "u1").await;
+    assert_eq!(status(&mut first).await, "204");
+    let mut second = TcpStream::connect(app.address).await.unwrap();
+    post(&mut second, "u2").await;
+    for _ in 0..50 {
+        post(&mut first, "u1").await;
+        assert_eq!(status(&mut first).await, "204");
+    }
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1, "the second had to wait");
+
+    drop(first);
+    assert_eq!(status(&mut second).await, "204");
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 2);
+}
+
+#[tokio::test]
+async fn the_longest_body_is_a_setting_and_streams_have_none() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { max_body_bytes: some("100"), ..Layer::default() }).await;
+    app.record("u1", "sports").await;
+    let long = json!({ "user_id": "u".repeat(100), "segment": "sports" });
+    problem(app.post_visit(&long).await, 413, "body-too-large").await;
+    problem(app.post_array(&json!([long])).await, 413, "body-too-large").await;
+    assert_eq!(app.post_lines(format!("{long}\n{long}\n")).await.status(), 200);
+    assert_eq!(app.count("sports").await, 2);
+}
+
+#[tokio::test]
+async fn the_longest_head_is_a_setting() {
+    let redis = Redis::start();
+    let usual = TestApp::spawn(&redis).await;
+    let strict = TestApp::spawn_with(&redis, Layer { max_header_bytes: some("8192"), ..Layer::default() }).await;
+    for (app, expected) in [(&usual, 200), (&strict, 431)] {
+        let request = app.request("GET", "/healthz").header("x-filler", "x".repeat(10_000));
+        assert_eq!(request.send().await.unwrap().status().as_u16(), expected);
+    }
+}
