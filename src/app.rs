@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Gate, KeysError};
 use crate::estimator::Estimator;
 use crate::http::server::Server;
 use crate::http::{self, AppState};
@@ -29,12 +30,29 @@ pub struct App {
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
     sampler: Sampler,
+    gate: Arc<Gate>,
     server: Server,
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
     stopping: CancellationToken,
     ending: CancellationToken,
+}
+
+/// Reads files again that may change while the service runs.
+#[derive(Debug, Clone)]
+pub struct Reloader {
+    gate: Arc<Gate>,
+}
+
+impl Reloader {
+    /// Reads them. A file that can't be used is logged, and what was read before stays.
+    pub fn reload(&self) {
+        match self.gate.reload() {
+            Ok(()) => tracing::info!("read the keys again"),
+            Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
+        }
+    }
 }
 
 /// Where something is served, and what.
@@ -61,6 +79,9 @@ pub enum AppError {
     /// The Redis URL asks for something that this build doesn't have.
     #[error("redis_url: {0}")]
     RedisUrl(String),
+    /// The keys that tokens are checked with can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -77,6 +98,7 @@ impl App {
     ///
     /// An [`AppError`] when the address is taken or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
+        let gate = Arc::new(Gate::load(settings.auth.clone())?);
         // Before Redis, so that a second service on the same address ends at once.
         let front = listen("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
@@ -105,6 +127,7 @@ impl App {
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
+            gate: Arc::clone(&gate),
             limits: settings.request_limits(),
             under_way: AtomicUsize::new(0),
             stopping: stopping.clone(),
@@ -117,6 +140,7 @@ impl App {
             front: Front { listener: front.0, local_addr: front.1, router },
             admin,
             sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
+            gate,
             server: Server { limits: settings.server_limits(), metrics },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
@@ -138,6 +162,12 @@ impl App {
         self.admin.as_ref().map(|admin| admin.local_addr)
     }
 
+    /// What reads files again while the service runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader { gate: Arc::clone(&self.gate) }
+    }
+
     /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
     /// accepted any more, requests in flight finish, the pruner ends, the private Redis ends.
     ///
@@ -148,9 +178,15 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, server, shutdown_delay, pruner, mut redis, stopping, ending } = self;
+        let Self { front, admin, sampler, gate, server, shutdown_delay, pruner, mut redis, stopping, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
+        if gate.is_open() && !front.local_addr.ip().is_loopback() {
+            tracing::warn!(
+                address = %front.local_addr,
+                "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"
+            );
+        }
         tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
         // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
         let mut beside = JoinSet::new();

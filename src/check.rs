@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use crate::auth::{Gate, KeysError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, RedisUrl, Store};
@@ -16,6 +17,9 @@ pub enum CheckError {
     /// The Redis URL asks for something that this build doesn't have.
     #[error("redis_url: {0}")]
     RedisUrl(String),
+    /// The keys that tokens are checked with can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -37,6 +41,7 @@ pub enum CheckError {
 /// A [`CheckError`] when Redis can't be reached or doesn't answer. Whether it would take writes is not tried.
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
+    Gate::load(settings.auth.clone())?;
     let (redis, url) = match &settings.redis_url {
         Some(url) => (None, url.clone()),
         None => match EmbeddedRedis::start(&settings.data_dir).await {

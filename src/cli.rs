@@ -1,12 +1,12 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,9 +16,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::auth::mint::{self, NewKey};
+use crate::auth::{AuthConfig, Scope};
 use crate::check::check;
 use crate::settings::{self, Layer, Settings};
 use crate::telemetry;
+use crate::time::Timestamp;
 
 /// Counts how many users are in a segment right now.
 ///
@@ -40,10 +43,28 @@ pub struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or Ctrl-C (the default)
     Serve,
+    /// Make an API key, or a JSON Web Token, and print it
+    Token(Token),
     /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis answers
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
+}
+
+#[derive(Args)]
+struct Token {
+    /// Whose it is
+    #[arg(long)]
+    name: String,
+    /// What it allows: segments:write, segments:read, users:delete; several with commas between them
+    #[arg(long, required = true, value_delimiter = ',')]
+    scope: Vec<Scope>,
+    /// Make a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key
+    #[arg(long)]
+    jwt: bool,
+    /// How long a JSON Web Token is valid
+    #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    lifetime: Duration,
 }
 
 /// What a command ends with: the reason it failed, in one line.
@@ -75,6 +96,9 @@ impl Cli {
     pub fn run(self) -> Outcome {
         let layers = settings::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
+        if let Some(Command::Token(token)) = &self.command {
+            return token.make(&settings.auth, &mut io::stdout());
+        }
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
             None | Some(Command::Serve) => runtime.block_on(serve(&settings)),
@@ -82,6 +106,7 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
             }
+            Some(Command::Token(_)) => unreachable!("needs no runtime"),
             Some(Command::Healthcheck) => {
                 runtime.block_on(healthcheck(settings.admin_listen.unwrap_or(settings.listen)))
             }
@@ -89,10 +114,32 @@ impl Cli {
     }
 }
 
+impl Token {
+    /// Makes it and writes it to `out`: of an API key the entry, too, unless it was added to the file of keys.
+    fn make(&self, auth: &AuthConfig, out: &mut impl Write) -> Outcome {
+        let Self { name, scope, jwt, lifetime } = self;
+        match (jwt, &auth.jwt, &auth.api_keys_file) {
+            (true, Some(config), _) => {
+                writeln!(out, "{}", mint::jwt(config, name, scope, *lifetime, Timestamp::now())?)?;
+            }
+            (true, None, _) => return Err("--jwt needs jwt_algorithm and jwt_key_file".into()),
+            (false, _, Some(path)) => writeln!(out, "{}", mint::api_key_into(path, name, scope)?)?,
+            (false, _, None) => {
+                let NewKey { key, entry } = mint::api_key(name, scope)?;
+                writeln!(out, "# The key. It is shown this once; its holder alone should have it.\n{key}\n")?;
+                write!(out, "# Its entry for the file that api_keys_file names.\n{entry}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 async fn serve(settings: &Settings) -> Outcome {
     telemetry::init(settings.log_format, &settings.log_filter);
     let descriptors = raise_descriptor_limit()?;
     let mut signals = StopSignals::new()?;
+    // Without a handler the signal would end the process.
+    let mut hangups = signal(SignalKind::hangup())?;
     let app = tokio::select! {
         app = App::build(settings) => app?,
         name = signals.next() => {
@@ -102,11 +149,18 @@ async fn serve(settings: &Settings) -> Outcome {
     };
     compare_limits(descriptors, settings.max_connections);
     let stop = CancellationToken::new();
+    let reloader = app.reloader();
     let running = app.run_until(stop.cancelled());
     tokio::pin!(running);
-    tokio::select! {
-        outcome = &mut running => return Ok(outcome?),
-        name = signals.next() => tracing::info!(signal = name, "asked to stop"),
+    loop {
+        tokio::select! {
+            outcome = &mut running => return Ok(outcome?),
+            _ = hangups.recv() => reloader.reload(),
+            name = signals.next() => {
+                tracing::info!(signal = name, "asked to stop");
+                break;
+            }
+        }
     }
     stop.cancel();
     tokio::select! {

@@ -40,6 +40,7 @@
 //! * [`store`] has everything about Redis: keys, commands, the connection, the private server.
 //! * [`visit_json`] has the JSON form of a visit.
 //! * [`ingest`] has batches: lines in, chunks to Redis, a report.
+//! * [`auth`] has who may do what: keys, tokens, scopes.
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
@@ -49,6 +50,7 @@
 //! * [`cli`] has the commands of the binary.
 
 pub mod app;
+pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod counter;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
+use crate::auth::{AuthConfig, JwtAlgorithm, JwtConfig};
 use crate::http::{RequestLimits, server};
 use crate::pruner::Schedule;
 use crate::sampler::Sampler;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where to serve probes and metrics; with the rest when there is none.
     pub admin_listen: Option<SocketAddr>,
+    /// Which keys tokens are checked with; everybody may do everything when there are none.
+    pub auth: AuthConfig,
     /// The Redis to use; a private one when there is none.
     pub redis_url: Option<RedisUrl>,
     /// The private Redis's folder.
@@ -104,6 +107,7 @@ impl Settings {
         Ok(Self {
             listen: layers.required("listen", parse_address)?,
             admin_listen: layers.optional("admin_listen", parse_address)?,
+            auth: auth(&layers)?,
             redis_url: layers.secret("redis_url", RedisUrl::parse)?,
             data_dir: layers.required("data_dir", parse_path)?,
             window: layers.required("window", Window::parse)?,
@@ -192,6 +196,26 @@ impl Layers<'_> {
     }
 }
 
+/// The settings of JSON Web Tokens need each other.
+fn auth(layers: &Layers<'_>) -> Result<AuthConfig, SettingsError> {
+    let api_keys_file = layers.optional("api_keys_file", parse_path)?;
+    let issuer = layers.optional("jwt_issuer", parse_text)?;
+    let audience = layers.optional("jwt_audience", parse_text)?;
+    let leeway = layers.required("jwt_leeway", parse_delay)?;
+    let algorithm = layers.optional("jwt_algorithm", JwtAlgorithm::parse)?;
+    let jwt = match (algorithm, layers.optional("jwt_key_file", parse_path)?) {
+        (Some(algorithm), Some(key_file)) => Some(JwtConfig { algorithm, key_file, issuer, audience, leeway }),
+        (Some(_), None) => return Err(SettingsError("jwt_algorithm is set without jwt_key_file".to_owned())),
+        (None, Some(_)) => return Err(SettingsError("jwt_key_file is set without jwt_algorithm".to_owned())),
+        (None, None) if issuer.is_some() || audience.is_some() => {
+            let why = "jwt_issuer and jwt_audience have no meaning without jwt_algorithm and jwt_key_file";
+            return Err(SettingsError(why.to_owned()));
+        }
+        (None, None) => None,
+    };
+    Ok(AuthConfig { api_keys_file, jwt })
+}
+
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
@@ -204,6 +228,10 @@ fn parse_segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
         return Err(format!("has {} names; at most {} are counted", names.len(), Sampler::MAX_SEGMENTS));
     }
     Ok(names)
+}
+
+fn parse_text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
@@ -325,6 +353,10 @@ mod tests {
     #[case("ESTIMATOR_THREADS", "many", r#"threads: "many" must be a whole number"#)]
     #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
     #[case("ESTIMATOR_METERED_SEGMENTS", "a,,b", r#"metered_segments: "a,,b" has a name that must not be empty"#)]
+    #[case("ESTIMATOR_JWT_ALGORITHM", "none", r#"jwt_algorithm: "none" must be HS256, RS256, ES256 or EdDSA"#)]
+    #[case("ESTIMATOR_JWT_ALGORITHM", "HS256", "jwt_algorithm is set without jwt_key_file")]
+    #[case("ESTIMATOR_JWT_KEY_FILE", "key", "jwt_key_file is set without jwt_algorithm")]
+    #[case("ESTIMATOR_JWT_AUDIENCE", "us", "jwt_issuer and jwt_audience have no meaning without")]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

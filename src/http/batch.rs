@@ -13,6 +13,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
+use super::access::{May, Write};
 use super::body::{self, MediaType};
 use super::endpoint::in_time;
 use super::problem::{Problem, ProblemKind, Result};
@@ -24,7 +25,12 @@ use crate::time::Timestamp;
 const MAX_ARRAY_VISITS: usize = 1_000;
 
 /// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
-pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<Response> {
+pub async fn record(
+    _: May<Write>,
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::unpacked(&headers, body)?;
     match media_type {

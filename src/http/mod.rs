@@ -3,6 +3,7 @@
 //! `segments.rs`, `batch.rs` and `health.rs` have the handlers, `body.rs` the taking in of bodies, `problem.rs` the errors,
 //! `answer.rs` what surrounds the router, `server.rs` the connections.
 
+mod access;
 mod answer;
 mod batch;
 mod body;
@@ -26,8 +27,10 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::access::{May, Read};
 use self::endpoint::{Bounds, Endpoint};
 use self::problem::{Problem, ProblemKind};
+use crate::auth::Gate;
 use crate::estimator::Estimator;
 
 /// What the handlers share.
@@ -35,6 +38,8 @@ use crate::estimator::Estimator;
 pub struct AppState {
     /// The service itself.
     pub estimator: Estimator,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
     /// What a request may take.
     pub limits: RequestLimits,
     /// Requests under way, of those that are limited in number.
@@ -65,12 +70,18 @@ pub fn router(state: Arc<AppState>, has_admin_router: bool) -> Router {
         .post("/segments", Bounds::NumberAndTime, segments::record)
         .post("/segments/batch", Bounds::Number, batch::record)
         .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count);
-    if has_admin_router { routes.into_router() } else { routes.with_probes().into_router() }
+    if has_admin_router {
+        return routes.into_router();
+    }
+    // Here, metrics are one of the things that a token is needed for; where they have a listener of their own, whoever
+    // reaches that may have them.
+    let metrics = async |_: May<Read>, state| metrics::metrics(state).await;
+    routes.with_probes().get("/metrics", Bounds::None, metrics).into_router()
 }
 
 /// Probes and metrics, for a listener of their own.
 pub fn admin_router(state: Arc<AppState>) -> Router {
-    Routes::new(state).with_probes().into_router()
+    Routes::new(state).with_probes().get("/metrics", Bounds::None, metrics::metrics).into_router()
 }
 
 /// Routes whose handlers are [`Endpoint`]s.
@@ -85,11 +96,7 @@ impl Routes {
     }
 
     fn with_probes(self) -> Self {
-        self.get("/healthz", Bounds::None, health::live).get("/readyz", Bounds::None, health::ready).get(
-            "/metrics",
-            Bounds::None,
-            metrics::metrics,
-        )
+        self.get("/healthz", Bounds::None, health::live).get("/readyz", Bounds::None, health::ready)
     }
 
     fn endpoint<H>(&self, method: &'static str, path: &'static str, bounds: Bounds, handler: H) -> Endpoint<H> {
@@ -148,6 +155,7 @@ mod tests {
 
     use super::server::{Limits, Server};
     use super::*;
+    use crate::auth::AuthConfig;
     use crate::store::{self, Connection, RedisUrl, Store};
     use crate::time::Window;
 
@@ -186,6 +194,7 @@ mod tests {
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
         AppState {
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
+            gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
             limits: RequestLimits { body: second, request: second, body_bytes: 1_000, requests: 1 },
             under_way: AtomicUsize::new(0),
             stopping: CancellationToken::new(),

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -28,6 +28,10 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 pub enum ProblemKind {
     /// The body is not JSON, or the request is otherwise not what HTTP allows.
     Malformed,
+    /// There is no token, or none that is accepted.
+    Unauthorized,
+    /// The token doesn't allow this.
+    InsufficientScope,
     /// No such route.
     NotFound,
     /// The route has other methods.
@@ -56,6 +60,8 @@ impl ProblemKind {
     const fn describe(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The request has no accepted token"),
+            Self::InsufficientScope => (StatusCode::FORBIDDEN, "insufficient-scope", "The token doesn't allow this"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This path has other methods")
@@ -87,6 +93,8 @@ pub struct Problem {
     kind: ProblemKind,
     detail: String,
     errors: Vec<FieldError>,
+    /// What the client is told of the token that it needs.
+    challenge: Option<HeaderValue>,
     /// What became of a batch all the same.
     report: Option<Box<Report>>,
     /// What caused it: for the log, not for the client.
@@ -99,7 +107,7 @@ pub type Result<T> = std::result::Result<T, Problem>;
 impl Problem {
     /// A problem of `kind`, with a sentence or two for the client.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), report: None, cause: None }
+        Self { kind, detail: detail.into(), errors: Vec::new(), challenge: None, report: None, cause: None }
     }
 
     /// A request whose `errors` make it invalid.
@@ -123,6 +131,12 @@ impl Problem {
     #[must_use]
     pub fn with_report(self, report: Report) -> Self {
         Self { report: Some(Box::new(report)), ..self }
+    }
+
+    /// The problem of a client that needs another token, which `challenge` tells it (RFC 9110, section 11.6.1).
+    #[must_use]
+    pub fn challenging(self, challenge: HeaderValue) -> Self {
+        Self { challenge: Some(challenge), ..self }
     }
 
     fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
@@ -220,6 +234,9 @@ impl Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
+        if let Some(challenge) = &self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        }
         if let Some(allow) = response.headers().get(ALLOW) {
             headers.insert(ALLOW, allow.clone());
         }
@@ -229,6 +246,8 @@ impl Problem {
 
 fn kind_of(status: StatusCode) -> ProblemKind {
     match status {
+        StatusCode::UNAUTHORIZED => ProblemKind::Unauthorized,
+        StatusCode::FORBIDDEN => ProblemKind::InsufficientScope,
         StatusCode::NOT_FOUND => ProblemKind::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => ProblemKind::MethodNotAllowed,
         StatusCode::REQUEST_TIMEOUT => ProblemKind::BodyTimeout,

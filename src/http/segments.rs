@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::access::{May, Read, Write};
 use super::body::{self, MediaType};
 use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, json};
@@ -20,7 +21,12 @@ use crate::time::{Timestamp, Window};
 use crate::visit_json::{self, VisitError};
 
 /// `POST /segments`: records one visit. 204 once Redis has acknowledged it, or when it had expired already.
-pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<StatusCode> {
+pub async fn record(
+    _: May<Write>,
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode> {
     body::media_type(&headers, &[MediaType::Json])?;
     body::require_plain(&headers)?;
     let json = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
@@ -42,6 +48,7 @@ struct Count {
 
 /// `GET /segments/{name}/count`: how many users are in a segment now.
 pub async fn count(
+    _: May<Read>,
     State(state): State<Arc<AppState>>,
     name: std::result::Result<Path<String>, PathRejection>,
     query: std::result::Result<Query<Vec<(String, String)>>, QueryRejection>,

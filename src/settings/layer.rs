@@ -28,6 +28,24 @@ pub struct Layer {
     /// Address and port to serve probes and metrics on, apart from the API
     #[arg(long, global = true, value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
+    /// File with the digests of API keys; `segment-estimator token` makes them
+    #[arg(long, global = true, value_name = "FILE")]
+    pub api_keys_file: Option<String>,
+    /// The one algorithm of JSON Web Tokens: HS256, RS256, ES256 or `EdDSA`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub jwt_algorithm: Option<String>,
+    /// File with the secret of HS256, or with a public key in PEM or a JSON Web Key Set
+    #[arg(long, global = true, value_name = "FILE")]
+    pub jwt_key_file: Option<String>,
+    /// Who must have issued a JSON Web Token
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub jwt_issuer: Option<String>,
+    /// Whom a JSON Web Token must be for
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub jwt_audience: Option<String>,
+    /// How far the clocks of issuer and service may differ
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub jwt_leeway: Option<String>,
     /// Redis to use, such as `redis://user:password@host:6379/0` or `redis+unix:///path`; without it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
@@ -98,6 +116,12 @@ impl Layer {
         Self {
             listen: some("127.0.0.1:8080"),
             admin_listen: None,
+            api_keys_file: None,
+            jwt_algorithm: None,
+            jwt_key_file: None,
+            jwt_issuer: None,
+            jwt_audience: None,
+            jwt_leeway: some("30s"),
             redis_url: None,
             data_dir: some("data"),
             window: some("14d"),

@@ -1,5 +1,6 @@
 //! Settings as an operator reads them: what the service would run with, and where each value was set.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Layer, Settings, Source};
@@ -24,6 +25,7 @@ impl Settings {
         let Self {
             listen,
             admin_listen,
+            auth,
             redis_url,
             data_dir,
             window,
@@ -48,9 +50,17 @@ impl Settings {
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
+        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+        let jwt = auth.jwt.as_ref();
         let values = [
             ("listen", listen.to_string()),
             ("admin_listen", admin_listen.map_or_else(|| "as listen".to_owned(), |address| address.to_string())),
+            ("api_keys_file", path(auth.api_keys_file.as_ref())),
+            ("jwt_algorithm", jwt.map(|jwt| jwt.algorithm.to_string()).unwrap_or_default()),
+            ("jwt_key_file", path(jwt.map(|jwt| &jwt.key_file))),
+            ("jwt_issuer", jwt.and_then(|jwt| jwt.issuer.clone()).unwrap_or_default()),
+            ("jwt_audience", jwt.and_then(|jwt| jwt.audience.clone()).unwrap_or_default()),
+            ("jwt_leeway", jwt.map(|jwt| duration(&jwt.leeway)).unwrap_or_default()),
             ("redis_url", redis),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),

@@ -118,6 +118,7 @@ fn describe() {
     describe_gauge!("estimator_http_requests_in_flight", "Requests under way, probes not counted.");
     describe_gauge!("estimator_http_connections", "Open connections.");
     describe_counter!("estimator_http_problems_total", "Errors answered, by the problem's type.");
+    describe_counter!("estimator_auth_failures_total", "Requests turned away for want of a token, by reason.");
     describe_counter!("estimator_visits_accepted_total", "Visits that Redis has acknowledged.");
     describe_counter!("estimator_visits_expired_total", "Visits that lay outside the window already.");
     describe_counter!("estimator_visits_rejected_total", "What was sent as a visit and is none, by reason.");
@@ -211,6 +212,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.http.route("/segments", "POST").answered(204, Duration::ZERO);
         metrics.http.problem("overloaded");
+        metrics.http.denied("no_token");
         metrics.set_segment_users("sports", Some(1));
         let text = metrics.render();
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {

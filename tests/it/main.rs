@@ -4,11 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
+mod access;
 mod batch;
 mod check;
 mod documents;
 mod embedded;
 mod helpers;
+mod jwt;
 mod limits;
 mod metrics;
 mod model;

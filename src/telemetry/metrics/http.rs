@@ -44,6 +44,13 @@ impl HttpMetrics {
         with_local_recorder(&*self.recorder, || counter!("estimator_http_problems_total", "type" => slug).increment(1));
     }
 
+    /// A caller was turned away for a reason of this [kind](crate::auth::Denied::kind).
+    pub fn denied(&self, kind: &'static str) {
+        with_local_recorder(&*self.recorder, || {
+            counter!("estimator_auth_failures_total", "reason" => kind).increment(1)
+        });
+    }
+
     /// So many requests are under way now.
     pub fn set_under_way(&self, requests: usize) {
         self.under_way.set(known(Some(requests as u64)));

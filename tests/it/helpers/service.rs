@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -35,22 +36,24 @@ pub fn refusal(command: &mut Command) -> String {
 pub struct Service {
     client: Client,
     process: Child,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
     /// Starts it in `folder` and waits until it serves.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
         let mut process = binary(folder)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .env("ESTIMATOR_LISTEN", "127.0.0.1:0")
+            .env("ESTIMATOR_LOG_FORMAT", "json")
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut log = Vec::new();
+        let log = Arc::new(Mutex::new(Vec::new()));
         let address = loop {
             let Some(line) = lines.next() else {
-                panic!("the service ended with {}: {log:#?}", process.wait().unwrap())
+                panic!("the service ended with {}: {:#?}", process.wait().unwrap(), log.lock().unwrap())
             };
             let line = line.unwrap();
             if let Ok(event) = serde_json::from_str::<Value>(&line)
@@ -58,15 +61,25 @@ impl Service {
             {
                 break event["address"].as_str().unwrap().parse().unwrap();
             }
-            log.push(line);
+            log.lock().unwrap().push(line);
         };
         // A pipe that nobody reads would fill up and stop the service.
-        std::thread::spawn(move || for _ in lines {});
-        Self { client: Client::new(address), process }
+        let all = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                all.lock().unwrap().push(line);
+            }
+        });
+        Self { client: Client::new(address), process, log }
     }
 
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether a line of its log has `text`.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.log.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
     /// Kills it: no handler of its own gets to run.

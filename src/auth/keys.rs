@@ -1,0 +1,164 @@
+//! API keys: a file with a name, the SHA-256 digest and the scopes of each.
+//!
+//! ```toml
+//! [[key]]
+//! name = "uss"
+//! sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+//! scopes = ["segments:write"]
+//! ```
+//!
+//! A key is 256 random bits, so that its digest needs neither salt nor a slow function: there is nothing to guess.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use serde::Deserialize;
+
+use super::{Holder, Scope, Scopes};
+
+/// The API keys that are accepted.
+pub struct ApiKeys(Vec<ApiKey>);
+
+struct ApiKey {
+    digest: Digest,
+    holder: Holder,
+}
+
+pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
+
+/// The file, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    key: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    sha256: String,
+    scopes: Vec<String>,
+}
+
+impl ApiKeys {
+    /// The longest name of a key, in bytes.
+    pub const MAX_NAME_BYTES: usize = 64;
+
+    /// Reads the text of a file of keys.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in one line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            format!("line {line}: {}", error.message())
+        })?;
+        let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
+        for (number, entry) in (1..).zip(file.key) {
+            let key = ApiKey::new(entry).map_err(|why| format!("key {number}: {why}"))?;
+            if let Some(same) = keys.iter().position(|known| known.clashes_with(&key)) {
+                return Err(format!("key {number}: its name or its digest is that of key {}, too", same + 1));
+            }
+            keys.push(key);
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whom `key` belongs to. Takes as long for one key as for another, and compares with all of them, so that the time tells
+    /// nothing of what is known.
+    pub fn holder(&self, key: &str) -> Option<Holder> {
+        let presented = digest_of(key);
+        let mut found = None;
+        for known in &self.0 {
+            if verify_slices_are_equal(&known.digest, &presented).is_ok() {
+                found = Some(known);
+            }
+        }
+        found.map(|known| known.holder.clone())
+    }
+
+    /// Whether one of them has this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|key| key.holder.name == name)
+    }
+}
+
+impl ApiKey {
+    fn new(Entry { name, sha256, scopes }: Entry) -> Result<Self, String> {
+        check_name(&name)?;
+        let digest = HEXLOWER_PERMISSIVE.decode(sha256.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
+        let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
+        let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
+        Ok(Self { digest, holder: Holder { name, scopes } })
+    }
+
+    fn clashes_with(&self, other: &Self) -> bool {
+        self.digest == other.digest || self.holder.name == other.holder.name
+    }
+}
+
+/// Names are shown to callers and written into files, so they are plain.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+    if is_plain && (1..=ApiKeys::MAX_NAME_BYTES).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(format!("the name must have 1 to {} letters, digits or any of - _ . @", ApiKeys::MAX_NAME_BYTES))
+}
+
+pub(super) fn digest_of(key: &str) -> Digest {
+    digest(&SHA256, key.as_bytes()).as_ref().try_into().expect("SHA-256 has that many bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// The digest of `test` as `printf test | sha256sum` prints it.
+    const OF_TEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn entry(name: &str, sha256: &str, scopes: &str) -> String {
+        format!("[[key]]\nname = {name:?}\nsha256 = {sha256:?}\nscopes = [{scopes}]\n")
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_digest_and_has_its_scopes() {
+        let other = "00".repeat(32);
+        let text = entry("uss", OF_TEST, r#""segments:write""#) + &entry("analyst", &other, r#""segments:read""#);
+        let keys = ApiKeys::parse(&text).unwrap();
+        let holder = keys.holder("test").unwrap();
+        assert_eq!(holder.name, "uss");
+        assert!(holder.scopes.contains(Scope::WriteSegments) && !holder.scopes.contains(Scope::ReadSegments));
+        assert!(keys.holder("Test").is_none() && keys.holder("").is_none() && keys.holder(OF_TEST).is_none());
+    }
+
+    #[test]
+    fn a_file_without_keys_accepts_nobody() {
+        assert!(ApiKeys::parse("").unwrap().holder("").is_none());
+    }
+
+    #[rstest]
+    #[case(entry("", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case(entry("a b", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
+    #[case(
+        entry("uss", OF_TEST, r#""segments:wirte""#),
+        r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:delete"#
+    )]
+    #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is that of key 1, too")]
+    #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is that of key 1, too")]
+    #[case("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
+    #[case("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
+    #[case("key = 1\n".to_owned(), "line 1: ")]
+    fn a_bad_file_is_named_in_one_line(#[case] text: String, #[case] message: &str) {
+        let error = ApiKeys::parse(&text).err().unwrap();
+        assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
+        assert!(!error.contains("sek_secret"), "{error}");
+    }
+}

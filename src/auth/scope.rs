@@ -1,0 +1,70 @@
+//! What a token may allow.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One thing that a token may allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// `segments:write`: record visits.
+    WriteSegments,
+    /// `segments:read`: ask for counts.
+    ReadSegments,
+    /// `users:delete`: have a user forgotten.
+    DeleteUsers,
+}
+
+impl Scope {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::WriteSegments, Self::ReadSegments, Self::DeleteUsers];
+
+    /// How tokens write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WriteSegments => "segments:write",
+            Self::ReadSegments => "segments:read",
+            Self::DeleteUsers => "users:delete",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            format!("{text:?} is not a scope; those are {known}")
+        })
+    }
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// Those of `names` that are scopes of ours: a token may have others, for other services.
+    pub(super) fn of_ours<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Whether `scope` is among them.
+    #[must_use]
+    pub fn contains(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+}
+
+impl From<Vec<Scope>> for Scopes {
+    fn from(scopes: Vec<Scope>) -> Self {
+        Self(scopes)
+    }
+}

@@ -1,0 +1,241 @@
+//! Who may do what, with API keys.
+
+use std::path::{Path, PathBuf};
+
+use segment_estimator::settings::Layer;
+use serde_json::{Value, json};
+
+use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, kill, problem, run};
+
+/// Makes a key with the binary, which adds its entry to the file.
+fn make_key(keys: &Path, name: &str, scope: &str) -> String {
+    let output = run(binary(keys.parent().unwrap())
+        .args(["token", "--name", name, "--scope", scope, "--api-keys-file"])
+        .arg(keys));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+struct Keys {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { path: folder.path().join("keys.toml"), _folder: folder }
+    }
+
+    fn settings(&self) -> Layer {
+        Layer { api_keys_file: Some(self.path.display().to_string()), ..Layer::default() }
+    }
+}
+
+fn visit() -> Value {
+    json!({ "user_id": "u1", "segment": "sports" })
+}
+
+async fn post_with(client: &Client, authorization: &str) -> reqwest::Response {
+    client.request("POST", "/segments").header("authorization", authorization).json(&visit()).send().await.unwrap()
+}
+
+async fn get_with(client: &Client, path: &str, key: &str) -> reqwest::Response {
+    client.request("GET", path).bearer_auth(key).send().await.unwrap()
+}
+
+/// Checks that `response` is a 401 with this challenge.
+async fn unauthorized(response: reqwest::Response, challenge: &str) -> Value {
+    let header = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(header.starts_with(&format!(r#"Bearer realm="segment-estimator"{challenge}"#)), "{header}");
+    problem(response, 401, "unauthorized").await
+}
+
+#[tokio::test]
+async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    let writer = make_key(&keys.path, "uss", "segments:write");
+    let reader = make_key(&keys.path, "analyst", "segments:read");
+    let both = make_key(&keys.path, "admin", "segments:read,segments:write");
+    let app = TestApp::spawn_with(&redis, keys.settings()).await;
+
+    for key in [&writer, &both] {
+        assert_eq!(post_with(&app, &format!("Bearer {key}")).await.status(), 204);
+        let lines = app.lines_request("{\"user_id\":\"u2\",\"segment\":\"sports\"}\n").bearer_auth(key);
+        assert_eq!(lines.send().await.unwrap().status(), 200);
+    }
+    for key in [&reader, &both] {
+        let count: Value = get_with(&app, "/segments/sports/count", key).await.json().await.unwrap();
+        assert_eq!(count["count"], 2);
+        assert_eq!(get_with(&app, "/metrics", key).await.status(), 200);
+    }
+    for (response, name, scope) in [
+        (post_with(&app, &format!("Bearer {reader}")).await, "analyst", "segments:write"),
+        (get_with(&app, "/segments/sports/count", &writer).await, "uss", "segments:read"),
+        (get_with(&app, "/metrics", &writer).await, "uss", "segments:read"),
+    ] {
+        let challenge = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.ends_with(&format!(r#"error="insufficient_scope", scope="{scope}""#)), "{challenge}");
+        let document = problem(response, 403, "insufficient-scope").await;
+        assert_eq!(document["detail"], format!("The token of {name} doesn't have the scope {scope}."));
+    }
+}
+
+#[tokio::test]
+async fn without_an_accepted_token_nothing_reaches_redis() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    let key = make_key(&keys.path, "uss", "segments:write,segments:read");
+    let app = TestApp::spawn_with(&redis, keys.settings()).await;
+    eventually("the first sample is taken", async || redis.calls("zcard") == 1).await;
+    let commands = || ["zadd", "zcount", "ping", "zcard"].map(|command| redis.calls(command));
+    let before = commands();
+
+    unauthorized(app.post_visit(&visit()).await, "").await;
+    unauthorized(app.get("/segments/sports/count").await, "").await;
+    unauthorized(app.get("/metrics").await, "").await;
+    unauthorized(app.post_array(&json!([visit()])).await, "").await;
+    unauthorized(app.post_lines("{}").await, "").await;
+    let invalid = r#", error="invalid_token", error_description=""#;
+    let (other_case, longer) = (format!("Bearer {}", key.to_uppercase()), format!("Bearer {key}x"));
+    let oversized = format!("Bearer {}", "x".repeat(9_000));
+    for header in [
+        "Bearer sek_guessed",
+        &other_case,
+        &longer,
+        &oversized,
+        "Bearer",
+        "Bearer a b",
+        "Basic dXNlcjpwYXNz",
+        &key,
+        "Bearer a.b.c",
+    ] {
+        unauthorized(post_with(&app, header).await, invalid).await;
+    }
+    // What a body is, is not looked at before.
+    let unread = app.request("POST", "/segments").body("not a visit").send().await.unwrap();
+    unauthorized(unread, "").await;
+    let twice = app.request("POST", "/segments").bearer_auth(&key).bearer_auth(&key).json(&visit());
+    unauthorized(twice.send().await.unwrap(), invalid).await;
+    assert_eq!(commands(), before);
+
+    // The probes are for those who have no token, and so are errors that need none.
+    assert_eq!(app.status_of("/healthz").await, 200);
+    assert_eq!(app.status_of("/readyz").await, 200);
+    problem(app.get("/nothing").await, 404, "not-found").await;
+    assert_eq!(post_with(&app, &format!("bearer {key}")).await.status(), 204);
+}
+
+#[tokio::test]
+async fn metrics_need_no_token_on_a_listener_of_their_own_and_count_who_is_turned_away() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    make_key(&keys.path, "uss", "segments:write");
+    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..keys.settings() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    app.post_visit(&visit()).await;
+    post_with(&app, "Bearer sek_guessed").await;
+    let metrics = Client::new(app.admin_addr.unwrap()).get("/metrics").await.text().await.unwrap();
+    for reason in ["no_token", "unknown_key"] {
+        let line = format!("estimator_auth_failures_total{{reason=\"{reason}\"}} 1");
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing() {
+    let keys = Keys::new();
+    let old = make_key(&keys.path, "old", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--api-keys-file", keys.path.to_str().unwrap()]);
+    let status = async |key: &str| get_with(&service, "/segments/sports/count", key).await.status().as_u16();
+    assert_eq!(status(&old).await, 200);
+
+    std::fs::write(&keys.path, "").unwrap();
+    let new = make_key(&keys.path, "new", "segments:read");
+    assert_eq!((status(&old).await, status(&new).await), (200, 401), "not before the signal");
+    kill("-HUP", service.pid());
+    eventually("the new key is accepted", async || status(&new).await == 200).await;
+    assert_eq!(status(&old).await, 401);
+
+    std::fs::write(&keys.path, "broken").unwrap();
+    kill("-HUP", service.pid());
+    eventually("it says so", async || service.has_logged("can't read the keys again; those from before stay")).await;
+    assert_eq!(status(&new).await, 200);
+
+    // No request is lost meanwhile, however often it happens.
+    let entry = entry_of("new", &new);
+    let versions = [entry.clone(), entry + &entry_of("old", &old)];
+    let requests = async {
+        for _ in 0..300 {
+            assert_eq!(status(&new).await, 200);
+        }
+    };
+    let changes = async {
+        for version in versions.iter().cycle().take(20) {
+            let next = keys.path.with_extension("next");
+            std::fs::write(&next, version).unwrap();
+            std::fs::rename(&next, &keys.path).unwrap();
+            kill("-HUP", service.pid());
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(requests, changes);
+    assert!(service.terminate().success());
+}
+
+/// The entry of a key that is known.
+fn entry_of(name: &str, key: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+    let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
+    format!("[[key]]\nname = {name:?}\nsha256 = {digest:?}\nscopes = [\"segments:read\"]\n")
+}
+
+#[test]
+fn a_key_is_shown_once_and_its_entry_is_made_for_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(binary(folder.path()).args(["token", "--name", "uss", "--scope", "segments:write"]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let key = text.lines().find(|line| line.starts_with("sek_")).unwrap();
+    let entry = text.split("names.\n").nth(1).unwrap();
+    assert_eq!(entry, entry_of("uss", key).replace("read", "write"));
+}
+
+#[test]
+fn a_second_key_of_the_same_name_is_refused_and_the_file_stays() {
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let before = std::fs::read_to_string(&keys.path).unwrap();
+    for (name, scope, message) in [
+        ("uss", "segments:read", "has a key named uss already"),
+        ("u s s", "segments:read", "the name must have 1 to 64 letters"),
+    ] {
+        let arguments = ["token", "--name", name, "--scope", scope, "--api-keys-file"];
+        let output = run(binary(keys.path.parent().unwrap()).args(arguments).arg(&keys.path));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(message), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&keys.path).unwrap(), before);
+}
+
+#[test]
+fn keys_that_cannot_be_used_stop_the_start() {
+    let keys = Keys::new();
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = || crate::helpers::refusal(binary(folder.path()).arg("--api-keys-file").arg(&keys.path));
+    assert!(refusal().contains("api_keys_file: ") && refusal().contains("can't be read: No such file"));
+    std::fs::write(&keys.path, "[[key]]\nname = \"uss\"\n").unwrap();
+    assert!(refusal().contains("line 1: missing field `sha256`"), "{}", refusal());
+}
+
+#[test]
+fn serving_other_machines_without_keys_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);
+    assert!(service.has_logged("everybody who reaches this address may do everything"));
+    service.terminate();
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let service =
+        Service::start(folder.path(), &["--listen", "0.0.0.0:0", "--api-keys-file", keys.path.to_str().unwrap()]);
+    assert!(!service.has_logged("everybody who reaches this address may do everything"));
+}
