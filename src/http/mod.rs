@@ -63,7 +63,7 @@ pub struct RequestLimits {
     pub requests: usize,
 }
 
-/// The routes of the API and, unless they are served elsewhere, those of [`admin_router`]. [`server::serve`] makes problems
+/// The routes of the API and, unless they are served elsewhere, those of [`admin_router`]. [`server::Server`] makes problems
 /// of their errors.
 pub fn router(state: Arc<AppState>, has_admin_router: bool) -> Router {
     let routes = Routes::new(state)
