@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Gate, KeysError};
 use crate::estimator::Estimator;
 use crate::http::server::Server;
-use crate::http::{self, AppState};
+use crate::http::{self, AppState, Tls, TlsError};
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
@@ -43,6 +43,7 @@ pub struct App {
 #[derive(Debug, Clone)]
 pub struct Reloader {
     gate: Arc<Gate>,
+    tls: Option<Tls>,
 }
 
 impl Reloader {
@@ -51,6 +52,11 @@ impl Reloader {
         match self.gate.reload() {
             Ok(()) => tracing::info!("read the keys again"),
             Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
+        }
+        match self.tls.as_ref().map(Tls::reload) {
+            None => {}
+            Some(Ok(())) => tracing::info!("read the certificate again"),
+            Some(Err(error)) => tracing::error!(%error, "can't read the certificate again; the one from before stays"),
         }
     }
 }
@@ -82,6 +88,9 @@ pub enum AppError {
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -99,6 +108,7 @@ impl App {
     /// An [`AppError`] when the address is taken or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
         let gate = Arc::new(Gate::load(settings.auth.clone())?);
+        let tls = settings.tls.clone().map(Tls::load).transpose()?;
         // Before Redis, so that a second service on the same address ends at once.
         let front = listen("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
@@ -141,7 +151,7 @@ impl App {
             admin,
             sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
             gate,
-            server: Server { limits: settings.server_limits(), metrics },
+            server: Server { limits: settings.server_limits(), metrics, tls },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
             redis,
@@ -165,7 +175,7 @@ impl App {
     /// What reads files again while the service runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader { gate: Arc::clone(&self.gate) }
+        Reloader { gate: Arc::clone(&self.gate), tls: self.server.tls.clone() }
     }
 
     /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
@@ -192,7 +202,9 @@ impl App {
         let mut beside = JoinSet::new();
         beside.spawn(sampler.run());
         if let Some(Front { listener, router, .. }) = admin {
-            beside.spawn(server.clone().serve(listener, router, CancellationToken::new()));
+            // In plain text: whoever probes knows no name that a certificate could be for.
+            let server = Server { tls: None, ..server.clone() };
+            beside.spawn(server.serve(listener, router, CancellationToken::new()));
         }
 
         let outcome = {

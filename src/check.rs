@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::auth::{Gate, KeysError};
+use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, RedisUrl, Store};
@@ -20,6 +21,9 @@ pub enum CheckError {
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -42,6 +46,7 @@ pub enum CheckError {
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
+    settings.tls.clone().map(Tls::load).transpose()?;
     let (redis, url) = match &settings.redis_url {
         Some(url) => (None, url.clone()),
         None => match EmbeddedRedis::start(&settings.data_dir).await {

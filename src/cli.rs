@@ -1,27 +1,22 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+mod healthcheck;
+mod token;
 
-use axum::body::Body;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use std::io;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::healthcheck::healthcheck;
+use self::token::Token;
 use crate::app::App;
-use crate::auth::mint::{self, NewKey};
-use crate::auth::{AuthConfig, Scope};
 use crate::check::check;
 use crate::settings::{self, Layer, Settings};
 use crate::telemetry;
-use crate::time::Timestamp;
 
 /// Counts how many users are in a segment right now.
 ///
@@ -49,22 +44,6 @@ enum Command {
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
-}
-
-#[derive(Args)]
-struct Token {
-    /// Whose it is
-    #[arg(long)]
-    name: String,
-    /// What it allows: segments:write, segments:read, users:delete; several with commas between them
-    #[arg(long, required = true, value_delimiter = ',')]
-    scope: Vec<Scope>,
-    /// Make a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key
-    #[arg(long)]
-    jwt: bool,
-    /// How long a JSON Web Token is valid
-    #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = humantime::parse_duration)]
-    lifetime: Duration,
 }
 
 /// What a command ends with: the reason it failed, in one line.
@@ -107,30 +86,8 @@ impl Cli {
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
             }
             Some(Command::Token(_)) => unreachable!("needs no runtime"),
-            Some(Command::Healthcheck) => {
-                runtime.block_on(healthcheck(settings.admin_listen.unwrap_or(settings.listen)))
-            }
+            Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
-    }
-}
-
-impl Token {
-    /// Makes it and writes it to `out`: of an API key the entry, too, unless it was added to the file of keys.
-    fn make(&self, auth: &AuthConfig, out: &mut impl Write) -> Outcome {
-        let Self { name, scope, jwt, lifetime } = self;
-        match (jwt, &auth.jwt, &auth.api_keys_file) {
-            (true, Some(config), _) => {
-                writeln!(out, "{}", mint::jwt(config, name, scope, *lifetime, Timestamp::now())?)?;
-            }
-            (true, None, _) => return Err("--jwt needs jwt_algorithm and jwt_key_file".into()),
-            (false, _, Some(path)) => writeln!(out, "{}", mint::api_key_into(path, name, scope)?)?,
-            (false, _, None) => {
-                let NewKey { key, entry } = mint::api_key(name, scope)?;
-                writeln!(out, "# The key. It is shown this once; its holder alone should have it.\n{key}\n")?;
-                write!(out, "# Its entry for the file that api_keys_file names.\n{entry}")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -205,36 +162,6 @@ impl StopSignals {
     }
 }
 
-async fn healthcheck(listen: SocketAddr) -> Outcome {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let address = reachable(listen);
-    let status = tokio::time::timeout(LIMIT, ask_readyz(address));
-    let status = status.await.map_err(|_| format!("no answer from {address} within {LIMIT:?}"))?;
-    match status.map_err(|error| format!("no answer from {address}: {error}"))? {
-        status if status.is_success() => Ok(()),
-        status => Err(format!("{address} is not ready: it answers {status}").into()),
-    }
-}
-
-async fn ask_readyz(address: SocketAddr) -> Result<hyper::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::get("/readyz").header("host", address.to_string()).body(Body::empty())?;
-    Ok(sender.send_request(request).await?.status())
-}
-
-/// Where to reach a service that listens on `address`: on every address means on this machine's own too.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,15 +182,6 @@ mod tests {
         for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.flags.window.as_deref(), Some("4s"), "{line}");
-        }
-    }
-
-    #[test]
-    fn every_address_means_this_machine() {
-        for (listen, expected) in
-            [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("127.0.0.2:80", "127.0.0.2:80")]
-        {
-            assert_eq!(reachable(listen.parse().unwrap()), expected.parse().unwrap());
         }
     }
 }

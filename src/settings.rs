@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
 use crate::auth::{AuthConfig, JwtAlgorithm, JwtConfig};
-use crate::http::{RequestLimits, server};
+use crate::http::{RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
 use crate::sampler::Sampler;
 use crate::segment::SegmentName;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where to serve probes and metrics; with the rest when there is none.
     pub admin_listen: Option<SocketAddr>,
+    /// The certificate of `listen`; plain text when there is none.
+    pub tls: Option<TlsFiles>,
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use; a private one when there is none.
@@ -107,6 +109,7 @@ impl Settings {
         Ok(Self {
             listen: layers.required("listen", parse_address)?,
             admin_listen: layers.optional("admin_listen", parse_address)?,
+            tls: tls(&layers)?,
             auth: auth(&layers)?,
             redis_url: layers.secret("redis_url", RedisUrl::parse)?,
             data_dir: layers.required("data_dir", parse_path)?,
@@ -193,6 +196,16 @@ impl Layers<'_> {
 
     fn required<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
         self.optional(name, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
+    }
+}
+
+/// A certificate needs its key.
+fn tls(layers: &Layers<'_>) -> Result<Option<TlsFiles>, SettingsError> {
+    match (layers.optional("tls_cert_file", parse_path)?, layers.optional("tls_key_file", parse_path)?) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => Err(SettingsError("tls_cert_file is set without tls_key_file".to_owned())),
+        (None, Some(_)) => Err(SettingsError("tls_key_file is set without tls_cert_file".to_owned())),
+        (None, None) => Ok(None),
     }
 }
 
@@ -357,6 +370,8 @@ mod tests {
     #[case("ESTIMATOR_JWT_ALGORITHM", "HS256", "jwt_algorithm is set without jwt_key_file")]
     #[case("ESTIMATOR_JWT_KEY_FILE", "key", "jwt_key_file is set without jwt_algorithm")]
     #[case("ESTIMATOR_JWT_AUDIENCE", "us", "jwt_issuer and jwt_audience have no meaning without")]
+    #[case("ESTIMATOR_TLS_CERT_FILE", "cert", "tls_cert_file is set without tls_key_file")]
+    #[case("ESTIMATOR_TLS_KEY_FILE", "key", "tls_key_file is set without tls_cert_file")]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

@@ -13,6 +13,7 @@ mod metrics;
 mod problem;
 mod segments;
 pub mod server;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::access::{May, Read};
 use self::endpoint::{Bounds, Endpoint};
 use self::problem::{Problem, ProblemKind};
+pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
 use crate::estimator::Estimator;
 
@@ -183,6 +185,7 @@ mod tests {
         Server {
             limits: Limits { header: minute, drain: minute, head_bytes: 8_192, connections: 10 },
             metrics: Arc::default(),
+            tls: None,
         }
     }
 

@@ -18,9 +18,11 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
+use super::tls::Tls;
 use crate::telemetry::Metrics;
 
 /// What connections may take.
@@ -46,13 +48,15 @@ pub struct Server {
     pub limits: Limits,
     /// What counts its connections.
     pub metrics: Arc<Metrics>,
+    /// TLS, or plain text.
+    pub tls: Option<Tls>,
 }
 
 impl Server {
     /// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
     /// finish, and returns when they have or when the time for it is over.
     pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
-        let Self { limits, metrics } = self;
+        let Self { limits, metrics, tls } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let router = router.clone();
             async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
@@ -71,13 +75,26 @@ impl Server {
                 Some(_) = tasks.join_next() => continue,
                 () = stop.cancelled() => break,
             };
-            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-            let connection = connections.watch(connection);
+            let (http, service, watcher, tls) = (http.clone(), service.clone(), connections.watcher(), tls.clone());
             let open = Open::new(&metrics, place);
             tasks.spawn(async move {
-                if let Err(error) = connection.await {
+                let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tls {
+                    None => {
+                        watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await.map_err(Into::into)
+                    }
+                    // A handshake is the first part of a request's head.
+                    Some(tls) => match timeout(limits.header, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            let connection = http.serve_connection(TokioIo::new(stream), service);
+                            watcher.watch(connection).await.map_err(Into::into)
+                        }
+                        Ok(Err(error)) => Err(error.into()),
+                        Err(late) => Err(late.into()),
+                    },
+                };
+                if let Err(error) = ended {
                     // The client went away, or sent what isn't HTTP: hyper has told it so.
-                    tracing::debug!(%error, "connection ended");
+                    tracing::debug!(error, "connection ended");
                 }
                 drop(open);
             });
@@ -86,7 +103,7 @@ impl Server {
         drop(door);
         let in_flight = connections.count();
         tracing::info!(connections = in_flight, "draining");
-        if tokio::time::timeout(limits.drain, connections.shutdown()).await.is_err() {
+        if timeout(limits.drain, connections.shutdown()).await.is_err() {
             tracing::warn!(limit = ?limits.drain, "requests still in flight are cut off");
         }
     }

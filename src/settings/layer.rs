@@ -28,6 +28,12 @@ pub struct Layer {
     /// Address and port to serve probes and metrics on, apart from the API
     #[arg(long, global = true, value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
+    /// File with the certificate of `listen` in PEM, and those between it and its authority
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_cert_file: Option<String>,
+    /// File with the certificate's private key in PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_key_file: Option<String>,
     /// File with the digests of API keys; `segment-estimator token` makes them
     #[arg(long, global = true, value_name = "FILE")]
     pub api_keys_file: Option<String>,
@@ -116,6 +122,8 @@ impl Layer {
         Self {
             listen: some("127.0.0.1:8080"),
             admin_listen: None,
+            tls_cert_file: None,
+            tls_key_file: None,
             api_keys_file: None,
             jwt_algorithm: None,
             jwt_key_file: None,

@@ -25,6 +25,7 @@ impl Settings {
         let Self {
             listen,
             admin_listen,
+            tls,
             auth,
             redis_url,
             data_dir,
@@ -55,6 +56,8 @@ impl Settings {
         let values = [
             ("listen", listen.to_string()),
             ("admin_listen", admin_listen.map_or_else(|| "as listen".to_owned(), |address| address.to_string())),
+            ("tls_cert_file", path(tls.as_ref().map(|files| &files.cert))),
+            ("tls_key_file", path(tls.as_ref().map(|files| &files.key))),
             ("api_keys_file", path(auth.api_keys_file.as_ref())),
             ("jwt_algorithm", jwt.map(|jwt| jwt.algorithm.to_string()).unwrap_or_default()),
             ("jwt_key_file", path(jwt.map(|jwt| &jwt.key_file))),
