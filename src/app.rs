@@ -43,9 +43,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
-    /// The Redis URL asks for something that this build doesn't have.
-    #[error("redis_url: {0}")]
-    RedisUrl(String),
+    /// A file for the connection to Redis can't be used; the text names the setting.
+    #[error("{0}")]
+    Redis(String),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -60,7 +60,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// An [`AppError`] when the address is taken or the private Redis doesn't start.
+    /// An [`AppError`] when the address is taken, a file for Redis can't be used or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
         let address = settings.listen;
         let failed = |source| AppError::Listen { address, source };
@@ -82,7 +82,7 @@ impl App {
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
-        let connection = Connection::new(redis_url, settings.store_limits()).map_err(AppError::RedisUrl)?;
+        let connection = Connection::new(redis_url, settings.store_limits()).map_err(AppError::Redis)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, RedisUrl, Store};
+use crate::store::{self, Connection, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -12,17 +12,17 @@ pub enum CheckError {
     /// The table can't be written.
     #[error("can't write the settings: {0}")]
     Output(#[from] io::Error),
-    /// The Redis URL asks for something that this build doesn't have.
-    #[error("redis_url: {0}")]
-    RedisUrl(String),
+    /// A file for the connection to Redis can't be used; the text names the setting.
+    #[error("{0}")]
+    File(String),
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// Redis can't serve.
-    #[error("redis_url: the Redis at {url} can't serve: {error}")]
+    #[error("redis_url: the Redis at {address} can't serve: {error}")]
     Redis {
         /// Where it was looked for.
-        url: RedisUrl,
+        address: String,
         /// Why not.
         error: store::Error,
     },
@@ -48,8 +48,8 @@ pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -
         },
     };
     let answer = async {
-        let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::RedisUrl)?;
-        Store::new(connection).server().await.map_err(|error| CheckError::Redis { url: url.clone(), error })
+        let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::File)?;
+        Store::new(connection).server().await.map_err(|error| CheckError::Redis { address: url.to_string(), error })
     };
     let answer = answer.await;
     if let Some(redis) = redis {

@@ -5,6 +5,7 @@
 //! environment.
 
 mod layer;
+mod redis;
 mod shown;
 
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use crate::time::Window;
 pub struct Settings {
     /// Where to serve HTTP.
     pub listen: SocketAddr,
-    /// The Redis to use; a private one when there is none.
+    /// The Redis to use, and how to be let in; a private one when there is none.
     pub redis_url: Option<RedisUrl>,
     /// The private Redis's folder.
     pub data_dir: PathBuf,
@@ -86,7 +87,7 @@ impl Settings {
         let layers = Layers(layers);
         Ok(Self {
             listen: layers.required("listen", parse_address)?,
-            redis_url: layers.secret("redis_url", RedisUrl::parse)?,
+            redis_url: layers.redis()?,
             data_dir: layers.required("data_dir", parse_path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
@@ -314,6 +315,39 @@ mod tests {
     fn a_bad_line_of_a_file_is_not_repeated(#[case] text: &str) {
         let error = file(text).unwrap_err().to_string();
         assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("redis://me:hunter2@host", &["redis_username"], "redis_username: \"x\" is a second user: redis_url has one already")]
+    #[case("redis://me:hunter2@host", &["redis_password_file"], "redis_password_file: \"x\" is a second password: redis_url")]
+    #[case("redis+unix:///s?pass=hunter2", &["redis_password_file"], "redis_password_file: \"x\" is a second password")]
+    #[case("redis://host", &["redis_username"], "redis_username: \"x\" is a user without a password; name its file in redis_password_file")]
+    #[case("redis://me@host", &[], "redis_url: the value is a user without a password; name its file in redis_password_file")]
+    #[case("", &["redis_username"], "redis_username: \"x\" is for a Redis of your own, and redis_url is not set")]
+    #[case("", &["redis_password_file"], "redis_password_file: \"x\" is for a Redis of your own, and redis_url is not set")]
+    fn settings_of_redis_that_do_not_fit_together_are_named(
+        #[case] url: &str,
+        #[case] set: &[&str],
+        #[case] message: &str,
+    ) {
+        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
+        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        pairs.push(("ESTIMATOR_REDIS_URL", url));
+        let error = environment(&pairs).unwrap_err().to_string();
+        assert!(error.starts_with(message) && error.contains(" (set by ESTIMATOR_REDIS_"), "{error}");
+        assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("redis://host", &["redis_password_file"])]
+    #[case("redis://me@host", &["redis_password_file"])]
+    #[case("redis://:hunter2@host", &["redis_username"])]
+    #[case("redis+unix:///s", &["redis_username", "redis_password_file"])]
+    fn user_and_password_may_stand_in_the_url_or_beside_it(#[case] url: &str, #[case] set: &[&str]) {
+        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
+        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        pairs.push(("ESTIMATOR_REDIS_URL", url));
+        assert!(environment(&pairs).is_ok());
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub struct Layer {
     /// Redis to use, such as `redis://user:password@host:6379/0` or `redis+unix:///path`; without it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
+    /// User of Redis's ACL
+    #[arg(long, global = true, value_name = "NAME")]
+    pub redis_username: Option<String>,
+    /// File that holds the password for Redis
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_password_file: Option<String>,
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
@@ -77,6 +83,8 @@ impl Layer {
         Self {
             listen: some("127.0.0.1:8080"),
             redis_url: None,
+            redis_username: None,
+            redis_password_file: None,
             data_dir: some("data"),
             window: some("14d"),
             prune_schedule: some("0 * * * *"),

@@ -1,8 +1,10 @@
 //! Settings as an operator reads them: what the service would run with, and where each value was set.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Layer, Settings, Source};
+use crate::store::{Access, RedisUrl};
 
 /// One setting. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +40,15 @@ impl Settings {
             drain_timeout,
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let access = redis_url.as_ref().map(RedisUrl::access).cloned().unwrap_or_default();
+        let Access { username, password_file } = access;
+        let file = |path: Option<PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
         let values = [
             ("listen", listen.to_string()),
             ("redis_url", redis),
+            ("redis_username", username.unwrap_or_default()),
+            ("redis_password_file", file(password_file)),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),

@@ -70,6 +70,15 @@ impl Error {
         !matches!(self, Self::WrongType { .. })
     }
 
+    /// Why no connection could be made.
+    pub(super) fn from_connecting(error: &RedisError) -> Self {
+        match error.kind() {
+            // The library keeps what Redis said to itself.
+            ErrorKind::AuthenticationFailed => Self::Connect("it doesn't accept this user or password".to_owned()),
+            _ => Self::Connect(error.to_string()),
+        }
+    }
+
     /// Why `pipeline` failed.
     pub(super) fn from_answer(error: RedisError, pipeline: &Pipeline) -> Self {
         // After a reply that is not Redis's protocol nothing that follows can be trusted.

@@ -25,6 +25,7 @@
 //! `PING`, `INFO`, `ZADD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
 //! must allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
+mod access;
 mod batch;
 mod connection;
 pub mod embedded;
@@ -36,6 +37,7 @@ mod url;
 
 use redis::{Pipeline, pipe};
 
+pub use self::access::Access;
 pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;

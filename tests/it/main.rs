@@ -14,6 +14,7 @@ mod outage;
 mod probes;
 mod problems;
 mod prune;
+mod redis_access;
 mod rounds;
 mod settings;
 mod shutdown;

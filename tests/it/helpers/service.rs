@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -35,6 +36,7 @@ pub fn refusal(command: &mut Command) -> String {
 pub struct Service {
     client: Client,
     process: Child,
+    log: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Service {
@@ -61,8 +63,11 @@ impl Service {
             log.push(line);
         };
         // A pipe that nobody reads would fill up and stop the service.
-        std::thread::spawn(move || for _ in lines {});
-        Self { client: Client::new(address), process }
+        let log = std::thread::spawn(move || {
+            log.extend(lines.map(Result::unwrap));
+            log
+        });
+        Self { client: Client::new(address), process, log: Some(log) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -79,6 +84,13 @@ impl Service {
     pub fn terminate(self) -> ExitStatus {
         kill("-TERM", self.pid());
         self.ended()
+    }
+
+    /// Asks it to stop, and gives the lines of its log.
+    pub fn terminate_for_log(mut self) -> Vec<String> {
+        let log = self.log.take().unwrap();
+        assert!(self.terminate().success());
+        log.join().unwrap()
     }
 
     /// Waits for its end.
