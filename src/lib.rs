@@ -41,6 +41,7 @@
 //! * [`ingest`] has batches: lines in, chunks to Redis, a report.
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
+//! * [`crypto`] has the provider of cryptography for TLS.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
@@ -51,6 +52,7 @@ pub mod app;
 pub mod check;
 pub mod cli;
 pub mod counter;
+pub mod crypto;
 pub mod estimator;
 pub mod http;
 pub mod ingest;

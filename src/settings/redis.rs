@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use super::{Layers, SettingsError};
-use crate::store::{Access, RedisUrl};
+use crate::store::{Access, ClientFiles, RedisUrl};
 
 /// What stands beside `redis_url` and is of no use without it.
-const BESIDE_THE_URL: [&str; 2] = ["redis_username", "redis_password_file"];
+const BESIDE_THE_URL: [&str; 5] =
+    ["redis_username", "redis_password_file", "redis_ca_file", "redis_client_cert_file", "redis_client_key_file"];
+/// What only TLS has a use for.
+const FOR_TLS: [&str; 3] = ["redis_ca_file", "redis_client_cert_file", "redis_client_key_file"];
 
 impl Layers<'_> {
     /// The Redis to use, and how to be let in; none when it is to be a private one.
@@ -22,9 +25,14 @@ impl Layers<'_> {
         if url.has_password() {
             self.none_of(&["redis_password_file"], "is a second password: redis_url has one already")?;
         }
+        if !url.is_tls() {
+            self.none_of(&FOR_TLS, "is for TLS, and redis_url doesn't begin with rediss://")?;
+        }
         let access = Access {
             username: self.optional("redis_username", parse_name)?,
             password_file: self.optional("redis_password_file", parse_file)?,
+            ca_file: self.optional("redis_ca_file", parse_file)?,
+            client_files: self.client_files()?,
         };
         if !url.has_password() && access.password_file.is_none() {
             // Redis would be asked as its default user, without a word.
@@ -35,6 +43,18 @@ impl Layers<'_> {
             }
         }
         Ok(Some(url.with_access(access)))
+    }
+
+    /// A client's certificate and its key, both or neither.
+    fn client_files(&self) -> Result<Option<ClientFiles>, SettingsError> {
+        const CERT: &str = "redis_client_cert_file";
+        const KEY: &str = "redis_client_key_file";
+        match (self.optional(CERT, parse_file)?, self.optional(KEY, parse_file)?) {
+            (Some(cert), Some(key)) => return Ok(Some(ClientFiles { cert, key })),
+            (Some(_), None) => self.none_of(&[CERT], "is of no use without redis_client_key_file")?,
+            (None, _) => self.none_of(&[KEY], "is of no use without redis_client_cert_file")?,
+        }
+        Ok(None)
     }
 
     /// Refuses the first of `names` that is set.

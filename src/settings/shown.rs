@@ -41,7 +41,8 @@ impl Settings {
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let access = redis_url.as_ref().map(RedisUrl::access).cloned().unwrap_or_default();
-        let Access { username, password_file } = access;
+        let Access { username, password_file, ca_file, client_files } = access;
+        let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
         let file = |path: Option<PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
         let values = [
@@ -49,6 +50,9 @@ impl Settings {
             ("redis_url", redis),
             ("redis_username", username.unwrap_or_default()),
             ("redis_password_file", file(password_file)),
+            ("redis_ca_file", file(ca_file)),
+            ("redis_client_cert_file", file(cert)),
+            ("redis_client_key_file", file(key)),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),

@@ -1,8 +1,8 @@
-//! What a connection to Redis needs beside the URL: who we are.
+//! What a connection to Redis needs beside the URL: who we are, and whom we trust.
 
 use std::path::{Path, PathBuf};
 
-/// Who we are to Redis. `Debug` shows names of files, never what is in them.
+/// Who we are to Redis, and whom we trust to be it. `Debug` shows names of files, never what is in them.
 ///
 /// Files are read again whenever a connection is made, so that a secret that was renewed is used without a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,6 +11,19 @@ pub struct Access {
     pub username: Option<String>,
     /// The file that holds the password.
     pub password_file: Option<PathBuf>,
+    /// The file with the certificates that Redis's may be signed by; without it, those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, for a Redis that asks for one.
+    pub client_files: Option<ClientFiles>,
+}
+
+/// The two files of a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The certificate, and those between it and the CA.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// The password in the file of the setting `redis_password_file`: all of it but the end of its line.

@@ -255,13 +255,16 @@ async fn connect(
         let connection = client.get_multiplexed_async_connection_with_config(config).await;
         let mut connection = connection.map_err(|error| Error::from_connecting(&error))?;
         // A server that doesn't tell its version, be it that an ACL forbids it, is taken as it is.
-        let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await.unwrap_or_default();
-        Ok((connection, info))
+        match redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await {
+            Err(error) if error.is_io_error() => Err(Error::from_connecting(&error)),
+            info => Ok((connection, info.unwrap_or_default())),
+        }
     };
-    let connected = tokio::time::timeout(limit, connecting).await;
-    let limit = humantime::format_duration(limit);
-    let (connection, info) =
-        connected.unwrap_or_else(|_| Err(Error::Connect(format!("not connected within {limit}"))))?;
+    let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+        // A Redis that speaks no TLS waits for the end of the first command.
+        let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
+        Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
+    })?;
     // An old server would serve counts and refuse every write.
     match info_field(&info, "redis_version") {
         Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),

@@ -33,11 +33,12 @@ mod error;
 mod outage;
 mod prune;
 mod server;
+mod tls;
 mod url;
 
 use redis::{Pipeline, pipe};
 
-pub use self::access::Access;
+pub use self::access::{Access, ClientFiles};
 pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;

@@ -7,11 +7,13 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::access::{Access, read_password};
+use super::tls::read_certificates;
+use crate::crypto;
 
-/// Where Redis is, `redis://[user:password@]host[:port][/db]` or `redis+unix:///path/to/socket`, and what is needed
-/// beside that to be let in.
+/// Where Redis is, `redis://[user:password@]host[:port][/db]`, the same with TLS as `rediss://...`, or
+/// `redis+unix:///path/to/socket`, and what is needed beside that to be let in.
 ///
-/// `Debug` and `Display` show the address and the database alone, not the user and the password.
+/// `Debug` and `Display` show the address, whether TLS is used, and the database, but not the user and the password.
 #[derive(Clone)]
 pub struct RedisUrl {
     info: ConnectionInfo,
@@ -25,13 +27,15 @@ impl RedisUrl {
     ///
     /// A sentence that says what is wrong; it never repeats `url`, which may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
-        if url.starts_with("rediss://") {
-            return Err("asks for TLS, which is not supported yet".to_owned());
-        }
         let info = url.into_connection_info().map_err(|error| match error.detail() {
             Some(detail) => format!("is not a usable Redis URL: {detail}"),
             None => "is not a usable Redis URL; it looks like redis://host:6379".to_owned(),
         })?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            let why = "must not end in #insecure: a certificate that nobody checks protects nothing; name whom to trust \
+                       in redis_ca_file";
+            return Err(why.to_owned());
+        }
         Ok(Self { info, access: Access::default() })
     }
 
@@ -66,6 +70,12 @@ impl RedisUrl {
         self.info.redis_settings().password().is_some()
     }
 
+    /// Whether Redis is reached by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
     /// A client for one connection, with what the files hold now.
     ///
     /// # Errors
@@ -82,16 +92,25 @@ impl RedisUrl {
         // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
         let tcp = TcpSettings::default().set_nodelay(true);
         let info = self.info.clone().set_redis_settings(settings).set_tcp_settings(tcp);
-        Client::open(info).map_err(|error| format!("redis_url: {error}"))
+        let client = if self.is_tls() {
+            crypto::use_aws_lc();
+            let Access { ca_file, client_files, .. } = &self.access;
+            Client::build_with_tls(info, read_certificates(ca_file.as_deref(), client_files.as_ref())?)
+        } else {
+            Client::open(info)
+        };
+        client.map_err(|error| format!("redis_url: {error}"))
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.info.addr().fmt(f)?;
-        match self.info.redis_settings().db() {
-            0 => Ok(()),
-            db => write!(f, " (database {db})"),
+        match (self.is_tls(), self.info.redis_settings().db()) {
+            (false, 0) => Ok(()),
+            (true, 0) => f.write_str(" (TLS)"),
+            (false, db) => write!(f, " (database {db})"),
+            (true, db) => write!(f, " (TLS, database {db})"),
         }
     }
 }

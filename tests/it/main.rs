@@ -15,6 +15,7 @@ mod probes;
 mod problems;
 mod prune;
 mod redis_access;
+mod redis_tls;
 mod rounds;
 mod settings;
 mod shutdown;
