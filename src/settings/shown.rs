@@ -45,6 +45,9 @@ impl Settings {
         let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
         let file = |path: Option<PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
+        // Where it isn't set it depends on where the service's log goes, not on where this is read.
+        let is_set = layers.iter().any(|(_, layer)| layer.log_format.is_some());
+        let format = if is_set { log_format.to_string() } else { FORMAT_NOT_SET.to_owned() };
         let values = [
             ("listen", listen.to_string()),
             ("redis_url", redis),
@@ -56,7 +59,7 @@ impl Settings {
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),
-            ("log_format", log_format.to_string()),
+            ("log_format", format),
             ("log_filter", log_filter.to_string()),
             ("header_timeout", duration(header_timeout)),
             ("body_timeout", duration(body_timeout)),
@@ -71,6 +74,9 @@ impl Settings {
         shown.collect()
     }
 }
+
+/// What becomes of log lines when `log_format` is not set.
+const FORMAT_NOT_SET: &str = "pretty on a terminal, otherwise json";
 
 fn set_by(name: &str, layers: &[(Source, Layer)]) -> String {
     match layers.iter().rev().find(|(_, layer)| layer.text_of(name).is_some()) {
@@ -109,7 +115,7 @@ mod tests {
         assert_eq!(of("threads"), ("4", "ESTIMATOR_THREADS"));
         assert_eq!(of("redis_url"), ("host:1", "ESTIMATOR_REDIS_URL"));
         assert_eq!(of("max_waiting"), ("10000", "default"));
-        assert_eq!(of("log_format").1, "not set");
+        assert_eq!(of("log_format"), ("pretty on a terminal, otherwise json", "not set"));
         assert!(!format!("{shown:?}").contains("hunter2"));
     }
 }
