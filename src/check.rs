@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, Store};
+use crate::store::{self, Connection, RedisUrl, Server, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +19,10 @@ pub enum CheckError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// Redis can't serve.
-    #[error("redis_url: the Redis at {address} can't serve: {error}")]
-    Redis {
+    #[error("{what} at {address} can't serve: {error}")]
+    CantServe {
+        /// Which Redis, with the setting that names it if one does.
+        what: &'static str,
         /// Where it was looked for.
         address: String,
         /// Why not.
@@ -29,33 +31,40 @@ pub enum CheckError {
 }
 
 /// Writes the settings to `out` as a table, reaches Redis, and writes what it is. A private Redis is started for that and
-/// stopped again; if a service uses it already, that one is asked.
+/// stopped again; if a service uses it already, that one is asked, as soon as it serves.
 ///
 /// # Errors
 ///
 /// A [`CheckError`] when Redis can't be reached or doesn't answer. Whether it would take writes is not tried.
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
-    let (redis, url) = match &settings.redis_url {
-        Some(url) => (None, url.clone()),
-        None => match EmbeddedRedis::start(&settings.data_dir).await {
-            Ok(redis) => {
-                let url = redis.url();
-                (Some(redis), url)
-            }
-            Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::url_in(&data_dir)?),
-            Err(error) => return Err(error.into()),
-        },
+    let (url, server) = match &settings.redis_url {
+        Some(url) => (url.clone(), ask("redis_url: the Redis", url, settings).await?),
+        None => ask_private(settings).await?,
     };
-    let answer = async {
-        let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::File)?;
-        Store::new(connection).server().await.map_err(|error| CheckError::Redis { address: url.to_string(), error })
+    Ok(writeln!(out, "\n{url} is {server}")?)
+}
+
+async fn ask_private(settings: &Settings) -> Result<(RedisUrl, Server), CheckError> {
+    let (redis, url) = match EmbeddedRedis::start(&settings.data_dir).await {
+        Ok(redis) => {
+            let url = redis.url();
+            (Some(redis), url)
+        }
+        Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::of_running_service(&data_dir).await?),
+        Err(error) => return Err(error.into()),
     };
-    let answer = answer.await;
+    let answer = ask("the private Redis", &url, settings).await;
     if let Some(redis) = redis {
         redis.stop().await;
     }
-    Ok(writeln!(out, "\n{url} is {}", answer?)?)
+    Ok((url, answer?))
+}
+
+async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings) -> Result<Server, CheckError> {
+    let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::File)?;
+    let answer = Store::new(connection).server().await;
+    answer.map_err(|error| CheckError::CantServe { what, address: url.to_string(), error })
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::helpers::{Redis, Service, binary, private_redis, run};
+use crate::helpers::{Redis, Service, binary, kill, private_redis, private_redis_pid, run};
 
 /// What `check` in `folder` ends with: whether it is content, standard output, standard error.
 fn check(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
@@ -45,11 +45,33 @@ fn a_private_redis_is_tried_and_stopped_again() {
 fn the_private_redis_of_a_running_service_is_asked_and_left_running() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
+    let before = private_redis_pid(folder.path());
     let (content, table, error) = check(folder.path(), &[]);
     assert!(content, "{error}");
     assert!(table.lines().last().unwrap().contains("; it has an append-only file"), "{table}");
-    assert!(private_redis(folder.path()).join("redis.sock").exists(), "it still runs");
+    assert_eq!(private_redis_pid(folder.path()), before, "it still runs");
     assert!(service.terminate().success());
+}
+
+#[test]
+fn the_private_redis_of_a_running_service_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    // The service starts it again, after a pause.
+    kill("-KILL", private_redis_pid(folder.path()));
+    let (content, _, error) = check(folder.path(), &[]);
+    assert!(content, "{error}");
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn the_format_of_logs_is_that_of_the_service_not_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url()]);
+    assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty on a terminal, otherwise json not set");
+    let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url(), "--log-format", "pretty"]);
+    assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty --log-format");
 }
 
 #[test]
