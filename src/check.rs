@@ -1,10 +1,10 @@
-//! `segment-estimator check`: what the service would run with, and whether Redis answers.
+//! `segment-estimator check`: what the service would run with, and whether Redis can serve it.
 
 use std::io::{self, Write};
 
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, RedisUrl, Server, Store};
+use crate::store::{Connection, RedisUrl, Server, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +19,14 @@ pub enum CheckError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// Redis can't serve.
-    #[error("{what} at {address} can't serve: {error}")]
+    #[error("{what} at {address} can't serve: {why}")]
     CantServe {
         /// Which Redis, with the setting that names it if one does.
         what: &'static str,
         /// Where it was looked for.
         address: String,
         /// Why not.
-        error: store::Error,
+        why: String,
     },
 }
 
@@ -35,7 +35,8 @@ pub enum CheckError {
 ///
 /// # Errors
 ///
-/// A [`CheckError`] when Redis can't be reached or doesn't answer. Whether it would take writes is not tried.
+/// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, or has an ACL that forbids what is needed.
+/// Nothing is written to find out.
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
     let (url, server) = match &settings.redis_url {
@@ -64,7 +65,14 @@ async fn ask_private(settings: &Settings) -> Result<(RedisUrl, Server), CheckErr
 async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings) -> Result<Server, CheckError> {
     let connection = Connection::new(url.clone(), settings.store_limits()).map_err(CheckError::File)?;
     let answer = Store::new(connection).server().await;
-    answer.map_err(|error| CheckError::CantServe { what, address: url.to_string(), error })
+    let why = match answer {
+        Err(error) => error.to_string(),
+        Ok(server) => match server.obstacle() {
+            Some(obstacle) => obstacle,
+            None => return Ok(server),
+        },
+    };
+    Err(CheckError::CantServe { what, address: url.to_string(), why })
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

@@ -40,7 +40,7 @@ pub struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or Ctrl-C (the default)
     Serve,
-    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis answers
+    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
     Check,
     /// Ask the service at `listen` whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,

@@ -122,6 +122,30 @@ impl Connection {
     ///
     /// An [`Error`] when Redis didn't answer in time.
     pub async fn query_each<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<T, Error>>, Error> {
+        let (results, link) = self.exchange_each(pipeline).await;
+        match &results {
+            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
+            Err(error) => self.take_note([error], link),
+        }
+        results
+    }
+
+    /// As [`Self::query_each`], for what Redis may well refuse: a refusal is for the caller alone and is not logged.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer in time.
+    pub(super) async fn ask_each(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<String, Error>>, Error> {
+        let (results, link) = self.exchange_each(pipeline).await;
+        self.take_note(results.as_ref().err(), link);
+        results
+    }
+
+    /// Exchanges `pipeline` for a result for each command.
+    async fn exchange_each<T: FromRedisValue>(
+        &self,
+        pipeline: &mut Pipeline,
+    ) -> (Result<Vec<Result<T, Error>>, Error>, Option<Link>) {
         let (answer, link) = self.exchange::<Vec<RedisResult<T>>>(pipeline.ignore_errors()).await;
         let results = answer.map(|results| {
             let results = results.into_iter().enumerate();
@@ -129,11 +153,7 @@ impl Connection {
                 results.map(|(index, result)| result.map_err(|error| Error::from_command(error, pipeline, index)));
             results.collect::<Vec<_>>()
         });
-        match &results {
-            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
-            Err(error) => self.take_note([error], link),
-        }
-        results
+        (results, link)
     }
 
     /// Sends `pipeline`, once more if the connection broke. Says on which connection it was sent last.

@@ -90,6 +90,20 @@ async fn a_wrong_password_is_told_and_not_shown() {
     assert!(table.contains("--redis-password-file") && !format!("{table}{error}").contains("hunter"), "{table}");
 }
 
+#[tokio::test]
+async fn a_user_that_may_not_ask_for_information_serves_without_a_warning() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "hunter2");
+    redis.call::<()>(&["ACL", "SETUSER", "estimator", "-info"]);
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        Service::start(folder.path(), &["--redis-url", &format!("{}?user=estimator&pass=hunter2", redis.url())]);
+    service.record("u104010", "sports").await;
+    assert_eq!(service.count("sports").await, 1);
+    let log = service.terminate_for_log();
+    assert!(log.iter().all(|line| line.contains(r#""INFO""#)), "{log:#?}");
+}
+
 #[test]
 fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
     let folder = tempfile::tempdir().unwrap();
