@@ -36,7 +36,7 @@ EXPOSE 8080 2345
 ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/segment-estimator"]
 
 
-# The last stage is the default target. It has the C library and no shell.
+# The last stage is the default target. It has the C library, the CAs of Debian in /etc/ssl/certs and no shell.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /app/segment-estimator /usr/local/bin/
 # The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.

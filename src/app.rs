@@ -82,9 +82,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
-    /// The Redis URL asks for something that this build doesn't have.
-    #[error("redis_url: {0}")]
-    RedisUrl(String),
+    /// A file for the connection to Redis can't be used; the text names the setting.
+    #[error("{0}")]
+    Redis(String),
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -105,7 +105,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// An [`AppError`] when the address is taken or the private Redis doesn't start.
+    /// An [`AppError`] when the address is taken, a file for Redis can't be used or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
         let gate = Arc::new(Gate::load(settings.auth.clone())?);
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
@@ -132,7 +132,7 @@ impl App {
         );
         let metrics = Arc::<Metrics>::default();
         let connection = Connection::new(redis_url, settings.store_limits(), Arc::clone(&metrics));
-        let connection = connection.map_err(AppError::RedisUrl)?;
+        let connection = connection.map_err(AppError::Redis)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {

@@ -1,4 +1,4 @@
-//! `segment-estimator check`: what the service would run with, and whether Redis answers.
+//! `segment-estimator check`: what the service would run with, and whether Redis can serve it.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::auth::{Gate, KeysError};
 use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, RedisUrl, Store};
+use crate::store::{Connection, RedisUrl, Server, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -15,9 +15,9 @@ pub enum CheckError {
     /// The table can't be written.
     #[error("can't write the settings: {0}")]
     Output(#[from] io::Error),
-    /// The Redis URL asks for something that this build doesn't have.
-    #[error("redis_url: {0}")]
-    RedisUrl(String),
+    /// A file for the connection to Redis can't be used; the text names the setting.
+    #[error("{0}")]
+    File(String),
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -28,46 +28,62 @@ pub enum CheckError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// Redis can't serve.
-    #[error("redis_url: the Redis at {url} can't serve: {error}")]
-    Redis {
+    #[error("{what} at {address} can't serve: {why}")]
+    CantServe {
+        /// Which Redis, with the setting that names it if one does.
+        what: &'static str,
         /// Where it was looked for.
-        url: RedisUrl,
+        address: String,
         /// Why not.
-        error: store::Error,
+        why: String,
     },
 }
 
 /// Writes the settings to `out` as a table, reaches Redis, and writes what it is. A private Redis is started for that and
-/// stopped again; if a service uses it already, that one is asked.
+/// stopped again; if a service uses it already, that one is asked, as soon as it serves.
 ///
 /// # Errors
 ///
-/// A [`CheckError`] when Redis can't be reached or doesn't answer. Whether it would take writes is not tried.
+/// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, or has an ACL that forbids what is needed.
+/// Nothing is written to find out.
 pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    let (redis, url) = match &settings.redis_url {
-        Some(url) => (None, url.clone()),
-        None => match EmbeddedRedis::start(&settings.data_dir).await {
-            Ok(redis) => {
-                let url = redis.url();
-                (Some(redis), url)
-            }
-            Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::url_in(&data_dir)?),
-            Err(error) => return Err(error.into()),
-        },
+    let (url, server) = match &settings.redis_url {
+        Some(url) => (url.clone(), ask("redis_url: the Redis", url, settings).await?),
+        None => ask_private(settings).await?,
     };
-    let answer = async {
-        let connection =
-            Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::RedisUrl)?;
-        Store::new(connection).server().await.map_err(|error| CheckError::Redis { url: url.clone(), error })
+    Ok(writeln!(out, "\n{url} is {server}")?)
+}
+
+async fn ask_private(settings: &Settings) -> Result<(RedisUrl, Server), CheckError> {
+    let (redis, url) = match EmbeddedRedis::start(&settings.data_dir).await {
+        Ok(redis) => {
+            let url = redis.url();
+            (Some(redis), url)
+        }
+        Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::of_running_service(&data_dir).await?),
+        Err(error) => return Err(error.into()),
     };
-    let answer = answer.await;
+    let answer = ask("the private Redis", &url, settings).await;
     if let Some(redis) = redis {
         redis.stop().await;
     }
-    Ok(writeln!(out, "\n{url} is {}", answer?)?)
+    Ok((url, answer?))
+}
+
+async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings) -> Result<Server, CheckError> {
+    let connection = Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::File)?;
+    let answer = Store::new(connection).server().await;
+    let why = match answer {
+        Err(error) => error.to_string(),
+        Ok(server) => match server.obstacle() {
+            Some(obstacle) => obstacle,
+            None => return Ok(server),
+        },
+    };
+    Err(CheckError::CantServe { what, address: url.to_string(), why })
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

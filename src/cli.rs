@@ -40,7 +40,7 @@ enum Command {
     Serve,
     /// Make an API key, or a JSON Web Token, and print it
     Token(Token),
-    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis answers
+    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,

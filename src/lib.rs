@@ -43,6 +43,7 @@
 //! * [`auth`] has who may do what: keys, tokens, scopes.
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
+//! * [`crypto`] has the provider of cryptography for TLS.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs and metrics; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
@@ -54,6 +55,7 @@ pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod counter;
+pub mod crypto;
 pub mod estimator;
 pub mod http;
 pub mod ingest;

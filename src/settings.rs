@@ -5,6 +5,7 @@
 //! environment.
 
 mod layer;
+mod redis;
 mod shown;
 
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
-    /// The Redis to use; a private one when there is none.
+    /// The Redis to use, and how to be let in; a private one when there is none.
     pub redis_url: Option<RedisUrl>,
     /// The private Redis's folder.
     pub data_dir: PathBuf,
@@ -111,7 +112,7 @@ impl Settings {
             admin_listen: layers.optional("admin_listen", parse_address)?,
             tls: tls(&layers)?,
             auth: auth(&layers)?,
-            redis_url: layers.secret("redis_url", RedisUrl::parse)?,
+            redis_url: layers.redis()?,
             data_dir: layers.required("data_dir", parse_path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
@@ -375,7 +376,9 @@ mod tests {
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
-    #[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value asks for TLS")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host/#insecure", "redis_url: the value must not end in #insecure")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host#lax", "redis_url: the value is not a usable Redis URL")]
     fn a_bad_variable_is_named_in_one_line(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
         let error = environment(&[(name, value)]).unwrap_err().to_string();
         assert!(error.starts_with(message), "{error}");
@@ -418,6 +421,49 @@ mod tests {
     fn a_bad_line_of_a_file_is_not_repeated(#[case] text: &str) {
         let error = file(text).unwrap_err().to_string();
         assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("redis://me:hunter2@host", &["redis_username"], "redis_username: \"x\" is a second user: redis_url has one already")]
+    #[case("redis://me:hunter2@host", &["redis_password_file"], "redis_password_file: \"x\" is a second password: redis_url")]
+    #[case("redis+unix:///s?pass=hunter2", &["redis_password_file"], "redis_password_file: \"x\" is a second password")]
+    #[case("redis://host", &["redis_username"], "redis_username: \"x\" is a user without a password; name its file in redis_password_file")]
+    #[case("redis://me@host", &[], "redis_url: the value is a user without a password; name its file in redis_password_file")]
+    #[case("redis://host", &["redis_ca_file"], "redis_ca_file: \"x\" is for TLS, and redis_url doesn't begin with rediss://")]
+    #[case("redis+unix:///s", &["redis_ca_file"], "redis_ca_file: \"x\" is for TLS, and redis_url doesn't begin")]
+    #[case("redis://host", &["redis_client_cert_file", "redis_client_key_file"], "redis_client_cert_file: \"x\" is for TLS")]
+    #[case("redis://host", &["redis_client_key_file"], "redis_client_key_file: \"x\" is for TLS")]
+    #[case("rediss://host", &["redis_client_cert_file"], "redis_client_cert_file: \"x\" is of no use without redis_client_key_file")]
+    #[case("rediss://host", &["redis_client_key_file"], "redis_client_key_file: \"x\" is of no use without redis_client_cert_file")]
+    #[case("", &["redis_ca_file"], "redis_ca_file: \"x\" is for a Redis of your own, and redis_url is not set")]
+    #[case("", &["redis_username"], "redis_username: \"x\" is for a Redis of your own, and redis_url is not set")]
+    #[case("", &["redis_password_file"], "redis_password_file: \"x\" is for a Redis of your own, and redis_url is not set")]
+    fn settings_of_redis_that_do_not_fit_together_are_named(
+        #[case] url: &str,
+        #[case] set: &[&str],
+        #[case] message: &str,
+    ) {
+        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
+        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        pairs.push(("ESTIMATOR_REDIS_URL", url));
+        let error = environment(&pairs).unwrap_err().to_string();
+        assert!(error.starts_with(message) && error.contains(" (set by ESTIMATOR_REDIS_"), "{error}");
+        assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
+    }
+
+    #[rstest]
+    #[case("redis://host", &["redis_password_file"])]
+    #[case("redis://me@host", &["redis_password_file"])]
+    #[case("redis://:hunter2@host", &["redis_username"])]
+    #[case("redis+unix:///s", &["redis_username", "redis_password_file"])]
+    #[case("rediss://host", &[])]
+    #[case("rediss://host", &["redis_ca_file"])]
+    #[case("rediss://me@host", &["redis_password_file", "redis_client_cert_file", "redis_client_key_file"])]
+    fn settings_of_redis_that_fit_together_are_taken(#[case] url: &str, #[case] set: &[&str]) {
+        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
+        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        pairs.push(("ESTIMATOR_REDIS_URL", url));
+        assert!(environment(&pairs).is_ok());
     }
 
     #[test]

@@ -52,9 +52,25 @@ pub struct Layer {
     /// How far the clocks of issuer and service may differ
     #[arg(long, global = true, value_name = "DURATION")]
     pub jwt_leeway: Option<String>,
-    /// Redis to use, such as `redis://user:password@host:6379/0` or `redis+unix:///path`; without it, a private one
+    /// Redis to use, such as `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; without
+    /// it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
+    /// User of Redis's ACL
+    #[arg(long, global = true, value_name = "NAME")]
+    pub redis_username: Option<String>,
+    /// File that holds the password for Redis
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_password_file: Option<String>,
+    /// CA that Redis's certificate must be signed by, in PEM; without it, those that the system trusts
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_ca_file: Option<String>,
+    /// Certificate for a Redis that asks for one, in PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_client_cert_file: Option<String>,
+    /// Private key of that certificate, in PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub redis_client_key_file: Option<String>,
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
@@ -131,6 +147,11 @@ impl Layer {
             jwt_audience: None,
             jwt_leeway: some("30s"),
             redis_url: None,
+            redis_username: None,
+            redis_password_file: None,
+            redis_ca_file: None,
+            redis_client_cert_file: None,
+            redis_client_key_file: None,
             data_dir: some("data"),
             window: some("14d"),
             prune_schedule: some("0 * * * *"),

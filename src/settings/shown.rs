@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Layer, Settings, Source};
 use crate::segment::SegmentName;
+use crate::store::{Access, RedisUrl};
 
 /// One setting. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +50,17 @@ impl Settings {
             drain_timeout,
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let access = redis_url.as_ref().map(RedisUrl::access).cloned().unwrap_or_default();
+        let Access { username, password_file, ca_file, client_files } = access;
+        let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
+        let file = |path: Option<PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
         let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let jwt = auth.jwt.as_ref();
+        // Where it isn't set it depends on where the service's log goes, not on where this is read.
+        let is_set = layers.iter().any(|(_, layer)| layer.log_format.is_some());
+        let format = if is_set { log_format.to_string() } else { FORMAT_NOT_SET.to_owned() };
         let values = [
             ("listen", listen.to_string()),
             ("admin_listen", admin_listen.map_or_else(|| "as listen".to_owned(), |address| address.to_string())),
@@ -65,10 +73,15 @@ impl Settings {
             ("jwt_audience", jwt.and_then(|jwt| jwt.audience.clone()).unwrap_or_default()),
             ("jwt_leeway", jwt.map(|jwt| duration(&jwt.leeway)).unwrap_or_default()),
             ("redis_url", redis),
+            ("redis_username", username.unwrap_or_default()),
+            ("redis_password_file", file(password_file)),
+            ("redis_ca_file", file(ca_file)),
+            ("redis_client_cert_file", file(cert)),
+            ("redis_client_key_file", file(key)),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),
-            ("log_format", log_format.to_string()),
+            ("log_format", format),
             ("log_filter", log_filter.to_string()),
             ("metered_segments", segments.join(",")),
             ("header_timeout", duration(header_timeout)),
@@ -89,6 +102,9 @@ impl Settings {
         shown.collect()
     }
 }
+
+/// What becomes of log lines when `log_format` is not set.
+const FORMAT_NOT_SET: &str = "pretty on a terminal, otherwise json";
 
 fn set_by(name: &str, layers: &[(Source, Layer)]) -> String {
     match layers.iter().rev().find(|(_, layer)| layer.text_of(name).is_some()) {
@@ -127,7 +143,7 @@ mod tests {
         assert_eq!(of("threads"), ("4", "ESTIMATOR_THREADS"));
         assert_eq!(of("redis_url"), ("host:1", "ESTIMATOR_REDIS_URL"));
         assert_eq!(of("max_waiting"), ("10000", "default"));
-        assert_eq!(of("log_format").1, "not set");
+        assert_eq!(of("log_format"), ("pretty on a terminal, otherwise json", "not set"));
         assert!(!format!("{shown:?}").contains("hunter2"));
     }
 }

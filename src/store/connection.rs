@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult};
 use tokio::sync::OwnedMutexGuard;
 
 use super::error::Error;
@@ -36,7 +35,6 @@ pub struct Connection(Arc<Shared>);
 
 struct Shared {
     url: RedisUrl,
-    client: Client,
     config: AsyncConnectionConfig,
     limits: Limits,
     /// The connection in use; none before the first use and after a break.
@@ -66,9 +64,10 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// A sentence when the URL asks for something this build doesn't have.
+    /// A line that names the setting when a file that stands beside the URL can't be used.
     pub fn new(url: RedisUrl, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let client = Client::open(tcp_nodelay(&url)).map_err(|error| error.to_string())?;
+        // Every connect reads the files again; this is so that a mistake is told at the start.
+        url.client()?;
         // `connect` and `query` set the time limits.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -76,7 +75,6 @@ impl Connection {
             .set_pipeline_buffer_size(Self::QUEUE);
         Ok(Self(Arc::new(Shared {
             url,
-            client,
             config,
             limits,
             link: Mutex::new(None),
@@ -90,10 +88,9 @@ impl Connection {
     /// Another connection to the same Redis, under the same limits, for what is large or can wait. They share the log of
     /// its outages.
     pub(super) fn for_bulk(&self) -> Self {
-        let Shared { url, client, config, limits, outages, metrics, .. } = &*self.0;
+        let Shared { url, config, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
             url: url.clone(),
-            client: client.clone(),
             config: config.clone(),
             limits: *limits,
             link: Mutex::new(None),
@@ -140,6 +137,30 @@ impl Connection {
     ///
     /// An [`Error`] when Redis didn't answer in time.
     pub async fn query_each<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<T, Error>>, Error> {
+        let (results, link) = self.exchange_each(pipeline).await;
+        match &results {
+            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
+            Err(error) => self.take_note([error], link),
+        }
+        results
+    }
+
+    /// As [`Self::query_each`], for what Redis may well refuse: a refusal is for the caller alone and is not logged.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer in time.
+    pub(super) async fn ask_each(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<String, Error>>, Error> {
+        let (results, link) = self.exchange_each(pipeline).await;
+        self.take_note(results.as_ref().err(), link);
+        results
+    }
+
+    /// Exchanges `pipeline` for a result for each command.
+    async fn exchange_each<T: FromRedisValue>(
+        &self,
+        pipeline: &mut Pipeline,
+    ) -> (Result<Vec<Result<T, Error>>, Error>, Option<Link>) {
         let (answer, link) = self.exchange::<Vec<RedisResult<T>>>(pipeline.ignore_errors()).await;
         let results = answer.map(|results| {
             let results = results.into_iter().enumerate();
@@ -147,11 +168,7 @@ impl Connection {
                 results.map(|(index, result)| result.map_err(|error| Error::from_command(error, pipeline, index)));
             results.collect::<Vec<_>>()
         });
-        match &results {
-            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
-            Err(error) => self.take_note([error], link),
-        }
-        results
+        (results, link)
     }
 
     /// Sends `pipeline`, once more if the connection broke. Says on which connection it was sent last.
@@ -217,7 +234,7 @@ impl Connection {
     }
 
     async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
-        let connected = connect(&self.0.client, &self.0.config, self.0.limits.connect).await;
+        let connected = connect(&self.0.url, &self.0.config, self.0.limits.connect).await;
         self.0.metrics.redis.connected(connected.is_ok());
         match connected {
             Ok(connection) => {
@@ -260,8 +277,7 @@ impl fmt::Debug for Connection {
 /// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
 pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
-    let client = Client::open(url.connection_info()).map_err(|error| Error::Connect(error.to_string()))?;
-    let mut connection = connect(&client, &config, limit).await?;
+    let mut connection = connect(url, &config, limit).await?;
     let mut ping = redis::pipe();
     ping.cmd("PING").ignore();
     ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))
@@ -269,20 +285,25 @@ pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> 
 
 /// Makes a connection to a server that has the commands we need, within `limit`.
 async fn connect(
-    client: &Client,
+    url: &RedisUrl,
     config: &AsyncConnectionConfig,
     limit: Duration,
 ) -> Result<MultiplexedConnection, Error> {
     let connecting = async {
-        let mut connection = client.get_multiplexed_async_connection_with_config(config).await?;
+        let client = url.client().map_err(Error::Connect)?;
+        let connection = client.get_multiplexed_async_connection_with_config(config).await;
+        let mut connection = connection.map_err(|error| Error::from_connecting(&error))?;
         // A server that doesn't tell its version, be it that an ACL forbids it, is taken as it is.
-        let info = redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await.unwrap_or_default();
-        Ok((connection, info))
+        match redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await {
+            Err(error) if error.is_io_error() => Err(Error::from_connecting(&error)),
+            info => Ok((connection, info.unwrap_or_default())),
+        }
     };
-    let connected = tokio::time::timeout(limit, connecting).await;
-    let limit = humantime::format_duration(limit);
-    let connected = connected.map_err(|_| Error::Connect(format!("not connected within {limit}")))?;
-    let (connection, info) = connected.map_err(|error: RedisError| Error::Connect(error.to_string()))?;
+    let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+        // A Redis that speaks no TLS waits for the end of the first command.
+        let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
+        Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
+    })?;
     // An old server would serve counts and refuse every write.
     match info_field(&info, "redis_version") {
         Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
@@ -294,11 +315,6 @@ async fn connect(
 fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
-}
-
-/// Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
-fn tcp_nodelay(url: &RedisUrl) -> redis::ConnectionInfo {
-    url.connection_info().set_tcp_settings(TcpSettings::default().set_nodelay(true))
 }
 
 #[cfg(test)]

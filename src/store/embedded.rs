@@ -190,13 +190,17 @@ impl EmbeddedRedis {
         self.url.clone()
     }
 
-    /// Where the private Redis of the service on `data_dir` listens.
+    /// Where the private Redis of the service that runs on `data_dir` listens, as soon as it serves: it may be starting, or
+    /// starting again.
     ///
     /// # Errors
     ///
-    /// An [`EmbeddedError`] when the folder can't be used.
-    pub fn url_in(data_dir: &Path) -> Result<RedisUrl, EmbeddedError> {
-        Ok(RedisUrl::unix(make_private_dir(data_dir)?.join(SOCKET)))
+    /// An [`EmbeddedError`] when it doesn't come to serve, or the folder can't be used.
+    pub async fn of_running_service(data_dir: &Path) -> Result<RedisUrl, EmbeddedError> {
+        let dir = make_private_dir(data_dir)?;
+        let url = RedisUrl::unix(dir.join(SOCKET));
+        wait_until_it_serves(&url, &dir, || Ok(())).await?;
+        Ok(url)
     }
 
     /// Starts Redis again whenever it ends by itself. Ends only when that fails several times in a row, with the reason.
@@ -231,37 +235,49 @@ impl EmbeddedRedis {
     }
 
     async fn wait_until_it_serves(&mut self) -> Result<(), EmbeddedError> {
-        let log = self.dir.join(LOG);
-        let mut deadline = Instant::now() + Self::START_LIMIT;
-        let mut said_loading = false;
-        loop {
-            match probe(&self.url, Self::PROBE_LIMIT).await {
-                Ok(()) => {
-                    tracing::info!(dir = %self.dir.display(), "private Redis is ready");
-                    return Ok(());
-                }
-                Err(Error::TooOld(version)) => return Err(EmbeddedError::TooOld(version)),
-                Err(Error::Refused { code, .. }) if code == "LOADING" => {
-                    if !std::mem::replace(&mut said_loading, true) {
-                        tracing::info!("private Redis is loading its data");
-                    }
-                    deadline = Instant::now() + Self::START_LIMIT;
-                }
-                Err(_) => {}
+        let Self { dir, url, server, .. } = self;
+        wait_until_it_serves(url, dir, || {
+            let Some(status) = server.process.try_wait().map_err(EmbeddedError::Spawn)? else { return Ok(()) };
+            server.lifeline = None;
+            if status.code() == Some(NOT_FOUND) {
+                return Err(EmbeddedError::NotInstalled);
             }
-            if let Some(status) = self.server.process.try_wait().map_err(EmbeddedError::Spawn)? {
-                self.server.lifeline = None;
-                if status.code() == Some(NOT_FOUND) {
-                    return Err(EmbeddedError::NotInstalled);
+            let log = dir.join(LOG);
+            let last_lines = last_lines(&log);
+            Err(EmbeddedError::Exited { status, log, last_lines })
+        })
+        .await
+    }
+}
+
+/// Waits until the Redis at `url` serves. `look` says in between when it no longer can.
+async fn wait_until_it_serves(
+    url: &RedisUrl,
+    dir: &Path,
+    mut look: impl FnMut() -> Result<(), EmbeddedError>,
+) -> Result<(), EmbeddedError> {
+    let mut deadline = Instant::now() + EmbeddedRedis::START_LIMIT;
+    let mut said_loading = false;
+    loop {
+        match probe(url, EmbeddedRedis::PROBE_LIMIT).await {
+            Ok(()) => {
+                tracing::info!(dir = %dir.display(), "private Redis is ready");
+                return Ok(());
+            }
+            Err(Error::TooOld(version)) => return Err(EmbeddedError::TooOld(version)),
+            Err(Error::Refused { code, .. }) if code == "LOADING" => {
+                if !std::mem::replace(&mut said_loading, true) {
+                    tracing::info!("private Redis is loading its data");
                 }
-                let last_lines = last_lines(&log);
-                return Err(EmbeddedError::Exited { status, log, last_lines });
+                deadline = Instant::now() + EmbeddedRedis::START_LIMIT;
             }
-            if Instant::now() >= deadline {
-                return Err(EmbeddedError::Silent { limit: Self::START_LIMIT, log });
-            }
-            tokio::time::sleep(Self::POLL).await;
+            Err(_) => {}
         }
+        look()?;
+        if Instant::now() >= deadline {
+            return Err(EmbeddedError::Silent { limit: EmbeddedRedis::START_LIMIT, log: dir.join(LOG) });
+        }
+        tokio::time::sleep(EmbeddedRedis::POLL).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::tls;
 use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 
 /// Why Redis did not do what was asked. Whether a write took effect is then unknown.
@@ -12,6 +13,9 @@ pub enum Error {
     /// No connection could be made.
     #[error("can't connect to Redis: {0}")]
     Connect(String),
+    /// No connection could be made because TLS could not be agreed on: one side doesn't trust the other, or speaks no TLS.
+    #[error("can't connect to Redis: {0}")]
+    Tls(String),
     /// The connection broke, and so did the one made after it.
     #[error("lost the connection to Redis: {0}")]
     Lost(String),
@@ -71,6 +75,7 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
             Self::Lost(_) => "lost",
             Self::Timeout(_) => "timeout",
             Self::Overloaded(_) => "overloaded",
@@ -84,6 +89,18 @@ impl Error {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         !matches!(self, Self::WrongType { .. })
+    }
+
+    /// Why no connection could be made.
+    pub(super) fn from_connecting(error: &RedisError) -> Self {
+        if let Some(why) = tls::explain(error) {
+            return Self::Tls(why);
+        }
+        match error.kind() {
+            // The library keeps what Redis said to itself.
+            ErrorKind::AuthenticationFailed => Self::Connect("it doesn't accept this user or password".to_owned()),
+            _ => Self::Connect(error.to_string()),
+        }
     }
 
     /// Why `pipeline` failed.
@@ -129,7 +146,7 @@ impl Error {
         match self {
             Self::Lost(_) | Self::Timeout(_) => true,
             Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
-            Self::Connect(_) | Self::Overloaded(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
+            Self::Connect(_) | Self::Tls(_) | Self::Overloaded(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
         }
     }
 }

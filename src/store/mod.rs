@@ -23,22 +23,28 @@
 //! # Commands
 //!
 //! `PING`, `INFO`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
-//! must allow. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+//! must allow; the service works without `INFO`. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT`
+//! and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
+mod access;
 mod batch;
 mod connection;
 pub mod embedded;
 mod error;
 mod outage;
+mod permissions;
 mod prune;
 mod server;
+mod tls;
 mod url;
 
 use redis::{Pipeline, pipe};
 
+pub use self::access::{Access, ClientFiles};
 pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
+pub use self::permissions::Permissions;
 pub use self::prune::Slice;
 pub use self::server::Server;
 pub use self::url::RedisUrl;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use redis::pipe;
 
-use super::{Error, Store};
+use super::{Error, Permissions, Store};
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,19 +16,42 @@ pub struct Server {
     /// What becomes of keys when memory is full (`maxmemory-policy`). With anything but `noeviction` whole segments may be
     /// dropped.
     pub eviction: Option<String>,
+    /// The address of its primary, if it is a replica.
+    pub replica_of: Option<String>,
+    /// Whether its ACL allows what we need.
+    pub permissions: Permissions,
 }
 
 impl Server {
-    /// Reads the answers to `INFO server`, `INFO memory` and `INFO persistence`, one after the other.
-    fn from_info(info: &str) -> Self {
+    /// The sections of `INFO` that are asked for.
+    const SECTIONS: [&str; 4] = ["server", "memory", "persistence", "replication"];
+
+    /// Reads the answers to `INFO` for each of the sections, one after the other.
+    fn from_info(info: &str, permissions: Permissions) -> Self {
         let field = |name| info_field(info, name).map(str::to_owned);
         // Valkey gives the version of Redis that it is compatible with, beside its own.
         let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
+        let primary = |name| info_field(info, name).unwrap_or("unknown");
+        let replica_of = info_field(info, "role").filter(|role| *role == "slave");
+        let replica_of = replica_of.map(|_| format!("{}:{}", primary("master_host"), primary("master_port")));
         Self {
             version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             eviction: field("maxmemory_policy"),
+            replica_of,
+            permissions,
         }
+    }
+
+    /// Why it can't take visits although it answers, if so.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        // A replica that takes writes loses them at the next synchronisation.
+        let replica = self.replica_of.as_ref().map(|of| format!("it is a replica, of {of}; a primary is needed"));
+        replica.or_else(|| match &self.permissions {
+            Permissions::Missing(what) => Some(format!("its ACL forbids what is needed: {what}")),
+            Permissions::Enough | Permissions::Unknown => None,
+        })
     }
 }
 
@@ -46,9 +69,13 @@ impl fmt::Display for Server {
             None => {}
         }
         match self.eviction.as_deref() {
-            Some("noeviction") => f.write_str("; it refuses writes when its memory is full"),
-            Some(policy) => write!(f, "; it may drop whole segments when its memory is full ({policy})"),
-            None => Ok(()),
+            Some("noeviction") => f.write_str("; it refuses writes when its memory is full")?,
+            Some(policy) => write!(f, "; it may drop whole segments when its memory is full ({policy})")?,
+            None => {}
+        }
+        match self.permissions {
+            Permissions::Unknown => f.write_str("; it doesn't tell whether its ACL allows what is needed"),
+            Permissions::Enough | Permissions::Missing(_) => Ok(()),
         }
     }
 }
@@ -62,12 +89,13 @@ impl Store {
     pub async fn server(&self) -> Result<Server, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("PING");
-        for section in ["server", "memory", "persistence"] {
+        for section in Server::SECTIONS {
             pipeline.cmd("INFO").arg(section);
         }
-        let mut answers = self.connection.query_each::<String>(&mut pipeline).await?.into_iter();
+        let mut answers = self.connection.ask_each(&mut pipeline).await?.into_iter();
         answers.next().transpose()?;
-        Ok(Server::from_info(&answers.flatten().collect::<String>()))
+        let permissions = Permissions::ask(&self.connection).await?;
+        Ok(Server::from_info(&answers.flatten().collect::<String>(), permissions))
     }
 }
 
@@ -80,18 +108,31 @@ mod tests {
         let info = "# Server\r\nredis_version:7.0.15\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n";
         let expected = "Redis 7.0.15; it has no append-only file, and forgets at a crash what it has not saved; it may \
                         drop whole segments when its memory is full (allkeys-lru)";
-        assert_eq!(Server::from_info(info).to_string(), expected);
+        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn valkey_is_named_by_its_own_version() {
         let info = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
         let expected = "Valkey 9.1.2; it has an append-only file; it refuses writes when its memory is full";
-        assert_eq!(Server::from_info(info).to_string(), expected);
+        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn a_server_that_tells_nothing_is_described_too() {
-        assert_eq!(Server::from_info("").to_string(), "a Redis that doesn't tell its version");
+        let server = Server::from_info("", Permissions::Unknown);
+        let expected = "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed";
+        assert_eq!((server.to_string().as_str(), server.obstacle()), (expected, None));
+    }
+
+    #[test]
+    fn a_replica_and_a_user_that_may_not_write_are_obstacles() {
+        let obstacle = |info, permissions| Server::from_info(info, permissions).obstacle();
+        assert_eq!(obstacle("role:master\r\n", Permissions::Enough), None);
+        let replica = "role:slave\r\nmaster_host:redis-0\r\nmaster_port:6379\r\n";
+        let expected = "it is a replica, of redis-0:6379; a primary is needed";
+        assert_eq!(obstacle(replica, Permissions::Enough).as_deref(), Some(expected));
+        let expected = "its ACL forbids what is needed: no zadd";
+        assert_eq!(obstacle("", Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
     }
 }

@@ -3,13 +3,22 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-/// Where Redis is: `redis://[user:password@]host[:port][/db]` or `redis+unix:///path/to/socket`.
+use super::access::{Access, read_password};
+use super::tls::read_certificates;
+use crate::crypto;
+
+/// Where Redis is, `redis://[user:password@]host[:port][/db]`, the same with TLS as `rediss://...`, or
+/// `redis+unix:///path/to/socket`, and what is needed beside that to be let in.
 ///
-/// `Debug` and `Display` show the address alone, not the user and the password.
+/// `Debug` and `Display` show the address, whether TLS is used, and the database, but not the user and the password.
 #[derive(Clone)]
-pub struct RedisUrl(ConnectionInfo);
+pub struct RedisUrl {
+    info: ConnectionInfo,
+    access: Access,
+}
 
 impl RedisUrl {
     /// Reads a Redis URL.
@@ -18,29 +27,91 @@ impl RedisUrl {
     ///
     /// A sentence that says what is wrong; it never repeats `url`, which may hold a password.
     pub fn parse(url: &str) -> Result<Self, String> {
-        if url.starts_with("rediss://") {
-            return Err("asks for TLS, which is not supported yet".to_owned());
-        }
-        url.into_connection_info().map(Self).map_err(|error| match error.detail() {
+        let info = url.into_connection_info().map_err(|error| match error.detail() {
             Some(detail) => format!("is not a usable Redis URL: {detail}"),
             None => "is not a usable Redis URL; it looks like redis://host:6379".to_owned(),
-        })
+        })?;
+        if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+            let why = "must not end in #insecure: a certificate that nobody checks protects nothing; name whom to trust \
+                       in redis_ca_file";
+            return Err(why.to_owned());
+        }
+        Ok(Self { info, access: Access::default() })
     }
 
     /// The Redis that listens on the Unix socket at `path`.
     #[must_use]
     pub fn unix(path: PathBuf) -> Self {
-        Self(ConnectionAddr::Unix(path).into_connection_info().expect("an address alone is complete"))
+        let info = ConnectionAddr::Unix(path).into_connection_info().expect("an address alone is complete");
+        Self { info, access: Access::default() }
     }
 
-    pub(super) fn connection_info(&self) -> ConnectionInfo {
-        self.0.clone()
+    /// The same Redis, reached with `access`, which goes before what the URL says.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// What stands beside the URL.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether a user stands in the URL.
+    #[must_use]
+    pub fn has_username(&self) -> bool {
+        self.info.redis_settings().username().is_some()
+    }
+
+    /// Whether a password stands in the URL.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.info.redis_settings().password().is_some()
+    }
+
+    /// Whether Redis is reached by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// A client for one connection, with what the files hold now.
+    ///
+    /// # Errors
+    ///
+    /// A line that names the setting when a file can't be used.
+    pub(super) fn client(&self) -> Result<Client, String> {
+        let mut settings = self.info.redis_settings().clone();
+        if let Some(username) = &self.access.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(path) = &self.access.password_file {
+            settings = settings.set_password(read_password(path)?);
+        }
+        // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = self.info.clone().set_redis_settings(settings).set_tcp_settings(tcp);
+        let client = if self.is_tls() {
+            crypto::use_aws_lc();
+            let Access { ca_file, client_files, .. } = &self.access;
+            Client::build_with_tls(info, read_certificates(ca_file.as_deref(), client_files.as_ref())?)
+        } else {
+            Client::open(info)
+        };
+        client.map_err(|error| format!("redis_url: {error}"))
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.addr().fmt(f)
+        self.info.addr().fmt(f)?;
+        match (self.is_tls(), self.info.redis_settings().db()) {
+            (false, 0) => Ok(()),
+            (true, 0) => f.write_str(" (TLS)"),
+            (false, db) => write!(f, " (database {db})"),
+            (true, db) => write!(f, " (TLS, database {db})"),
+        }
     }
 }
 

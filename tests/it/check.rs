@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::helpers::{Redis, Service, binary, private_redis, run};
+use rstest::rstest;
+
+use crate::helpers::{Redis, Service, binary, kill, private_redis, private_redis_connection, private_redis_pid, run};
 
 /// What `check` in `folder` ends with: whether it is content, standard output, standard error.
 fn check(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
@@ -45,11 +47,33 @@ fn a_private_redis_is_tried_and_stopped_again() {
 fn the_private_redis_of_a_running_service_is_asked_and_left_running() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
+    let before = private_redis_pid(folder.path());
     let (content, table, error) = check(folder.path(), &[]);
     assert!(content, "{error}");
     assert!(table.lines().last().unwrap().contains("; it has an append-only file"), "{table}");
-    assert!(private_redis(folder.path()).join("redis.sock").exists(), "it still runs");
+    assert_eq!(private_redis_pid(folder.path()), before, "it still runs");
     assert!(service.terminate().success());
+}
+
+#[test]
+fn the_private_redis_of_a_running_service_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    // The service starts it again, after a pause.
+    kill("-KILL", private_redis_pid(folder.path()));
+    let (content, _, error) = check(folder.path(), &[]);
+    assert!(content, "{error}");
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn the_format_of_logs_is_that_of_the_service_not_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url()]);
+    assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty on a terminal, otherwise json not set");
+    let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url(), "--log-format", "pretty"]);
+    assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty --log-format");
 }
 
 #[test]
@@ -61,6 +85,85 @@ fn a_redis_that_is_not_there_is_named_after_the_settings_and_the_password_is_not
     let expected = "segment-estimator: redis_url: the Redis at 127.0.0.1:1 can't serve: ";
     assert!(error.starts_with(expected) && error.lines().count() == 1, "{error}");
     assert!(!table.contains("hunter2") && !error.contains("hunter2"), "{table}{error}");
+}
+
+#[test]
+fn a_replica_fails_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    redis.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    let (content, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
+    let why = "can't serve: it is a replica, of 127.0.0.1:1; a primary is needed\n";
+    assert!(!content && error.starts_with("segment-estimator: redis_url: the Redis at "), "{error}");
+    assert!(error.ends_with(why) && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn a_private_redis_that_cannot_serve_is_not_named_by_a_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec(&mut private_redis_connection(folder.path())).unwrap();
+    let (content, _, error) = check(folder.path(), &[]);
+    assert!(!content && error.starts_with("segment-estimator: the private Redis at "), "{error}");
+    assert!(service.terminate().success());
+}
+
+/// What `check` says of a Redis whose user `me` has these rules.
+fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    redis.call::<()>(&[&["ACL", "SETUSER", "me", "reset", "on", ">hunter2"], rules].concat());
+    check(folder.path(), &["--redis-url", &format!("{}?user=me&pass=hunter2", redis.url())])
+}
+
+/// The rules that the documentation of the store asks for.
+const ENOUGH: [&str; 12] = [
+    "~segment:*",
+    "~segments",
+    "+ping",
+    "+info",
+    "+zadd",
+    "+zcard",
+    "+zcount",
+    "+zrange",
+    "+zremrangebyscore",
+    "+eval",
+    "+exists",
+    "+zrem",
+];
+const TELLS: [&str; 2] = ["+acl|whoami", "+acl|dryrun"];
+
+#[test]
+fn an_acl_that_allows_what_is_needed_passes() {
+    let (content, table, error) = check_with_acl(&[&ENOUGH[..], &TELLS].concat());
+    assert!(content, "{error}");
+    assert!(table.lines().last().unwrap().ends_with("it refuses writes when its memory is full"), "{table}");
+}
+
+#[rstest]
+#[case("-zadd", "'zadd'")]
+#[case("-zcard", "'zcard'")]
+#[case("-zcount", "'zcount'")]
+#[case("-zrange", "'zrange'")]
+#[case("-zremrangebyscore", "'zremrangebyscore'")]
+#[case("-eval", "'eval'")]
+#[case("-exists", "'exists'")]
+#[case("-zrem", "'zrem'")]
+#[case("resetkeys", "'segment:")]
+fn an_acl_that_forbids_a_command_fails(#[case] rule: &str, #[case] what: &str) {
+    let (content, _, error) = check_with_acl(&[&ENOUGH[..], &TELLS, &[rule]].concat());
+    assert!(!content && error.contains("can't serve: its ACL forbids what is needed: "), "{error}");
+    assert!(error.contains(what) && error.lines().count() == 1, "{error}");
+}
+
+/// `+ping` alone: whatever else is asked is forbidden, and that is no failure of the check.
+#[rstest]
+#[case(&["+ping", "-info"], "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed")]
+#[case(&ENOUGH, "it refuses writes when its memory is full; it doesn't tell whether its ACL allows what is needed")]
+fn an_acl_that_forbids_to_ask_passes_and_says_so(#[case] rules: &[&str], #[case] last_words: &str) {
+    let (content, table, error) = check_with_acl(rules);
+    assert!(content && error.is_empty(), "{error}");
+    assert!(table.lines().last().unwrap().ends_with(last_words), "{table}");
 }
 
 #[test]

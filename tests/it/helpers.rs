@@ -4,6 +4,7 @@ mod app;
 mod client;
 mod redis;
 mod service;
+mod tls;
 mod upload;
 
 use std::path::Path;
@@ -15,8 +16,9 @@ use segment_estimator::time::Timestamp;
 
 pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};
-pub use self::redis::{Proxy, Redis};
+pub use self::redis::{Proxy, Redis, free_port};
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
+pub use self::tls::Authority;
 pub use self::upload::Upload;
 
 /// How long anything may take before a test gives up on it. Nothing is asserted about how long it does take.

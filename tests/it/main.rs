@@ -18,6 +18,8 @@ mod outage;
 mod probes;
 mod problems;
 mod prune;
+mod redis_access;
+mod redis_tls;
 mod rounds;
 mod settings;
 mod shutdown;

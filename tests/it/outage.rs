@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Proxy, Redis, TestApp, eventually, kill, problem};
+use crate::helpers::{Proxy, Redis, TestApp, eventually, free_port, kill, problem};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -60,7 +60,7 @@ async fn the_service_starts_without_redis_and_finds_it_when_it_comes() {
 
 #[tokio::test]
 async fn redis_is_reached_over_tcp_too() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port();
     let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), Layer::default()).await;
     assert_eq!(app.status_of("/readyz").await, 503);
 

@@ -23,7 +23,7 @@ fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
 #[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
 #[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
 #[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
-#[case("ESTIMATOR_REDIS_URL", "rediss://host", "redis_url: the value asks for TLS")]
+#[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
 #[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
 fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();

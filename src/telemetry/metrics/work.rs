@@ -7,7 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{Family, known};
 
 /// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 17] = [
+pub const FAILURES: [&str; 18] = [
     "busy",
     "cluster_down",
     "connect",
@@ -23,6 +23,7 @@ pub const FAILURES: [&str; 17] = [
     "readonly",
     "refused",
     "timeout",
+    "tls",
     "too_old",
     "wrong_type",
 ];

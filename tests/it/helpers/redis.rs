@@ -132,6 +132,11 @@ impl Redis {
     }
 }
 
+/// A TCP port that nobody listens on at the moment.
+pub fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
 /// Passes on what either end sends, until one of them closes.
 async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, mut holds_replies: watch::Receiver<bool>) {
     let (mut from_client, mut to_client) = client.split();

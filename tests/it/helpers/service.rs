@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -37,6 +38,8 @@ pub struct Service {
     client: Client,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
+    /// Ends when the log does.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Service {
@@ -65,12 +68,12 @@ impl Service {
         };
         // A pipe that nobody reads would fill up and stop the service.
         let all = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 all.lock().unwrap().push(line);
             }
         });
-        Self { client: Client::new(address), process, log }
+        Self { client: Client::new(address), process, log, reader: Some(reader) }
     }
 
     pub fn pid(&self) -> u32 {
@@ -92,6 +95,14 @@ impl Service {
     pub fn terminate(self) -> ExitStatus {
         kill("-TERM", self.pid());
         self.ended()
+    }
+
+    /// Asks it to stop, and gives the lines of its log.
+    pub fn terminate_for_log(mut self) -> Vec<String> {
+        let (reader, log) = (self.reader.take().unwrap(), Arc::clone(&self.log));
+        assert!(self.terminate().success());
+        reader.join().unwrap();
+        std::mem::take(&mut *log.lock().unwrap())
     }
 
     /// Waits for its end.

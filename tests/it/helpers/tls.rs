@@ -1,0 +1,43 @@
+//! A certificate authority of the test's own.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+
+/// Signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate.
+    pub pem: String,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Writes a certificate for the host `name` to `<folder>/<file>.pem`, and its key to `<folder>/<file>.key`.
+    pub fn write_certificate(&self, folder: &Path, file: &str, name: &str) {
+        self.write(folder, file, CertificateParams::new([name.to_owned()]).unwrap());
+    }
+
+    /// As `write_certificate`, of a certificate whose time is over.
+    pub fn write_expired_certificate(&self, folder: &Path, file: &str, name: &str) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.write(folder, file, params);
+    }
+
+    fn write(&self, folder: &Path, file: &str, params: CertificateParams) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(folder.join(file).with_extension("pem"), certificate.pem()).unwrap();
+        fs::write(folder.join(file).with_extension("key"), key.serialize_pem()).unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! Who the service is to Redis: users of its ACL, and passwords that come as files.
+
+use std::fs;
+use std::path::Path;
+
+use segment_estimator::settings::Layer;
+use serde_json::json;
+
+use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run};
+
+/// Lets `user` in with `password`, to do what the service does and no more.
+fn let_in(redis: &Redis, user: &str, password: &str) {
+    let commands =
+        ["+ping", "+info", "+zadd", "+zcard", "+zcount", "+zrange", "+zremrangebyscore", "+eval", "+exists", "+zrem"];
+    let password = format!(">{password}");
+    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments"];
+    redis.call::<()>(&[&rules[..], &commands].concat());
+}
+
+fn access(user: &str, password_file: &Path) -> Layer {
+    Layer {
+        redis_username: Some(user.to_owned()),
+        redis_password_file: Some(password_file.display().to_string()),
+        ..Layer::default()
+    }
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_in_a_file_is_let_in() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "hunter2");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "hunter2\n").unwrap();
+
+    let app = TestApp::spawn_with(&redis, access("estimator", file.path())).await;
+    app.record("u104010", "sports").await;
+    assert_eq!(app.count("sports").await, 1);
+    let clients: String = redis.call(&["CLIENT", "LIST"]);
+    assert!(clients.contains("user=estimator"), "{clients}");
+}
+
+#[tokio::test]
+async fn a_renewed_password_is_used_for_the_next_connection() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "old-secret");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "old-secret").unwrap();
+    let app = TestApp::spawn_with(&redis, access("estimator", file.path())).await;
+    app.record("u104010", "sports").await;
+
+    let_in(&redis, "estimator", "new-secret");
+    app.record("u104011", "sports").await;
+    let break_connections = || redis.call::<()>(&["CLIENT", "KILL", "USER", "estimator"]);
+    break_connections();
+    problem(app.get("/segments/sports/count").await, 503, "store-unavailable").await;
+
+    fs::write(file.path(), "new-secret").unwrap();
+    eventually("let in again", async || app.status_of("/readyz").await == 200).await;
+    assert_eq!(app.count("sports").await, 2);
+
+    // Nobody notices when the file is renewed first.
+    let_in(&redis, "estimator", "newer-secret");
+    fs::write(file.path(), "newer-secret").unwrap();
+    break_connections();
+    assert_eq!(app.count("sports").await, 2);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_and_not_shown() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "hunter2");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("password"), "hunter3").unwrap();
+    let url = redis.url();
+    let arguments = ["--redis-url", &url, "--redis-username", "estimator", "--redis-password-file", "password"];
+    let why = "can't connect to Redis: it doesn't accept this user or password";
+
+    let service = Service::start(folder.path(), &[&arguments[..], &["--log-filter", "trace"]].concat());
+    let visit = json!({ "user_id": "u104010", "segment": "sports" });
+    let document = problem(service.post_visit(&visit).await, 503, "store-unavailable").await;
+    assert_eq!(service.status_of("/readyz").await, 503);
+    let log = service.terminate_for_log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(why), "{log:#?}");
+    assert!(!format!("{log:?}{document}").contains("hunter"), "{log:#?}{document}");
+
+    let check = run(binary(folder.path()).arg("check").args(arguments));
+    assert_eq!(check.status.code(), Some(1));
+    let (table, error) = (String::from_utf8(check.stdout).unwrap(), String::from_utf8(check.stderr).unwrap());
+    assert!(error.ends_with(&format!("can't serve: {why}\n")) && error.lines().count() == 1, "{error}");
+    assert!(table.contains("--redis-password-file") && !format!("{table}{error}").contains("hunter"), "{table}");
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_ask_for_information_serves_without_a_warning() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "hunter2");
+    redis.call::<()>(&["ACL", "SETUSER", "estimator", "-info"]);
+    let folder = tempfile::tempdir().unwrap();
+    let service =
+        Service::start(folder.path(), &["--redis-url", &format!("{}?user=estimator&pass=hunter2", redis.url())]);
+    service.record("u104010", "sports").await;
+    assert_eq!(service.count("sports").await, 1);
+    let log = service.terminate_for_log();
+    assert!(log.iter().all(|line| line.contains(r#""INFO""#)), "{log:#?}");
+}
+
+#[test]
+fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = ["--listen", "127.0.0.1:0", "--log-filter", "off"];
+    for command in ["serve", "check"] {
+        let mut binary = binary(folder.path());
+        let arguments = ["--redis-url", "redis://127.0.0.1:1", "--redis-password-file", "secrets/nowhere"];
+        let error = refusal(binary.arg(command).args(start).args(arguments));
+        let expected = "segment-estimator: redis_password_file: can't read secrets/nowhere: No such file";
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn two_passwords_are_an_error_that_shows_neither() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = "redis://me:hunter2@127.0.0.1:1";
+    let error = refusal(binary(folder.path()).args(["--redis-url", url, "--redis-password-file", "password"]));
+    let expected = r#"redis_password_file: "password" is a second password: redis_url has one already (set by "#;
+    assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+}

@@ -1,0 +1,231 @@
+//! Redis over TLS: certificates of either side, and what is said when they won't do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+use segment_estimator::settings::Layer;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::helpers::{Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run};
+
+/// A Redis that speaks TLS and wants a client's certificate, and the files for both sides: `ca`, `server` and `client`.
+struct TlsRedis {
+    redis: Redis,
+    port: String,
+    folder: TempDir,
+}
+
+impl TlsRedis {
+    fn start() -> Self {
+        Self::start_with(|authority, folder| authority.write_certificate(folder, "server", "localhost"))
+    }
+
+    /// One whose own certificate is written by `write_server`.
+    fn start_with(write_server: impl Fn(&Authority, &Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new("the right one");
+        fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+        write_server(&authority, folder.path());
+        authority.write_certificate(folder.path(), "client", "estimator");
+        let other = Authority::new("another one");
+        fs::write(folder.path().join("other-ca.pem"), &other.pem).unwrap();
+        other.write_certificate(folder.path(), "other-client", "estimator");
+        let port = free_port();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let redis = Redis::start_with(&[
+            "--tls-port",
+            &port,
+            "--tls-auth-clients",
+            "yes",
+            "--tls-ca-cert-file",
+            &file("ca.pem"),
+            "--tls-cert-file",
+            &file("server.pem"),
+            "--tls-key-file",
+            &file("server.key"),
+        ]);
+        Self { redis, port, folder }
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://localhost:{}", self.port)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What a client needs.
+    fn access(&self) -> Layer {
+        let file = |name| Some(self.file(name).display().to_string());
+        Layer {
+            redis_ca_file: file("ca.pem"),
+            redis_client_cert_file: file("client.pem"),
+            redis_client_key_file: file("client.key"),
+            ..Layer::default()
+        }
+    }
+}
+
+const CLIENT: [&str; 4] = ["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "client.key"];
+const CA: [&str; 2] = ["--redis-ca-file", "ca.pem"];
+
+#[tokio::test]
+async fn visits_and_counts_go_over_tls() {
+    let tls = TlsRedis::start();
+    let app = TestApp::spawn_on(tls.url(), tls.access()).await;
+    app.record("u104010", "sports").await;
+    assert_eq!(app.post_array(&json!([{ "user_id": "u104011", "segment": "sports" }])).await.status(), 200);
+    assert_eq!(app.count("sports").await, 2);
+    assert_eq!(app.status_of("/readyz").await, 200);
+    let clients: String = tls.redis.call(&["CLIENT", "LIST"]);
+    let remote = clients.lines().filter(|line| line.contains(&format!("laddr=127.0.0.1:{}", tls.port)));
+    assert_eq!(remote.count(), 2, "both connections use TLS: {clients}");
+}
+
+#[tokio::test]
+async fn connections_that_break_are_made_again_with_what_the_files_hold_then() {
+    let tls = TlsRedis::start();
+    let app = TestApp::spawn_on(tls.url(), tls.access()).await;
+    app.record("u104010", "sports").await;
+    let break_connections = || tls.redis.call::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
+
+    break_connections();
+    assert_eq!(app.count("sports").await, 1, "nobody notices");
+
+    fs::rename(tls.file("ca.pem"), tls.file("ca.old")).unwrap();
+    fs::copy(tls.file("other-ca.pem"), tls.file("ca.pem")).unwrap();
+    assert_eq!(app.count("sports").await, 1, "an established connection stays");
+    break_connections();
+    problem(app.get("/segments/sports/count").await, 503, "store-unavailable").await;
+
+    fs::rename(tls.file("ca.old"), tls.file("ca.pem")).unwrap();
+    eventually("connected again", async || app.status_of("/readyz").await == 200).await;
+    assert_eq!(app.count("sports").await, 1);
+}
+
+#[test]
+fn check_looks_over_tls_and_says_so() {
+    let tls = TlsRedis::start();
+    let url = format!("{}/3", tls.url());
+    let arguments = [&["check", "--redis-url", &url][..], &CA, &CLIENT].concat();
+    let output = run(binary(tls.folder.path()).args(arguments));
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    let address = format!("localhost:{} (TLS, database 3)", tls.port);
+    assert!(table.lines().last().unwrap().starts_with(&format!("{address} is ")), "{table}");
+    let is_shown = |line: &str| line.contains(&address) && line.ends_with("--redis-url");
+    assert!(table.lines().any(is_shown) && table.contains("client.key"), "{table}");
+}
+
+/// Without `redis_ca_file`. The variable is how the system's certificates can be made others for one process.
+#[test]
+fn the_systems_authorities_are_trusted_unless_a_file_names_others() {
+    let tls = TlsRedis::start();
+    let url = tls.url();
+    let arguments = [&["check", "--redis-url", &url][..], &CLIENT].concat();
+    let error = refusal(binary(tls.folder.path()).args(&arguments));
+    assert!(error.contains("nobody we trust has signed its certificate"), "{error}");
+    let output = run(binary(tls.folder.path()).args(&arguments).env("SSL_CERT_FILE", tls.file("ca.pem")));
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Serves and checks with `arguments`: what needs Redis is 503, and one line says `why`.
+async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str) {
+    let arguments = [&["--redis-url", url][..], arguments].concat();
+    let why = format!("can't connect to Redis: {why}");
+
+    let service = Service::start(tls.folder.path(), &arguments);
+    let visit = json!({ "user_id": "u104010", "segment": "sports" });
+    problem(service.post_visit(&visit).await, 503, "store-unavailable").await;
+    assert_eq!(service.status_of("/segments/sports/count").await, 503);
+    assert_eq!(service.status_of("/readyz").await, 503);
+    assert_eq!(service.status_of("/healthz").await, 200);
+    let log = service.terminate_for_log();
+    let warnings: Vec<_> = log.iter().filter(|line| !line.contains(r#""INFO""#)).collect();
+    let logged = serde_json::to_string(&why).unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains(logged.trim_matches('"')), "{log:#?}");
+
+    let error = refusal(binary(tls.folder.path()).arg("check").args(arguments));
+    assert!(error.starts_with("segment-estimator: redis_url: the Redis at ") && error.contains(&why), "{error}");
+}
+
+#[rstest]
+#[case(&["--redis-ca-file", "other-ca.pem"], &CLIENT, "nobody we trust has signed its certificate")]
+#[case(&CA, &[], "it wants a certificate of ours; redis_client_cert_file names one")]
+#[case(
+    &CA,
+    &["--redis-client-cert-file", "other-client.pem", "--redis-client-key-file", "other-client.key"],
+    "it refused us with the TLS alert UnknownCA"
+)]
+#[tokio::test]
+async fn a_side_that_is_not_trusted_is_503_and_one_line(
+    #[case] ca: &[&str],
+    #[case] client: &[&str],
+    #[case] why: &str,
+) {
+    let tls = TlsRedis::start();
+    assert_refused(&tls, &tls.url(), &[ca, client].concat(), why).await;
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_host_is_503_and_one_line() {
+    let tls = TlsRedis::start();
+    let url = format!("rediss://127.0.0.1:{}", tls.port);
+    let why = r#"its certificate won't do: certificate not valid for name "127.0.0.1"; certificate is only valid for "#;
+    assert_refused(&tls, &url, &[&CA[..], &CLIENT].concat(), why).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_expired_is_503_and_one_line() {
+    let tls =
+        TlsRedis::start_with(|authority, folder| authority.write_expired_certificate(folder, "server", "localhost"));
+    let why = "its certificate won't do: certificate expired: ";
+    assert_refused(&tls, &tls.url(), &[&CA[..], &CLIENT].concat(), why).await;
+}
+
+#[tokio::test]
+async fn a_redis_without_tls_is_503_and_one_line() {
+    let tls = TlsRedis::start();
+    let port = free_port();
+    let _plain = Redis::start_with(&["--port", &port]);
+    let arguments = [&CA[..], &["--redis-connect-timeout", "200ms"]].concat();
+    let why = "not connected within 200ms; it may speak no TLS on this port";
+    assert_refused(&tls, &format!("rediss://localhost:{port}"), &arguments, why).await;
+}
+
+/// On threads of their own: the other server has to answer while this test waits for the check.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_something_else_is_503_and_one_line() {
+    let tls = TlsRedis::start();
+    let other = TestApp::spawn(&tls.redis).await;
+    let url = format!("rediss://localhost:{}", other.address.port());
+    assert_refused(&tls, &url, &CA, "it doesn't speak TLS").await;
+}
+
+#[rstest]
+#[case(&["--redis-ca-file", "nowhere"], "redis_ca_file: can't read nowhere: No such file")]
+#[case(&["--redis-ca-file", "client.key"], "redis_ca_file: client.key has no certificate in PEM")]
+#[case(
+    &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "server.key"],
+    "redis_client_key_file: server.key doesn't go with redis_client_cert_file: "
+)]
+#[case(
+    &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "client.pem"],
+    "redis_client_key_file: client.pem has no private key in PEM"
+)]
+#[case(
+    &["--redis-client-cert-file", "client.key", "--redis-client-key-file", "client.key"],
+    "redis_client_cert_file: client.key has no certificate in PEM"
+)]
+fn a_file_that_holds_something_else_stops_the_start(#[case] files: &[&str], #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("the right one");
+    authority.write_certificate(folder.path(), "client", "estimator");
+    authority.write_certificate(folder.path(), "server", "localhost");
+    let arguments = ["--listen", "127.0.0.1:0", "--log-filter", "off", "--redis-url", "rediss://localhost:1"];
+    let error = refusal(binary(folder.path()).args(arguments).args(files));
+    assert!(error.starts_with(&format!("segment-estimator: {message}")), "{error}");
+}
