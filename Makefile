@@ -29,7 +29,7 @@ lint: ## Check the format, and clippy without a warning
 doc: ## Build the documentation without a warning
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-check-deploy: ## Check the alerts under deploy/ with promtool
+check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 	@scripts/check-deploy
 
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'

@@ -6,6 +6,7 @@
 
 mod batch;
 mod check;
+mod deploy;
 mod documents;
 mod embedded;
 mod helpers;
