@@ -1,7 +1,9 @@
-//! What is under `deploy/` asks for metrics that there are. `make check-deploy` does what needs promtool.
+//! What is under `deploy/` asks for metrics and settings that there are. `make check-deploy` does what needs promtool.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+
+use segment_estimator::settings::Layer;
 
 const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
@@ -38,6 +40,9 @@ const METRICS: [&str; 29] = [
     "process_start_time_seconds",
     "process_threads",
 ];
+
+/// Settings that the manifests set and that are still to come.
+const COMING: [&str; 3] = ["admin_listen", "api_keys_file", "redis_password_file"];
 
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -82,6 +87,20 @@ fn no_two_panels_of_the_dashboard_overlap() {
         assert!(x + w <= 24, "{} is wider than the page", panel["title"]);
         for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             assert!(cells.insert(cell), "{} lies on another panel", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn the_manifests_set_settings_that_there_are() {
+    let known = Layer::names();
+    for file in ["deploy/kubernetes/base/kustomization.yaml", "deploy/kubernetes/example/kustomization.yaml"] {
+        let text = read(file);
+        let names: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("- ESTIMATOR_")).collect();
+        assert!(!names.is_empty(), "{file}");
+        for line in names {
+            let name = line.split('=').next().unwrap().to_lowercase();
+            assert!(known.contains(&name) || COMING.contains(&name.as_str()), "{file}: {name} is no setting");
         }
     }
 }
