@@ -1,4 +1,5 @@
-//! What is under `deploy/` asks for metrics and settings that there are. `make check-deploy` does what needs promtool.
+//! What is under `deploy/` asks for metrics and settings that there are, and explains its alerts. `make check-deploy` does what needs
+//! promtool.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,6 +8,8 @@ use segment_estimator::settings::Layer;
 
 const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
+const ALERTS_TEST: &str = "deploy/prometheus/alerts_test.yml";
+const PAGE: &str = "docs/operating.md";
 
 /// What `/metrics` gives. Histograms are listed by the name that their series begin with.
 const METRICS: [&str; 29] = [
@@ -65,6 +68,11 @@ fn questions(dashboard: &serde_json::Value) -> String {
     targets.map(|target| target["expr"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
+/// The alerts that `text`, which is YAML, has after `key`.
+fn alerts_after<'a>(text: &'a str, key: &str) -> BTreeSet<&'a str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
+}
+
 #[test]
 fn the_dashboard_shows_every_metric_and_no_other() {
     let dashboard: serde_json::Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
@@ -72,10 +80,12 @@ fn the_dashboard_shows_every_metric_and_no_other() {
 }
 
 #[test]
-fn the_alerts_name_metrics_that_there_are() {
-    let alerts = read(ALERTS);
-    let unknown: Vec<_> = metrics_in(&alerts).into_iter().filter(|name| !METRICS.contains(name)).collect();
-    assert!(unknown.is_empty(), "{unknown:?}");
+fn the_alerts_and_their_page_name_metrics_that_there_are() {
+    for file in [ALERTS, PAGE] {
+        let text = read(file);
+        let unknown: Vec<_> = metrics_in(&text).into_iter().filter(|name| !METRICS.contains(name)).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
 }
 
 #[test]
@@ -88,6 +98,29 @@ fn no_two_panels_of_the_dashboard_overlap() {
         for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             assert!(cells.insert(cell), "{} lies on another panel", panel["title"]);
         }
+    }
+}
+
+#[test]
+fn every_alert_is_tested_and_explained() {
+    let (alerts, tests, page) = (read(ALERTS), read(ALERTS_TEST), read(PAGE));
+    let names = alerts_after(&alerts, "- alert:");
+    assert!(names.len() > 10, "{names:?}");
+
+    // A case of a test is the alert's name, the time, and `exp_alerts: []` or a list.
+    let cases: Vec<_> = tests.split("- alertname:").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
+    let tested = |is_silent| {
+        let cases = cases.iter().filter(|(_, case)| case.contains("exp_alerts: []") == is_silent);
+        cases.map(|(name, _)| name.trim()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(tested(true), names, "kept silent");
+    assert_eq!(tested(false), names, "fired");
+
+    assert_eq!(alerts_after(&page, "### SegmentEstimator").len(), names.len());
+    for name in names {
+        assert!(page.contains(&format!("\n### {name}\n")), "{PAGE} doesn't explain {name}");
+        let link = format!("runbook_url: {PAGE}#{}\n", name.to_lowercase());
+        assert_eq!(alerts.matches(&link).count(), 1, "{name} has no link");
     }
 }
 
