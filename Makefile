@@ -8,10 +8,10 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test redis bench-tools fmt lint doc bench ci
+.PHONY: help run test redis bench-tools fmt lint doc check-deploy bench ci
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
 	exec $(CARGO) run --release --locked -- $(ARGS)
@@ -29,10 +29,13 @@ lint: ## Check the format, and clippy without a warning
 doc: ## Build the documentation without a warning
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
+check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
+	@scripts/check-deploy
+
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
 
-ci: lint doc test ## What CI runs
+ci: lint doc check-deploy test ## What CI runs
 
 redis:
 	@scripts/ensure-redis
