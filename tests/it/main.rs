@@ -24,5 +24,6 @@ mod redis_tls;
 mod rounds;
 mod settings;
 mod shutdown;
+mod tls;
 mod visits;
 mod window;
