@@ -143,7 +143,7 @@ impl App {
             stopping: stopping.clone(),
             ending: ending.clone(),
         });
-        let router = http::router(Arc::clone(&state), admin.is_some());
+        let router = http::router(Arc::clone(&state), settings.cors_origins.as_ref(), admin.is_some());
         let admin =
             admin.map(|(listener, local_addr)| Front { listener, local_addr, router: http::admin_router(state) });
         Ok(Self {

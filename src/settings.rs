@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
 use crate::auth::{AuthConfig, JwtAlgorithm, JwtConfig};
-use crate::http::{RequestLimits, TlsFiles, server};
+use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
 use crate::sampler::Sampler;
 use crate::segment::SegmentName;
@@ -32,6 +32,8 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// The certificate of `listen`; plain text when there is none.
     pub tls: Option<TlsFiles>,
+    /// The origins whose pages may read answers.
+    pub cors_origins: Option<Origins>,
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
@@ -111,6 +113,7 @@ impl Settings {
             listen: layers.required("listen", parse_address)?,
             admin_listen: layers.optional("admin_listen", parse_address)?,
             tls: tls(&layers)?,
+            cors_origins: layers.optional("cors_origins", Origins::parse)?,
             auth: auth(&layers)?,
             redis_url: layers.redis()?,
             data_dir: layers.required("data_dir", parse_path)?,
@@ -373,6 +376,7 @@ mod tests {
     #[case("ESTIMATOR_JWT_AUDIENCE", "us", "jwt_issuer and jwt_audience have no meaning without")]
     #[case("ESTIMATOR_TLS_CERT_FILE", "cert", "tls_cert_file is set without tls_key_file")]
     #[case("ESTIMATOR_TLS_KEY_FILE", "key", "tls_key_file is set without tls_cert_file")]
+    #[case("ESTIMATOR_CORS_ORIGINS", "app.example", r#"cors_origins: "app.example" must be * or origins"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

@@ -11,7 +11,7 @@ use tower_service::Service as _;
 
 use super::problem::Problem;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's. The request's id comes back with the answer; a request without one gets one.
 pub async fn answer(mut router: Router, request: Request) -> Response {

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod batch;
 mod body;
+mod cors;
 mod endpoint;
 mod health;
 mod metrics;
@@ -29,6 +30,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::access::{May, Read};
+pub use self::cors::Origins;
 use self::endpoint::{Bounds, Endpoint};
 use self::problem::{Problem, ProblemKind};
 pub use self::tls::{Tls, TlsError, TlsFiles};
@@ -67,18 +69,23 @@ pub struct RequestLimits {
 
 /// The routes of the API and, unless they are served elsewhere, those of [`admin_router`]. [`server::Server`] makes problems
 /// of their errors.
-pub fn router(state: Arc<AppState>, has_admin_router: bool) -> Router {
+pub fn router(state: Arc<AppState>, origins: Option<&Origins>, has_admin_router: bool) -> Router {
     let routes = Routes::new(state)
         .post("/segments", Bounds::NumberAndTime, segments::record)
         .post("/segments/batch", Bounds::Number, batch::record)
         .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count);
-    if has_admin_router {
-        return routes.into_router();
+    let routes = if has_admin_router {
+        routes
+    } else {
+        // Here, metrics are one of the things that a token is needed for; where they have a listener of their own, whoever
+        // reaches that may have them.
+        let metrics = async |_: May<Read>, state| metrics::metrics(state).await;
+        routes.with_probes().get("/metrics", Bounds::None, metrics)
+    };
+    match origins {
+        None => routes.into_router(),
+        Some(origins) => routes.into_router().layer(cors::layer(origins)),
     }
-    // Here, metrics are one of the things that a token is needed for; where they have a listener of their own, whoever
-    // reaches that may have them.
-    let metrics = async |_: May<Read>, state| metrics::metrics(state).await;
-    routes.with_probes().get("/metrics", Bounds::None, metrics).into_router()
 }
 
 /// Probes and metrics, for a listener of their own.

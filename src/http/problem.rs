@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -204,8 +204,8 @@ impl Problem {
         })
     }
 
-    /// The answer to the request `id`: the document, and what `response` says of other methods. A problem that is ours is
-    /// logged here, once.
+    /// The answer to the request `id`: the document, with the headers of `response`. A problem that is ours is logged here,
+    /// once.
     pub(super) fn rendered(&self, id: &str, method: &Method, response: &Response) -> Response {
         let (status, slug, title) = self.kind.describe();
         let cause = self.cause.as_deref().map(tracing::field::display);
@@ -229,16 +229,15 @@ impl Problem {
 
         let mut rendered = (status, Body::from(json_line(&document))).into_response();
         let headers = rendered.headers_mut();
-        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        // Such as Allow, and what lets the page of another origin read it.
+        headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if let Some(challenge) = &self.challenge {
             headers.insert(WWW_AUTHENTICATE, challenge.clone());
-        }
-        if let Some(allow) = response.headers().get(ALLOW) {
-            headers.insert(ALLOW, allow.clone());
         }
         rendered
     }

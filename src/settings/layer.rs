@@ -34,6 +34,9 @@ pub struct Layer {
     /// File with the certificate's private key in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub tls_key_file: Option<String>,
+    /// Origins whose pages may read answers, with commas between them, or *
+    #[arg(long, global = true, value_name = "ORIGINS")]
+    pub cors_origins: Option<String>,
     /// File with the digests of API keys; `segment-estimator token` makes them
     #[arg(long, global = true, value_name = "FILE")]
     pub api_keys_file: Option<String>,
@@ -140,6 +143,7 @@ impl Layer {
             admin_listen: None,
             tls_cert_file: None,
             tls_key_file: None,
+            cors_origins: None,
             api_keys_file: None,
             jwt_algorithm: None,
             jwt_key_file: None,

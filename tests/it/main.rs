@@ -7,6 +7,7 @@
 mod access;
 mod batch;
 mod check;
+mod cors;
 mod deploy;
 mod documents;
 mod embedded;

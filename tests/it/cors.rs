@@ -1,0 +1,64 @@
+//! What a page of another origin may do.
+
+use reqwest::Response;
+use segment_estimator::settings::Layer;
+use serde_json::json;
+
+use crate::helpers::{Redis, TestApp, problem};
+
+const PAGE: &str = "https://app.example";
+
+async fn app(redis: &Redis, origins: Option<&str>) -> TestApp {
+    TestApp::spawn_with(redis, Layer { cors_origins: origins.map(str::to_owned), ..Layer::default() }).await
+}
+
+async fn preflight(app: &TestApp, origin: &str) -> Response {
+    let request = app.request("OPTIONS", "/segments").header("origin", origin);
+    let request = request.header("access-control-request-method", "POST");
+    request.header("access-control-request-headers", "authorization,content-type").send().await.unwrap()
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_page_of_a_listed_origin_may_call_and_read_answers_and_problems() {
+    let redis = Redis::start();
+    let app = app(&redis, Some("https://other.example,https://app.example")).await;
+    let allowed = preflight(&app, PAGE).await;
+    assert_eq!(allowed.status(), 200);
+    assert_eq!(header(&allowed, "access-control-allow-origin"), Some(PAGE));
+    assert!(header(&allowed, "access-control-allow-headers").unwrap().contains("authorization"));
+    assert!(header(&allowed, "access-control-allow-methods").unwrap().contains("POST"));
+
+    let visit =
+        app.request("POST", "/segments").header("origin", PAGE).json(&json!({ "user_id": "u", "segment": "s" }));
+    let response = visit.send().await.unwrap();
+    assert_eq!((response.status().as_u16(), header(&response, "access-control-allow-origin")), (204, Some(PAGE)));
+    let response = app.request("GET", "/segments/%20/count").header("origin", PAGE).send().await.unwrap();
+    assert_eq!(header(&response, "access-control-allow-origin"), Some(PAGE));
+    assert!(header(&response, "access-control-expose-headers").unwrap().contains("x-request-id"));
+    problem(response, 422, "invalid-request").await;
+    let response = app.request("DELETE", "/segments").header("origin", PAGE).send().await.unwrap();
+    assert_eq!(header(&response, "allow"), Some("POST"));
+    problem(response, 405, "method-not-allowed").await;
+}
+
+#[tokio::test]
+async fn others_may_not() {
+    let redis = Redis::start();
+    for (origins, origin) in [(None, PAGE), (Some(PAGE), "https://app.example.evil"), (Some(PAGE), "null")] {
+        let app = app(&redis, origins).await;
+        assert_eq!(header(&preflight(&app, origin).await, "access-control-allow-origin"), None);
+        let response = app.request("GET", "/segments/sports/count").header("origin", origin).send().await.unwrap();
+        assert_eq!(header(&response, "access-control-allow-origin"), None);
+    }
+}
+
+#[tokio::test]
+async fn every_origin_may_if_it_is_said_so() {
+    let redis = Redis::start();
+    let app = app(&redis, Some("*")).await;
+    assert_eq!(header(&preflight(&app, PAGE).await, "access-control-allow-origin"), Some("*"));
+}
