@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -46,15 +47,26 @@ enum Command {
     Healthcheck,
 }
 
-/// What a command ends with: the reason it failed, in one line.
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// The reason why a command failed, in one line.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a command ends with.
+type Outcome = Result<(), Failure>;
 
 impl Cli {
-    /// Reads this process's command line; answers `--help`, `--version` and mistakes itself, and ends the process then.
-    #[must_use]
-    pub fn from_command_line() -> Self {
-        let matches = Self::command_with_defaults().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    /// Reads this process's command line; answers `--help` and `--version` itself, and ends the process then.
+    ///
+    /// # Errors
+    ///
+    /// The mistake in one line, made to be shown as it is.
+    pub fn from_command_line() -> Result<Self, Failure> {
+        let matches = Self::command_with_defaults().try_get_matches();
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            mistake(&error).into()
+        })
     }
 
     /// The command line with each setting's default in its help. To clap no setting has a default: a flag that isn't
@@ -85,6 +97,23 @@ impl Cli {
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(settings.listen)),
         }
     }
+}
+
+/// clap's words for a mistake, in one line and without the usage: the first paragraph, and the tips.
+fn mistake(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim);
+    let first = lines.clone().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut tips: Vec<_> = lines.filter_map(|line| line.strip_prefix("tip: ")).map(str::to_owned).collect();
+    // To clap, `--window -1d` is a flag without a value and a flag that isn't there.
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && argument.starts_with('-')
+        && !argument.starts_with("--")
+    {
+        tips.push(format!("a value that begins with a hyphen is given as in --window={argument}"));
+    }
+    let tips: String = tips.iter().map(|tip| format!("; {tip}")).collect();
+    format!("{}{tips}; see --help", first.trim_start_matches("error: "))
 }
 
 async fn serve(settings: &Settings) -> Outcome {
@@ -142,7 +171,7 @@ async fn healthcheck(listen: SocketAddr) -> Outcome {
     }
 }
 
-async fn ask_readyz(address: SocketAddr) -> Result<hyper::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+async fn ask_readyz(address: SocketAddr) -> Result<hyper::StatusCode, Failure> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
