@@ -1,6 +1,7 @@
 //! `POST /segments/batch`: many visits in one request, as a JSON array or as a stream of lines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -18,11 +19,15 @@ use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, json};
 use crate::ingest::{Failed, Ingest, LineError, Report};
 use crate::time::Timestamp;
+use crate::visit_json;
 
 /// An array is read to its end before its first visit is looked at, so it must not be long.
 const MAX_ARRAY_BYTES: usize = 1024 * 1024;
 /// More visits than this are better sent as lines.
 const MAX_ARRAY_VISITS: usize = 1_000;
+/// What happened, most likely, to lines that are none.
+const ONE_LINE: &str =
+    " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
 
 /// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
 pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<Response> {
@@ -49,7 +54,10 @@ pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body
         (None, Err(Cut::Here(problem))) => problem,
         (None, Err(Cut::Redis)) => unreachable!("an ingest that failed has the reason"),
         (None, Ok(())) if report.has_only_rejected() => {
-            Problem::new(ProblemKind::Invalid, "None of the visits is valid. See errors for the first ones.")
+            let hint =
+                if media_type == MediaType::Lines && report.is_one_line_without_a_visit() { ONE_LINE } else { "" };
+            let detail = format!("None of the visits is valid. See errors for the first ones.{hint}");
+            Problem::new(ProblemKind::Invalid, detail)
         }
         (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
     };
@@ -71,13 +79,7 @@ impl From<Failed> for Cut {
 }
 
 fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
-    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| match error.classify() {
-        // serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
-        Category::Data if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
-            Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits.")
-        }
-        _ => Problem::new(ProblemKind::Malformed, format!("The body is not JSON: {error}.")),
-    })?;
+    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| no_array(error, json))?;
     if visits.len() > MAX_ARRAY_VISITS {
         let detail = format!(
             "The array has {} visits; at most {MAX_ARRAY_VISITS} are accepted. Send more as application/x-ndjson, one \
@@ -87,6 +89,32 @@ fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
         return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
     }
     Ok(visits)
+}
+
+fn no_array(error: serde_json::Error, json: &[u8]) -> Problem {
+    const WANTED: &str = "it must be a JSON array of visits";
+    let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
+    if json.trim_ascii().is_empty() {
+        return malformed(format!("The body is empty; {WANTED}."));
+    }
+    if let Some(why) = visit_json::disguise(json) {
+        return malformed(format!("The body is not JSON: {why}."));
+    }
+    if visit_json::second_value(json).is_some() {
+        let detail = format!(
+            "The body is more than one JSON value; {WANTED}. Or send one visit a line as application/x-ndjson."
+        );
+        return malformed(detail);
+    }
+    // serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
+    let syntax = match error.classify() {
+        Category::Data => serde_json::from_slice::<IgnoredAny>(json).err(),
+        _ => Some(error),
+    };
+    match syntax {
+        Some(error) => malformed(format!("The body is not JSON: {error}.")),
+        None => Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits."),
+    }
 }
 
 async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::Result<(), Cut> {
@@ -116,10 +144,10 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                     ingest.end(Timestamp::now());
                     return Ok(());
                 }
-                Err(_) => return Err(Cut::Here(body::too_slow("line", state.body_timeout))),
+                Err(_) => return Err(Cut::Here(too_quiet(state.body_timeout))),
             },
             outcome = ingest.progress() => outcome?,
-            () = state.ending.cancelled() => return Err(Cut::Here(Problem::stopping())),
+            () = state.ending.cancelled() => return Err(Cut::Here(broken_off())),
         }
         ingest.launch_if_idle().await?;
         // Now, and not before: the sender is not to blame for the time that Redis took.
@@ -127,6 +155,19 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
             deadline = Instant::now() + state.body_timeout;
         }
     }
+}
+
+/// No line came to its end within `time_limit`.
+fn too_quiet(time_limit: Duration) -> Problem {
+    let limit = humantime::format_duration(time_limit);
+    let detail = format!("No line was completed within {limit}. An empty line now and then keeps a quiet stream open.");
+    Problem::new(ProblemKind::BodyTimeout, detail)
+}
+
+/// The service stops before the stream does.
+fn broken_off() -> Problem {
+    let detail = "The service is stopping and has broken off the batch. Repeat the lines after done_through_line.";
+    Problem::new(ProblemKind::Stopping, detail)
 }
 
 /// The answer to a batch, and a part of the problem when something went wrong with it.

@@ -88,7 +88,7 @@ pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<
             Err(Problem::new(ProblemKind::BodyTooLarge, detail))
         }
         Ok(Err(error)) => Err(unreadable(&error)),
-        Err(_) => Err(too_slow("body", time_limit)),
+        Err(_) => Err(too_slow(time_limit)),
     }
 }
 
@@ -109,10 +109,9 @@ pub fn unreadable(error: &axum::Error) -> Problem {
     Problem::new(ProblemKind::Malformed, format!("The body could not be read to its end: {error}."))
 }
 
-/// `what` of the body took longer than `time_limit`.
-pub fn too_slow(what: &str, time_limit: Duration) -> Problem {
+fn too_slow(time_limit: Duration) -> Problem {
     let limit = humantime::format_duration(time_limit);
-    Problem::new(ProblemKind::BodyTimeout, format!("The {what} was not complete after {limit}."))
+    Problem::new(ProblemKind::BodyTimeout, format!("The body was not complete after {limit}."))
 }
 
 fn is_about_length(error: &axum::Error) -> bool {

@@ -59,6 +59,9 @@ impl From<VisitError> for Problem {
     fn from(error: VisitError) -> Self {
         match error {
             VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
+            VisitError::SeveralValues(_) => {
+                Self::new(ProblemKind::Malformed, format!("The body is {error}. Many visits go to /segments/batch."))
+            }
             VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
             VisitError::Fields(errors) => Self::invalid(errors),
         }
