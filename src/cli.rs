@@ -1,6 +1,6 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::check::check;
+use crate::http::openapi;
 use crate::settings::{self, Layer, Settings};
 use crate::telemetry;
 
@@ -45,6 +46,8 @@ enum Command {
     Check,
     /// Ask the service at `listen` whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
+    /// Print the OpenAPI document, as `/openapi.json` serves it
+    Openapi,
 }
 
 /// The reason why a command failed, in one line.
@@ -85,6 +88,9 @@ impl Cli {
     ///
     /// The reason in one line, made to be shown as it is.
     pub fn run(self) -> Outcome {
+        if let Some(Command::Openapi) = self.command {
+            return Ok(io::stdout().write_all(openapi::to_json().as_bytes())?);
+        }
         let layers = settings::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
@@ -94,6 +100,7 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
             }
+            Some(Command::Openapi) => unreachable!("it is dealt with before the settings are read"),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(settings.listen)),
         }
     }

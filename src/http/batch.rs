@@ -13,23 +13,71 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
 use super::body::{self, MediaType};
+use super::openapi::{problems, schemas};
 use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, json};
 use crate::ingest::{Failed, Ingest, LineError, Report};
+use crate::store;
 use crate::time::Timestamp;
 use crate::visit_json;
 
 /// An array is read to its end before its first visit is looked at, so it must not be long.
 const MAX_ARRAY_BYTES: usize = 1024 * 1024;
 /// More visits than this are better sent as lines.
-const MAX_ARRAY_VISITS: usize = 1_000;
+pub(super) const MAX_ARRAY_VISITS: usize = 1_000;
 /// What happened, most likely, to lines that are none.
 const ONE_LINE: &str =
     " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
 
-/// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
+/// Record many visits.
+///
+/// 200 once Redis has acknowledged all visits that were not rejected, and says what became of them. A line that is not a
+/// visit is named by its number, and the rest goes on; when no line is a visit, the status is 422. Nothing at all, or `[]`,
+/// is 200 with nothing accepted.
+///
+/// When a batch breaks off, the problem says how far it came, as `done_through_line`. Repeating a part of a batch never
+/// does harm. The body may be compressed with gzip (`content-encoding: gzip`).
+#[utoipa::path(
+    post,
+    path = "/segments/batch",
+    operation_id = "record_batch",
+    tag = "visits",
+    request_body(
+        description = "An array of up to 1,000 visits and 1 MiB, or one visit a line without a limit to their number. A visit \
+                       takes at most 16 KiB. Lines are written while they arrive.",
+        content(
+            (schemas::Visits = "application/json", examples(
+                ("array" = (summary = "An array", value = json!([
+                    { "user_id": "u104010", "segment": "sports" },
+                    { "user_id": "u104011", "segment": "news", "seen_at": "2024-05-01T10:00:00Z" },
+                ]))),
+            )),
+            (schemas::Lines = "application/x-ndjson", examples(
+                ("lines" = (summary = "Lines", value = json!(
+                    "{\"user_id\":\"u104010\",\"segment\":\"sports\"}\n{\"user_id\":\"u104011\",\"segment\":\"news\"}\n"
+                ))),
+            )),
+        )
+    ),
+    responses(
+        (status = 200, description = "What became of the visits.", body = ReportDocument, examples(
+            ("all" = (summary = "All are accepted", value = json!(
+                { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false }
+            ))),
+            ("some" = (summary = "One is rejected", value = json!({
+                "accepted": 1,
+                "expired": 0,
+                "rejected": 1,
+                "errors": [{ "line": 2, "field": "user_id", "detail": "must not be empty" }],
+                "errors_truncated": false,
+            }))),
+        )),
+        problems::OfABatch,
+    )
+)]
 pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body: Body) -> Result<Response> {
     let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
     let body = body::unpacked(&headers, body)?;
@@ -50,14 +98,12 @@ pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body
         body::discard(body);
     }
     let problem = match (failure, outcome) {
-        (Some(error), _) => Problem::from(error),
+        (Some(error), _) => not_written(error),
         (None, Err(Cut::Here(problem))) => problem,
         (None, Err(Cut::Redis)) => unreachable!("an ingest that failed has the reason"),
         (None, Ok(())) if report.has_only_rejected() => {
-            let hint =
-                if media_type == MediaType::Lines && report.is_one_line_without_a_visit() { ONE_LINE } else { "" };
-            let detail = format!("None of the visits is valid. See errors for the first ones.{hint}");
-            Problem::new(ProblemKind::Invalid, detail)
+            let is_one_line = media_type == MediaType::Lines && report.is_one_line_without_a_visit();
+            all_rejected(if is_one_line { ONE_LINE } else { "" })
         }
         (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
     };
@@ -81,12 +127,7 @@ impl From<Failed> for Cut {
 fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
     let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| no_array(error, json))?;
     if visits.len() > MAX_ARRAY_VISITS {
-        let detail = format!(
-            "The array has {} visits; at most {MAX_ARRAY_VISITS} are accepted. Send more as application/x-ndjson, one \
-             visit a line.",
-            visits.len()
-        );
-        return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
+        return Err(too_many(visits.len()));
     }
     Ok(visits)
 }
@@ -157,36 +198,79 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
     }
 }
 
+/// The array is longer than allowed.
+pub(super) fn too_many(visits: usize) -> Problem {
+    let detail = format!(
+        "The array has {visits} visits; at most {MAX_ARRAY_VISITS} are accepted. Send more as application/x-ndjson, one \
+         visit a line."
+    );
+    Problem::new(ProblemKind::BodyTooLarge, detail)
+}
+
+/// Redis failed, or was not asked for all of the visits.
+pub(super) fn not_written(error: store::Error) -> Problem {
+    let is_overload = matches!(error, store::Error::Overloaded(_));
+    let problem = Problem::from(error);
+    // "Nothing was done" is true of a single visit alone.
+    if is_overload {
+        problem.with_detail("Too many batches are under way. Repeat the lines after done_through_line later.")
+    } else {
+        problem
+    }
+}
+
+/// None of the visits is one.
+pub(super) fn all_rejected(hint: &str) -> Problem {
+    let detail = format!("None of the visits is valid. See errors for the first ones.{hint}");
+    Problem::new(ProblemKind::Invalid, detail)
+}
+
 /// No line came to its end within `time_limit`.
-fn too_quiet(time_limit: Duration) -> Problem {
+pub(super) fn too_quiet(time_limit: Duration) -> Problem {
     let limit = humantime::format_duration(time_limit);
     let detail = format!("No line was completed within {limit}. An empty line now and then keeps a quiet stream open.");
     Problem::new(ProblemKind::BodyTimeout, detail)
 }
 
 /// The service stops before the stream does.
-fn broken_off() -> Problem {
+pub(super) fn broken_off() -> Problem {
     let detail = "The service is stopping and has broken off the batch. Repeat the lines after done_through_line.";
     Problem::new(ProblemKind::Stopping, detail)
 }
 
-/// The answer to a batch, and a part of the problem when something went wrong with it.
-#[derive(Serialize)]
+/// What became of a batch.
+// As a part of the problem when something went wrong with it, too.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchReport)]
 pub struct ReportDocument<'a> {
+    /// Visits that Redis has acknowledged.
     accepted: u64,
+    /// Visits that were older than the window: taken, and not kept.
     expired: u64,
+    /// Lines, or items of the array, that are not a visit.
     rejected: u64,
+    /// What is wrong with them: the first 100 errors.
+    #[schema(max_items = 100)]
     errors: Vec<LineErrorDocument<'a>>,
+    /// Whether there were more errors than those.
     errors_truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     done_through_line: Option<u64>,
 }
 
-#[derive(Serialize)]
+/// What is wrong with a line.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LineError)]
 struct LineErrorDocument<'a> {
+    /// The line, or the item's place in the array, counted from 1.
+    #[schema(minimum = 1)]
     line: u64,
+    /// The field that is wrong, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'a str>,
+    /// What is wrong: a sentence without its subject.
     detail: &'a str,
 }
 

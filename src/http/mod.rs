@@ -1,12 +1,14 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `segments.rs`, `batch.rs` and `health.rs` have the handlers, `body.rs` the taking in of bodies, `problem.rs` the errors,
-//! `answer.rs` what surrounds the router, `server.rs` the connections.
+//! `segments.rs`, `batch.rs`, `health.rs`, `openapi.rs` and `docs.rs` have the handlers, `body.rs` the taking in of bodies,
+//! `problem.rs` the errors, `answer.rs` what surrounds the router, `server.rs` the connections.
 
 mod answer;
 mod batch;
 mod body;
+mod docs;
 mod health;
+pub mod openapi;
 mod problem;
 mod segments;
 pub mod server;
@@ -18,7 +20,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -40,23 +42,33 @@ pub struct AppState {
 
 /// The service's routes. [`server::serve`] makes problems of their errors.
 pub fn router(state: Arc<AppState>) -> Router {
-    let routes = Router::new()
-        .route("/segments", post(segments::record))
-        .route("/segments/batch", post(batch::record))
-        .route("/segments/{name}/count", get(segments::count))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready));
-    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(state)
+    let router = routes().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    router.fallback(async || not_found()).method_not_allowed_fallback(async || method_not_allowed()).with_state(state)
 }
 
-async fn not_found() -> Problem {
+/// Every path with its methods. A test holds [`openapi`]'s document to it.
+fn routes() -> [(&'static str, MethodRouter<Arc<AppState>>); 9] {
+    [
+        ("/segments", post(segments::record)),
+        ("/segments/batch", post(batch::record)),
+        ("/segments/{name}/count", get(segments::count)),
+        ("/healthz", get(health::live)),
+        ("/readyz", get(health::ready)),
+        ("/openapi.json", openapi::route()),
+        ("/docs", get(docs::page)),
+        ("/docs/", get(docs::page_with_slash)),
+        ("/docs/{file}", get(docs::file)),
+    ]
+}
+
+fn not_found() -> Problem {
     Problem::new(
         ProblemKind::NotFound,
         "No route has this path. Paths have no slash at the end, and a slash in a segment's name is written %2F.",
     )
 }
 
-async fn method_not_allowed() -> Problem {
+fn method_not_allowed() -> Problem {
     Problem::new(ProblemKind::MethodNotAllowed, "The Allow header names the methods that this path has.")
 }
 
@@ -80,6 +92,14 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn the_router_has_the_paths_of_the_document() {
+        let document: serde_json::Value = serde_json::from_str(&openapi::to_json()).unwrap();
+        let mut paths: Vec<_> = routes().into_iter().map(|(path, _)| path).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, document["paths"].as_object().unwrap().keys().collect::<Vec<_>>());
+    }
 
     #[tokio::test]
     async fn a_panic_and_a_bare_error_are_problems_and_the_service_lives_on() {

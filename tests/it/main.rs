@@ -6,10 +6,12 @@
 
 mod batch;
 mod check;
+mod docs;
 mod documents;
 mod embedded;
 mod helpers;
 mod model;
+mod openapi;
 mod outage;
 mod probes;
 mod problems;
