@@ -8,7 +8,7 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test redis bench-tools fmt lint doc bench ci
+.PHONY: help run test redis bench-tools fmt lint doc bench fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ doc: ## Build the documentation without a warning
 
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
+
+fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
+	@scripts/fuzz-api
 
 ci: lint doc test ## What CI runs
 
