@@ -1,7 +1,8 @@
 //! `POST /segments/batch`: many visits in one request, as a JSON array or as a stream of lines.
 
+pub(super) mod failures;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -9,20 +10,16 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde::Serialize;
-use serde::de::IgnoredAny;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 use super::body::{self, MediaType};
 use super::openapi::{problems, schemas};
-use super::problem::{Problem, ProblemKind, Result};
+use super::problem::{Problem, Result};
 use super::{AppState, json};
 use crate::ingest::{Failed, Ingest, LineError, Report};
-use crate::store;
 use crate::time::Timestamp;
-use crate::visit_json;
 
 /// An array is read to its end before its first visit is looked at, so it must not be long.
 const MAX_ARRAY_BYTES: usize = 1024 * 1024;
@@ -98,12 +95,12 @@ pub async fn record(State(state): State<Arc<AppState>>, headers: HeaderMap, body
         body::discard(body);
     }
     let problem = match (failure, outcome) {
-        (Some(error), _) => not_written(error),
+        (Some(error), _) => failures::not_written(error),
         (None, Err(Cut::Here(problem))) => problem,
         (None, Err(Cut::Redis)) => unreachable!("an ingest that failed has the reason"),
         (None, Ok(())) if report.has_only_rejected() => {
             let is_one_line = media_type == MediaType::Lines && report.is_one_line_without_a_visit();
-            all_rejected(if is_one_line { ONE_LINE } else { "" })
+            failures::all_rejected(if is_one_line { ONE_LINE } else { "" })
         }
         (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
     };
@@ -125,37 +122,11 @@ impl From<Failed> for Cut {
 }
 
 fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
-    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| no_array(error, json))?;
+    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| failures::no_array(error, json))?;
     if visits.len() > MAX_ARRAY_VISITS {
-        return Err(too_many(visits.len()));
+        return Err(failures::too_many(visits.len()));
     }
     Ok(visits)
-}
-
-fn no_array(error: serde_json::Error, json: &[u8]) -> Problem {
-    const WANTED: &str = "it must be a JSON array of visits";
-    let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
-    if json.trim_ascii().is_empty() {
-        return malformed(format!("The body is empty; {WANTED}."));
-    }
-    if let Some(why) = visit_json::disguise(json) {
-        return malformed(format!("The body is not JSON: {why}."));
-    }
-    if visit_json::second_value(json).is_some() {
-        let detail = format!(
-            "The body is more than one JSON value; {WANTED}. Or send one visit a line as application/x-ndjson."
-        );
-        return malformed(detail);
-    }
-    // serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
-    let syntax = match error.classify() {
-        Category::Data => serde_json::from_slice::<IgnoredAny>(json).err(),
-        _ => Some(error),
-    };
-    match syntax {
-        Some(error) => malformed(format!("The body is not JSON: {error}.")),
-        None => Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits."),
-    }
 }
 
 async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::Result<(), Cut> {
@@ -185,10 +156,10 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                     ingest.end(Timestamp::now());
                     return Ok(());
                 }
-                Err(_) => return Err(Cut::Here(too_quiet(state.body_timeout))),
+                Err(_) => return Err(Cut::Here(failures::too_quiet(state.body_timeout))),
             },
             outcome = ingest.progress() => outcome?,
-            () = state.ending.cancelled() => return Err(Cut::Here(broken_off())),
+            () = state.ending.cancelled() => return Err(Cut::Here(failures::broken_off())),
         }
         ingest.launch_if_idle().await?;
         // Now, and not before: the sender is not to blame for the time that Redis took.
@@ -196,46 +167,6 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
             deadline = Instant::now() + state.body_timeout;
         }
     }
-}
-
-/// The array is longer than allowed.
-pub(super) fn too_many(visits: usize) -> Problem {
-    let detail = format!(
-        "The array has {visits} visits; at most {MAX_ARRAY_VISITS} are accepted. Send more as application/x-ndjson, one \
-         visit a line."
-    );
-    Problem::new(ProblemKind::BodyTooLarge, detail)
-}
-
-/// Redis failed, or was not asked for all of the visits.
-pub(super) fn not_written(error: store::Error) -> Problem {
-    let is_overload = matches!(error, store::Error::Overloaded(_));
-    let problem = Problem::from(error);
-    // "Nothing was done" is true of a single visit alone.
-    if is_overload {
-        problem.with_detail("Too many batches are under way. Repeat the lines after done_through_line later.")
-    } else {
-        problem
-    }
-}
-
-/// None of the visits is one.
-pub(super) fn all_rejected(hint: &str) -> Problem {
-    let detail = format!("None of the visits is valid. See errors for the first ones.{hint}");
-    Problem::new(ProblemKind::Invalid, detail)
-}
-
-/// No line came to its end within `time_limit`.
-pub(super) fn too_quiet(time_limit: Duration) -> Problem {
-    let limit = humantime::format_duration(time_limit);
-    let detail = format!("No line was completed within {limit}. An empty line now and then keeps a quiet stream open.");
-    Problem::new(ProblemKind::BodyTimeout, detail)
-}
-
-/// The service stops before the stream does.
-pub(super) fn broken_off() -> Problem {
-    let detail = "The service is stopping and has broken off the batch. Repeat the lines after done_through_line.";
-    Problem::new(ProblemKind::Stopping, detail)
 }
 
 /// What became of a batch.

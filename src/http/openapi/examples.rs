@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
+use crate::http::batch::failures;
 use crate::http::body::{self, MediaType};
 use crate::http::problem::{Problem, ProblemKind};
-use crate::http::{batch, method_not_allowed, not_found};
+use crate::http::{method_not_allowed, not_found};
 use crate::ingest::{Ingest, LineError, Report};
 use crate::store;
 use crate::time::Timestamp;
@@ -42,15 +43,15 @@ pub fn alone(kind: ProblemKind) -> Problem {
 /// A problem of this kind in the middle of a batch.
 pub fn in_a_batch(kind: ProblemKind) -> Problem {
     let (problem, accepted) = match kind {
-        ProblemKind::BodyTooLarge => return batch::too_many(1_001),
+        ProblemKind::BodyTooLarge => return failures::too_many(1_001),
         ProblemKind::Malformed => {
             let cut_off = axum::Error::new(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file"));
             (body::unreadable(&cut_off), 17)
         }
-        ProblemKind::BodyTimeout => (batch::too_quiet(BODY_TIMEOUT), 17),
-        ProblemKind::Invalid => (batch::all_rejected(""), 0),
-        ProblemKind::Overloaded => (batch::not_written(store::Error::Overloaded(8)), 17),
-        ProblemKind::Stopping => (batch::broken_off(), 17),
+        ProblemKind::BodyTimeout => (failures::too_quiet(BODY_TIMEOUT), 17),
+        ProblemKind::Invalid => (failures::all_rejected(""), 0),
+        ProblemKind::Overloaded => (failures::not_written(store::Error::Overloaded(8)), 17),
+        ProblemKind::Stopping => (failures::broken_off(), 17),
         kind => (alone(kind), 17),
     };
     let error = LineError { line: accepted + 1, field: Some("user_id".into()), detail: "must not be empty".to_owned() };
