@@ -8,7 +8,7 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test redis bench-tools fmt lint doc check-deploy bench ci
+.PHONY: help run test redis bench-tools fmt lint doc check-deploy bench fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
+
+fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
+	@scripts/fuzz-api
 
 ci: lint doc check-deploy test ## What CI runs
 

@@ -3,9 +3,10 @@
 mod healthcheck;
 mod token;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +16,7 @@ use self::healthcheck::healthcheck;
 use self::token::Token;
 use crate::app::App;
 use crate::check::check;
+use crate::http::openapi;
 use crate::settings::{self, Layer, Settings};
 use crate::telemetry;
 
@@ -44,17 +46,30 @@ enum Command {
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
+    /// Print the OpenAPI document, as `/openapi.json` serves it
+    Openapi,
 }
 
-/// What a command ends with: the reason it failed, in one line.
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+/// The reason why a command failed, in one line.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a command ends with.
+type Outcome = Result<(), Failure>;
 
 impl Cli {
-    /// Reads this process's command line; answers `--help`, `--version` and mistakes itself, and ends the process then.
-    #[must_use]
-    pub fn from_command_line() -> Self {
-        let matches = Self::command_with_defaults().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    /// Reads this process's command line; answers `--help` and `--version` itself, and ends the process then.
+    ///
+    /// # Errors
+    ///
+    /// The mistake in one line, made to be shown as it is.
+    pub fn from_command_line() -> Result<Self, Failure> {
+        let matches = Self::command_with_defaults().try_get_matches();
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            mistake(&error).into()
+        })
     }
 
     /// The command line with each setting's default in its help. To clap no setting has a default: a flag that isn't
@@ -73,6 +88,9 @@ impl Cli {
     ///
     /// The reason in one line, made to be shown as it is.
     pub fn run(self) -> Outcome {
+        if let Some(Command::Openapi) = self.command {
+            return Ok(io::stdout().write_all(openapi::to_json().as_bytes())?);
+        }
         let layers = settings::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         if let Some(Command::Token(token)) = &self.command {
@@ -85,10 +103,27 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
             }
-            Some(Command::Token(_)) => unreachable!("needs no runtime"),
+            Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }
+}
+
+/// clap's words for a mistake, in one line and without the usage: the first paragraph, and the tips.
+fn mistake(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim);
+    let first = lines.clone().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut tips: Vec<_> = lines.filter_map(|line| line.strip_prefix("tip: ")).map(str::to_owned).collect();
+    // To clap, `--window -1d` is a flag without a value and a flag that isn't there.
+    if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && argument.starts_with('-')
+        && !argument.starts_with("--")
+    {
+        tips.push(format!("a value that begins with a hyphen is given as in --window={argument}"));
+    }
+    let tips: String = tips.iter().map(|tip| format!("; {tip}")).collect();
+    format!("{}{tips}; see --help", first.trim_start_matches("error: "))
 }
 
 async fn serve(settings: &Settings) -> Outcome {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use segment_estimator::cli::Cli;
 
 fn main() -> ExitCode {
-    match Cli::from_command_line().run() {
+    match Cli::from_command_line().and_then(Cli::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if standard error is closed.

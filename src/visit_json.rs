@@ -19,6 +19,9 @@ pub enum VisitError {
     /// They are not JSON at all.
     #[error("{0}")]
     NotJson(String),
+    /// They are more than one JSON value; another begins at this byte, counted from 1.
+    #[error("more than one JSON value; another begins at column {0}")]
+    SeveralValues(usize),
     /// They are JSON, but of this kind instead of an object.
     #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
     NotAnObject(&'static str),
@@ -32,7 +35,7 @@ impl VisitError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::NotJson(_) => "not_json",
+            Self::NotJson(_) | Self::SeveralValues(_) => "not_json",
             Self::NotAnObject(_) => "not_an_object",
             Self::Fields(_) => "fields",
         }
@@ -65,10 +68,37 @@ pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
     }
 }
 
+/// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
+#[must_use]
+pub fn disguise(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        Some("it begins with a byte order mark (EF BB BF), which must be left out")
+    } else if bytes.starts_with(b"\x1F\x8B") {
+        Some("it is compressed with gzip, and no content-encoding says so")
+    } else {
+        None
+    }
+}
+
+/// The byte at which an object begins behind a first value in `json`, counted from 1.
+#[must_use]
+pub fn second_value(json: &[u8]) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    let rest = json[values.byte_offset()..].trim_ascii_start();
+    rest.starts_with(b"{").then(|| json.len() - rest.len() + 1)
+}
+
 /// serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
 fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
     if json.is_empty() {
         return VisitError::NotJson("empty".to_owned());
+    }
+    if let Some(why) = disguise(json) {
+        return VisitError::NotJson(format!("not JSON: {why}"));
+    }
+    if let Some(at) = second_value(json) {
+        return VisitError::SeveralValues(at);
     }
     if error.classify() != Category::Data {
         return not_json(error, json);
@@ -300,13 +330,28 @@ mod tests {
     #[case::empty("")]
     #[case::words("user_id=u1&segment=sports")]
     #[case::cut(r#"{"user_id":"u1","segment":"spo"#)]
-    #[case::trailing(r#"{"user_id":"u1","segment":"sports"} {}"#)]
+    #[case::trailing(r#"{"user_id":"u1","segment":"sports"} ]"#)]
     #[case::wrong_type_then_cut("[1,")]
     #[case::lone_surrogate(r#"{"user_id":"\ud800","segment":"sports"}"#)]
     #[case::number_too_large(r#"{"user_id":"u1","segment":"sports","seen_at":1e999}"#)]
     #[case::too_deep(&"[".repeat(100_000))]
     fn what_is_not_json_is_told_apart(#[case] json: &str) {
         assert!(matches!(parse(json.as_bytes(), NOW), Err(VisitError::NotJson(_))));
+    }
+
+    #[rstest]
+    #[case(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
+    #[case("{}{", 3)]
+    #[case("[]\n{}", 4)]
+    fn a_second_value_is_found(#[case] json: &str, #[case] column: usize) {
+        assert_eq!(parse(json.as_bytes(), NOW), Err(VisitError::SeveralValues(column)));
+    }
+
+    #[rstest]
+    #[case(b"\xEF\xBB\xBF{}", "not JSON: it begins with a byte order mark (EF BB BF), which must be left out")]
+    #[case(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
+    fn what_only_looks_like_no_json_is_named(#[case] bytes: &[u8], #[case] why: &str) {
+        assert_eq!(parse(bytes, NOW), Err(VisitError::NotJson(why.to_owned())));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `POST /segments/batch`: many visits in one request, as a JSON array or as a stream of lines.
 
+pub(super) mod failures;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -8,23 +10,71 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use serde::Serialize;
-use serde::de::IgnoredAny;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
 use super::access::{May, Write};
 use super::body::{self, MediaType};
 use super::endpoint::in_time;
-use super::problem::{Problem, ProblemKind, Result};
+use super::openapi::{problems, schemas};
+use super::problem::{Problem, Result};
 use super::{AppState, json};
 use crate::ingest::{Failed, Ingest, LineError, Report};
 use crate::time::Timestamp;
 
 /// An array is read to its end before its first visit is looked at. More visits than this are better sent as lines.
-const MAX_ARRAY_VISITS: usize = 1_000;
+pub(super) const MAX_ARRAY_VISITS: usize = 1_000;
+/// What happened, most likely, to lines that are none.
+const ONE_LINE: &str =
+    " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
 
-/// `POST /segments/batch`: records many visits. 200 once Redis has acknowledged all that were not rejected.
+/// Record many visits.
+///
+/// 200 once Redis has acknowledged all visits that were not rejected, and says what became of them. A line that is not a
+/// visit is named by its number, and the rest goes on; when no line is a visit, the status is 422. Nothing at all, or `[]`,
+/// is 200 with nothing accepted.
+///
+/// When a batch breaks off, the problem says how far it came, as `done_through_line`. Repeating a part of a batch never
+/// does harm. The body may be compressed with gzip (`content-encoding: gzip`).
+#[utoipa::path(
+    post,
+    path = "/segments/batch",
+    operation_id = "record_batch",
+    tag = "visits",
+    request_body(
+        description = "An array of up to 1,000 visits and 1 MiB, or one visit a line without a limit to their number. A visit \
+                       takes at most 16 KiB. Lines are written while they arrive.",
+        content(
+            (schemas::Visits = "application/json", examples(
+                ("array" = (summary = "An array", value = json!([
+                    { "user_id": "u104010", "segment": "sports" },
+                    { "user_id": "u104011", "segment": "news", "seen_at": "2024-05-01T10:00:00Z" },
+                ]))),
+            )),
+            (schemas::Lines = "application/x-ndjson", examples(
+                ("lines" = (summary = "Lines", value = json!(
+                    "{\"user_id\":\"u104010\",\"segment\":\"sports\"}\n{\"user_id\":\"u104011\",\"segment\":\"news\"}\n"
+                ))),
+            )),
+        )
+    ),
+    responses(
+        (status = 200, description = "What became of the visits.", body = ReportDocument, examples(
+            ("all" = (summary = "All are accepted", value = json!(
+                { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false }
+            ))),
+            ("some" = (summary = "One is rejected", value = json!({
+                "accepted": 1,
+                "expired": 0,
+                "rejected": 1,
+                "errors": [{ "line": 2, "field": "user_id", "detail": "must not be empty" }],
+                "errors_truncated": false,
+            }))),
+        )),
+        problems::OfABatch,
+    )
+)]
 pub async fn record(
     _: May<Write>,
     State(state): State<Arc<AppState>>,
@@ -43,29 +93,30 @@ async fn record_array(state: &AppState, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone());
     let outcome = feed_array(&mut ingest, &parse_array(&json)?).await;
-    finish(ingest, outcome).await
+    finish(ingest, outcome, "").await
 }
 
 async fn record_lines(state: &AppState, mut body: Body) -> Result<Response> {
     let mut ingest = Ingest::new(state.estimator.clone());
     let outcome = feed_lines(&mut ingest, &mut body, state).await;
     let is_cut = outcome.is_err();
-    let answer = finish(ingest, outcome).await;
+    let answer = finish(ingest, outcome, ONE_LINE).await;
     if is_cut {
         body::discard(body);
     }
     answer
 }
 
-/// Waits until all that was taken in is dealt with, and answers.
-async fn finish(ingest: Ingest, outcome: std::result::Result<(), Cut>) -> Result<Response> {
+/// Waits until all that was taken in is dealt with, and answers. `one_line` says what happened to a single line without a
+/// visit.
+async fn finish(ingest: Ingest, outcome: std::result::Result<(), Cut>, one_line: &str) -> Result<Response> {
     let (report, failure) = ingest.finish().await;
     let problem = match (failure, outcome) {
-        (Some(error), _) => Problem::from(error),
+        (Some(error), _) => failures::not_written(error),
         (None, Err(Cut::Here(problem))) => problem,
         (None, Err(Cut::Redis)) => unreachable!("an ingest that failed has the reason"),
         (None, Ok(())) if report.has_only_rejected() => {
-            Problem::new(ProblemKind::Invalid, "None of the visits is valid. See errors for the first ones.")
+            failures::all_rejected(if report.is_one_line_without_a_visit() { one_line } else { "" })
         }
         (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
     };
@@ -87,20 +138,9 @@ impl From<Failed> for Cut {
 }
 
 fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
-    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| match error.classify() {
-        // serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
-        Category::Data if serde_json::from_slice::<IgnoredAny>(json).is_ok() => {
-            Problem::new(ProblemKind::Invalid, "The body must be a JSON array of visits.")
-        }
-        _ => Problem::new(ProblemKind::Malformed, format!("The body is not JSON: {error}.")),
-    })?;
+    let visits: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| failures::no_array(error, json))?;
     if visits.len() > MAX_ARRAY_VISITS {
-        let detail = format!(
-            "The array has {} visits; at most {MAX_ARRAY_VISITS} are accepted. Send more as application/x-ndjson, one \
-             visit a line.",
-            visits.len()
-        );
-        return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
+        return Err(failures::too_many(visits.len()));
     }
     Ok(visits)
 }
@@ -132,10 +172,10 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
                     ingest.end(Timestamp::now());
                     return Ok(());
                 }
-                Err(_) => return Err(Cut::Here(body::too_slow("line", state.limits.body))),
+                Err(_) => return Err(Cut::Here(failures::too_quiet(state.limits.body))),
             },
             outcome = ingest.progress() => outcome?,
-            () = state.ending.cancelled() => return Err(Cut::Here(Problem::stopping())),
+            () = state.ending.cancelled() => return Err(Cut::Here(failures::broken_off())),
         }
         ingest.launch_if_idle().await?;
         // Now, and not before: the sender is not to blame for the time that Redis took.
@@ -145,23 +185,39 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
     }
 }
 
-/// The answer to a batch, and a part of the problem when something went wrong with it.
-#[derive(Serialize)]
+/// What became of a batch.
+// As a part of the problem when something went wrong with it, too.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchReport)]
 pub struct ReportDocument<'a> {
+    /// Visits that Redis has acknowledged.
     accepted: u64,
+    /// Visits that were older than the window: taken, and not kept.
     expired: u64,
+    /// Lines, or items of the array, that are not a visit.
     rejected: u64,
+    /// What is wrong with them: the first 100 errors.
+    #[schema(max_items = 100)]
     errors: Vec<LineErrorDocument<'a>>,
+    /// Whether there were more errors than those.
     errors_truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     done_through_line: Option<u64>,
 }
 
-#[derive(Serialize)]
+/// What is wrong with a line.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LineError)]
 struct LineErrorDocument<'a> {
+    /// The line, or the item's place in the array, counted from 1.
+    #[schema(minimum = 1)]
     line: u64,
+    /// The field that is wrong, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'a str>,
+    /// What is wrong: a sentence without its subject.
     detail: &'a str,
 }
 

@@ -83,12 +83,9 @@ fn unsupported(detail: impl Into<String>) -> Problem {
 pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<Bytes> {
     match tokio::time::timeout(time_limit, axum::body::to_bytes(body, max_bytes)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_about_length(&error) => {
-            let detail = format!("The body is longer than {max_bytes} bytes, the most that is accepted here.");
-            Err(Problem::new(ProblemKind::BodyTooLarge, detail))
-        }
+        Ok(Err(error)) if is_about_length(&error) => Err(too_large(max_bytes)),
         Ok(Err(error)) => Err(unreadable(&error)),
-        Err(_) => Err(too_slow("body", time_limit)),
+        Err(_) => Err(too_slow(time_limit)),
     }
 }
 
@@ -109,10 +106,16 @@ pub fn unreadable(error: &axum::Error) -> Problem {
     Problem::new(ProblemKind::Malformed, format!("The body could not be read to its end: {error}."))
 }
 
-/// `what` of the body took longer than `time_limit`.
-pub fn too_slow(what: &str, time_limit: Duration) -> Problem {
+/// The body is longer than `max_bytes`.
+pub fn too_large(max_bytes: usize) -> Problem {
+    let detail = format!("The body is longer than {max_bytes} bytes, the most that is accepted here.");
+    Problem::new(ProblemKind::BodyTooLarge, detail)
+}
+
+/// The body didn't arrive within `time_limit`.
+pub fn too_slow(time_limit: Duration) -> Problem {
     let limit = humantime::format_duration(time_limit);
-    Problem::new(ProblemKind::BodyTimeout, format!("The {what} was not complete after {limit}."))
+    Problem::new(ProblemKind::BodyTimeout, format!("The body was not complete after {limit}."))
 }
 
 fn is_about_length(error: &axum::Error) -> bool {

@@ -91,13 +91,16 @@ where
 ///
 /// A [`Problem`] when it took longer. What it was about to do may have been done.
 pub async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(limit, answer).await.map_err(|_| {
-        let limit = humantime::format_duration(limit);
-        let detail = format!(
-            "The request was not answered within {limit}, and was given up. What it asked for may have been done; repeat it."
-        );
-        Problem::new(ProblemKind::RequestTimeout, detail)
-    })
+    tokio::time::timeout(limit, answer).await.map_err(|_| too_late(limit))
+}
+
+/// A request took longer than `limit`.
+pub fn too_late(limit: Duration) -> Problem {
+    let limit = humantime::format_duration(limit);
+    let detail = format!(
+        "The request was not answered within {limit}, and was given up. What it asked for may have been done; repeat it."
+    );
+    Problem::new(ProblemKind::RequestTimeout, detail)
 }
 
 /// The place of a request among those under way.

@@ -5,21 +5,49 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::openapi::problems;
 use super::problem::{Problem, Result};
 use super::{AppState, json};
 
-#[derive(Serialize)]
+/// That all is well.
+#[derive(Serialize, ToSchema)]
 struct Health {
+    /// `ok` or `ready`.
     status: &'static str,
 }
 
-/// `GET /healthz`: the process answers. Never asks Redis: restarting us would not help Redis.
+/// Whether the process answers.
+///
+/// Never asks Redis: to restart the service would not help Redis.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "is_alive",
+    tag = "operation",
+    responses(
+        (status = 200, description = "It does.", body = Health, example = json!({ "status": "ok" })),
+        problems::OfAnything,
+    )
+)]
 pub async fn live() -> Response {
     json(&Health { status: "ok" })
 }
 
-/// `GET /readyz`: Redis answers and we are not stopping, so requests may come.
+/// Whether requests may come.
+///
+/// They may while Redis answers and the service is not stopping.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "is_ready",
+    tag = "operation",
+    responses(
+        (status = 200, description = "They may.", body = Health, example = json!({ "status": "ready" })),
+        problems::OfReadiness,
+    )
+)]
 pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Response> {
     if state.stopping.is_cancelled() {
         return Err(Problem::stopping());

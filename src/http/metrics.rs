@@ -8,8 +8,22 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
 use super::AppState;
+use super::openapi::problems;
 
-/// `GET /metrics`: all metrics in Prometheus's text format. Never asks Redis: what is known of it is sampled.
+/// What the service measures.
+///
+/// In Prometheus's text format. It never asks Redis: what is known of that is sampled. With `admin_listen` it is served
+/// there, without a token.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "operation",
+    responses(
+        (status = 200, description = "The metrics.", body = String, content_type = "text/plain"),
+        problems::OfAnything,
+    )
+)]
 pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
     state.estimator.measure_waiting();
     let http = &state.estimator.metrics().http;

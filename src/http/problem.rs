@@ -12,13 +12,17 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::batch::ReportDocument;
 use super::json_line;
+use super::openapi::schemas;
 use crate::ingest::Report;
 use crate::segment::FieldError;
 use crate::store;
 
+/// What every problem's type begins with.
+pub(super) const TYPE_PREFIX: &str = "urn:segment-estimator:problem:";
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// When to come again, in seconds. Redis is looked for at every request, so there is no reason to wait long.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -57,7 +61,8 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    const fn describe(self) -> (StatusCode, &'static str, &'static str) {
+    /// The HTTP status, the end of the type, and the title.
+    pub(super) const fn describe(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The request has no accepted token"),
@@ -139,6 +144,12 @@ impl Problem {
         Self { challenge: Some(challenge), ..self }
     }
 
+    /// The same problem in other words.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
     fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
         self
@@ -165,23 +176,39 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The document: RFC 9457, section 3, and our extensions.
-#[derive(Serialize)]
-struct Document<'a> {
+/// An error: RFC 9457, section 3, and our extensions.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// The kind of problem, for programs.
+    #[schema(schema_with = schemas::problem_type)]
     r#type: String,
+    /// The kind of problem, for people.
     title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong with this request, and what to do.
     detail: &'a str,
+    /// The same as in the header `x-request-id`; the service's log has it, too.
+    #[schema(min_length = 1, max_length = 128)]
     request_id: &'a str,
+    /// What is wrong, field by field, if it is about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
     errors: Vec<FieldErrorDocument<'a>>,
     #[serde(flatten)]
+    #[schema(ignore)]
     report: Option<ReportDocument<'a>>,
 }
 
-#[derive(Serialize)]
+/// What is wrong with a field.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FieldError)]
 struct FieldErrorDocument<'a> {
+    /// The field's or the parameter's name.
     field: &'a str,
+    /// What is wrong with it: a sentence without its subject.
     detail: &'a str,
 }
 
@@ -204,10 +231,25 @@ impl Problem {
         })
     }
 
+    /// The document that the request `id` gets.
+    pub(super) fn document<'a>(&'a self, id: &'a str) -> Document<'a> {
+        let (status, slug, title) = self.kind.describe();
+        let errors = self.errors.iter();
+        Document {
+            r#type: format!("{TYPE_PREFIX}{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            request_id: id,
+            errors: errors.map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail }).collect(),
+            report: self.report.as_deref().map(ReportDocument::of_problem),
+        }
+    }
+
     /// The answer to the request `id`: the document, with the headers of `response`. A problem that is ours is logged here,
     /// once.
     pub(super) fn rendered(&self, id: &str, method: &Method, response: &Response) -> Response {
-        let (status, slug, title) = self.kind.describe();
+        let status = self.kind.status();
         let cause = self.cause.as_deref().map(tracing::field::display);
         if self.kind == ProblemKind::Internal {
             tracing::error!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
@@ -216,18 +258,7 @@ impl Problem {
             tracing::debug!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
         }
 
-        let errors = self.errors.iter();
-        let document = Document {
-            r#type: format!("urn:segment-estimator:problem:{slug}"),
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            request_id: id,
-            errors: errors.map(|error| FieldErrorDocument { field: &error.field, detail: &error.detail }).collect(),
-            report: self.report.as_deref().map(ReportDocument::of_problem),
-        };
-
-        let mut rendered = (status, Body::from(json_line(&document))).into_response();
+        let mut rendered = (status, Body::from(json_line(&self.document(id)))).into_response();
         let headers = rendered.headers_mut();
         // Such as Allow, and what lets the page of another origin read it.
         headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));

@@ -9,9 +9,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::access::{May, Read, Write};
 use super::body::{self, MediaType};
+use super::openapi::{problems, schemas};
 use super::problem::{Problem, ProblemKind, Result};
 use super::{AppState, json};
 use crate::estimator::EstimateError;
@@ -20,7 +22,26 @@ use crate::segment::{FieldError, SegmentName};
 use crate::time::{Timestamp, Window};
 use crate::visit_json::{self, VisitError};
 
-/// `POST /segments`: records one visit. 204 once Redis has acknowledged it, or when it had expired already.
+/// Record a visit.
+///
+/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged and not kept. Repeating a
+/// request never does harm.
+#[utoipa::path(
+    post,
+    path = "/segments",
+    operation_id = "record_visit",
+    tag = "visits",
+    request_body(content = schemas::Visit, description = "A visit, in at most 16 KiB, not compressed.", examples(
+        ("a visit" = (summary = "Seen now", value = json!({ "user_id": "u104010", "segment": "sports" }))),
+        ("with a time in seconds" = (summary = "Seen at a time in Unix seconds (past the window: not kept)", value = json!(
+            { "user_id": "u104010", "segment": "sports", "seen_at": 1714557600.25 }
+        ))),
+        ("with a time in RFC 3339" = (summary = "Seen at a time in RFC 3339 (past the window: not kept)", value = json!(
+            { "user_id": "u104010", "segment": "sports", "seen_at": "2024-05-01T10:00:00+02:00" }
+        ))),
+    )),
+    responses((status = 204, description = "The visit is recorded, or older than the window."), problems::OfAVisit)
+)]
 pub async fn record(
     _: May<Write>,
     State(state): State<Arc<AppState>>,
@@ -37,16 +58,53 @@ pub async fn record(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The answer of [`count`].
-#[derive(Serialize)]
+/// How many users are in a segment.
+#[derive(Serialize, ToSchema)]
 struct Count {
+    /// The segment's name.
+    #[schema(schema_with = schemas::segment)]
     segment: String,
+    /// How many users were seen in it within the window.
     count: u64,
+    /// The length of the window.
+    #[schema(minimum = 1)]
     window_seconds: u64,
+    /// The moment for which this is true, by the service's clock.
+    #[schema(format = DateTime)]
     as_of: String,
 }
 
-/// `GET /segments/{name}/count`: how many users are in a segment now.
+/// How many users are in a segment now.
+///
+/// The count is exact. A segment nobody is in counts 0. When Redis can't answer, the answer is 503, never a guess.
+#[utoipa::path(
+    get,
+    path = "/segments/{name}/count",
+    operation_id = "count_segment",
+    tag = "counts",
+    params(
+        (
+            "name" = inline(schemas::SegmentName),
+            Path,
+            description = "The segment's name, percent-encoded: `a%2Fb` is the segment `a/b`. Not `.` or `..`, which most \
+                           clients resolve before they send the path.",
+            example = json!("sports")
+        ),
+        (
+            "window" = inline(Option<schemas::Window>),
+            Query,
+            description = "Count over this window instead of the configured one. It can't be longer than that. Other \
+                           parameters are errors.",
+            example = json!("7d")
+        ),
+    ),
+    responses(
+        (status = 200, description = "The count.", body = Count, example = json!({
+            "segment": "sports", "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+        })),
+        problems::OfACount,
+    )
+)]
 pub async fn count(
     _: May<Read>,
     State(state): State<Arc<AppState>>,
@@ -67,6 +125,9 @@ impl From<VisitError> for Problem {
     fn from(error: VisitError) -> Self {
         match error {
             VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
+            VisitError::SeveralValues(_) => {
+                Self::new(ProblemKind::Malformed, format!("The body is {error}. Many visits go to /segments/batch."))
+            }
             VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
             VisitError::Fields(errors) => Self::invalid(errors),
         }

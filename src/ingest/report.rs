@@ -44,6 +44,14 @@ impl Report {
         self.rejected > 0 && self.accepted == 0 && self.expired == 0
     }
 
+    /// Whether there was the first line alone, and that one can't be read as a visit.
+    #[must_use]
+    pub fn is_one_line_without_a_visit(&self) -> bool {
+        self.rejected == 1
+            && self.has_only_rejected()
+            && matches!(self.errors.as_slice(), [LineError { line: 1, field: None, .. }])
+    }
+
     pub(super) fn reject(&mut self, line: u64, error: VisitError) {
         self.rejected += 1;
         match error {
@@ -51,6 +59,9 @@ impl Report {
                 for FieldError { field, detail } in errors {
                     self.list(LineError { line, field: Some(field), detail });
                 }
+            }
+            VisitError::SeveralValues(_) => {
+                self.list(LineError { line, field: None, detail: format!("{error}; a line holds one visit") });
             }
             other => self.list(LineError { line, field: None, detail: other.to_string() }),
         }

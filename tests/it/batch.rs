@@ -123,7 +123,20 @@ async fn a_body_that_is_no_batch_says_why() {
     let response = post("application/json", visit.to_string()).await;
     says(&problem(response, 422, "invalid-request").await, "must be a JSON array of visits");
     problem(post("application/json", "[{]".to_owned()).await, 400, "malformed-request").await;
-    problem(post("application/json", String::new()).await, 400, "malformed-request").await;
+    for empty in ["", " \n"] {
+        let response = post("application/json", empty.to_owned()).await;
+        let document = problem(response, 400, "malformed-request").await;
+        says(&document, "The body is empty; it must be a JSON array of visits.");
+    }
+    for lines in [line("u1", "sports").repeat(2), "[]\n{}".to_owned()] {
+        let document = problem(post("application/json", lines).await, 400, "malformed-request").await;
+        says(&document, "The body is more than one JSON value; it must be a JSON array of visits.");
+        says(&document, "one visit a line as application/x-ndjson");
+    }
+    let response = post("application/json", format!("\u{FEFF}[{visit}]")).await;
+    says(&problem(response, 400, "malformed-request").await, "begins with a byte order mark");
+    let response = post("application/json", "{\"user_id\": u1}".to_owned()).await;
+    says(&problem(response, 400, "malformed-request").await, "not JSON: expected value at line 1 column 13");
     let response = post("application/json", json!(vec![&visit; 1_001]).to_string()).await;
     says(&problem(response, 413, "body-too-large").await, "1001 visits; at most 1000");
     let response = post("application/json", format!("[{}]", " ".repeat(1024 * 1024))).await;
@@ -136,6 +149,51 @@ async fn a_body_that_is_no_batch_says_why() {
     assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
 
     assert_eq!(taken_in(app.post_array(&json!(vec![&visit; 1_000])).await).await, all_accepted(1_000));
+}
+
+#[tokio::test]
+async fn gzip_that_no_header_tells_of_is_named() {
+    let (_redis, app) = app().await;
+    let detail = "not JSON: it is compressed with gzip, and no content-encoding says so";
+    let array = gzip(b"[{\"user_id\":\"u1\",\"segment\":\"sports\"}]");
+    for (path, body) in [("/segments/batch", array), ("/segments", gzip(b"{}"))] {
+        let request = app.request("POST", path).header("content-type", "application/json").body(body);
+        let document = problem(request.send().await.unwrap(), 400, "malformed-request").await;
+        assert_eq!(document["detail"], format!("The body is {detail}."));
+    }
+    let document = problem(app.post_lines(gzip(line("u1", "sports").as_bytes())).await, 422, "invalid-request").await;
+    assert_eq!(document["errors"][0], json!({ "line": 1, "detail": detail }));
+}
+
+/// As curl sends a file with `-d @file`.
+#[tokio::test]
+async fn lines_without_their_ends_are_told_how_to_keep_them() {
+    let (redis, app) = app().await;
+    let hint =
+        " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
+    let visit = line("u1", "sports").trim().to_owned();
+    let column = visit.len() + 1;
+    let several = format!("more than one JSON value; another begins at column {column}; a line holds one visit");
+    for (visits, detail) in [(3, several.as_str()), (1_000, "is longer than 16384 bytes")] {
+        let document = problem(app.post_lines(visit.repeat(visits)).await, 422, "invalid-request").await;
+        assert_eq!(document["errors"], json!([{ "line": 1, "detail": detail }]));
+        assert!(document["detail"].as_str().unwrap().ends_with(hint), "{document}");
+    }
+    for other in [format!("{visit}{visit}\n{{}}\n"), "{}\n".to_owned()] {
+        let document = problem(app.post_lines(other).await, 422, "invalid-request").await;
+        assert!(!document["detail"].as_str().unwrap().contains("curl"), "{document}");
+    }
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_costs_the_first_line_and_is_named() {
+    let (_redis, app) = app().await;
+    let lines = format!("\u{FEFF}{}{}", line("u1", "sports"), line("u2", "sports"));
+    let report = taken_in(app.post_lines(lines).await).await;
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(1)));
+    let detail = "not JSON: it begins with a byte order mark (EF BB BF), which must be left out";
+    assert_eq!(report["errors"], json!([{ "line": 1, "detail": detail }]));
 }
 
 #[tokio::test]
@@ -366,6 +424,8 @@ async fn a_line_that_is_never_completed_ends_the_stream() {
     let (status, document) = upload.answer().await;
     assert_eq!((status, &document["type"]), (408, &json!("urn:segment-estimator:problem:body-timeout")));
     assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    let detail = "No line was completed within 1s. An empty line now and then keeps a quiet stream open.";
+    assert_eq!(document["detail"], detail);
     assert_eq!(app.count("sports").await, 1);
 }
 
@@ -381,6 +441,8 @@ async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
     let (status, document) = upload.answer().await;
     assert_eq!((status, &document["type"]), (503, &json!("urn:segment-estimator:problem:stopping")));
     assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    let detail = "The service is stopping and has broken off the batch. Repeat the lines after done_through_line.";
+    assert_eq!(document["detail"], detail);
     app.ended().await.unwrap();
 }
 

@@ -19,12 +19,21 @@ async fn a_body_that_is_not_json_is_400() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let bodies: [&[u8]; 6] =
-        [b"", b"user_id=u1", b"{\"user_id\":", b"{\"user_id\":\"\xff\"}", b"[1,", b"{\"user_id\":\"a\"}{}"];
+        [b"", b"user_id=u1", b"{\"user_id\":", b"{\"user_id\":\"\xff\"}", b"[1,", b"{\"user_id\":\"a\"}]"];
     for body in bodies {
         let document = problem(post(&app, "application/json", body.to_vec()).await, 400, "malformed-request").await;
         let detail = document["detail"].as_str().unwrap();
         assert!(detail.starts_with("The body is not JSON: ") || detail == "The body is empty.", "{document}");
     }
+}
+
+#[tokio::test]
+async fn two_visits_in_one_are_400_and_told_where_they_may_go() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let document = problem(post(&app, "application/json", "{}\n{}").await, 400, "malformed-request").await;
+    let detail = "The body is more than one JSON value; another begins at column 4. Many visits go to /segments/batch.";
+    assert_eq!(document["detail"], detail);
 }
 
 #[tokio::test]

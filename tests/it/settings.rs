@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use crate::helpers::{binary, refusal};
+use crate::helpers::{binary, refusal, run};
 
 /// The one line of the binary that refuses these arguments and this environment.
 fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
@@ -29,6 +29,41 @@ fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case
     let folder = tempfile::tempdir().unwrap();
     let refusal = refused(folder.path(), &[], &[(name, value)]);
     assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
+}
+
+#[rstest]
+#[case::unknown_flag(&["--bogus"], "unexpected argument '--bogus' found; see --help")]
+#[case::misspelt_flag(
+    &["--windw", "3d"],
+    "unexpected argument '--windw' found; a similar argument exists: '--window'; see --help"
+)]
+#[case::unknown_command(&["bogus"], "unrecognized subcommand 'bogus'; see --help")]
+#[case::no_value(&["--window"], "a value is required for '--window <DURATION>' but none was supplied; see --help")]
+#[case::a_flag_as_value(
+    &["--window", "--listen", "127.0.0.1:0"],
+    "a value is required for '--window <DURATION>' but none was supplied; see --help"
+)]
+#[case::a_value_with_a_hyphen(
+    &["check", "--window", "-1d"],
+    "unexpected argument '-1' found; a value that begins with a hyphen is given as in --window=-1; see --help"
+)]
+#[case::a_value_with_a_hyphen_that_is_no_duration(
+    &["check", "--window=-1d"],
+    r#"window: "-1d" is not a duration such as 14d, 36h or 1h 30m (set by --window)"#
+)]
+fn a_mistake_on_the_command_line_is_named_in_one_line(#[case] arguments: &[&str], #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(refused(folder.path(), arguments, &[]), format!("segment-estimator: {message}\n"));
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flag, start) in [("--help", "Counts how many users"), ("--version", "segment-estimator ")] {
+        let output = run(binary(folder.path()).arg(flag));
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(start));
+    }
 }
 
 #[test]

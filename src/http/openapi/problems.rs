@@ -1,0 +1,216 @@
+//! The problems that operations can meet, one answer for each status. Their examples are what the service renders.
+
+use std::collections::BTreeMap;
+
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Type};
+use utoipa::{IntoResponses, Modify, PartialSchema, ToSchema};
+
+use super::{examples, schemas};
+use crate::http::batch::ReportDocument;
+use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
+
+use ProblemKind::{
+    BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, NotFound, Overloaded,
+    RequestTimeout, Stopping, Unauthorized, Unavailable, UnsupportedMediaType,
+};
+
+/// Every kind, in the order of their statuses.
+const ALL: [ProblemKind; 14] = [
+    Malformed,
+    Unauthorized,
+    InsufficientScope,
+    NotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    Invalid,
+    Internal,
+    Unavailable,
+    Overloaded,
+    RequestTimeout,
+    Stopping,
+];
+
+/// The answers that several operations share: a name, what it tells, and the kinds it may be.
+const SHARED: [(&str, &str, &[ProblemKind]); 12] = [
+    ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
+    ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
+    ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
+    ("NotFound", "No such path: correct it.", &[NotFound]),
+    ("MethodNotAllowed", "The path has other methods, which `Allow` lists.", &[MethodNotAllowed]),
+    ("BodyTimeout", "The body didn't arrive in time: send it faster.", &[BodyTimeout]),
+    ("BodyTooLarge", "The body is too large.", &[BodyTooLarge]),
+    ("UnsupportedMediaType", "The body is declared to be something else.", &[UnsupportedMediaType]),
+    ("Invalid", "The request can be read and is not valid: correct what `errors` names.", &[Invalid]),
+    ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
+    ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
+    ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
+];
+
+/// What may go wrong everywhere.
+pub struct OfAnything;
+
+impl IntoResponses for OfAnything {
+    fn responses() -> Responses {
+        shared(["Internal"])
+    }
+}
+
+/// What may go wrong with a file that is asked for by its name.
+pub struct OfAFile;
+
+impl IntoResponses for OfAFile {
+    fn responses() -> Responses {
+        shared(["NotFound", "Internal"])
+    }
+}
+
+/// What may go wrong with a single visit.
+pub struct OfAVisit;
+
+impl IntoResponses for OfAVisit {
+    fn responses() -> Responses {
+        let of_a_body = ["Malformed", "BodyTimeout", "BodyTooLarge", "UnsupportedMediaType", "Invalid"];
+        shared(of_a_body.into_iter().chain(["Internal", "Unavailable"]))
+    }
+}
+
+/// What may go wrong with a batch. Once visits have been taken in, the problem has the report in it.
+pub struct OfABatch;
+
+impl IntoResponses for OfABatch {
+    fn responses() -> Responses {
+        let mut responses = shared(["UnsupportedMediaType", "Internal"]);
+        let too_large = ("The array has more than 1,000 visits or 1 MiB: send lines.", [BodyTooLarge].as_slice());
+        responses.insert(status(too_large.1), response(too_large.0, too_large.1, alone(), examples::in_a_batch).into());
+        let own: [(_, &[_]); 4] = [
+            ("The body can't be read, or not to its end.", &[Malformed]),
+            ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
+            ("The body is no array, or none of the visits is valid.", &[Invalid]),
+            (
+                "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",
+                &[Unavailable, Overloaded, RequestTimeout, Stopping],
+            ),
+        ];
+        for (description, kinds) in own {
+            responses.insert(status(kinds), response(description, kinds, either(), examples::in_a_batch).into());
+        }
+        responses
+    }
+}
+
+/// What may go wrong with a count.
+pub struct OfACount;
+
+impl IntoResponses for OfACount {
+    fn responses() -> Responses {
+        shared(["Invalid", "Internal", "Unavailable"])
+    }
+}
+
+/// What may keep the service from being ready.
+pub struct OfReadiness;
+
+impl IntoResponses for OfReadiness {
+    fn responses() -> Responses {
+        shared(["Internal", "NotReady"])
+    }
+}
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// These of the [`SHARED`] answers.
+pub fn shared(names: impl IntoIterator<Item = &'static str>) -> Responses {
+    let refer = |name: &str| {
+        let (_, _, kinds) = SHARED.iter().find(|shared| shared.0 == name).expect("a shared answer has this name");
+        (status(kinds), RefOr::Ref(Ref::from_response_name(name)))
+    };
+    names.into_iter().map(refer).collect()
+}
+
+/// Puts the shared answers into the document, and the schemas of problems.
+pub struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        for (name, description, kinds) in SHARED {
+            components.responses.insert(name.to_owned(), response(description, kinds, alone(), examples::alone).into());
+        }
+        let mut schemas = Vec::new();
+        Document::schemas(&mut schemas);
+        components.schemas.extend(schemas);
+        let problem = object(Document::schema());
+        components.schemas.insert("Problem".to_owned(), problem.clone().into());
+        let batch_problem = schemas::batch_problem(problem, object(ReportDocument::schema()));
+        components.schemas.insert("BatchProblem".to_owned(), batch_problem.into());
+    }
+}
+
+fn object(schema: RefOr<Schema>) -> Object {
+    match schema {
+        RefOr::T(Schema::Object(object)) => object,
+        _ => unreachable!("a struct's schema is an object"),
+    }
+}
+
+/// The types of all problems.
+pub fn types() -> impl Iterator<Item = String> {
+    ALL.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
+}
+
+fn status(kinds: &[ProblemKind]) -> String {
+    kinds[0].status().as_str().to_owned()
+}
+
+/// A problem.
+fn alone() -> RefOr<Schema> {
+    Ref::from_schema_name("Problem").into()
+}
+
+/// A problem with or without the report of a batch. The first is one of the second, too.
+fn either() -> RefOr<Schema> {
+    AnyOfBuilder::new().item(Ref::from_schema_name("BatchProblem")).item(alone()).into()
+}
+
+/// The answer of these kinds, which have one status, with an example of each.
+fn response(
+    description: &str,
+    kinds: &[ProblemKind],
+    schema: RefOr<Schema>,
+    example: fn(ProblemKind) -> Problem,
+) -> Response {
+    let examples = kinds.iter().map(|kind| {
+        let (_, slug, title) = kind.describe();
+        let problem = example(*kind);
+        let value = serde_json::to_value(problem.document("2429c179-26f3-4909-b0a2-af9e9e98fca8"));
+        let value = value.expect("a problem serializes");
+        (slug, ExampleBuilder::new().summary(title).value(Some(value)).build())
+    });
+    let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
+    let mut response = ResponseBuilder::new().description(description).content("application/problem+json", content);
+    for (name, schema, description) in headers(kinds[0]) {
+        let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description));
+        response = response.header(name, header.build());
+    }
+    response.build()
+}
+
+/// The headers that come with a kind.
+fn headers(kind: ProblemKind) -> Vec<(&'static str, Object, &'static str)> {
+    let text = || Object::with_type(Type::String);
+    let seconds = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
+    match kind {
+        Unauthorized | InsufficientScope => vec![("www-authenticate", text(), "The scheme that is wanted: `Bearer`.")],
+        MethodNotAllowed => vec![("allow", text(), "The methods that the path has.")],
+        Unavailable | Overloaded | RequestTimeout | Stopping => {
+            vec![("retry-after", seconds(), "When to come again, in seconds.")]
+        }
+        _ => Vec::new(),
+    }
+}

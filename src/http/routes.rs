@@ -1,0 +1,172 @@
+//! Which handler has which path, and how its requests are limited.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodRouter, get, post};
+
+use super::access::{May, Read};
+use super::cors::{self, Origins};
+use super::endpoint::{Bounds, Endpoint};
+use super::problem::{Problem, ProblemKind};
+use super::{AppState, batch, docs, health, metrics, openapi, segments};
+
+/// The routes of the API and, unless they are served elsewhere, those of [`admin_router`].
+/// [`Server`](super::server::Server) makes problems of their errors.
+pub fn router(state: Arc<AppState>, origins: Option<&Origins>, has_admin_router: bool) -> Router {
+    let routes = Routes::new(state).with_api();
+    let routes = if has_admin_router { routes } else { routes.with_probes().with_protected_metrics() };
+    match origins {
+        None => routes.into_router(),
+        Some(origins) => routes.into_router().layer(cors::layer(origins)),
+    }
+}
+
+/// Probes and metrics, for a listener of their own.
+pub fn admin_router(state: Arc<AppState>) -> Router {
+    Routes::new(state).with_probes().with_metrics().into_router()
+}
+
+/// Every path with its methods, whose handlers are [`Endpoint`]s. A test holds [`openapi`]'s document to it.
+struct Routes {
+    methods: Vec<(&'static str, MethodRouter<Arc<AppState>>)>,
+    state: Arc<AppState>,
+}
+
+impl Routes {
+    fn new(state: Arc<AppState>) -> Self {
+        Self { methods: Vec::new(), state }
+    }
+
+    fn with_api(self) -> Self {
+        self.post("/segments", Bounds::NumberAndTime, segments::record)
+            .post("/segments/batch", Bounds::Number, batch::record)
+            .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
+            .get("/openapi.json", Bounds::NumberAndTime, openapi::handler())
+            .get("/docs", Bounds::NumberAndTime, docs::page)
+            .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
+            .get("/docs/{file}", Bounds::NumberAndTime, docs::file)
+    }
+
+    fn with_probes(self) -> Self {
+        self.get("/healthz", Bounds::None, health::live).get("/readyz", Bounds::None, health::ready)
+    }
+
+    /// Metrics for whoever reaches the listener.
+    fn with_metrics(self) -> Self {
+        self.get("/metrics", Bounds::None, metrics::metrics)
+    }
+
+    /// Metrics among what a token is needed for.
+    fn with_protected_metrics(self) -> Self {
+        self.get("/metrics", Bounds::None, async |_: May<Read>, state| metrics::metrics(state).await)
+    }
+
+    fn get<T: 'static>(mut self, path: &'static str, bounds: Bounds, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("GET", path, bounds, handler);
+        self.methods.push((path, get(endpoint)));
+        self
+    }
+
+    fn post<T: 'static>(mut self, path: &'static str, bounds: Bounds, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let endpoint = self.endpoint("POST", path, bounds, handler);
+        self.methods.push((path, post(endpoint)));
+        self
+    }
+
+    fn endpoint<H>(&self, method: &'static str, path: &'static str, bounds: Bounds, handler: H) -> Endpoint<H> {
+        Endpoint::new(handler, bounds, self.state.estimator.metrics().http.route(path, method))
+    }
+
+    fn into_router(self) -> Router {
+        // What a caller makes up, be it a path or a method, is no label.
+        let not_found = self.endpoint("any", "unmatched", Bounds::None, async || not_found());
+        let method_not_allowed = self.endpoint("any", "unmatched", Bounds::None, async || method_not_allowed());
+        let router =
+            self.methods.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+        router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state)
+    }
+}
+
+pub(super) fn not_found() -> Problem {
+    Problem::new(
+        ProblemKind::NotFound,
+        "No route has this path. Paths have no slash at the end, and a slash in a segment's name is written %2F.",
+    )
+}
+
+pub(super) fn method_not_allowed() -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, "The Allow header names the methods that this path has.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use axum::http::StatusCode;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::auth::{AuthConfig, Gate};
+    use crate::estimator::Estimator;
+    use crate::http::RequestLimits;
+    use crate::http::server::{Limits, Server};
+    use crate::store::{self, Connection, RedisUrl, Store};
+    use crate::time::Window;
+
+    #[test]
+    fn the_router_has_the_paths_of_the_document() {
+        let document: serde_json::Value = serde_json::from_str(&openapi::to_json()).unwrap();
+        let routes = Routes::new(Arc::new(state())).with_api().with_probes().with_protected_metrics();
+        let mut paths: Vec<_> = routes.methods.iter().map(|(path, _)| *path).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, document["paths"].as_object().unwrap().keys().collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_a_bare_error_are_problems_and_the_service_lives_on() {
+        let routes = Routes::new(Arc::new(state()))
+            .get("/panic", Bounds::None, async || -> StatusCode { panic!("for the test") })
+            .get("/bare", Bounds::None, async || (StatusCode::BAD_GATEWAY, "not a problem document"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(server().serve(listener, routes.into_router(), CancellationToken::new()));
+
+        for path in ["panic", "bare", "panic"] {
+            let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let document: serde_json::Value = response.json().await.unwrap();
+            assert_eq!(document["type"], "urn:segment-estimator:problem:internal-error");
+            assert!(!document.to_string().contains("for the test"), "{document}");
+        }
+    }
+
+    fn server() -> Server {
+        let minute = Duration::from_secs(60);
+        Server {
+            limits: Limits { header: minute, drain: minute, head_bytes: 8_192, connections: 10 },
+            metrics: Arc::default(),
+            tls: None,
+        }
+    }
+
+    /// The state of a service whose Redis is nowhere.
+    fn state() -> AppState {
+        let second = Duration::from_secs(1);
+        let limits = store::Limits { connect: second, answer: second, waiting: 1 };
+        let url = RedisUrl::unix("/nowhere/redis.sock".into());
+        let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+        AppState {
+            estimator: Estimator::new(store, Window::parse("14d").unwrap()),
+            gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
+            limits: RequestLimits { body: second, request: second, body_bytes: 1_000, requests: 1 },
+            under_way: AtomicUsize::new(0),
+            stopping: CancellationToken::new(),
+            ending: CancellationToken::new(),
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The OpenAPI document and the service say the same. What a method, a status or an example is documented to be, it is.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::{RequestBuilder, Response};
+use segment_estimator::settings::Layer;
+use serde_json::{Map, Value, json};
+
+use crate::helpers::{Redis, TestApp, Upload, binary, run};
+
+/// The document, with what its readers do.
+struct Document(Value);
+
+impl Document {
+    async fn of(app: &TestApp) -> Self {
+        Self(app.get("/openapi.json").await.json().await.unwrap())
+    }
+
+    /// What a value is, or what `#/...` refers to.
+    fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(reference) => self.0.pointer(reference.trim_start_matches('#')).unwrap(),
+            None => value,
+        }
+    }
+
+    /// Every operation: path, method in capitals, and what is said of it.
+    fn operations(&self) -> Vec<(&str, String, &Value)> {
+        let paths = self.0["paths"].as_object().unwrap();
+        let operations = paths.iter().flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter();
+            methods.map(move |(method, operation)| (path.as_str(), method.to_uppercase(), operation))
+        });
+        operations.collect()
+    }
+
+    fn operation(&self, method: &str, path: &str) -> &Value {
+        let operation = &self.0["paths"][path][method.to_lowercase()];
+        assert!(operation.is_object(), "{method} {path} is not documented");
+        operation
+    }
+
+    /// Checks `value` against a schema of the document.
+    fn check(&self, what: &str, schema: &Value, value: &Value) {
+        let schema = json!({ "allOf": [schema], "components": self.0["components"] });
+        let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap();
+        let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{what}: {errors:#?} in {value:#}");
+    }
+
+    /// Checks that an answer to this operation is one of the documented ones, and gives its body.
+    async fn check_answer(&self, method: &str, path: &str, response: Response) -> Value {
+        let status = response.status().as_u16();
+        let what = format!("{method} {path}: {status}");
+        let documented = &self.operation(method, path)["responses"][status.to_string()];
+        assert!(documented.is_object(), "{what} is not documented");
+        let documented = self.resolved(documented);
+
+        for (name, header) in documented["headers"].as_object().unwrap() {
+            let value = response.headers().get(name).unwrap_or_else(|| panic!("{what}: no header {name}"));
+            let schema = &self.resolved(header)["schema"];
+            let text = value.to_str().unwrap();
+            let value = if schema["type"] == "integer" { json!(text.parse::<u64>().unwrap()) } else { json!(text) };
+            self.check(&format!("{what}: {name}"), schema, &value);
+        }
+        let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        let body = response.bytes().await.unwrap();
+        let Some(content_type) = content_type else {
+            assert!(body.is_empty() && documented["content"].is_null(), "{what}: {body:?}");
+            return Value::Null;
+        };
+        let content = &documented["content"][content_type.split(';').next().unwrap()];
+        assert!(content.is_object(), "{what}: {content_type} is not documented");
+        if !content_type.ends_with("json") {
+            return Value::Null;
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        self.check(&what, &content["schema"], &body);
+        if status >= 400 {
+            let examples: Vec<_> = examples_of(content).into_iter().map(|(_, example)| &example["type"]).collect();
+            assert!(examples.contains(&&body["type"]), "{what}: no example of {}", body["type"]);
+        }
+        body
+    }
+
+    /// Every media type of what is sent or answered, with a name for it.
+    fn contents(&self) -> Vec<(String, &Map<String, Value>)> {
+        let mut contents = Vec::new();
+        for (path, method, operation) in self.operations() {
+            if let Some(content) = operation["requestBody"]["content"].as_object() {
+                contents.push((format!("{method} {path}"), content));
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if let Some(content) = self.resolved(response)["content"].as_object() {
+                    contents.push((format!("{method} {path}: {status}"), content));
+                }
+            }
+        }
+        for (name, response) in self.0["components"]["responses"].as_object().unwrap() {
+            contents.push((name.clone(), response["content"].as_object().unwrap()));
+        }
+        contents
+    }
+}
+
+/// The examples of a media type, named.
+fn examples_of(content: &Value) -> Vec<(&str, &Value)> {
+    let several = content["examples"].as_object().into_iter().flatten();
+    let several = several.map(|(name, example)| (name.as_str(), &example["value"]));
+    several.chain(content.get("example").map(|example| ("the example", example))).collect()
+}
+
+/// The path with the examples of its parameters in it, those of the query included.
+fn example_path(path: &str, operation: &Value) -> String {
+    let mut path = path.to_owned();
+    for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap();
+        let example = parameter["example"].as_str().unwrap();
+        match parameter["in"].as_str().unwrap() {
+            "path" => path = path.replace(&format!("{{{name}}}"), example),
+            "query" => path.push_str(&format!("?{name}={example}")),
+            other => panic!("a parameter in {other}"),
+        }
+    }
+    path
+}
+
+fn post(app: &TestApp, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    app.request("POST", path).header("content-type", content_type).body(body)
+}
+
+async fn app() -> (Redis, TestApp, Document) {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let document = Document::of(&app).await;
+    (redis, app, document)
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_printed_alike() {
+    let (_redis, app, document) = app().await;
+    let folder = tempfile::tempdir().unwrap();
+    // Neither Redis nor the settings matter to it.
+    let printed = run(binary(folder.path()).arg("openapi").env("ESTIMATOR_WINDOW", "never"));
+    assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
+    let served = app.get("/openapi.json").await;
+    assert_eq!(served.headers()["content-type"], "application/json");
+    assert_eq!(served.headers()["cache-control"], "no-cache");
+    assert_eq!(served.bytes().await.unwrap(), printed.stdout);
+    assert!(document.0["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(document.0["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_call() {
+    let (_redis, _app, document) = app().await;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    // What belongs to the page is no call of its own.
+    for (path, method, _) in document.operations().into_iter().filter(|(path, ..)| !path.starts_with("/docs/")) {
+        assert!(readme.contains(&format!("| `{method} {path}`")), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn every_documented_method_is_there_and_every_other_one_is_405() {
+    let (_redis, app, document) = app().await;
+    for (path, item) in document.0["paths"].as_object().unwrap() {
+        let mut allowed: BTreeSet<_> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+        if allowed.contains("GET") {
+            allowed.insert("HEAD".to_owned());
+        }
+        let filled = example_path(path, item.as_object().unwrap().values().next().unwrap());
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"] {
+            let response = app.request(method, &filled).send().await.unwrap();
+            let is_there = ![404, 405].contains(&response.status().as_u16());
+            assert_eq!(is_there, allowed.contains(method), "{method} {path}: {}", response.status());
+            if !is_there {
+                let allow = response.headers()["allow"].to_str().unwrap().split(',').map(str::to_owned);
+                assert_eq!(allow.collect::<BTreeSet<_>>(), allowed, "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_has_a_name_of_its_own_and_its_answers_a_request_id() {
+    let (_redis, _app, document) = app().await;
+    let mut names = BTreeSet::new();
+    for (path, method, operation) in document.operations() {
+        assert!(names.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
+        assert!(operation["summary"].as_str().unwrap().ends_with('.'), "{method} {path}");
+        let tags = document.0["tags"].as_array().unwrap();
+        assert!(tags.iter().any(|tag| tag["name"] == operation["tags"][0]), "{method} {path}");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert_eq!(parameter["required"], parameter["in"] == "path", "{method} {path}: {parameter}");
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let response = document.resolved(response);
+            assert!(response["headers"]["x-request-id"].is_object(), "{method} {path}: {status}");
+            assert_eq!(response["headers"]["retry-after"].is_object(), status == "503", "{method} {path}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_else_does() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let keys = folder.path().join("keys.toml");
+    // The digest of `test`, as `printf test | sha256sum` prints it.
+    let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    std::fs::write(&keys, format!("[[key]]\nname = \"nobody\"\nsha256 = {digest:?}\nscopes = []\n")).unwrap();
+    let settings = Layer { api_keys_file: Some(keys.display().to_string()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let document = Document::of(&app).await;
+
+    let mut protected = 0;
+    for (path, method, operation) in document.operations() {
+        let filled = example_path(path, operation);
+        let answer = app.request(&method, &filled).send().await.unwrap();
+        let Some(security) = operation["security"].as_array() else {
+            assert_ne!(answer.status(), 401, "{method} {path}");
+            assert!(operation["responses"]["401"].is_null(), "{method} {path}");
+            continue;
+        };
+        assert_eq!(answer.status(), 401, "{method} {path}");
+        document.check_answer(&method, path, answer).await;
+        assert_eq!(security[0], json!({}), "{method} {path}: a token is not always needed");
+        let answer = app.request(&method, &filled).bearer_auth("test").send().await.unwrap();
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        let scope = security[1]["bearer"][0].as_str().unwrap();
+        assert!(challenge.ends_with(&format!("scope=\"{scope}\"")), "{method} {path}: {challenge}");
+        assert_eq!(answer.status(), 403, "{method} {path}");
+        document.check_answer(&method, path, answer).await;
+        protected += 1;
+    }
+    assert_eq!(protected, 4);
+}
+
+#[tokio::test]
+async fn every_example_is_what_its_schema_says() {
+    let (_redis, _app, document) = app().await;
+    let mut examples = 0;
+    for (what, content) in document.contents() {
+        for (media_type, content) in content {
+            for (name, example) in examples_of(content) {
+                document.check(&format!("{what}: {media_type}: {name}"), &content["schema"], example);
+                examples += 1;
+            }
+            // What fails has an example of each kind.
+            assert!(media_type != "application/problem+json" || !examples_of(content).is_empty(), "{what}");
+        }
+    }
+    assert!(examples > 40, "{examples}");
+}
+
+#[tokio::test]
+async fn every_request_that_is_an_example_gets_the_answer_of_success() {
+    let (_redis, app, document) = app().await;
+    for (path, method, operation) in document.operations() {
+        let filled = example_path(path, operation);
+        let success: Vec<_> =
+            operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2')).collect();
+        let mut requests = Vec::new();
+        match operation["requestBody"]["content"].as_object() {
+            None => requests.push(app.request(&method, &filled)),
+            Some(content) => {
+                for (media_type, content) in content {
+                    for (_, example) in examples_of(content) {
+                        let body = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+                        requests.push(post(&app, &filled, media_type, body));
+                    }
+                }
+            }
+        }
+        assert!(!requests.is_empty(), "{method} {path}");
+        for request in requests {
+            let response = request.send().await.unwrap();
+            assert_eq!([&response.status().as_str().to_owned()], success.as_slice(), "{method} {path}");
+            document.check_answer(&method, path, response).await;
+        }
+    }
+    assert!(app.count("sports").await > 0);
+}
+
+#[tokio::test]
+async fn every_answer_of_a_request_that_fails_is_documented() {
+    let (mut redis, app, document) = app().await;
+    let (json, lines) = ("application/json", "application/x-ndjson");
+    let visit = r#"{"user_id":"u1","segment":"sports"}"#;
+    let array = |visits| format!("[{}]", vec![visit; visits].join(","));
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(format!("{visit}\n").repeat(20_000).as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+
+    for (status, path, content_type, body) in [
+        (400, "/segments", json, "user_id=u1".to_owned()),
+        (413, "/segments", json, " ".repeat(17 * 1024)),
+        (415, "/segments", "text/plain", visit.to_owned()),
+        (422, "/segments", json, "{}".to_owned()),
+        (422, "/segments", json, "[]".to_owned()),
+        (400, "/segments/batch", json, String::new()),
+        (413, "/segments/batch", json, array(1_001)),
+        (415, "/segments/batch", "text/plain", array(1)),
+        (422, "/segments/batch", json, visit.to_owned()),
+        (422, "/segments/batch", json, "[{}]".to_owned()),
+        (422, "/segments/batch", lines, "{}\nx\n".to_owned()),
+    ] {
+        let response = post(&app, path, content_type, body).send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        document.check_answer("POST", path, response).await;
+    }
+    let broken =
+        post(&app, "/segments/batch", lines, gzip[..gzip.len() / 2].to_vec()).header("content-encoding", "gzip");
+    let report = document.check_answer("POST", "/segments/batch", broken.send().await.unwrap()).await;
+    assert!(report["done_through_line"].is_u64(), "{report}");
+    for path in ["/segments//count", "/segments/sports/count?window=1y"] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), 422);
+        document.check_answer("GET", "/segments/{name}/count", response).await;
+    }
+    let response = app.get("/docs/nothing").await;
+    assert_eq!(response.status(), 404);
+    document.check_answer("GET", "/docs/{file}", response).await;
+
+    redis.stop();
+    for (method, path) in
+        [("POST", "/segments"), ("POST", "/segments/batch"), ("GET", "/segments/{name}/count"), ("GET", "/readyz")]
+    {
+        let filled = path.replace("{name}", "sports");
+        let body = if path.ends_with("batch") { array(1) } else { visit.to_owned() };
+        let response = app.request(method, &filled).header("content-type", json).body(body).send().await.unwrap();
+        assert_eq!(response.status(), 503);
+        document.check_answer(method, path, response).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
+    let redis = Redis::start();
+    let hasty = Layer {
+        body_timeout: Some("200ms".to_owned()),
+        drain_timeout: Some("1s".to_owned()),
+        shutdown_delay: Some("1s".to_owned()),
+        ..Layer::default()
+    };
+    let app = TestApp::spawn_with(&redis, hasty).await;
+    let document = Document::of(&app).await;
+    let schema = |path: &str, status: &str| {
+        let response = document.resolved(&document.operation("POST", path)["responses"][status]);
+        response["content"]["application/problem+json"]["schema"].clone()
+    };
+    let (status, late) = Upload::begin(app.address).await.answer().await;
+    assert_eq!(status, 408);
+    document.check("a late batch", &schema("/segments/batch", "408"), &late);
+
+    let mut stream = std::net::TcpStream::connect(app.address).unwrap();
+    let head = "POST /segments HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+                content-length: 9\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let late = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    document.check("a late visit", &schema("/segments", "408"), &late);
+
+    app.begin_stop();
+    crate::helpers::eventually("not ready", async || app.status_of("/readyz").await == 503).await;
+    document.check_answer("GET", "/readyz", app.get("/readyz").await).await;
+}
