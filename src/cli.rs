@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::check::check;
 use crate::http::openapi;
 use crate::settings::{self, Layer, Settings};
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 
 /// Counts how many users are in a segment right now.
 ///
@@ -98,7 +98,7 @@ impl Cli {
         }
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
-            None | Some(Command::Serve) => runtime.block_on(serve(&settings)),
+            None | Some(Command::Serve) => serve_traced(&settings, &runtime),
             Some(Command::Check) => {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
@@ -126,8 +126,19 @@ fn mistake(error: &clap::Error) -> String {
     format!("{}{tips}; see --help", first.trim_start_matches("error: "))
 }
 
+/// Serves, and sends the traces of it.
+fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
+    // Outside the runtime: the exporter has a thread and a runtime of its own, which must not end inside another.
+    let traces = settings.traces.as_ref().map(Traces::start).transpose()?;
+    telemetry::init(settings.log_format, &settings.log_filter, traces.as_ref());
+    let outcome = runtime.block_on(serve(settings));
+    if let Some(traces) = traces {
+        traces.shut_down();
+    }
+    outcome
+}
+
 async fn serve(settings: &Settings) -> Outcome {
-    telemetry::init(settings.log_format, &settings.log_filter);
     let descriptors = raise_descriptor_limit()?;
     let mut signals = StopSignals::new()?;
     // Without a handler the signal would end the process.

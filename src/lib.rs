@@ -45,7 +45,7 @@
 //! * [`pruner`] has the cron job.
 //! * [`crypto`] has the provider of cryptography for TLS.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
-//! * [`telemetry`] has logs and metrics; [`sampler`] measures what has no event of its own.
+//! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.

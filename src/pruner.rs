@@ -10,7 +10,6 @@ use croner::parser::{CronParser, Seconds, Year};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
-use tracing::instrument;
 
 use crate::estimator::{Estimator, PruneReport};
 use crate::time::Timestamp;
@@ -108,7 +107,6 @@ impl Pruner {
     }
 
     /// One run, with one line in the log if there is anything to say.
-    #[instrument(skip_all, fields(now = %now))]
     pub async fn prune_once(&self, now: Timestamp) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
         match self.estimator.prune(now).await {

@@ -5,15 +5,19 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use opentelemetry::trace::TraceContextExt as _;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::store::{self, Store};
-use crate::telemetry::RoundMetrics;
+use crate::telemetry::{RoundMetrics, TRACED};
 
 /// Questions and their answers, in shared round trips. Clones share them.
 pub struct Rounds<Q, A>(Arc<Shared<Q, A>>);
@@ -38,6 +42,8 @@ struct Queue<Q, A> {
 
 struct Asked<Q, A> {
     question: Q,
+    /// The trace of who asked.
+    span: Span,
     answer: oneshot::Sender<Answer<A>>,
 }
 
@@ -64,9 +70,10 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`store::Error::Timeout`] when
     /// waiting and the trip together took too long.
     pub async fn ask(&self, question: Q) -> Result<A, store::Error> {
-        let answer = self.join(question).inspect_err(|error| self.0.store.note_failure(error))?;
+        let span = tracing::info_span!(target: TRACED, "wait for round trip");
+        let answer = self.join(question, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
         let limit = self.0.store.limits().answer;
-        match tokio::time::timeout(limit, answer).await {
+        match tokio::time::timeout(limit, answer).instrument(span).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(store::Error::Lost("the round trip was broken off".to_owned())),
             Err(_) => {
@@ -84,7 +91,7 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
         self.0.metrics.set_waiting(waiting);
     }
 
-    fn join(&self, question: Q) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
+    fn join(&self, question: Q, span: Span) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
         let most = self.0.store.limits().waiting;
         let mut queue = self.queue();
         // Those who gave up leave their places. They are mostly those who came first.
@@ -95,7 +102,7 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
             return Err(store::Error::Overloaded(most));
         }
         let (answer, receiver) = oneshot::channel();
-        queue.waiting.push_back(Asked { question, answer });
+        queue.waiting.push_back(Asked { question, span, answer });
         if !std::mem::replace(&mut queue.is_served, true) {
             tokio::spawn(self.clone().serve());
         }
@@ -106,14 +113,16 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     async fn serve(self) {
         loop {
             let Some(asked) = self.next_round() else { return };
-            let asked = asked.into_iter().filter(|asked| !asked.answer.is_closed());
-            let (questions, callers): (Vec<_>, Vec<_>) = asked.map(|asked| (asked.question, asked.answer)).unzip();
-            if questions.is_empty() {
+            let asked: Vec<_> = asked.into_iter().filter(|asked| !asked.answer.is_closed()).collect();
+            if asked.is_empty() {
                 continue;
             }
+            let span = trip_span(asked.iter().map(|asked| &asked.span));
+            let (questions, callers): (Vec<_>, Vec<_>) =
+                asked.into_iter().map(|asked| (asked.question, asked.answer)).unzip();
             self.0.metrics.begins(questions.len());
             // A trip that panics ends here for those who are on it, and not for those who come after.
-            let trip = async { (self.0.trip)(self.0.store.clone(), questions).await };
+            let trip = async { (self.0.trip)(self.0.store.clone(), questions).await }.instrument(span);
             let answers = AssertUnwindSafe(trip).catch_unwind().await.unwrap_or_default();
             for (caller, answer) in callers.into_iter().zip(answers) {
                 // Who no longer waits needs no answer.
@@ -133,6 +142,24 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
         // Nothing panics while it holds the lock; were it otherwise, the queue would still be whole.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The span of a trip for those who wait in `waits`: in the trace of one of them, and linked to the others'.
+fn trip_span<'a>(waits: impl Iterator<Item = &'a Span> + Clone) -> Span {
+    let is_sampled = |span: &&Span| span.context().span().span_context().is_sampled();
+    let mut waits = waits.filter(|span| !span.is_disabled());
+    // Without traces there is none, and the look at the first is all that it costs.
+    let Some(first) = waits.next() else { return Span::none() };
+    let mut all: Vec<_> = iter::once(first).chain(waits).filter(is_sampled).collect();
+    if all.is_empty() {
+        return Span::none();
+    }
+    let parent = all.swap_remove(0);
+    let span = tracing::info_span!(target: TRACED, parent: parent, "round trip", questions = all.len() + 1);
+    for other in all {
+        span.follows_from(other);
+    }
+    span
 }
 
 impl<Q, A> Clone for Rounds<Q, A> {

@@ -20,7 +20,7 @@ use crate::pruner::Schedule;
 use crate::sampler::Sampler;
 use crate::segment::SegmentName;
 use crate::store::{self, RedisUrl};
-use crate::telemetry::{LogFilter, LogFormat};
+use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, TraceConfig, parse_ratio};
 use crate::time::Window;
 
 /// What the service runs with. `Debug` shows no secret.
@@ -48,6 +48,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines are wanted.
     pub log_filter: LogFilter,
+    /// Where traces go; nowhere when there is none.
+    pub traces: Option<TraceConfig>,
     /// The segments whose users `/metrics` tells.
     pub metered_segments: Vec<SegmentName<'static>>,
     /// How long a request's head may take, and a connection may idle.
@@ -121,6 +123,7 @@ impl Settings {
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
             log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
             log_filter: layers.required("log_filter", LogFilter::parse)?,
+            traces: traces(&layers)?,
             metered_segments: layers.optional("metered_segments", parse_segments)?.unwrap_or_default(),
             header_timeout: layers.required("header_timeout", parse_limit)?,
             body_timeout: layers.required("body_timeout", parse_limit)?,
@@ -201,6 +204,13 @@ impl Layers<'_> {
     fn required<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
         self.optional(name, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
     }
+}
+
+/// How many are traced matters only where they go somewhere.
+fn traces(layers: &Layers<'_>) -> Result<Option<TraceConfig>, SettingsError> {
+    let ratio = layers.required("trace_ratio", parse_ratio)?;
+    let endpoint = layers.optional("otlp_endpoint", OtlpEndpoint::parse)?;
+    Ok(endpoint.map(|endpoint| TraceConfig { endpoint, ratio }))
 }
 
 /// A certificate needs its key.
@@ -377,6 +387,8 @@ mod tests {
     #[case("ESTIMATOR_TLS_CERT_FILE", "cert", "tls_cert_file is set without tls_key_file")]
     #[case("ESTIMATOR_TLS_KEY_FILE", "key", "tls_key_file is set without tls_cert_file")]
     #[case("ESTIMATOR_CORS_ORIGINS", "app.example", r#"cors_origins: "app.example" must be * or origins"#)]
+    #[case("ESTIMATOR_OTLP_ENDPOINT", "collector", r#"otlp_endpoint: "collector" must be a URL such as"#)]
+    #[case("ESTIMATOR_TRACE_RATIO", "2", r#"trace_ratio: "2" must be a number from 0 to 1"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

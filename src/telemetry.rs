@@ -1,8 +1,9 @@
-//! What the service tells of itself: logs and metrics. They are set up here, and emitted by spans, by the endpoints and
+//! What the service tells of itself: logs, metrics and traces. They are set up here, and emitted by spans, by the endpoints and
 //! by the few places where a failure is handled.
 
 mod logs;
 mod metrics;
+mod traces;
 
 #[cfg(test)]
 pub(crate) use self::logs::tests;
@@ -10,3 +11,4 @@ pub use self::logs::{LogFilter, LogFormat, init};
 pub use self::metrics::{
     FAILURES, HttpMetrics, Metrics, PruneMetrics, RedisMetrics, RoundMetrics, RouteMetrics, VisitMetrics,
 };
+pub use self::traces::{OtlpEndpoint, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

@@ -9,6 +9,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::REQUEST_ID;
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The origins whose pages may read answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
@@ -70,14 +72,8 @@ pub fn layer(origins: &Origins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            AUTHORIZATION,
-            CONTENT_TYPE,
-            CONTENT_ENCODING,
-            REQUEST_ID,
-            HeaderName::from_static("traceparent"),
-        ])
-        .expose_headers([REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, REQUEST_ID, TRACEPARENT])
+        .expose_headers([REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
         .max_age(REMEMBERED)
 }
 

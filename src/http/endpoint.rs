@@ -13,17 +13,25 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use tracing::Instrument as _;
 
-use super::AppState;
 use super::problem::{Problem, ProblemKind, Result};
-use crate::telemetry::RouteMetrics;
+use super::{AppState, trace};
+use crate::telemetry::{Metrics, RouteMetrics};
 
 /// A handler with what surrounds it.
 #[derive(Clone)]
 pub struct Endpoint<H> {
     handler: H,
     bounds: Bounds,
-    metrics: Arc<RouteMetrics>,
+    route: Arc<Route>,
+}
+
+/// What the requests of an endpoint have in common.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    metrics: RouteMetrics,
 }
 
 /// How the requests of an endpoint are limited.
@@ -38,9 +46,9 @@ pub enum Bounds {
 }
 
 impl<H> Endpoint<H> {
-    /// `handler`, whose requests are limited by `bounds` and measured by `metrics`.
-    pub fn new(handler: H, bounds: Bounds, metrics: RouteMetrics) -> Self {
-        Self { handler, bounds, metrics: Arc::new(metrics) }
+    /// `handler` as the one of `method` and `path`, whose requests are limited by `bounds` and counted by `metrics`.
+    pub fn new(handler: H, method: &'static str, path: &'static str, bounds: Bounds, metrics: &Metrics) -> Self {
+        Self { handler, bounds, route: Arc::new(Route { method, path, metrics: metrics.http.route(path, method) }) }
     }
 }
 
@@ -53,19 +61,26 @@ where
 
     fn call(self, request: Request, state: Arc<AppState>) -> Self::Future {
         let since = Instant::now();
-        let Self { handler, bounds, metrics } = self;
+        let Self { handler, bounds, route } = self;
         Box::pin(async move {
             let own = Arc::clone(&state);
-            let answering = AssertUnwindSafe(answer(handler, bounds, request, state)).catch_unwind();
-            let response = match answering.await {
+            let span = trace::span(route.method, route.path, request.headers());
+            let answering = answer(handler, bounds, request, state).instrument(span.clone());
+            let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(problem)) => problem.into_response(),
                 Err(panic) => Problem::of_panic(&*panic).into_response(),
             };
-            if let Some(problem) = response.extensions().get::<Problem>() {
-                own.estimator.metrics().http.problem(problem.slug());
+            let status = response.status().as_u16();
+            let problem = response.extensions_mut().get_mut::<Problem>().map(|problem| {
+                problem.met_at(route.path);
+                problem.slug()
+            });
+            if let Some(problem) = problem {
+                own.estimator.metrics().http.problem(problem);
             }
-            metrics.answered(response.status().as_u16(), since.elapsed());
+            trace::answered(&span, status, problem, response.headers_mut());
+            route.metrics.answered(status, since.elapsed());
             response
         })
     }

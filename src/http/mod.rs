@@ -19,6 +19,7 @@ mod routes;
 mod segments;
 pub mod server;
 mod tls;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

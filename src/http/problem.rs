@@ -98,8 +98,10 @@ pub struct Problem {
     kind: ProblemKind,
     detail: String,
     errors: Vec<FieldError>,
+    /// The route that the request was for.
+    route: Option<&'static str>,
     /// What the client is told of the token that it needs.
-    challenge: Option<HeaderValue>,
+    challenge: Option<Box<HeaderValue>>,
     /// What became of a batch all the same.
     report: Option<Box<Report>>,
     /// What caused it: for the log, not for the client.
@@ -112,7 +114,15 @@ pub type Result<T> = std::result::Result<T, Problem>;
 impl Problem {
     /// A problem of `kind`, with a sentence or two for the client.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), challenge: None, report: None, cause: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            route: None,
+            challenge: None,
+            report: None,
+            cause: None,
+        }
     }
 
     /// A request whose `errors` make it invalid.
@@ -132,6 +142,11 @@ impl Problem {
         Self::new(ProblemKind::Stopping, "The service is stopping and takes no new work.")
     }
 
+    /// It is the answer to a request for `route`.
+    pub fn met_at(&mut self, route: &'static str) {
+        self.route = Some(route);
+    }
+
     /// The problem of a batch of which this became.
     #[must_use]
     pub fn with_report(self, report: Report) -> Self {
@@ -141,7 +156,7 @@ impl Problem {
     /// The problem of a client that needs another token, which `challenge` tells it (RFC 9110, section 11.6.1).
     #[must_use]
     pub fn challenging(self, challenge: HeaderValue) -> Self {
-        Self { challenge: Some(challenge), ..self }
+        Self { challenge: Some(Box::new(challenge)), ..self }
     }
 
     /// The same problem in other words.
@@ -250,12 +265,12 @@ impl Problem {
     /// once.
     pub(super) fn rendered(&self, id: &str, method: &Method, response: &Response) -> Response {
         let status = self.kind.status();
-        let cause = self.cause.as_deref().map(tracing::field::display);
+        let (route, error) = (self.route, self.cause.as_deref().map(tracing::field::display));
         if self.kind == ProblemKind::Internal {
-            tracing::error!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
+            tracing::error!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
         } else {
             // Not ours, or logged already where Redis failed: `store::outage`.
-            tracing::debug!(request_id = id, %method, status = status.as_u16(), cause, "{}", self.detail);
+            tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
         }
 
         let mut rendered = (status, Body::from(json_line(&self.document(id)))).into_response();
@@ -268,7 +283,7 @@ impl Problem {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if let Some(challenge) = &self.challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::clone(challenge));
         }
         rendered
     }

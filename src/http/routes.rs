@@ -76,7 +76,7 @@ impl Routes {
     }
 
     fn endpoint<H>(&self, method: &'static str, path: &'static str, bounds: Bounds, handler: H) -> Endpoint<H> {
-        Endpoint::new(handler, bounds, self.state.estimator.metrics().http.route(path, method))
+        Endpoint::new(handler, method, path, bounds, self.state.estimator.metrics())
     }
 
     fn into_router(self) -> Router {

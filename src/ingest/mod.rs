@@ -10,11 +10,13 @@ use std::collections::VecDeque;
 use std::mem;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use self::lines::Lines;
 pub use self::report::{LineError, Report};
 use crate::estimator::Estimator;
 use crate::store::{self, Batch, Slot};
+use crate::telemetry::TRACED;
 use crate::time::Timestamp;
 use crate::visit_json;
 
@@ -167,10 +169,12 @@ impl Ingest {
         let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
         let mut chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
-        self.under_way.push_back(tokio::spawn(async move {
+        let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.visits.len());
+        let writing = async move {
             let results = write.write(mem::take(&mut chunk.batch)).await;
             Written { chunk, results }
-        }));
+        };
+        self.under_way.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
     }
 

@@ -89,6 +89,12 @@ pub struct Layer {
     /// Log level, or a list of module=level
     #[arg(long, global = true, value_name = "FILTER")]
     pub log_filter: Option<String>,
+    /// Collector that traces go to, such as `http://collector:4318` (OTLP over HTTP)
+    #[arg(long, global = true, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// The part of the requests that is traced, 0 to 1, where their `traceparent` doesn't decide it
+    #[arg(long, global = true, value_name = "RATIO")]
+    pub trace_ratio: Option<String>,
     /// Segments whose users /metrics tells, with commas between them
     #[arg(long, global = true, value_name = "NAMES")]
     pub metered_segments: Option<String>,
@@ -161,6 +167,8 @@ impl Layer {
             prune_schedule: some("0 * * * *"),
             log_format: None,
             log_filter: some("info,tokio_cron_scheduler=warn"),
+            otlp_endpoint: None,
+            trace_ratio: some("1"),
             metered_segments: None,
             header_timeout: some("30s"),
             body_timeout: some("10s"),

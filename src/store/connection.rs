@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult};
 use tokio::sync::OwnedMutexGuard;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::error::Error;
 use super::outage::OutageLog;
 use super::server::info_field;
 use super::url::RedisUrl;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TRACED};
 
 /// How long to wait for Redis, and how many may.
 #[derive(Debug, Clone, Copy)]
@@ -182,7 +184,12 @@ impl Connection {
                 answer => answer,
             }
         });
-        let answer = answer.await.unwrap_or(Err(Error::Timeout(limit)));
+        let span = redis_span(pipeline);
+        let answer = answer.instrument(span.clone()).await.unwrap_or(Err(Error::Timeout(limit)));
+        if let Err(error) = &answer {
+            span.record("error.type", error.kind());
+            span.record("otel.status_code", "ERROR");
+        }
         self.0.metrics.redis.answered(self.0.is_bulk, since);
         (answer, used)
     }
@@ -272,6 +279,21 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connection({})", self.0.url)
     }
+}
+
+/// The span of a pipeline, named as the [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/) say. Keys
+/// are left out, which hold names of segments.
+fn redis_span(pipeline: &Pipeline) -> Span {
+    tracing::info_span!(
+        target: TRACED,
+        "PIPELINE",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "redis",
+        db.operation.name = "PIPELINE",
+        db.operation.batch.size = pipeline.cmd_iter().count(),
+        error.type = Empty,
+    )
 }
 
 /// Connects to the Redis at `url`, asks whether it can serve, and hangs up.

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
+
+use super::Traces;
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,16 +83,21 @@ impl fmt::Debug for LogFilter {
     }
 }
 
-/// Sends the process's log lines to standard error. Standard output is for what commands print.
+/// Sends the process's log lines to standard error, and its spans to where `traces` go. Standard output is for what commands
+/// print.
 ///
 /// Does nothing when the process has a subscriber already, as under test.
-pub fn init(format: LogFormat, filter: &LogFilter) {
+pub fn init(format: LogFormat, filter: &LogFilter, traces: Option<&Traces>) {
     let fmt = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter.0.clone()).boxed(),
-        LogFormat::Json => fmt.json().flatten_event(true).with_span_list(false).with_filter(filter.0.clone()).boxed(),
+    // Were logs interested in spans, each request would have some even without traces.
+    let filter = filter.0.clone().and(FilterFn::new(|metadata| metadata.is_event()));
+    let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => {
+            fmt.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter).boxed()
+        }
     };
-    let _ = tracing_subscriber::registry().with(layer).try_init();
+    let _ = tracing_subscriber::registry().with(logs).with(traces.map(Traces::layer)).try_init();
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod app;
 mod client;
+mod collector;
 mod redis;
 mod service;
 mod tls;
@@ -16,6 +17,7 @@ use segment_estimator::time::Timestamp;
 
 pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};
+pub use self::collector::Collector;
 pub use self::redis::{Proxy, Redis, free_port};
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
 pub use self::tls::Authority;

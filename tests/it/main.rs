@@ -28,5 +28,6 @@ mod rounds;
 mod settings;
 mod shutdown;
 mod tls;
+mod traces;
 mod visits;
 mod window;

@@ -1,0 +1,75 @@
+//! The span of a request: it goes on with the caller's trace, if there is one, and tells the caller which it is
+//! ([W3C Trace Context](https://www.w3.org/TR/trace-context/)). Without an exporter it costs nothing.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::telemetry::TRACED;
+
+/// The span of a request to the route `path` with these headers. Names follow the
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the path itself is left out, which may hold
+/// a segment's name.
+pub fn span(method: &'static str, path: &'static str, headers: &HeaderMap) -> Span {
+    let span = tracing::info_span!(
+        target: TRACED,
+        "request",
+        otel.name = format_args!("{method} {path}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = path,
+        http.response.status_code = Empty,
+        error.type = Empty,
+    );
+    if !span.is_disabled() {
+        let caller = TraceContextPropagator::new().extract(&Headers(headers));
+        // Fails for a span that has begun, and this one has not.
+        let _ = span.set_parent(caller);
+    }
+    span
+}
+
+/// Puts into `span` what was answered, and into the answer which trace it belongs to.
+pub fn answered(span: &Span, status: u16, problem: Option<&'static str>, headers: &mut HeaderMap) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("http.response.status_code", status);
+    if let Some(problem) = problem {
+        span.record("error.type", problem);
+    }
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR");
+    }
+    TraceContextPropagator::new().inject_context(&span.context(), &mut HeadersMut(headers));
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        // An empty tracestate needs no header.
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}

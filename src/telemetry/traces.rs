@@ -1,0 +1,187 @@
+//! Traces: spans of requests, of shared round trips and of Redis, sent to a collector as OTLP over HTTP.
+//!
+//! A span is one of `tracing`'s, with [`TARGET`] as its target. Nothing but the exporter here is interested in that target, so
+//! without an exporter a span is a branch that isn't taken.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig as _};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::{Resource, trace};
+use tracing::Metadata;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::registry::LookupSpan;
+
+/// The target of the spans that are traced.
+pub const TARGET: &str = "segment_estimator::trace";
+
+/// Where traces go, and how many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceConfig {
+    /// The collector.
+    pub endpoint: OtlpEndpoint,
+    /// The part of the requests that is traced, 0 to 1, where the caller's `traceparent` doesn't decide it.
+    pub ratio: f64,
+}
+
+/// The URL that spans are posted to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpEndpoint(String);
+
+impl OtlpEndpoint {
+    /// Reads `http://host:4318` or `https://host/path`. Without a path, that of OTLP's traces is taken, `/v1/traces`
+    /// ([the specification](https://opentelemetry.io/docs/specs/otlp/#otlphttp-request)).
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when it is something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wanted = || "must be a URL such as http://collector:4318".to_owned();
+        let uri: hyper::Uri = text.parse().map_err(|_| wanted())?;
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        // A user's password would come out again in logs.
+        let is_plain =
+            uri.authority().is_some_and(|authority| !authority.as_str().contains('@')) && uri.query().is_none();
+        if !is_http || !is_plain {
+            return Err(wanted());
+        }
+        let base = text.trim_end_matches('/');
+        Ok(Self(if uri.path() == "/" { format!("{base}/v1/traces") } else { text.to_owned() }))
+    }
+}
+
+impl fmt::Display for OtlpEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a number from 0 to 1.
+///
+/// # Errors
+///
+/// A sentence without its subject when it is none.
+pub fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
+/// The exporter, with a thread of its own that sends spans in batches.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Starts it. The collector need not be there.
+    ///
+    /// # Errors
+    ///
+    /// A sentence when its HTTP client can't be made.
+    pub fn start(config: &TraceConfig) -> Result<Self, String> {
+        let exporter = OtlpExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(&config.endpoint.0)
+            .build()
+            .map_err(|error| format!("otlp_endpoint: {error}"))?;
+        let resource = Resource::builder()
+            .with_service_name(env!("CARGO_PKG_NAME"))
+            .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.ratio)));
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
+            .with_sampler(sampler)
+            .with_resource(resource.build());
+        Ok(Self(provider.build()))
+    }
+
+    /// What makes traces of spans.
+    pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
+    where
+        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let layer: OpenTelemetryLayer<S, SdkTracer> = tracing_opentelemetry::layer()
+            .with_tracer(self.0.tracer(env!("CARGO_PKG_NAME")))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_target(false)
+            .with_level(false);
+        layer.with_filter(FilterFn::new(is_traced as fn(&Metadata<'_>) -> bool))
+    }
+
+    /// Sends what is left, for five seconds at the most.
+    pub fn shut_down(&self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        if let Err(error) = self.0.shutdown_with_timeout(PATIENCE) {
+            tracing::debug!(%error, "traces were not all sent");
+        }
+    }
+}
+
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target() == TARGET
+}
+
+/// An exporter whose failures are one line in the log, and one when they are over.
+#[derive(Debug)]
+struct Reporting {
+    exporter: OtlpExporter,
+    is_failing: AtomicBool,
+}
+
+impl SpanExporter for Reporting {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let outcome = SpanExporter::export(&self.exporter, batch).await;
+        match &outcome {
+            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => tracing::info!("traces are sent again"),
+            Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%error, "traces can't be sent, and are dropped until they can");
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        trace::SpanExporter::set_resource(&mut self.exporter, resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("http://collector:4318", "http://collector:4318/v1/traces")]
+    #[case("http://collector:4318/", "http://collector:4318/v1/traces")]
+    #[case("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces")]
+    fn an_endpoint_is_read(#[case] text: &str, #[case] url: &str) {
+        assert_eq!(OtlpEndpoint::parse(text).unwrap().to_string(), url);
+    }
+
+    #[rstest]
+    #[case("collector:4318")]
+    #[case("grpc://collector:4317")]
+    #[case("http://user:hunter2@collector")]
+    #[case("")]
+    fn what_is_no_endpoint_says_so(#[case] text: &str) {
+        let error = OtlpEndpoint::parse(text).unwrap_err();
+        assert!(error.starts_with("must be a URL") && !error.contains("hunter2"), "{error}");
+    }
+}

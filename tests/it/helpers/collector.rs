@@ -1,0 +1,63 @@
+//! A collector of traces, as OpenTelemetry's: it takes in what is exported.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use tokio::net::TcpListener;
+
+/// A collector on a port of its own.
+pub struct Collector {
+    pub address: SocketAddr,
+    spans: Arc<Mutex<Vec<Span>>>,
+}
+
+impl Collector {
+    pub async fn start() -> Self {
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub fn start_on(listener: TcpListener) -> Self {
+        let address = listener.local_addr().unwrap();
+        let spans = Arc::<Mutex<Vec<Span>>>::default();
+        let all = Arc::clone(&spans);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let all = Arc::clone(&all);
+                let take_in = service_fn(move |request| take_in(request, Arc::clone(&all)));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), take_in));
+            }
+        });
+        Self { address, spans }
+    }
+
+    /// The spans that have arrived.
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap().clone()
+    }
+}
+
+async fn take_in(
+    request: Request<Incoming>,
+    spans: Arc<Mutex<Vec<Span>>>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let mut response = Response::new(Empty::new());
+    if request.uri().path() != "/v1/traces" || request.headers()["content-type"] != "application/x-protobuf" {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    }
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let export = ExportTraceServiceRequest::decode(body).unwrap();
+    let scopes = export.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+    spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+    Ok(response)
+}
