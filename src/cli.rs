@@ -94,7 +94,7 @@ impl Cli {
         let layers = settings::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         if let Some(Command::Token(token)) = &self.command {
-            return token.make(&settings.auth, &mut io::stdout());
+            return token.make(&settings.auth, &mut io::stdout(), &mut io::stderr());
         }
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {

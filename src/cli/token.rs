@@ -28,8 +28,13 @@ pub struct Token {
 }
 
 impl Token {
-    /// Makes it and writes it to `out`: of an API key the entry, too, unless it was added to the file of keys.
-    pub fn make(&self, auth: &AuthConfig, out: &mut impl Write) -> Outcome {
+    /// Makes it and writes it to `out`. Of an API key that was not added to the file of keys, it is the entry that goes there,
+    /// so that it can be appended to the file, and the key to `aside`.
+    ///
+    /// # Errors
+    ///
+    /// The reason in one line, made to be shown as it is.
+    pub fn make(&self, auth: &AuthConfig, out: &mut impl Write, aside: &mut impl Write) -> Outcome {
         let Self { name, scope, jwt, lifetime } = self;
         match (jwt, &auth.jwt, &auth.api_keys_file) {
             (true, Some(config), _) => {
@@ -39,8 +44,11 @@ impl Token {
             (false, _, Some(path)) => writeln!(out, "{}", mint::api_key_into(path, name, scope)?)?,
             (false, _, None) => {
                 let NewKey { key, entry } = mint::api_key(name, scope)?;
-                writeln!(out, "# The key. It is shown this once; its holder alone should have it.\n{key}\n")?;
-                write!(out, "# Its entry for the file that api_keys_file names.\n{entry}")?;
+                writeln!(
+                    aside,
+                    "The key, which is shown this once: {key}\nIts entry for the file that api_keys_file names:"
+                )?;
+                writeln!(out, "{entry}")?;
             }
         }
         Ok(())

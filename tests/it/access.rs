@@ -190,13 +190,17 @@ fn entry_of(name: &str, key: &str) -> String {
 }
 
 #[test]
-fn a_key_is_shown_once_and_its_entry_is_made_for_the_file() {
+fn a_key_is_shown_beside_its_entry_which_can_be_appended_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run(binary(folder.path()).args(["token", "--name", "uss", "--scope", "segments:write"]));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let key = text.lines().find(|line| line.starts_with("sek_")).unwrap();
-    let entry = text.split("names.\n").nth(1).unwrap();
-    assert_eq!(entry, entry_of("uss", key).replace("read", "write"));
+    let make = |name| {
+        let output = run(binary(folder.path()).args(["token", "--name", name, "--scope", "segments:read"]));
+        let shown = String::from_utf8(output.stderr).unwrap();
+        let key = shown.split(": ").nth(1).unwrap().lines().next().unwrap().to_owned();
+        (key, String::from_utf8(output.stdout).unwrap())
+    };
+    let ((one, first), (two, second)) = (make("one"), make("two"));
+    assert_eq!(first + &second, format!("{}\n{}\n", entry_of("one", &one), entry_of("two", &two)));
+    assert!(one.starts_with("sek_") && one != two);
 }
 
 #[test]
