@@ -139,6 +139,7 @@ impl App {
             estimator: estimator.clone(),
             gate: Arc::clone(&gate),
             limits: settings.request_limits(),
+            trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
             under_way: AtomicUsize::new(0),
             stopping: stopping.clone(),
             ending: ending.clone(),

@@ -5,16 +5,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::iter;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use opentelemetry::trace::TraceContextExt as _;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::store::{self, Store};
 use crate::telemetry::{RoundMetrics, TRACED};
@@ -144,19 +141,12 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     }
 }
 
-/// The span of a trip for those who wait in `waits`: in the trace of one of them, and linked to the others'.
-fn trip_span<'a>(waits: impl Iterator<Item = &'a Span> + Clone) -> Span {
-    let is_sampled = |span: &&Span| span.context().span().span_context().is_sampled();
-    let mut waits = waits.filter(|span| !span.is_disabled());
-    // Without traces there is none, and the look at the first is all that it costs.
-    let Some(first) = waits.next() else { return Span::none() };
-    let mut all: Vec<_> = iter::once(first).chain(waits).filter(is_sampled).collect();
-    if all.is_empty() {
-        return Span::none();
-    }
-    let parent = all.swap_remove(0);
-    let span = tracing::info_span!(target: TRACED, parent: parent, "round trip", questions = all.len() + 1);
-    for other in all {
+/// The span of a trip for those who wait in `waits`: in the trace of the first that is traced, and linked to the others'.
+fn trip_span<'a>(waits: impl Iterator<Item = &'a Span>) -> Span {
+    let mut traced = waits.filter(|span| !span.is_disabled());
+    let Some(first) = traced.next() else { return Span::none() };
+    let span = first.in_scope(|| tracing::info_span!(target: TRACED, "round trip"));
+    for other in traced {
         span.follows_from(other);
     }
     span

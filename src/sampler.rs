@@ -19,6 +19,8 @@ pub struct Sampler {
 impl Sampler {
     /// How often Redis is asked.
     const INTERVAL: Duration = Duration::from_secs(15);
+    /// How often histograms are tidied up. Each request leaves 16 bytes in them until then.
+    const TIDYING: Duration = Duration::from_secs(1);
     /// The most segments whose users are counted at each turn.
     pub const MAX_SEGMENTS: usize = 100;
 
@@ -30,18 +32,20 @@ impl Sampler {
 
     /// Samples at once and then at intervals, for ever.
     pub async fn run(self) {
-        let mut turns = interval(Self::INTERVAL);
+        let (mut turns, mut tidyings) = (interval(Self::INTERVAL), interval(Self::TIDYING));
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tidyings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            turns.tick().await;
-            self.sample(Timestamp::now()).await;
+            tokio::select! {
+                _ = turns.tick() => self.sample(Timestamp::now()).await,
+                _ = tidyings.tick() => self.estimator.metrics().tidy(),
+            }
         }
     }
 
     /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
     pub async fn sample(&self, now: Timestamp) {
         let metrics = self.estimator.metrics();
-        metrics.tidy();
         let segments = self.estimator.segments_known().await.ok();
         metrics.redis.set_segments(segments);
         for segment in &self.segments {

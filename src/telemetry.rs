@@ -11,4 +11,4 @@ pub use self::logs::{LogFilter, LogFormat, init};
 pub use self::metrics::{
     FAILURES, HttpMetrics, Metrics, PruneMetrics, RedisMetrics, RoundMetrics, RouteMetrics, VisitMetrics,
 };
-pub use self::traces::{OtlpEndpoint, TARGET as TRACED, TraceConfig, Traces, parse_ratio};
+pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

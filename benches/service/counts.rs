@@ -103,7 +103,7 @@ fn report(plan: &Plan, segments: &[Counted]) -> Part {
         }
         let (service, webdis) =
             (each(&counted.by_service, Measured::throughput), each(&counted.by_webdis, Measured::throughput));
-        checks.push(Check::at_least(&format!("requests/s of {members} members, to webdis"), &service, &webdis, 1.3));
+        checks.push(Check::at_least(format!("requests/s of {members} members, to webdis"), &service, &webdis, 1.3));
     }
     if let [smallest, .., largest] = segments {
         let measure = format!(

@@ -7,6 +7,7 @@
 mod batch;
 mod counts;
 mod document;
+mod front;
 mod http;
 mod loader;
 mod machine;
@@ -51,6 +52,9 @@ struct Arguments {
     /// Redis or Valkey server to run on
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis_server: PathBuf,
+    /// Another build of the service to compare with, in the part `front`
+    #[arg(long, value_name = "PATH")]
+    baseline: Option<PathBuf>,
     /// Put the result into docs/benchmarks.md, too
     #[arg(long)]
     write: bool,
@@ -66,6 +70,7 @@ struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
     Singles,
+    Front,
     Batch,
     Counts,
     Prune,
@@ -98,6 +103,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         seconds: arguments.seconds,
         sizes: if arguments.quick { Sizes::QUICK } else { Sizes::FULL },
         redis_server: server_path(&arguments.redis_server)?,
+        baseline: arguments.baseline.as_deref().map(server_path).transpose()?,
         folder: folder.path().to_owned(),
     };
     let machine = machine::describe(&plan)?;
@@ -119,6 +125,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn measure(name: Name, plan: &Plan) -> Result<Part> {
     match name {
         Name::Singles => singles::measure(plan),
+        Name::Front => front::measure(plan),
         Name::Batch => batch::measure(plan),
         Name::Counts => counts::measure(plan),
         Name::Prune => prune::measure(plan),

@@ -11,6 +11,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// The Redis or Valkey server.
     pub redis_server: PathBuf,
+    /// Another build of the service, to compare with.
+    pub baseline: Option<PathBuf>,
     /// Everything is written here, and removed at the end.
     pub folder: PathBuf,
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::plan::Plan;
 use crate::report::{Check, Part, median, milliseconds, thousands};
 use crate::requests::{RequestFile, segment};
-use crate::servers::{NEVER, Redis, Service, key};
+use crate::servers::{Redis, Service, key};
 use crate::wrk::{CONNECTIONS, Load, Measured};
 use crate::{Result, loader, progress};
 
@@ -82,7 +82,8 @@ fn load_with_prune(plan: &Plan, redis: &Redis, posts: &RequestFile) -> Result<Ro
     fill(plan, redis, SEGMENTS)?;
     let second = Utc::now().timestamp() + START;
     let tick = DateTime::from_timestamp(second, 0).ok_or("the clock is out of the calendar")?;
-    let service = Service::start_with(plan, redis, &tick.format("%-S %-M %-H %-d %-m *").to_string())?;
+    let service =
+        Service::start_with(plan, redis, &[("PRUNE_SCHEDULE", &tick.format("%-S %-M %-H %-d %-m *").to_string())])?;
     let until_load = (tick - Utc::now()).to_std().unwrap_or_default().saturating_sub(LEAD);
     sleep(until_load);
     let load = start_load(&service, posts)?;
@@ -115,7 +116,7 @@ fn wait_for_prune(service: &Service, expired: u64) -> Result<Duration> {
 
 fn load_without(plan: &Plan, redis: &Redis, posts: &RequestFile, length: Duration) -> Result<Round> {
     fill(plan, redis, SEGMENTS)?;
-    let service = Service::start_with(plan, redis, NEVER)?;
+    let service = Service::start(plan, redis)?;
     let load = start_load(&service, posts)?;
     sleep(length);
     Ok(Round { load: load.stop()?, removal: Duration::ZERO })
@@ -123,7 +124,7 @@ fn load_without(plan: &Plan, redis: &Redis, posts: &RequestFile, length: Duratio
 
 fn load_with_one_command(plan: &Plan, redis: &Redis, posts: &RequestFile, length: Duration) -> Result<Round> {
     fill(plan, redis, 1)?;
-    let service = Service::start_with(plan, redis, NEVER)?;
+    let service = Service::start(plan, redis)?;
     let load = start_load(&service, posts)?;
     let started = Instant::now();
     sleep(LEAD);

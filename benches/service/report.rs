@@ -22,9 +22,9 @@ pub struct Check {
 
 impl Check {
     /// `values` must be at least `limit` times `against`; see [`Ratio`].
-    pub fn at_least(measure: &str, values: &[f64], against: &[f64], limit: f64) -> Self {
+    pub fn at_least(measure: impl AsRef<str>, values: &[f64], against: &[f64], limit: f64) -> Self {
         let ratio = Ratio::of(values, against);
-        Self::of(measure, ratio.to_string(), &format!("≥ {limit:.2} x"), ratio.median >= limit)
+        Self::of(measure.as_ref(), ratio.to_string(), &format!("≥ {limit:.2} x"), ratio.median >= limit)
     }
 
     /// `values` must be at most `limit` times `against`; see [`Ratio`].

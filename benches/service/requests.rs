@@ -61,15 +61,12 @@ impl RequestFile {
             None => ("posts", String::new()),
             Some(time) => ("expired-posts", format!(r#","seen_at":{}"#, time.as_millis() / 1000)),
         };
-        let requests = visits(count).map(|(user, segment)| {
-            let body = format!(r#"{{"user_id":"{user}","segment":"{segment}"{field}}}"#);
-            let length = body.len();
-            format!(
-                "POST /segments HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n\
-                 Content-Length: {length}\r\n\r\n{body}"
-            )
-        });
-        Self::write(folder.join(name), requests)
+        Self::write(folder.join(name), posts(count, &field, ""))
+    }
+
+    /// `POST /segments` as `posts`, with a token.
+    pub fn posts_by(folder: &Path, name: &str, count: usize, token: &str) -> Result<Self> {
+        Self::write(folder.join(name), posts(count, "", &format!("Authorization: Bearer {token}\r\n")))
     }
 
     /// The commands that `posts` leads to, for webdis. Their scores are of now, and rise as they would under load.
@@ -87,6 +84,18 @@ impl RequestFile {
     pub fn one_get(folder: &Path, name: &str, path: &str) -> Result<Self> {
         Self::write(folder.join(name), std::iter::repeat_n(get(path), 1_000))
     }
+}
+
+/// `POST /segments` with another `field` and another `header`.
+fn posts(count: usize, field: &str, header: &str) -> impl Iterator<Item = String> {
+    visits(count).map(move |(user, segment)| {
+        let body = format!(r#"{{"user_id":"{user}","segment":"{segment}"{field}}}"#);
+        let length = body.len();
+        format!(
+            "POST /segments HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{header}\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+    })
 }
 
 /// The same random visits every time.

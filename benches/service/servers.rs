@@ -90,7 +90,7 @@ pub fn key(segment: &str) -> String {
 }
 
 /// A prune schedule that no run of the benchmark lives to see: the start of a year.
-pub const NEVER: &str = "0 0 0 1 1 *";
+const NEVER: &str = "0 0 0 1 1 *";
 
 /// The service, as it is released.
 pub struct Service {
@@ -101,20 +101,29 @@ pub struct Service {
 impl Service {
     /// The service on `redis` with the default settings, but for pruning.
     pub fn start(plan: &Plan, redis: &Redis) -> Result<Self> {
-        Self::start_with(plan, redis, NEVER)
+        Self::start_with(plan, redis, &[])
     }
 
-    /// The service with a prune schedule.
-    pub fn start_with(plan: &Plan, redis: &Redis, prune_schedule: &str) -> Result<Self> {
+    /// The service with these settings, too.
+    pub fn start_with(plan: &Plan, redis: &Redis, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_binary(plan, redis, Path::new(env!("CARGO_BIN_EXE_segment-estimator")), settings)
+    }
+
+    /// Another build of the service.
+    pub fn start_binary(plan: &Plan, redis: &Redis, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         let address = free_address()?;
-        let mut command = processes::command(env!("CARGO_BIN_EXE_segment-estimator"));
+        let mut command = processes::command(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ESTIMATOR_LISTEN", address.to_string()).env("ESTIMATOR_REDIS_URL", url(redis.address));
         // One plain command on a large segment holds Redis for seconds, and must not make answers of 503.
-        command.env("ESTIMATOR_PRUNE_SCHEDULE", prune_schedule).env("ESTIMATOR_REDIS_TIMEOUT", "30s");
+        command.env("ESTIMATOR_PRUNE_SCHEDULE", NEVER).env("ESTIMATOR_REDIS_TIMEOUT", "30s");
+        command.envs(settings.iter().map(|(name, value)| (format!("ESTIMATOR_{name}"), value)));
         let mut process = Process::start("service", command, &folder_of(plan, "service", address)?)?;
+        // It answers when it has started, be it with 404, where probes are elsewhere.
         let request = requests::get("/readyz");
-        process.wait_until(|| http::ask(address, request.as_bytes()).is_ok_and(|answer| answer.status == 200))?;
+        process.wait_until(|| {
+            http::ask(address, request.as_bytes()).is_ok_and(|answer| [200, 404].contains(&answer.status))
+        })?;
         Ok(Self { address, process })
     }
 }

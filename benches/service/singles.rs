@@ -23,21 +23,22 @@ struct Sample {
 }
 
 /// A contender and its rounds.
-struct Contender<'a> {
-    name: &'static str,
+pub struct Contender<'a> {
+    pub name: &'static str,
     redis: &'a Redis,
     load: Source<'a>,
     samples: Vec<Sample>,
 }
 
 /// Where a contender's load comes from, and what it goes to.
-enum Source<'a> {
+pub enum Source<'a> {
     Wrk { front: &'a Process, address: std::net::SocketAddr, requests: &'a RequestFile, status: u16 },
     RedisBenchmark,
 }
 
 impl<'a> Source<'a> {
-    fn of_service(service: &'a Service, requests: &'a RequestFile) -> Self {
+    /// Posts to the service.
+    pub fn of_service(service: &'a Service, requests: &'a RequestFile) -> Self {
         Self::Wrk { front: &service.process, address: service.address, requests, status: 204 }
     }
 }
@@ -57,7 +58,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let expired = RequestFile::posts(&plan.folder, count, Some(long_ago))?;
     let zadds = RequestFile::webdis_zadds(&plan.folder, count)?;
 
-    let contender = |name, redis, load| Contender { name, redis, load, samples: Vec::new() };
+    let contender = Contender::new;
     let mut contenders = [
         contender("post", &redis, Source::of_service(&service, &posts)),
         contender("floor", &redis, Source::of_service(&service, &expired)),
@@ -69,14 +70,20 @@ pub fn measure(plan: &Plan) -> Result<Part> {
         contender("redis-benchmark", &redis, Source::RedisBenchmark),
         contender("post, on disk", &redis_on_disk, Source::of_service(&service_on_disk, &posts)),
     ];
-    for contender in &contenders {
+    run_in_turns(plan, "singles", &mut contenders)?;
+    report(plan, &contenders)
+}
+
+/// Has each contender run once a round, after it was seen to work.
+pub fn run_in_turns(plan: &Plan, part: &str, contenders: &mut [Contender<'_>]) -> Result<()> {
+    for contender in contenders.iter() {
         contender.try_once()?;
     }
     for round in 1..=plan.rounds {
-        for contender in &mut contenders {
+        for contender in contenders.iter_mut() {
             let sample = contender.run(plan)?;
             progress(&format!(
-                "singles, round {round} of {}: {}, {} requests/s",
+                "{part}, round {round} of {}: {}, {} requests/s",
                 plan.rounds,
                 contender.name,
                 thousands(sample.throughput)
@@ -84,10 +91,52 @@ pub fn measure(plan: &Plan) -> Result<Part> {
             contender.samples.push(sample);
         }
     }
-    report(plan, &contenders)
+    Ok(())
 }
 
-impl Contender<'_> {
+impl<'a> Contender<'a> {
+    /// The columns of [`Self::row`].
+    pub const COLUMNS: [&'static str; 8] = [
+        "contender",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "its CPU µs/request",
+        "Redis CPU µs/request",
+        "client CPU µs/request",
+        "peak memory",
+    ];
+
+    /// A contender that has yet to run.
+    pub fn new(name: &'static str, redis: &'a Redis, load: Source<'a>) -> Self {
+        Self { name, redis, load, samples: Vec::new() }
+    }
+
+    /// What it did, as medians.
+    pub fn row(&self) -> Result<Vec<String>> {
+        let (front_cpu, memory) = match &self.load {
+            Source::Wrk { front, .. } => {
+                (format!("{:.1}", self.median(|sample| sample.front_cpu)), mebibytes(front.peak_memory()? as f64))
+            }
+            Source::RedisBenchmark => (String::new(), String::new()),
+        };
+        Ok(vec![
+            self.name.to_owned(),
+            thousands(self.median(|sample| sample.throughput)),
+            milliseconds(self.median(|sample| sample.p50)),
+            milliseconds(self.median(|sample| sample.p99)),
+            front_cpu,
+            format!("{:.1}", self.median(|sample| sample.redis_cpu)),
+            format!("{:.1}", self.median(|sample| sample.client_cpu)),
+            memory,
+        ])
+    }
+
+    /// Requests a second of each round.
+    pub fn throughput(&self) -> Vec<f64> {
+        self.rounds(|sample| sample.throughput)
+    }
+
     /// Sees that one request has the effect it should, before a load of them is timed.
     fn try_once(&self) -> Result<()> {
         let Source::Wrk { address, requests, status, .. } = &self.load else { return Ok(()) };
@@ -186,26 +235,7 @@ fn run_redis_benchmark(plan: &Plan, redis: &Redis) -> Result<Benchmarked> {
 }
 
 fn report(plan: &Plan, contenders: &[Contender<'_>; 5]) -> Result<Part> {
-    let mut rows = Vec::new();
-    for contender in contenders {
-        let (front_cpu, memory) = match &contender.load {
-            Source::Wrk { front, .. } => {
-                (format!("{:.1}", contender.median(|sample| sample.front_cpu)), mebibytes(front.peak_memory()? as f64))
-            }
-            Source::RedisBenchmark => (String::new(), String::new()),
-        };
-        rows.push(vec![
-            contender.name.to_owned(),
-            thousands(contender.median(|sample| sample.throughput)),
-            milliseconds(contender.median(|sample| sample.p50)),
-            milliseconds(contender.median(|sample| sample.p99)),
-            front_cpu,
-            format!("{:.1}", contender.median(|sample| sample.redis_cpu)),
-            format!("{:.1}", contender.median(|sample| sample.client_cpu)),
-            memory,
-        ]);
-    }
-    let throughput = |contender: &Contender<'_>| contender.rounds(|sample| sample.throughput);
+    let rows = contenders.iter().map(Contender::row).collect::<Result<_>>()?;
     let cpu = |contender: &Contender<'_>| contender.rounds(|sample| sample.front_cpu + sample.redis_cpu);
     let p99 = |contender: &Contender<'_>| contender.rounds(|sample| sample.p99);
     let [post, floor, webdis, redis_benchmark, on_disk] = contenders;
@@ -219,29 +249,20 @@ fn report(plan: &Plan, contenders: &[Contender<'_>; 5]) -> Result<Part> {
              service or of webdis over all rounds.",
             plan.rounds, plan.seconds
         ),
-        columns: vec![
-            "contender",
-            "requests/s",
-            "p50 ms",
-            "p99 ms",
-            "its CPU µs/request",
-            "Redis CPU µs/request",
-            "client CPU µs/request",
-            "peak memory",
-        ],
+        columns: Contender::COLUMNS.to_vec(),
         rows,
         checks: vec![
-            Check::at_least("requests/s, post to floor", &throughput(post), &throughput(floor), 0.9),
-            Check::at_least("requests/s, post to webdis", &throughput(post), &throughput(webdis), 1.4),
+            Check::at_least("requests/s, post to floor", &post.throughput(), &floor.throughput(), 0.9),
+            Check::at_least("requests/s, post to webdis", &post.throughput(), &webdis.throughput(), 1.4),
             Check::at_most("CPU a request with Redis's, post to webdis", &cpu(post), &cpu(webdis), 0.8),
             Check::at_most("p99, post to webdis", &p99(post), &p99(webdis), 1.0),
             Check::at_least(
                 "requests/s, post to redis-benchmark",
-                &throughput(post),
-                &throughput(redis_benchmark),
+                &post.throughput(),
+                &redis_benchmark.throughput(),
                 0.9,
             ),
-            Check::without_target("requests/s, post on disk to post", &throughput(on_disk), &throughput(post)),
+            Check::without_target("requests/s, post on disk to post", &on_disk.throughput(), &post.throughput()),
         ],
     })
 }

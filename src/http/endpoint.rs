@@ -64,7 +64,7 @@ where
         let Self { handler, bounds, route } = self;
         Box::pin(async move {
             let own = Arc::clone(&state);
-            let span = trace::span(route.method, route.path, request.headers());
+            let span = trace::span(state.trace_ratio, route.method, route.path, request.headers());
             let answering = answer(handler, bounds, request, state).instrument(span.clone());
             let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
                 Ok(Ok(response)) => response,

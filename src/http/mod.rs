@@ -46,6 +46,8 @@ pub struct AppState {
     pub gate: Arc<Gate>,
     /// What a request may take.
     pub limits: RequestLimits,
+    /// The part of the requests that is traced where their callers don't decide it, 0 to 1; nothing is without it.
+    pub trace_ratio: Option<f64>,
     /// Requests under way, of those that are limited in number.
     pub under_way: AtomicUsize,
     /// Cancelled when the service starts to stop.

@@ -3,20 +3,29 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::telemetry::TRACED;
+use crate::telemetry::{TRACE_ROOT, TRACED};
 
-/// The span of a request to the route `path` with these headers. Names follow the
+/// The span of a request to the route `path` with these headers, if it is to be traced: the caller says so, or else the
+/// `ratio`; without one nothing is traced. Names follow the
 /// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the path itself is left out, which may hold
 /// a segment's name.
-pub fn span(method: &'static str, path: &'static str, headers: &HeaderMap) -> Span {
+pub fn span(ratio: Option<f64>, method: &'static str, path: &'static str, headers: &HeaderMap) -> Span {
+    let Some(ratio) = ratio else { return Span::none() };
+    let caller = TraceContextPropagator::new().extract(&Headers(headers));
+    let context = caller.span().span_context().clone();
+    let is_chosen = if context.is_valid() { context.is_sampled() } else { rand::random_bool(ratio) };
+    if !is_chosen {
+        return Span::none();
+    }
     let span = tracing::info_span!(
         target: TRACED,
-        "request",
+        TRACE_ROOT,
         otel.name = format_args!("{method} {path}"),
         otel.kind = "server",
         otel.status_code = Empty,
@@ -25,11 +34,8 @@ pub fn span(method: &'static str, path: &'static str, headers: &HeaderMap) -> Sp
         http.response.status_code = Empty,
         error.type = Empty,
     );
-    if !span.is_disabled() {
-        let caller = TraceContextPropagator::new().extract(&Headers(headers));
-        // Fails for a span that has begun, and this one has not.
-        let _ = span.set_parent(caller);
-    }
+    // Fails for a span that has begun, and this one has not.
+    let _ = span.set_parent(caller);
     span
 }
 

@@ -97,7 +97,12 @@ pub fn init(format: LogFormat, filter: &LogFilter, traces: Option<&Traces>) {
             fmt.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter).boxed()
         }
     };
-    let _ = tracing_subscriber::registry().with(logs).with(traces.map(Traces::layer)).try_init();
+    let logs = tracing_subscriber::registry().with(logs);
+    // Not as a layer that may be absent: with one, each span would be asked about anew.
+    let _ = match traces {
+        None => logs.try_init(),
+        Some(traces) => logs.with(traces.layer()).try_init(),
+    };
 }
 
 #[cfg(test)]

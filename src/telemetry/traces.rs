@@ -1,7 +1,8 @@
 //! Traces: spans of requests, of shared round trips and of Redis, sent to a collector as OTLP over HTTP.
 //!
 //! A span is one of `tracing`'s, with [`TARGET`] as its target. Nothing but the exporter here is interested in that target, so
-//! without an exporter a span is a branch that isn't taken.
+//! without an exporter a span is a branch that isn't taken. With one, only [`ROOT`] begins a trace, of the requests that are
+//! chosen; what is done for the others, or for nobody, has no spans.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,18 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use opentelemetry_sdk::{Resource, trace};
 use tracing::Metadata;
+use tracing::subscriber::Interest;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// The target of the spans that are traced.
 pub const TARGET: &str = "segment_estimator::trace";
+
+/// The name of the span that begins a trace. All others are within one.
+pub const ROOT: &str = "request";
 
 /// Where traces go, and how many.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,10 +98,10 @@ impl Traces {
         let resource = Resource::builder()
             .with_service_name(env!("CARGO_PKG_NAME"))
             .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.ratio)));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
-            .with_sampler(sampler)
+            // What is to be traced is decided before there is a span.
+            .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource.build());
         Ok(Self(provider.build()))
     }
@@ -112,7 +118,13 @@ impl Traces {
             .with_tracked_inactivity(false)
             .with_target(false)
             .with_level(false);
-        layer.with_filter(FilterFn::new(is_traced as fn(&Metadata<'_>) -> bool))
+        let is_wanted = |span: &Metadata<'_>, context: &Context<'_, S>| {
+            is_traced(span) && (span.name() == ROOT || context.lookup_current().is_some())
+        };
+        let by_callsite = |metadata: &'static Metadata<'static>| {
+            if is_traced(metadata) { Interest::sometimes() } else { Interest::never() }
+        };
+        layer.with_filter(dynamic_filter_fn(is_wanted).with_callsite_filter(by_callsite))
     }
 
     /// Sends what is left, for five seconds at the most.

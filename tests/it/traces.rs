@@ -109,7 +109,7 @@ async fn a_round_trip_that_many_share_is_linked_to_all_of_them() {
 
     let spans = collector.spans();
     let trips = named(&spans, "round trip");
-    let [shared] = trips.iter().filter(|trip| text(trip, "questions") == "2").collect::<Vec<_>>()[..] else {
+    let [shared] = trips.iter().filter(|trip| !trip.links.is_empty()).collect::<Vec<_>>()[..] else {
         panic!("{trips:#?}")
     };
     let mut traces = vec![hex(&shared.trace_id)];
@@ -124,7 +124,8 @@ async fn the_caller_decides_whether_a_request_is_traced_and_the_ratio_where_nobo
     let folder = tempfile::tempdir().unwrap();
     let service = start(folder.path(), &collector, &["--trace-ratio", "0"]);
     let silent = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-00")).await;
-    assert!(silent.headers()["traceparent"].to_str().unwrap().ends_with("-00"));
+    assert_eq!(silent.status(), 204);
+    assert!(silent.headers().get("traceparent").is_none(), "there is no trace to be found");
     for nonsense in ["", "nonsense", "00-00000000000000000000000000000000-0000000000000000-01"] {
         assert_eq!(post(&service, "u1", nonsense).await.status(), 204);
     }

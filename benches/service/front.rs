@@ -1,0 +1,135 @@
+//! What the front door costs: `POST /segments` with keys, tokens and traces beside the same without.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use segment_estimator::auth::{JwtAlgorithm, JwtConfig, Scope, mint};
+use segment_estimator::time::Timestamp;
+
+use crate::Result;
+use crate::plan::Plan;
+use crate::report::{Check, Part};
+use crate::requests::RequestFile;
+use crate::servers::{Redis, Service};
+use crate::singles::{Contender, Source, run_in_turns};
+
+/// Runs the part.
+pub fn measure(plan: &Plan) -> Result<Part> {
+    let redis = Redis::start(plan)?;
+    let collector = format!("http://{}", start_collector()?);
+    let keys = plan.folder.join("keys.toml");
+    let key = mint::api_key_into(&keys, "bench", &[Scope::WriteSegments])?;
+    let keys = keys.display().to_string();
+    let secret = plan.folder.join("secret");
+    std::fs::write(&secret, "a secret that is long enough for HS256")?;
+    let token = sign(&secret)?;
+    let secret = secret.display().to_string();
+
+    let count = plan.sizes.requests;
+    let plain = RequestFile::posts(&plan.folder, count, None)?;
+    let with_key = RequestFile::posts_by(&plan.folder, "posts-with-key", count, &key)?;
+    let with_token = RequestFile::posts_by(&plan.folder, "posts-with-token", count, &token)?;
+
+    let traces = [("OTLP_ENDPOINT", collector.as_str()), ("TRACE_RATIO", "0.01")];
+    let key_settings = [("API_KEYS_FILE", keys.as_str())];
+    let all_settings = [&traces[..], &key_settings, &[("ADMIN_LISTEN", "127.0.0.1:0")]].concat();
+    let post = Service::start(plan, &redis)?;
+    let by_key = Service::start_with(plan, &redis, &key_settings)?;
+    let by_token = Service::start_with(plan, &redis, &[("JWT_ALGORITHM", "HS256"), ("JWT_KEY_FILE", secret.as_str())])?;
+    let traced = Service::start_with(plan, &redis, &traces)?;
+    let all = Service::start_with(plan, &redis, &all_settings)?;
+    let baseline =
+        plan.baseline.as_deref().map(|binary| Service::start_binary(plan, &redis, binary, &[])).transpose()?;
+
+    let contender = |name, service, requests| Contender::new(name, &redis, Source::of_service(service, requests));
+    let mut contenders = vec![
+        contender("post", &post, &plain),
+        contender("with an API key", &by_key, &with_key),
+        contender("with a JSON Web Token (HS256)", &by_token, &with_token),
+        contender("one in 100 traced", &traced, &plain),
+        contender("all of it", &all, &with_key),
+    ];
+    contenders.extend(baseline.as_ref().map(|service| contender("baseline", service, &plain)));
+    run_in_turns(plan, "front", &mut contenders)?;
+    report(plan, &contenders)
+}
+
+/// A token of the segment writer, signed with what is in the file `secret`.
+fn sign(secret: &std::path::Path) -> Result<String> {
+    const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let config = JwtConfig {
+        algorithm: JwtAlgorithm::Hs256,
+        key_file: secret.to_owned(),
+        issuer: None,
+        audience: None,
+        leeway: Duration::ZERO,
+    };
+    Ok(mint::jwt(&config, "bench", &[Scope::WriteSegments], A_DAY, Timestamp::now())?)
+}
+
+/// Something that takes traces in, and ends with this process. It looks at nothing but how long they are.
+fn start_collector() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || take_in(stream));
+        }
+    });
+    Ok(address)
+}
+
+fn take_in(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut received = Vec::new();
+    let mut buffer = [0; 64 * 1024];
+    loop {
+        let length = match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => length,
+        };
+        received.extend_from_slice(&buffer[..length]);
+        let Some(head) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&received[..head]).to_ascii_lowercase();
+        let body = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let whole = head + 4 + body.unwrap_or_default();
+        if received.len() >= whole {
+            received.drain(..whole);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+        }
+    }
+}
+
+fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
+    let rows = contenders.iter().map(|contender| contender.row()).collect::<Result<_>>()?;
+    let [post, others @ ..] = contenders else { unreachable!("there is always a plain one") };
+    let checks = others.iter().map(|other| {
+        let (ours, theirs) = if other.name == "baseline" { (post, other) } else { (other, post) };
+        let what = match other.name {
+            "baseline" => "requests/s, post to baseline".to_owned(),
+            name => format!("requests/s, {name} to post"),
+        };
+        Check::at_least(what, &ours.throughput(), &theirs.throughput(), target(other.name))
+    });
+    Ok(Part {
+        title: "front",
+        note: format!(
+            "What access and telemetry cost. *post* is the service with its defaults: metrics are always counted, tracing is \
+             off. *All of it* has an API key with each request, one in 100 traced, and a listener of its own for probes and \
+             metrics. Traces go to a collector that throws them away. Medians of {} rounds of {} s.",
+            plan.rounds, plan.seconds
+        ),
+        columns: Contender::COLUMNS.to_vec(),
+        rows,
+        checks: checks.collect(),
+    })
+}
+
+/// What a contender must keep of the plain one's throughput.
+fn target(name: &str) -> f64 {
+    match name {
+        "with a JSON Web Token (HS256)" => 0.85,
+        "all of it" => 0.9,
+        _ => 0.95,
+    }
+}
