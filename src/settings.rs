@@ -52,7 +52,7 @@ pub struct Settings {
     pub traces: Option<TraceConfig>,
     /// The segments whose users `/metrics` tells.
     pub metered_segments: Vec<SegmentName<'static>>,
-    /// How long a request's head may take, and a connection may idle.
+    /// How long a request's head may take, a connection may idle, and an answer may wait for the client to read on.
     pub header_timeout: Duration,
     /// How long a request's body may take.
     pub body_timeout: Duration,

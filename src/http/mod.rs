@@ -2,7 +2,7 @@
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs` and
 //! `docs.rs` have the handlers. `access.rs` says who may call them, `endpoint.rs` surrounds each, `answer.rs` all of them.
-//! `body.rs` takes bodies in, `problem.rs` has the errors, `server.rs` and `tls.rs` the connections.
+//! `body.rs` takes bodies in, `problem.rs` has the errors, `server.rs`, `stream.rs` and `tls.rs` the connections.
 
 mod access;
 mod answer;
@@ -18,6 +18,7 @@ mod problem;
 mod routes;
 mod segments;
 pub mod server;
+mod stream;
 mod tls;
 mod trace;
 

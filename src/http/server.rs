@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::answer;
+use super::stream::Stream;
 use super::tls::Tls;
 use crate::telemetry::Metrics;
 
@@ -29,7 +30,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For a request's head to arrive, counted from the moment the connection waits for it: so also how long a
-    /// connection may be idle.
+    /// connection may be idle. Also for a client to take a part of its answer.
     pub header: Duration,
     /// For the requests in flight to finish once the server stops.
     pub drain: Duration,
@@ -77,6 +78,7 @@ impl Server {
             };
             let (http, service, watcher, tls) = (http.clone(), service.clone(), connections.watcher(), tls.clone());
             let open = Open::new(&metrics, place);
+            let stream = Stream::new(stream, limits.header);
             tasks.spawn(async move {
                 let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tls {
                     None => {

@@ -98,7 +98,7 @@ pub struct Layer {
     /// Segments whose users /metrics tells, with commas between them
     #[arg(long, global = true, value_name = "NAMES")]
     pub metered_segments: Option<String>,
-    /// How long a request's head may take, and a connection may idle
+    /// How long a request's head may take, a connection may idle, and an answer may wait for the client to read on
     #[arg(long, global = true, value_name = "DURATION")]
     pub header_timeout: Option<String>,
     /// How long a request's body may take; of a stream of visits, each line

@@ -3,7 +3,7 @@
 use segment_estimator::settings::Layer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem};
 
@@ -84,6 +84,22 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     drop(first);
     assert_eq!(status(&mut second).await, "204");
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_its_answers_is_cut_off() {
+    let redis = Redis::start();
+    let settings = Layer { max_connections: some("1"), header_timeout: some("200ms"), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let deaf = TcpSocket::new_v4().unwrap();
+    deaf.set_recv_buffer_size(4_096).unwrap();
+    let mut deaf = deaf.connect(app.address).await.unwrap();
+    let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
+    deaf.write_all(request.repeat(50).as_bytes()).await.unwrap();
+    // There is no place for another connection until the first has gone.
+    let other = app.request("GET", "/healthz").send();
+    assert_eq!(in_time("the other's turn", other).await.unwrap().status(), 200);
+    drop(deaf);
 }
 
 #[tokio::test]
