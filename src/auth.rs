@@ -92,6 +92,9 @@ pub enum Flaw {
     /// Its algorithm is not the one that was set.
     #[error("it is signed with another algorithm")]
     Algorithm,
+    /// It says that it must not be accepted without an extension that we don't have.
+    #[error("it has an extension that is not known here")]
+    Extension,
     /// It names a key that we don't have, or none where there are several.
     #[error("it names no key that is known here")]
     KeyId,
@@ -134,6 +137,7 @@ impl Flaw {
             Self::UnknownKey => "unknown_key",
             Self::Unreadable => "unreadable",
             Self::Algorithm => "algorithm",
+            Self::Extension => "extension",
             Self::KeyId => "key_id",
             Self::Signature => "signature",
             Self::Expired => "expired",

@@ -153,6 +153,10 @@ impl Jwt {
     /// What is wrong with it.
     pub fn holder(&self, token: &str) -> Result<Holder, Flaw> {
         let header = decode_header(token).map_err(|error| flaw(error.kind()))?;
+        // RFC 7515, section 4.1.11. The library leaves it to us.
+        if header.crit.is_some() {
+            return Err(Flaw::Extension);
+        }
         let key = self.key(header.kid.as_deref()).ok_or(Flaw::KeyId)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| flaw(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();

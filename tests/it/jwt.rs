@@ -186,10 +186,13 @@ async fn claims_are_checked_each() {
         ("its issuer is not the one that is expected", "it is for another audience");
     for (changes, reason) in [
         (json!({ "exp": seconds_from_now(-100) }), "it has expired"),
+        // Within the leeway that the library has of its own.
+        (json!({ "exp": seconds_from_now(-45) }), "it has expired"),
         (json!({ "exp": null }), UNREADABLE),
         (json!({ "exp": seconds_from_now(600).to_string() }), UNREADABLE),
         (json!({ "exp": -1 }), UNREADABLE),
         (json!({ "nbf": seconds_from_now(100) }), "it is not valid yet"),
+        (json!({ "nbf": seconds_from_now(45) }), "it is not valid yet"),
         (json!({ "nbf": "0" }), UNREADABLE),
         (json!({ "iss": "https://other" }), issuer_is_other),
         (json!({ "iss": null }), issuer_is_other),
@@ -237,6 +240,13 @@ async fn a_token_that_is_not_signed_or_signed_otherwise_is_not_accepted() {
     turned_away(&app, &confused, OTHER_ALGORITHM).await;
     for other in [Algorithm::HS256, Algorithm::ES256, Algorithm::EdDSA] {
         turned_away(&app, &Issuer::new(other).sign(&claims(&json!({}))), OTHER_ALGORITHM).await;
+    }
+
+    // An extension that the token says must be understood (RFC 7515, section 4.1.11).
+    for crit in [json!(["b64"]), json!([])] {
+        let extended = Header { crit: serde_json::from_value(crit).unwrap(), ..Header::new(Algorithm::RS256) };
+        let extended = encode(&extended, &claims(&json!({})), &issuer.signing).unwrap();
+        turned_away(&app, &extended, "it has an extension that is not known here").await;
     }
 
     // Cut, altered, and not even close.
