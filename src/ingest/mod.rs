@@ -132,11 +132,13 @@ impl Ingest {
     /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
     /// for which some of the visits were not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
-        if let Some(error) = self.failure.as_ref().filter(|_| self.is_over()) {
-            self.estimator.metrics().visits.failed(error.kind(), self.chunk.visits.len() as u64);
-        } else {
+        if !self.is_over() {
             // Its failure is found in `self.failure`, here and below.
             let _ = self.launch().await;
+        }
+        // Those that could not even set out.
+        if let Some(error) = &self.failure {
+            self.estimator.metrics().visits.failed(error.kind(), self.chunk.visits.len() as u64);
         }
         while !self.under_way.is_empty() {
             let _ = self.progress().await;

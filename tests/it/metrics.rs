@@ -116,6 +116,11 @@ async fn an_outage_of_redis_is_seen_in_errors_and_reconnects() {
     let before = Scrape::of(&app).await;
     redis.stop();
     problem(app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await, 503, "store-unavailable").await;
+    problem(app.post_lines("{\"user_id\":\"u1\",\"segment\":\"sports\"}\n".repeat(3)).await, 503, "store-unavailable")
+        .await;
+    let during = Scrape::of(&app).await;
+    let failed = r#"estimator_visits_failed_total{reason="connect"}"#;
+    assert_eq!(during.value(failed) - before.value(failed), 4.0);
     redis.start_again();
     eventually("a visit is taken again", async || {
         app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await.status() == 204
