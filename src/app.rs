@@ -94,6 +94,9 @@ pub enum AppError {
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// What goes on beside the serving has ended, which only a panic does.
+    #[error("a background task ended: {0}")]
+    Background(String),
     /// The prune job doesn't run.
     #[error(transparent)]
     Pruner(#[from] PrunerError),
@@ -220,6 +223,7 @@ impl App {
                 () = &mut serving => unreachable!("the server ends only when it is told to stop"),
                 outcome = &mut pruning => outcome.map_err(AppError::from),
                 error = &mut supervising => Err(error.into()),
+                ended = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
             };
 
             stopping.cancel();

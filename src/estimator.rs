@@ -3,7 +3,7 @@
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
 
@@ -51,6 +51,15 @@ pub enum EstimateError {
     Store(#[from] store::Error),
 }
 
+/// A visit whose caller waits. Dropped when the caller no longer does; whether it is written is then not known to anybody.
+struct Unanswered<'a>(&'a VisitMetrics);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.abandoned();
+    }
+}
+
 impl Estimator {
     /// How many segment names are read from the index at once.
     const INDEX_PAGE: usize = 1_000;
@@ -80,7 +89,9 @@ impl Estimator {
             metrics.expired();
             return Ok(Recorded::Expired);
         }
+        let unanswered = Unanswered(metrics);
         let written = self.writer.write(visit.into_owned()).await;
+        std::mem::forget(unanswered);
         written.inspect_err(|error| metrics.failed(error.kind(), 1))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)

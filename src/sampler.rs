@@ -32,15 +32,23 @@ impl Sampler {
 
     /// Samples at once and then at intervals, for ever.
     pub async fn run(self) {
-        let (mut turns, mut tidyings) = (interval(Self::INTERVAL), interval(Self::TIDYING));
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tidyings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = turns.tick() => self.sample(Timestamp::now()).await,
-                _ = tidyings.tick() => self.estimator.metrics().tidy(),
+        let sampling = async {
+            let mut turns = interval(Self::INTERVAL);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                turns.tick().await;
+                self.sample(Timestamp::now()).await;
             }
-        }
+        };
+        let tidying = async {
+            let mut turns = interval(Self::TIDYING);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                turns.tick().await;
+                self.estimator.metrics().tidy();
+            }
+        };
+        tokio::join!(sampling, tidying);
     }
 
     /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.

@@ -4,7 +4,9 @@
 //! folder, that by the environment (`ESTIMATOR_<NAME>`), and that by flags. This is the only module that reads the
 //! environment.
 
+mod front;
 mod layer;
+mod parse;
 mod redis;
 mod shown;
 
@@ -14,13 +16,12 @@ use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
-use crate::auth::{AuthConfig, JwtAlgorithm, JwtConfig};
+use crate::auth::AuthConfig;
 use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
-use crate::sampler::Sampler;
 use crate::segment::SegmentName;
 use crate::store::{self, RedisUrl};
-use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, TraceConfig, parse_ratio};
+use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
 
 /// What the service runs with. `Debug` shows no secret.
@@ -112,32 +113,32 @@ impl Settings {
     pub fn from_layers(layers: &[(Source, Layer)]) -> Result<Self, SettingsError> {
         let layers = Layers(layers);
         Ok(Self {
-            listen: layers.required("listen", parse_address)?,
-            admin_listen: layers.optional("admin_listen", parse_address)?,
-            tls: tls(&layers)?,
+            listen: layers.required("listen", parse::address)?,
+            admin_listen: layers.optional("admin_listen", parse::address)?,
+            tls: layers.tls()?,
             cors_origins: layers.optional("cors_origins", Origins::parse)?,
-            auth: auth(&layers)?,
+            auth: layers.auth()?,
             redis_url: layers.redis()?,
-            data_dir: layers.required("data_dir", parse_path)?,
+            data_dir: layers.required("data_dir", parse::path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
             log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
             log_filter: layers.required("log_filter", LogFilter::parse)?,
-            traces: traces(&layers)?,
-            metered_segments: layers.optional("metered_segments", parse_segments)?.unwrap_or_default(),
-            header_timeout: layers.required("header_timeout", parse_limit)?,
-            body_timeout: layers.required("body_timeout", parse_limit)?,
-            request_timeout: layers.required("request_timeout", parse_limit)?,
-            max_header_bytes: layers.required("max_header_bytes", parse_number::<8_192, 1_048_576>)?,
-            max_body_bytes: layers.required("max_body_bytes", parse_number::<1, 67_108_864>)?,
-            max_connections: layers.required("max_connections", parse_number::<1, 1_000_000>)?,
-            max_requests: layers.required("max_requests", parse_number::<1, 1_000_000>)?,
-            redis_connect_timeout: layers.required("redis_connect_timeout", parse_limit)?,
-            redis_timeout: layers.required("redis_timeout", parse_limit)?,
-            max_waiting: layers.required("max_waiting", parse_number::<1, 1_000_000>)?,
-            threads: layers.optional("threads", parse_number::<1, 1_024>)?.unwrap_or_else(usual_threads),
-            shutdown_delay: layers.required("shutdown_delay", parse_delay)?,
-            drain_timeout: layers.required("drain_timeout", parse_limit)?,
+            traces: layers.traces()?,
+            metered_segments: layers.optional("metered_segments", parse::segments)?.unwrap_or_default(),
+            header_timeout: layers.required("header_timeout", parse::limit)?,
+            body_timeout: layers.required("body_timeout", parse::limit)?,
+            request_timeout: layers.required("request_timeout", parse::limit)?,
+            max_header_bytes: layers.required("max_header_bytes", parse::number::<8_192, 1_048_576>)?,
+            max_body_bytes: layers.required("max_body_bytes", parse::number::<1, 67_108_864>)?,
+            max_connections: layers.required("max_connections", parse::number::<1, 1_000_000>)?,
+            max_requests: layers.required("max_requests", parse::number::<1, 1_000_000>)?,
+            redis_connect_timeout: layers.required("redis_connect_timeout", parse::limit)?,
+            redis_timeout: layers.required("redis_timeout", parse::limit)?,
+            max_waiting: layers.required("max_waiting", parse::number::<1, 1_000_000>)?,
+            threads: layers.optional("threads", parse::number::<1, 1_024>)?.unwrap_or_else(parse::usual_threads),
+            shutdown_delay: layers.required("shutdown_delay", parse::delay)?,
+            drain_timeout: layers.required("drain_timeout", parse::limit)?,
         })
     }
 
@@ -201,95 +202,30 @@ impl Layers<'_> {
         self.parsed(name, parse, |_| "the value".to_owned())
     }
 
+    /// Two settings of which each is of no use without the other.
+    fn both<A, B>(
+        &self,
+        first: &str,
+        parse_first: impl Fn(&str) -> Result<A, String>,
+        second: &str,
+        parse_second: impl Fn(&str) -> Result<B, String>,
+    ) -> Result<Option<(A, B)>, SettingsError> {
+        match (self.optional(first, parse_first)?, self.optional(second, parse_second)?) {
+            (Some(first), Some(second)) => return Ok(Some((first, second))),
+            (Some(_), None) => self.none_of(&[first], &format!("is of no use without {second}"))?,
+            (None, _) => self.none_of(&[second], &format!("is of no use without {first}"))?,
+        }
+        Ok(None)
+    }
+
+    /// Refuses the first of `names` that is set.
+    fn none_of(&self, names: &[&str], why: &str) -> Result<(), SettingsError> {
+        names.iter().try_for_each(|name| self.optional(name, |_| Err::<(), _>(why.to_owned())).map(drop))
+    }
+
     fn required<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
         self.optional(name, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
     }
-}
-
-/// How many are traced matters only where they go somewhere.
-fn traces(layers: &Layers<'_>) -> Result<Option<TraceConfig>, SettingsError> {
-    let ratio = layers.required("trace_ratio", parse_ratio)?;
-    let endpoint = layers.optional("otlp_endpoint", OtlpEndpoint::parse)?;
-    Ok(endpoint.map(|endpoint| TraceConfig { endpoint, ratio }))
-}
-
-/// A certificate needs its key.
-fn tls(layers: &Layers<'_>) -> Result<Option<TlsFiles>, SettingsError> {
-    match (layers.optional("tls_cert_file", parse_path)?, layers.optional("tls_key_file", parse_path)?) {
-        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
-        (Some(_), None) => Err(SettingsError("tls_cert_file is set without tls_key_file".to_owned())),
-        (None, Some(_)) => Err(SettingsError("tls_key_file is set without tls_cert_file".to_owned())),
-        (None, None) => Ok(None),
-    }
-}
-
-/// The settings of JSON Web Tokens need each other.
-fn auth(layers: &Layers<'_>) -> Result<AuthConfig, SettingsError> {
-    let api_keys_file = layers.optional("api_keys_file", parse_path)?;
-    let issuer = layers.optional("jwt_issuer", parse_text)?;
-    let audience = layers.optional("jwt_audience", parse_text)?;
-    let leeway = layers.required("jwt_leeway", parse_delay)?;
-    let algorithm = layers.optional("jwt_algorithm", JwtAlgorithm::parse)?;
-    let jwt = match (algorithm, layers.optional("jwt_key_file", parse_path)?) {
-        (Some(algorithm), Some(key_file)) => Some(JwtConfig { algorithm, key_file, issuer, audience, leeway }),
-        (Some(_), None) => return Err(SettingsError("jwt_algorithm is set without jwt_key_file".to_owned())),
-        (None, Some(_)) => return Err(SettingsError("jwt_key_file is set without jwt_algorithm".to_owned())),
-        (None, None) if issuer.is_some() || audience.is_some() => {
-            let why = "jwt_issuer and jwt_audience have no meaning without jwt_algorithm and jwt_key_file";
-            return Err(SettingsError(why.to_owned()));
-        }
-        (None, None) => None,
-    };
-    Ok(AuthConfig { api_keys_file, jwt })
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
-}
-
-/// Names with a comma between them.
-fn parse_segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
-    let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
-    let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
-    if names.len() > Sampler::MAX_SEGMENTS {
-        return Err(format!("has {} names; at most {} are counted", names.len(), Sampler::MAX_SEGMENTS));
-    }
-    Ok(names)
-}
-
-fn parse_text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
-fn parse_path(text: &str) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(text))
-}
-
-/// A number of which fewer than `LEAST` would not work, and more than `MOST` would only be a mistake.
-fn parse_number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("must be a whole number from {LEAST} to {MOST}")),
-    }
-}
-
-/// One thread for each core but one, which is Redis's.
-fn usual_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
-}
-
-/// The longest time limit. Longer ones help nobody, and might overflow a deadline.
-const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|_| "is not a duration such as 500ms, 10s or 1m".to_owned())?;
-    if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
-}
-
-fn parse_limit(text: &str) -> Result<Duration, String> {
-    let duration = parse_delay(text)?;
-    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -381,14 +317,19 @@ mod tests {
     #[case("ESTIMATOR_BODY_TIMEOUT", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
     #[case("ESTIMATOR_METERED_SEGMENTS", "a,,b", r#"metered_segments: "a,,b" has a name that must not be empty"#)]
     #[case("ESTIMATOR_JWT_ALGORITHM", "none", r#"jwt_algorithm: "none" must be HS256, RS256, ES256 or EdDSA"#)]
-    #[case("ESTIMATOR_JWT_ALGORITHM", "HS256", "jwt_algorithm is set without jwt_key_file")]
-    #[case("ESTIMATOR_JWT_KEY_FILE", "key", "jwt_key_file is set without jwt_algorithm")]
-    #[case("ESTIMATOR_JWT_AUDIENCE", "us", "jwt_issuer and jwt_audience have no meaning without")]
-    #[case("ESTIMATOR_TLS_CERT_FILE", "cert", "tls_cert_file is set without tls_key_file")]
-    #[case("ESTIMATOR_TLS_KEY_FILE", "key", "tls_key_file is set without tls_cert_file")]
+    #[case(
+        "ESTIMATOR_JWT_ALGORITHM",
+        "HS256",
+        r#"jwt_algorithm: "HS256" is of no use without jwt_key_file (set by ESTIMATOR_JWT_ALGORITHM)"#
+    )]
+    #[case("ESTIMATOR_JWT_KEY_FILE", "key", r#"jwt_key_file: "key" is of no use without jwt_algorithm"#)]
+    #[case("ESTIMATOR_JWT_AUDIENCE", "us", r#"jwt_audience: "us" is of no use without jwt_algorithm"#)]
+    #[case("ESTIMATOR_TLS_CERT_FILE", "cert", r#"tls_cert_file: "cert" is of no use without tls_key_file"#)]
+    #[case("ESTIMATOR_TLS_KEY_FILE", "key", r#"tls_key_file: "key" is of no use without tls_cert_file"#)]
     #[case("ESTIMATOR_CORS_ORIGINS", "app.example", r#"cors_origins: "app.example" must be * or origins"#)]
     #[case("ESTIMATOR_OTLP_ENDPOINT", "collector", r#"otlp_endpoint: "collector" must be a URL such as"#)]
     #[case("ESTIMATOR_TRACE_RATIO", "2", r#"trace_ratio: "2" must be a number from 0 to 1"#)]
+    #[case("ESTIMATOR_JWT_LEEWAY", "500ms", r#"jwt_leeway: "500ms" must be a whole number of seconds"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]

@@ -64,6 +64,7 @@ where
         let Self { handler, bounds, route } = self;
         Box::pin(async move {
             let own = Arc::clone(&state);
+            let unanswered = Unanswered { route: &route, since };
             let span = trace::span(state.trace_ratio, route.method, route.path, request.headers());
             let answering = answer(handler, bounds, request, state).instrument(span.clone());
             let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
@@ -80,9 +81,28 @@ where
                 own.estimator.metrics().http.problem(problem);
             }
             trace::answered(&span, status, problem, response.headers_mut());
+            std::mem::forget(unanswered);
             route.metrics.answered(status, since.elapsed());
             response
         })
+    }
+}
+
+/// A request that is under way. Dropped with it when the client doesn't wait for the answer, which counts as an answer, too: a
+/// Redis that hangs for longer than callers wait would not be seen in the metrics otherwise.
+struct Unanswered<'a> {
+    route: &'a Route,
+    since: Instant,
+}
+
+impl Unanswered<'_> {
+    /// The status that such requests are counted with. No client ever gets it; nginx has it in its log.
+    const STATUS: u16 = 499;
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.route.metrics.answered(Self::STATUS, self.since.elapsed());
     }
 }
 

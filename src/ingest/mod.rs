@@ -16,7 +16,7 @@ use self::lines::Lines;
 pub use self::report::{LineError, Report};
 use crate::estimator::Estimator;
 use crate::store::{self, Batch, Slot};
-use crate::telemetry::TRACED;
+use crate::telemetry::{Metrics, TRACED};
 use crate::time::Timestamp;
 use crate::visit_json;
 
@@ -47,6 +47,24 @@ struct Chunk {
 struct Written {
     chunk: Chunk,
     results: Result<Vec<Result<(), store::Error>>, store::Error>,
+}
+
+impl Written {
+    fn measure(&self, metrics: &Metrics) {
+        let Self { chunk: Chunk { visits, .. }, results } = self;
+        match results {
+            Err(error) => metrics.visits.failed(error.kind(), visits.len() as u64),
+            Ok(results) => {
+                let failures = visits.iter().filter_map(|(_, slot)| results[*slot].as_ref().err());
+                let mut accepted = visits.len() as u64;
+                for error in failures {
+                    accepted -= 1;
+                    metrics.visits.failed(error.kind(), 1);
+                }
+                metrics.visits.accepted(accepted);
+            }
+        }
+    }
 }
 
 /// Redis failed, so taking in more is of no use. [`Ingest::finish`] has the reason.
@@ -172,9 +190,13 @@ impl Ingest {
         let mut chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
         let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.visits.len());
+        let estimator = self.estimator.clone();
         let writing = async move {
             let results = write.write(mem::take(&mut chunk.batch)).await;
-            Written { chunk, results }
+            let written = Written { chunk, results };
+            // Here, for the sender may be gone by now.
+            written.measure(estimator.metrics());
+            written
         };
         self.under_way.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
@@ -187,20 +209,17 @@ impl Ingest {
         };
         match results {
             Ok(results) => {
-                let accepted_before = self.report.accepted;
                 for (line, slot) in chunk.visits {
                     match &results[slot] {
                         Ok(()) => self.report.accepted += 1,
                         Err(error) => self.not_written(line, error),
                     }
                 }
-                self.estimator.metrics().visits.accepted(self.report.accepted - accepted_before);
                 if self.failure.is_none() {
                     self.report.done_through_line = chunk.last_line;
                 }
             }
             Err(error) => {
-                self.estimator.metrics().visits.failed(error.kind(), chunk.visits.len() as u64);
                 self.fail(error);
             }
         }
@@ -209,7 +228,6 @@ impl Ingest {
 
     /// One visit was not written: its segment's key holds another type, or Redis took no more in the middle of a chunk.
     fn not_written(&mut self, line: u64, error: &store::Error) {
-        self.estimator.metrics().visits.failed(error.kind(), 1);
         let detail = "could not be written: Redis refused this segment's command".to_owned();
         self.report.list(LineError { line, field: Some("segment".into()), detail });
         if self.failure.is_none() {

@@ -1,8 +1,6 @@
 //! The settings of the connection to Redis, which have to fit together.
 
-use std::path::PathBuf;
-
-use super::{Layers, SettingsError};
+use super::{Layers, SettingsError, parse};
 use crate::store::{Access, ClientFiles, RedisUrl};
 
 /// What stands beside `redis_url` and is of no use without it.
@@ -29,9 +27,9 @@ impl Layers<'_> {
             self.none_of(&FOR_TLS, "is for TLS, and redis_url doesn't begin with rediss://")?;
         }
         let access = Access {
-            username: self.optional("redis_username", parse_name)?,
-            password_file: self.optional("redis_password_file", parse_file)?,
-            ca_file: self.optional("redis_ca_file", parse_file)?,
+            username: self.optional("redis_username", parse::name)?,
+            password_file: self.optional("redis_password_file", parse::path)?,
+            ca_file: self.optional("redis_ca_file", parse::path)?,
             client_files: self.client_files()?,
         };
         if !url.has_password() && access.password_file.is_none() {
@@ -45,28 +43,9 @@ impl Layers<'_> {
         Ok(Some(url.with_access(access)))
     }
 
-    /// A client's certificate and its key, both or neither.
+    /// A client's certificate and its key.
     fn client_files(&self) -> Result<Option<ClientFiles>, SettingsError> {
-        const CERT: &str = "redis_client_cert_file";
-        const KEY: &str = "redis_client_key_file";
-        match (self.optional(CERT, parse_file)?, self.optional(KEY, parse_file)?) {
-            (Some(cert), Some(key)) => return Ok(Some(ClientFiles { cert, key })),
-            (Some(_), None) => self.none_of(&[CERT], "is of no use without redis_client_key_file")?,
-            (None, _) => self.none_of(&[KEY], "is of no use without redis_client_cert_file")?,
-        }
-        Ok(None)
+        let files = self.both("redis_client_cert_file", parse::path, "redis_client_key_file", parse::path)?;
+        Ok(files.map(|(cert, key)| ClientFiles { cert, key }))
     }
-
-    /// Refuses the first of `names` that is set.
-    fn none_of(&self, names: &[&str], why: &str) -> Result<(), SettingsError> {
-        names.iter().try_for_each(|name| self.optional(name, |_| Err::<(), _>(why.to_owned())).map(drop))
-    }
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-fn parse_file(text: &str) -> Result<PathBuf, String> {
-    parse_name(text).map(PathBuf::from)
 }

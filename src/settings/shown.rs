@@ -55,10 +55,9 @@ impl Settings {
         let access = redis_url.as_ref().map(RedisUrl::access).cloned().unwrap_or_default();
         let Access { username, password_file, ca_file, client_files } = access;
         let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
-        let file = |path: Option<PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
-        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+        let file = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let jwt = auth.jwt.as_ref();
         // Where it isn't set it depends on where the service's log goes, not on where this is read.
         let is_set = layers.iter().any(|(_, layer)| layer.log_format.is_some());
@@ -66,21 +65,21 @@ impl Settings {
         let values = [
             ("listen", listen.to_string()),
             ("admin_listen", admin_listen.map_or_else(|| "as listen".to_owned(), |address| address.to_string())),
-            ("tls_cert_file", path(tls.as_ref().map(|files| &files.cert))),
-            ("tls_key_file", path(tls.as_ref().map(|files| &files.key))),
+            ("tls_cert_file", file(tls.as_ref().map(|files| &files.cert))),
+            ("tls_key_file", file(tls.as_ref().map(|files| &files.key))),
             ("cors_origins", cors_origins.as_ref().map(ToString::to_string).unwrap_or_default()),
-            ("api_keys_file", path(auth.api_keys_file.as_ref())),
+            ("api_keys_file", file(auth.api_keys_file.as_ref())),
             ("jwt_algorithm", jwt.map(|jwt| jwt.algorithm.to_string()).unwrap_or_default()),
-            ("jwt_key_file", path(jwt.map(|jwt| &jwt.key_file))),
+            ("jwt_key_file", file(jwt.map(|jwt| &jwt.key_file))),
             ("jwt_issuer", jwt.and_then(|jwt| jwt.issuer.clone()).unwrap_or_default()),
             ("jwt_audience", jwt.and_then(|jwt| jwt.audience.clone()).unwrap_or_default()),
             ("jwt_leeway", jwt.map(|jwt| duration(&jwt.leeway)).unwrap_or_default()),
             ("redis_url", redis),
             ("redis_username", username.unwrap_or_default()),
-            ("redis_password_file", file(password_file)),
-            ("redis_ca_file", file(ca_file)),
-            ("redis_client_cert_file", file(cert)),
-            ("redis_client_key_file", file(key)),
+            ("redis_password_file", file(password_file.as_ref())),
+            ("redis_ca_file", file(ca_file.as_ref())),
+            ("redis_client_cert_file", file(cert.as_ref())),
+            ("redis_client_key_file", file(key.as_ref())),
             ("data_dir", data_dir.display().to_string()),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),

@@ -113,9 +113,8 @@ impl Connection {
         &self.0.metrics
     }
 
-    /// Has `error` counted and logged.
+    /// Has `error` logged.
     pub(super) fn note_failure(&self, error: &Error) {
-        self.0.metrics.redis.failed(error.kind());
         self.0.outages.failed(error, Instant::now());
     }
 
@@ -199,6 +198,7 @@ impl Connection {
     fn take_note<'a>(&self, failures: impl IntoIterator<Item = &'a Error>, used: Option<Link>) {
         let mut has_failed = false;
         for error in failures {
+            self.0.metrics.redis.failed(error.kind());
             self.note_failure(error);
             has_failed |= error.is_outage();
             if let Some(link) = used.as_ref().filter(|_| error.spoils_the_connection()) {

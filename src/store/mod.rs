@@ -103,7 +103,7 @@ impl Store {
         self.connection.metrics()
     }
 
-    /// Has a failure counted and logged that a caller met before Redis was asked.
+    /// Has a failure logged that a caller met before Redis was asked.
     pub(crate) fn note_failure(&self, error: &Error) {
         self.connection.note_failure(error);
     }

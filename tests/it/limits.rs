@@ -21,9 +21,13 @@ async fn a_request_is_given_up_at_its_deadline_and_says_so() {
 
     proxy.hold_replies();
     let visit = json!({ "user_id": "u2", "segment": "sports" });
-    problem(app.post_visit(&visit).await, 503, "request-timeout").await;
-    problem(app.post_array(&json!([visit])).await, 503, "request-timeout").await;
-    problem(app.get("/segments/sports/count").await, 503, "request-timeout").await;
+    for answer in [
+        in_time("the deadline of a visit", app.post_visit(&visit)).await,
+        in_time("that of an array", app.post_array(&json!([visit]))).await,
+        in_time("that of a count", app.get("/segments/sports/count")).await,
+    ] {
+        problem(answer, 503, "request-timeout").await;
+    }
     proxy.release_replies();
     eventually("it serves again", async || app.status_of("/segments/sports/count").await == 200).await;
 }

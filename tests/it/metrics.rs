@@ -1,10 +1,13 @@
 //! What `/metrics` tells of requests, visits, Redis and pruning.
 
+use std::time::Duration;
+
 use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::json;
+use tokio::net::TcpStream;
 
-use crate::helpers::{Client, Redis, TestApp, Upload, eventually, problem, visit};
+use crate::helpers::{Client, Proxy, Redis, TestApp, Upload, eventually, problem, visit};
 
 /// The samples of a scrape.
 struct Scrape(String);
@@ -106,6 +109,52 @@ async fn visits_are_counted_by_what_became_of_them() {
     assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="wrong_type"}"#), 1.0);
     assert_eq!(scrape.value(r#"estimator_redis_errors_total{kind="wrong_type"}"#), 1.0);
     assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="timeout"}"#), 0.0);
+}
+
+#[tokio::test]
+async fn callers_that_do_not_wait_for_an_answer_are_counted() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { redis_timeout: Some("1h".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+    proxy.hold_replies();
+    let visit = json!({ "user_id": "u2", "segment": "sports" });
+    let impatient = app.request("POST", "/segments").json(&visit).timeout(Duration::from_millis(100)).send().await;
+    assert!(impatient.unwrap_err().is_timeout());
+    let abandoned = r#"estimator_http_requests_total{route="/segments",method="POST",status="499"}"#;
+    eventually("it is counted", async || Scrape::of(&app).await.find(abandoned) == Some(1.0)).await;
+    let scrape = Scrape::of(&app).await;
+    assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="abandoned"}"#), 1.0);
+    assert_eq!(scrape.value("estimator_visits_accepted_total"), 1.0);
+    assert_eq!(scrape.value("estimator_http_requests_in_flight"), 0.0);
+    proxy.release_replies();
+}
+
+#[tokio::test]
+async fn visits_of_a_stream_whose_sender_goes_away_are_counted() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let mut upload = Upload::begin(app.address).await;
+    upload.send(b"{\"user_id\":\"u1\",\"segment\":\"news\"}\n{\"user_id\":\"u2\",\"segment\":\"news\"}\n").await;
+    eventually("they are written", async || redis.call::<u64>(&["ZCARD", "segment:news"]) == 2).await;
+    drop(upload);
+    eventually("they are counted", async || Scrape::of(&app).await.value("estimator_visits_accepted_total") == 2.0)
+        .await;
+}
+
+#[tokio::test]
+async fn open_connections_are_counted_up_and_down() {
+    let redis = Redis::start();
+    let admin = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, admin).await;
+    let operator = Client::new(app.admin_addr.unwrap());
+    let open = async || Scrape::of(&operator).await.value("estimator_http_connections");
+    let before = open().await;
+    let connections = [TcpStream::connect(app.address).await.unwrap(), TcpStream::connect(app.address).await.unwrap()];
+    eventually("there are two more", async || open().await == before + 2.0).await;
+    drop(connections);
+    eventually("they are gone", async || open().await == before).await;
 }
 
 #[tokio::test]

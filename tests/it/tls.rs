@@ -157,6 +157,12 @@ fn the_health_check_asks_over_tls() {
     };
     assert!(check(&flags));
     assert!(!check(&[]), "in plain text");
+    service.terminate();
+
+    // Where probes have a listener of their own, it asks that, which is plain.
+    let service = Service::start(folder.path(), &["--admin-listen", "127.0.0.1:0"]);
+    let admin = service.admin_address.unwrap().to_string();
+    assert!(check(&[&flags[..], &["--admin-listen".to_owned(), admin]].concat()));
 }
 
 #[test]

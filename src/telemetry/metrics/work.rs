@@ -28,6 +28,9 @@ pub const FAILURES: [&str; 18] = [
     "wrong_type",
 ];
 
+/// What a visit is called whose caller didn't wait.
+const ABANDONED: &str = "abandoned";
+
 /// What became of visits.
 pub struct VisitMetrics {
     accepted: Counter,
@@ -46,7 +49,7 @@ impl VisitMetrics {
                 "reason",
                 &["not_json", "not_an_object", "fields", "too_long"],
             ),
-            failed: Family::new("estimator_visits_failed_total", "reason", &FAILURES),
+            failed: Family::new("estimator_visits_failed_total", "reason", &[&FAILURES[..], &[ABANDONED]].concat()),
         }
     }
 
@@ -63,6 +66,11 @@ impl VisitMetrics {
     /// One is none, for `reason`.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.add(reason, 1);
+    }
+
+    /// The caller of one didn't wait for Redis.
+    pub fn abandoned(&self) {
+        self.failed.add(ABANDONED, 1);
     }
 
     /// Redis has not acknowledged so many, for a reason of this [kind](crate::store::Error::kind).

@@ -1,6 +1,7 @@
 //! The binary: run to its end, or serving with a private Redis.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -36,6 +37,8 @@ pub fn refusal(command: &mut Command) -> String {
 /// The service as a process with a private Redis, serving, and a client of it.
 pub struct Service {
     client: Client,
+    /// Where probes and metrics are, if elsewhere.
+    pub admin_address: Option<SocketAddr>,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
     /// Ends when the log does.
@@ -54,7 +57,7 @@ impl Service {
             .unwrap();
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let address = loop {
+        let (address, admin_address) = loop {
             let Some(line) = lines.next() else {
                 panic!("the service ended with {}: {:#?}", process.wait().unwrap(), log.lock().unwrap())
             };
@@ -62,7 +65,8 @@ impl Service {
             if let Ok(event) = serde_json::from_str::<Value>(&line)
                 && event["message"] == "serving"
             {
-                break event["address"].as_str().unwrap().parse().unwrap();
+                let address = |field: &str| event[field].as_str().map(|text| text.parse().unwrap());
+                break (address("address").unwrap(), address("admin_address"));
             }
             log.lock().unwrap().push(line);
         };
@@ -73,7 +77,7 @@ impl Service {
                 all.lock().unwrap().push(line);
             }
         });
-        Self { client: Client::new(address), process, log, reader: Some(reader) }
+        Self { client: Client::new(address), admin_address, process, log, reader: Some(reader) }
     }
 
     pub fn pid(&self) -> u32 {
