@@ -116,7 +116,7 @@ impl Pruner {
                     tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
                 }
                 if members_removed > 0 || segments_dropped > 0 {
-                    tracing::info!(segments_examined, members_removed, segments_dropped, "pruned");
+                    tracing::info!(%now, segments_examined, members_removed, segments_dropped, "pruned");
                 }
             }
             Err(error) => {

@@ -104,7 +104,7 @@ fn wait_for_prune(service: &Service, expired: u64) -> Result<Duration> {
                 return Err(format!("the service did not prune {expired} members: {line}").into());
             }
             let time = |value: &Value| value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-            let (Some(start), Some(end)) = (time(&line["span"]["now"]), time(&line["timestamp"])) else {
+            let (Some(start), Some(end)) = (time(&line["now"]), time(&line["timestamp"])) else {
                 return Err(format!("the service does not say how long it pruned: {line}").into());
             };
             return Ok((end - start).to_std()?);

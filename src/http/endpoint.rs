@@ -120,12 +120,13 @@ where
     if bounds == Bounds::Number { Ok(answer.await) } else { in_time(own.limits.request, answer).await }
 }
 
-/// Waits for the answer to a request for as long as a request may take.
+/// Waits for the answer to a request for as long as a request may take, if that is limited.
 ///
 /// # Errors
 ///
 /// A [`Problem`] when it took longer. What it was about to do may have been done.
-pub async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T> {
+pub async fn in_time<T>(limit: Option<Duration>, answer: impl Future<Output = T>) -> Result<T> {
+    let Some(limit) = limit else { return Ok(answer.await) };
     tokio::time::timeout(limit, answer).await.map_err(|_| too_late(limit))
 }
 

@@ -62,8 +62,8 @@ pub struct AppState {
 pub struct RequestLimits {
     /// For the body to arrive; of a stream of visits, each line.
     pub body: Duration,
-    /// For the whole request, a stream of visits excepted.
-    pub request: Duration,
+    /// For the whole request, a stream of visits excepted; `None` when its parts can't take so long.
+    pub request: Option<Duration>,
     /// The longest body, in bytes; a stream of visits has no longest.
     pub body_bytes: usize,
     /// Requests that may be under way at a time.

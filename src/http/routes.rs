@@ -163,7 +163,7 @@ mod tests {
         AppState {
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
-            limits: RequestLimits { body: second, request: second, body_bytes: 1_000, requests: 1 },
+            limits: RequestLimits { body: second, request: Some(second), body_bytes: 1_000, requests: 1 },
             trace_ratio: None,
             under_way: AtomicUsize::new(0),
             stopping: CancellationToken::new(),
