@@ -99,7 +99,8 @@ impl Error {
         match error.kind() {
             // The library keeps what Redis said to itself.
             ErrorKind::AuthenticationFailed => Self::Connect("it doesn't accept this user or password".to_owned()),
-            _ => Self::Connect(error.to_string()),
+            // What isn't Redis at all is told in several lines by the library.
+            _ => Self::Connect(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
         }
     }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use crate::helpers::{Redis, Service, binary, kill, private_redis, private_redis_connection, private_redis_pid, run};
+use crate::helpers::{
+    Redis, Service, TestApp, binary, kill, private_redis, private_redis_connection, private_redis_pid, run,
+};
 
 /// What `check` in `folder` ends with: whether it is content, standard output, standard error.
 fn check(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
@@ -74,6 +76,15 @@ fn the_format_of_logs_is_that_of_the_service_not_of_the_check() {
     assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty on a terminal, otherwise json not set");
     let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url(), "--log-format", "pretty"]);
     assert_eq!(row(&table, "log_format")[1..].join(" "), "pretty --log-format");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn something_else_than_redis_is_told_in_one_line() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let app = TestApp::spawn(&redis).await;
+    let (content, _, error) = check(folder.path(), &["--redis-url", &format!("redis://{}", app.address)]);
+    assert!(!content);
+    assert!(error.contains("can't serve: can't connect to Redis: ") && error.lines().count() == 1, "{error}");
 }
 
 #[test]
