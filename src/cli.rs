@@ -120,7 +120,7 @@ fn mistake(error: &clap::Error) -> String {
         && argument.starts_with('-')
         && !argument.starts_with("--")
     {
-        tips.push(format!("a value that begins with a hyphen is given as in --window={argument}"));
+        tips.push(format!("a value that begins with a hyphen is given as in --SETTING={argument}"));
     }
     let tips: String = tips.iter().map(|tip| format!("; {tip}")).collect();
     format!("{}{tips}; see --help", first.trim_start_matches("error: "))

@@ -45,7 +45,7 @@ fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case
 )]
 #[case::a_value_with_a_hyphen(
     &["check", "--window", "-1d"],
-    "unexpected argument '-1' found; a value that begins with a hyphen is given as in --window=-1; see --help"
+    "unexpected argument '-1' found; a value that begins with a hyphen is given as in --SETTING=-1; see --help"
 )]
 #[case::a_value_with_a_hyphen_that_is_no_duration(
     &["check", "--window=-1d"],
