@@ -43,7 +43,7 @@
 //! * [`auth`] has who may do what: keys, tokens, scopes.
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
-//! * [`crypto`] has the provider of cryptography for TLS.
+//! * [`crypto`] has the provider of cryptography for TLS, and certificates as files hold them.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
@@ -67,5 +67,6 @@ pub mod settings;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+mod toml_text;
 pub mod visit_json;
 pub mod writer;

@@ -15,6 +15,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 
 use super::{Holder, Scope, Scopes};
+use crate::toml_text;
 
 /// The API keys that are accepted.
 pub struct ApiKeys(Vec<ApiKey>);
@@ -52,10 +53,7 @@ impl ApiKeys {
     ///
     /// What is wrong with it, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            format!("line {line}: {}", error.message())
-        })?;
+        let file: File = toml::from_str(text).map_err(|error| toml_text::mistake(text, &error))?;
         let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
         for (number, entry) in (1..).zip(file.key) {
             let key = ApiKey::new(entry).map_err(|why| format!("key {number}: {why}"))?;

@@ -9,7 +9,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Outcome;
+use crate::crypto;
 use crate::settings::Settings;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,7 +64,7 @@ async fn ask(
 
 /// TLS that takes any certificate: the one of this very service, which it reaches by address and tells nothing.
 fn unverified_tls() -> Result<ClientConfig, BoxError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = crypto::provider();
     let verifier = Arc::new(TakesAny(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())

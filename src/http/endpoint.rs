@@ -63,10 +63,9 @@ where
         let since = Instant::now();
         let Self { handler, bounds, route } = self;
         Box::pin(async move {
-            let own = Arc::clone(&state);
             let unanswered = Unanswered { route: &route, since };
             let span = trace::span(state.trace_ratio, route.method, route.path, request.headers());
-            let answering = answer(handler, bounds, request, state).instrument(span.clone());
+            let answering = answer(handler, bounds, request, &state).instrument(span.clone());
             let mut response = match AssertUnwindSafe(answering).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(problem)) => problem.into_response(),
@@ -78,7 +77,7 @@ where
                 problem.slug()
             });
             if let Some(problem) = problem {
-                own.estimator.metrics().http.problem(problem);
+                state.estimator.metrics().http.problem(problem);
             }
             trace::answered(&span, status, problem, response.headers_mut());
             std::mem::forget(unanswered);
@@ -107,17 +106,16 @@ impl Drop for Unanswered<'_> {
 }
 
 /// Has `handler` answer `request` within `bounds`.
-async fn answer<H, T>(handler: H, bounds: Bounds, request: Request, state: Arc<AppState>) -> Result<Response>
+async fn answer<H, T>(handler: H, bounds: Bounds, request: Request, state: &Arc<AppState>) -> Result<Response>
 where
     H: Handler<T, Arc<AppState>>,
 {
     if bounds == Bounds::None {
-        return Ok(handler.call(request, state).await);
+        return Ok(handler.call(request, Arc::clone(state)).await);
     }
-    let own = Arc::clone(&state);
-    let _place = Place::take(&own)?;
-    let answer = handler.call(request, state);
-    if bounds == Bounds::Number { Ok(answer.await) } else { in_time(own.limits.request, answer).await }
+    let _place = Place::take(state)?;
+    let answer = handler.call(request, Arc::clone(state));
+    if bounds == Bounds::Number { Ok(answer.await) } else { in_time(state.limits.request, answer).await }
 }
 
 /// Waits for the answer to a request for as long as a request may take, if that is limited.

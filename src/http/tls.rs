@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::stream::Stream;
+use crate::crypto;
 
 /// Where the certificate and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     let key_error = |why| TlsError { setting: "tls_key_file", path: files.key.clone(), why };
     let certs = certificates(&files.cert).map_err(cert_error)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| key_error(why(&error, "private key")))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ServerConfig::builder_with_provider(crypto::provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3");
     let config = config.with_no_client_auth().with_single_cert(certs, key);
@@ -91,9 +91,8 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certs = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certs = certs.map_err(|error| why(&error, "certificate"))?;
-    if certs.is_empty() { Err(why(&PemError::NoItemsFound, "certificate")) } else { Ok(certs) }
+    let pem = std::fs::read(path).map_err(PemError::Io);
+    pem.and_then(|pem| crypto::certificates(&pem)).map_err(|error| why(&error, "certificate"))
 }
 
 /// Says it without what the file holds.

@@ -9,6 +9,7 @@ use clap::{Args, Command};
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
+use crate::toml_text;
 
 /// What every environment variable of ours starts with.
 const PREFIX: &str = "ESTIMATOR_";
@@ -251,10 +252,7 @@ pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
     let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
     let unreadable_file = |error| SettingsError(format!("config: can't read {}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(unreadable_file)?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        failed(format!("line {line}: {}", error.message()))
-    })?;
+    let table: toml::Table = text.parse().map_err(|error| failed(toml_text::mistake(&text, &error)))?;
     let source = Source::File(path.to_owned());
     let pairs = table.into_iter().map(|(name, value)| match value {
         toml::Value::String(text) => Ok((name, text)),

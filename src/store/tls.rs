@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redis::{ClientTlsConfig, RedisError, TlsCertificates};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 use super::access::{ClientFiles, read_file};
+use crate::crypto;
 
 /// What the files hold now, checked: the library would take an empty file for trust in nobody, and tell of a key that
 /// belongs to another certificate when it connects.
@@ -49,18 +49,16 @@ fn read_client(files: &ClientFiles) -> Result<ClientTlsConfig, String> {
     let chain = parse_certificates(CERT, cert, &client_cert)?;
     let parsed_key = PrivateKeyDer::from_pem_slice(&client_key);
     let parsed_key = parsed_key.map_err(|_| format!("{KEY}: {} has no private key in PEM", key.display()))?;
-    CertifiedKey::from_der(chain, parsed_key, &aws_lc_rs::default_provider())
+    CertifiedKey::from_der(chain, parsed_key, &crypto::provider())
         .map_err(|error| format!("{KEY}: {} doesn't go with {CERT}: {error}", key.display()))?;
     Ok(ClientTlsConfig { client_cert, client_key })
 }
 
 fn parse_certificates(name: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.map_err(|error| format!("{name}: {} is not PEM: {error}", path.display()))?;
-    if certificates.is_empty() {
-        return Err(format!("{name}: {} has no certificate in PEM", path.display()));
-    }
-    Ok(certificates)
+    crypto::certificates(pem).map_err(|error| match error {
+        PemError::NoItemsFound => format!("{name}: {} has no certificate in PEM", path.display()),
+        error => format!("{name}: {} is not PEM: {error}", path.display()),
+    })
 }
 
 /// Why TLS could not be agreed on; `None` when `error` is of another kind.

@@ -18,24 +18,6 @@ use ProblemKind::{
     RequestTimeout, Stopping, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
-/// Every kind, in the order of their statuses.
-const ALL: [ProblemKind; 14] = [
-    Malformed,
-    Unauthorized,
-    InsufficientScope,
-    NotFound,
-    MethodNotAllowed,
-    BodyTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    Invalid,
-    Internal,
-    Unavailable,
-    Overloaded,
-    RequestTimeout,
-    Stopping,
-];
-
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
 const SHARED: [(&str, &str, &[ProblemKind]); 12] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
@@ -159,9 +141,15 @@ fn object(schema: RefOr<Schema>) -> Object {
     }
 }
 
-/// The types of all problems.
+/// The types of all problems: there is no kind that no answer may be.
 pub fn types() -> impl Iterator<Item = String> {
-    ALL.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
+    let mut all: Vec<ProblemKind> = Vec::new();
+    for kind in SHARED.iter().flat_map(|(_, _, kinds)| *kinds) {
+        if !all.contains(kind) {
+            all.push(*kind);
+        }
+    }
+    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
 }
 
 fn status(kinds: &[ProblemKind]) -> String {
