@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use async_compression::tokio::bufread::GzipDecoder;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use futures_util::TryStreamExt;
@@ -79,8 +79,12 @@ fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::UnsupportedMediaType, detail)
 }
 
-/// Reads all of `body`, which must arrive within `time_limit` and be no longer than `max_bytes`.
+/// Reads all of `body`, which must arrive within `time_limit` and be no longer than `max_bytes`. One that is declared to be longer
+/// is not waited for.
 pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<Bytes> {
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large(max_bytes));
+    }
     match tokio::time::timeout(time_limit, axum::body::to_bytes(body, max_bytes)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_about_length(&error) => Err(too_large(max_bytes)),
