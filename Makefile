@@ -3,12 +3,14 @@
 CARGO ?= cargo
 # Arguments for the service: make run ARGS='--window 4m --prune-schedule "* * * * *"'
 ARGS ?=
+# Which fault tests to run: make soak SOAK_ARGS=faults::network
+SOAK_ARGS ?= faults::
 # What the benchmark runs on, and its arguments: make bench BENCH_ARGS='--only singles --rounds 3'
 REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test redis bench-tools fmt lint doc check-deploy bench fuzz-api ci
+.PHONY: help run test soak redis bench-tools fmt lint doc check-deploy bench fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +20,9 @@ run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passe
 
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked
+
+soak: redis ## Run the fault tests in their long form, two hours; SOAK_ARGS='faults::network' for some, FAULT_SEED=7 for known faults
+	SOAK=1 $(CARGO) test --release --locked --test it $(SOAK_ARGS) -- --nocapture --test-threads 1
 
 fmt: ## Format the code
 	$(CARGO) fmt

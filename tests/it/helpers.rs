@@ -3,13 +3,13 @@
 mod app;
 mod client;
 mod collector;
+mod process;
+mod proxy;
 mod redis;
 mod service;
 mod tls;
 mod upload;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use segment_estimator::segment::{SegmentName, UserId, Visit};
@@ -18,13 +18,15 @@ use segment_estimator::time::Timestamp;
 pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};
 pub use self::collector::Collector;
-pub use self::redis::{Proxy, Redis, free_port};
+pub use self::process::{descriptors, is_running, kill, peak_memory, resident};
+pub use self::proxy::{Blow, Proxy, Weather};
+pub use self::redis::{Redis, free_port};
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
 pub use self::tls::Authority;
 pub use self::upload::Upload;
 
 /// How long anything may take before a test gives up on it. Nothing is asserted about how long it does take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The moment that tests with a clock of their own start from.
 pub const NOON: Timestamp = Timestamp::from_millis(1_795_348_800_000);
@@ -55,21 +57,4 @@ pub fn visit<'a>(user: &'a str, name: &'a str, seen_at: Timestamp) -> Visit<'a> 
 /// `NOON` and `millis` milliseconds.
 pub fn noon_plus(millis: i64) -> Timestamp {
     Timestamp::from_millis(NOON.as_millis() + millis)
-}
-
-/// Sends `signal` to a process, by the shell's own `kill`: a minimal system has no program of that name.
-pub fn kill(signal: &str, pid: u32) {
-    assert!(Command::new("sh").args(["-c", &format!("kill {signal} {pid}")]).status().unwrap().success());
-}
-
-/// Whether a process runs. One that has ended and that nobody has asked after yet, a zombie, does not.
-pub fn is_running(pid: u32) -> bool {
-    let state = if Path::new("/proc/self/stat").exists() {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(") ").next().unwrap().to_owned()
-    } else {
-        let ps = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
-        String::from_utf8(ps.stdout).unwrap()
-    };
-    !(state.is_empty() || state.starts_with('Z'))
 }

@@ -12,6 +12,7 @@ mod deploy;
 mod docs;
 mod documents;
 mod embedded;
+mod faults;
 mod helpers;
 mod jwt;
 mod limits;

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Proxy, Redis, TestApp, eventually, free_port, kill, problem};
+use crate::helpers::{Blow, Proxy, Redis, TestApp, eventually, free_port, kill, problem};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -95,7 +95,7 @@ async fn a_connection_that_went_dead_is_replaced() {
     let app = TestApp::spawn_on(proxy.url(), short).await;
     app.record("u104010", "sports").await;
 
-    proxy.deaden_connections();
+    proxy.strike(Blow::Deaden);
     assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
 }

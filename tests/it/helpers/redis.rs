@@ -1,20 +1,16 @@
-//! A Redis of the test's own, and a proxy in front of one.
+//! A Redis of the test's own.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segment_estimator::estimator::Estimator;
 use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 use segment_estimator::time::Window;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
 
@@ -33,36 +29,48 @@ impl Redis {
     /// Starts it with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let process = Self::spawn(folder.path(), &arguments);
+        let process = Self::spawn(folder.path(), arguments);
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { folder, arguments, process };
-        redis.wait_until_it_answers();
+        redis.wait_until_it_serves();
         redis
     }
 
-    fn spawn(folder: &Path, arguments: &[String]) -> Child {
-        let spawn = |server| {
-            Command::new(server)
-                .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "yes"])
-                .args(["--appendfsync", "no", "--logfile", "redis.log"])
-                .args(arguments)
-                .current_dir(folder)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-        };
-        spawn("redis-server").or_else(|_| spawn("valkey-server")).expect("the tests need redis-server: see make test")
+    fn spawn(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Child {
+        // A file that may not grow further is an error to it, as a full disk is, and not its end.
+        let run = "server=$(command -v redis-server || command -v valkey-server) || exit
+                   trap '' XFSZ
+                   exec \"$server\" \"$@\"";
+        Command::new("sh")
+            .args(["-c", run, "redis"])
+            .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "yes"])
+            .args(["--appendfsync", "no", "--logfile", "redis.log"])
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
-    fn wait_until_it_answers(&mut self) {
+    /// Any reply but LOADING will do; NOAUTH is one too.
+    pub fn wait_until_it_serves(&mut self) {
+        self.wait_until(|reply| reply.is_none_or(|code| code != "LOADING"));
+    }
+
+    /// Waits for a reply to `PING` whose error code, if it is an error, will do.
+    fn wait_until(&mut self, will_do: impl Fn(Option<&str>) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        // Any reply but LOADING is an answer; NOAUTH is one too.
         while !self.try_connect().is_some_and(|mut connection| {
             let reply = ::redis::cmd("PING").exec(&mut connection);
-            !reply.is_err_and(|error| error.is_io_error() || error.code() == Some("LOADING"))
+            match &reply {
+                Err(error) if error.is_io_error() => false,
+                Err(error) => will_do(error.code()),
+                Ok(()) => will_do(None),
+            }
         }) {
             assert!(Instant::now() < deadline, "Redis doesn't answer");
-            assert!(self.process.try_wait().unwrap().is_none(), "Redis has ended");
+            assert!(self.process.try_wait().unwrap().is_none(), "Redis has ended: is redis-server installed?");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -75,18 +83,23 @@ impl Redis {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
     /// Calls a command and gives its answer, to look at what is stored.
     pub fn call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = self.try_connect().expect("Redis answers");
+        let mut connection = self.connection();
         let mut call = ::redis::Cmd::new();
         for word in command {
             call.arg(word);
         }
         call.query(&mut connection).unwrap()
+    }
+
+    /// A connection, to look at much of what is stored.
+    pub fn connection(&self) -> ::redis::Connection {
+        self.try_connect().expect("Redis answers")
     }
 
     /// How often a command was called since `CONFIG RESETSTAT`.
@@ -111,10 +124,17 @@ impl Redis {
         self.process.wait().unwrap();
     }
 
-    /// Starts it again on its files.
+    /// Starts it again on its files, and waits until it has read them.
     pub fn start_again(&mut self) {
         self.process = Self::spawn(self.folder.path(), &self.arguments);
-        self.wait_until_it_answers();
+        self.wait_until_it_serves();
+    }
+
+    /// Starts it again with further arguments, and waits until it answers at all.
+    pub fn start_again_with(&mut self, arguments: &[&str]) {
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        self.process = Self::spawn(self.folder.path(), &arguments);
+        self.wait_until(|_| true);
     }
 
     pub fn pid(&self) -> u32 {
@@ -137,111 +157,9 @@ pub fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
-/// Passes on what either end sends, until one of them closes.
-async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, mut holds_replies: watch::Receiver<bool>) {
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
-    let replies = async {
-        let mut reply = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from_server.read(&mut reply).await {
-            if holds_replies.wait_for(|holds| !holds).await.is_err()
-                || to_client.write_all(&reply[..length]).await.is_err()
-            {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = replies => {}
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-    }
-}
-
 impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// A TCP address in front of a Redis, whose connections can be slow to begin, hold replies, go dead, or lead elsewhere.
-pub struct Proxy {
-    pub address: SocketAddr,
-    route: Arc<Mutex<Route>>,
-    /// Whether replies wait.
-    holds_replies: watch::Sender<bool>,
-}
-
-struct Route {
-    socket: PathBuf,
-    /// New connections wait this long before anything is passed on.
-    delay: Duration,
-    /// Cancelled when the connections made so far go dead: open, but never answering again.
-    alive: CancellationToken,
-}
-
-impl Proxy {
-    pub async fn start(redis: &Redis) -> Self {
-        Self::start_slow(redis, Duration::ZERO).await
-    }
-
-    /// A proxy that lets every new connection wait for `delay`.
-    pub async fn start_slow(redis: &Redis, delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let route = Route { socket: redis.socket(), delay, alive: CancellationToken::new() };
-        let route = Arc::new(Mutex::new(route));
-        let current = Arc::clone(&route);
-        let (holds_replies, gate) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (socket, delay, alive) = {
-                    let route = current.lock().unwrap();
-                    (route.socket.clone(), route.delay, route.alive.clone())
-                };
-                let gate = gate.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    let mut server = UnixStream::connect(socket).await.unwrap();
-                    let mut client = client;
-                    if alive.run_until_cancelled(pass_on(&mut client, &mut server, gate)).await.is_none() {
-                        // Keeps both ends open and does nothing with them.
-                        std::future::pending::<()>().await;
-                    }
-                });
-            }
-        });
-        Self { address, route, holds_replies }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
-    }
-
-    /// An estimator on the Redis behind it, for which so many may wait.
-    pub fn estimator(&self, waiting: usize) -> Estimator {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
-        let url = RedisUrl::parse(&self.url()).unwrap();
-        Estimator::new(Store::new(Connection::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
-    }
-
-    /// From now on replies wait. Commands still reach Redis.
-    pub fn hold_replies(&self) {
-        self.holds_replies.send_replace(true);
-    }
-
-    /// The replies that waited go on.
-    pub fn release_replies(&self) {
-        self.holds_replies.send_replace(false);
-    }
-
-    /// All connections made so far go dead. New ones work.
-    pub fn deaden_connections(&self) {
-        std::mem::take(&mut self.route.lock().unwrap().alive).cancel();
-    }
-
-    /// New connections lead to another Redis. Those made so far stay where they are.
-    pub fn lead_to(&self, redis: &Redis) {
-        self.route.lock().unwrap().socket = redis.socket();
     }
 }

@@ -84,6 +84,13 @@ impl Service {
         self.process.id()
     }
 
+    /// The value of a metric, labels included in its name.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = self.client.get("/metrics").await.text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// Whether a line of its log has `text`.
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.lock().unwrap().iter().any(|line| line.contains(text))

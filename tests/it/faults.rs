@@ -1,0 +1,104 @@
+//! Faults, under load, on real processes: nothing that was acknowledged is missing, no answer is wrong, and the service comes
+//! back by itself. docs/reliability.md has a row for each.
+//!
+//! `make test` runs them in their short form. `make soak` sets `SOAK`, for longer runs, and lets them check deadlines, which on a
+//! machine that is busy with other tests say nothing. What they saw is printed, for `cargo test -- --nocapture`.
+
+#![allow(clippy::print_stdout, reason = "figures, for who asks for them")]
+
+mod clients;
+mod crashes;
+mod forgotten;
+mod frozen;
+mod full;
+mod hostile;
+mod ledger;
+mod load;
+mod network;
+mod overload;
+mod refusals;
+mod schedule;
+mod steady;
+mod stop;
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+
+use self::ledger::Ledger;
+use self::load::Tally;
+use crate::helpers::{Service, eventually};
+
+/// How long Redis may take in these tests.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The time within which the service must be back after a fault.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// Waits for this test's turn: each of these loads both cores.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// Whether this is the long form.
+fn is_soak() -> bool {
+    std::env::var_os("SOAK").is_some()
+}
+
+/// One of two values: for `make test`, and for `make soak`.
+fn either<T>(test: T, soak: T) -> T {
+    if is_soak() { soak } else { test }
+}
+
+/// Lets the load run for so long. The only thing that these tests sleep for.
+async fn under_load(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// The service as a process of its own, on the Redis at `url`, which may take [`REDIS_TIMEOUT`].
+fn serve(folder: &TempDir, url: &str, arguments: &[&str]) -> Service {
+    let timeout = format!("{}ms", REDIS_TIMEOUT.as_millis());
+    Service::start(folder.path(), &[&["--redis-url", url, "--redis-timeout", &timeout], arguments].concat())
+}
+
+/// Posts a visit of now, and says what the answer was.
+async fn post(service: &Service) -> StatusCode {
+    service.post_visit(&json!({ "user_id": "probe", "segment": "probes" })).await.status()
+}
+
+/// Waits until the service records and counts again, which it must by itself and, where that can be measured, soon.
+async fn recovers(service: &Service, what: &str) {
+    let since = Instant::now();
+    eventually(what, async || {
+        let (recorded, count) = (post(service).await, service.status_of("/segments/probes/count").await);
+        recorded == StatusCode::NO_CONTENT && count == StatusCode::OK && service.status_of("/readyz").await == 200
+    })
+    .await;
+    within(what, since.elapsed(), RECOVERY);
+}
+
+/// For so long, nothing is acknowledged. Answers that were on their way when Redis failed may still arrive before.
+async fn nothing_is_acknowledged(ledger: &Ledger, millis: u64) {
+    eventually("nothing more is acknowledged", async || {
+        let before = ledger.acknowledged();
+        under_load(millis).await;
+        ledger.acknowledged() == before
+    })
+    .await;
+}
+
+/// Checks a time where it means something: nothing else runs beside a soak.
+fn within(what: &str, took: Duration, limit: Duration) {
+    println!("{what}: took {took:?}");
+    assert!(!is_soak() || took <= limit, "{what}: took {took:?}, longer than {limit:?}");
+}
+
+/// Checks that single requests were answered by their deadline, which is Redis's and a tenth of a second.
+fn by_the_deadline(what: &str, tally: &Tally) {
+    println!("{what}: {tally:?}");
+    within(&format!("{what}, the slowest request"), tally.slowest, REDIS_TIMEOUT + Duration::from_millis(100));
+}

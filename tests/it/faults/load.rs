@@ -1,0 +1,185 @@
+//! Load: single visits, batches and counts, all at once, with an account of every answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use segment_estimator::time::Timestamp;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{Ledger, SEGMENTS, Sent};
+use crate::helpers::{Client, PATIENCE, count_path};
+
+/// Requests that go on until they are stopped.
+pub struct Load {
+    stop: CancellationToken,
+    senders: JoinSet<Tally>,
+}
+
+/// What became of the requests of a load.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    /// Answered 2xx.
+    pub done: u64,
+    /// Answered 503.
+    pub refused: u64,
+    /// Not answered: the connection could not be made, or broke.
+    pub broken: u64,
+    /// The longest that a single visit or a count took.
+    pub slowest: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Single,
+    Batch,
+    Count,
+}
+
+/// What one sender has, and does.
+struct Sender {
+    client: Client,
+    ledger: Arc<Ledger>,
+    random: StdRng,
+    started: Timestamp,
+    tally: Tally,
+}
+
+impl Load {
+    /// What senders send.
+    const SENDERS: [Kind; 12] = {
+        use Kind::{Batch, Count, Single};
+        [Single, Single, Single, Single, Single, Single, Single, Single, Batch, Batch, Count, Count]
+    };
+    /// Users that visits are of. Fewer than the visits, so that many visits are repetitions, later and earlier ones.
+    const USERS: u32 = 20_000;
+
+    /// Starts sending to the service at `address`; `seed` decides what.
+    pub fn start(address: SocketAddr, ledger: &Arc<Ledger>, seed: u64) -> Self {
+        let (stop, mut senders) = (CancellationToken::new(), JoinSet::new());
+        for (number, kind) in (0..).zip(Self::SENDERS) {
+            let mut sender = Sender {
+                client: Client::new(address),
+                ledger: Arc::clone(ledger),
+                random: StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number)),
+                started: Timestamp::now(),
+                tally: Tally::default(),
+            };
+            let stop = stop.clone();
+            senders.spawn(async move {
+                while !stop.is_cancelled() {
+                    match kind {
+                        Kind::Single => sender.post_visit().await,
+                        Kind::Batch => sender.post_batch().await,
+                        Kind::Count => sender.count().await,
+                    }
+                }
+                sender.tally
+            });
+        }
+        Self { stop, senders }
+    }
+
+    /// Lets what is under way be answered, and sends nothing more. A wrong answer to any request panics here.
+    pub async fn stop(self) -> Tally {
+        self.stop.cancel();
+        let mut sum = Tally::default();
+        for Tally { done, refused, broken, slowest } in self.senders.join_all().await {
+            sum.done += done;
+            sum.refused += refused;
+            sum.broken += broken;
+            sum.slowest = sum.slowest.max(slowest);
+        }
+        sum
+    }
+}
+
+impl Sender {
+    /// A visit of the day before the start: it can't expire, and is never ahead of the service's clock.
+    fn visit(&mut self) -> Sent {
+        const DAY: i64 = 24 * 60 * 60 * 1_000;
+        Sent {
+            segment: self.random.random_range(0..SEGMENTS.len()),
+            user: self.random.random_range(0..Load::USERS),
+            seen_at: self.started.as_millis() - self.random.random_range(0..DAY),
+        }
+    }
+
+    async fn post_visit(&mut self) {
+        let visit = self.visit();
+        self.ledger.attempt(&visit);
+        let request = self.client.request("POST", "/segments").header("content-type", "application/json");
+        let Some(response) = self.timely_answer(request.body(visit.json())).await else { return };
+        if response.status() == StatusCode::NO_CONTENT {
+            self.ledger.acknowledge(&visit);
+        }
+    }
+
+    async fn post_batch(&mut self) {
+        let visits: Vec<_> = (0..self.random.random_range(1..300)).map(|_| self.visit()).collect();
+        let lines: String = visits.iter().map(|visit| visit.json() + "\n").collect();
+        visits.iter().for_each(|visit| self.ledger.attempt(visit));
+        let Some(response) = self.answer(self.client.lines_request(lines)).await else { return };
+        let status = response.status();
+        // The answer may break off, too.
+        let Ok(report) = response.json::<Value>().await else { return };
+        let done = if status == StatusCode::OK {
+            assert_eq!(report["accepted"], visits.len(), "{report}");
+            visits.len()
+        } else {
+            usize::try_from(report["done_through_line"].as_u64().unwrap_or(0)).unwrap()
+        };
+        visits[..done].iter().for_each(|visit| self.ledger.acknowledge(visit));
+    }
+
+    /// A count is right, or it is 503.
+    async fn count(&mut self) {
+        let segment = self.random.random_range(0..SEGMENTS.len());
+        let (fewest, _) = self.ledger.bounds(segment);
+        let request = self.client.request("GET", &count_path(SEGMENTS[segment]));
+        let Some(response) = self.timely_answer(request).await else { return };
+        if response.status() != StatusCode::OK {
+            return;
+        }
+        let Ok(answer) = response.json::<Value>().await else { return };
+        let (count, (_, most)) = (answer["count"].as_u64().unwrap(), self.ledger.bounds(segment));
+        assert!((fewest..=most).contains(&count), "{count} users, but at least {fewest} and at most {most} were sent");
+    }
+
+    /// As `answer`, of a request that has a deadline.
+    async fn timely_answer(&mut self, request: RequestBuilder) -> Option<Response> {
+        let since = Instant::now();
+        let response = self.answer(request).await;
+        self.tally.slowest = self.tally.slowest.max(since.elapsed());
+        response
+    }
+
+    /// Sends a request, which must be answered with 2xx or 503, if it is.
+    async fn answer(&mut self, request: RequestBuilder) -> Option<Response> {
+        /// A pause after a failure, so that a service that refuses at once isn't asked all the time.
+        const PAUSE: Duration = Duration::from_millis(5);
+        let response = match request.timeout(PATIENCE).send().await {
+            Ok(response) => response,
+            Err(error) => {
+                assert!(!error.is_timeout(), "not answered within {PATIENCE:?}");
+                self.tally.broken += 1;
+                tokio::time::sleep(PAUSE).await;
+                return None;
+            }
+        };
+        if response.status().is_success() {
+            self.tally.done += 1;
+            return Some(response);
+        }
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+        self.tally.refused += 1;
+        tokio::time::sleep(PAUSE).await;
+        Some(response)
+    }
+}
