@@ -6,6 +6,7 @@
 
 mod batch;
 mod counts;
+mod disk;
 mod document;
 mod front;
 mod http;
@@ -71,6 +72,7 @@ struct Arguments {
 enum Name {
     Singles,
     Front,
+    Disk,
     Batch,
     Counts,
     Prune,
@@ -126,6 +128,7 @@ fn measure(name: Name, plan: &Plan) -> Result<Part> {
     match name {
         Name::Singles => singles::measure(plan),
         Name::Front => front::measure(plan),
+        Name::Disk => disk::measure(plan),
         Name::Batch => batch::measure(plan),
         Name::Counts => counts::measure(plan),
         Name::Prune => prune::measure(plan),

@@ -35,12 +35,8 @@ impl Redis {
         Self::start_with(plan, &["--appendonly", "no"])
     }
 
-    /// A Redis that has every write on disk before it answers, as the private Redis does.
-    pub fn start_on_disk(plan: &Plan) -> Result<Self> {
-        Self::start_with(plan, &["--appendonly", "yes", "--appendfsync", "always"])
-    }
-
-    fn start_with(plan: &Plan, arguments: &[&str]) -> Result<Self> {
+    /// A Redis with these arguments.
+    pub fn start_with(plan: &Plan, arguments: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut command = processes::command(&plan.redis_server);
         command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]).args(arguments);

@@ -48,8 +48,6 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
     let service = Service::start(plan, &redis)?;
     let webdis = Webdis::start(plan, &redis)?;
-    let redis_on_disk = Redis::start_on_disk(plan)?;
-    let service_on_disk = Service::start(plan, &redis_on_disk)?;
 
     let count = plan.sizes.requests;
     let a_month = Duration::from_secs(30 * 24 * 60 * 60).as_millis() as i64;
@@ -68,7 +66,6 @@ pub fn measure(plan: &Plan) -> Result<Part> {
             Source::Wrk { front: &webdis.process, address: webdis.address, requests: &zadds, status: 200 },
         ),
         contender("redis-benchmark", &redis, Source::RedisBenchmark),
-        contender("post, on disk", &redis_on_disk, Source::of_service(&service_on_disk, &posts)),
     ];
     run_in_turns(plan, "singles", &mut contenders)?;
     report(plan, &contenders)
@@ -234,18 +231,18 @@ fn run_redis_benchmark(plan: &Plan, redis: &Redis) -> Result<Benchmarked> {
     Ok(Benchmarked { requests, throughput, p50: p50 * 1e3, p99: p99 * 1e3, cpu })
 }
 
-fn report(plan: &Plan, contenders: &[Contender<'_>; 5]) -> Result<Part> {
+fn report(plan: &Plan, contenders: &[Contender<'_>; 4]) -> Result<Part> {
     let rows = contenders.iter().map(Contender::row).collect::<Result<_>>()?;
     let cpu = |contender: &Contender<'_>| contender.rounds(|sample| sample.front_cpu + sample.redis_cpu);
     let p99 = |contender: &Contender<'_>| contender.rounds(|sample| sample.p99);
-    let [post, floor, webdis, redis_benchmark, on_disk] = contenders;
+    let [post, floor, webdis, redis_benchmark] = contenders;
     Ok(Part {
         title: "singles",
         note: format!(
             "{CONNECTIONS} connections, one visit a request, random users (2,000,000) and segments (200). *floor* is \
              the same request with a visit that has expired: read, checked, answered and not written. *webdis* gets \
-             the `ZADD` that the service would send. *redis-benchmark* sends `ZADD`s without HTTP, of 200 users. *on disk* is `post` \
-             with a Redis that has `appendfsync always`. Medians of {} rounds of {} s; peak memory is that of the \
+             the `ZADD` that the service would send. *redis-benchmark* sends `ZADD`s without HTTP, of 200 users. \
+             Medians of {} rounds of {} s; peak memory is that of the \
              service or of webdis over all rounds.",
             plan.rounds, plan.seconds
         ),
@@ -262,7 +259,6 @@ fn report(plan: &Plan, contenders: &[Contender<'_>; 5]) -> Result<Part> {
                 &redis_benchmark.throughput(),
                 0.9,
             ),
-            Check::without_target("requests/s, post on disk to post", &on_disk.throughput(), &post.throughput()),
         ],
     })
 }
