@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Gate, KeysError};
 use crate::estimator::Estimator;
 use crate::http::server::Server;
-use crate::http::{self, AppState, Tls, TlsError};
+use crate::http::{AppState, Site, Tls, TlsError};
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
@@ -66,7 +65,7 @@ impl Reloader {
 struct Front {
     listener: TcpListener,
     local_addr: SocketAddr,
-    router: Router,
+    site: Site,
 }
 
 /// Why the service could not start, or ended by itself: one line, made to be shown as it is.
@@ -147,11 +146,10 @@ impl App {
             stopping: stopping.clone(),
             ending: ending.clone(),
         });
-        let router = http::router(Arc::clone(&state), settings.cors_origins.as_ref(), admin.is_some());
-        let admin =
-            admin.map(|(listener, local_addr)| Front { listener, local_addr, router: http::admin_router(state) });
+        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), admin.is_some());
+        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
         Ok(Self {
-            front: Front { listener: front.0, local_addr: front.1, router },
+            front: Front { listener: front.0, local_addr: front.1, site },
             admin,
             sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
             gate,
@@ -205,15 +203,15 @@ impl App {
         // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
         let mut beside = JoinSet::new();
         beside.spawn(sampler.run());
-        if let Some(Front { listener, router, .. }) = admin {
+        if let Some(Front { listener, site, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.
             let server = Server { tls: None, ..server.clone() };
-            beside.spawn(server.serve(listener, router, CancellationToken::new()));
+            beside.spawn(server.serve(listener, site, CancellationToken::new()));
         }
 
         let outcome = {
             let drain_limit = server.limits.drain;
-            let serving = server.serve(front.listener, front.router, stop_serving.clone());
+            let serving = server.serve(front.listener, front.site, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);

@@ -1,8 +1,9 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs` and
-//! `docs.rs` have the handlers. `access.rs` says who may call them, `endpoint.rs` surrounds each, `answer.rs` all of them.
-//! `body.rs` takes bodies in, `problem.rs` has the errors, `server.rs`, `stream.rs` and `tls.rs` the connections.
+//! `docs.rs` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
+//! surrounds each, `answer.rs` all of them. `body.rs` takes bodies in, `problem.rs` has the errors, `server.rs`, `stream.rs`
+//! and `tls.rs` the connections.
 
 mod access;
 mod answer;
@@ -12,6 +13,7 @@ mod cors;
 mod docs;
 mod endpoint;
 mod health;
+mod host;
 mod metrics;
 pub mod openapi;
 mod problem;
@@ -33,7 +35,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cors::Origins;
-pub use self::routes::{admin_router, router};
+pub use self::routes::Site;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
 use crate::estimator::Estimator;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, get, post};
 
@@ -10,22 +11,37 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, metrics, openapi, segments};
+use super::{AppState, batch, docs, health, host, metrics, openapi, segments};
 
-/// The routes of the API and, unless they are served elsewhere, those of [`admin_router`].
+/// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
-pub fn router(state: Arc<AppState>, origins: Option<&Origins>, has_admin_router: bool) -> Router {
-    let routes = Routes::new(state).with_api();
-    let routes = if has_admin_router { routes } else { routes.with_probes().with_protected_metrics() };
-    match origins {
-        None => routes.into_router(),
-        Some(origins) => routes.into_router().layer(cors::layer(origins)),
-    }
+#[derive(Debug, Clone)]
+pub struct Site {
+    routes: Router,
+    refusal: Router,
 }
 
-/// Probes and metrics, for a listener of their own.
-pub fn admin_router(state: Arc<AppState>) -> Router {
-    Routes::new(state).with_probes().with_metrics().into_router()
+impl Site {
+    /// The routes of the API and, unless they are served elsewhere, those of [`Self::of_admin`].
+    pub fn of_api(state: Arc<AppState>, origins: Option<&Origins>, has_admin: bool) -> Self {
+        let routes = Routes::new(state).with_api();
+        let routes = if has_admin { routes } else { routes.with_probes().with_protected_metrics() };
+        let Self { routes, refusal } = routes.into_site();
+        match origins {
+            None => Self { routes, refusal },
+            Some(origins) => Self { routes: routes.layer(cors::layer(origins)), refusal },
+        }
+    }
+
+    /// Probes and metrics, for a listener of their own.
+    pub fn of_admin(state: Arc<AppState>) -> Self {
+        Routes::new(state).with_probes().with_metrics().into_site()
+    }
+
+    /// What answers `request`.
+    pub(super) fn router_for<B>(&self, request: &Request<B>) -> Router {
+        if host::check(request).is_ok() { self.routes.clone() } else { self.refusal.clone() }
+    }
 }
 
 /// Every path with its methods, whose handlers are [`Endpoint`]s. A test holds [`openapi`]'s document to it.
@@ -79,13 +95,16 @@ impl Routes {
         Endpoint::new(handler, method, path, bounds, self.state.estimator.metrics())
     }
 
-    fn into_router(self) -> Router {
+    fn into_site(self) -> Site {
         // What a caller makes up, be it a path or a method, is no label.
+        let refused = self.endpoint("any", "unmatched", Bounds::None, async |request: Request| host::check(&request));
+        let refusal = Router::new().fallback(refused).with_state(Arc::clone(&self.state));
         let not_found = self.endpoint("any", "unmatched", Bounds::None, async || not_found());
         let method_not_allowed = self.endpoint("any", "unmatched", Bounds::None, async || method_not_allowed());
-        let router =
+        let routes =
             self.methods.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
-        router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state)
+        let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state);
+        Site { routes, refusal }
     }
 }
 
@@ -133,7 +152,7 @@ mod tests {
             .get("/bare", Bounds::None, async || (StatusCode::BAD_GATEWAY, "not a problem document"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server().serve(listener, routes.into_router(), CancellationToken::new()));
+        tokio::spawn(server().serve(listener, routes.into_site(), CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();

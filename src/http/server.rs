@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::Site;
 use super::answer::answer;
 use super::stream::Stream;
 use super::tls::Tls;
@@ -54,12 +54,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `router` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
+    /// Serves `site` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
     /// finish, and returns when they have or when the time for it is over.
-    pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
+    pub async fn serve(self, listener: TcpListener, site: Site, stop: CancellationToken) {
         let Self { limits, metrics, tls } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let router = router.clone();
+            let router = site.router_for(&request);
             async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
         });
         let mut http = http1::Builder::new();

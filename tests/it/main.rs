@@ -14,6 +14,7 @@ mod documents;
 mod embedded;
 mod faults;
 mod helpers;
+mod host;
 mod jwt;
 mod limits;
 mod metrics;
