@@ -15,8 +15,8 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use super::error::Error;
+use super::greeting::connect;
 use super::outage::OutageLog;
-use super::server::info_field;
 use super::url::RedisUrl;
 use crate::telemetry::{Metrics, TRACED};
 
@@ -294,66 +294,4 @@ fn redis_span(pipeline: &Pipeline) -> Span {
         db.operation.batch.size = pipeline.cmd_iter().count(),
         error.type = Empty,
     )
-}
-
-/// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
-pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
-    let mut connection = connect(url, &config, limit).await?;
-    let mut ping = redis::pipe();
-    ping.cmd("PING").ignore();
-    ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))
-}
-
-/// Makes a connection to a server that has the commands we need, within `limit`.
-async fn connect(
-    url: &RedisUrl,
-    config: &AsyncConnectionConfig,
-    limit: Duration,
-) -> Result<MultiplexedConnection, Error> {
-    let connecting = async {
-        let client = url.client().map_err(Error::Connect)?;
-        let connection = client.get_multiplexed_async_connection_with_config(config).await;
-        let mut connection = connection.map_err(|error| Error::from_connecting(&error))?;
-        // A server that doesn't tell its version, be it that an ACL forbids it, is taken as it is.
-        match redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await {
-            Err(error) if error.is_io_error() => Err(Error::from_connecting(&error)),
-            info => Ok((connection, info.unwrap_or_default())),
-        }
-    };
-    let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
-        // A Redis that speaks no TLS waits for the end of the first command.
-        let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
-        Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
-    })?;
-    // An old server would serve counts and refuse every write.
-    match info_field(&info, "redis_version") {
-        Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
-        _ => Ok(connection),
-    }
-}
-
-/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey says 7.2.4 here.
-fn is_too_old(version: &str) -> bool {
-    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
-    matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("6.0.16", true)]
-    #[case("5.0.14", true)]
-    #[case("6.2.0", false)]
-    #[case("7.0.15", false)]
-    #[case("8.0", false)]
-    #[case("10.1.2", false)]
-    #[case("unstable", false)]
-    fn servers_before_6_2_are_too_old(#[case] version: &str, #[case] expected: bool) {
-        assert_eq!(is_too_old(version), expected);
-    }
 }

@@ -26,8 +26,8 @@ use std::time::Duration;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
-use super::connection::probe;
 use super::error::Error;
+use super::greeting::probe;
 use super::url::RedisUrl;
 
 /// Runs the server and, beside it, the loop that ends it: see the module's documentation. `$$` is the shell's process id,

@@ -16,6 +16,9 @@ pub enum Error {
     /// No connection could be made because TLS could not be agreed on: one side doesn't trust the other, or speaks no TLS.
     #[error("can't connect to Redis: {0}")]
     Tls(String),
+    /// Redis doesn't accept the user or the password that we sent.
+    #[error("can't connect to Redis: it doesn't accept this user or password")]
+    WrongPassword,
     /// The connection broke, and so did the one made after it.
     #[error("lost the connection to Redis: {0}")]
     Lost(String),
@@ -76,6 +79,7 @@ impl Error {
         match self {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
+            Self::WrongPassword => "wrong_password",
             Self::Lost(_) => "lost",
             Self::Timeout(_) => "timeout",
             Self::Overloaded(_) => "overloaded",
@@ -96,12 +100,8 @@ impl Error {
         if let Some(why) = tls::explain(error) {
             return Self::Tls(why);
         }
-        match error.kind() {
-            // The library keeps what Redis said to itself.
-            ErrorKind::AuthenticationFailed => Self::Connect("it doesn't accept this user or password".to_owned()),
-            // What isn't Redis at all is told in several lines by the library.
-            _ => Self::Connect(error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
-        }
+        // What isn't Redis at all is told in several lines by the library.
+        Self::Connect(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// Why `pipeline` failed.
@@ -132,8 +132,18 @@ impl Error {
         if error.code() == WRONG_TYPE {
             return Self::WrongType { command };
         }
-        let detail = error.details().filter(|_| state_of_redis(error.code()).is_some()).unwrap_or_default();
-        Self::Refused { command, code: error.code().to_owned(), detail: detail.to_owned() }
+        Self::refused(command, error.code(), error.details().unwrap_or_default())
+    }
+
+    /// Redis refused `command` with `code`. What it says besides is kept where it is about itself.
+    pub(super) fn refused(command: String, code: &str, detail: &str) -> Self {
+        let detail = if Self::is_about_redis(code) { detail } else { "" };
+        Self::Refused { command, code: code.to_owned(), detail: detail.to_owned() }
+    }
+
+    /// Whether `code` tells of Redis's state, and not of what it was sent.
+    pub(super) fn is_about_redis(code: &str) -> bool {
+        state_of_redis(code).is_some()
     }
 
     /// An error of the library's own.
@@ -147,7 +157,12 @@ impl Error {
         match self {
             Self::Lost(_) | Self::Timeout(_) => true,
             Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
-            Self::Connect(_) | Self::Tls(_) | Self::Overloaded(_) | Self::TooOld(_) | Self::WrongType { .. } => false,
+            Self::Connect(_)
+            | Self::Tls(_)
+            | Self::WrongPassword
+            | Self::Overloaded(_)
+            | Self::TooOld(_)
+            | Self::WrongType { .. } => false,
         }
     }
 }

@@ -31,6 +31,7 @@ mod batch;
 mod connection;
 pub mod embedded;
 mod error;
+mod greeting;
 mod outage;
 mod permissions;
 mod prune;

@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use super::access::{Access, read_password};
+use super::greeting::Login;
 use super::tls::read_certificates;
 use crate::crypto;
 
@@ -76,12 +77,12 @@ impl RedisUrl {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
-    /// A client for one connection, with what the files hold now.
+    /// A client for one connection, and what is to be said on it, with what the files hold now.
     ///
     /// # Errors
     ///
     /// A line that names the setting when a file can't be used.
-    pub(super) fn client(&self) -> Result<Client, String> {
+    pub(super) fn client(&self) -> Result<(Client, Login), String> {
         let mut settings = self.info.redis_settings().clone();
         if let Some(username) = &self.access.username {
             settings = settings.set_username(username);
@@ -91,7 +92,9 @@ impl RedisUrl {
         }
         // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
         let tcp = TcpSettings::default().set_nodelay(true);
-        let info = self.info.clone().set_redis_settings(settings).set_tcp_settings(tcp);
+        // Who we are is for us to say: see `greeting.rs`. The library still names itself to Redis before that. Its first exchange
+        // may be refused for want of a password, and must take place: TLS may fail as late as that, and only there is it told why.
+        let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
         let client = if self.is_tls() {
             crypto::use_aws_lc();
             let Access { ca_file, client_files, .. } = &self.access;
@@ -99,7 +102,7 @@ impl RedisUrl {
         } else {
             Client::open(info)
         };
-        client.map_err(|error| format!("redis_url: {error}"))
+        client.map(|client| (client, Login::new(&settings))).map_err(|error| format!("redis_url: {error}"))
     }
 }
 

@@ -3,13 +3,22 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use rstest::rstest;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Blow, Proxy, Redis, TestApp, eventually, free_port, kill, problem};
+use crate::helpers::{Blow, Client, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
+}
+
+/// The kinds of failure of Redis that `/metrics` has counted.
+async fn kinds_of_failure(client: &Client) -> Vec<String> {
+    let metrics = client.get("/metrics").await.text().await.unwrap();
+    let counted = metrics.lines().filter_map(|line| line.strip_prefix("estimator_redis_errors_total{kind=\""));
+    let counted = counted.filter_map(|line| line.split_once("\"} ")).filter(|(_, count)| *count != "0");
+    counted.map(|(kind, _)| kind.to_owned()).collect()
 }
 
 #[tokio::test]
@@ -129,15 +138,72 @@ async fn callers_that_give_up_do_not_keep_a_slow_redis_away() {
 async fn a_wrong_password_is_503_until_it_is_right() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "requirepass", "right"]);
-    let app = TestApp::spawn_on(format!("{}?pass=wrong", redis.url()), Layer::default()).await;
-    assert_eq!(app.status_of("/readyz").await, 503);
-    let document: Value = app.get("/segments/sports/count").await.json().await.unwrap();
-    assert!(!document.to_string().contains("wrong"), "{document}");
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--redis-url", &format!("{}?pass=wrong", redis.url())]);
+    assert_eq!(service.status_of("/readyz").await, 503);
+    for _ in 0..50 {
+        let document: Value = service.get("/segments/sports/count").await.json().await.unwrap();
+        assert!(!document.to_string().contains("wrong"), "{document}");
+    }
+    assert_eq!(kinds_of_failure(&service).await, ["wrong_password"]);
 
     let mut admin = redis::Client::open(format!("{}?pass=right", redis.url())).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("wrong").exec(&mut admin).unwrap();
+    eventually("ready", async || service.status_of("/readyz").await == 200).await;
+    service.record("u104010", "sports").await;
+    let log = service.terminate_for_log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("it doesn't accept this user or password"), "{log:#?}");
+}
+
+#[rstest]
+#[case::no_password(&["CONFIG", "SET", "requirepass", "right"], "", "no_auth")]
+#[case::no_password_for_a_database(&["CONFIG", "SET", "requirepass", "right"], "?db=3", "no_auth")]
+#[case::a_user_that_is_off(&["ACL", "SETUSER", "me", "off", ">right", "+@all"], "?user=me&pass=right", "wrong_password")]
+#[case::nobody_known(&["PING"], "?user=me&pass=right", "wrong_password")]
+#[case::a_password_where_none_is_wanted(&["PING"], "?pass=right", "wrong_password")]
+#[case::a_user_without_databases(
+    &["ACL", "SETUSER", "me", "on", ">right", "+@all", "-select"], "?user=me&pass=right&db=3", "no_permission"
+)]
+#[case::a_database_that_is_not_there(&["PING"], "?db=99", "connect")]
+#[tokio::test]
+async fn why_redis_does_not_let_us_in_has_a_label(#[case] setup: &[&str], #[case] login: &str, #[case] kind: &str) {
+    let redis = Redis::start();
+    redis.call::<redis::Value>(setup);
+    let app = TestApp::spawn_on(format!("{}{login}", redis.url()), Layer::default()).await;
+    assert_eq!(post(&app).await, 503);
+    assert_eq!(app.status_of("/readyz").await, 503);
+    assert_eq!(kinds_of_failure(&app).await, [kind]);
+}
+
+#[tokio::test]
+async fn a_redis_without_room_for_another_client_is_no_wrong_password() {
+    let redis = Redis::start();
+    redis.call::<()>(&["CONFIG", "SET", "maxclients", "1"]);
+    let other = redis.monitor();
+    let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), Layer::default()).await;
+    assert_eq!(app.status_of("/readyz").await, 503);
+    assert_eq!(kinds_of_failure(&app).await, ["connect"]);
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_busy_when_it_is_met_is_told_as_busy() {
+    let redis = Redis::start();
+    redis.call::<()>(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    let connect = || redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut connection = connect();
+    let script =
+        tokio::task::spawn_blocking(move || redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection));
+    let is_busy = || redis::cmd("PING").exec(&mut connect()).is_err_and(|error| error.code() == Some("BUSY"));
+    eventually("Redis is busy", async || is_busy()).await;
+
+    let app = TestApp::spawn(&redis).await;
+    assert_eq!(app.status_of("/readyz").await, 503);
+    assert_eq!(kinds_of_failure(&app).await, ["busy"]);
+    redis::cmd("SCRIPT").arg("KILL").exec(&mut connect()).unwrap();
+    assert!(script.await.unwrap().is_err());
     eventually("ready", async || app.status_of("/readyz").await == 200).await;
-    app.record("u104010", "sports").await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{Family, known};
 
 /// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 18] = [
+pub const FAILURES: [&str; 19] = [
     "busy",
     "cluster_down",
     "connect",
@@ -25,6 +25,7 @@ pub const FAILURES: [&str; 18] = [
     "timeout",
     "tls",
     "too_old",
+    "wrong_password",
     "wrong_type",
 ];
 
