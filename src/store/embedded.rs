@@ -16,6 +16,9 @@
 //! as its standard output, so the lock lasts until Redis is gone, whatever became of the service: a new service waits
 //! for the last Redis to finish instead of starting a second one on its files.
 
+mod error;
+mod log;
+
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -26,6 +29,8 @@ use std::time::Duration;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::Instant;
 
+pub use self::error::EmbeddedError;
+use self::log::{StartLog, TornTail};
 use super::error::Error;
 use super::greeting::probe;
 use super::url::RedisUrl;
@@ -47,7 +52,6 @@ exec \"$server\" \"$@\" 3<&- </dev/null";
 const NOT_FOUND: i32 = 127;
 
 const SOCKET: &str = "redis.sock";
-const LOG: &str = "redis.log";
 
 /// A path to a Unix socket has to fit into `sockaddr_un`: 104 bytes on macOS, 108 on Linux, one of them for the NUL.
 const MAX_SOCKET_PATH: usize = 103;
@@ -68,6 +72,7 @@ pub struct EmbeddedRedis {
 struct Server {
     process: Child,
     lifeline: Option<ChildStdin>,
+    log: StartLog,
 }
 
 impl Server {
@@ -86,63 +91,6 @@ impl Server {
         self.process.kill().await?;
         self.process.wait().await
     }
-}
-
-/// Why there is no private Redis.
-#[derive(Debug, thiserror::Error)]
-pub enum EmbeddedError {
-    /// Neither server is installed.
-    #[error(
-        "there is no redis-server or valkey-server on PATH: install one (Debian and Ubuntu: apt-get install \
-         redis-server, macOS: brew install redis) or set redis_url (ESTIMATOR_REDIS_URL)"
-    )]
-    NotInstalled,
-    /// The server lacks commands that we need.
-    #[error("Redis {0} is too old: install 6.2 or later, or Valkey, or set redis_url (ESTIMATOR_REDIS_URL)")]
-    TooOld(String),
-    /// Another service runs on the folder.
-    #[error("data_dir: {} is in use by another segment-estimator", .0.display())]
-    InUse(PathBuf),
-    /// The Redis of a service that ended has not finished yet.
-    #[error("data_dir: the Redis of an earlier segment-estimator still runs in {}", .0.display())]
-    StillRunning(PathBuf),
-    /// The folder's path leaves no room for the socket's.
-    #[error("data_dir: {} is too long a path for a Unix socket; use one of at most {max} bytes", .path.display())]
-    PathTooLong {
-        /// The folder.
-        path: PathBuf,
-        /// The longest path to it that would do.
-        max: usize,
-    },
-    /// The folder can't be made or used.
-    #[error("data_dir: can't use {}: {source}", .path.display())]
-    Folder {
-        /// The folder or a file in it.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The server could not be run.
-    #[error("can't run the private Redis: {0}")]
-    Spawn(io::Error),
-    /// The server ended before it answered.
-    #[error("the private Redis didn't start ({status}); its log, {}, ends with: {last_lines}", .log.display())]
-    Exited {
-        /// How it ended.
-        status: ExitStatus,
-        /// Its log file.
-        log: PathBuf,
-        /// The end of that, in one line.
-        last_lines: String,
-    },
-    /// The server runs but doesn't answer.
-    #[error("the private Redis didn't answer within {limit:?}; see its log, {}", .log.display())]
-    Silent {
-        /// How long it was given.
-        limit: Duration,
-        /// Its log file.
-        log: PathBuf,
-    },
 }
 
 impl EmbeddedRedis {
@@ -242,11 +190,16 @@ impl EmbeddedRedis {
             if status.code() == Some(NOT_FOUND) {
                 return Err(EmbeddedError::NotInstalled);
             }
-            let log = dir.join(LOG);
-            let last_lines = last_lines(&log);
-            Err(EmbeddedError::Exited { status, log, last_lines })
+            Err(server.log.failure(status))
         })
-        .await
+        .await?;
+        if let Some(TornTail { file, kept_bytes, cut_off_bytes }) = self.server.log.torn_tail() {
+            tracing::warn!(
+                file = %file.display(), kept_bytes, cut_off_bytes,
+                "the append-only file ended within a command; Redis has cut that off and serves all that stands before it"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -275,7 +228,7 @@ async fn wait_until_it_serves(
         }
         look()?;
         if Instant::now() >= deadline {
-            return Err(EmbeddedError::Silent { limit: EmbeddedRedis::START_LIMIT, log: dir.join(LOG) });
+            return Err(EmbeddedError::Silent { limit: EmbeddedRedis::START_LIMIT, log: StartLog::path(dir) });
         }
         tokio::time::sleep(EmbeddedRedis::POLL).await;
     }
@@ -320,15 +273,26 @@ async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedEr
 }
 
 fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
-    let log = OpenOptions::new().create(true).append(true).open(dir.join(LOG));
-    let log = log.map_err(|source| EmbeddedError::Folder { path: dir.join(LOG), source })?;
+    let start = StartLog::begin(dir);
+    let path = StartLog::path(dir);
+    let log = OpenOptions::new().create(true).append(true).open(&path);
+    let log = log.map_err(|source| EmbeddedError::Folder { path, source })?;
     let inherited_lock = redis_lock.try_clone().map_err(EmbeddedError::Spawn)?;
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(RUN_TIED_TO_STDIN).arg("segment-estimator-redis");
     command
         .args(["--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"])
         .args(["--dir", ".", "--appendonly", "yes", "--appendfsync", "always", "--save", ""])
-        .args(["--logfile", LOG, "--daemonize", "no", "--databases", "1", "--maxmemory-policy", "noeviction"])
+        .args([
+            "--logfile",
+            StartLog::NAME,
+            "--daemonize",
+            "no",
+            "--databases",
+            "1",
+            "--maxmemory-policy",
+            "noeviction",
+        ])
         .current_dir(dir)
         // Out of the terminal's foreground group: Ctrl-C is for the service, which stops Redis last.
         .process_group(0)
@@ -341,16 +305,7 @@ fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
         _ => EmbeddedError::Spawn(error),
     })?;
     let lifeline = process.stdin.take();
-    Ok(Server { process, lifeline })
-}
-
-/// The end of a log in one line, for a message.
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let mut lines: Vec<&str> = text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
-    lines.reverse();
-    lines.join(" | ")
+    Ok(Server { process, lifeline, log: start })
 }
 
 fn describe(status: io::Result<ExitStatus>) -> String {

@@ -1,7 +1,12 @@
 //! The private Redis: it lives and dies with the service, and keeps its data.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rstest::rstest;
 
 use crate::helpers::{
     Service, binary, eventually, is_running, kill, private_redis, private_redis_connection, private_redis_pid, refusal,
@@ -156,4 +161,79 @@ fn files_that_redis_cannot_read_are_told_of() {
     std::fs::write(redis.join("appendonlydir"), "not a folder").unwrap();
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
     assert!(error.contains("the private Redis didn't start") && error.contains("redis.log"), "{error}");
+}
+
+/// Has a service in `folder` record five visits, one after the other, and kills it and its Redis. Gives the file that has them.
+async fn append_only_file_of_five_visits(folder: &Path) -> PathBuf {
+    let service = Service::start(folder, &[]);
+    for user in 0..5 {
+        service.record(&format!("u{user}"), "sports").await;
+    }
+    kill("-KILL", private_redis_pid(folder));
+    service.kill();
+    let files = fs::read_dir(private_redis(folder).join("appendonlydir")).unwrap().map(|file| file.unwrap().path());
+    files.into_iter().find(|file| file.to_string_lossy().ends_with(".incr.aof")).unwrap()
+}
+
+#[rstest]
+#[case::a_cut_in_the_last_visit(|file: &Path| {
+    let file = OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+}, 4)]
+#[case::half_a_command_behind_the_last_visit(|file: &Path| {
+    OpenOptions::new().append(true).open(file).unwrap().write_all(b"*5\r\n$4\r\nZADD\r\n$14\r\nsegment:spo").unwrap();
+}, 5)]
+#[tokio::test]
+async fn a_torn_end_of_the_file_is_told_once_and_costs_no_other_visit(#[case] tear: fn(&Path), #[case] expected: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = append_only_file_of_five_visits(folder.path()).await;
+    tear(&file);
+    let torn_bytes = fs::metadata(&file).unwrap().len();
+
+    let service = Service::start(folder.path(), &[]);
+    assert_eq!(service.count("sports").await, expected);
+    let kept_bytes = fs::metadata(&file).unwrap().len();
+    let log = service.terminate_for_log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
+    assert_eq!(warnings.len(), 1, "{log:#?}");
+    let warning: serde_json::Value = serde_json::from_str(warnings[0]).unwrap();
+    assert!(
+        warning["message"].as_str().unwrap().starts_with("the append-only file ended within a command"),
+        "{warning}"
+    );
+    assert_eq!(warning["file"], file.canonicalize().unwrap().display().to_string());
+    assert_eq!(
+        (&warning["kept_bytes"], &warning["cut_off_bytes"]),
+        (&kept_bytes.into(), &(torn_bytes - kept_bytes).into())
+    );
+
+    let service = Service::start(folder.path(), &[]);
+    assert_eq!(service.count("sports").await, expected);
+    let log = service.terminate_for_log();
+    assert!(log.iter().all(|line| line.contains(r#""INFO""#)), "{log:#?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_in_the_middle_stops_the_start_and_the_advice_repairs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = append_only_file_of_five_visits(folder.path()).await;
+    let mut content = fs::read(&file).unwrap();
+    // The command of the third visit no longer begins as one.
+    let third = content.windows(2).position(|window| window == b"u2").unwrap();
+    let begin = content[..third].iter().rposition(|byte| *byte == b'*').unwrap();
+    content[begin] = b'x';
+    fs::write(&file, &content).unwrap();
+
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    let file = file.canonicalize().unwrap();
+    let fix = file.with_file_name("appendonly.aof.manifest");
+    assert!(error.contains(&format!("{} is damaged", file.display())) && error.contains("backup"), "{error}");
+    let advice = error.split('`').nth(1).unwrap();
+    assert!(advice.ends_with(&format!("-check-aof --fix '{}'", fix.display())), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), content, "nothing was changed");
+
+    assert!(Command::new("sh").args(["-c", &format!("echo y | {advice}")]).output().unwrap().status.success());
+    let service = Service::start(folder.path(), &[]);
+    assert_eq!(service.count("sports").await, 2);
+    assert!(service.terminate().success());
 }
