@@ -139,11 +139,20 @@ mod tests {
         assert_eq!(split(&bytes, 5), expected);
     }
 
+    /// `stream` in pieces that end at `cuts`, some of them empty.
+    fn cut(stream: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
+        cuts.extend([0, stream.len()]);
+        cuts.iter_mut().for_each(|cut| *cut = (*cut).min(stream.len()));
+        cuts.sort_unstable();
+        cuts.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect()
+    }
+
+    // `PROPTEST_CASES=1000000 cargo test --lib lines` looks for longer.
     proptest! {
         #[test]
         fn any_stream_cut_anywhere_gives_its_lines(
             stream in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..60),
-            size in 1..20_usize,
+            cuts in prop::collection::vec(0..60_usize, 0..8),
         ) {
             let mut expected: Vec<_> = stream.split(|byte| *byte == b'\n').collect();
             if expected.last().is_some_and(|last| last.is_empty()) {
@@ -153,8 +162,7 @@ mod tests {
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 (line.len() <= 8).then(|| line.to_vec())
             }).collect();
-            let pieces: Vec<_> = stream.chunks(size).collect();
-            prop_assert_eq!(split(&pieces, 8), expected);
+            prop_assert_eq!(split(&cut(&stream, cuts), 8), expected);
         }
 
         #[test]

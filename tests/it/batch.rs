@@ -209,7 +209,7 @@ async fn a_stream_gives_the_same_wherever_it_is_cut() {
         "rejected": 2,
         "errors": [
             { "line": 3, "detail": "not JSON: expected ident at column 2" },
-            { "line": 4, "detail": "not JSON: invalid unicode code point at column 13" },
+            { "line": 4, "detail": "not JSON: byte 13 is not UTF-8" },
         ],
         "errors_truncated": false,
     });

@@ -21,6 +21,7 @@ mod metrics;
 mod model;
 mod openapi;
 mod outage;
+mod paths;
 mod probes;
 mod problems;
 mod prune;
