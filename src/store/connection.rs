@@ -146,14 +146,20 @@ impl Connection {
         results
     }
 
-    /// As [`Self::query_each`], for what Redis may well refuse: a refusal is for the caller alone and is not logged.
+    /// As [`Self::query_each`], for what Redis may well refuse: a refusal is for the caller alone and is not logged. It doesn't
+    /// say that Redis is well either, since a refused `PING` may be among them.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer in time.
-    pub(super) async fn ask_each(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<String, Error>>, Error> {
+    pub(super) async fn ask_each<T: FromRedisValue>(
+        &self,
+        pipeline: &mut Pipeline,
+    ) -> Result<Vec<Result<T, Error>>, Error> {
         let (results, link) = self.exchange_each(pipeline).await;
-        self.take_note(results.as_ref().err(), link);
+        if !results.as_ref().is_ok_and(|results| results.iter().any(Result::is_err)) {
+            self.take_note(results.as_ref().err(), link);
+        }
         results
     }
 

@@ -22,8 +22,8 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
-//! must allow; the service works without `INFO`. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT`
+//! `PING`, `INFO`, `TIME`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
+//! must allow; the service works without `INFO`, and without `TIME`, by its own clock then. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT`
 //! and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;

@@ -37,7 +37,7 @@ impl Permissions {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub(super) async fn ask(connection: &Connection) -> Result<Self, Error> {
-        let who = connection.ask_each(pipe().cmd("ACL").arg("WHOAMI")).await?;
+        let who = connection.ask_each::<String>(pipe().cmd("ACL").arg("WHOAMI")).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
         let verdicts = connection.ask_each(&mut dry_run(&user)).await?;
         Ok(Self::from_verdicts(verdicts.into_iter().map(Result::ok)))

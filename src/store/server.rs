@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use redis::pipe;
+use redis::{FromRedisValue as _, Value, pipe};
 
 use super::{Error, Permissions, Store};
+use crate::time::Timestamp;
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,10 +93,26 @@ impl Store {
         for section in Server::SECTIONS {
             pipeline.cmd("INFO").arg(section);
         }
-        let mut answers = self.connection.ask_each(&mut pipeline).await?.into_iter();
+        let mut answers = self.connection.ask_each::<String>(&mut pipeline).await?.into_iter();
         answers.next().transpose()?;
         let permissions = Permissions::ask(&self.connection).await?;
         Ok(Server::from_info(&answers.flatten().collect::<String>(), permissions))
+    }
+
+    /// The time by Redis's clock, to the millisecond. `None` when an ACL forbids to ask, which is not logged.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when it can't serve, as of [`Store::ping`].
+    pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
+        // A Redis that reads its data tells the time; what it says of `PING` is whether it serves.
+        let mut answers = self.connection.ask_each::<Value>(pipe().cmd("PING").cmd("TIME")).await?.into_iter();
+        answers.next().transpose()?;
+        // Unix time in whole seconds, and the microseconds beyond them.
+        let time = answers.next().and_then(Result::ok).and_then(|time| <(i64, i64)>::from_redis_value(time).ok());
+        Ok(time.map(|(seconds, micros)| {
+            Timestamp::from_millis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
+        }))
     }
 }
 

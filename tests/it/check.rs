@@ -128,11 +128,12 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 12] = [
+const ENOUGH: [&str; 13] = [
     "~segment:*",
     "~segments",
     "+ping",
     "+info",
+    "+time",
     "+zadd",
     "+zcard",
     "+zcount",
@@ -169,7 +170,7 @@ fn an_acl_that_forbids_a_command_fails(#[case] rule: &str, #[case] what: &str) {
 
 /// `+ping` alone: whatever else is asked is forbidden, and that is no failure of the check.
 #[rstest]
-#[case(&["+ping", "-info"], "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed")]
+#[case(&["+ping", "-info", "-time"], "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed")]
 #[case(&ENOUGH, "it refuses writes when its memory is full; it doesn't tell whether its ACL allows what is needed")]
 fn an_acl_that_forbids_to_ask_passes_and_says_so(#[case] rules: &[&str], #[case] last_words: &str) {
     let (content, table, error) = check_with_acl(rules);

@@ -10,8 +10,19 @@ use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refus
 
 /// Lets `user` in with `password`, to do what the service does and no more.
 fn let_in(redis: &Redis, user: &str, password: &str) {
-    let commands =
-        ["+ping", "+info", "+zadd", "+zcard", "+zcount", "+zrange", "+zremrangebyscore", "+eval", "+exists", "+zrem"];
+    let commands = [
+        "+ping",
+        "+info",
+        "+time",
+        "+zadd",
+        "+zcard",
+        "+zcount",
+        "+zrange",
+        "+zremrangebyscore",
+        "+eval",
+        "+exists",
+        "+zrem",
+    ];
     let password = format!(">{password}");
     let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments"];
     redis.call::<()>(&[&rules[..], &commands].concat());
@@ -92,10 +103,10 @@ async fn a_wrong_password_is_told_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_ask_for_information_serves_without_a_warning() {
+async fn a_user_that_may_not_ask_for_information_or_the_time_serves_without_a_warning() {
     let redis = Redis::start();
     let_in(&redis, "estimator", "hunter2");
-    redis.call::<()>(&["ACL", "SETUSER", "estimator", "-info"]);
+    redis.call::<()>(&["ACL", "SETUSER", "estimator", "-info", "-time"]);
     let folder = tempfile::tempdir().unwrap();
     let service =
         Service::start(folder.path(), &["--redis-url", &format!("{}?user=estimator&pass=hunter2", redis.url())]);
