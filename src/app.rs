@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Gate, KeysError};
+use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::http::server::Server;
 use crate::http::{AppState, Site, Tls, TlsError};
@@ -109,6 +110,15 @@ impl App {
     ///
     /// An [`AppError`] when the address is taken, a file for Redis can't be used or the private Redis doesn't start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
+        Self::build_with_clock(settings, Clock::system()).await
+    }
+
+    /// As [`Self::build`], for a machine whose clock is `clock`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::build`].
+    pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
         let gate = Arc::new(Gate::load(settings.auth.clone())?);
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         // Before Redis, so that a second service on the same address ends at once.
@@ -136,9 +146,12 @@ impl App {
         let connection = Connection::new(redis_url, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let estimator = Estimator::new(Store::new(connection), settings.window);
+        // Before the first request. Of a Redis that is away the sampler hears again.
+        let _ = estimator.compare_clock(&clock).await;
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
+            clock: clock.clone(),
             gate: Arc::clone(&gate),
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
@@ -151,11 +164,11 @@ impl App {
         Ok(Self {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
-            sampler: Sampler::new(estimator.clone(), settings.metered_segments.clone()),
+            sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             gate,
             server: Server { limits: settings.server_limits(), metrics, tls },
             shutdown_delay: settings.shutdown_delay,
-            pruner: Pruner::new(estimator, settings.prune_schedule.clone()),
+            pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,
             stopping,
             ending,

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::auth::{Gate, KeysError};
+use crate::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{Connection, RedisUrl, Server, Store};
+use crate::store::{self, Connection, RedisUrl, Server, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -39,25 +40,41 @@ pub enum CheckError {
     },
 }
 
-/// Writes the settings to `out` as a table, reaches Redis, and writes what it is. A private Redis is started for that and
-/// stopped again; if a service uses it already, that one is asked, as soon as it serves.
+/// Writes the settings to `out` as a table, reaches Redis, and writes what it is, and whether its clock agrees with `clock`. A
+/// private Redis is started for that and stopped again; if a service uses it already, that one is asked, as soon as it serves.
 ///
 /// # Errors
 ///
 /// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, or has an ACL that forbids what is needed.
 /// Nothing is written to find out.
-pub async fn check(settings: &Settings, shown: &[Shown], out: &mut impl Write) -> Result<(), CheckError> {
+pub async fn check(
+    settings: &Settings,
+    shown: &[Shown],
+    clock: &Clock,
+    out: &mut impl Write,
+) -> Result<(), CheckError> {
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    let (url, server) = match &settings.redis_url {
-        Some(url) => (url.clone(), ask("redis_url: the Redis", url, settings).await?),
-        None => ask_private(settings).await?,
+    let (url, Found { server, skew }) = match &settings.redis_url {
+        Some(url) => (url.clone(), ask("redis_url: the Redis", url, settings, clock).await?),
+        None => ask_private(settings, clock).await?,
     };
-    Ok(writeln!(out, "\n{url} is {server}")?)
+    write!(out, "\n{url} is {server}")?;
+    if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
+        write!(out, "; this machine's clock is {skew}, so the service goes by Redis's")?;
+    }
+    Ok(writeln!(out)?)
 }
 
-async fn ask_private(settings: &Settings) -> Result<(RedisUrl, Server), CheckError> {
+/// A Redis that can serve.
+struct Found {
+    server: Server,
+    /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
+    skew: Option<Skew>,
+}
+
+async fn ask_private(settings: &Settings, clock: &Clock) -> Result<(RedisUrl, Found), CheckError> {
     let (redis, url) = match EmbeddedRedis::start(&settings.data_dir).await {
         Ok(redis) => {
             let url = redis.url();
@@ -66,21 +83,22 @@ async fn ask_private(settings: &Settings) -> Result<(RedisUrl, Server), CheckErr
         Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::of_running_service(&data_dir).await?),
         Err(error) => return Err(error.into()),
     };
-    let answer = ask("the private Redis", &url, settings).await;
+    let answer = ask("the private Redis", &url, settings, clock).await;
     if let Some(redis) = redis {
         redis.stop().await;
     }
     Ok((url, answer?))
 }
 
-async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings) -> Result<Server, CheckError> {
+async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let connection = Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::File)?;
-    let answer = Store::new(connection).server().await;
+    let store = Store::new(connection);
+    let answer = async { Ok::<_, store::Error>((store.server().await?, clock.compare_with(&store).await?.skew)) }.await;
     let why = match answer {
         Err(error) => error.to_string(),
-        Ok(server) => match server.obstacle() {
+        Ok((server, skew)) => match server.obstacle() {
             Some(obstacle) => obstacle,
-            None => return Ok(server),
+            None => return Ok(Found { server, skew }),
         },
     };
     Err(CheckError::CantServe { what, address: url.to_string(), why })

@@ -16,6 +16,7 @@ use self::healthcheck::healthcheck;
 use self::token::Token;
 use crate::app::App;
 use crate::check::check;
+use crate::clock::Clock;
 use crate::http::openapi;
 use crate::settings::{self, Layer, Settings};
 use crate::telemetry::{self, Traces};
@@ -101,7 +102,7 @@ impl Cli {
             None | Some(Command::Serve) => serve_traced(&settings, &runtime),
             Some(Command::Check) => {
                 let shown = settings.shown(&layers);
-                Ok(runtime.block_on(check(&settings, &shown, &mut io::stdout()))?)
+                Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
             }
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),

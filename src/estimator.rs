@@ -1,5 +1,6 @@
 //! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
 
+use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
 use crate::store::{self, Store};
@@ -206,6 +207,15 @@ impl Estimator {
     pub fn measure_waiting(&self) {
         self.writer.measure_waiting();
         self.counter.measure_waiting();
+    }
+
+    /// Compares `clock` with Redis's: see [`Clock::compare_with`].
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub async fn compare_clock(&self, clock: &Clock) -> Result<Comparison, store::Error> {
+        clock.compare_with(&self.store).await
     }
 
     /// Asks Redis whether it can serve.

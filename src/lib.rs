@@ -31,12 +31,13 @@
 //! # Layout
 //!
 //! In reading order; each module may use those behind it in its line of dependencies, `main -> cli -> app -> {http, pruner}
-//! -> ingest -> estimator -> {writer, counter} -> rounds -> store -> segment`.
+//! -> ingest -> estimator -> {writer, counter, clock} -> rounds -> store -> segment`.
 //!
 //! * [`segment`] has the nouns: [`SegmentName`](segment::SegmentName), [`UserId`](segment::UserId), [`Visit`](segment::Visit).
 //! * [`time`] has points in time and the window.
 //! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
 //! * [`writer`] and [`counter`] have group commit, for visits and for counts; [`rounds`] has what they share.
+//! * [`clock`] has the time that the service goes by, which all services on one Redis share.
 //! * [`store`] has everything about Redis: keys, commands, the connection, the private server.
 //! * [`visit_json`] has the JSON form of a visit.
 //! * [`ingest`] has batches: lines in, chunks to Redis, a report.
@@ -54,6 +55,7 @@ pub mod app;
 pub mod auth;
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod counter;
 pub mod crypto;
 pub mod estimator;

@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::estimator::{Estimator, PruneReport};
-use crate::time::Timestamp;
+use crate::store;
 
 /// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
 #[derive(Debug, Clone)]
@@ -60,6 +61,7 @@ fn reason(error: &CronError) -> String {
 #[derive(Debug)]
 pub struct Pruner {
     estimator: Estimator,
+    clock: Clock,
     schedule: Schedule,
 }
 
@@ -75,10 +77,10 @@ pub enum PrunerError {
 }
 
 impl Pruner {
-    /// A pruner for `estimator`.
+    /// A pruner for `estimator` by `clock`.
     #[must_use]
-    pub fn new(estimator: Estimator, schedule: Schedule) -> Self {
-        Self { estimator, schedule }
+    pub fn new(estimator: Estimator, clock: Clock, schedule: Schedule) -> Self {
+        Self { estimator, clock, schedule }
     }
 
     /// Prunes at every tick of the schedule until `stop` is cancelled. A run that is under way then is dropped between
@@ -100,18 +102,23 @@ impl Pruner {
         scheduler.add(job).await?;
         scheduler.start().await?;
 
-        let pruning = one_at_a_time(notes, || self.prune_once(Timestamp::now()));
+        let pruning = one_at_a_time(notes, || self.prune_once());
         let outcome = stop.run_until_cancelled(pruning).await;
         scheduler.shutdown().await?;
         if outcome.is_none() { Ok(()) } else { Err(PrunerError::Dropped) }
     }
 
-    /// One run, with one line in the log if there is anything to say.
-    pub async fn prune_once(&self, now: Timestamp) {
+    /// One run, with one line in the log if there is anything to say. It goes by a time that no service on this Redis is
+    /// behind, found out anew for each run: what is pruned too early is lost, and too late costs nothing.
+    pub async fn prune_once(&self) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
-        match self.estimator.prune(now).await {
-            Ok(PruneReport { segments_examined, members_removed, segments_dropped, segments_failed }) => {
-                metrics.done(now.as_score(), members_removed, since.elapsed());
+        let run = async {
+            let settled = self.estimator.compare_clock(&self.clock).await?.settled;
+            Ok::<_, store::Error>((settled, self.estimator.prune(settled).await?))
+        };
+        match run.await {
+            Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {
+                metrics.done(self.clock.now().as_score(), members_removed, since.elapsed());
                 if segments_failed > 0 {
                     tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
                 }
@@ -179,11 +186,11 @@ mod tests {
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let store = Store::new(Connection::new(nowhere, limits, std::sync::Arc::default()).unwrap());
         let estimator = Estimator::new(store, Window::parse("14d").unwrap());
-        let pruner = Pruner::new(estimator, Schedule::parse("0 * * * *").unwrap());
+        let pruner = Pruner::new(estimator, Clock::system(), Schedule::parse("0 * * * *").unwrap());
 
         let captured = Captured::default();
         let guard = tracing::subscriber::set_default(captured.subscriber());
-        pruner.prune_once(Timestamp::from_millis(0)).await;
+        pruner.prune_once().await;
         drop(guard);
         let lines = captured.lines();
         assert_eq!(lines.iter().filter(|line| line.contains("pruning failed")).count(), 1, "{lines:#?}");

@@ -1,10 +1,11 @@
-//! What is measured at intervals and not at an event: whether Redis answers, how many segments there are, and the users of
-//! the few segments that the operator wants to see.
+//! What is measured at intervals and not at an event: whether Redis answers, whether its clock agrees with ours, how many
+//! segments there are, and the users of the few segments that the operator wants to see.
 
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
@@ -13,6 +14,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct Sampler {
     estimator: Estimator,
+    clock: Clock,
     segments: Vec<SegmentName<'static>>,
 }
 
@@ -24,10 +26,10 @@ impl Sampler {
     /// The most segments whose users are counted at each turn.
     pub const MAX_SEGMENTS: usize = 100;
 
-    /// A sampler of `estimator` and of the users of `segments`.
+    /// A sampler of `estimator`, of `clock` and of the users of `segments`.
     #[must_use]
-    pub fn new(estimator: Estimator, segments: Vec<SegmentName<'static>>) -> Self {
-        Self { estimator, segments }
+    pub fn new(estimator: Estimator, clock: Clock, segments: Vec<SegmentName<'static>>) -> Self {
+        Self { estimator, clock, segments }
     }
 
     /// Samples at once and then at intervals, for ever.
@@ -37,7 +39,9 @@ impl Sampler {
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 turns.tick().await;
-                self.sample(Timestamp::now()).await;
+                // When Redis doesn't answer, the clock goes on as it did.
+                let _ = self.estimator.compare_clock(&self.clock).await;
+                self.sample(self.clock.now()).await;
             }
         };
         let tidying = async {

@@ -1,5 +1,5 @@
 //! Points in time and the window: integers of milliseconds, and nothing that reads a clock except
-//! [`Timestamp::now`], which only the edges of the service call.
+//! [`Timestamp::now`], which only the edges of the service call, by way of [`Clock`](crate::clock::Clock).
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,8 @@ impl Timestamp {
     /// The earliest and the latest time that can be written as RFC 3339 (years -9999 to 9999), in milliseconds.
     const LIMIT: i64 = 253_402_300_799_999;
 
-    /// The system clock's time. Handlers, the pruner's tick and `main` call this; logic takes `now` as an argument.
+    /// The system clock's time. [`Clock`](crate::clock::Clock) calls this for the service, and the command that makes tokens; logic
+    /// takes `now` as an argument.
     #[must_use]
     pub fn now() -> Self {
         Self::from_millis(Utc::now().timestamp_millis())

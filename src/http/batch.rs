@@ -92,7 +92,7 @@ pub async fn record(
 async fn record_array(state: &AppState, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let outcome = feed_array(&mut ingest, &parse_array(&json)?).await;
+    let outcome = feed_array(&mut ingest, &parse_array(&json)?, state.clock.now()).await;
     finish(ingest, outcome, "").await
 }
 
@@ -145,8 +145,7 @@ fn parse_array(json: &[u8]) -> Result<Vec<&RawValue>> {
     Ok(visits)
 }
 
-async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue]) -> std::result::Result<(), Cut> {
-    let now = Timestamp::now();
+async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -> std::result::Result<(), Cut> {
     for (number, visit) in (1..).zip(visits) {
         ingest.feed_visit(number, visit.get().as_bytes(), now).await?;
     }
@@ -163,13 +162,13 @@ async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> s
             piece = timeout_at(deadline, body.frame()) => match piece {
                 Ok(Some(Ok(frame))) => {
                     let piece = frame.into_data().unwrap_or_default();
-                    lines = ingest.feed(&piece, Timestamp::now()).await?;
+                    lines = ingest.feed(&piece, state.clock.now()).await?;
                     // A sender that is always ahead must not keep this thread from the other requests.
                     tokio::task::yield_now().await;
                 }
                 Ok(Some(Err(error))) => return Err(Cut::Here(body::unreadable(&error))),
                 Ok(None) => {
-                    ingest.end(Timestamp::now());
+                    ingest.end(state.clock.now());
                     return Ok(());
                 }
                 Err(_) => return Err(Cut::Here(failures::too_quiet(state.limits.body))),

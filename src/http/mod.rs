@@ -38,6 +38,7 @@ pub use self::cors::Origins;
 pub use self::routes::Site;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
+use crate::clock::Clock;
 use crate::estimator::Estimator;
 
 /// What the handlers share.
@@ -45,6 +46,8 @@ use crate::estimator::Estimator;
 pub struct AppState {
     /// The service itself.
     pub estimator: Estimator,
+    /// The time it goes by.
+    pub clock: Clock,
     /// Who may do what.
     pub gate: Arc<Gate>,
     /// What a request may take.

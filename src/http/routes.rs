@@ -130,6 +130,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{AuthConfig, Gate};
+    use crate::clock::Clock;
     use crate::estimator::Estimator;
     use crate::http::RequestLimits;
     use crate::http::server::{Limits, Server};
@@ -181,6 +182,7 @@ mod tests {
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
         AppState {
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
+            clock: Clock::system(),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
             limits: RequestLimits { body: second, request: Some(second), body_bytes: 1_000, requests: 1 },
             trace_ratio: None,

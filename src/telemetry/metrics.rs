@@ -129,6 +129,10 @@ fn describe() {
     describe_counter!("estimator_redis_errors_total", "Failures of Redis, by kind.");
     describe_counter!("estimator_redis_connects_total", "Connections made, or not, to Redis.");
     describe_gauge!("estimator_redis_up", "Whether Redis answered when it was last asked, every 15 seconds.");
+    describe_gauge!(
+        "estimator_clock_skew_seconds",
+        "This machine's time less Redis's, when it was last asked; NaN when not known."
+    );
     describe_counter!("estimator_prune_runs_total", "Runs of the prune job, by outcome.");
     describe_counter!("estimator_prune_members_removed_total", "Expired members removed.");
     describe_histogram!("estimator_prune_duration_seconds", "Time that a run of the prune job took.");

@@ -7,6 +7,7 @@
 mod access;
 mod batch;
 mod check;
+mod clock;
 mod cors;
 mod deploy;
 mod docs;

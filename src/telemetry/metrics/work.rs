@@ -114,10 +114,13 @@ pub struct RedisMetrics {
     connects: Family,
     up: Gauge,
     segments: Gauge,
+    clock_skew: Gauge,
 }
 
 impl RedisMetrics {
     pub(super) fn new() -> Self {
+        let clock_skew = gauge!("estimator_clock_skew_seconds");
+        clock_skew.set(f64::NAN);
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
             single: duration("single"),
@@ -126,6 +129,7 @@ impl RedisMetrics {
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
             up: gauge!("estimator_redis_up"),
             segments: gauge!("estimator_segments"),
+            clock_skew,
         }
     }
 
@@ -150,6 +154,11 @@ impl RedisMetrics {
         self.up.set(if segments.is_some() { 1 } else { 0 });
         self.segments.set(known(segments));
     }
+
+    /// This machine's clock is ahead of Redis's by so many seconds; `None` when Redis didn't tell its time.
+    pub fn set_clock_skew(&self, seconds: Option<f64>) {
+        self.clock_skew.set(seconds.unwrap_or(f64::NAN));
+    }
 }
 
 /// Pruning.
@@ -170,7 +179,7 @@ impl PruneMetrics {
         }
     }
 
-    /// A run that began at `now`, in Unix seconds, has removed so many members in `took`.
+    /// A run that ended at `now`, in Unix seconds, has removed so many members in `took`.
     pub fn done(&self, now: f64, members_removed: u64, took: Duration) {
         self.runs.add("done", 1);
         self.members_removed.increment(members_removed);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 
 use segment_estimator::app::{App, AppError};
+use segment_estimator::clock::Clock;
 use segment_estimator::settings::{Layer, Settings, Source};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,20 @@ impl TestApp {
         Self::spawn_on(redis.url(), changes).await
     }
 
+    /// As `spawn_with`, on a machine whose clock is ahead by `millis`.
+    pub async fn spawn_ahead_by(millis: i64, redis: &Redis, changes: Layer) -> Self {
+        Self::spawn_with_clock(Clock::ahead_by(millis), redis.url(), changes).await
+    }
+
     /// A service on the Redis that is, or will be, at `url`.
     pub async fn spawn_on(url: String, changes: Layer) -> Self {
+        Self::spawn_with_clock(Clock::system(), url, changes).await
+    }
+
+    async fn spawn_with_clock(clock: Clock, url: String, changes: Layer) -> Self {
         let test = Layer { listen: Some("127.0.0.1:0".to_owned()), redis_url: Some(url), ..Layer::default() };
         let layers = [(Source::Defaults, Layer::defaults()), (Source::Environment, test), (Source::Flags, changes)];
-        let app = App::build(&Settings::from_layers(&layers).unwrap()).await.unwrap();
+        let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
         let stop = CancellationToken::new();
         Self {
             client: Client::new(app.local_addr()),
