@@ -9,6 +9,6 @@ mod traces;
 pub(crate) use self::logs::tests;
 pub use self::logs::{LogFilter, LogFormat, init};
 pub use self::metrics::{
-    FAILURES, HttpMetrics, Metrics, PruneMetrics, RedisMetrics, RoundMetrics, RouteMetrics, VisitMetrics,
+    FAILURES, HttpMetrics, Metrics, PruneMetrics, RedisMetrics, RoundMetrics, RouteMetrics, Traffic, VisitMetrics,
 };
 pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

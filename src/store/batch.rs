@@ -97,7 +97,7 @@ impl Store {
     /// An [`Error`] when Redis didn't acknowledge the names of the segments, or nothing at all. Any of the visits may have
     /// been written.
     pub async fn write(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.connection).await
+        batch.write_to(&self.visits).await
     }
 
     /// As [`Self::write`], for a batch so large that others should not wait for it.
@@ -106,6 +106,6 @@ impl Store {
     ///
     /// As [`Self::write`].
     pub async fn write_bulk(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.bulk).await
+        batch.write_to(&self.batches).await
     }
 }

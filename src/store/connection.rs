@@ -18,7 +18,7 @@ use super::error::Error;
 use super::greeting::connect;
 use super::outage::OutageLog;
 use super::url::RedisUrl;
-use crate::telemetry::{Metrics, TRACED};
+use crate::telemetry::{Metrics, TRACED, Traffic};
 
 /// How long to wait for Redis, and how many may.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +45,8 @@ struct Shared {
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
     outages: Arc<OutageLog>,
     metrics: Arc<Metrics>,
-    /// Whether it is for what is large or can wait.
-    is_bulk: bool,
+    /// What it is for.
+    traffic: Traffic,
 }
 
 type LastFailure = Option<(Instant, Error)>;
@@ -83,13 +83,12 @@ impl Connection {
             last_failure: Arc::default(),
             outages: Arc::default(),
             metrics,
-            is_bulk: false,
+            traffic: Traffic::Other,
         })))
     }
 
-    /// Another connection to the same Redis, under the same limits, for what is large or can wait. They share the log of
-    /// its outages.
-    pub(super) fn for_bulk(&self) -> Self {
+    /// Another connection to the same Redis, under the same limits, for `traffic`. They share the log of its outages.
+    pub(super) fn for_traffic(&self, traffic: Traffic) -> Self {
         let Shared { url, config, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
             url: url.clone(),
@@ -99,7 +98,7 @@ impl Connection {
             last_failure: Arc::default(),
             outages: Arc::clone(outages),
             metrics: Arc::clone(metrics),
-            is_bulk: true,
+            traffic,
         }))
     }
 
@@ -195,7 +194,7 @@ impl Connection {
             span.record("error.type", error.kind());
             span.record("otel.status_code", "ERROR");
         }
-        self.0.metrics.redis.answered(self.0.is_bulk, since);
+        self.0.metrics.redis.answered(self.0.traffic, since);
         (answer, used)
     }
 

@@ -50,7 +50,7 @@ pub use self::prune::Slice;
 pub use self::server::Server;
 pub use self::url::RedisUrl;
 use crate::segment::SegmentName;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traffic};
 use crate::time::Timestamp;
 
 /// The sorted set of a segment's members.
@@ -61,14 +61,19 @@ fn segment_key(segment: &str) -> String {
 /// The sorted set of segment names.
 const INDEX_KEY: &str = "segments";
 
-/// The sorted sets in Redis. Cheap to clone; clones share the connection.
+/// The sorted sets in Redis. Cheap to clone; clones share the connections.
+///
+/// Redis answers a connection's commands in order and serves connections in turn, so that what goes over one doesn't wait for
+/// what goes over another.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// For what somebody waits for.
+    /// For all but visits. Pruning goes over it, too: it has one slice under way at a time, which holds up every connection
+    /// for as long as this one.
     connection: Connection,
-    /// For what is large or can wait: Redis answers a connection's commands in order and serves connections in turn, so
-    /// that a single visit has not to wait for the thousands of an import.
-    bulk: Connection,
+    /// For single visits.
+    visits: Connection,
+    /// For batches, whose thousands of visits a single one has not to wait for.
+    batches: Connection,
 }
 
 /// One page of the index.
@@ -88,8 +93,8 @@ impl Store {
     /// The store behind `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        let bulk = connection.for_bulk();
-        Self { connection, bulk }
+        let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
+        Self { connection, visits, batches }
     }
 
     /// What Redis may take.

@@ -61,7 +61,7 @@ impl Store {
         } else {
             pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(slice_end);
         }
-        let (removed,) = self.bulk.query(&pipeline).await?;
+        let (removed,) = self.connection.query(&pipeline).await?;
         Ok(Slice { removed, is_last: is_last && !is_plateau })
     }
 
@@ -74,7 +74,7 @@ impl Store {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(segment_key(segment.as_str())).arg(INDEX_KEY);
         script.arg(segment.as_str());
-        let (dropped,) = self.bulk.query(&pipeline).await?;
+        let (dropped,) = self.connection.query(&pipeline).await?;
         Ok(dropped)
     }
 
@@ -85,7 +85,7 @@ impl Store {
             pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank).arg("WITHSCORES");
         }
         type Member = (Vec<u8>, f64);
-        let (first, second): (Vec<Member>, Vec<Member>) = self.bulk.query(&pipeline).await?;
+        let (first, second): (Vec<Member>, Vec<Member>) = self.connection.query(&pipeline).await?;
         Ok((first.first().map(|(_, score)| *score), second.first().map(|(_, score)| *score)))
     }
 }

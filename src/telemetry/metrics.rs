@@ -14,7 +14,7 @@ use ::metrics::{Counter, counter, describe_counter, describe_gauge, describe_his
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 pub use self::http::{HttpMetrics, RouteMetrics};
-pub use self::work::{FAILURES, PruneMetrics, RedisMetrics, RoundMetrics, VisitMetrics};
+pub use self::work::{FAILURES, PruneMetrics, RedisMetrics, RoundMetrics, Traffic, VisitMetrics};
 
 /// All metrics of one service.
 pub struct Metrics {

@@ -56,7 +56,10 @@ async fn requests_are_counted_by_route_method_and_status() {
     let timed = r#"estimator_http_request_duration_seconds_count{route="/segments",method="POST"}"#;
     assert_eq!(scrape.value(timed), 2.0);
     assert_eq!(scrape.value(r#"estimator_http_problems_total{type="invalid-request"}"#), 1.0);
-    assert_eq!(scrape.value(r#"estimator_redis_duration_seconds_count{connection="bulk"}"#), 0.0);
+    for (connection, is_used) in [("visits", true), ("batches", false), ("other", true)] {
+        let sample = format!(r#"estimator_redis_duration_seconds_count{{connection="{connection}"}}"#);
+        assert_eq!(scrape.value(&sample) > 0.0, is_used, "{connection}");
+    }
     assert!(scrape.value(r#"estimator_round_size_count{kind="visits"}"#) >= 1.0);
     assert_eq!(scrape.value(r#"estimator_round_size_sum{kind="visits"}"#), 2.0);
     assert_eq!(scrape.value(r#"estimator_round_waiting{kind="visits"}"#), 0.0);

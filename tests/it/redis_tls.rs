@@ -82,7 +82,7 @@ async fn visits_and_counts_go_over_tls() {
     assert_eq!(app.status_of("/readyz").await, 200);
     let clients: String = tls.redis.call(&["CLIENT", "LIST"]);
     let remote = clients.lines().filter(|line| line.contains(&format!("laddr=127.0.0.1:{}", tls.port)));
-    assert_eq!(remote.count(), 2, "both connections use TLS: {clients}");
+    assert_eq!(remote.count(), 3, "every connection uses TLS: {clients}");
 }
 
 #[tokio::test]

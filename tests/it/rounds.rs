@@ -34,6 +34,8 @@ async fn with_a_write_under_way(waiting: usize) -> (Redis, Proxy, Estimator, Rec
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let estimator = proxy.estimator(waiting);
+    // The connections for visits and for counts are there before replies are held.
+    estimator.record(visit("before", "before", NOON), NOON).await.unwrap();
     estimator.ready().await.unwrap();
     proxy.hold_replies();
     let first = begin(&estimator, visit("first", "sports", NOON));
@@ -51,7 +53,7 @@ async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
     let proxy = Proxy::start(&redis).await;
     let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
     let app = TestApp::spawn_on(proxy.url(), patient).await;
-    // Both connections to Redis are there before replies are held.
+    // The connections to Redis are there before replies are held.
     app.record("u104010", "sports").await;
     assert_eq!(app.post_lines(r#"{"user_id":"u104010","segment":"sports"}"#).await.status(), 200);
 

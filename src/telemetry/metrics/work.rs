@@ -106,10 +106,22 @@ impl RoundMetrics {
     }
 }
 
+/// What goes over a connection to Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// Single visits.
+    Visits,
+    /// Batches of visits.
+    Batches,
+    /// Counts, probes and pruning.
+    Other,
+}
+
 /// Redis as the service meets it.
 pub struct RedisMetrics {
-    single: Histogram,
-    bulk: Histogram,
+    visits: Histogram,
+    batches: Histogram,
+    other: Histogram,
     errors: Family,
     connects: Family,
     up: Gauge,
@@ -123,8 +135,9 @@ impl RedisMetrics {
         clock_skew.set(f64::NAN);
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
-            single: duration("single"),
-            bulk: duration("bulk"),
+            visits: duration("visits"),
+            batches: duration("batches"),
+            other: duration("other"),
             errors: Family::new("estimator_redis_errors_total", "kind", &FAILURES),
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
             up: gauge!("estimator_redis_up"),
@@ -133,9 +146,13 @@ impl RedisMetrics {
         }
     }
 
-    /// Redis answered, or not, what was asked at `since` on the connection for bulk or on the other.
-    pub fn answered(&self, is_bulk: bool, since: Instant) {
-        let histogram = if is_bulk { &self.bulk } else { &self.single };
+    /// Redis answered, or not, what was asked at `since` on the connection for `traffic`.
+    pub fn answered(&self, traffic: Traffic, since: Instant) {
+        let histogram = match traffic {
+            Traffic::Visits => &self.visits,
+            Traffic::Batches => &self.batches,
+            Traffic::Other => &self.other,
+        };
         histogram.record(since.elapsed());
     }
 
