@@ -145,7 +145,8 @@ impl App {
         let metrics = Arc::<Metrics>::default();
         let connection = Connection::new(redis_url, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
-        let estimator = Estimator::new(Store::new(connection), settings.window);
+        let store = Store::new(connection).with_acks(settings.write_acks);
+        let estimator = Estimator::new(store, settings.window);
         // Before the first request. Of a Redis that is away the sampler hears again.
         let _ = estimator.compare_clock(&clock).await;
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());

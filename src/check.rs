@@ -92,11 +92,11 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<(RedisUrl, Fo
 
 async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let connection = Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::File)?;
-    let store = Store::new(connection);
+    let store = Store::new(connection).with_acks(settings.write_acks);
     let answer = async { Ok::<_, store::Error>((store.server().await?, clock.compare_with(&store).await?.skew)) }.await;
     let why = match answer {
         Err(error) => error.to_string(),
-        Ok((server, skew)) => match server.obstacle() {
+        Ok((server, skew)) => match server.obstacle(settings.write_acks) {
             Some(obstacle) => obstacle,
             None => return Ok(Found { server, skew }),
         },

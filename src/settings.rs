@@ -20,7 +20,7 @@ use crate::auth::AuthConfig;
 use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
 use crate::segment::SegmentName;
-use crate::store::{self, RedisUrl};
+use crate::store::{self, RedisUrl, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
 
@@ -39,6 +39,8 @@ pub struct Settings {
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
     pub redis_url: Option<RedisUrl>,
+    /// How many replicas of Redis must have a visit before it is acknowledged.
+    pub write_acks: WriteAcks,
     /// The private Redis's folder.
     pub data_dir: PathBuf,
     /// How long a user stays in a segment after the last visit.
@@ -119,6 +121,7 @@ impl Settings {
             cors_origins: layers.optional("cors_origins", Origins::parse)?,
             auth: layers.auth()?,
             redis_url: layers.redis()?,
+            write_acks: layers.write_acks()?,
             data_dir: layers.required("data_dir", parse::path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
@@ -332,6 +335,18 @@ mod tests {
     #[case("ESTIMATOR_OTLP_ENDPOINT", "collector", r#"otlp_endpoint: "collector" must be a URL such as"#)]
     #[case("ESTIMATOR_TRACE_RATIO", "2", r#"trace_ratio: "2" must be a number from 0 to 1"#)]
     #[case("ESTIMATOR_JWT_LEEWAY", "500ms", r#"jwt_leeway: "500ms" must be a whole number of seconds"#)]
+    #[case("ESTIMATOR_WRITE_ACKS", "10", r#"write_acks: "10" must be a whole number from 0 to 9"#)]
+    #[case("ESTIMATOR_WRITE_ACKS_ON_DISK", "yes", r#"write_acks_on_disk: "yes" must be true or false"#)]
+    #[case(
+        "ESTIMATOR_WRITE_ACKS_ON_DISK",
+        "true",
+        r#"write_acks_on_disk: "true" is of no use without write_acks, which says how many replicas (set by ESTIMATOR_WRITE"#
+    )]
+    #[case(
+        "ESTIMATOR_WRITE_ACKS",
+        "1",
+        r#"write_acks: "1" is for a Redis of your own, and redis_url is not set (set by ESTIMATOR_WRITE_ACKS)"#
+    )]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
@@ -423,6 +438,39 @@ mod tests {
         let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
         pairs.push(("ESTIMATOR_REDIS_URL", url));
         assert!(environment(&pairs).is_ok());
+    }
+
+    #[rstest]
+    #[case(&[], WriteAcks::default())]
+    #[case(&[("ESTIMATOR_WRITE_ACKS", "0"), ("ESTIMATOR_WRITE_ACKS_ON_DISK", "false")], WriteAcks::default())]
+    #[case(
+        &[("ESTIMATOR_REDIS_URL", "redis://host"), ("ESTIMATOR_WRITE_ACKS", "2")],
+        WriteAcks { replicas: 2, on_disk: false }
+    )]
+    #[case(
+        &[
+            ("ESTIMATOR_REDIS_URL", "redis://host"),
+            ("ESTIMATOR_WRITE_ACKS", "1"),
+            ("ESTIMATOR_WRITE_ACKS_ON_DISK", "true"),
+            ("ESTIMATOR_REDIS_TIMEOUT", "6s"),
+        ],
+        WriteAcks { replicas: 1, on_disk: true }
+    )]
+    fn replicas_that_must_have_a_visit_are_read(#[case] pairs: &[(&str, &str)], #[case] expected: WriteAcks) {
+        assert_eq!(environment(pairs).unwrap().write_acks, expected);
+    }
+
+    #[test]
+    fn replicas_get_the_time_that_they_need_to_tell_of_their_disks() {
+        let pairs = [
+            ("ESTIMATOR_REDIS_URL", "redis://host"),
+            ("ESTIMATOR_WRITE_ACKS", "1"),
+            ("ESTIMATOR_WRITE_ACKS_ON_DISK", "true"),
+        ];
+        let error = environment(&pairs).unwrap_err().to_string();
+        let expected =
+            r#"write_acks_on_disk: "true" needs a redis_timeout of 6s or more: replicas tell of their disks"#;
+        assert!(error.starts_with(expected) && error.ends_with("(set by ESTIMATOR_WRITE_ACKS_ON_DISK)"), "{error}");
     }
 
     #[test]

@@ -26,13 +26,16 @@ pub struct BulkWrite {
 impl Writer {
     /// Large batches that are under way at once, whoever sends them. Redis is busy with two.
     const BULK_WRITES: usize = 8;
+    /// The same where each waits for replicas: on one connection, so that the second also waits for the first.
+    const REPLICATED_BULK_WRITES: usize = 2;
 
     /// A writer to `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
         let metrics = store.metrics().visit_rounds.clone();
         let singles = Rounds::new(store.clone(), metrics, write);
-        Self { singles, store, bulk: Arc::new(Semaphore::new(Self::BULK_WRITES)) }
+        let bulk_writes = if store.acks().is_asked() { Self::REPLICATED_BULK_WRITES } else { Self::BULK_WRITES };
+        Self { singles, store, bulk: Arc::new(Semaphore::new(bulk_writes)) }
     }
 
     /// Writes `visit`, and returns when Redis has acknowledged it.

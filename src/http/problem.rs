@@ -177,8 +177,20 @@ impl From<store::Error> for Problem {
             let detail = format!("Nothing was done: {error}. Repeat the request later.");
             return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
         }
-        let detail = "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a \
-                      write may or may not have been done. Repeat the request; repeating a write does no harm.";
+        let detail = match error {
+            store::Error::NotReplicated { .. } => {
+                "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; \
+                 repeating a write does no harm."
+            }
+            store::Error::NoWaitAof => {
+                "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
+                 than Redis can promise."
+            }
+            _ => {
+                "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \
+                 or may not have been done. Repeat the request; repeating a write does no harm."
+            }
+        };
         Self::new(ProblemKind::Unavailable, detail).caused_by(error)
     }
 }

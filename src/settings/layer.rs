@@ -75,6 +75,12 @@ pub struct Layer {
     /// Private key of that certificate, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_client_key_file: Option<String>,
+    /// Replicas of Redis that must have a visit before it is acknowledged
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub write_acks: Option<String>,
+    /// Whether they must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey
+    #[arg(long, global = true, value_name = "BOOL")]
+    pub write_acks_on_disk: Option<String>,
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
@@ -163,6 +169,8 @@ impl Layer {
             redis_ca_file: None,
             redis_client_cert_file: None,
             redis_client_key_file: None,
+            write_acks: some("0"),
+            write_acks_on_disk: some("false"),
             data_dir: some("data"),
             window: some("14d"),
             prune_schedule: some("0 * * * *"),

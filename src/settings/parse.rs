@@ -37,6 +37,10 @@ pub fn number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize
     }
 }
 
+pub fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
 /// One thread for each core but one, which is Redis's.
 pub fn usual_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))

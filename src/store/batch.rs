@@ -1,4 +1,5 @@
-//! Visits that are written in one round trip: one variadic `ZADD GT` per segment, then the index.
+//! Visits that are written in one round trip: one variadic `ZADD GT` per segment, then the index, then the waiting for
+//! replicas.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,7 +7,7 @@ use std::fmt;
 use foldhash::fast::RandomState;
 use redis::{Cmd, Pipeline, Value};
 
-use super::{Connection, Error, INDEX_KEY, Store, segment_key};
+use super::{Connection, Error, INDEX_KEY, Store, WriteAcks, segment_key};
 use crate::segment::Visit;
 use crate::time::Timestamp;
 
@@ -58,7 +59,7 @@ impl Batch {
         slot
     }
 
-    async fn write_to(self, connection: &Connection) -> Result<Vec<Result<(), Error>>, Error> {
+    async fn write_to(self, connection: &Connection, acks: WriteAcks) -> Result<Vec<Result<(), Error>>, Error> {
         if self.commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -68,12 +69,15 @@ impl Batch {
             names.arg(0).arg(&**segment);
         }
         // Members first, names second: see the module's documentation.
-        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 1);
+        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 3);
         for command in self.commands {
             pipeline.add_command(command);
         }
         pipeline.add_command(names);
-        let mut results = connection.query_each(&mut pipeline).await?;
+        // In the same pipeline: on a connection made since, or with a server that has taken the other's place, there might be
+        // nothing to wait for.
+        acks.add_to(&mut pipeline, connection.limits().answer);
+        let mut results = connection.query_settled(&mut pipeline, |results| acks.settle(results)).await?;
         match results.pop() {
             Some(Err(error)) => Err(error),
             _ => Ok(results.into_iter().map(|result| result.map(|_: Value| ())).collect()),
@@ -94,10 +98,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't acknowledge the names of the segments, or nothing at all. Any of the visits may have
-    /// been written.
+    /// An [`Error`] when Redis didn't acknowledge the names of the segments, or nothing at all, or when fewer replicas than
+    /// asked have it all. Any of the visits may have been written.
     pub async fn write(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.visits).await
+        batch.write_to(&self.visits, self.acks).await
     }
 
     /// As [`Self::write`], for a batch so large that others should not wait for it.
@@ -106,6 +110,6 @@ impl Store {
     ///
     /// As [`Self::write`].
     pub async fn write_bulk(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.batches).await
+        batch.write_to(&self.batches, self.acks).await
     }
 }

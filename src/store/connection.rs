@@ -137,7 +137,23 @@ impl Connection {
     ///
     /// An [`Error`] when Redis didn't answer in time.
     pub async fn query_each<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<T, Error>>, Error> {
-        let (results, link) = self.exchange_each(pipeline).await;
+        self.query_settled(pipeline, |_| {}).await
+    }
+
+    /// As [`Self::query_each`]. Before failures are counted and logged, `settle` says which of the results are.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer in time.
+    pub(super) async fn query_settled<T: FromRedisValue>(
+        &self,
+        pipeline: &mut Pipeline,
+        settle: impl FnOnce(&mut Vec<Result<T, Error>>),
+    ) -> Result<Vec<Result<T, Error>>, Error> {
+        let (mut results, link) = self.exchange_each(pipeline).await;
+        if let Ok(results) = &mut results {
+            settle(results);
+        }
         match &results {
             Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
             Err(error) => self.take_note([error], link),

@@ -31,6 +31,17 @@ pub enum Error {
     /// The server lacks commands that we need.
     #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
     TooOld(String),
+    /// Fewer replicas have the write than must. It was made, and may be lost when the primary is.
+    #[error("only {reached} of {needed} replicas have acknowledged the write in time")]
+    NotReplicated {
+        /// Replicas that have it.
+        reached: usize,
+        /// Replicas that must.
+        needed: usize,
+    },
+    /// The server can't tell what its replicas have on disk.
+    #[error("Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey")]
+    NoWaitAof,
     /// The key of a segment or of the index holds something else than a sorted set.
     #[error("`{command}` met a key that is not a sorted set")]
     WrongType {
@@ -83,7 +94,8 @@ impl Error {
             Self::Lost(_) => "lost",
             Self::Timeout(_) => "timeout",
             Self::Overloaded(_) => "overloaded",
-            Self::TooOld(_) => "too_old",
+            Self::TooOld(_) | Self::NoWaitAof => "too_old",
+            Self::NotReplicated { .. } => "not_replicated",
             Self::WrongType { .. } => "wrong_type",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
@@ -93,6 +105,11 @@ impl Error {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         !matches!(self, Self::WrongType { .. })
+    }
+
+    /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.
+    pub(super) fn is_unknown_command(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "ERR")
     }
 
     /// Why no connection could be made.
@@ -162,6 +179,8 @@ impl Error {
             | Self::WrongPassword
             | Self::Overloaded(_)
             | Self::TooOld(_)
+            | Self::NotReplicated { .. }
+            | Self::NoWaitAof
             | Self::WrongType { .. } => false,
         }
     }

@@ -22,11 +22,13 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an ACL
-//! must allow; the service works without `INFO`, and without `TIME`, by its own clock then. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT`
-//! and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+//! `PING`, `INFO`, `TIME`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an
+//! ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] also `WAIT`, or
+//! `WAITAOF`, which needs Redis 7.2 or Valkey. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT` and
+//! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;
+mod acks;
 mod batch;
 mod connection;
 pub mod embedded;
@@ -42,6 +44,7 @@ mod url;
 use redis::{Pipeline, pipe};
 
 pub use self::access::{Access, ClientFiles};
+pub use self::acks::WriteAcks;
 pub use self::batch::{Batch, Slot};
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
@@ -74,6 +77,7 @@ pub struct Store {
     visits: Connection,
     /// For batches, whose thousands of visits a single one has not to wait for.
     batches: Connection,
+    acks: WriteAcks,
 }
 
 /// One page of the index.
@@ -94,7 +98,19 @@ impl Store {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
-        Self { connection, visits, batches }
+        Self { connection, visits, batches, acks: WriteAcks::default() }
+    }
+
+    /// The same store, whose visits are acknowledged when so many replicas have them.
+    #[must_use]
+    pub fn with_acks(self, acks: WriteAcks) -> Self {
+        Self { acks, ..self }
+    }
+
+    /// How many replicas must have a visit.
+    #[must_use]
+    pub fn acks(&self) -> WriteAcks {
+        self.acks
     }
 
     /// What Redis may take.

@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, pipe};
 
-use super::{Connection, Error, INDEX_KEY, segment_key};
+use super::{Connection, Error, INDEX_KEY, WriteAcks, segment_key};
 
 /// Whether Redis's ACL allows what we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,15 +31,15 @@ const NEEDED: [&[&str]; 10] = [
 ];
 
 impl Permissions {
-    /// Asks what the user that `connection` is for may do.
+    /// Asks whether the user that `connection` is for may do what we need, with `acks` what waits for replicas, too.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub(super) async fn ask(connection: &Connection) -> Result<Self, Error> {
+    pub(super) async fn ask(connection: &Connection, acks: WriteAcks) -> Result<Self, Error> {
         let who = connection.ask_each::<String>(pipe().cmd("ACL").arg("WHOAMI")).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let verdicts = connection.ask_each(&mut dry_run(&user)).await?;
+        let verdicts = connection.ask_each(&mut dry_run(&user, acks)).await?;
         Ok(Self::from_verdicts(verdicts.into_iter().map(Result::ok)))
     }
 
@@ -57,8 +57,8 @@ impl Permissions {
     }
 }
 
-fn dry_run(user: &str) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(NEEDED.len());
+fn dry_run(user: &str, acks: WriteAcks) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1);
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
@@ -67,6 +67,9 @@ fn dry_run(user: &str) -> Pipeline {
                 word => dry_run.arg(word),
             };
         }
+    }
+    if acks.is_asked() {
+        pipeline.cmd("ACL").arg("DRYRUN").arg(user).arg(acks.command(1));
     }
     pipeline
 }

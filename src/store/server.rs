@@ -4,7 +4,7 @@ use std::fmt;
 
 use redis::{FromRedisValue as _, Value, pipe};
 
-use super::{Error, Permissions, Store};
+use super::{Error, Permissions, Store, WriteAcks};
 use crate::time::Timestamp;
 
 /// The server that a [`Store`] leads to, as far as it tells.
@@ -19,6 +19,10 @@ pub struct Server {
     pub eviction: Option<String>,
     /// The address of its primary, if it is a replica.
     pub replica_of: Option<String>,
+    /// Replicas that are connected and in step.
+    pub replicas: Option<usize>,
+    /// Whether it can wait for what replicas have on disk; `None` when it wasn't asked, or doesn't tell.
+    pub has_wait_aof: Option<bool>,
     /// Whether its ACL allows what we need.
     pub permissions: Permissions,
 }
@@ -28,7 +32,7 @@ impl Server {
     const SECTIONS: [&str; 4] = ["server", "memory", "persistence", "replication"];
 
     /// Reads the answers to `INFO` for each of the sections, one after the other.
-    fn from_info(info: &str, permissions: Permissions) -> Self {
+    fn from_info(info: &str, has_wait_aof: Option<bool>, permissions: Permissions) -> Self {
         let field = |name| info_field(info, name).map(str::to_owned);
         // Valkey gives the version of Redis that it is compatible with, beside its own.
         let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
@@ -40,20 +44,39 @@ impl Server {
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             eviction: field("maxmemory_policy"),
             replica_of,
+            replicas: info_field(info, "connected_slaves").map(|_| replicas_in_step(info)),
+            has_wait_aof,
             permissions,
         }
     }
 
-    /// Why it can't take visits although it answers, if so.
+    /// Why it can't take visits although it answers, if so. `acks` says how many replicas must have each.
     #[must_use]
-    pub fn obstacle(&self) -> Option<String> {
+    pub fn obstacle(&self, acks: WriteAcks) -> Option<String> {
         // A replica that takes writes loses them at the next synchronisation.
         let replica = self.replica_of.as_ref().map(|of| format!("it is a replica, of {of}; a primary is needed"));
-        replica.or_else(|| match &self.permissions {
+        let forbidden = || match &self.permissions {
             Permissions::Missing(what) => Some(format!("its ACL forbids what is needed: {what}")),
             Permissions::Enough | Permissions::Unknown => None,
-        })
+        };
+        replica.or_else(forbidden).or_else(|| self.obstacle_to_acks(acks))
     }
+
+    /// Why no visit would be acknowledged, if so.
+    fn obstacle_to_acks(&self, acks: WriteAcks) -> Option<String> {
+        if acks.on_disk && self.has_wait_aof == Some(false) {
+            return Some(Error::NoWaitAof.to_string());
+        }
+        let replicas = self.replicas.filter(|replicas| *replicas < acks.replicas)?;
+        Some(format!("it has {replicas} of the {} replicas that write_acks needs", acks.replicas))
+    }
+}
+
+/// How many replicas `INFO replication` names that have all data and get what is written.
+fn replicas_in_step(info: &str) -> usize {
+    let replicas =
+        info.lines().filter(|line| line.strip_prefix("slave").is_some_and(|rest| rest.starts_with(char::is_numeric)));
+    replicas.filter(|line| line.contains("state=online")).count()
 }
 
 /// The value of the field `name` in an answer to `INFO`.
@@ -95,8 +118,20 @@ impl Store {
         }
         let mut answers = self.connection.ask_each::<String>(&mut pipeline).await?.into_iter();
         answers.next().transpose()?;
-        let permissions = Permissions::ask(&self.connection).await?;
-        Ok(Server::from_info(&answers.flatten().collect::<String>(), permissions))
+        let info = answers.flatten().collect::<String>();
+        let has_wait_aof = if self.acks.on_disk { self.has_wait_aof().await? } else { None };
+        let permissions = Permissions::ask(&self.connection, self.acks).await?;
+        Ok(Server::from_info(&info, has_wait_aof, permissions))
+    }
+
+    /// Whether Redis has `WAITAOF`: asked to wait for nobody, it answers at once.
+    async fn has_wait_aof(&self) -> Result<Option<bool>, Error> {
+        let answers = self.connection.ask_each::<Value>(pipe().cmd("WAITAOF").arg(0).arg(0).arg(1)).await?;
+        Ok(match answers.first() {
+            Some(Err(error)) if error.is_unknown_command() => Some(false),
+            Some(Err(_)) | None => None,
+            Some(Ok(_)) => Some(true),
+        })
     }
 
     /// The time by Redis's clock, to the millisecond. `None` when an ACL forbids to ask, which is not logged.
@@ -125,31 +160,47 @@ mod tests {
         let info = "# Server\r\nredis_version:7.0.15\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n";
         let expected = "Redis 7.0.15; it has no append-only file, and forgets at a crash what it has not saved; it may \
                         drop whole segments when its memory is full (allkeys-lru)";
-        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
+        assert_eq!(Server::from_info(info, None, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn valkey_is_named_by_its_own_version() {
         let info = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
         let expected = "Valkey 9.1.2; it has an append-only file; it refuses writes when its memory is full";
-        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
+        assert_eq!(Server::from_info(info, None, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn a_server_that_tells_nothing_is_described_too() {
-        let server = Server::from_info("", Permissions::Unknown);
+        let server = Server::from_info("", None, Permissions::Unknown);
         let expected = "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed";
-        assert_eq!((server.to_string().as_str(), server.obstacle()), (expected, None));
+        assert_eq!((server.to_string().as_str(), server.obstacle(WriteAcks::default())), (expected, None));
     }
 
     #[test]
     fn a_replica_and_a_user_that_may_not_write_are_obstacles() {
-        let obstacle = |info, permissions| Server::from_info(info, permissions).obstacle();
+        let obstacle = |info, permissions| Server::from_info(info, None, permissions).obstacle(WriteAcks::default());
         assert_eq!(obstacle("role:master\r\n", Permissions::Enough), None);
         let replica = "role:slave\r\nmaster_host:redis-0\r\nmaster_port:6379\r\n";
         let expected = "it is a replica, of redis-0:6379; a primary is needed";
         assert_eq!(obstacle(replica, Permissions::Enough).as_deref(), Some(expected));
         let expected = "its ACL forbids what is needed: no zadd";
         assert_eq!(obstacle("", Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn too_few_replicas_are_an_obstacle_to_acknowledging() {
+        let info = "role:master\r\nconnected_slaves:2\r\nslave0:ip=a,port=1,state=online,offset=7,lag=0\r\n\
+                    slave1:ip=b,port=1,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
+        let obstacle = |info, has_wait_aof, replicas, on_disk| {
+            let acks = WriteAcks { replicas, on_disk };
+            Server::from_info(info, has_wait_aof, Permissions::Enough).obstacle(acks)
+        };
+        assert_eq!(obstacle(info, None, 1, false), None);
+        let expected = "it has 1 of the 2 replicas that write_acks needs";
+        assert_eq!(obstacle(info, None, 2, false).as_deref(), Some(expected));
+        assert_eq!(obstacle("", None, 2, false), None, "it doesn't tell");
+        assert_eq!(obstacle(info, Some(true), 1, true), None);
+        assert_eq!(obstacle(info, Some(false), 1, true), Some(Error::NoWaitAof.to_string()));
     }
 }

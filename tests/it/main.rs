@@ -35,3 +35,4 @@ mod tls;
 mod traces;
 mod visits;
 mod window;
+mod write_acks;

@@ -7,7 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{Family, known};
 
 /// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 19] = [
+pub const FAILURES: [&str; 20] = [
     "busy",
     "cluster_down",
     "connect",
@@ -18,6 +18,7 @@ pub const FAILURES: [&str; 19] = [
     "no_auth",
     "no_permission",
     "no_replicas",
+    "not_replicated",
     "out_of_memory",
     "overloaded",
     "readonly",

@@ -36,6 +36,17 @@ impl Redis {
         redis
     }
 
+    /// Starts a primary that replicas reach on `port`.
+    pub fn start_primary(port: &str) -> Self {
+        // By default it would wait five seconds for more replicas before it sends its data.
+        Self::start_with(&["--port", port, "--repl-diskless-sync-delay", "0"])
+    }
+
+    /// Starts a replica of the primary that is reached on `port`. It is not in step yet.
+    pub fn start_replica(port: &str) -> Self {
+        Self::start_with(&["--replicaof", "127.0.0.1", port, "--appendfsync", "always"])
+    }
+
     fn spawn(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Child {
         // A file that may not grow further is an error to it, as a full disk is, and not its end.
         let run = "server=$(command -v redis-server || command -v valkey-server) || exit
@@ -100,6 +111,21 @@ impl Redis {
     /// A connection, to look at much of what is stored.
     pub fn connection(&self) -> ::redis::Connection {
         self.try_connect().expect("Redis answers")
+    }
+
+    /// How many replicas have acknowledged all that it has.
+    pub fn replicas(&self) -> usize {
+        let info: String = self.call(&["INFO", "replication"]);
+        let offset = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).unwrap();
+        info.lines().filter(|line| line.contains(&format!("state=online,offset={offset},"))).count()
+    }
+
+    /// Whether it has `WAITAOF`.
+    pub fn has_wait_aof(&self) -> bool {
+        let info: String = self.call(&["INFO", "server"]);
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+        let numbers: Vec<u32> = version.split('.').map(|number| number.parse().unwrap()).collect();
+        (numbers[0], numbers[1]) >= (7, 2)
     }
 
     /// How often a command was called since `CONFIG RESETSTAT`.
