@@ -45,8 +45,8 @@ pub enum CheckError {
 ///
 /// # Errors
 ///
-/// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, or has an ACL that forbids what is needed.
-/// Nothing is written to find out.
+/// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, has fewer replicas than must have a visit, or has
+/// an ACL that forbids what is needed. Nothing is written to find out.
 pub async fn check(
     settings: &Settings,
     shown: &[Shown],

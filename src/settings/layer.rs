@@ -78,7 +78,7 @@ pub struct Layer {
     /// Replicas of Redis that must have a visit before it is acknowledged
     #[arg(long, global = true, value_name = "NUMBER")]
     pub write_acks: Option<String>,
-    /// Whether they must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey
+    /// Whether they must have it on disk, `true` or `false`; from Redis 7.2 on
     #[arg(long, global = true, value_name = "BOOL")]
     pub write_acks_on_disk: Option<String>,
     /// Folder of the private Redis

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_write_that_is_refused_keeps_its_own_reason() {
-        let mut results = vec![refused("READONLY"), refused("READONLY"), refused("READONLY"), refused("ERR")];
+        // Before Redis 7.0, what a script met is `ERR`, whatever it was.
+        let mut results = vec![refused("READONLY"), refused("READONLY"), refused("ERR"), refused("ERR")];
         TWO.settle(&mut results);
         assert_eq!(results, [refused("READONLY"), refused("READONLY")]);
     }
