@@ -58,7 +58,10 @@ impl Sampler {
     /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
     pub async fn sample(&self, now: Timestamp) {
         let metrics = self.estimator.metrics();
-        let segments = self.estimator.segments_known().await.ok();
+        let segments = match self.estimator.ready().await {
+            Ok(()) => self.estimator.segments_known().await.ok(),
+            Err(_) => None,
+        };
         metrics.redis.set_segments(segments);
         for segment in &self.segments {
             let users = match segments {

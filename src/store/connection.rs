@@ -5,6 +5,7 @@
 //! (`src/aio/connection_manager.rs` of redis 1.8). A service that must recover by itself needs the opposite.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,10 @@ struct Shared {
     limits: Limits,
     /// The connection in use; none before the first use and after a break.
     link: Mutex<Option<Link>>,
-    /// Held while somebody connects; those who wait for it share the failure.
+    /// Held while somebody connects; those who wait for it, for this connection or another to the same Redis, share the failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
+    /// Goes up when a connection turns out to lead to a replica. The others lead there, too: none of an earlier era is used again.
+    era: Arc<AtomicU64>,
     outages: Arc<OutageLog>,
     metrics: Arc<Metrics>,
     /// What it is for.
@@ -51,9 +54,12 @@ struct Shared {
 
 type LastFailure = Option<(Instant, Error)>;
 
-/// One established connection. Clones are the same connection, and are told apart from others by their address.
+/// One established connection. Clones are the same connection, and are told apart from others by its address.
 #[derive(Clone)]
-struct Link(Arc<MultiplexedConnection>);
+struct Link {
+    connection: Arc<MultiplexedConnection>,
+    era: u64,
+}
 
 impl Connection {
     /// How many pipelines may wait to be written before callers wait for room. Rounds keep them few, but probes and
@@ -81,21 +87,23 @@ impl Connection {
             limits,
             link: Mutex::new(None),
             last_failure: Arc::default(),
+            era: Arc::default(),
             outages: Arc::default(),
             metrics,
             traffic: Traffic::Other,
         })))
     }
 
-    /// Another connection to the same Redis, under the same limits, for `traffic`. They share the log of its outages.
+    /// Another connection to the same Redis, under the same limits, for `traffic`. They share what is known of it.
     pub(super) fn for_traffic(&self, traffic: Traffic) -> Self {
-        let Shared { url, config, limits, outages, metrics, .. } = &*self.0;
+        let Shared { url, config, limits, last_failure, era, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
             url: url.clone(),
             config: config.clone(),
             limits: *limits,
             link: Mutex::new(None),
-            last_failure: Arc::default(),
+            last_failure: Arc::clone(last_failure),
+            era: Arc::clone(era),
             outages: Arc::clone(outages),
             metrics: Arc::clone(metrics),
             traffic,
@@ -222,7 +230,10 @@ impl Connection {
             self.0.metrics.redis.failed(error.kind());
             self.note_failure(error);
             has_failed |= error.is_outage();
-            if let Some(link) = used.as_ref().filter(|_| error.spoils_the_connection()) {
+            let Some(link) = &used else { continue };
+            if error.is_of_a_replica() {
+                self.end_era(link.era);
+            } else if error.spoils_the_connection() {
                 self.discard(link);
             }
         }
@@ -234,7 +245,7 @@ impl Connection {
     /// Sends `pipeline` once. `used` says on which connection, also to whoever gives up waiting.
     async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline, used: &mut Option<Link>) -> Result<T, Error> {
         let link = used.insert(self.link().await?);
-        let mut connection = MultiplexedConnection::clone(&link.0);
+        let mut connection = MultiplexedConnection::clone(&link.connection);
         let answer = pipeline.query_async(&mut connection).await.map_err(|error| Error::from_answer(error, pipeline));
         if let Err(Error::Lost(_)) = answer {
             self.discard(link);
@@ -262,11 +273,12 @@ impl Connection {
     }
 
     async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
+        let era = self.era();
         let connected = connect(&self.0.url, &self.0.config, self.0.limits.connect).await;
         self.0.metrics.redis.connected(connected.is_ok());
         match connected {
             Ok(connection) => {
-                let link = Link(Arc::new(connection));
+                let link = Link { connection: Arc::new(connection), era };
                 *self.slot() = Some(link.clone());
                 *last_failure = None;
                 Ok(link)
@@ -279,13 +291,22 @@ impl Connection {
     }
 
     fn current(&self) -> Option<Link> {
-        self.slot().clone()
+        self.slot().clone().filter(|link| link.era == self.era())
+    }
+
+    fn era(&self) -> u64 {
+        self.0.era.load(Ordering::Relaxed)
+    }
+
+    /// Has all connections made anew, unless that was done since `era`.
+    fn end_era(&self, era: u64) {
+        let _ = self.0.era.compare_exchange(era, era + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Forgets `link`, unless somebody has replaced it already.
     fn discard(&self, link: &Link) {
         let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(&current.0, &link.0)) {
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(&current.connection, &link.connection)) {
             *slot = None;
         }
     }

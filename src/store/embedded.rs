@@ -213,7 +213,8 @@ async fn wait_until_it_serves(
     let mut said_loading = false;
     loop {
         match probe(url, EmbeddedRedis::PROBE_LIMIT).await {
-            Ok(()) => {
+            // Somebody who made it a replica will hear of that from whoever uses it.
+            Ok(()) | Err(Error::Replica(_)) => {
                 tracing::info!(dir = %dir.display(), "private Redis is ready");
                 return Ok(());
             }

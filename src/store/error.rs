@@ -19,6 +19,9 @@ pub enum Error {
     /// Redis doesn't accept the user or the password that we sent.
     #[error("can't connect to Redis: it doesn't accept this user or password")]
     WrongPassword,
+    /// It is a replica, of the given primary. What it has may be old, and it takes no visits.
+    #[error("it is a replica, of {0}; a primary is needed")]
+    Replica(String),
     /// The connection broke, and so did the one made after it.
     #[error("lost the connection to Redis: {0}")]
     Lost(String),
@@ -91,6 +94,7 @@ impl Error {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
             Self::WrongPassword => "wrong_password",
+            Self::Replica(_) => "readonly",
             Self::Lost(_) => "lost",
             Self::Timeout(_) => "timeout",
             Self::Overloaded(_) => "overloaded",
@@ -168,20 +172,17 @@ impl Error {
         Self::Refused { command, code: error.category().to_owned(), detail: String::new() }
     }
 
-    /// Whether the connection that this happened on is not worth keeping: it broke, it hangs, or it leads to a replica,
-    /// and a new one may find the new primary.
+    /// Whether the connection that this happened on is not worth keeping: it broke, or it hangs.
     pub(super) fn spoils_the_connection(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Timeout(_))
+    }
+
+    /// Whether it tells of a replica. A new connection may find the new primary.
+    pub(super) fn is_of_a_replica(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Timeout(_) => true,
+            Self::Replica(_) => true,
             Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
-            Self::Connect(_)
-            | Self::Tls(_)
-            | Self::WrongPassword
-            | Self::Overloaded(_)
-            | Self::TooOld(_)
-            | Self::NotReplicated { .. }
-            | Self::NoWaitAof
-            | Self::WrongType { .. } => false,
+            _ => false,
         }
     }
 }

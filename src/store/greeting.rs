@@ -1,4 +1,5 @@
-//! A new connection, and what is said on it before it is used: who we are, which database we want, and which version it is.
+//! A new connection, and what is said on it before it is used: who we are, which database we want, which version
+//! it is, and whether it is a primary.
 //!
 //! The library would say it for us. But it makes "authentication failed" of whatever Redis answers to `AUTH`, that it has no
 //! room for another client among it, and no code is left of what Redis answers to `SELECT`.
@@ -10,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, RedisResult};
 
 use super::error::Error;
-use super::server::info_field;
+use super::server::{info_field, primary_of};
 use super::url::RedisUrl;
 
 /// Who we are to Redis, and which of its databases we want. `Debug` shows the database alone.
@@ -51,8 +52,9 @@ impl Login {
             pipeline.cmd("SELECT").arg(self.db);
             steps.push(Step::Select);
         }
-        pipeline.cmd("INFO").arg("server");
-        steps.push(Step::Info);
+        // Redis takes several sections at once since 7.0.
+        pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+        steps.extend([Step::Info; 2]);
         pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
         pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
         steps.extend([Step::Name; 2]);
@@ -66,7 +68,7 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Makes a connection to a server that has the commands we need, within `limit`.
+/// Makes a connection to a primary that has the commands we need, within `limit`.
 pub(super) async fn connect(
     url: &RedisUrl,
     config: &AsyncConnectionConfig,
@@ -84,6 +86,10 @@ pub(super) async fn connect(
         let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
         Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
     })?;
+    // Its counts may be old, and a visit that it takes is lost at the next synchronisation.
+    if let Some(primary) = primary_of(&info) {
+        return Err(Error::Replica(primary));
+    }
     // An old server would serve counts and refuse every write.
     match info_field(&info, "redis_version") {
         Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
@@ -108,7 +114,7 @@ async fn greet(connection: &mut MultiplexedConnection, login: &Login) -> Result<
     let mut info = String::new();
     for (step, answer) in steps.into_iter().zip(answers) {
         match answer {
-            Ok(answer) if step == Step::Info => info = answer,
+            Ok(answer) if step == Step::Info => info += &answer,
             Ok(_) => {}
             Err(error) => refusal(step, login, &error).map_or(Ok(()), Err)?,
         }
@@ -131,9 +137,9 @@ fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
         Step::Auth => Some(Error::refused("AUTH".to_owned(), code, detail)),
         Step::Select if code == "ERR" => Some(Error::Connect(format!("no database {}: {detail}", login.db))),
         Step::Select => Some(Error::refused(format!("SELECT {}", login.db), code, detail)),
-        // A server that doesn't tell its version, be it that an ACL forbids it, is taken as it is.
+        // A server that doesn't tell what it is, be it that an ACL forbids it, is taken as it is.
         Step::Info if code == "NOPERM" || !Error::is_about_redis(code) => None,
-        Step::Info => Some(Error::refused("INFO server".to_owned(), code, detail)),
+        Step::Info => Some(Error::refused("INFO".to_owned(), code, detail)),
         Step::Name => None,
     }
 }

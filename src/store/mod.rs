@@ -51,6 +51,7 @@ pub use self::error::Error;
 pub use self::permissions::Permissions;
 pub use self::prune::Slice;
 pub use self::server::Server;
+use self::server::primary_of;
 pub use self::url::RedisUrl;
 use crate::segment::SegmentName;
 use crate::telemetry::{Metrics, Traffic};
@@ -134,9 +135,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if not; `LOADING` counts as not.
+    /// An [`Error`] if not; `LOADING` counts as not, and so does that it has become a replica.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.connection.query(pipe().cmd("PING").ignore()).await
+        let is_primary = |answers: &mut Vec<Result<String, Error>>| {
+            // An ACL may forbid to ask.
+            let info = answers.pop().and_then(Result::ok).unwrap_or_default();
+            if let (Some(pong @ Ok(_)), Some(primary)) = (answers.last_mut(), primary_of(&info)) {
+                *pong = Err(Error::Replica(primary));
+            }
+        };
+        let mut question = pipe();
+        question.cmd("PING").cmd("INFO").arg("replication");
+        let mut answers = self.connection.query_settled(&mut question, is_primary).await?;
+        answers.pop().transpose().map(drop)
     }
 
     /// How many members each segment has that were seen after its cutoff, asked in one round trip.

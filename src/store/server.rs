@@ -17,8 +17,6 @@ pub struct Server {
     /// What becomes of keys when memory is full (`maxmemory-policy`). With anything but `noeviction` whole segments may be
     /// dropped.
     pub eviction: Option<String>,
-    /// The address of its primary, if it is a replica.
-    pub replica_of: Option<String>,
     /// Replicas that are connected and in step.
     pub replicas: Option<usize>,
     /// Whether it can wait for what replicas have on disk; `None` when it wasn't asked, or doesn't tell.
@@ -36,14 +34,10 @@ impl Server {
         let field = |name| info_field(info, name).map(str::to_owned);
         // Valkey gives the version of Redis that it is compatible with, beside its own.
         let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
-        let primary = |name| info_field(info, name).unwrap_or("unknown");
-        let replica_of = info_field(info, "role").filter(|role| *role == "slave");
-        let replica_of = replica_of.map(|_| format!("{}:{}", primary("master_host"), primary("master_port")));
         Self {
             version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             eviction: field("maxmemory_policy"),
-            replica_of,
             replicas: info_field(info, "connected_slaves").map(|_| replicas_in_step(info)),
             has_wait_aof,
             permissions,
@@ -53,13 +47,10 @@ impl Server {
     /// Why it can't take visits although it answers, if so. `acks` says how many replicas must have each.
     #[must_use]
     pub fn obstacle(&self, acks: WriteAcks) -> Option<String> {
-        // A replica that takes writes loses them at the next synchronisation.
-        let replica = self.replica_of.as_ref().map(|of| format!("it is a replica, of {of}; a primary is needed"));
-        let forbidden = || match &self.permissions {
+        match &self.permissions {
             Permissions::Missing(what) => Some(format!("its ACL forbids what is needed: {what}")),
-            Permissions::Enough | Permissions::Unknown => None,
-        };
-        replica.or_else(forbidden).or_else(|| self.obstacle_to_acks(acks))
+            Permissions::Enough | Permissions::Unknown => self.obstacle_to_acks(acks),
+        }
     }
 
     /// Why no visit would be acknowledged, if so.
@@ -82,6 +73,12 @@ fn replicas_in_step(info: &str) -> usize {
 /// The value of the field `name` in an answer to `INFO`.
 pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The address of its primary, if `INFO replication` is of a replica.
+pub(super) fn primary_of(info: &str) -> Option<String> {
+    let field = |name| info_field(info, name).unwrap_or("unknown");
+    (field("role") == "slave").then(|| format!("{}:{}", field("master_host"), field("master_port")))
 }
 
 impl fmt::Display for Server {
@@ -178,14 +175,19 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_and_a_user_that_may_not_write_are_obstacles() {
-        let obstacle = |info, permissions| Server::from_info(info, None, permissions).obstacle(WriteAcks::default());
-        assert_eq!(obstacle("role:master\r\n", Permissions::Enough), None);
-        let replica = "role:slave\r\nmaster_host:redis-0\r\nmaster_port:6379\r\n";
-        let expected = "it is a replica, of redis-0:6379; a primary is needed";
-        assert_eq!(obstacle(replica, Permissions::Enough).as_deref(), Some(expected));
+    fn a_user_that_may_not_write_is_an_obstacle() {
+        let obstacle = |permissions| Server::from_info("", None, permissions).obstacle(WriteAcks::default());
+        assert_eq!(obstacle(Permissions::Enough), None);
         let expected = "its ACL forbids what is needed: no zadd";
-        assert_eq!(obstacle("", Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
+        assert_eq!(obstacle(Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_replica_names_its_primary() {
+        assert_eq!(primary_of("role:master\r\nconnected_slaves:0\r\n"), None);
+        assert_eq!(primary_of(""), None);
+        let replica = "role:slave\r\nmaster_host:redis-0\r\nmaster_port:6379\r\n";
+        assert_eq!(primary_of(replica).as_deref(), Some("redis-0:6379"));
     }
 
     #[test]

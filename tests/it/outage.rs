@@ -63,7 +63,7 @@ async fn the_service_starts_without_redis_and_finds_it_when_it_comes() {
 
     redis.start_again();
     eventually("ready", async || app.status_of("/readyz").await == 200).await;
-    app.record("u104010", "sports").await;
+    eventually("visits are taken", async || post(&app).await == StatusCode::NO_CONTENT).await;
     assert_eq!(app.count("sports").await, 1);
 }
 
@@ -122,6 +122,22 @@ async fn a_connection_to_a_replica_is_replaced() {
     assert_eq!(post(&app).await, 503);
     assert_eq!(post(&app).await, 204);
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+}
+
+/// A service that gets no visits hears of it by its readiness probe.
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_not_ready_and_its_counts_are_not_believed() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u104010", "sports").await;
+
+    redis.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    problem(app.get("/readyz").await, 503, "store-unavailable").await;
+    problem(app.get("/segments/sports/count").await, 503, "store-unavailable").await;
+
+    redis.call::<()>(&["REPLICAOF", "NO", "ONE"]);
+    eventually("ready", async || app.status_of("/readyz").await == 200).await;
+    assert_eq!(app.count("sports").await, 1);
 }
 
 #[tokio::test]

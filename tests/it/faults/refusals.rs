@@ -24,7 +24,8 @@ const READONLY: Refusal = Refusal {
     kind: "readonly",
     begin: &["REPLICAOF", "127.0.0.1", "1"],
     end: &["REPLICAOF", "NO", "ONE"],
-    counts: true,
+    // A replica may be behind.
+    counts: false,
 };
 
 const NO_REPLICAS: Refusal = Refusal {
