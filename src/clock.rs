@@ -79,28 +79,31 @@ impl Clock {
 
     /// Takes in what a comparison found, and logs it when the clocks begin or cease to agree.
     fn observe(&self, skew: Option<Skew>) {
-        let correction = |is_corrected| {
-            let worthwhile = skew.filter(|skew| skew.is_worth_correcting(is_corrected));
-            worthwhile.map_or(0, |skew| skew.0)
-        };
-        let change = self
-            .0
-            .correction
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(correction(before != 0)));
-        let was_corrected = change.is_ok_and(|before| before != 0);
-        match (was_corrected, correction(was_corrected) != 0, skew) {
-            (false, true, Some(skew)) => {
+        match (self.correct(skew), skew) {
+            ((false, true), Some(skew)) => {
                 tracing::warn!(
                     skew_seconds = skew.as_seconds(),
                     "this machine's clock is {skew}; the service goes by Redis's meanwhile"
                 );
             }
-            (true, false, Some(_)) => tracing::info!("this machine's clock agrees with Redis's again"),
-            (true, false, None) => {
+            ((true, false), Some(_)) => tracing::info!("this machine's clock agrees with Redis's again"),
+            ((true, false), None) => {
                 tracing::warn!("Redis doesn't tell its time any more; the service goes by this machine's clock");
             }
             _ => {}
         }
+    }
+
+    /// Goes by what a comparison found from now on. Says whether the clock was corrected before, and whether it is now.
+    fn correct(&self, skew: Option<Skew>) -> (bool, bool) {
+        let correction = |was_corrected| {
+            let worthwhile = skew.filter(|skew| skew.is_worth_correcting(was_corrected));
+            worthwhile.map_or(0, |skew| skew.0)
+        };
+        let change = |before| Some(correction(before != 0));
+        let before = self.0.correction.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        let was_corrected = before.is_ok_and(|before| before != 0);
+        (was_corrected, correction(was_corrected) != 0)
     }
 
     /// This machine's time.
@@ -213,7 +216,7 @@ mod tests {
             for skew in skews {
                 let clock = Clock::ahead_by(skew);
                 let before = Timestamp::now();
-                clock.observe(Some(Skew(skew)));
+                clock.correct(Some(Skew(skew)));
                 let (now, after) = (clock.now(), Timestamp::now());
                 prop_assert!(before - Skew::TOLERANCE <= now && now <= after + Skew::TOLERANCE, "{} {}", skew, now);
             }
@@ -224,7 +227,7 @@ mod tests {
     fn a_clock_within_the_tolerance_is_left_alone() {
         for skew in [Skew(-1_000), Skew(-1), Skew(0), Skew(1_000)] {
             let clock = Clock::ahead_by(skew.0);
-            clock.observe(Some(skew));
+            clock.correct(Some(skew));
             assert_eq!(clock.0.correction.load(Ordering::Relaxed), 0, "{skew:?}");
         }
     }

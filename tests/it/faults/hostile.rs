@@ -37,9 +37,10 @@ async fn send_raw(address: SocketAddr, pieces: impl IntoIterator<Item = Vec<u8>>
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn statuses(answer: &str) -> Vec<u16> {
-    let lines = answer.split("HTTP/1.").skip(1);
-    lines.map(|line| line[2..5].parse().unwrap()).collect()
+fn statuses(answers: &str) -> Vec<u16> {
+    let lines = answers.split("HTTP/1.").skip(1);
+    // Bodies may speak of HTTP, too.
+    lines.filter_map(|line| line.get(2..5)?.parse().ok()).collect()
 }
 
 /// `head`, and the rest of a request's.
@@ -113,6 +114,7 @@ fn attacks() -> Vec<Attack> {
             )],
             &[400],
         ),
+        attack("no host", vec![b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec()], &[400]),
         // It is old, and valid.
         attack("HTTP/1.0", vec![b"GET /healthz HTTP/1.0\r\n\r\n".to_vec()], &[200]),
         attack("HTTP/3.0", vec![b"GET /healthz HTTP/3.0\r\nhost: x\r\n\r\n".to_vec()], &[400]),
