@@ -224,6 +224,6 @@ impl Estimator {
     ///
     /// A [`store::Error`] if not.
     pub async fn ready(&self) -> Result<(), store::Error> {
-        self.store.ping().await
+        self.store.ping().await.map(drop)
     }
 }

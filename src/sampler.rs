@@ -19,8 +19,11 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// How often Redis is asked.
+    /// How often Redis is asked what the metrics tell.
     const INTERVAL: Duration = Duration::from_secs(15);
+    /// How often it is asked whether it serves, is a primary, and what the time is. For so long at the most a clock that is set, or
+    /// a primary that is demoted, may go unseen; it costs Redis some ten microseconds.
+    const LOOKING: Duration = Duration::from_secs(1);
     /// How often histograms are tidied up. Each request leaves 16 bytes in them until then.
     const TIDYING: Duration = Duration::from_secs(1);
     /// The most segments whose users are counted at each turn.
@@ -39,9 +42,16 @@ impl Sampler {
             turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 turns.tick().await;
-                // When Redis doesn't answer, the clock goes on as it did.
-                let _ = self.estimator.compare_clock(&self.clock).await;
                 self.sample(self.clock.now()).await;
+            }
+        };
+        let looking = async {
+            let mut turns = interval(Self::LOOKING);
+            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                turns.tick().await;
+                // When Redis doesn't answer, the store logs it, and the clock goes on as it did.
+                let _ = self.estimator.compare_clock(&self.clock).await;
             }
         };
         let tidying = async {
@@ -52,16 +62,13 @@ impl Sampler {
                 self.estimator.metrics().tidy();
             }
         };
-        tokio::join!(sampling, tidying);
+        tokio::join!(sampling, looking, tidying);
     }
 
     /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
     pub async fn sample(&self, now: Timestamp) {
         let metrics = self.estimator.metrics();
-        let segments = match self.estimator.ready().await {
-            Ok(()) => self.estimator.segments_known().await.ok(),
-            Err(_) => None,
-        };
+        let segments = self.estimator.segments_known().await.ok();
         metrics.redis.set_segments(segments);
         for segment in &self.segments {
             let users = match segments {

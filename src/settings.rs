@@ -156,9 +156,9 @@ impl Settings {
     pub fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             body: self.body_timeout,
-            // Each part of a request has a limit of its own: its body, its turn at Redis, Redis's answer. A timer that can't
+            // Each part of a request has a limit of its own: its body, Redis's clock, its turn at Redis, Redis's answer. A timer that can't
             // go off would cost each request for nothing.
-            request: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 2 * self.redis_timeout),
+            request: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 3 * self.redis_timeout),
             body_bytes: self.max_body_bytes,
             requests: self.max_requests,
         }

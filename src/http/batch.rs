@@ -92,11 +92,12 @@ pub async fn record(
 async fn record_array(state: &AppState, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let outcome = feed_array(&mut ingest, &parse_array(&json)?, state.clock.now()).await;
+    let outcome = feed_array(&mut ingest, &parse_array(&json)?, state.now().await?).await;
     finish(ingest, outcome, "").await
 }
 
 async fn record_lines(state: &AppState, mut body: Body) -> Result<Response> {
+    state.now().await?;
     let mut ingest = Ingest::new(state.estimator.clone());
     let outcome = feed_lines(&mut ingest, &mut body, state).await;
     let is_cut = outcome.is_err();

@@ -40,6 +40,8 @@ pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::estimator::Estimator;
+use crate::store;
+use crate::time::Timestamp;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -60,6 +62,21 @@ pub struct AppState {
     pub stopping: CancellationToken,
     /// Cancelled when streams that have no end of their own must come to one.
     pub ending: CancellationToken,
+}
+
+impl AppState {
+    /// The time now. No request is served by a clock that was never compared with Redis's, as when Redis was away at the start:
+    /// what it might write would be wrong for good. So that is made up for first.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis can't serve, and never did.
+    async fn now(&self) -> Result<Timestamp, store::Error> {
+        if !self.clock.was_compared() {
+            self.estimator.compare_clock(&self.clock).await?;
+        }
+        Ok(self.clock.now())
+    }
 }
 
 /// What a request may take.

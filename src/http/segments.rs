@@ -51,7 +51,7 @@ pub async fn record(
     body::media_type(&headers, &[MediaType::Json])?;
     body::require_plain(&headers)?;
     let json = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
-    let now = state.clock.now();
+    let now = state.now().await?;
     let visit = visit_json::parse(&json, now);
     let visit = visit.inspect_err(|error| state.estimator.metrics().visits.rejected(error.kind()))?;
     state.estimator.record(visit, now).await?;
@@ -116,7 +116,7 @@ pub async fn count(
     let Query(query) = query.map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
     let window = parse_window(&query)?.unwrap_or(state.estimator.window());
 
-    let now = state.clock.now();
+    let now = state.now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
     Ok(json(&Count { segment: segment.to_string(), count, window_seconds: window.as_secs(), as_of: now.to_string() }))
 }

@@ -122,7 +122,7 @@ impl Connection {
 
     /// Has `error` logged.
     pub(super) fn note_failure(&self, error: &Error) {
-        self.0.outages.failed(error, Instant::now());
+        self.0.outages.failed(error, self.0.traffic, Instant::now());
     }
 
     /// Sends `pipeline` in one round trip and gives its answers, one for each command.
@@ -238,7 +238,7 @@ impl Connection {
             }
         }
         if !has_failed && self.0.outages.is_failing() {
-            self.0.outages.answered(Instant::now());
+            self.0.outages.answered(self.0.traffic, Instant::now());
         }
     }
 

@@ -116,6 +116,11 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == "ERR")
     }
 
+    /// Whether it tells of writes alone, so that what isn't one may succeed meanwhile.
+    pub(super) fn is_of_writes(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NotReplicated { .. } | Self::NoWaitAof)
+    }
+
     /// Why no connection could be made.
     pub(super) fn from_connecting(error: &RedisError) -> Self {
         if let Some(why) = tls::explain(error) {

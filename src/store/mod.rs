@@ -41,7 +41,7 @@ mod server;
 mod tls;
 mod url;
 
-use redis::{Pipeline, pipe};
+use redis::{FromRedisValue as _, Pipeline, Value, pipe};
 
 pub use self::access::{Access, ClientFiles};
 pub use self::acks::WriteAcks;
@@ -131,23 +131,27 @@ impl Store {
         self.connection.note_failure(error);
     }
 
-    /// Asks Redis whether it can serve.
+    /// Asks Redis whether it can serve, and for its time, to the millisecond; `None` when an ACL forbids to ask for that.
     ///
     /// # Errors
     ///
     /// An [`Error`] if not; `LOADING` counts as not, and so does that it has become a replica.
-    pub async fn ping(&self) -> Result<(), Error> {
-        let is_primary = |answers: &mut Vec<Result<String, Error>>| {
-            // An ACL may forbid to ask.
-            let info = answers.pop().and_then(Result::ok).unwrap_or_default();
-            if let (Some(pong @ Ok(_)), Some(primary)) = (answers.last_mut(), primary_of(&info)) {
+    pub async fn ping(&self) -> Result<Option<Timestamp>, Error> {
+        let mut question = pipe();
+        question.cmd("PING").cmd("INFO").arg("replication").cmd("TIME");
+        let mut time = None;
+        let only_the_ping = |answers: &mut Vec<Result<Value, Error>>| {
+            // What an ACL forbids to ask is no failure.
+            time = answers.pop().and_then(Result::ok).and_then(|time| <(i64, i64)>::from_redis_value(time).ok());
+            let info = answers.pop().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
+            if let (Some(pong @ Ok(_)), Some(primary)) = (answers.last_mut(), info.as_deref().and_then(primary_of)) {
                 *pong = Err(Error::Replica(primary));
             }
         };
-        let mut question = pipe();
-        question.cmd("PING").cmd("INFO").arg("replication");
-        let mut answers = self.connection.query_settled(&mut question, is_primary).await?;
-        answers.pop().transpose().map(drop)
+        self.connection.query_settled(&mut question, only_the_ping).await?.pop().transpose()?;
+        // Unix time in whole seconds, and the microseconds beyond them.
+        let millis = |(seconds, micros): (i64, i64)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
+        Ok(time.map(|time| Timestamp::from_millis(millis(time))))
     }
 
     /// How many members each segment has that were seen after its cutoff, asked in one round trip.

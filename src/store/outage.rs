@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
+use crate::telemetry::Traffic;
 
 /// Hears of every answer and failure, and decides which of them is worth a line.
 #[derive(Default)]
@@ -20,6 +21,9 @@ struct State {
     /// The last line of each kind of failure.
     logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
+    /// Whether the last that Redis answered to visits was a refusal, as with full memory. Counts go on then, and say nothing of
+    /// visits.
+    refuses_visits: bool,
 }
 
 struct Logged {
@@ -32,16 +36,16 @@ struct Logged {
 impl OutageLog {
     /// A failure of the same kind is logged again after this long.
     const REPEAT: Duration = Duration::from_secs(30);
-    /// Failures and successes may alternate, as when Redis is slow or one command is forbidden. It has recovered when
-    /// nothing failed for this long.
+    /// Failures and successes may alternate, as when Redis is slow. It has recovered when nothing failed for this long.
     const QUIET: Duration = Duration::from_secs(1);
 
-    /// Redis failed at `now`.
-    pub(super) fn failed(&self, error: &Error, now: Instant) {
+    /// What was asked for `traffic` failed at `now`.
+    pub(super) fn failed(&self, error: &Error, traffic: Traffic, now: Instant) {
         let is_outage = error.is_outage();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         if is_outage {
             state.last_failure = Some(now);
+            state.refuses_visits |= traffic != Traffic::Other && error.is_of_writes();
         }
         if let Some(last) = state.logged.get_mut(error.kind())
             && now.duration_since(last.at) < Self::REPEAT
@@ -64,16 +68,21 @@ impl OutageLog {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Redis answered at `now`.
-    pub(super) fn answered(&self, now: Instant) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Redis did what was asked for `traffic`, at `now`.
+    pub(super) fn answered(&self, traffic: Traffic, now: Instant) {
+        let mut state = self.lock();
+        state.refuses_visits &= traffic == Traffic::Other;
         let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
-        if is_quiet && self.failing.swap(false, Ordering::Relaxed) {
+        if is_quiet && !state.refuses_visits && self.failing.swap(false, Ordering::Relaxed) {
             // The next outage is news, whatever it is. A key of another type stays one.
             state.logged.retain(|_, last| !last.is_outage);
             state.last_failure = None;
             tracing::info!("Redis answers again");
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +98,8 @@ mod tests {
         captured.lines()
     }
 
+    const VISITS: Traffic = Traffic::Visits;
+
     fn timeout() -> Error {
         Error::Timeout(Duration::from_secs(2))
     }
@@ -99,11 +110,11 @@ mod tests {
             for outage in 0..3 {
                 let at = |millis| start + Duration::from_secs(5 * outage) + Duration::from_millis(millis);
                 for request in 0..100 {
-                    log.failed(&timeout(), at(request));
+                    log.failed(&timeout(), VISITS, at(request));
                 }
                 assert!(log.is_failing());
-                log.answered(at(1_500));
-                log.answered(at(1_501));
+                log.answered(VISITS, at(1_500));
+                log.answered(VISITS, at(1_501));
                 assert!(!log.is_failing());
             }
         });
@@ -116,12 +127,40 @@ mod tests {
     fn failures_among_successes_are_no_flood() {
         let lines = logged(|log, start| {
             for millis in (0..60_000).step_by(10) {
-                log.failed(&timeout(), start + Duration::from_millis(millis));
-                log.answered(start + Duration::from_millis(millis + 5));
+                log.failed(&timeout(), VISITS, start + Duration::from_millis(millis));
+                log.answered(VISITS, start + Duration::from_millis(millis + 5));
             }
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].contains("failures_not_logged=2999"), "{lines:#?}");
+    }
+
+    /// Visits come now and then, and counts go on all the time.
+    #[test]
+    fn counts_that_are_answered_are_no_recovery_of_visits_that_are_refused() {
+        let full = Error::refused("ZADD segment:sports".to_owned(), "OOM", "");
+        let lines = logged(|log, start| {
+            let at = |millis| start + Duration::from_millis(millis);
+            for millis in (0..20_000).step_by(2_000) {
+                log.failed(&full, VISITS, at(millis));
+                for later in (0..2_000).step_by(100) {
+                    log.answered(Traffic::Other, at(millis + later));
+                }
+            }
+            log.answered(Traffic::Batches, at(20_000));
+        });
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("OOM") && lines[1].contains("Redis answers again"), "{lines:#?}");
+    }
+
+    /// Nobody may ask for visits for hours; that the connection is back is known by any answer.
+    #[test]
+    fn any_answer_is_a_recovery_of_the_connection() {
+        let lines = logged(|log, start| {
+            log.failed(&timeout(), VISITS, start);
+            log.answered(Traffic::Other, start + Duration::from_secs(2));
+        });
+        assert_eq!(lines.len(), 2, "{lines:#?}");
     }
 
     fn wrong_type() -> Error {
@@ -133,14 +172,14 @@ mod tests {
         let lines = logged(|log, start| {
             for millis in 0..20_000 {
                 let at = start + Duration::from_millis(millis);
-                log.failed(&timeout(), at);
-                log.failed(&Error::Lost("closed".to_owned()), at);
-                log.failed(&wrong_type(), at);
+                log.failed(&timeout(), VISITS, at);
+                log.failed(&Error::Lost("closed".to_owned()), VISITS, at);
+                log.failed(&wrong_type(), VISITS, at);
             }
             let later = start + Duration::from_secs(22);
-            log.failed(&wrong_type(), later);
-            log.answered(later);
-            log.failed(&wrong_type(), later);
+            log.failed(&wrong_type(), VISITS, later);
+            log.answered(VISITS, later);
+            log.failed(&wrong_type(), VISITS, later);
         });
         let is_recovery = |line: &String| line.contains("Redis answers again");
         assert_eq!((lines.len(), lines.iter().filter(|line| is_recovery(line)).count()), (4, 1), "{lines:#?}");
@@ -149,7 +188,7 @@ mod tests {
     #[test]
     fn a_key_of_another_type_is_not_an_outage() {
         let lines = logged(|log, start| {
-            log.failed(&wrong_type(), start);
+            log.failed(&wrong_type(), VISITS, start);
             assert!(!log.is_failing());
         });
         assert_eq!(lines.len(), 1);

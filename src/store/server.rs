@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use redis::{FromRedisValue as _, Value, pipe};
+use redis::{Value, pipe};
 
 use super::{Error, Permissions, Store, WriteAcks};
-use crate::time::Timestamp;
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,22 +128,6 @@ impl Store {
             Some(Err(_)) | None => None,
             Some(Ok(_)) => Some(true),
         })
-    }
-
-    /// The time by Redis's clock, to the millisecond. `None` when an ACL forbids to ask, which is not logged.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when it can't serve, as of [`Store::ping`].
-    pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
-        // A Redis that reads its data tells the time; what it says of `PING` is whether it serves.
-        let mut answers = self.connection.ask_each::<Value>(pipe().cmd("PING").cmd("TIME")).await?.into_iter();
-        answers.next().transpose()?;
-        // Unix time in whole seconds, and the microseconds beyond them.
-        let time = answers.next().and_then(Result::ok).and_then(|time| <(i64, i64)>::from_redis_value(time).ok());
-        Ok(time.map(|(seconds, micros)| {
-            Timestamp::from_millis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
-        }))
     }
 }
 

@@ -62,7 +62,7 @@ fn the_debugging_example_breaks_in_the_count_handler() {
     let source = read("src/http/segments.rs");
     let handler: Vec<_> =
         source.lines().take(line).skip_while(|line| !line.starts_with("pub async fn count(")).collect();
-    assert_eq!(handler.last(), Some(&"    let now = state.clock.now();"), "line {line}");
+    assert_eq!(handler.last(), Some(&"    let now = state.now().await?;"), "line {line}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::helpers::{Redis, Service, eventually, in_time};
 
 /// Sends a byte of a head or of a body now and then until the service has had enough. Says what it was told, if anything.
 async fn drip(address: SocketAddr, is_body: bool) -> String {
-    const PAUSE: Duration = Duration::from_millis(200);
+    const PAUSE: Duration = Duration::from_secs(1);
     let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
     let head = "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     if is_body {

@@ -47,13 +47,15 @@ async fn a_frozen_redis_is_503_and_then_all_is_as_before(#[case] freeze: Freeze)
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &[]);
     let (ledger, what) = (Arc::<Ledger>::default(), format!("frozen, {freeze:?}"));
+    recovers(&service, "the start").await;
+    let open = descriptors(service.pid());
     let load = Load::start(service.address, &ledger, 5);
     under_load(1_000).await;
     let usual = rate(&ledger).await;
-    let (memory, open) = (peak_memory(service.pid()), descriptors(service.pid()));
+    let memory = peak_memory(service.pid());
 
     let millis = either(1_500, 8_000);
-    freeze.begin(&redis, 2 * millis);
+    freeze.begin(&redis, 3 * millis);
     eventually("a visit is refused", async || post(&service).await == 503).await;
     nothing_is_acknowledged(&ledger, millis).await;
     assert_eq!(service.status_of("/healthz").await, 200);

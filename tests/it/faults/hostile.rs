@@ -133,7 +133,7 @@ async fn what_no_sender_means_well_is_refused_in_little_memory() {
         assert_eq!(statuses(&answer), expected, "{what}: {answer:.300}");
         assert_eq!(service.status_of("/healthz").await, 200, "after {what}");
     }
-    let more = peak_memory(service.pid()) - before;
+    let more = peak_memory(service.pid()).saturating_sub(before);
     println!("hostile requests: {more} KiB of memory more");
     assert!(more < MOST, "{more} KiB more");
     goes_on(service).await;
@@ -158,7 +158,7 @@ async fn a_stream_of_any_length_takes_little_memory(#[case] byte: u8) {
     }
     let (status, report) = upload.end().await;
     assert_eq!(status, if byte == b'x' { 422 } else { 200 }, "{report}");
-    let more = peak_memory(service.pid()) - before;
+    let more = peak_memory(service.pid()).saturating_sub(before);
     println!("a stream of {length} bytes: {more} KiB of memory more");
     assert!(more < MOST, "{more} KiB more");
     goes_on(service).await;
@@ -178,7 +178,7 @@ async fn a_small_file_that_unpacks_to_a_large_one_takes_little_memory() {
     }
     let lines = service.lines_request(packed.finish().unwrap()).header("content-encoding", "gzip");
     assert_eq!(lines.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let more = peak_memory(service.pid()) - before;
+    let more = peak_memory(service.pid()).saturating_sub(before);
     println!("a bomb: {more} KiB of memory more");
     assert!(more < MOST, "{more} KiB more");
     goes_on(service).await;
@@ -199,7 +199,7 @@ async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
     assert_eq!(report["accepted"], SEGMENTS, "{report}");
     assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), SEGMENTS + 1);
     assert_eq!(service.count(&name(SEGMENTS - 1)).await, 1);
-    let more = peak_memory(service.pid()) - before;
+    let more = peak_memory(service.pid()).saturating_sub(before);
     println!("ten thousand segments: {more} KiB of memory more");
     assert!(more < MOST, "{more} KiB more");
     goes_on(service).await;

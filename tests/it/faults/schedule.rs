@@ -12,7 +12,7 @@ use tokio::task::block_in_place;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{either, recovers, serve, turn, under_load};
+use super::{by_the_deadline, either, recovers, serve, turn, under_load};
 use crate::helpers::{Blow, Proxy, Redis, Service, Weather, kill};
 
 /// What the network does.
@@ -125,7 +125,7 @@ impl Scene {
     /// Another service in the place of this one, which ends as `end` says.
     async fn renew(mut self, end: impl FnOnce(Service)) -> Self {
         block_in_place(|| end(self.service));
-        self.load.stop().await;
+        by_the_deadline("a service that ends", &self.load.stop().await);
         self.seed += 1;
         self.service = Self::service(&self.folder, &self.proxy);
         self.load = Load::start(self.service.address, &self.ledger, self.seed);
@@ -160,8 +160,8 @@ async fn random_faults_lose_nothing() {
         scene.ledger.check(&what, &mut scene.redis.connection());
         faults += 1;
     }
-    let tally = scene.load.stop().await;
-    println!("random faults: {faults} of them, {tally:?} at last");
+    println!("random faults: {faults} of them");
+    by_the_deadline("random faults", &scene.load.stop().await);
     scene.ledger.check("random faults", &mut scene.redis.connection());
     let log = scene.service.terminate_for_log();
     assert!(!log.iter().any(|line| line.contains("panic")), "{log:#?}");
