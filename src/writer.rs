@@ -60,9 +60,10 @@ impl Writer {
     pub async fn bulk_write(&self) -> Result<BulkWrite, store::Error> {
         let limit = self.store.limits().answer;
         match tokio::time::timeout(limit, Arc::clone(&self.bulk).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(BulkWrite { store: self.store.clone(), _permit: permit }),
-            // Nobody closes the semaphore.
-            Ok(Err(_)) => Err(store::Error::Overloaded(Self::BULK_WRITES)),
+            Ok(permit) => {
+                let permit = permit.expect("nobody closes the semaphore");
+                Ok(BulkWrite { store: self.store.clone(), _permit: permit })
+            }
             Err(_) => {
                 let error = store::Error::Timeout(limit);
                 self.store.note_failure(&error);
