@@ -4,6 +4,8 @@
 //! differ, nothing is found, and nothing is said.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -20,7 +22,7 @@ const SINGLE_FILE: &str = "appendonly.aof";
 pub(super) struct StartLog {
     dir: PathBuf,
     /// How long the log was before, in bytes.
-    begins_at: usize,
+    begins_at: u64,
     /// How long the append-only files were before, in bytes.
     sizes: HashMap<PathBuf, u64>,
 }
@@ -46,11 +48,7 @@ impl StartLog {
         let parts = std::fs::read_dir(dir.join(PARTS)).into_iter().flatten().flatten().map(|entry| entry.path());
         let files = parts.chain([dir.join(SINGLE_FILE)]);
         let sizes = files.filter_map(|file| Some((file.clone(), std::fs::metadata(file).ok()?.len())));
-        Self {
-            dir: dir.to_owned(),
-            begins_at: usize::try_from(begins_at).unwrap_or(usize::MAX),
-            sizes: sizes.collect(),
-        }
+        Self { dir: dir.to_owned(), begins_at, sizes: sizes.collect() }
     }
 
     /// The log of the Redis in `dir`.
@@ -60,8 +58,17 @@ impl StartLog {
 
     /// What the start has added so far.
     fn added(&self) -> String {
-        let text = std::fs::read(Self::path(&self.dir)).unwrap_or_default();
-        String::from_utf8_lossy(text.get(self.begins_at..).unwrap_or(&text)).into_owned()
+        String::from_utf8_lossy(&self.read_added().unwrap_or_default()).into_owned()
+    }
+
+    fn read_added(&self) -> io::Result<Vec<u8>> {
+        let mut log = File::open(Self::path(&self.dir))?;
+        // A log that is shorter than it was has been put aside, and begun anew by this start.
+        let begins_at = if log.metadata()?.len() < self.begins_at { 0 } else { self.begins_at };
+        log.seek(SeekFrom::Start(begins_at))?;
+        let mut added = Vec::new();
+        log.read_to_end(&mut added)?;
+        Ok(added)
     }
 
     /// The end that Redis has cut off its append-only file, if it says so.
@@ -146,5 +153,15 @@ mod tests {
     ) {
         let expected = expected.map(|(file, kept, cut_off)| (file.to_owned(), kept, cut_off));
         assert_eq!(torn_tail(words), expected);
+    }
+
+    #[test]
+    fn of_a_log_that_was_begun_anew_all_is_this_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = StartLog::path(dir.path());
+        std::fs::write(&log, "1:M * Ready to accept connections\n".repeat(100)).unwrap();
+        let start = StartLog::begin(dir.path());
+        std::fs::write(&log, "2:M # !!! Truncating the AOF at offset 127 !!!\n").unwrap();
+        assert_eq!(start.torn_tail().unwrap().kept_bytes, 127);
     }
 }
