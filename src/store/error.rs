@@ -66,9 +66,12 @@ pub enum Error {
 /// The code of a command on a key of another type.
 const WRONG_TYPE: &str = "WRONGTYPE";
 
+/// The code of a wait for replicas that ended because the server became a replica itself.
+const UNBLOCKED: &str = "UNBLOCKED";
+
 /// Codes of errors that tell of Redis's state, and what we call them. Others, such as `ERR unknown command`, repeat what they
 /// were sent.
-const ABOUT_REDIS: [(&str, &str); 10] = [
+const ABOUT_REDIS: [(&str, &str); 11] = [
     ("BUSY", "busy"),
     ("CLUSTERDOWN", "cluster_down"),
     ("LOADING", "loading"),
@@ -79,6 +82,7 @@ const ABOUT_REDIS: [(&str, &str); 10] = [
     ("NOREPLICAS", "no_replicas"),
     ("OOM", "out_of_memory"),
     ("READONLY", "readonly"),
+    (UNBLOCKED, "readonly"),
 ];
 
 /// What we call the error `code`, if it tells of Redis's state.
@@ -186,7 +190,7 @@ impl Error {
     pub(super) fn is_of_a_replica(&self) -> bool {
         match self {
             Self::Replica(_) => true,
-            Self::Refused { code, .. } => code == "READONLY" || code == "MASTERDOWN",
+            Self::Refused { code, .. } => ["READONLY", "MASTERDOWN", UNBLOCKED].contains(&code.as_str()),
             _ => false,
         }
     }
@@ -212,7 +216,7 @@ mod tests {
     use crate::telemetry::FAILURES;
 
     #[test]
-    fn every_state_of_redis_has_a_metric_of_its_own() {
+    fn every_state_of_redis_has_a_metric() {
         for (code, name) in ABOUT_REDIS {
             let error = Error::Refused { command: "PING".to_owned(), code: code.to_owned(), detail: String::new() };
             assert_eq!(error.kind(), name);

@@ -115,9 +115,9 @@ async fn a_visit_waits_for_its_replica_and_a_count_does_not_wait_for_the_visit()
 #[tokio::test]
 async fn a_replica_that_takes_in_nothing_is_503_until_it_does() {
     let redis = Replicated::start(2).await;
-    let app = TestApp::spawn_with(&redis.primary, acks("2", "600ms")).await;
+    let app = TestApp::spawn_with(&redis.primary, acks("2", "3s")).await;
     eventually_acknowledged(&app, "u1").await;
-    let one = TestApp::spawn_with(&redis.primary, acks("1", "600ms")).await;
+    let one = TestApp::spawn_with(&redis.primary, acks("1", "3s")).await;
 
     let before = failed(&app, "not_replicated").await;
     redis.freeze();
@@ -138,8 +138,8 @@ async fn a_replica_that_takes_in_nothing_is_503_until_it_does() {
 async fn a_visit_that_is_repeated_waits_for_its_first_attempt() {
     let redis = Replicated::start(1).await;
     let [app, other] = [
-        TestApp::spawn_with(&redis.primary, acks("1", "600ms")).await,
-        TestApp::spawn_with(&redis.primary, acks("1", "600ms")).await,
+        TestApp::spawn_with(&redis.primary, acks("1", "3s")).await,
+        TestApp::spawn_with(&redis.primary, acks("1", "3s")).await,
     ];
     eventually_acknowledged(&app, "u2").await;
     // Without its time the repetition would be a later visit, and change something.
@@ -165,7 +165,7 @@ async fn a_visit_that_is_repeated_waits_for_its_first_attempt() {
 #[tokio::test]
 async fn a_batch_that_is_not_replicated_says_how_far_it_came() {
     let redis = Replicated::start(1).await;
-    let app = TestApp::spawn_with(&redis.primary, acks("1", "600ms")).await;
+    let app = TestApp::spawn_with(&redis.primary, acks("1", "3s")).await;
     eventually_acknowledged(&app, "u1").await;
 
     let before = failed(&app, "not_replicated").await;
@@ -188,7 +188,7 @@ async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
     let replica = Redis::start_replica(&stream.address.port().to_string());
     eventually("the replica is in step", async || primary.replicas() == 1).await;
     let way = Proxy::start(&primary).await;
-    let app = Arc::new(TestApp::spawn_on(way.url(), acks("1", "600ms")).await);
+    let app = Arc::new(TestApp::spawn_on(way.url(), acks("1", "3s")).await);
 
     let (mut senders, stop) = (JoinSet::new(), CancellationToken::new());
     for sender in 0..8 {
@@ -248,6 +248,35 @@ async fn what_redis_refuses_keeps_its_own_reason() {
     for (reason, expected) in [("no_replicas", 1), ("readonly", 1), ("refused", 0), ("not_replicated", 0)] {
         assert_eq!(failed(&app, reason).await, expected, "{reason}");
     }
+}
+
+/// A failover that is made by hand: Redis lets go of who waits, as `UNBLOCKED`.
+#[tokio::test]
+async fn a_visit_that_waits_when_its_redis_becomes_a_replica_is_503_and_so_is_a_count_after_it() {
+    let redis = Replicated::start(1).await;
+    let app = TestApp::spawn_with(&redis.primary, acks("1", "1h")).await;
+    app.record("u1", "sports").await;
+    assert_eq!(app.count("sports").await, 1);
+
+    redis.freeze();
+    let post = |path: &str, body: &Value| tokio::spawn(app.request("POST", path).json(body).send());
+    let single = post("/segments", &sports("u2"));
+    let batch = post("/segments/batch", &json!([sports("u3")]));
+    eventually("both wait for the replica", async || redis.primary.blocked_clients() == 2).await;
+    redis.primary.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    for answer in [single, batch] {
+        let answer = in_time("the answer", answer).await.unwrap().unwrap();
+        problem(answer, 503, "store-unavailable").await;
+    }
+    problem(app.get("/segments/sports/count").await, 503, "store-unavailable").await;
+    for (reason, expected) in [("readonly", 2), ("refused", 0), ("lost", 0), ("not_replicated", 0)] {
+        assert_eq!(failed(&app, reason).await, expected, "{reason}");
+    }
+
+    redis.primary.call::<()>(&["REPLICAOF", "NO", "ONE"]);
+    redis.thaw();
+    eventually("counts are answered", async || app.status_of("/segments/sports/count").await == 200).await;
+    assert_eq!(app.count("sports").await, 3, "what isn't acknowledged may have been written");
 }
 
 #[tokio::test]

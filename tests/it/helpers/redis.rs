@@ -120,6 +120,12 @@ impl Redis {
         info.lines().filter(|line| line.contains(&format!("state=online,offset={offset},"))).count()
     }
 
+    /// How many clients wait within a command, such as `WAIT`.
+    pub fn blocked_clients(&self) -> usize {
+        let info: String = self.call(&["INFO", "clients"]);
+        info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).unwrap().parse().unwrap()
+    }
+
     /// Whether it has `WAITAOF`.
     pub fn has_wait_aof(&self) -> bool {
         let info: String = self.call(&["INFO", "server"]);
