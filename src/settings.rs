@@ -452,7 +452,7 @@ mod tests {
             ("ESTIMATOR_REDIS_URL", "redis://host"),
             ("ESTIMATOR_WRITE_ACKS", "1"),
             ("ESTIMATOR_WRITE_ACKS_ON_DISK", "true"),
-            ("ESTIMATOR_REDIS_TIMEOUT", "6s"),
+            ("ESTIMATOR_REDIS_TIMEOUT", "9s"),
         ],
         WriteAcks { replicas: 1, on_disk: true }
     )]
@@ -469,7 +469,7 @@ mod tests {
         ];
         let error = environment(&pairs).unwrap_err().to_string();
         let expected =
-            r#"write_acks_on_disk: "true" needs a redis_timeout of 6s or more: replicas tell of their disks"#;
+            r#"write_acks_on_disk: "true" needs a redis_timeout of 9s or more: replicas tell of their disks"#;
         assert!(error.starts_with(expected) && error.ends_with("(set by ESTIMATOR_WRITE_ACKS_ON_DISK)"), "{error}");
     }
 

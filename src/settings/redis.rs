@@ -54,7 +54,7 @@ impl Layers<'_> {
             self.none_of(&["write_acks_on_disk"], "is of no use without write_acks, which says how many replicas")?;
         }
         if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::LEAST_ANSWER_ON_DISK {
-            const WHY: &str = "needs a redis_timeout of 6s or more: replicas tell of their disks once a second";
+            const WHY: &str = "needs a redis_timeout of 9s or more: replicas tell of their disks once a second";
             self.none_of(&["write_acks_on_disk"], WHY)?;
         }
         Ok(WriteAcks { replicas, on_disk })

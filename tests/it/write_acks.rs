@@ -305,7 +305,7 @@ async fn visits_wait_for_the_replicas_disk_where_redis_can() {
 
 /// The arguments for visits that a replica of the Redis at `url` must have on disk.
 fn on_disk_of(url: &str) -> [&str; 8] {
-    ["--redis-url", url, "--write-acks", "1", "--write-acks-on-disk", "true", "--redis-timeout", "6s"]
+    ["--redis-url", url, "--write-acks", "1", "--write-acks-on-disk", "true", "--redis-timeout", "9s"]
 }
 
 /// What a service on a Redis before 7.2 tells its callers, its log and its metrics.
