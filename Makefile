@@ -21,7 +21,7 @@ run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passe
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked
 
-soak: redis ## Run the fault tests in their long form, two hours; SOAK_ARGS='faults::network' for some, FAULT_SEED=7 for known faults
+soak: redis ## Run the fault tests for an hour; SOAK_ARGS=faults::network for some, FAULT_SEED=7 for known faults
 	SOAK=1 $(CARGO) test --release --locked --test it $(SOAK_ARGS) -- --nocapture --test-threads 1
 
 fmt: ## Format the code
