@@ -150,10 +150,14 @@ impl Clock {
         (was_followed, skew, is_followed)
     }
 
-    /// Takes in that Redis serves and doesn't tell its time.
+    /// Takes in that Redis serves and doesn't tell its time, and logs it when that is news.
     fn observe_nothing(&self) {
         if self.0.redis_at_birth.swap(OWN, Ordering::Relaxed) != OWN {
             tracing::warn!("Redis doesn't tell its time any more; the service goes by this machine's clock");
+        } else if !self.was_compared() {
+            tracing::info!(
+                "Redis doesn't tell its time, as its ACL may have it; the service goes by this machine's clock"
+            );
         }
     }
 
@@ -321,6 +325,7 @@ mod tests {
                 compare(skew);
             }
             clock.observe_nothing();
+            clock.0.was_compared.store(true, Ordering::Relaxed);
             clock.observe_nothing();
         });
         let expected = [

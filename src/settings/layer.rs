@@ -75,10 +75,10 @@ pub struct Layer {
     /// Private key of that certificate, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_client_key_file: Option<String>,
-    /// Replicas of Redis that must have a visit before it is acknowledged
+    /// Replicas of Redis that must have a visit before it is acknowledged; needs `redis_url`
     #[arg(long, global = true, value_name = "NUMBER")]
     pub write_acks: Option<String>,
-    /// Whether they must have it on disk, `true` or `false`; from Redis 7.2 on
+    /// Whether they must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey, and a `redis_timeout` of 9s or more
     #[arg(long, global = true, value_name = "BOOL")]
     pub write_acks_on_disk: Option<String>,
     /// Folder of the private Redis

@@ -24,7 +24,7 @@
 //!
 //! `PING`, `INFO`, `TIME`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an
 //! ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] also `WAIT`, or
-//! `WAITAOF`, which needs Redis 7.2 or Valkey. `segment-estimator check` also asks `ACL WHOAMI` and `ACL DRYRUN`. `ZADD GT` and
+//! `WAITAOF`, which needs Redis 7.2 or Valkey. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
 //! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;

@@ -13,6 +13,8 @@ pub struct Server {
     pub version: Option<String>,
     /// Whether writes go to an append-only file.
     pub append_only_file: Option<bool>,
+    /// When that is synced to the disk (`appendfsync`); `None` when an ACL forbids `CONFIG GET`.
+    pub append_fsync: Option<String>,
     /// What becomes of keys when memory is full (`maxmemory-policy`). With anything but `noeviction` whole segments may be
     /// dropped.
     pub eviction: Option<String>,
@@ -29,16 +31,17 @@ impl Server {
     const SECTIONS: [&str; 4] = ["server", "memory", "persistence", "replication"];
 
     /// Reads the answers to `INFO` for each of the sections, one after the other.
-    fn from_info(info: &str, has_wait_aof: Option<bool>, permissions: Permissions) -> Self {
+    fn from_info(info: &str, permissions: Permissions) -> Self {
         let field = |name| info_field(info, name).map(str::to_owned);
         // Valkey gives the version of Redis that it is compatible with, beside its own.
         let valkey = field("valkey_version").map(|version| format!("Valkey {version}"));
         Self {
             version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
+            append_fsync: None,
             eviction: field("maxmemory_policy"),
             replicas: info_field(info, "connected_slaves").map(|_| replicas_in_step(info)),
-            has_wait_aof,
+            has_wait_aof: None,
             permissions,
         }
     }
@@ -84,7 +87,15 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.version.as_deref().unwrap_or("a Redis that doesn't tell its version"))?;
         match self.append_only_file {
-            Some(true) => f.write_str("; it has an append-only file")?,
+            Some(true) => {
+                f.write_str("; it has an append-only file")?;
+                f.write_str(match self.append_fsync.as_deref() {
+                    Some("always") => ", synced before each answer",
+                    Some("everysec") => ", synced each second: a crash takes acknowledged visits along",
+                    Some("no") => ", synced when the system wants: lost power takes acknowledged visits along",
+                    _ => "",
+                })?;
+            }
             Some(false) => f.write_str("; it has no append-only file, and forgets at a crash what it has not saved")?,
             None => {}
         }
@@ -115,9 +126,19 @@ impl Store {
         let mut answers = self.connection.ask_each::<String>(&mut pipeline).await?.into_iter();
         answers.next().transpose()?;
         let info = answers.flatten().collect::<String>();
+        let append_fsync = self.append_fsync().await?;
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof().await? } else { None };
         let permissions = Permissions::ask(&self.connection, self.acks).await?;
-        Ok(Server::from_info(&info, has_wait_aof, permissions))
+        Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
+    }
+
+    /// When Redis syncs its append-only file, if it tells.
+    async fn append_fsync(&self) -> Result<Option<String>, Error> {
+        let question = &mut pipe();
+        let answers =
+            self.connection.ask_each::<Vec<String>>(question.cmd("CONFIG").arg("GET").arg("appendfsync")).await?;
+        // The name stands before the value.
+        Ok(answers.into_iter().next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
     }
 
     /// Whether Redis has `WAITAOF`: asked to wait for nobody, it answers at once.
@@ -140,26 +161,26 @@ mod tests {
         let info = "# Server\r\nredis_version:7.0.15\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n";
         let expected = "Redis 7.0.15; it has no append-only file, and forgets at a crash what it has not saved; it may \
                         drop whole segments when its memory is full (allkeys-lru)";
-        assert_eq!(Server::from_info(info, None, Permissions::Enough).to_string(), expected);
+        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn valkey_is_named_by_its_own_version() {
         let info = "redis_version:7.2.4\r\nvalkey_version:9.1.2\r\naof_enabled:1\r\nmaxmemory_policy:noeviction\r\n";
         let expected = "Valkey 9.1.2; it has an append-only file; it refuses writes when its memory is full";
-        assert_eq!(Server::from_info(info, None, Permissions::Enough).to_string(), expected);
+        assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
     #[test]
     fn a_server_that_tells_nothing_is_described_too() {
-        let server = Server::from_info("", None, Permissions::Unknown);
+        let server = Server::from_info("", Permissions::Unknown);
         let expected = "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed";
         assert_eq!((server.to_string().as_str(), server.obstacle(WriteAcks::default())), (expected, None));
     }
 
     #[test]
     fn a_user_that_may_not_write_is_an_obstacle() {
-        let obstacle = |permissions| Server::from_info("", None, permissions).obstacle(WriteAcks::default());
+        let obstacle = |permissions| Server::from_info("", permissions).obstacle(WriteAcks::default());
         assert_eq!(obstacle(Permissions::Enough), None);
         let expected = "its ACL forbids what is needed: no zadd";
         assert_eq!(obstacle(Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
@@ -179,7 +200,7 @@ mod tests {
                     slave1:ip=b,port=1,state=wait_bgsave,offset=0,lag=0\r\nslave_read_only:1\r\n";
         let obstacle = |info, has_wait_aof, replicas, on_disk| {
             let acks = WriteAcks { replicas, on_disk };
-            Server::from_info(info, has_wait_aof, Permissions::Enough).obstacle(acks)
+            Server { has_wait_aof, ..Server::from_info(info, Permissions::Enough) }.obstacle(acks)
         };
         assert_eq!(obstacle(info, None, 1, false), None);
         let expected = "it has 1 of the 2 replicas that write_acks needs";

@@ -41,7 +41,7 @@ fn a_private_redis_is_tried_and_stopped_again() {
     let (content, table, error) = check(folder.path(), &[]);
     assert!(content, "{error}");
     assert_eq!(row(&table, "redis_url")[1..], ["a", "private", "Redis", "not", "set"]);
-    assert!(table.lines().last().unwrap().contains("; it has an append-only file"), "{table}");
+    assert!(table.lines().last().unwrap().contains("; it has an append-only file, synced "), "{table}");
     assert!(!private_redis(folder.path()).join("redis.sock").exists(), "it runs no more");
 }
 
@@ -52,7 +52,7 @@ fn the_private_redis_of_a_running_service_is_asked_and_left_running() {
     let before = private_redis_pid(folder.path());
     let (content, table, error) = check(folder.path(), &[]);
     assert!(content, "{error}");
-    assert!(table.lines().last().unwrap().contains("; it has an append-only file"), "{table}");
+    assert!(table.lines().last().unwrap().contains("; it has an append-only file, synced "), "{table}");
     assert_eq!(private_redis_pid(folder.path()), before, "it still runs");
     assert!(service.terminate().success());
 }

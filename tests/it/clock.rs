@@ -195,6 +195,7 @@ async fn a_redis_that_may_not_be_asked_for_its_time_is_served_by_the_clock_of_th
     eventually("it is pruned", async || redis.call::<u64>(&["DBSIZE"]) == 0).await;
     drop(guard);
     assert!(log.lines_with("WARN").is_empty(), "{log:?}");
+    assert_eq!(log.lines_with("Redis doesn't tell its time, as its ACL may have it").len(), 1, "{log:?}");
 }
 
 #[tokio::test]

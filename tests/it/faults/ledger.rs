@@ -91,36 +91,45 @@ impl Ledger {
         self.state().acknowledged
     }
 
-    /// Compares it with what the Redis behind `connection` has.
+    /// Compares it with what the Redis behind `connection` has. Senders wait for as short a time as may be: what was acknowledged
+    /// before Redis is asked must be there, and what is there must have been sent by the time that it has answered.
     pub fn compare(&self, connection: &mut redis::Connection) -> Findings {
-        let state = self.state();
+        let (count, acknowledged) = self.acknowledged_visits();
         let index: Vec<String> = redis::cmd("ZRANGE").arg("segments").arg(0).arg(-1).query(connection).unwrap();
-        let mut findings = Findings { acknowledged: state.acknowledged, ..Findings::default() };
-        for (name, users) in SEGMENTS.iter().zip(&state.users) {
-            let mut members = redis::cmd("ZRANGE");
-            members.arg(format!("segment:{name}")).arg(0).arg(-1).arg("WITHSCORES");
-            let members: HashMap<String, f64> = members.query(connection).unwrap();
+        let stored = SEGMENTS.map(|name| stored(name, connection));
+        let mut findings = Findings { acknowledged: count, ..Findings::default() };
+        for ((name, members), acknowledged) in SEGMENTS.iter().zip(&stored).zip(acknowledged) {
             if !members.is_empty() && !index.iter().any(|indexed| indexed == name) {
                 findings.not_in_index.push((*name).to_owned());
             }
-            for (user, latest) in users {
-                let Some(acknowledged) = latest.acknowledged else { continue };
-                match members.get(&format!("u{user}")) {
+            for (user, seen_at) in acknowledged {
+                match members.get(&user) {
                     None => findings.missing.push(format!("u{user} in {name}")),
-                    Some(score) if millis(*score) < acknowledged => {
-                        findings.too_early.push(format!("u{user} in {name}: {score}, not {acknowledged}"));
+                    Some(at) if *at < seen_at => {
+                        findings.too_early.push(format!("u{user} in {name}: {at}, not {seen_at}"));
                     }
                     Some(_) => {}
                 }
             }
-            let attempted = |member: &str| users.get(&member.strip_prefix('u')?.parse().ok()?);
-            for (member, score) in &members {
-                if attempted(member).is_none_or(|latest| millis(*score) > latest.attempted) {
-                    findings.made_up.push(format!("{member} in {name}: {score}"));
+        }
+        let state = self.state();
+        for ((name, members), users) in SEGMENTS.iter().zip(&stored).zip(&state.users) {
+            for (user, at) in members {
+                if users.get(user).is_none_or(|latest| *at > latest.attempted) {
+                    findings.made_up.push(format!("u{user} in {name}: {at}"));
                 }
             }
         }
         findings
+    }
+
+    /// How many visits were acknowledged, and for each segment each user's latest.
+    fn acknowledged_visits(&self) -> (u64, Vec<Vec<(u32, i64)>>) {
+        let state = self.state();
+        let of_segment = |users: &HashMap<u32, Latest>| {
+            users.iter().filter_map(|(user, latest)| Some((*user, latest.acknowledged?))).collect()
+        };
+        (state.acknowledged, state.users.iter().map(of_segment).collect())
     }
 
     /// Checks that Redis has what was acknowledged, and nothing that wasn't sent. Says how many visits it checked.
@@ -145,6 +154,15 @@ impl Ledger {
     }
 }
 
-fn millis(score: f64) -> i64 {
-    Timestamp::from_unix_seconds(score).as_millis()
+/// The users whom Redis has in the segment `name`, and when they were seen. Nobody but this file's users is there.
+fn stored(name: &str, connection: &mut redis::Connection) -> HashMap<u32, i64> {
+    let mut members = redis::cmd("ZRANGE");
+    members.arg(format!("segment:{name}")).arg(0).arg(-1).arg("WITHSCORES");
+    let members: Vec<(String, f64)> = members.query(connection).unwrap();
+    let user = |member: &str| member.strip_prefix('u').and_then(|number| number.parse().ok());
+    let of_ours = |(member, score): (String, f64)| {
+        let user = user(&member).unwrap_or_else(|| panic!("{member} in {name} was never sent"));
+        (user, Timestamp::from_unix_seconds(score).as_millis())
+    };
+    members.into_iter().map(of_ours).collect()
 }

@@ -139,7 +139,7 @@ async fn a_redis_that_loads_its_data_is_503_until_it_has() {
     })
     .await;
     redis.stop();
-    redis.start_again_with(&["--key-load-delay", "150000", "--loading-process-events-interval-bytes", "1024"]);
+    redis.start_again_with(&["--key-load-delay", "100000", "--loading-process-events-interval-bytes", "65536"]);
     eventually("it loads", async || failures(&service, "loading").await > 0).await;
     assert_eq!(post(&service).await, 503);
     assert_eq!(service.status_of("/readyz").await, 503);
