@@ -32,10 +32,10 @@ async fn drip(address: SocketAddr, is_body: bool) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The time within which 99 of 100 single visits are answered.
+/// The time within which 99 of 100 single visits are answered, one after the other for a while.
 async fn p99(service: &Service) -> Duration {
-    let mut times = Vec::new();
-    for _ in 0..either(100, 2_000) {
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while start.elapsed() < either(Duration::from_millis(200), Duration::from_secs(4)) {
         let since = Instant::now();
         assert_eq!(post(service).await, 204);
         times.push(since.elapsed());
@@ -61,7 +61,7 @@ async fn those_who_drip_are_cut_off_and_others_are_served() {
     for number in 0..count {
         clients.spawn(drip(service.address, number % 2 == 0));
     }
-    eventually("they are connected", async || service.metric("estimator_http_connections").await > count / 2).await;
+    eventually("they are connected", async || service.metric("estimator_http_connections").await >= count).await;
     let among_them = p99(&service).await;
     println!("slow clients: p99 of others {among_them:?}, {usual:?} without them");
     assert!(!is_soak() || among_them <= usual * 2, "p99 {among_them:?}, {usual:?} without them");

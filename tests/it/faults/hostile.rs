@@ -133,10 +133,7 @@ async fn what_no_sender_means_well_is_refused_in_little_memory() {
         assert_eq!(statuses(&answer), expected, "{what}: {answer:.300}");
         assert_eq!(service.status_of("/healthz").await, 200, "after {what}");
     }
-    let more = peak_memory(service.pid()).saturating_sub(before);
-    println!("hostile requests: {more} KiB of memory more");
-    assert!(more < MOST, "{more} KiB more");
-    goes_on(service).await;
+    goes_on(service, before, "hostile requests").await;
 }
 
 /// Streams have no longest body; what they hold is bounded all the same.
@@ -158,10 +155,7 @@ async fn a_stream_of_any_length_takes_little_memory(#[case] byte: u8) {
     }
     let (status, report) = upload.end().await;
     assert_eq!(status, if byte == b'x' { 422 } else { 200 }, "{report}");
-    let more = peak_memory(service.pid()).saturating_sub(before);
-    println!("a stream of {length} bytes: {more} KiB of memory more");
-    assert!(more < MOST, "{more} KiB more");
-    goes_on(service).await;
+    goes_on(service, before, &format!("a stream of {length} bytes")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,10 +172,7 @@ async fn a_small_file_that_unpacks_to_a_large_one_takes_little_memory() {
     }
     let lines = service.lines_request(packed.finish().unwrap()).header("content-encoding", "gzip");
     assert_eq!(lines.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let more = peak_memory(service.pid()).saturating_sub(before);
-    println!("a bomb: {more} KiB of memory more");
-    assert!(more < MOST, "{more} KiB more");
-    goes_on(service).await;
+    goes_on(service, before, "a bomb").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,15 +190,15 @@ async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
     assert_eq!(report["accepted"], SEGMENTS, "{report}");
     assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), SEGMENTS + 1);
     assert_eq!(service.count(&name(SEGMENTS - 1)).await, 1);
-    let more = peak_memory(service.pid()).saturating_sub(before);
-    println!("ten thousand segments: {more} KiB of memory more");
-    assert!(more < MOST, "{more} KiB more");
-    goes_on(service).await;
+    goes_on(service, before, "ten thousand segments").await;
 }
 
-/// It serves, and nothing in it has panicked.
-async fn goes_on(service: Service) {
-    recovers(&service, "after hostile requests").await;
+/// It took little memory beyond what it had `before`, it serves, and nothing in it has panicked.
+async fn goes_on(service: Service, before: u64, what: &str) {
+    let more = peak_memory(service.pid()).saturating_sub(before);
+    println!("{what}: {more} KiB of memory more");
+    assert!(more < MOST, "{more} KiB more");
+    recovers(&service, what).await;
     let log = service.terminate_for_log();
     assert!(!log.iter().any(|line| line.contains("panic")), "{log:#?}");
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::json;
 
@@ -126,12 +127,16 @@ async fn a_cluster_that_is_down_is_503_until_it_is_up() {
 async fn a_redis_that_loads_its_data_is_503_until_it_has() {
     let _turn = turn().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut redis = Redis::start();
+    let mut redis = Redis::start_with(&["--rdbcompression", "no"]);
     let service = serve(&folder, &redis.url(), &[]);
     let ledger = Arc::<Ledger>::default();
     let load = Load::start(service.address, &ledger, 7);
     under_load(WHILE).await;
-    // The beginning of a file is read key by key, here with a pause before each.
+    load.stop().await;
+    let fill = "for i = 1, 1000 do redis.call('SET', 'filler-' .. i, string.rep('x', 1024)) end";
+    redis.call::<()>(&["EVAL", fill, "0"]);
+    // Nothing but the beginning of a file is left then, which is read key by key, here with a pause after each. Redis looks for
+    // requests after every kilobyte.
     redis.call::<()>(&["BGREWRITEAOF"]);
     eventually("rewritten", async || {
         let info: String = redis.call(&["INFO", "persistence"]);
@@ -139,10 +144,16 @@ async fn a_redis_that_loads_its_data_is_503_until_it_has() {
     })
     .await;
     redis.stop();
-    redis.start_again_with(&["--key-load-delay", "100000", "--loading-process-events-interval-bytes", "65536"]);
-    eventually("it loads", async || failures(&service, "loading").await > 0).await;
-    assert_eq!(post(&service).await, 503);
-    assert_eq!(service.status_of("/readyz").await, 503);
+    redis.start_again_with(&["--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024"]);
+    let load = Load::start(service.address, &ledger, 7);
+    // What is answered between two looks at a Redis that loads was answered while it did.
+    eventually("a visit and a probe are refused while it loads", async || {
+        let was_loading = redis.is_loading();
+        let answers = [post(&service).await, service.status_of("/readyz").await];
+        was_loading && redis.is_loading() && answers == [StatusCode::SERVICE_UNAVAILABLE; 2]
+    })
+    .await;
+    assert!(failures(&service, "loading").await > 0);
     redis.wait_until_it_serves();
     recovers(&service, "loading").await;
     ledger.check("loading", &mut redis.connection());

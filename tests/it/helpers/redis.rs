@@ -64,6 +64,14 @@ impl Redis {
             .unwrap()
     }
 
+    /// Whether it reads its files still.
+    pub fn is_loading(&self) -> bool {
+        self.try_connect().is_some_and(|mut connection| {
+            let reply = ::redis::cmd("PING").exec(&mut connection);
+            reply.is_err_and(|error| error.code() == Some("LOADING"))
+        })
+    }
+
     /// Any reply but LOADING will do; NOAUTH is one too.
     pub fn wait_until_it_serves(&mut self) {
         self.wait_until(|reply| reply.is_none_or(|code| code != "LOADING"));
