@@ -61,7 +61,9 @@ async fn those_who_drip_are_cut_off_and_others_are_served() {
     for number in 0..count {
         clients.spawn(drip(service.address, number % 2 == 0));
     }
-    eventually("they are connected", async || service.metric("estimator_http_connections").await >= count).await;
+    // On a machine that is busy with other tests, the first may be cut off before the last have come.
+    let enough = either(count / 2, count);
+    eventually("they are connected", async || service.metric("estimator_http_connections").await >= enough).await;
     let among_them = p99(&service).await;
     println!("slow clients: p99 of others {among_them:?}, {usual:?} without them");
     assert!(!is_soak() || among_them <= usual * 2, "p99 {among_them:?}, {usual:?} without them");
