@@ -12,7 +12,7 @@ use crate::helpers::{Redis, Service, eventually, in_time};
 
 /// Sends a byte of a head or of a body now and then until the service has had enough. Says what it was told, if anything.
 async fn drip(address: SocketAddr, is_body: bool) -> String {
-    const PAUSE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_secs(3);
     let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
     let head = "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     if is_body {
@@ -61,9 +61,8 @@ async fn those_who_drip_are_cut_off_and_others_are_served() {
     for number in 0..count {
         clients.spawn(drip(service.address, number % 2 == 0));
     }
-    // On a machine that is busy with other tests, the first may be cut off before the last have come.
-    let enough = either(count / 2, count);
-    eventually("they are connected", async || service.metric("estimator_http_connections").await >= enough).await;
+    // So many at once may have to knock again, a second later or three, and the first are cut off before the last have come.
+    eventually("they are connected", async || service.metric("estimator_http_connections").await > count / 2).await;
     let among_them = p99(&service).await;
     println!("slow clients: p99 of others {among_them:?}, {usual:?} without them");
     assert!(!is_soak() || among_them <= usual * 2, "p99 {among_them:?}, {usual:?} without them");
