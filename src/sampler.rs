@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::clock::Clock;
 use crate::estimator::Estimator;
@@ -38,16 +38,14 @@ impl Sampler {
     /// Samples at once and then at intervals, for ever.
     pub async fn run(self) {
         let sampling = async {
-            let mut turns = interval(Self::INTERVAL);
-            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns(Self::INTERVAL);
             loop {
                 turns.tick().await;
                 self.sample(self.clock.now()).await;
             }
         };
         let looking = async {
-            let mut turns = interval(Self::LOOKING);
-            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns(Self::LOOKING);
             loop {
                 turns.tick().await;
                 // When Redis doesn't answer, the store logs it, and the clock goes on as it did.
@@ -55,8 +53,7 @@ impl Sampler {
             }
         };
         let tidying = async {
-            let mut turns = interval(Self::TIDYING);
-            turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut turns = turns(Self::TIDYING);
             loop {
                 turns.tick().await;
                 self.estimator.metrics().tidy();
@@ -78,4 +75,11 @@ impl Sampler {
             metrics.set_segment_users(segment.as_str(), users);
         }
     }
+}
+
+/// A turn at once and then after each `interval`. Turns that were missed are not made up for.
+fn turns(interval: Duration) -> Interval {
+    let mut turns = tokio::time::interval(interval);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns
 }
