@@ -20,7 +20,7 @@ use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{Connection, Store};
+use crate::store::{self, Connection, Store};
 use crate::telemetry::Metrics;
 
 /// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
@@ -85,6 +85,9 @@ pub enum AppError {
     /// A file for the connection to Redis can't be used; the text names the setting.
     #[error("{0}")]
     Redis(String),
+    /// The data set has another number of partitions.
+    #[error("partitions: {0}")]
+    Partitions(store::Error),
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -128,27 +131,29 @@ impl App {
             None => None,
         };
 
-        let (redis, redis_url) = match &settings.redis_url {
-            Some(url) => (None, url.clone()),
+        let (redis, servers) = match &settings.redis {
+            Some(servers) => (None, servers.clone()),
             None => {
                 let redis = EmbeddedRedis::start(&settings.data_dir).await?;
                 let url = redis.url();
-                (Some(redis), url)
+                (Some(redis), url.into())
             }
         };
         tracing::info!(
-            redis = %redis_url,
+            redis = %servers,
             window = %settings.window,
             prune_schedule = %settings.prune_schedule,
             "using Redis"
         );
         let metrics = Arc::<Metrics>::default();
-        let connection = Connection::new(redis_url, settings.store_limits(), Arc::clone(&metrics));
+        let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
-        let store = Store::new(connection).with_acks(settings.write_acks);
+        let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
         let estimator = Estimator::new(store, settings.window);
         // Before the first request. Of a Redis that is away the sampler hears again.
-        let _ = estimator.compare_clock(&clock).await;
+        if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
+            return Err(AppError::Partitions(error));
+        }
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),

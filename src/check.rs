@@ -8,7 +8,7 @@ use crate::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, RedisUrl, Server, Store};
+use crate::store::{self, Connection, Partitions, Server, Servers, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum CheckError {
     #[error("{what} at {address} can't serve: {why}")]
     CantServe {
         /// Which Redis, with the setting that names it if one does.
-        what: &'static str,
+        what: String,
         /// Where it was looked for.
         address: String,
         /// Why not.
@@ -56,25 +56,35 @@ pub async fn check(
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    let (url, Found { server, skew }) = match &settings.redis_url {
-        Some(url) => (url.clone(), ask("redis_url: the Redis", url, settings, clock).await?),
+    let Found { servers, partitions, skew } = match &settings.redis {
+        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
-    write!(out, "\n{url} is {server}")?;
-    if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
-        write!(out, "; this machine's clock is {skew}, so the service goes by Redis's")?;
+    writeln!(out)?;
+    for (address, server) in servers {
+        writeln!(out, "{address} is {server}")?;
     }
-    Ok(writeln!(out)?)
+    match partitions {
+        None | Some(Partitions::ONE) => {}
+        Some(partitions) => writeln!(out, "the users are split into {partitions} partitions")?,
+    }
+    if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
+        writeln!(out, "this machine's clock is {skew}, so the service goes by Redis's")?;
+    }
+    Ok(())
 }
 
 /// A Redis that can serve.
 struct Found {
-    server: Server,
+    /// Its servers that take writes, with their addresses.
+    servers: Vec<(String, Server)>,
+    /// How many partitions the data set has, if there is one.
+    partitions: Option<Partitions>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
     skew: Option<Skew>,
 }
 
-async fn ask_private(settings: &Settings, clock: &Clock) -> Result<(RedisUrl, Found), CheckError> {
+async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let (redis, url) = match EmbeddedRedis::start(&settings.data_dir).await {
         Ok(redis) => {
             let url = redis.url();
@@ -83,25 +93,27 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<(RedisUrl, Fo
         Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::of_running_service(&data_dir).await?),
         Err(error) => return Err(error.into()),
     };
-    let answer = ask("the private Redis", &url, settings, clock).await;
+    let answer = ask("the private Redis", &url.into(), settings, clock).await;
     if let Some(redis) = redis {
         redis.stop().await;
     }
-    Ok((url, answer?))
+    answer
 }
 
-async fn ask(what: &'static str, url: &RedisUrl, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let connection = Connection::new(url.clone(), settings.store_limits(), Arc::default()).map_err(CheckError::File)?;
-    let store = Store::new(connection).with_acks(settings.write_acks);
-    let answer = async { Ok::<_, store::Error>((store.server().await?, clock.compare_with(&store).await?.skew)) }.await;
-    let why = match answer {
-        Err(error) => error.to_string(),
-        Ok((server, skew)) => match server.obstacle(settings.write_acks) {
-            Some(obstacle) => obstacle,
-            None => return Ok(Found { server, skew }),
-        },
-    };
-    Err(CheckError::CantServe { what, address: url.to_string(), why })
+async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
+    let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
+    let connection = Connection::new(servers.clone(), settings.store_limits(), Arc::default());
+    let store = Store::new(connection.map_err(CheckError::File)?);
+    let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
+    let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
+    let found = store.servers().await.map_err(failed)?;
+    for (address, server) in &found {
+        if let Some(obstacle) = server.obstacle(settings.write_acks) {
+            return Err(cant_serve(address.clone(), obstacle));
+        }
+    }
+    let partitions = store.recorded_partitions().await.map_err(failed)?;
+    Ok(Found { servers: found, partitions, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

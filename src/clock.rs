@@ -97,7 +97,7 @@ impl Clock {
     /// A [`store::Error`] when Redis can't serve. What was found before holds on then.
     pub async fn compare_with(&self, store: &Store) -> Result<Comparison, store::Error> {
         let before = self.read();
-        let answer = store.ping().await;
+        let answer = store.time().await;
         let after = self.read();
         let skew = match answer {
             Ok(Some(redis)) => Some(self.observe(before, redis.as_millis(), after)),

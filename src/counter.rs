@@ -9,7 +9,11 @@ use crate::time::Timestamp;
 
 /// Counts the members of segments, many to a round trip. Cheap to clone; clones share the round trips.
 #[derive(Debug, Clone)]
-pub struct Counter(Rounds<Question, u64>);
+pub struct Counter {
+    rounds: Rounds<Question, u64>,
+    /// How many may wait.
+    most: usize,
+}
 
 /// A segment, and the time that its members must have been seen after.
 type Question = (SegmentName<'static>, Timestamp);
@@ -19,12 +23,13 @@ impl Counter {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let metrics = store.metrics().count_rounds.clone();
-        Self(Rounds::new(store, metrics, count))
+        Self { most: store.limits().waiting, rounds: Rounds::new(store, metrics, count) }
     }
 
-    /// Has the number of counts that wait now measured.
-    pub fn measure_waiting(&self) {
-        self.0.measure_waiting();
+    /// How many counts wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.rounds.waiting()
     }
 
     /// How many members `segment` has that were seen after `cutoff`.
@@ -33,7 +38,7 @@ impl Counter {
     ///
     /// When Redis didn't answer, or too many wait already.
     pub async fn count(&self, segment: SegmentName<'static>, cutoff: Timestamp) -> Result<u64, store::Error> {
-        self.0.ask((segment, cutoff)).await
+        self.rounds.ask((segment, cutoff), self.most).await
     }
 }
 

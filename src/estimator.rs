@@ -1,9 +1,11 @@
 //! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
 
+use futures_util::future::join_all;
+
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Store};
+use crate::store::{self, Partition, Store};
 use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
@@ -28,7 +30,7 @@ pub enum Recorded {
     Expired,
 }
 
-/// What one run of pruning did.
+/// What one run of pruning did. A segment counts once for each partition.
 #[derive(Debug, Default)]
 pub struct PruneReport {
     /// Segments looked at.
@@ -39,6 +41,15 @@ pub struct PruneReport {
     pub segments_dropped: u64,
     /// Segments that could not be pruned because of what their key holds. The run went on without them.
     pub segments_failed: u64,
+}
+
+impl PruneReport {
+    fn add(&mut self, Self { segments_examined, members_removed, segments_dropped, segments_failed }: Self) {
+        self.segments_examined += segments_examined;
+        self.members_removed += members_removed;
+        self.segments_dropped += segments_dropped;
+        self.segments_failed += segments_failed;
+    }
 }
 
 /// Why a segment could not be estimated over a window of the caller's.
@@ -152,37 +163,56 @@ impl Estimator {
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
         let cutoff = self.window.cutoff(now);
         let mut report = PruneReport::default();
-        let mut cursor = None;
-        loop {
-            let page = self.store.index(cursor.as_ref(), Self::INDEX_PAGE).await?;
-            for segment in &page.segments {
-                report.segments_examined += 1;
-                match self.prune_segment(segment, cutoff, &mut report).await {
-                    Err(store::Error::WrongType { .. }) => report.segments_failed += 1,
-                    other => other?,
+        // Each server has one slice under way at a time.
+        let servers = self.store.partitions_by_server().await?.into_iter();
+        let pruning = servers.map(|partitions| self.prune_partitions(partitions, cutoff));
+        for pruned in join_all(pruning).await {
+            report.add(pruned?);
+        }
+        Ok(report)
+    }
+
+    async fn prune_partitions(
+        &self,
+        partitions: Vec<Partition>,
+        cutoff: Timestamp,
+    ) -> Result<PruneReport, store::Error> {
+        let mut report = PruneReport::default();
+        for partition in partitions {
+            let mut cursor = None;
+            loop {
+                let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
+                for segment in &page.segments {
+                    report.segments_examined += 1;
+                    match self.prune_segment(partition, segment, cutoff, &mut report).await {
+                        Err(store::Error::WrongType { .. }) => report.segments_failed += 1,
+                        other => other?,
+                    }
+                }
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
                 }
             }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(report);
-            }
         }
+        Ok(report)
     }
 
     async fn prune_segment(
         &self,
+        partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
         report: &mut PruneReport,
     ) -> Result<(), store::Error> {
         loop {
-            let slice = self.store.prune_slice(segment, cutoff).await?;
+            let slice = self.store.prune_slice(partition, segment, cutoff).await?;
             report.members_removed += slice.removed;
             if slice.is_last {
                 break;
             }
         }
-        if self.store.drop_if_empty(segment).await? {
+        if self.store.drop_if_empty(partition, segment).await? {
             report.segments_dropped += 1;
         }
         Ok(())
@@ -205,17 +235,20 @@ impl Estimator {
 
     /// Has those who wait for Redis now measured.
     pub fn measure_waiting(&self) {
-        self.writer.measure_waiting();
-        self.counter.measure_waiting();
+        let metrics = self.metrics();
+        metrics.visit_rounds.set_waiting(self.writer.waiting());
+        metrics.count_rounds.set_waiting(self.counter.waiting());
     }
 
-    /// Compares `clock` with Redis's: see [`Clock::compare_with`].
+    /// Compares `clock` with Redis's: see [`Clock::compare_with`]. Sees that the layout of the data is known, too.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] when Redis didn't answer, or has another layout than it must.
     pub async fn compare_clock(&self, clock: &Clock) -> Result<Comparison, store::Error> {
-        clock.compare_with(&self.store).await
+        let comparison = clock.compare_with(&self.store).await?;
+        self.store.check_layout().await?;
+        Ok(comparison)
     }
 
     /// Asks Redis whether it can serve.
@@ -224,6 +257,6 @@ impl Estimator {
     ///
     /// A [`store::Error`] if not.
     pub async fn ready(&self) -> Result<(), store::Error> {
-        self.store.ping().await.map(drop)
+        self.store.ping().await
     }
 }

@@ -60,15 +60,16 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
         Self(Arc::new(Shared { store, metrics, trip, queue }))
     }
 
-    /// Asks `question` with the next trip. Who stops waiting before that trip sets out takes the question back.
+    /// Asks `question` with the next trip, unless `most` others wait for that already. Who stops waiting before it sets out takes
+    /// the question back.
     ///
     /// # Errors
     ///
     /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`store::Error::Timeout`] when
     /// waiting and the trip together took too long.
-    pub async fn ask(&self, question: Q) -> Result<A, store::Error> {
+    pub async fn ask(&self, question: Q, most: usize) -> Result<A, store::Error> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
-        let answer = self.join(question, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
+        let answer = self.join(question, most, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
         let limit = self.0.store.limits().answer;
         match tokio::time::timeout(limit, answer).instrument(span).await {
             Ok(Ok(answer)) => answer,
@@ -82,14 +83,13 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
         }
     }
 
-    /// Has the number of those who wait now measured.
-    pub fn measure_waiting(&self) {
-        let waiting = self.queue().waiting.len();
-        self.0.metrics.set_waiting(waiting);
+    /// How many wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue().waiting.len()
     }
 
-    fn join(&self, question: Q, span: Span) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
-        let most = self.0.store.limits().waiting;
+    fn join(&self, question: Q, most: usize, span: Span) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
         let mut queue = self.queue();
         // Those who gave up leave their places. They are mostly those who came first.
         while queue.waiting.len() >= most && queue.waiting.front().is_some_and(|asked| asked.answer.is_closed()) {
@@ -197,7 +197,7 @@ mod tests {
         let asked: Vec<_> = (0..50)
             .map(|question| {
                 let rounds = rounds.clone();
-                tokio::spawn(async move { rounds.ask(question).await })
+                tokio::spawn(async move { rounds.ask(question, 100).await })
             })
             .collect();
         for (question, answer) in (0..).zip(asked) {
@@ -211,17 +211,17 @@ mod tests {
             assert!(!questions.contains(&true), "for the test");
             async move { vec![Ok(()); questions.len()] }
         });
-        assert!(matches!(rounds.ask(true).await, Err(store::Error::Lost(_))));
-        assert_eq!(rounds.ask(false).await, Ok(()));
+        assert!(matches!(rounds.ask(true, 1).await, Err(store::Error::Lost(_))));
+        assert_eq!(rounds.ask(false, 10).await, Ok(()));
     }
 
     #[tokio::test]
     async fn waiting_is_bounded_on_a_trip_and_before_it_and_those_who_gave_up_leave_their_places() {
         const LIMIT: Duration = Duration::from_millis(50);
         let rounds = rounds(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
-        assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)));
+        assert_eq!(rounds.ask((), 1).await, Err(store::Error::Timeout(LIMIT)));
         for _ in 0..3 {
-            assert_eq!(rounds.ask(()).await, Err(store::Error::Timeout(LIMIT)), "behind a trip that never ends");
+            assert_eq!(rounds.ask((), 1).await, Err(store::Error::Timeout(LIMIT)), "behind a trip that never ends");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::auth::AuthConfig;
 use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
 use crate::segment::SegmentName;
-use crate::store::{self, RedisUrl, WriteAcks};
+use crate::store::{self, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
 
@@ -38,7 +38,9 @@ pub struct Settings {
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
-    pub redis_url: Option<RedisUrl>,
+    pub redis: Option<Servers>,
+    /// How many partitions the data set has; whatever it has when there is none.
+    pub partitions: Option<Partitions>,
     /// How many replicas of Redis must have a visit before it is acknowledged.
     pub write_acks: WriteAcks,
     /// The private Redis's folder.
@@ -120,7 +122,8 @@ impl Settings {
             tls: layers.tls()?,
             cors_origins: layers.optional("cors_origins", Origins::parse)?,
             auth: layers.auth()?,
-            redis_url: layers.redis()?,
+            redis: layers.redis()?,
+            partitions: layers.partitions()?,
             write_acks: layers.write_acks()?,
             data_dir: layers.required("data_dir", parse::path)?,
             window: layers.required("window", Window::parse)?,
@@ -249,7 +252,7 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
-    fn environment(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    pub(super) fn environment(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let (_, layer) = layer::from_variables(Source::Environment, variables(pairs))?;
         Settings::from_layers(&[defaults(), layer])
     }
@@ -267,7 +270,7 @@ mod tests {
         let settings = Settings::from_layers(&[defaults()]).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.window.as_secs(), 14 * 24 * 60 * 60);
-        assert!(settings.redis_url.is_none());
+        assert!(settings.redis.is_none());
     }
 
     #[test]
@@ -342,11 +345,7 @@ mod tests {
         "true",
         r#"write_acks_on_disk: "true" is of no use without write_acks, which says how many replicas (set by ESTIMATOR_WRITE"#
     )]
-    #[case(
-        "ESTIMATOR_WRITE_ACKS",
-        "1",
-        r#"write_acks: "1" is for a Redis of your own, and redis_url is not set (set by ESTIMATOR_WRITE_ACKS)"#
-    )]
+    #[case("ESTIMATOR_WRITE_ACKS", "1", r#"write_acks: "1" is for a Redis of your own, and none of redis_url"#)]
     #[case("ESTIMATOR_WNDOW", "4s", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("ESTIMATOR_WNDOW", "", "ESTIMATOR_WNDOW is not a setting; --help lists them all")]
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
@@ -395,82 +394,6 @@ mod tests {
     fn a_bad_line_of_a_file_is_not_repeated(#[case] text: &str) {
         let error = file(text).unwrap_err().to_string();
         assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
-    }
-
-    #[rstest]
-    #[case("redis://me:hunter2@host", &["redis_username"], "redis_username: \"x\" is a second user: redis_url has one already")]
-    #[case("redis://me:hunter2@host", &["redis_password_file"], "redis_password_file: \"x\" is a second password: redis_url")]
-    #[case("redis+unix:///s?pass=hunter2", &["redis_password_file"], "redis_password_file: \"x\" is a second password")]
-    #[case("redis://host", &["redis_username"], "redis_username: \"x\" is a user without a password; name its file in redis_password_file")]
-    #[case("redis://me@host", &[], "redis_url: the value is a user without a password; name its file in redis_password_file")]
-    #[case("redis://host", &["redis_ca_file"], "redis_ca_file: \"x\" is for TLS, and redis_url doesn't begin with rediss://")]
-    #[case("redis+unix:///s", &["redis_ca_file"], "redis_ca_file: \"x\" is for TLS, and redis_url doesn't begin")]
-    #[case("redis://host", &["redis_client_cert_file", "redis_client_key_file"], "redis_client_cert_file: \"x\" is for TLS")]
-    #[case("redis://host", &["redis_client_key_file"], "redis_client_key_file: \"x\" is for TLS")]
-    #[case("rediss://host", &["redis_client_cert_file"], "redis_client_cert_file: \"x\" is of no use without redis_client_key_file")]
-    #[case("rediss://host", &["redis_client_key_file"], "redis_client_key_file: \"x\" is of no use without redis_client_cert_file")]
-    #[case("", &["redis_ca_file"], "redis_ca_file: \"x\" is for a Redis of your own, and redis_url is not set")]
-    #[case("", &["redis_username"], "redis_username: \"x\" is for a Redis of your own, and redis_url is not set")]
-    #[case("", &["redis_password_file"], "redis_password_file: \"x\" is for a Redis of your own, and redis_url is not set")]
-    fn settings_of_redis_that_do_not_fit_together_are_named(
-        #[case] url: &str,
-        #[case] set: &[&str],
-        #[case] message: &str,
-    ) {
-        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
-        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
-        pairs.push(("ESTIMATOR_REDIS_URL", url));
-        let error = environment(&pairs).unwrap_err().to_string();
-        assert!(error.starts_with(message) && error.contains(" (set by ESTIMATOR_REDIS_"), "{error}");
-        assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
-    }
-
-    #[rstest]
-    #[case("redis://host", &["redis_password_file"])]
-    #[case("redis://me@host", &["redis_password_file"])]
-    #[case("redis://:hunter2@host", &["redis_username"])]
-    #[case("redis+unix:///s", &["redis_username", "redis_password_file"])]
-    #[case("rediss://host", &[])]
-    #[case("rediss://host", &["redis_ca_file"])]
-    #[case("rediss://me@host", &["redis_password_file", "redis_client_cert_file", "redis_client_key_file"])]
-    fn settings_of_redis_that_fit_together_are_taken(#[case] url: &str, #[case] set: &[&str]) {
-        let names: Vec<_> = set.iter().map(|name| format!("ESTIMATOR_{}", name.to_uppercase())).collect();
-        let mut pairs: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
-        pairs.push(("ESTIMATOR_REDIS_URL", url));
-        assert!(environment(&pairs).is_ok());
-    }
-
-    #[rstest]
-    #[case(&[], WriteAcks::default())]
-    #[case(&[("ESTIMATOR_WRITE_ACKS", "0"), ("ESTIMATOR_WRITE_ACKS_ON_DISK", "false")], WriteAcks::default())]
-    #[case(
-        &[("ESTIMATOR_REDIS_URL", "redis://host"), ("ESTIMATOR_WRITE_ACKS", "2")],
-        WriteAcks { replicas: 2, on_disk: false }
-    )]
-    #[case(
-        &[
-            ("ESTIMATOR_REDIS_URL", "redis://host"),
-            ("ESTIMATOR_WRITE_ACKS", "1"),
-            ("ESTIMATOR_WRITE_ACKS_ON_DISK", "true"),
-            ("ESTIMATOR_REDIS_TIMEOUT", "9s"),
-        ],
-        WriteAcks { replicas: 1, on_disk: true }
-    )]
-    fn replicas_that_must_have_a_visit_are_read(#[case] pairs: &[(&str, &str)], #[case] expected: WriteAcks) {
-        assert_eq!(environment(pairs).unwrap().write_acks, expected);
-    }
-
-    #[test]
-    fn replicas_get_the_time_that_they_need_to_tell_of_their_disks() {
-        let pairs = [
-            ("ESTIMATOR_REDIS_URL", "redis://host"),
-            ("ESTIMATOR_WRITE_ACKS", "1"),
-            ("ESTIMATOR_WRITE_ACKS_ON_DISK", "true"),
-        ];
-        let error = environment(&pairs).unwrap_err().to_string();
-        let expected =
-            r#"write_acks_on_disk: "true" needs a redis_timeout of 9s or more: replicas tell of their disks"#;
-        assert!(error.starts_with(expected) && error.ends_with("(set by ESTIMATOR_WRITE_ACKS_ON_DISK)"), "{error}");
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! Group commit: single visits that arrive together are written in one round trip. Large batches have their own way.
+//! Group commit: single visits that arrive together, and whose users are in the same partition, are written in one round trip.
+//! Large batches have their own way.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::rounds::Rounds;
 use crate::segment::Visit;
-use crate::store::{self, Batch, Store};
+use crate::store::{self, Batch, Partitions, Store, Written, lane_of};
 
 /// Writes visits. Cheap to clone; clones share the round trips.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    singles: Rounds<Visit<'static>, ()>,
+    /// One for each partition that there is: a server that doesn't answer stops the visits to its own alone.
+    lanes: Arc<[OnceLock<Rounds<Visit<'static>, ()>>]>,
     store: Store,
     bulk: Arc<Semaphore>,
 }
@@ -32,10 +34,9 @@ impl Writer {
     /// A writer to `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        let metrics = store.metrics().visit_rounds.clone();
-        let singles = Rounds::new(store.clone(), metrics, write);
+        let lanes = (0..Partitions::MOST).map(|_| OnceLock::new()).collect();
         let bulk_writes = if store.acks().is_asked() { Self::REPLICATED_BULK_WRITES } else { Self::BULK_WRITES };
-        Self { singles, store, bulk: Arc::new(Semaphore::new(bulk_writes)) }
+        Self { lanes, store, bulk: Arc::new(Semaphore::new(bulk_writes)) }
     }
 
     /// Writes `visit`, and returns when Redis has acknowledged it.
@@ -44,12 +45,19 @@ impl Writer {
     ///
     /// When too many wait already, and when Redis didn't acknowledge this visit, which may have been written all the same.
     pub async fn write(&self, visit: Visit<'static>) -> Result<(), store::Error> {
-        self.singles.ask(visit).await
+        // While a move to other partitions is under way, or before they are known, some share a lane that need not.
+        let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
+        let lane = self.lanes[lane_of(&visit.user_id, partitions)].get_or_init(|| {
+            let metrics = self.store.metrics().visit_rounds.clone();
+            Rounds::new(self.store.clone(), metrics, write)
+        });
+        lane.ask(visit, self.store.limits().waiting.div_ceil(partitions.count())).await
     }
 
-    /// Has the number of visits that wait now measured.
-    pub fn measure_waiting(&self) {
-        self.singles.measure_waiting();
+    /// How many visits wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.lanes.iter().filter_map(OnceLock::get).map(Rounds::waiting).sum()
     }
 
     /// Waits for leave to write a large batch.
@@ -74,12 +82,8 @@ impl Writer {
 }
 
 impl BulkWrite {
-    /// Writes `batch`: a result for each of its slots.
-    ///
-    /// # Errors
-    ///
-    /// When Redis acknowledged nothing. Any of the visits may have been written all the same.
-    pub async fn write(self, batch: Batch) -> Result<Vec<Result<(), store::Error>>, store::Error> {
+    /// Writes `batch`, and says what became of each of its visits.
+    pub async fn write(self, batch: &Batch) -> Written {
         self.store.write_bulk(batch).await
     }
 }
@@ -87,9 +91,7 @@ impl BulkWrite {
 /// One round trip: a result for each of `visits`.
 async fn write(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), store::Error>> {
     let mut batch = Batch::default();
-    let slots: Vec<_> = visits.iter().map(|visit| batch.add(visit)).collect();
-    match store.write(batch).await {
-        Ok(results) => slots.into_iter().map(|slot| results[slot].clone()).collect(),
-        Err(error) => vec![Err(error); slots.len()],
-    }
+    visits.iter().for_each(|visit| batch.add(visit));
+    let written = store.write(&batch).await;
+    (0..visits.len()).map(|place| written.of(place).map_err(Clone::clone)).collect()
 }

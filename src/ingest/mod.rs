@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use self::lines::Lines;
 pub use self::report::{LineError, Report};
 use crate::estimator::Estimator;
-use crate::store::{self, Batch, Slot};
+use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 use crate::time::Timestamp;
 use crate::visit_json;
@@ -36,8 +36,8 @@ pub struct Ingest {
 #[derive(Debug, Default)]
 struct Chunk {
     batch: Batch,
-    /// The line and the segment's slot of each visit.
-    visits: Vec<(u64, Slot)>,
+    /// The line of each visit.
+    lines: Vec<u64>,
     /// The line that was taken last, a visit or not.
     last_line: u64,
 }
@@ -46,24 +46,18 @@ struct Chunk {
 #[derive(Debug)]
 struct Written {
     chunk: Chunk,
-    results: Result<Vec<Result<(), store::Error>>, store::Error>,
+    written: store::Written,
 }
 
 impl Written {
     fn measure(&self, metrics: &Metrics) {
-        let Self { chunk: Chunk { visits, .. }, results } = self;
-        match results {
-            Err(error) => metrics.visits.failed(error.kind(), visits.len() as u64),
-            Ok(results) => {
-                let failures = visits.iter().filter_map(|(_, slot)| results[*slot].as_ref().err());
-                let mut accepted = visits.len() as u64;
-                for error in failures {
-                    accepted -= 1;
-                    metrics.visits.failed(error.kind(), 1);
-                }
-                metrics.visits.accepted(accepted);
-            }
+        let visits = self.chunk.lines.len();
+        let mut accepted = visits as u64;
+        for error in (0..visits).filter_map(|place| self.written.of(place).err()) {
+            accepted -= 1;
+            metrics.visits.failed(error.kind(), 1);
         }
+        metrics.visits.accepted(accepted);
     }
 }
 
@@ -156,7 +150,7 @@ impl Ingest {
         }
         // Those that could not even set out.
         if let Some(error) = &self.failure {
-            self.estimator.metrics().visits.failed(error.kind(), self.chunk.visits.len() as u64);
+            self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
         }
         while !self.under_way.is_empty() {
             let _ = self.progress().await;
@@ -175,25 +169,25 @@ impl Ingest {
     }
 
     async fn launch_if_full(&mut self) -> Result<(), Failed> {
-        if self.chunk.visits.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
+        if self.chunk.lines.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
     }
 
     /// Starts writing the chunk, if it has visits and when there is room for it.
     async fn launch(&mut self) -> Result<(), Failed> {
-        if self.chunk.visits.is_empty() {
+        if self.chunk.lines.is_empty() {
             return Ok(());
         }
         while self.under_way.len() >= Self::UNDER_WAY {
             self.progress().await?;
         }
         let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
-        let mut chunk = mem::take(&mut self.chunk);
+        let chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
-        let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.visits.len());
+        let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.lines.len());
         let estimator = self.estimator.clone();
         let writing = async move {
-            let results = write.write(mem::take(&mut chunk.batch)).await;
-            let written = Written { chunk, results };
+            let written = write.write(&chunk.batch).await;
+            let written = Written { chunk, written };
             // Here, for the sender may be gone by now.
             written.measure(estimator.metrics());
             written
@@ -204,32 +198,27 @@ impl Ingest {
 
     /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
     fn settle(&mut self, written: Option<Written>) -> Result<(), Failed> {
-        let Some(Written { chunk, results }) = written else {
+        let Some(Written { chunk, written }) = written else {
             return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
         };
-        match results {
-            Ok(results) => {
-                for (line, slot) in chunk.visits {
-                    match &results[slot] {
-                        Ok(()) => self.report.accepted += 1,
-                        Err(error) => self.not_written(line, error),
-                    }
-                }
-                if self.failure.is_none() {
-                    self.report.done_through_line = chunk.last_line;
-                }
+        for (place, line) in chunk.lines.into_iter().enumerate() {
+            match written.of(place) {
+                Ok(()) => self.report.accepted += 1,
+                Err(error) => self.not_written(line, error),
             }
-            Err(error) => {
-                self.fail(error);
-            }
+        }
+        if self.failure.is_none() {
+            self.report.done_through_line = chunk.last_line;
         }
         if self.is_over() { Err(Failed) } else { Ok(()) }
     }
 
-    /// One visit was not written: its segment's key holds another type, or Redis took no more in the middle of a chunk.
+    /// One visit was not written: its segment's key holds another type, or Redis failed, be it for its partition alone.
     fn not_written(&mut self, line: u64, error: &store::Error) {
-        let detail = "could not be written: Redis refused this segment's command".to_owned();
-        self.report.list(LineError { line, field: Some("segment".into()), detail });
+        if !error.is_outage() {
+            let detail = "could not be written: Redis refused this segment's command".to_owned();
+            self.report.list(LineError { line, field: Some("segment".into()), detail });
+        }
         if self.failure.is_none() {
             self.report.done_through_line = line - 1;
         }
@@ -268,7 +257,10 @@ fn take(
             metrics.expired();
             report.expired += 1;
         }
-        Ok(visit) => chunk.visits.push((number, chunk.batch.add(&visit))),
+        Ok(visit) => {
+            chunk.batch.add(&visit);
+            chunk.lines.push(number);
+        }
         Err(error) => {
             metrics.rejected(error.kind());
             report.reject(number, error);

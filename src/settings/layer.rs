@@ -60,6 +60,15 @@ pub struct Layer {
     /// it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
+    /// Servers of the Redis Cluster to use, as URLs with commas between them; the others are found by these
+    #[arg(long, global = true, value_name = "URLS")]
+    pub redis_cluster: Option<String>,
+    /// Sentinels that know the primary to use, as URLs with commas between them
+    #[arg(long, global = true, value_name = "URLS")]
+    pub redis_sentinel: Option<String>,
+    /// What the sentinels call that primary; without it, `mymaster`
+    #[arg(long, global = true, value_name = "NAME")]
+    pub redis_sentinel_master: Option<String>,
     /// User of Redis's ACL
     #[arg(long, global = true, value_name = "NAME")]
     pub redis_username: Option<String>,
@@ -75,7 +84,11 @@ pub struct Layer {
     /// Private key of that certificate, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_client_key_file: Option<String>,
-    /// Replicas of Redis that must have a visit before it is acknowledged; needs `redis_url`
+    /// Partitions that users are split into, a power of two up to 1024; without it, those that the data set has, and of a new
+    /// one 64 on a cluster and 1 elsewhere
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub partitions: Option<String>,
+    /// Replicas of Redis that must have a visit before it is acknowledged; for a Redis of your own
     #[arg(long, global = true, value_name = "NUMBER")]
     pub write_acks: Option<String>,
     /// Whether they must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey, and a `redis_timeout` of 9s or more
@@ -164,11 +177,15 @@ impl Layer {
             jwt_audience: None,
             jwt_leeway: some("30s"),
             redis_url: None,
+            redis_cluster: None,
+            redis_sentinel: None,
+            redis_sentinel_master: None,
             redis_username: None,
             redis_password_file: None,
             redis_ca_file: None,
             redis_client_cert_file: None,
             redis_client_key_file: None,
+            partitions: None,
             write_acks: some("0"),
             write_acks_on_disk: some("false"),
             data_dir: some("data"),

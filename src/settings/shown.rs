@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Layer, Settings, Source};
 use crate::segment::SegmentName;
-use crate::store::{Access, RedisUrl};
+use crate::store::{Access, RedisUrl, Servers};
 
 /// One setting. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,8 @@ impl Settings {
             tls,
             cors_origins,
             auth,
-            redis_url,
+            redis,
+            partitions,
             write_acks,
             data_dir,
             window,
@@ -53,10 +54,17 @@ impl Settings {
             drain_timeout,
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        let access = redis_url.as_ref().map(RedisUrl::access).cloned().unwrap_or_default();
+        let access = redis.as_ref().map(Servers::access).cloned().unwrap_or_default();
         let Access { username, password_file, ca_file, client_files } = access;
         let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
-        let redis = redis_url.as_ref().map_or_else(|| "a private Redis".to_owned(), ToString::to_string);
+        let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let (mut url, mut cluster, mut sentinel, mut name) = Default::default();
+        match redis {
+            None => url = "a private Redis".to_owned(),
+            Some(Servers::One(one)) => url = one.to_string(),
+            Some(Servers::Cluster(seeds)) => cluster = list(seeds),
+            Some(Servers::Sentinel { sentinels, master, .. }) => (sentinel, name) = (list(sentinels), master.clone()),
+        }
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
         let file = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let jwt = auth.jwt.as_ref();
@@ -75,12 +83,19 @@ impl Settings {
             ("jwt_issuer", jwt.and_then(|jwt| jwt.issuer.clone()).unwrap_or_default()),
             ("jwt_audience", jwt.and_then(|jwt| jwt.audience.clone()).unwrap_or_default()),
             ("jwt_leeway", jwt.map(|jwt| duration(&jwt.leeway)).unwrap_or_default()),
-            ("redis_url", redis),
+            ("redis_url", url),
+            ("redis_cluster", cluster),
+            ("redis_sentinel", sentinel),
+            ("redis_sentinel_master", name),
             ("redis_username", username.unwrap_or_default()),
             ("redis_password_file", file(password_file.as_ref())),
             ("redis_ca_file", file(ca_file.as_ref())),
             ("redis_client_cert_file", file(cert.as_ref())),
             ("redis_client_key_file", file(key.as_ref())),
+            (
+                "partitions",
+                partitions.map_or_else(|| "as the data set has".to_owned(), |partitions| partitions.to_string()),
+            ),
             ("write_acks", write_acks.replicas.to_string()),
             ("write_acks_on_disk", write_acks.on_disk.to_string()),
             ("data_dir", data_dir.display().to_string()),

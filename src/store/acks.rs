@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
-use super::{Error, INDEX_KEY};
+use super::Error;
 
 /// How many replicas must have a visit before it is acknowledged. The default asks none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct WriteAcks {
     pub on_disk: bool,
 }
 
-/// Adds a name to the index that no segment has, and removes it again: two writes, which change nothing in the end and
+/// Adds a member that no user and no segment can be, and removes it again: two writes, which change nothing in the end and
 /// which nobody sees apart.
 const WRITE_SOMETHING: &str = "\
 redis.call('ZADD', KEYS[1], 0, '')
@@ -54,13 +54,11 @@ impl WriteAcks {
         }
     }
 
-    /// Adds what waits for all that `pipeline` writes: two commands, if any replica is asked.
-    pub(super) fn add_to(self, pipeline: &mut Pipeline, answer: Duration) {
-        if self.is_asked() {
-            pipeline.cmd("EVAL").arg(WRITE_SOMETHING).arg(1).arg(INDEX_KEY);
-            let mut words = self.command(Self::limit(answer).as_millis()).into_iter();
-            pipeline.cmd(&words.next().expect("a command has a name")).arg(words.collect::<Vec<_>>());
-        }
+    /// Adds what waits for all that `pipeline` writes: two commands. The first changes the sorted set `key`, and changes it back.
+    pub(super) fn add_to(self, pipeline: &mut Pipeline, key: &[u8], answer: Duration) {
+        pipeline.cmd("EVAL").arg(WRITE_SOMETHING).arg(1).arg(key);
+        let mut words = self.command(Self::limit(answer).as_millis()).into_iter();
+        pipeline.cmd(&words.next().expect("a command has a name")).arg(words.collect::<Vec<_>>());
     }
 
     /// Takes the results of what [`Self::add_to`] added off `results`. The one before them, which is of the last write,

@@ -1,86 +1,219 @@
-//! Visits that are written in one round trip: one variadic `ZADD GT` per segment, then the index, then the waiting for
-//! replicas.
+//! Visits that are written together: in each partition, one variadic `ZADD GT` per segment, then the index, then the waiting for
+//! replicas, in one round trip.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
 
-use super::{Connection, Error, INDEX_KEY, Store, WriteAcks, segment_key};
+use super::commands::Commands;
+use super::keys::{Keyspace, Partition, hash};
+use super::layout::{Attempt, KnownLayout};
+use super::{Connection, Error, Store};
 use crate::segment::Visit;
 use crate::time::Timestamp;
 
 /// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
 #[derive(Default)]
 pub struct Batch {
-    /// A `ZADD GT` for each segment, and one more for every [`Self::LONGEST`] of its visits.
-    commands: Vec<Cmd>,
-    /// Where each segment's last command is, and how many visits it has.
-    slots: HashMap<Box<str>, (Slot, usize), RandomState>,
-    /// The last visit's time, written out: visits that arrive together mostly have the same.
-    score: Option<(Timestamp, Box<str>)>,
+    /// The segments, in the order in which they came.
+    segments: Vec<Box<str>>,
+    places: HashMap<Box<str>, usize, RandomState>,
+    visits: Vec<Entry>,
+    /// The users' ids, one after the other.
+    user_ids: String,
 }
 
-/// The place of a visit's command in its batch, and so of its result.
-pub type Slot = usize;
+/// A visit of a batch.
+struct Entry {
+    /// The segment's place.
+    segment: usize,
+    user_id: Range<usize>,
+    /// What decides the partition.
+    hash: u64,
+    seen_at: Timestamp,
+}
+
+/// What became of the visits of a batch.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Why those failed that did, by their places.
+    failures: HashMap<usize, Error, RandomState>,
+}
+
+impl Written {
+    /// What became of the visit that was added after so many others.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it is not acknowledged. It may have been written all the same.
+    pub fn of(&self, place: usize) -> Result<(), &Error> {
+        self.failures.get(&place).map_or(Ok(()), Err)
+    }
+
+    fn fail(&mut self, places: impl IntoIterator<Item = usize>, error: &Error) {
+        for place in places {
+            // What fails Redis as a whole matters more than what fails one key.
+            if self.failures.get(&place).is_none_or(|before| !before.is_outage()) {
+                self.failures.insert(place, error.clone());
+            }
+        }
+    }
+}
+
+/// The part of a batch that one partition gets.
+struct Part {
+    partition: Partition,
+    /// A `ZADD GT` for each segment, and one more for every [`Batch::LONGEST`] of its visits.
+    commands: Vec<Cmd>,
+    /// Where each segment's last command is, and how many visits it has.
+    open: HashMap<usize, (usize, usize), RandomState>,
+    /// The places of the visits of each command.
+    visits: Vec<Vec<usize>>,
+}
 
 impl Batch {
     /// How many visits a command has. Redis finishes a command before it looks at another connection, and takes 2-5 us for
     /// a visit.
     const LONGEST: usize = 1_000;
 
-    /// Adds a copy of `visit`, and says where its result will be.
-    pub fn add(&mut self, visit: &Visit<'_>) -> Slot {
+    /// Adds a copy of `visit`.
+    pub fn add(&mut self, visit: &Visit<'_>) {
         let segment = visit.segment.as_str();
-        let slot = match self.slots.get_mut(segment) {
-            Some((slot, visits)) if *visits < Self::LONGEST => {
-                *visits += 1;
-                *slot
-            }
-            _ => self.open(segment),
-        };
-        if self.score.as_ref().is_none_or(|(at, _)| *at != visit.seen_at) {
-            self.score = Some((visit.seen_at, visit.seen_at.as_score().to_string().into()));
-        }
-        let score = self.score.as_ref().map(|(_, score)| &**score);
-        self.commands[slot].arg(score).arg(visit.user_id.as_str());
-        slot
+        let segment = self.places.get(segment).copied().unwrap_or_else(|| {
+            self.segments.push(segment.into());
+            self.places.insert(segment.into(), self.segments.len() - 1);
+            self.segments.len() - 1
+        });
+        let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
+        self.user_ids.push_str(user_id);
+        let entry = Entry { segment, user_id: start..self.user_ids.len(), hash: hash(user_id), seen_at: visit.seen_at };
+        self.visits.push(entry);
     }
 
-    fn open(&mut self, segment: &str) -> Slot {
-        let key = segment_key(segment);
+    /// How many visits it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.visits.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.visits.is_empty()
+    }
+
+    /// What each partition of `keyspace` gets.
+    fn parts(&self, keyspace: Keyspace) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut places: HashMap<Partition, usize, RandomState> = HashMap::default();
+        // The last visit's time, written out: visits that arrive together mostly have the same.
+        let mut score: Option<(Timestamp, String)> = None;
+        for (place, visit) in self.visits.iter().enumerate() {
+            let partition = keyspace.of(visit.hash);
+            let part = *places.entry(partition).or_insert_with(|| {
+                parts.push(Part::new(partition));
+                parts.len() - 1
+            });
+            let score = match &score {
+                Some((at, score)) if *at == visit.seen_at => score,
+                _ => &score.insert((visit.seen_at, visit.seen_at.as_score().to_string())).1,
+            };
+            let command = parts[part].command_for(visit.segment, &self.segments[visit.segment]);
+            parts[part].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
+            parts[part].visits[command].push(place);
+        }
+        parts
+    }
+
+    /// Writes it over `connection`, to all keys that `known` has visits written to.
+    async fn write_by(&self, known: &KnownLayout, store: &Store, connection: &Connection) -> Attempt<Written> {
+        let parts = known.layout.written().flat_map(|keyspace| self.parts(keyspace));
+        let writing = parts.map(|part| part.write(&self.segments, known, store, connection));
+        let mut written = Written::default();
+        for attempt in join_all(writing).await {
+            match attempt {
+                Attempt::Done(failures) => {
+                    for (places, error) in failures {
+                        written.fail(places, &error);
+                    }
+                }
+                Attempt::Outdated => return Attempt::Outdated,
+            }
+        }
+        Attempt::Done(written)
+    }
+}
+
+impl Part {
+    fn new(partition: Partition) -> Self {
+        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new() }
+    }
+
+    /// The place of the command that takes the next visit of `segment`, whose name is given.
+    fn command_for(&mut self, segment: usize, name: &str) -> usize {
+        if let Some((command, visits)) = self.open.get_mut(&segment)
+            && *visits < Batch::LONGEST
+        {
+            *visits += 1;
+            return *command;
+        }
+        let key = self.partition.segment_key(name);
         // Room for one visit of the usual kind: of single visits, few share a segment.
         let mut command = Cmd::with_capacity(5, key.len() + 64);
         command.arg("ZADD").arg(key).arg("GT");
         self.commands.push(command);
-        let slot = self.commands.len() - 1;
-        self.slots.insert(segment.into(), (slot, 1));
-        slot
+        self.visits.push(Vec::new());
+        self.open.insert(segment, (self.commands.len() - 1, 1));
+        self.commands.len() - 1
     }
 
-    async fn write_to(self, connection: &Connection, acks: WriteAcks) -> Result<Vec<Result<(), Error>>, Error> {
-        if self.commands.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Writes it, and says which visits are not acknowledged, and why.
+    async fn write(
+        self,
+        segments: &[Box<str>],
+        known: &KnownLayout,
+        store: &Store,
+        connection: &Connection,
+    ) -> Attempt<Vec<(Vec<usize>, Error)>> {
         let mut names = Cmd::new();
-        names.arg("ZADD").arg(INDEX_KEY);
-        for segment in self.slots.keys() {
-            names.arg(0).arg(&**segment);
+        names.arg("ZADD").arg(self.partition.index_key());
+        for &segment in self.open.keys() {
+            names.arg(0).arg(&*segments[segment]);
         }
         // Members first, names second: see the module's documentation.
-        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 3);
+        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 4);
         for command in self.commands {
             pipeline.add_command(command);
         }
-        pipeline.add_command(names);
-        // In the same pipeline: on a connection made since, or with a server that has taken the other's place, there might be
-        // nothing to wait for.
-        acks.add_to(&mut pipeline, connection.limits().answer);
-        let mut results = connection.query_settled(&mut pipeline, |results| acks.settle(results)).await?;
-        match results.pop() {
-            Some(Err(error)) => Err(error),
-            _ => Ok(results.into_iter().map(|result| result.map(|_: Value| ())).collect()),
+        // The waiting is in the same pipeline: on a connection made since, or with a server that has taken the other's place, there
+        // might be nothing to wait for.
+        let commands = Commands::write(self.partition.slot(), pipeline, names, store.acks, connection.limits().answer);
+        let mut is_confirmed = false;
+        let settle = |results: &mut Vec<Result<Value, Error>>| {
+            let layout = results.pop();
+            is_confirmed = matches!(&layout, Some(Ok(record)) if known.is_confirmed_by(record));
+            store.acks.settle(results);
+            if let (Some(last @ Ok(_)), Some(Err(error))) = (results.last_mut(), layout) {
+                *last = Err(error);
+            }
+        };
+        let results = connection.query_settled(commands.and_layout(self.partition), settle).await;
+        let all = |error| vec![(self.visits.concat(), error)];
+        match results {
+            Err(error) => Attempt::Done(all(error)),
+            Ok(mut results) => match results.pop() {
+                Some(Err(error)) => Attempt::Done(all(error)),
+                _ if !is_confirmed => Attempt::Outdated,
+                _ => {
+                    let failures = results.into_iter().zip(self.visits);
+                    Attempt::Done(failures.filter_map(|(result, visits)| Some((visits, result.err()?))).collect())
+                }
+            },
         }
     }
 }
@@ -88,28 +221,32 @@ impl Batch {
 impl fmt::Debug for Batch {
     /// Sizes alone: no user's id must reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("segments", &self.commands.len()).finish_non_exhaustive()
+        f.debug_struct("Batch")
+            .field("segments", &self.segments.len())
+            .field("visits", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Store {
-    /// Writes `batch` in one round trip. A later visit that is already there stays (`GT`), so any batch may be written
-    /// again at any time. The result has an entry for each [`Slot`]: a segment whose key holds another type fails alone.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't acknowledge the names of the segments, or nothing at all, or when fewer replicas than
-    /// asked have it all. Any of the visits may have been written.
-    pub async fn write(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.visits, self.acks).await
+    /// Writes `batch`, to all its partitions at once. A later visit that is already there stays (`GT`), so any batch may be
+    /// written again at any time. Each visit has a result of its own: a segment whose key holds another type fails alone, and so
+    /// does a partition whose server doesn't answer, or has too few replicas. Any visit may have been written all the same.
+    pub async fn write(&self, batch: &Batch) -> Written {
+        self.write_over(&self.visits, batch).await
     }
 
     /// As [`Self::write`], for a batch so large that others should not wait for it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::write`].
-    pub async fn write_bulk(&self, batch: Batch) -> Result<Vec<Result<(), Error>>, Error> {
-        batch.write_to(&self.batches, self.acks).await
+    pub async fn write_bulk(&self, batch: &Batch) -> Written {
+        self.write_over(&self.batches, batch).await
+    }
+
+    async fn write_over(&self, connection: &Connection, batch: &Batch) -> Written {
+        let write = |known: Arc<KnownLayout>| async move { Ok(batch.write_by(&known, self, connection).await) };
+        self.by_layout(write).await.unwrap_or_else(|error| {
+            let mut written = Written::default();
+            written.fail(0..batch.len(), &error);
+            written
+        })
     }
 }

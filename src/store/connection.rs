@@ -1,24 +1,22 @@
-//! One shared connection to Redis that is made when it is first needed and made again when it breaks.
-//!
-//! redis's own `ConnectionManager` was the first choice. It keeps a connection that timed out or that answers
-//! `READONLY`, and gives up for good when a connect fails with anything but an I/O error, such as a wrong password
-//! (`src/aio/connection_manager.rs` of redis 1.8). A service that must recover by itself needs the opposite.
+//! What the store sends its commands over: one server, the primary that sentinels name, or the masters of a cluster.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult};
-use tokio::sync::OwnedMutexGuard;
+use futures_util::FutureExt as _;
+use redis::{FromRedisValue, Pipeline, RedisResult, Value};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
+use super::cluster::Cluster;
+use super::commands::Commands;
 use super::error::Error;
-use super::greeting::connect;
+use super::keys::Slot;
+use super::node::{Node, Server, Used};
 use super::outage::OutageLog;
-use super::url::RedisUrl;
+use super::sentinel::Sentinel;
+use super::servers::Servers;
 use crate::telemetry::{Metrics, TRACED, Traffic};
 
 /// How long to wait for Redis, and how many may.
@@ -26,84 +24,67 @@ use crate::telemetry::{Metrics, TRACED, Traffic};
 pub struct Limits {
     /// For a connection to be made.
     pub connect: Duration,
-    /// For an answer, a needed connect included.
+    /// For an answer, a needed connect and redirections included.
     pub answer: Duration,
     /// Visits, and as many counts, that may wait for the next round trip.
     pub waiting: usize,
 }
 
-/// A handle on the shared connection; clones share it.
+/// A handle on what serves; clones share it.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
 struct Shared {
-    url: RedisUrl,
-    config: AsyncConnectionConfig,
+    servers: Servers,
+    way: Way,
     limits: Limits,
-    /// The connection in use; none before the first use and after a break.
-    link: Mutex<Option<Link>>,
-    /// Held while somebody connects; those who wait for it, for this connection or another to the same Redis, share the failure.
-    last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
-    /// Goes up when a connection turns out to lead to a replica. The others lead there, too: none of an earlier era is used again.
-    era: Arc<AtomicU64>,
     outages: Arc<OutageLog>,
     metrics: Arc<Metrics>,
     /// What it is for.
     traffic: Traffic,
 }
 
-type LastFailure = Option<(Instant, Error)>;
-
-/// One established connection. Clones are the same connection, and are told apart from others by its address.
-#[derive(Clone)]
-struct Link {
-    connection: Arc<MultiplexedConnection>,
-    era: u64,
+/// How the servers are reached.
+enum Way {
+    One(Node),
+    Cluster(Cluster),
 }
 
 impl Connection {
-    /// How many pipelines may wait to be written before callers wait for room. Rounds keep them few, but probes and
-    /// pruning must not wait behind the library's 50.
-    const QUEUE: usize = 1024;
-    /// After a failed connect, callers share its error for this long instead of trying again each.
-    const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-    /// A handle on the Redis at `url`. Nothing is sent before the first query.
+    /// A handle on `servers`. Nothing is sent before the first query.
     ///
     /// # Errors
     ///
-    /// A line that names the setting when a file that stands beside the URL can't be used.
-    pub fn new(url: RedisUrl, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
+    /// A line that names the setting when a file that stands beside a URL can't be used.
+    pub fn new(servers: impl Into<Servers>, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let (servers, traffic) = (servers.into(), Traffic::Other);
+        let node = |server| Node::new(server, limits.connect, Arc::clone(&metrics));
         // Every connect reads the files again; this is so that a mistake is told at the start.
-        url.client()?;
-        // `connect` and `query` set the time limits.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(Self::QUEUE);
-        Ok(Self(Arc::new(Shared {
-            url,
-            config,
-            limits,
-            link: Mutex::new(None),
-            last_failure: Arc::default(),
-            era: Arc::default(),
-            outages: Arc::default(),
-            metrics,
-            traffic: Traffic::Other,
-        })))
+        servers.urls().try_for_each(|url| url.client().map(drop))?;
+        let way = match &servers {
+            Servers::One(url) => Way::One(node(Server::At(url.clone().into()))),
+            Servers::Sentinel { sentinels, master, servers } => {
+                let sentinels = sentinels.iter().map(|url| node(Server::Member(url.clone().into()))).collect();
+                let sentinel = Sentinel::new(sentinels, master.clone(), servers.clone());
+                Way::One(node(Server::Primary(Arc::new(sentinel))))
+            }
+            Servers::Cluster(seeds) => {
+                Way::Cluster(Cluster::new(seeds.clone(), limits.connect, Arc::clone(&metrics), traffic))
+            }
+        };
+        Ok(Self(Arc::new(Shared { servers, way, limits, outages: Arc::default(), metrics, traffic })))
     }
 
-    /// Another connection to the same Redis, under the same limits, for `traffic`. They share what is known of it.
+    /// Another connection to the same servers, under the same limits, for `traffic`. They share what is known of them.
     pub(super) fn for_traffic(&self, traffic: Traffic) -> Self {
-        let Shared { url, config, limits, last_failure, era, outages, metrics, .. } = &*self.0;
+        let Shared { servers, way, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
-            url: url.clone(),
-            config: config.clone(),
+            servers: servers.clone(),
+            way: match way {
+                Way::One(node) => Way::One(node.another()),
+                Way::Cluster(cluster) => Way::Cluster(cluster.for_traffic(traffic)),
+            },
             limits: *limits,
-            link: Mutex::new(None),
-            last_failure: Arc::clone(last_failure),
-            era: Arc::clone(era),
             outages: Arc::clone(outages),
             metrics: Arc::clone(metrics),
             traffic,
@@ -120,56 +101,94 @@ impl Connection {
         &self.0.metrics
     }
 
+    /// Whether keys are shared out among several servers.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.0.way, Way::Cluster(_))
+    }
+
+    /// A slot of each server that takes writes, and where that is. Of one that is alone, any slot.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when no server of a cluster tells.
+    pub(super) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
+        match &self.0.way {
+            Way::One(_) => Ok(vec![(Slot(0), self.0.servers.to_string())]),
+            Way::Cluster(cluster) => {
+                let masters = self.in_time(cluster.masters().boxed()).await;
+                masters.inspect_err(|error| self.count_failure(error))
+            }
+        }
+    }
+
+    /// A number that slots at the same server have in common.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::masters`].
+    pub(super) async fn master_of(&self, slot: Slot) -> Result<usize, Error> {
+        match &self.0.way {
+            Way::One(_) => Ok(0),
+            Way::Cluster(cluster) => {
+                let master = self.in_time(cluster.master_of(slot).boxed()).await;
+                master.inspect_err(|error| self.count_failure(error))
+            }
+        }
+    }
+
+    /// Has connections made anew if sentinels say that they lead to what is the primary no more.
+    pub(super) async fn confirm_primary(&self) {
+        if let Way::One(node) = &self.0.way {
+            node.confirm().await;
+        }
+    }
+
     /// Has `error` logged.
     pub(super) fn note_failure(&self, error: &Error) {
         self.0.outages.failed(error, self.0.traffic, Instant::now());
     }
 
-    /// Sends `pipeline` in one round trip and gives its answers, one for each command.
+    /// Sends `pipeline` in one round trip to where `slot` is, and gives its answers, one for each command.
     ///
     /// When the connection turns out to be broken the pipeline is sent once more on a new one, so that a Redis that was
-    /// restarted between two requests costs nobody an error. Every pipeline must therefore be safe to run twice.
+    /// restarted between two requests costs nobody an error; and in a cluster it is sent again where a server sends us. Every
+    /// pipeline must therefore be safe to run twice.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer in time or answered any of the commands with an error.
-    pub async fn query<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Error> {
-        let (answer, link) = self.exchange(pipeline).await;
-        self.take_note(answer.as_ref().err(), link);
+    pub(super) async fn query<T: FromRedisValue>(&self, slot: Slot, pipeline: Pipeline) -> Result<T, Error> {
+        let mut commands = Commands::new(slot, pipeline);
+        let (answers, used) = self.exchange(&mut commands).await;
+        let answer = answers.and_then(|answers| one_answer(answers, commands.as_sent()));
+        self.take_note(answer.as_ref().err(), &used);
         answer
     }
 
-    /// As [`Self::query`], with a result for each command: one that Redis refuses doesn't take the others with it.
+    /// Sends `commands` as [`Self::query`] does, and gives a result for each: one that Redis refuses doesn't take the others with
+    /// it. Before failures are counted and logged, `settle` says which of the results are.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer in time.
-    pub async fn query_each<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> Result<Vec<Result<T, Error>>, Error> {
-        self.query_settled(pipeline, |_| {}).await
-    }
-
-    /// As [`Self::query_each`]. Before failures are counted and logged, `settle` says which of the results are.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer in time.
-    pub(super) async fn query_settled<T: FromRedisValue>(
+    pub(super) async fn query_settled(
         &self,
-        pipeline: &mut Pipeline,
-        settle: impl FnOnce(&mut Vec<Result<T, Error>>),
-    ) -> Result<Vec<Result<T, Error>>, Error> {
-        let (mut results, link) = self.exchange_each(pipeline).await;
+        mut commands: Commands,
+        settle: impl FnOnce(&mut Vec<Result<Value, Error>>),
+    ) -> Result<Vec<Result<Value, Error>>, Error> {
+        let (answers, used) = self.exchange(&mut commands).await;
+        let mut results = answers.map(|answers| each_answer(answers, commands.as_sent()));
         if let Ok(results) = &mut results {
             settle(results);
         }
         match &results {
-            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), link),
-            Err(error) => self.take_note([error], link),
+            Ok(results) => self.take_note(results.iter().filter_map(|result| result.as_ref().err()), &used),
+            Err(error) => self.take_note([error], &used),
         }
         results
     }
 
-    /// As [`Self::query_each`], for what Redis may well refuse: a refusal is for the caller alone and is not logged. It doesn't
+    /// As [`Self::query_settled`], for what Redis may well refuse: a refusal is for the caller alone and is not logged. It doesn't
     /// say that Redis is well either, since a refused `PING` may be among them.
     ///
     /// # Errors
@@ -177,149 +196,98 @@ impl Connection {
     /// An [`Error`] when Redis didn't answer in time.
     pub(super) async fn ask_each<T: FromRedisValue>(
         &self,
-        pipeline: &mut Pipeline,
+        slot: Slot,
+        pipeline: Pipeline,
     ) -> Result<Vec<Result<T, Error>>, Error> {
-        let (results, link) = self.exchange_each(pipeline).await;
+        let mut commands = Commands::new(slot, pipeline);
+        let (answers, used) = self.exchange(&mut commands).await;
+        let results = answers.map(|answers| each_answer(answers, commands.as_sent()));
         if !results.as_ref().is_ok_and(|results| results.iter().any(Result::is_err)) {
-            self.take_note(results.as_ref().err(), link);
+            self.take_note(results.as_ref().err(), &used);
         }
-        results
+        results.map(|results| results.into_iter().map(|result| result.and_then(read)).collect())
     }
 
-    /// Exchanges `pipeline` for a result for each command.
-    async fn exchange_each<T: FromRedisValue>(
-        &self,
-        pipeline: &mut Pipeline,
-    ) -> (Result<Vec<Result<T, Error>>, Error>, Option<Link>) {
-        let (answer, link) = self.exchange::<Vec<RedisResult<T>>>(pipeline.ignore_errors()).await;
-        let results = answer.map(|results| {
-            let results = results.into_iter().enumerate();
-            let results =
-                results.map(|(index, result)| result.map_err(|error| Error::from_command(error, pipeline, index)));
-            results.collect::<Vec<_>>()
-        });
-        (results, link)
-    }
-
-    /// Sends `pipeline`, once more if the connection broke. Says on which connection it was sent last.
-    async fn exchange<T: FromRedisValue>(&self, pipeline: &Pipeline) -> (Result<T, Error>, Option<Link>) {
-        let mut used = None;
+    /// Sends `commands`, and says on which connection that was last.
+    async fn exchange(&self, commands: &mut Commands) -> (Result<Vec<RedisResult<Value>>, Error>, Used) {
+        let mut used = Used::default();
         let since = Instant::now();
-        let limit = self.0.limits.answer;
-        let answer = tokio::time::timeout(limit, async {
-            match self.send(pipeline, &mut used).await {
-                Err(Error::Lost(_)) => self.send(pipeline, &mut used).await,
-                answer => answer,
+        let span = redis_span(commands.as_sent());
+        let exchange = async {
+            match &self.0.way {
+                Way::One(node) => node.exchange(commands.pipeline(), &mut used).await,
+                // In a box: the compiler gives up on futures that contain as many others as this one.
+                Way::Cluster(cluster) => cluster.exchange(commands, &mut used).boxed().await,
             }
-        });
-        let span = redis_span(pipeline);
-        let answer = answer.instrument(span.clone()).await.unwrap_or(Err(Error::Timeout(limit)));
+        };
+        let answer = self.in_time(exchange.instrument(span.clone())).await;
         if let Err(error) = &answer {
             span.record("error.type", error.kind());
             span.record("otel.status_code", "ERROR");
+            // A master that doesn't answer may have been replaced.
+            if let Way::Cluster(cluster) = &self.0.way {
+                cluster.look_again();
+            }
         }
         self.0.metrics.redis.answered(self.0.traffic, since);
         (answer, used)
     }
 
+    async fn in_time<T>(&self, asking: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let limit = self.0.limits.answer;
+        tokio::time::timeout(limit, asking).await.unwrap_or(Err(Error::Timeout(limit)))
+    }
+
     /// Has the failures of an exchange counted and logged, or that there was none, and forgets a connection that is not worth
     /// keeping.
-    fn take_note<'a>(&self, failures: impl IntoIterator<Item = &'a Error>, used: Option<Link>) {
+    fn take_note<'a>(&self, failures: impl IntoIterator<Item = &'a Error>, used: &Used) {
         let mut has_failed = false;
         for error in failures {
-            self.0.metrics.redis.failed(error.kind());
-            self.note_failure(error);
+            self.count_failure(error);
             has_failed |= error.is_outage();
-            let Some(link) = &used else { continue };
-            if error.is_of_a_replica() {
-                self.end_era(link.era);
-            } else if error.spoils_the_connection() {
-                self.discard(link);
-            }
+            used.take_note(error);
         }
         if !has_failed && self.0.outages.is_failing() {
             self.0.outages.answered(self.0.traffic, Instant::now());
         }
     }
 
-    /// Sends `pipeline` once. `used` says on which connection, also to whoever gives up waiting.
-    async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline, used: &mut Option<Link>) -> Result<T, Error> {
-        let link = used.insert(self.link().await?);
-        let mut connection = MultiplexedConnection::clone(&link.connection);
-        let answer = pipeline.query_async(&mut connection).await.map_err(|error| Error::from_answer(error, pipeline));
-        if let Err(Error::Lost(_)) = answer {
-            self.discard(link);
-        }
-        answer
+    fn count_failure(&self, error: &Error) {
+        self.0.metrics.redis.failed(error.kind());
+        self.note_failure(error);
     }
+}
 
-    /// The connection in use, made now if there is none.
-    async fn link(&self) -> Result<Link, Error> {
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        let last_failure = Arc::clone(&self.0.last_failure).lock_owned().await;
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        if let Some((at, error)) = &*last_failure
-            && at.elapsed() < Self::RETRY_PAUSE
-        {
-            return Err(error.clone());
-        }
-        // In a task of its own: a caller that goes away must not break off what the next one needs too.
-        let connecting = tokio::spawn(self.clone().connect(last_failure));
-        connecting.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
-    }
-
-    async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
-        let era = self.era();
-        let connected = connect(&self.0.url, &self.0.config, self.0.limits.connect).await;
-        self.0.metrics.redis.connected(connected.is_ok());
-        match connected {
-            Ok(connection) => {
-                let link = Link { connection: Arc::new(connection), era };
-                *self.slot() = Some(link.clone());
-                *last_failure = None;
-                Ok(link)
+/// The answers to all commands of `pipeline` as one, or why one of them failed.
+fn one_answer<T: FromRedisValue>(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Result<T, Error> {
+    let mut values = Vec::with_capacity(answers.len());
+    let mut failure = None;
+    for result in each_answer(answers, pipeline) {
+        match result {
+            Ok(value) => values.push(value),
+            // A wrong type is one key's fault; anything else is about Redis and matters more.
+            Err(error) if failure.as_ref().is_none_or(|before: &Error| !before.is_outage() && error.is_outage()) => {
+                failure = Some(error);
             }
-            Err(error) => {
-                *last_failure = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
+            Err(_) => {}
         }
     }
+    failure.map_or_else(|| read(Value::Array(values)), Err)
+}
 
-    fn current(&self) -> Option<Link> {
-        self.slot().clone().filter(|link| link.era == self.era())
-    }
+fn each_answer(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Vec<Result<Value, Error>> {
+    let results = answers.into_iter().enumerate();
+    results.map(|(index, result)| result.map_err(|error| Error::from_command(error, pipeline, index))).collect()
+}
 
-    fn era(&self) -> u64 {
-        self.0.era.load(Ordering::Relaxed)
-    }
-
-    /// Has all connections made anew, unless that was done since `era`.
-    fn end_era(&self, era: u64) {
-        let _ = self.0.era.compare_exchange(era, era + 1, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Forgets `link`, unless somebody has replaced it already.
-    fn discard(&self, link: &Link) {
-        let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(&current.connection, &link.connection)) {
-            *slot = None;
-        }
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Link>> {
-        // Nothing panics while it holds the lock; were it otherwise, the value would still be whole.
-        self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Takes an answer as what was asked for.
+pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T, Error> {
+    T::from_redis_value(value).map_err(|error| Error::Lost(error.to_string()))
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.0.url)
+        write!(f, "Connection({})", self.0.servers)
     }
 }
 

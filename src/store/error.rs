@@ -1,8 +1,9 @@
 //! Why Redis did not do what was asked.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::tls;
+use super::{Partitions, tls};
 use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 
 /// Why Redis did not do what was asked. Whether a write took effect is then unknown.
@@ -45,6 +46,20 @@ pub enum Error {
     /// The server can't tell what its replicas have on disk.
     #[error("Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey")]
     NoWaitAof,
+    /// The data set has another number of partitions than the setting says.
+    #[error(
+        "the data set has {recorded} partitions, and partitions is {set}: leave it unset, or move the data with \
+         `segment-estimator repartition --to {set}`"
+    )]
+    Partitions {
+        /// As recorded in Redis.
+        recorded: Partitions,
+        /// As set.
+        set: Partitions,
+    },
+    /// What is recorded of the data set can't be read, or changes all the time.
+    #[error("the key `layout` holds no record that this version knows, or another one at each look")]
+    UnknownLayout,
     /// The key of a segment or of the index holds something else than a sorted set.
     #[error("`{command}` met a key that is not a sorted set")]
     WrongType {
@@ -104,6 +119,7 @@ impl Error {
             Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) | Self::NoWaitAof => "too_old",
             Self::NotReplicated { .. } => "not_replicated",
+            Self::Partitions { .. } | Self::UnknownLayout => "layout",
             Self::WrongType { .. } => "wrong_type",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
@@ -132,6 +148,15 @@ impl Error {
         }
         // What isn't Redis at all is told in several lines by the library.
         Self::Connect(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// The same, with the address of the one of several servers that it was met at.
+    pub(super) fn at(self, address: impl fmt::Display) -> Self {
+        match self {
+            Self::Connect(why) => Self::Connect(format!("{address}: {why}")),
+            Self::Tls(why) => Self::Tls(format!("{address}: {why}")),
+            other => other,
+        }
     }
 
     /// Why `pipeline` failed.
@@ -184,6 +209,11 @@ impl Error {
     /// Whether the connection that this happened on is not worth keeping: it broke, or it hangs.
     pub(super) fn spoils_the_connection(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Timeout(_))
+    }
+
+    /// Whether another server may serve what this one doesn't: it is away, or no primary.
+    pub(super) fn may_be_elsewhere(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Replica(_))
     }
 
     /// Whether it tells of a replica. A new connection may find the new primary.

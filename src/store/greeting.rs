@@ -68,10 +68,20 @@ impl fmt::Debug for Login {
     }
 }
 
-/// Makes a connection to a primary that has the commands we need, within `limit`.
+/// What a server must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One that takes writes. What another has may be old, and a visit that it took would be lost at the next synchronisation.
+    Primary,
+    /// Anything that answers.
+    Any,
+}
+
+/// Makes a connection to a server that is what it must be, and has the commands we need, within `limit`.
 pub(super) async fn connect(
     url: &RedisUrl,
     config: &AsyncConnectionConfig,
+    role: Role,
     limit: Duration,
 ) -> Result<MultiplexedConnection, Error> {
     let connecting = async {
@@ -86,8 +96,7 @@ pub(super) async fn connect(
         let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
         Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
     })?;
-    // Its counts may be old, and a visit that it takes is lost at the next synchronisation.
-    if let Some(primary) = primary_of(&info) {
+    if let (Role::Primary, Some(primary)) = (role, primary_of(&info)) {
         return Err(Error::Replica(primary));
     }
     // An old server would serve counts and refuse every write.
@@ -100,7 +109,7 @@ pub(super) async fn connect(
 /// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
 pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
-    let mut connection = connect(url, &config, limit).await?;
+    let mut connection = connect(url, &config, Role::Primary, limit).await?;
     let mut ping = redis::pipe();
     ping.cmd("PING").ignore();
     ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))

@@ -7,10 +7,19 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`] | Redis, when [`Store::prune_slice`] removes the last member |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], name by name |
+//! | `layout` | string | | | [`Store::layout`], when there is none, and a move to other keys | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
 //! be taken for the index.
+//!
+//! # Partitions
+//!
+//! Past one server, users are split by a hash of their ids into [`Partitions`], and each has keys of its own, with the
+//! partition's tag in front: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a partition share a slot of a
+//! cluster, so that one pipeline serves it; a user's whole record is there; and the count of a segment is the sum of its
+//! partitions' counts. The tag is ours, and no name gets into it. How many partitions there are stands in `layout`, with the
+//! rest that everybody must agree on ([`Layout`]).
 //!
 //! # Why the index never loses a segment
 //!
@@ -22,84 +31,96 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `ZREM`: what an
-//! ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] also `WAIT`, or
-//! `WAITAOF`, which needs Redis 7.2 or Valkey. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
+//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `GET`, `SET`,
+//! `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] also
+//! `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; of a cluster `CLUSTER SLOTS` and `ASKING`; of sentinels `SENTINEL MASTER` and
+//! `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
 //! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;
 mod acks;
 mod batch;
+mod cluster;
+mod commands;
 mod connection;
 pub mod embedded;
 mod error;
 mod greeting;
+mod index;
+mod keys;
+mod layout;
+mod node;
 mod outage;
 mod permissions;
 mod prune;
+mod sentinel;
 mod server;
+mod servers;
+mod slots;
 mod tls;
 mod url;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::{join_all, try_join_all};
 use redis::{FromRedisValue as _, Pipeline, Value, pipe};
 
 pub use self::access::{Access, ClientFiles};
 pub use self::acks::WriteAcks;
-pub use self::batch::{Batch, Slot};
+pub use self::batch::{Batch, Written};
+use self::commands::Commands;
+use self::connection::read;
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
+pub use self::index::{IndexCursor, IndexPage};
+pub use self::keys::{Keyspace, Partition, Partitions};
+use self::layout::{Attempt, KnownLayout};
+pub use self::layout::{Layout, Move, Phase};
 pub use self::permissions::Permissions;
 pub use self::prune::Slice;
 pub use self::server::Server;
 use self::server::primary_of;
+pub use self::servers::Servers;
 pub use self::url::RedisUrl;
-use crate::segment::SegmentName;
+use crate::segment::{SegmentName, UserId};
 use crate::telemetry::{Metrics, Traffic};
 use crate::time::Timestamp;
 
-/// The sorted set of a segment's members.
-fn segment_key(segment: &str) -> String {
-    ["segment:", segment].concat()
-}
-
-/// The sorted set of segment names.
-const INDEX_KEY: &str = "segments";
-
-/// The sorted sets in Redis. Cheap to clone; clones share the connections.
+/// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
 /// Redis answers a connection's commands in order and serves connections in turn, so that what goes over one doesn't wait for
 /// what goes over another.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// For all but visits. Pruning goes over it, too: it has one slice under way at a time, which holds up every connection
-    /// for as long as this one.
+    /// For all but visits. Pruning goes over it, too: at each server it has one slice under way at a time, which holds up every
+    /// connection for as long as this one.
     connection: Connection,
     /// For single visits.
     visits: Connection,
     /// For batches, whose thousands of visits a single one has not to wait for.
     batches: Connection,
     acks: WriteAcks,
+    /// How many partitions there must be; any number if none.
+    partitions: Option<Partitions>,
+    layout: Arc<ArcSwapOption<KnownLayout>>,
 }
-
-/// One page of the index.
-#[derive(Debug)]
-pub struct IndexPage {
-    /// The segments on the page, in the order of their names' bytes.
-    pub segments: Vec<SegmentName<'static>>,
-    /// Where the next page starts; `None` on the last.
-    pub next: Option<IndexCursor>,
-}
-
-/// A place in the index: after this member.
-#[derive(Debug, Clone)]
-pub struct IndexCursor(Vec<u8>);
 
 impl Store {
     /// The store behind `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
-        Self { connection, visits, batches, acks: WriteAcks::default() }
+        let (acks, layout) = (WriteAcks::default(), Arc::default());
+        Self { connection, visits, batches, acks, partitions: None, layout }
+    }
+
+    /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.
+    /// Without a number, it takes any, and makes one partition on one server and [`Partitions::OF_A_CLUSTER`] on a cluster.
+    #[must_use]
+    pub fn with_partitions(self, partitions: Option<Partitions>) -> Self {
+        Self { partitions, ..self }
     }
 
     /// The same store, whose visits are acknowledged when so many replicas have them.
@@ -131,12 +152,32 @@ impl Store {
         self.connection.note_failure(error);
     }
 
-    /// Asks Redis whether it can serve, and for its time, to the millisecond; `None` when an ACL forbids to ask for that.
+    /// Asks every server whether it can serve, and sees that the layout is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::time`], and as [`Self::layout`].
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.time().await?;
+        self.check_layout().await
+    }
+
+    /// Asks every server whether it can serve, and one, always the same, for its time, to the millisecond: `None` when an ACL
+    /// forbids to ask for that. Nothing is written.
     ///
     /// # Errors
     ///
     /// An [`Error`] if not; `LOADING` counts as not, and so does that it has become a replica.
-    pub async fn ping(&self) -> Result<Option<Timestamp>, Error> {
+    pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
+        self.connection.confirm_primary().await;
+        let masters = self.connection.masters().await?;
+        let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
+        // Errors first: one that can't serve is reason enough.
+        let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(times.into_iter().next().flatten())
+    }
+
+    async fn ping_at(&self, slot: keys::Slot) -> Result<Option<Timestamp>, Error> {
         let mut question = pipe();
         question.cmd("PING").cmd("INFO").arg("replication").cmd("TIME");
         let mut time = None;
@@ -148,54 +189,73 @@ impl Store {
                 *pong = Err(Error::Replica(primary));
             }
         };
-        self.connection.query_settled(&mut question, only_the_ping).await?.pop().transpose()?;
+        let question = Commands::new(slot, question);
+        self.connection.query_settled(question, only_the_ping).await?.pop().transpose()?;
         // Unix time in whole seconds, and the microseconds beyond them.
         let millis = |(seconds, micros): (i64, i64)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
         Ok(time.map(|time| Timestamp::from_millis(millis(time))))
     }
 
-    /// How many members each segment has that were seen after its cutoff, asked in one round trip.
+    /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
     pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
-        let mut pipeline = Pipeline::with_capacity(questions.len());
+        self.by_layout(|known| async move {
+            let partitions = known.layout.read().all();
+            let counting = partitions.map(|partition| self.counts_in(partition, questions, &known));
+            let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
+            for counts in try_join_all(counting).await? {
+                let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum = std::mem::replace(sum, Ok(0)).and_then(|sum| Ok(sum + count?));
+                }
+            }
+            Ok(Attempt::Done(sums))
+        })
+        .await
+    }
+
+    async fn counts_in(
+        &self,
+        partition: Partition,
+        questions: &[&(SegmentName<'_>, Timestamp)],
+        known: &KnownLayout,
+    ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
+        let mut pipeline = Pipeline::with_capacity(questions.len() + 1);
         for (segment, cutoff) in questions {
-            pipeline.cmd("ZCOUNT").arg(segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
+            let key = partition.segment_key(segment.as_str());
+            pipeline.cmd("ZCOUNT").arg(key).arg(after(*cutoff)).arg("+inf");
         }
-        self.connection.query_each(&mut pipeline).await
+        let commands = Commands::new(partition.slot(), pipeline).and_layout(partition);
+        let mut answers = self.connection.query_settled(commands, |_| {}).await?;
+        match answers.pop().transpose()? {
+            Some(record) if known.is_confirmed_by(&record) => {
+                Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
+            }
+            _ => Ok(Attempt::Outdated),
+        }
     }
 
-    /// How many names the index has.
+    /// The partitions that counts are of, in groups that are at one server each.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn index_size(&self) -> Result<u64, Error> {
-        let (names,) = self.connection.query(pipe().cmd("ZCARD").arg(INDEX_KEY)).await?;
-        Ok(names)
+    /// An [`Error`] when the layout isn't known, or who has which partition.
+    pub async fn partitions_by_server(&self) -> Result<Vec<Vec<Partition>>, Error> {
+        let mut servers: BTreeMap<usize, Vec<Partition>> = BTreeMap::new();
+        for partition in self.layout().await?.read().all() {
+            servers.entry(self.connection.master_of(partition.slot()).await?).or_default().push(partition);
+        }
+        Ok(servers.into_values().collect())
     }
+}
 
-    /// Up to `limit` names of the index that stand after `cursor`, or from its start.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
-        let from = match cursor {
-            Some(IndexCursor(member)) => [b"(", member.as_slice()].concat(),
-            None => b"-".to_vec(),
-        };
-        let mut pipeline = pipe();
-        pipeline.cmd("ZRANGE").arg(INDEX_KEY).arg(from).arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
-        let (members,): (Vec<Vec<u8>>,) = self.connection.query(&pipeline).await?;
-        let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
-        // Only `write` writes the index, so every member is a name; what else somebody put there is not ours to read.
-        let segments =
-            members.into_iter().filter_map(|member| SegmentName::parse(String::from_utf8(member).ok()?).ok());
-        Ok(IndexPage { segments: segments.collect(), next })
-    }
+/// What decides which visits share a round trip. Users of one partition have it in common, however many partitions there are.
+#[must_use]
+pub fn lane_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
+    partitions.of(keys::hash(user_id.as_str())).into()
 }
 
 /// A lower bound for scores that leaves `cutoff` itself out.

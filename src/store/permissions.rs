@@ -2,7 +2,8 @@
 
 use redis::{Pipeline, pipe};
 
-use super::{Connection, Error, INDEX_KEY, WriteAcks, segment_key};
+use super::keys::Slot;
+use super::{Connection, Error, Partition, WriteAcks};
 
 /// Whether Redis's ACL allows what we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,31 +16,43 @@ pub enum Permissions {
     Unknown,
 }
 
-/// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` is the index.
-const NEEDED: [&[&str]; 10] = [
+/// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
+/// `layout` for its record.
+const NEEDED: [&[&str]; 13] = [
     &["ZADD", "segment", "GT", "0", "u"],
-    &["ZADD", INDEX_KEY, "0", "s"],
-    &["ZCARD", INDEX_KEY],
+    &["ZADD", "segments", "0", "s"],
+    &["ZCARD", "segments"],
     &["ZCOUNT", "segment", "-inf", "+inf"],
-    &["ZRANGE", INDEX_KEY, "-", "+", "BYLEX"],
+    &["ZRANGE", "segments", "-", "+", "BYLEX"],
     &["ZRANGE", "segment", "0", "0", "WITHSCORES"],
     &["ZREMRANGEBYSCORE", "segment", "-inf", "0"],
+    &["GET", "layout"],
+    &["SET", "layout", ""],
     // The commands of a script are checked one by one when it calls them.
-    &["EVAL", "", "2", "segment", INDEX_KEY],
+    &["EVAL", "", "2", "segment", "segments"],
     &["EXISTS", "segment"],
-    &["ZREM", INDEX_KEY, "s"],
+    &["EXISTS", "segments"],
+    &["ZREM", "segments", "s"],
 ];
 
 impl Permissions {
-    /// Asks whether the user that `connection` is for may do what we need, with `acks` what waits for replicas, too.
+    /// Asks the server that has `slot` whether the user that `connection` is for may do what we need with the keys of `partition`;
+    /// with `acks` what waits for replicas, too.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub(super) async fn ask(connection: &Connection, acks: WriteAcks) -> Result<Self, Error> {
-        let who = connection.ask_each::<String>(pipe().cmd("ACL").arg("WHOAMI")).await?;
+    pub(super) async fn ask(
+        connection: &Connection,
+        slot: Slot,
+        partition: Partition,
+        acks: WriteAcks,
+    ) -> Result<Self, Error> {
+        let mut question = pipe();
+        question.cmd("ACL").arg("WHOAMI");
+        let who = connection.ask_each::<String>(slot, question).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let verdicts = connection.ask_each(&mut dry_run(&user, acks)).await?;
+        let verdicts = connection.ask_each(slot, dry_run(&user, partition, acks)).await?;
         Ok(Self::from_verdicts(verdicts.into_iter().map(Result::ok)))
     }
 
@@ -57,13 +70,15 @@ impl Permissions {
     }
 }
 
-fn dry_run(user: &str, acks: WriteAcks) -> Pipeline {
+fn dry_run(user: &str, partition: Partition, acks: WriteAcks) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1);
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
-                "segment" => dry_run.arg(segment_key("s")),
+                "segment" => dry_run.arg(partition.segment_key("s")),
+                "segments" => dry_run.arg(partition.index_key()),
+                "layout" => dry_run.arg(partition.layout_key()),
                 word => dry_run.arg(word),
             };
         }

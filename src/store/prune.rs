@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, pipe};
 
-use super::{Error, INDEX_KEY, Store, segment_key};
+use super::{Error, Partition, Store};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ impl Store {
     /// that one slice holds it for about a millisecond at the most.
     pub const SLICE: usize = 1_000;
 
-    /// Removes about [`Self::SLICE`] of the members of `segment` that were seen at or before `cutoff`, or all of them
+    /// Removes about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`, or all of them
     /// when there are fewer.
     ///
     /// A slice is cut by score, never by rank. A member that is seen again between the look and the removal has a score
@@ -42,11 +42,16 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; the slice may have been removed.
-    pub async fn prune_slice(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<Slice, Error> {
-        let key = segment_key(segment.as_str());
+    pub async fn prune_slice(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+    ) -> Result<Slice, Error> {
+        let key = partition.segment_key(segment.as_str());
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
-        let (slice_end, next_end) = self.scores_at(&key, last_rank, last_rank + Self::SLICE).await?;
+        let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
 
         let is_last = slice_end.is_none_or(|score| score >= cutoff);
         let slice_end = slice_end.unwrap_or(cutoff).min(cutoff);
@@ -61,31 +66,37 @@ impl Store {
         } else {
             pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(slice_end);
         }
-        let (removed,) = self.connection.query(&pipeline).await?;
+        let (removed,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(Slice { removed, is_last: is_last && !is_plateau })
     }
 
-    /// Removes `segment` from the index if it has no members, and says whether it did.
+    /// Removes `segment` from the index of `partition` if it has no members there, and says whether it did.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; the name may have been removed.
-    pub async fn drop_if_empty(&self, segment: &SegmentName<'_>) -> Result<bool, Error> {
+    pub async fn drop_if_empty(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(segment_key(segment.as_str())).arg(INDEX_KEY);
-        script.arg(segment.as_str());
-        let (dropped,) = self.connection.query(&pipeline).await?;
+        let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
+        script.arg(partition.index_key()).arg(segment.as_str());
+        let (dropped,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(dropped)
     }
 
     /// The scores of the members at two ranks, lowest score first; `None` beyond the last member.
-    async fn scores_at(&self, key: &str, first: usize, second: usize) -> Result<(Option<f64>, Option<f64>), Error> {
+    async fn scores_at(
+        &self,
+        partition: Partition,
+        key: &str,
+        first: usize,
+        second: usize,
+    ) -> Result<(Option<f64>, Option<f64>), Error> {
         let mut pipeline = Pipeline::with_capacity(2);
         for rank in [first, second] {
             pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank).arg("WITHSCORES");
         }
         type Member = (Vec<u8>, f64);
-        let (first, second): (Vec<Member>, Vec<Member>) = self.connection.query(&pipeline).await?;
+        let (first, second): (Vec<Member>, Vec<Member>) = self.connection.query(partition.slot(), pipeline).await?;
         Ok((first.first().map(|(_, score)| *score), second.first().map(|(_, score)| *score)))
     }
 }

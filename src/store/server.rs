@@ -4,7 +4,8 @@ use std::fmt;
 
 use redis::{Value, pipe};
 
-use super::{Error, Permissions, Store, WriteAcks};
+use super::keys::Slot;
+use super::{Error, Keyspace, Partition, Partitions, Permissions, Store, WriteAcks};
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,38 +113,57 @@ impl fmt::Display for Server {
 }
 
 impl Store {
-    /// Asks Redis whether it can serve, as [`Store::ping`], and what it is.
+    /// Asks every server that takes writes whether it can serve, and what it is; gives its address, too.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when it can't serve. What an ACL doesn't let it tell is no error.
-    pub async fn server(&self) -> Result<Server, Error> {
+    /// An [`Error`] when one can't serve. What an ACL doesn't let it tell is no error.
+    pub async fn servers(&self) -> Result<Vec<(String, Server)>, Error> {
+        let some = self.keys_for_now().await.of(0);
+        let mut servers = Vec::new();
+        for (slot, address) in self.connection.masters().await? {
+            servers.push((address, self.server(slot, some).await?));
+        }
+        Ok(servers)
+    }
+
+    /// The keys that the data set has, or will have if it isn't made yet, or isn't ours to see.
+    async fn keys_for_now(&self) -> Keyspace {
+        match self.recorded_layout().await {
+            Ok(Some(layout)) => layout.read(),
+            _ => Keyspace::first(self.partitions_of_a_new_set().await.unwrap_or(Partitions::ONE)),
+        }
+    }
+
+    async fn server(&self, slot: Slot, partition: Partition) -> Result<Server, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("PING");
         for section in Server::SECTIONS {
             pipeline.cmd("INFO").arg(section);
         }
-        let mut answers = self.connection.ask_each::<String>(&mut pipeline).await?.into_iter();
+        let mut answers = self.connection.ask_each::<String>(slot, pipeline).await?.into_iter();
         answers.next().transpose()?;
         let info = answers.flatten().collect::<String>();
-        let append_fsync = self.append_fsync().await?;
-        let has_wait_aof = if self.acks.on_disk { self.has_wait_aof().await? } else { None };
-        let permissions = Permissions::ask(&self.connection, self.acks).await?;
+        let append_fsync = self.append_fsync(slot).await?;
+        let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
+        let permissions = Permissions::ask(&self.connection, slot, partition, self.acks).await?;
         Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
     }
 
     /// When Redis syncs its append-only file, if it tells.
-    async fn append_fsync(&self) -> Result<Option<String>, Error> {
-        let question = &mut pipe();
-        let answers =
-            self.connection.ask_each::<Vec<String>>(question.cmd("CONFIG").arg("GET").arg("appendfsync")).await?;
+    async fn append_fsync(&self, slot: Slot) -> Result<Option<String>, Error> {
+        let mut question = pipe();
+        question.cmd("CONFIG").arg("GET").arg("appendfsync");
+        let answers = self.connection.ask_each::<Vec<String>>(slot, question).await?;
         // The name stands before the value.
         Ok(answers.into_iter().next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
     }
 
     /// Whether Redis has `WAITAOF`: asked to wait for nobody, it answers at once.
-    async fn has_wait_aof(&self) -> Result<Option<bool>, Error> {
-        let answers = self.connection.ask_each::<Value>(pipe().cmd("WAITAOF").arg(0).arg(0).arg(1)).await?;
+    async fn has_wait_aof(&self, slot: Slot) -> Result<Option<bool>, Error> {
+        let mut question = pipe();
+        question.cmd("WAITAOF").arg(0).arg(0).arg(1);
+        let answers = self.connection.ask_each::<Value>(slot, question).await?;
         Ok(match answers.first() {
             Some(Err(error)) if error.is_unknown_command() => Some(false),
             Some(Err(_)) | None => None,

@@ -47,6 +47,58 @@ impl RedisUrl {
         Self { info, access: Access::default() }
     }
 
+    /// The server at another address, reached in the same way.
+    #[must_use]
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Self { info: self.info.clone().set_addr(addr), access: self.access.clone() }
+    }
+
+    /// Whether another URL differs in the address alone, which is one of TCP.
+    #[must_use]
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        let login = |url: &Self| {
+            let settings = url.info.redis_settings();
+            (settings.username().map(str::to_owned), settings.password().map(str::to_owned), settings.db())
+        };
+        let is_tcp = |url: &Self| !matches!(url.info.addr(), ConnectionAddr::Unix(_));
+        is_tcp(self) && is_tcp(other) && self.is_tls() == other.is_tls() && login(self) == login(other)
+    }
+
+    /// The same without user and password.
+    #[must_use]
+    pub fn without_login(&self) -> Self {
+        let settings = RedisConnectionInfo::default().set_db(self.info.redis_settings().db());
+        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+    }
+
+    /// The same without a database.
+    #[must_use]
+    pub fn without_database(&self) -> Self {
+        let settings = self.info.redis_settings().clone().set_db(0);
+        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+    }
+
+    /// The host's name or address; of a Unix socket, the host that it is on.
+    pub(super) fn host(&self) -> String {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+            _ => "localhost".to_owned(),
+        }
+    }
+
+    /// Whether a database other than the first stands in the URL.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.info.redis_settings().db() != 0
+    }
+
     /// The same Redis, reached with `access`, which goes before what the URL says.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {

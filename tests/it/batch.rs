@@ -93,7 +93,7 @@ async fn an_empty_batch_is_no_error() {
     assert_eq!(taken_in(app.post_array(&json!([])).await).await, all_accepted(0));
     assert_eq!(taken_in(app.post_lines("").await).await, all_accepted(0));
     assert_eq!(taken_in(app.post_lines("\r\n\n  \n").await).await, all_accepted(0));
-    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+    assert!(redis.sets().is_empty());
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_batch_without_a_valid_visit_is_an_error() {
         assert_eq!((&document["accepted"], &document["rejected"]), (&json!(0), &json!(1)), "{document}");
         assert_eq!(document["errors"], json!([{ "line": 1, "field": "segment", "detail": "is required" }]));
     }
-    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+    assert!(redis.sets().is_empty());
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_body_that_is_no_batch_says_why() {
     let request = app.request("POST", "/segments/batch").header("content-encoding", "br");
     let response = request.json(&json!([visit])).send().await.unwrap();
     says(&problem(response, 415, "unsupported-media-type").await, "Content-Encoding");
-    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+    assert!(redis.sets().is_empty());
 
     assert_eq!(taken_in(app.post_array(&json!(vec![&visit; 1_000])).await).await, all_accepted(1_000));
 }
@@ -183,7 +183,7 @@ async fn lines_without_their_ends_are_told_how_to_keep_them() {
         let document = problem(app.post_lines(other).await, 422, "invalid-request").await;
         assert!(!document["detail"].as_str().unwrap().contains("curl"), "{document}");
     }
-    assert_eq!(redis.call::<u64>(&["DBSIZE"]), 0);
+    assert!(redis.sets().is_empty());
 }
 
 #[tokio::test]

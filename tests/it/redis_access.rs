@@ -14,6 +14,8 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+ping",
         "+info",
         "+time",
+        "+get",
+        "+set",
         "+zadd",
         "+zcard",
         "+zcount",
@@ -24,7 +26,7 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+zrem",
     ];
     let password = format!(">{password}");
-    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments"];
+    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments", "~layout"];
     redis.call::<()>(&[&rules[..], &commands].concat());
 }
 

@@ -7,10 +7,11 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{Family, known};
 
 /// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 20] = [
+pub const FAILURES: [&str; 21] = [
     "busy",
     "cluster_down",
     "connect",
+    "layout",
     "loading",
     "lost",
     "master_down",

@@ -121,6 +121,12 @@ impl Redis {
         self.try_connect().expect("Redis answers")
     }
 
+    /// The keys of all sorted sets.
+    pub fn sets(&self) -> Vec<String> {
+        let keys: Vec<String> = self.call(&["KEYS", "*"]);
+        keys.into_iter().filter(|key| self.call::<String>(&["TYPE", key]) == "zset").collect()
+    }
+
     /// How many replicas have acknowledged all that it has.
     pub fn replicas(&self) -> usize {
         let info: String = self.call(&["INFO", "replication"]);

@@ -1,0 +1,163 @@
+//! What is sent in one exchange: commands on the keys of one partition, and which of them must follow which.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use redis::{Arg, Cmd, Pipeline};
+
+use super::WriteAcks;
+use super::keys::{Partition, Slot};
+
+/// The commands of one exchange. They go out in one pipeline. A server that is about to give the partition to another may
+/// redirect some of them, and then their order must be kept.
+#[derive(Debug)]
+pub(super) struct Commands {
+    /// Where their keys are in a cluster.
+    pub(super) slot: Slot,
+    pipeline: Pipeline,
+    steps: Vec<Step>,
+    /// What waits for replicas, and how long all may take.
+    acks: Option<(WriteAcks, Duration)>,
+}
+
+/// Commands that may go out when those before have taken effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Their places in the pipeline.
+    pub(super) commands: Range<usize>,
+    /// Whether they write.
+    writes: bool,
+}
+
+impl Commands {
+    /// How many commands wait for replicas.
+    pub(super) const ACKS: usize = 2;
+
+    /// Commands in any order, none of which has to wait for replicas.
+    pub(super) fn new(slot: Slot, pipeline: Pipeline) -> Self {
+        let steps = vec![Step { commands: 0..pipeline.len(), writes: false }];
+        Self { slot, pipeline, steps, acks: None }
+    }
+
+    /// Writes in any order, then `last`, which writes, too, and then the waiting for replicas.
+    pub(super) fn write(slot: Slot, mut pipeline: Pipeline, last: Cmd, acks: WriteAcks, answer: Duration) -> Self {
+        let first = pipeline.len();
+        pipeline.add_command(last);
+        let steps = [0..first, first..first + 1].map(|commands| Step { commands, writes: true }).into();
+        let acks = acks.is_asked().then_some((acks, answer));
+        if let Some((acks, answer)) = acks {
+            let key = key_of(&pipeline, first);
+            acks.add_to(&mut pipeline, &key, answer);
+        }
+        Self { slot, pipeline, steps, acks }
+    }
+
+    /// Has the record of the layout read at the end.
+    pub(super) fn and_layout(mut self, partition: Partition) -> Self {
+        let at = self.pipeline.len();
+        self.pipeline.cmd("GET").arg(partition.layout_key());
+        self.steps.push(Step { commands: at..at + 1, writes: false });
+        self
+    }
+
+    /// As one pipeline, which gives the errors one by one.
+    pub(super) fn pipeline(&mut self) -> &Pipeline {
+        self.pipeline.ignore_errors()
+    }
+
+    /// The commands alone.
+    pub(super) fn as_sent(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// The steps that they are taken in one after the other, if not all at once.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The places of the commands that wait for replicas, if any do.
+    pub(super) fn acks(&self) -> Option<Range<usize>> {
+        let end = self.steps.iter().filter(|step| step.writes).map(|step| step.commands.end).max()?;
+        self.acks.map(|_| end..end + Self::ACKS)
+    }
+
+    /// Those of the commands `at` these places, in one pipeline. With `asking`, a server executes them that is about to have their
+    /// slot. Of a `step` that writes, they end in the waiting for replicas.
+    pub(super) fn some(&self, step: &Step, at: &[usize], asking: bool) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(2 * (at.len() + Self::ACKS));
+        let ask = |pipeline: &mut Pipeline| {
+            if asking {
+                // It holds for the next command alone.
+                pipeline.cmd("ASKING").ignore();
+            }
+        };
+        for &at in at {
+            ask(&mut pipeline);
+            pipeline.add_command(self.pipeline.cmd_iter().nth(at).expect("it is one of them").clone());
+        }
+        if let (Some((acks, answer)), true, Some(last)) = (self.acks, step.writes, at.last()) {
+            // On a key that is there for sure by now: the index may be at another server.
+            ask(&mut pipeline);
+            acks.add_to(&mut pipeline, &key_of(&self.pipeline, *last), answer);
+        }
+        pipeline.ignore_errors();
+        pipeline
+    }
+}
+
+/// The key of the command of `pipeline` at a place.
+fn key_of(pipeline: &Pipeline, at: usize) -> Vec<u8> {
+    match pipeline.cmd_iter().nth(at).and_then(|command| command.args_iter().nth(1)) {
+        Some(Arg::Simple(key)) => key.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{cmd, pipe};
+
+    use super::*;
+
+    fn words(pipeline: &Pipeline) -> Vec<String> {
+        let word = |arg| match arg {
+            Arg::Simple(word) => String::from_utf8_lossy(word).into_owned(),
+            _ => "?".to_owned(),
+        };
+        let commands = pipeline.cmd_iter().map(|command| command.args_iter().map(word).collect::<Vec<_>>());
+        commands.map(|words| if words[0] == "EVAL" { format!("EVAL {}", words[3]) } else { words.join(" ") }).collect()
+    }
+
+    fn write(acks: WriteAcks) -> Commands {
+        let mut pipeline = pipe();
+        pipeline.cmd("ZADD").arg("a").cmd("ZADD").arg("b");
+        let (mut names, answer) = (cmd("ZADD"), Duration::from_secs(3));
+        names.arg("names");
+        let partition = super::super::keys::Keyspace::first(super::super::Partitions::ONE).of(0);
+        Commands::write(Slot(7), pipeline, names, acks, answer).and_layout(partition)
+    }
+
+    #[test]
+    fn a_write_is_members_then_names_then_the_waiting_then_the_layout() {
+        let commands = write(WriteAcks { replicas: 1, on_disk: false });
+        let sent = ["ZADD a", "ZADD b", "ZADD names", "EVAL names", "WAIT 1 1000", "GET layout"];
+        assert_eq!(words(commands.as_sent()), sent);
+        assert_eq!(commands.acks(), Some(3..5));
+        let steps: Vec<_> = commands.steps().iter().map(|step| step.commands.clone()).collect();
+        assert_eq!(steps, [0..2, 2..3, 5..6]);
+
+        let commands = write(WriteAcks::default());
+        assert_eq!(words(commands.as_sent()), ["ZADD a", "ZADD b", "ZADD names", "GET layout"]);
+        assert_eq!(commands.acks(), None);
+    }
+
+    #[test]
+    fn what_is_sent_elsewhere_asks_for_each_command_and_waits_there() {
+        let commands = write(WriteAcks { replicas: 1, on_disk: false });
+        let some = |step: usize, at: &[usize], asking| words(&commands.some(&commands.steps()[step], at, asking));
+        assert_eq!(some(0, &[1], false), ["ZADD b", "EVAL b", "WAIT 1 1000"]);
+        let asking = ["ASKING", "ZADD a", "ASKING", "ZADD b", "ASKING", "EVAL b", "WAIT 1 1000"];
+        assert_eq!(some(0, &[0, 1], true), asking);
+        assert_eq!(some(2, &[5], true), ["ASKING", "GET layout"]);
+    }
+}

@@ -1,0 +1,108 @@
+//! The names of the segments that there may be.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::try_join_all;
+use redis::pipe;
+
+use super::{Error, Partition, Partitions, Store};
+use crate::segment::SegmentName;
+
+/// One page of an index.
+#[derive(Debug)]
+pub struct IndexPage {
+    /// The segments on the page, in the order of their names' bytes.
+    pub segments: Vec<SegmentName<'static>>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<IndexCursor>,
+}
+
+/// A place in an index: after this member.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexCursor(Vec<u8>);
+
+impl Store {
+    /// Up to `limit` names of the index of `partition` that stand after `cursor`, or from its start.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn index_of(
+        &self,
+        partition: Partition,
+        cursor: Option<&IndexCursor>,
+        limit: usize,
+    ) -> Result<IndexPage, Error> {
+        let members = self.members_of_index(partition, cursor, limit).await?;
+        let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
+        Ok(IndexPage { segments: names(members), next })
+    }
+
+    /// Up to `limit` names that stand after `cursor`, or from the start, in the indexes of all partitions.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
+        let partitions = self.layout().await?.read().all();
+        let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
+        // The first names of all are among the first of each.
+        let mut members: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for of_one in try_join_all(asking).await? {
+            members.extend(of_one);
+        }
+        let members: Vec<_> = members.into_iter().take(limit).collect();
+        let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
+        Ok(IndexPage { segments: names(members), next })
+    }
+
+    /// How many names the indexes have in all.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn index_size(&self) -> Result<u64, Error> {
+        const PAGE: usize = 10_000;
+        let keys = self.layout().await?.read();
+        if keys.partitions() == Partitions::ONE {
+            let only = keys.of(0);
+            let mut pipeline = pipe();
+            pipeline.cmd("ZCARD").arg(only.index_key());
+            let (names,) = self.connection.query(only.slot(), pipeline).await?;
+            return Ok(names);
+        }
+        // Most names are in many of them.
+        let (mut names, mut cursor) = (0, None);
+        loop {
+            let page = self.index(cursor.as_ref(), PAGE).await?;
+            names += page.segments.len() as u64;
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn members_of_index(
+        &self,
+        partition: Partition,
+        cursor: Option<&IndexCursor>,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let from = match cursor {
+            Some(IndexCursor(member)) => [b"(", member.as_slice()].concat(),
+            None => b"-".to_vec(),
+        };
+        let mut pipeline = pipe();
+        let range = pipeline.cmd("ZRANGE").arg(partition.index_key()).arg(from).arg("+");
+        range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
+        let (members,) = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(members)
+    }
+}
+
+/// Only `write` writes an index, so every member is a name; what else somebody put there is not ours to read.
+fn names(members: Vec<Vec<u8>>) -> Vec<SegmentName<'static>> {
+    let name = |member| SegmentName::parse(String::from_utf8(member).ok()?).ok();
+    members.into_iter().filter_map(name).collect()
+}

@@ -1,0 +1,303 @@
+//! Which partition a user is in, and what the keys of a partition are called.
+
+use std::fmt;
+
+use crc::{CRC_16_XMODEM, Crc};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh64::xxh64;
+
+/// How many partitions the users are split into: a power of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partitions(u16);
+
+impl Partitions {
+    /// All users in one: what fits one server.
+    pub const ONE: Self = Self(1);
+    /// What a cluster begins with. With 64, the fullest of three masters has 13 % more than its share and the fullest of four
+    /// has just its share; more partitions are spread more evenly, and make counts dearer.
+    pub const OF_A_CLUSTER: Self = Self(64);
+    /// The most.
+    pub const MOST: u16 = 1_024;
+
+    /// Reads a number of partitions.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        text.parse().ok().and_then(Self::new).ok_or_else(|| format!("must be a power of two from 1 to {}", Self::MOST))
+    }
+
+    fn new(count: u16) -> Option<Self> {
+        (count.is_power_of_two() && count <= Self::MOST).then_some(Self(count))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(self) -> usize {
+        self.0.into()
+    }
+
+    /// The partition, counted from 0, of a user whose [`hash`] is this.
+    #[must_use]
+    pub(crate) fn of(self, hash: u64) -> u16 {
+        // The remainder of the division by a power of two: its last bits.
+        (hash & u64::from(self.0 - 1)).try_into().expect("it is less than 1,024")
+    }
+}
+
+impl fmt::Display for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What decides the partition of a user: [XXH64](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md) of the id's
+/// bytes, with seed 0. It must never change: who is looked for in another partition is not found, and is counted twice.
+pub(crate) fn hash(user_id: &str) -> u64 {
+    xxh64(user_id.as_bytes(), 0)
+}
+
+/// A complete set of keys: how many partitions there are, and what their keys begin with.
+///
+/// As text, and so as recorded, it is `plain` for one partition, and else a letter and the number of partitions, `p64`. When
+/// data moves to another number of partitions the letters `p` and `q` take turns, so that old and new never share a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Keyspace {
+    partitions: Partitions,
+    /// None of one partition, whose keys begin with nothing.
+    letter: Option<char>,
+}
+
+impl Keyspace {
+    const LETTERS: [char; 2] = ['p', 'q'];
+
+    /// The first keys of a data set with so many partitions.
+    #[must_use]
+    pub fn first(partitions: Partitions) -> Self {
+        let letter = (partitions != Partitions::ONE).then_some(Self::LETTERS[0]);
+        Self { partitions, letter }
+    }
+
+    /// Keys that none of these are, with so many partitions.
+    #[must_use]
+    pub fn beside(self, partitions: Partitions) -> Self {
+        let [p, q] = Self::LETTERS;
+        let letter = if self.letter == Some(p) { q } else { p };
+        Self { letter: (partitions != Partitions::ONE).then_some(letter), partitions }
+    }
+
+    /// How many partitions it has.
+    #[must_use]
+    pub fn partitions(self) -> Partitions {
+        self.partitions
+    }
+
+    /// The partition of a user whose [`hash`] is this.
+    #[must_use]
+    pub(crate) fn of(self, hash: u64) -> Partition {
+        Partition { letter: self.letter, number: self.partitions.of(hash) }
+    }
+
+    /// All partitions.
+    #[must_use]
+    pub fn all(self) -> impl ExactSizeIterator<Item = Partition> {
+        (0..self.partitions.0).map(move |number| Partition { letter: self.letter, number })
+    }
+}
+
+impl fmt::Display for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.letter {
+            None => f.write_str("plain"),
+            Some(letter) => write!(f, "{letter}{}", self.partitions),
+        }
+    }
+}
+
+impl From<Keyspace> for String {
+    fn from(keyspace: Keyspace) -> Self {
+        keyspace.to_string()
+    }
+}
+
+impl TryFrom<String> for Keyspace {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "plain" {
+            return Ok(Self::first(Partitions::ONE));
+        }
+        let (letter, count) = text.split_at_checked(1).unwrap_or_default();
+        let letter = Self::LETTERS.into_iter().find(|known| letter == known.to_string());
+        let partitions = Partitions::parse(count).ok().filter(|partitions| *partitions != Partitions::ONE);
+        match (letter, partitions) {
+            (Some(letter), Some(partitions)) => Ok(Self { partitions, letter: Some(letter) }),
+            _ => Err(format!("{text:?} is no set of keys that this version knows")),
+        }
+    }
+}
+
+/// One partition, and its keys. In a cluster they are all on one server, for the braces make them share a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Partition {
+    letter: Option<char>,
+    number: u16,
+}
+
+impl Partition {
+    /// The sorted set of a segment's members.
+    pub(super) fn segment_key(self, segment: &str) -> String {
+        self.key("segment:", segment)
+    }
+
+    /// The sorted set of segment names.
+    pub(super) fn index_key(self) -> String {
+        self.key("segments", "")
+    }
+
+    /// The record of the layout.
+    pub(super) fn layout_key(self) -> String {
+        self.key("layout", "")
+    }
+
+    fn key(self, kind: &str, rest: &str) -> String {
+        match self.letter {
+            None => [kind, rest].concat(),
+            Some(letter) => format!("{{{letter}{:02}}}:{kind}{rest}", self.number),
+        }
+    }
+
+    /// Where its keys are in a cluster.
+    pub(super) fn slot(self) -> Slot {
+        match self.letter {
+            // Without braces only the layout's key has a place to speak of; a cluster needs more than one partition.
+            None => Slot::of_key("layout"),
+            Some(letter) => Slot::of_key(&format!("{letter}{:02}", self.number)),
+        }
+    }
+}
+
+/// One of the 16,384 slots that a cluster's servers share out among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Slot(pub(super) u16);
+
+impl Slot {
+    const COUNT: u16 = 16_384;
+
+    /// The slot of a key without braces, or of what stands in them. The
+    /// [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model) names
+    /// the checksum: CRC16, XMODEM.
+    pub(super) fn of_key(text: &str) -> Self {
+        const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+        Self(CRC16.checksum(text.as_bytes()) % Self::COUNT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn partitions(count: u16) -> Partitions {
+        Partitions::new(count).unwrap()
+    }
+
+    /// As the reference implementation has it.
+    #[rstest]
+    #[case("", 0xEF46_DB37_51D8_E999)]
+    #[case("u104010", 0xCD9E_242F_893C_C22D)]
+    #[case(&"кино".repeat(10), 0x66A3_BED4_354C_6965)]
+    fn the_hash_never_changes(#[case] user_id: &str, #[case] expected: u64) {
+        assert_eq!(hash(user_id), expected, "{:#X}", hash(user_id));
+    }
+
+    /// The first is the specification's.
+    #[rstest]
+    #[case("123456789", 12_739)]
+    #[case("foo", 12_182)]
+    fn a_slot_is_what_redis_says_it_is(#[case] text: &str, #[case] slot: u16) {
+        assert_eq!(Slot::of_key(text), Slot(slot));
+    }
+
+    #[test]
+    fn one_partition_has_plain_keys_and_several_have_theirs_in_braces() {
+        let keys = |keyspace: Keyspace| {
+            let last = keyspace.all().last().unwrap();
+            [last.segment_key("{x}:y"), last.index_key(), last.layout_key()]
+        };
+        assert_eq!(keys(Keyspace::first(Partitions::ONE)), ["segment:{x}:y", "segments", "layout"]);
+        let eight = Keyspace::first(partitions(8));
+        assert_eq!(keys(eight), ["{p07}:segment:{x}:y", "{p07}:segments", "{p07}:layout"]);
+        assert_eq!(keys(Keyspace::first(partitions(1_024)))[1], "{p1023}:segments");
+        assert_eq!(keys(eight.beside(partitions(8)))[1], "{q07}:segments");
+    }
+
+    #[test]
+    fn old_and_new_keys_are_never_the_same() {
+        for from in [1, 2, 1_024] {
+            for to in [1, 2, 1_024].into_iter().filter(|to| (from, *to) != (1, 1)) {
+                let mut keyspace = Keyspace::first(partitions(from));
+                for _ in 0..2 {
+                    let next = keyspace.beside(partitions(to));
+                    assert_ne!(keyspace.letter, next.letter, "{keyspace} {next}");
+                    keyspace = if to == 1 { next.beside(partitions(from)) } else { next };
+                }
+            }
+        }
+    }
+
+    #[rstest]
+    #[case("plain", true)]
+    #[case("p2", true)]
+    #[case("q1024", true)]
+    #[case("p1", false)]
+    #[case("r2", false)]
+    #[case("p3", false)]
+    #[case("p2048", false)]
+    #[case("", false)]
+    #[case("é2", false)]
+    fn a_keyspace_is_read_as_it_is_written(#[case] text: &str, #[case] is_one: bool) {
+        let keyspace = Keyspace::try_from(text.to_owned());
+        assert_eq!(keyspace.is_ok(), is_one);
+        assert!(keyspace.is_err() || keyspace.unwrap().to_string() == text);
+    }
+
+    #[rstest]
+    #[case("1", true)]
+    #[case("64", true)]
+    #[case("1024", true)]
+    #[case("0", false)]
+    #[case("3", false)]
+    #[case("2048", false)]
+    #[case("-2", false)]
+    #[case("many", false)]
+    fn only_powers_of_two_are_numbers_of_partitions(#[case] text: &str, #[case] is_one: bool) {
+        assert_eq!(Partitions::parse(text).is_ok(), is_one);
+    }
+
+    /// An even split is what the hash is for: within a few standard deviations, also for ids that differ in one digit.
+    #[test]
+    fn users_are_split_evenly() {
+        let keyspace = Keyspace::first(partitions(64));
+        let mut users = [0_u32; 64];
+        for user in 0..64_000 {
+            users[usize::from(keyspace.of(hash(&format!("u{user}"))).number)] += 1;
+        }
+        assert!(users.iter().all(|users| (850..1_150).contains(users)), "{users:?}");
+    }
+
+    #[test]
+    fn partitions_are_spread_over_the_masters_of_a_cluster() {
+        let most = |count, masters: usize| {
+            let mut spread = vec![0; masters];
+            for partition in Keyspace::first(partitions(count)).all() {
+                spread[usize::from(partition.slot().0) * masters / usize::from(Slot::COUNT)] += 1;
+            }
+            spread.into_iter().max().unwrap()
+        };
+        assert_eq!((most(64, 3), most(64, 4), most(256, 3)), (24, 16, 89));
+    }
+}
