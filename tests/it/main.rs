@@ -29,6 +29,7 @@ mod prune;
 mod redis_access;
 mod redis_tls;
 mod rounds;
+mod scan;
 mod settings;
 mod shutdown;
 mod tls;

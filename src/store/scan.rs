@@ -1,0 +1,106 @@
+//! The members of a segment, page by page, while they change.
+//!
+//! Ranks shift as members are visited again, expire, or come late. So a page begins where its rank is guessed to be, with some
+//! that were seen already; if it begins beyond the last of those, something may lie between, and the look goes back. What was
+//! there all the while is seen, always: the order of members, by score and then by name, doesn't depend on the rest.
+//! (`ZSCAN` promises that as well, as long as the server stays the same: its cursor means nothing to another.)
+
+use redis::pipe;
+
+use super::{Error, Partition, Store};
+use crate::segment::{SegmentName, UserId};
+use crate::time::Timestamp;
+
+/// Some members of a segment.
+#[derive(Debug)]
+pub struct MembersPage {
+    /// Users, and when they were last seen, in that order.
+    pub members: Vec<(UserId<'static>, Timestamp)>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<MembersCursor>,
+}
+
+/// A place among a segment's members: after this one.
+#[derive(Debug, Clone)]
+pub struct MembersCursor {
+    last: Member,
+    /// Where the next is, unless something has changed.
+    rank: usize,
+}
+
+/// A member as Redis has it, in Redis's order.
+#[derive(Debug, Clone, PartialEq, PartialOrd)]
+struct Member {
+    score: f64,
+    name: Vec<u8>,
+}
+
+impl Store {
+    /// How many members a page has at the most. Redis takes about half a millisecond for it.
+    pub const PAGE: usize = 1_000;
+    /// How many of them may have been seen already. Who is visited again between two pages moves to the end, and all behind him
+    /// move up by one.
+    const OVERLAP: usize = 50;
+
+    /// Some members of `segment` in `partition` that come after `cursor`, or the first: all that have been there since the first
+    /// page, each at least once. Who is visited again meanwhile moves to the end, and is given again.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn members(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cursor: Option<&MembersCursor>,
+    ) -> Result<MembersPage, Error> {
+        let key = partition.segment_key(segment.as_str());
+        let (last, expected) = cursor.map_or((None, 0), |cursor| (Some(&cursor.last), cursor.rank));
+        let is_seen = |member: &Member| last.is_some_and(|last| member <= last);
+        let mut rank = expected.saturating_sub(Self::OVERLAP);
+        let mut back = Self::PAGE;
+        loop {
+            let page = self.members_from(partition, &key, rank).await?;
+            let is_full = page.len() == Self::PAGE;
+            if rank > 0 && !page.first().is_some_and(is_seen) {
+                rank = rank.saturating_sub(back);
+                back *= 2;
+            } else if is_full && page.last().is_some_and(is_seen) {
+                rank += Self::PAGE - 1;
+            } else {
+                let next = page.last().filter(|_| is_full);
+                let next = next.map(|last| MembersCursor { last: last.clone(), rank: rank + Self::PAGE });
+                let members = page.into_iter().filter(|member| !is_seen(member)).filter_map(Member::into_visit);
+                return Ok(MembersPage { members: members.collect(), next });
+            }
+        }
+    }
+
+    /// How many members `segment` has in `partition`, expired ones included.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("ZCARD").arg(partition.segment_key(segment.as_str()));
+        let (members,) = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(members)
+    }
+
+    /// A page of members that begins at `rank`.
+    async fn members_from(&self, partition: Partition, key: &str, rank: usize) -> Result<Vec<Member>, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank + Self::PAGE - 1).arg("WITHSCORES");
+        let (members,): (Vec<(Vec<u8>, f64)>,) = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(members.into_iter().map(|(name, score)| Member { score, name }).collect())
+    }
+}
+
+impl Member {
+    /// As a user and a time; none if it is no user of ours.
+    fn into_visit(self) -> Option<(UserId<'static>, Timestamp)> {
+        let user_id = UserId::parse(String::from_utf8(self.name).ok()?).ok()?;
+        Some((user_id, Timestamp::from_unix_seconds(self.score)))
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading all members of a segment while they change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::test_runner::{Config, TestRunner};
+use segment_estimator::store::{Keyspace, MembersCursor, Partition, Partitions, Store};
+
+use crate::helpers::{Redis, segment};
+
+fn plain() -> Partition {
+    Keyspace::first(Partitions::ONE).all().next().unwrap()
+}
+
+/// Gives `redis` members with these scores.
+fn fill(redis: &Redis, members: impl Iterator<Item = (f64, String)>) {
+    let mut connection = redis.connection();
+    for some in members.collect::<Vec<_>>().chunks(10_000) {
+        let mut command = redis::cmd("ZADD");
+        command.arg("segment:sports");
+        for (score, name) in some {
+            command.arg(score).arg(name);
+        }
+        command.exec(&mut connection).unwrap();
+    }
+}
+
+/// All that is read, page by page; `between` is called after each page.
+async fn read_all(store: &Store, mut between: impl FnMut(usize)) -> Vec<String> {
+    let (mut all, mut cursor): (_, Option<MembersCursor>) = (Vec::new(), None);
+    for page_number in 0.. {
+        let page = store.members(plain(), &segment("sports"), cursor.as_ref()).await.unwrap();
+        all.extend(page.members.into_iter().map(|(user_id, _)| user_id.as_str().to_owned()));
+        between(page_number);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_segment_that_stays_as_it_is_is_read_once() {
+    let redis = Redis::start();
+    for members in [0, 1, 999, 1_000, 1_001, 5_432] {
+        redis.call::<()>(&["DEL", "segment:sports"]);
+        // Many have one score: no page ends where a score does.
+        fill(&redis, (0..members).map(|n| (f64::from(n / 1_700), format!("u{n}"))));
+        let read = read_all(&redis.store(), |_| {}).await;
+        assert_eq!((read.len(), read.iter().collect::<BTreeSet<_>>().len()), (members as usize, members as usize));
+    }
+}
+
+/// Between two pages, members go from before the place, from behind it, move to the end, and come before it.
+#[test]
+fn what_is_there_all_the_while_is_read_whatever_changes() {
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = redis.store();
+    let strategy = proptest::collection::vec((0_u8..4, 0_usize..4_000, 1_usize..1_500), 0..8);
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&strategy, |changes| {
+            redis.call::<()>(&["DEL", "segment:sports"]);
+            fill(&redis, (0..4_000).map(|n| (f64::from(n / 300), format!("u{n:04}"))));
+            let mut stays: BTreeSet<String> = (0..4_000).map(|n| format!("u{n:04}")).collect();
+            let mut connection = redis.connection();
+            let change = |page: usize| {
+                let Some((kind, from, count)) = changes.get(page) else { return };
+                let names: Vec<_> = (*from..(from + count).min(4_000)).map(|n| format!("u{n:04}")).collect();
+                let mut command = redis::cmd(if *kind == 0 { "ZREM" } else { "ZADD" });
+                command.arg("segment:sports");
+                for (n, name) in names.iter().enumerate() {
+                    match kind {
+                        0 => command.arg(name),
+                        1 => command.arg(1_000 + page).arg(name),
+                        // Late arrivals, before and behind.
+                        _ => command.arg(n % 13).arg(format!("late{page}-{n}")),
+                    };
+                    if *kind == 0 {
+                        stays.remove(name);
+                    }
+                }
+                command.exec(&mut connection).unwrap();
+            };
+            let read: BTreeSet<_> = runtime.block_on(read_all(&store, change)).into_iter().collect();
+            let missing: Vec<_> = stays.difference(&read).take(5).collect();
+            assert!(missing.is_empty(), "{missing:?}");
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_is_read_under_load() {
+    let redis = Redis::start();
+    fill(&redis, (0..30_000).map(|n| (f64::from(n), format!("u{n}"))));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (mut connection, stop) = (redis.connection(), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            for n in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let mut command = redis::cmd("ZADD");
+                command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n * 7_919 % 30_000));
+                command.exec(&mut connection).unwrap();
+            }
+        })
+    };
+    let read: BTreeSet<_> = read_all(&redis.store(), |_| {}).await.into_iter().collect();
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert_eq!(read.len(), 30_000);
+}
