@@ -2,10 +2,15 @@
 
 mod app;
 mod client;
+#[allow(dead_code, reason = "the tests of the service on a cluster come next")]
+mod cluster;
 mod collector;
+mod port;
 mod process;
 mod proxy;
 mod redis;
+#[allow(dead_code, reason = "the tests of the service with sentinels come next")]
+mod sentinel;
 mod service;
 mod tls;
 mod upload;
@@ -17,10 +22,13 @@ use segment_estimator::time::Timestamp;
 
 pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};
+pub use self::cluster::RedisCluster;
 pub use self::collector::Collector;
+pub use self::port::free_port;
 pub use self::process::{descriptors, is_running, kill, peak_memory, resident};
 pub use self::proxy::{Blow, Proxy, Weather};
-pub use self::redis::{Redis, free_port};
+pub use self::redis::Redis;
+pub use self::sentinel::Sentinels;
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
 pub use self::tls::Authority;
 pub use self::upload::Upload;

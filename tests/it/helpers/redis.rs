@@ -28,7 +28,18 @@ impl Redis {
 
     /// Starts it with further arguments.
     pub fn start_with(arguments: &[&str]) -> Self {
+        let own = ["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "no"];
+        Self::start_in(tempfile::tempdir().unwrap(), &[&own, arguments].concat())
+    }
+
+    /// Starts a sentinel, which keeps what it knows in its file and finds `configuration` there at first.
+    pub fn start_sentinel(configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sentinel.conf"), configuration).unwrap();
+        Self::start_in(folder, &["sentinel.conf", "--sentinel"])
+    }
+
+    fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let process = Self::spawn(folder.path(), arguments);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { folder, arguments, process };
@@ -54,9 +65,8 @@ impl Redis {
                    exec \"$server\" \"$@\"";
         Command::new("sh")
             .args(["-c", run, "redis"])
-            .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "yes"])
-            .args(["--appendfsync", "no", "--logfile", "redis.log"])
             .args(arguments)
+            .args(["--unixsocket", "redis.sock", "--logfile", "redis.log"])
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -108,12 +118,17 @@ impl Redis {
 
     /// Calls a command and gives its answer, to look at what is stored.
     pub fn call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let mut connection = self.connection();
+        self.try_call(command).unwrap()
+    }
+
+    /// As [`Self::call`], of a server that may close its connections meanwhile.
+    pub fn try_call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> ::redis::RedisResult<T> {
+        let mut connection = ::redis::Client::open(self.url())?.get_connection()?;
         let mut call = ::redis::Cmd::new();
         for word in command {
             call.arg(word);
         }
-        call.query(&mut connection).unwrap()
+        call.query(&mut connection)
     }
 
     /// A connection, to look at much of what is stored.
@@ -196,11 +211,6 @@ impl Redis {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
         Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
     }
-}
-
-/// A TCP port that nobody listens on at the moment.
-pub fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
 impl Drop for Redis {
