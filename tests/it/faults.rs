@@ -20,6 +20,7 @@ mod refusals;
 mod schedule;
 mod steady;
 mod stop;
+mod stored;
 
 use std::time::{Duration, Instant};
 

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use segment_estimator::time::Timestamp;
 
+use super::stored::Stored;
+
 /// The segments that load is spread over.
 pub const SEGMENTS: [&str; 5] = ["sports", "news", "{x}:y", "a b", "кино"];
 
@@ -56,6 +58,8 @@ pub struct Findings {
     pub too_early: Vec<String>,
     /// There with a later time than was ever sent, or never sent.
     pub made_up: Vec<String>,
+    /// There twice: in two partitions, or on two servers.
+    pub counted_twice: Vec<String>,
     /// In a segment that the index doesn't have.
     pub not_in_index: Vec<String>,
 }
@@ -91,17 +95,18 @@ impl Ledger {
         self.state().acknowledged
     }
 
-    /// Compares it with what the Redis behind `connection` has. Senders wait for as short a time as may be: what was acknowledged
-    /// before Redis is asked must be there, and what is there must have been sent by the time that it has answered.
+    /// Compares it with what the Redis behind `connection` has.
     pub fn compare(&self, connection: &mut redis::Connection) -> Findings {
+        self.compare_all(std::slice::from_mut(connection))
+    }
+
+    /// Compares it with what several servers have together. Senders wait for as short a time as may be: what was acknowledged before
+    /// Redis is asked must be there, and what is there must have been sent by the time that it has answered.
+    pub fn compare_all(&self, connections: &mut [redis::Connection]) -> Findings {
         let (count, acknowledged) = self.acknowledged_visits();
-        let index: Vec<String> = redis::cmd("ZRANGE").arg("segments").arg(0).arg(-1).query(connection).unwrap();
-        let stored = SEGMENTS.map(|name| stored(name, connection));
-        let mut findings = Findings { acknowledged: count, ..Findings::default() };
+        let Stored { users: stored, counted_twice, not_in_index } = Stored::read(connections);
+        let mut findings = Findings { acknowledged: count, counted_twice, not_in_index, ..Findings::default() };
         for ((name, members), acknowledged) in SEGMENTS.iter().zip(&stored).zip(acknowledged) {
-            if !members.is_empty() && !index.iter().any(|indexed| indexed == name) {
-                findings.not_in_index.push((*name).to_owned());
-            }
             for (user, seen_at) in acknowledged {
                 match members.get(&user) {
                     None => findings.missing.push(format!("u{user} in {name}")),
@@ -134,9 +139,20 @@ impl Ledger {
 
     /// Checks that Redis has what was acknowledged, and nothing that wasn't sent. Says how many visits it checked.
     pub fn check(&self, what: &str, connection: &mut redis::Connection) {
-        let Findings { acknowledged, missing, too_early, made_up, not_in_index } = self.compare(connection);
-        let wrong =
-            [("missing", missing), ("too early", too_early), ("made up", made_up), ("not indexed", not_in_index)];
+        self.check_all(what, std::slice::from_mut(connection));
+    }
+
+    /// As [`Self::check`], of several servers.
+    pub fn check_all(&self, what: &str, connections: &mut [redis::Connection]) {
+        let Findings { acknowledged, missing, too_early, made_up, counted_twice, not_in_index } =
+            self.compare_all(connections);
+        let wrong = [
+            ("missing", missing),
+            ("too early", too_early),
+            ("made up", made_up),
+            ("counted twice", counted_twice),
+            ("not indexed", not_in_index),
+        ];
         for (how, found) in wrong {
             let some = &found[..found.len().min(5)];
             assert!(
@@ -152,17 +168,4 @@ impl Ledger {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
-}
-
-/// The users whom Redis has in the segment `name`, and when they were seen. Nobody but this file's users is there.
-fn stored(name: &str, connection: &mut redis::Connection) -> HashMap<u32, i64> {
-    let mut members = redis::cmd("ZRANGE");
-    members.arg(format!("segment:{name}")).arg(0).arg(-1).arg("WITHSCORES");
-    let members: Vec<(String, f64)> = members.query(connection).unwrap();
-    let user = |member: &str| member.strip_prefix('u').and_then(|number| number.parse().ok());
-    let of_ours = |(member, score): (String, f64)| {
-        let user = user(&member).unwrap_or_else(|| panic!("{member} in {name} was never sent"));
-        (user, Timestamp::from_unix_seconds(score).as_millis())
-    };
-    members.into_iter().map(of_ours).collect()
 }

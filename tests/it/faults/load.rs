@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, StatusCode};
 use segment_estimator::time::Timestamp;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -41,6 +41,12 @@ enum Kind {
     Single,
     Batch,
     Count,
+}
+
+/// An answer that came whole.
+struct Answer {
+    status: StatusCode,
+    body: String,
 }
 
 /// What one sender has, and does.
@@ -126,8 +132,8 @@ impl Sender {
         let visit = self.visit();
         self.ledger.attempt(&visit);
         let request = self.client.request("POST", "/segments").header("content-type", "application/json");
-        let Some(response) = self.timely_answer(request.body(visit.json())).await else { return };
-        if response.status() == StatusCode::NO_CONTENT {
+        let Some(answer) = self.timely_answer(request.body(visit.json())).await else { return };
+        if answer.status == StatusCode::NO_CONTENT {
             self.ledger.acknowledge(&visit);
         }
     }
@@ -139,11 +145,9 @@ impl Sender {
         let since = Instant::now();
         let answer = self.answer(self.client.lines_request(lines)).await;
         self.tally.slowest_batch = self.tally.slowest_batch.max(since.elapsed());
-        let Some(response) = answer else { return };
-        let status = response.status();
-        // The answer may break off, too.
-        let Ok(report) = response.json::<Value>().await else { return };
-        let done = if status == StatusCode::OK {
+        let Some(answer) = answer else { return };
+        let report = answer.json();
+        let done = if answer.status == StatusCode::OK {
             assert_eq!(report["accepted"], visits.len(), "{report}");
             visits.len()
         } else {
@@ -157,27 +161,28 @@ impl Sender {
         let segment = self.random.random_range(0..SEGMENTS.len());
         let (fewest, _) = self.ledger.bounds(segment);
         let request = self.client.request("GET", &count_path(SEGMENTS[segment]));
-        let Some(response) = self.timely_answer(request).await else { return };
-        if response.status() != StatusCode::OK {
+        let Some(answer) = self.timely_answer(request).await else { return };
+        if answer.status != StatusCode::OK {
             return;
         }
-        let Ok(answer) = response.json::<Value>().await else { return };
-        let (count, (_, most)) = (answer["count"].as_u64().unwrap(), self.ledger.bounds(segment));
+        let (count, (_, most)) = (answer.json()["count"].as_u64().unwrap(), self.ledger.bounds(segment));
         assert!((fewest..=most).contains(&count), "{count} users, but at least {fewest} and at most {most} were sent");
     }
 
     /// As `answer`, of a request that has a deadline.
-    async fn timely_answer(&mut self, request: RequestBuilder) -> Option<Response> {
+    async fn timely_answer(&mut self, request: RequestBuilder) -> Option<Answer> {
         let since = Instant::now();
-        let response = self.answer(request).await;
+        let answer = self.answer(request).await;
         self.tally.slowest = self.tally.slowest.max(since.elapsed());
-        response
+        answer
     }
 
-    /// Sends a request, which must be answered with 2xx or 503, if it is.
-    async fn answer(&mut self, request: RequestBuilder) -> Option<Response> {
+    /// Sends a request, which must be answered with 2xx or 503, if it is. An answer may break off, too.
+    async fn answer(&mut self, request: RequestBuilder) -> Option<Answer> {
         /// A pause after a failure, so that a service that refuses at once isn't asked all the time.
         const PAUSE: Duration = Duration::from_millis(5);
+        /// Redis's words for who has a slot. They are for the service, and not for its callers.
+        const REDIRECTIONS: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
         let response = match request.timeout(PATIENCE).send().await {
             Ok(response) => response,
             Err(error) => {
@@ -187,14 +192,23 @@ impl Sender {
                 return None;
             }
         };
-        if response.status().is_success() {
+        let status = response.status();
+        if status.is_success() {
             self.tally.done += 1;
-            return Some(response);
+            return Some(Answer { status, body: response.text().await.ok()? });
         }
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
         self.tally.refused += 1;
         tokio::time::sleep(PAUSE).await;
-        Some(response)
+        let body = response.text().await.ok()?;
+        assert!(!REDIRECTIONS.iter().any(|word| body.contains(word)), "{body}");
+        Some(Answer { status, body })
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
     }
 }
