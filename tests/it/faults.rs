@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "figures, for who asks for them")]
 
 mod clients;
+mod cluster;
 mod crashes;
 mod forgotten;
 mod frozen;
@@ -18,6 +19,7 @@ mod network;
 mod overload;
 mod refusals;
 mod schedule;
+mod sentinel;
 mod steady;
 mod stop;
 mod stored;
@@ -25,7 +27,7 @@ mod stored;
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -62,8 +64,13 @@ async fn under_load(millis: u64) {
 
 /// The service as a process of its own, on the Redis at `url`, which may take [`REDIS_TIMEOUT`].
 fn serve(folder: &TempDir, url: &str, arguments: &[&str]) -> Service {
+    serve_with(folder, &[&["--redis-url", url], arguments].concat())
+}
+
+/// As [`serve`], where the arguments say which Redis.
+fn serve_with(folder: &TempDir, arguments: &[&str]) -> Service {
     let timeout = format!("{}ms", REDIS_TIMEOUT.as_millis());
-    Service::start(folder.path(), &[&["--redis-url", url, "--redis-timeout", &timeout], arguments].concat())
+    Service::start(folder.path(), &[&["--redis-timeout", &timeout], arguments].concat())
 }
 
 /// Posts a visit of now, and says what the answer was.
@@ -82,6 +89,27 @@ async fn recovers(service: &Service, what: &str) {
     })
     .await;
     within(what, since.elapsed(), RECOVERY);
+}
+
+/// As [`recovers`], with users of all partitions, which takes all servers. It must be soon after `since`.
+async fn recovers_everywhere(service: &Service, what: &str, since: Instant) {
+    /// Of sixteen partitions, each has some of so many users.
+    const PROBES: u32 = 200;
+    let probes = (0..PROBES).map(|probe| json!({ "user_id": format!("probe{probe}"), "segment": "probes" }));
+    let probes = Value::from_iter(probes);
+    eventually(what, async || {
+        let recorded = service.post_array(&probes).await.status();
+        recorded == StatusCode::OK && service.status_of("/segments/probes/count").await == StatusCode::OK
+    })
+    .await;
+    recovers(service, what).await;
+    within(what, since.elapsed(), RECOVERY);
+}
+
+/// Waits until the service counts again, though it may not record yet. It must be soon after `since`.
+async fn counts_recover(service: &Service, what: &str, since: Instant) {
+    eventually(what, async || service.status_of("/segments/probes/count").await == StatusCode::OK).await;
+    within(&format!("{what}, counts"), since.elapsed(), RECOVERY);
 }
 
 /// For so long, nothing is acknowledged. Answers that were on their way when Redis failed may still arrive before.

@@ -2,14 +2,12 @@
 
 mod app;
 mod client;
-#[allow(dead_code, reason = "the tests of the service on a cluster come next")]
 mod cluster;
 mod collector;
 mod port;
 mod process;
 mod proxy;
 mod redis;
-#[allow(dead_code, reason = "the tests of the service with sentinels come next")]
 mod sentinel;
 mod service;
 mod tls;
