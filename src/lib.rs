@@ -48,6 +48,7 @@
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
+//! * [`progress`] has how far a long piece of work is, for who waits at a terminal.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
 
@@ -61,6 +62,7 @@ pub mod crypto;
 pub mod estimator;
 pub mod http;
 pub mod ingest;
+pub mod progress;
 pub mod pruner;
 pub mod rounds;
 pub mod sampler;
