@@ -1,6 +1,8 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
+mod data;
 mod healthcheck;
+mod repartition;
 mod token;
 
 use std::io::{self, Write as _};
@@ -13,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::healthcheck::healthcheck;
+use self::repartition::Arguments as Repartition;
 use self::token::Token;
 use crate::app::App;
 use crate::check::check;
@@ -47,6 +50,8 @@ enum Command {
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
     Healthcheck,
+    /// Move the data set to another number of partitions while it is used; what was broken off is taken up again
+    Repartition(Repartition),
     /// Print the OpenAPI document, as `/openapi.json` serves it
     Openapi,
 }
@@ -105,6 +110,7 @@ impl Cli {
                 Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
             }
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
+            Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }

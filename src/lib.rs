@@ -64,6 +64,7 @@ pub mod http;
 pub mod ingest;
 pub mod progress;
 pub mod pruner;
+pub mod repartition;
 pub mod rounds;
 pub mod sampler;
 pub mod segment;

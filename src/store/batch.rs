@@ -55,6 +55,17 @@ impl Written {
         self.failures.get(&place).map_or(Ok(()), Err)
     }
 
+    /// What became of all of them.
+    ///
+    /// # Errors
+    ///
+    /// The reason that matters most, if one is not acknowledged.
+    pub fn into_result(self) -> Result<(), Error> {
+        let failures = self.failures.into_values();
+        let worst = failures.reduce(|worst, next| if worst.is_outage() { worst } else { next });
+        worst.map_or(Ok(()), Err)
+    }
+
     fn fail(&mut self, places: impl IntoIterator<Item = usize>, error: &Error) {
         for place in places {
             // What fails Redis as a whole matters more than what fails one key.
@@ -130,9 +141,15 @@ impl Batch {
         parts
     }
 
-    /// Writes it over `connection`, to all keys that `known` has visits written to.
-    async fn write_by(&self, known: &KnownLayout, store: &Store, connection: &Connection) -> Attempt<Written> {
-        let parts = known.layout.written().flat_map(|keyspace| self.parts(keyspace));
+    /// Writes it over `connection`, to each of `keyspaces`, and confirms that the layout is `known`.
+    pub(super) async fn write_to(
+        &self,
+        keyspaces: impl IntoIterator<Item = Keyspace>,
+        known: &KnownLayout,
+        store: &Store,
+        connection: &Connection,
+    ) -> Attempt<Written> {
+        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace));
         let writing = parts.map(|part| part.write(&self.segments, known, store, connection));
         let mut written = Written::default();
         for attempt in join_all(writing).await {
@@ -242,7 +259,9 @@ impl Store {
     }
 
     async fn write_over(&self, connection: &Connection, batch: &Batch) -> Written {
-        let write = |known: Arc<KnownLayout>| async move { Ok(batch.write_by(&known, self, connection).await) };
+        let write = |known: Arc<KnownLayout>| async move {
+            Ok(batch.write_to(known.layout.written(), &known, self, connection).await)
+        };
         self.by_layout(write).await.unwrap_or_else(|error| {
             let mut written = Written::default();
             written.fail(0..batch.len(), &error);

@@ -59,6 +59,11 @@ impl Layout {
         Self { epoch: 1, keys: Keyspace::first(partitions), moving: None }
     }
 
+    /// The next step of this one.
+    pub(super) fn next(&self, keys: Keyspace, moving: Option<Move>) -> Self {
+        Self { epoch: self.epoch + 1, keys, moving }
+    }
+
     /// The keys that it had before a move, if there is one, and those that it has if not.
     #[must_use]
     pub fn keys(&self) -> Keyspace {
@@ -123,7 +128,7 @@ pub(super) struct KnownLayout {
 }
 
 impl KnownLayout {
-    fn new(layout: Layout) -> Self {
+    pub(super) fn new(layout: Layout) -> Self {
         let record = layout.record().into_bytes();
         Self { layout, record }
     }
@@ -198,7 +203,7 @@ impl Store {
     }
 
     /// Reads the record, or makes it if there is none, and sees that every partition has it.
-    async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
+    pub(super) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         let layout = match self.recorded_layout().await? {
             Some(layout) => layout,
             None => self.make_layout().await?,

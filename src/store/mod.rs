@@ -49,6 +49,7 @@ mod greeting;
 mod index;
 mod keys;
 mod layout;
+mod moving;
 mod node;
 mod outage;
 mod permissions;

@@ -15,6 +15,7 @@ mod full;
 mod hostile;
 mod ledger;
 mod load;
+mod moves;
 mod network;
 mod overload;
 mod refusals;

@@ -29,6 +29,7 @@ mod problems;
 mod prune;
 mod redis_access;
 mod redis_tls;
+mod repartition;
 mod rounds;
 mod scan;
 mod sentinel;

@@ -153,14 +153,12 @@ impl Ledger {
             ("counted twice", counted_twice),
             ("not indexed", not_in_index),
         ];
-        for (how, found) in wrong {
+        let wrong = wrong.into_iter().filter(|(_, found)| !found.is_empty()).map(|(how, found)| {
             let some = &found[..found.len().min(5)];
-            assert!(
-                found.is_empty(),
-                "{what}: of {acknowledged} acknowledged visits {} are {how}: {some:?}",
-                found.len()
-            );
-        }
+            format!("{} are {how}: {some:?}", found.len())
+        });
+        let wrong = wrong.collect::<Vec<_>>().join("; ");
+        assert!(wrong.is_empty(), "{what}: of {acknowledged} acknowledged visits {wrong}");
         assert!(acknowledged > 0, "{what}: nothing was acknowledged, so nothing was checked");
         println!("{what}: checked {acknowledged} acknowledged visits, all are there");
     }

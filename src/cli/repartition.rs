@@ -1,0 +1,46 @@
+//! `segment-estimator repartition`: moves the data set to another number of partitions.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::data::Data;
+use super::{Failure, Outcome, StopSignals};
+use crate::clock::Clock;
+use crate::repartition::{Moved, Repartition};
+use crate::settings::Settings;
+use crate::store::Partitions;
+
+/// The arguments of `repartition`.
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// How many partitions there shall be: a power of two, up to 1024
+    #[arg(long, value_name = "NUMBER", value_parser = Partitions::parse)]
+    to: Partitions,
+}
+
+impl Arguments {
+    /// Moves the data set, or takes up a move that was broken off.
+    pub(super) async fn run(&self, settings: &Settings) -> Outcome {
+        let mut signals = StopSignals::new()?;
+        let (data, since) = (Data::open(settings).await?, Instant::now());
+        let repartition = Repartition::new(data.store.clone(), settings.window, Clock::system());
+        let outcome = tokio::select! {
+            moved = repartition.run(self.to) => moved.map_err(Failure::from),
+            name = signals.next() => Err(format!("stopped by {name}; run the same command again to go on").into()),
+        };
+        data.close().await;
+        let mut out = std::io::stdout();
+        match outcome? {
+            Moved::NothingToDo => writeln!(out, "nothing to do: there are {} partitions", self.to)?,
+            Moved::Done { members, segments } => writeln!(
+                out,
+                "there are {} partitions now: {members} members copied and {segments} counts compared in {}",
+                self.to,
+                humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64))
+            )?,
+        }
+        Ok(())
+    }
+}
