@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use segment_estimator::time::Timestamp;
 
 use super::ledger::SEGMENTS;
+use crate::helpers::Redis;
 
 /// The members of the segments that load is spread over.
 #[derive(Debug, Default)]
@@ -79,4 +80,21 @@ fn a_key_is_a_segment_s_with_a_partition_or_without() {
     for other in ["segments", "layout", "{p07}:segments", "{p07}:layout", "{x}:segment:a", "{p}:segment:a"] {
         assert_eq!(partition_and_segment(other), None, "{other}");
     }
+}
+
+#[test]
+fn a_user_in_two_partitions_and_a_segment_without_its_name_are_found() {
+    let redis = Redis::start();
+    let at = |key: &str, user: &str| redis.call::<()>(&["ZADD", key, "1795348800", user]);
+    at("{p07}:segment:sports", "u1");
+    at("{p07}:segments", "sports");
+    at("{p08}:segment:sports", "u2");
+    let stored = Stored::read(&mut [redis.connection()]);
+    assert_eq!((stored.counted_twice, stored.not_in_index), (vec![], vec!["{p08}:segment:sports".to_owned()]));
+    at("{p08}:segment:sports", "u1");
+    at("{p08}:segments", "sports");
+    let stored = Stored::read(&mut [redis.connection()]);
+    assert_eq!((stored.counted_twice.len(), stored.not_in_index), (1, vec![]));
+    let twice = Stored::read(&mut [redis.connection(), redis.connection()]);
+    assert_eq!(twice.counted_twice.len(), 4, "two servers have both partitions, and one user is in both");
 }
