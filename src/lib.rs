@@ -45,6 +45,7 @@
 //! * [`http`] has routes, handlers, problems, and the server.
 //! * [`pruner`] has the cron job.
 //! * [`crypto`] has the provider of cryptography for TLS, and certificates as files hold them.
+//! * [`repartition`] has the move of the data set to another number of partitions; [`progress`] shows how far a long command is.
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.

@@ -52,7 +52,12 @@ impl Permissions {
         question.cmd("ACL").arg("WHOAMI");
         let who = connection.ask_each::<String>(slot, question).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let verdicts = connection.ask_each(slot, dry_run(&user, partition, acks)).await?;
+        let mut dry_run = dry_run(&user, partition, acks);
+        if connection.is_cluster() {
+            dry_run.cmd("ACL").arg("DRYRUN").arg(&user).arg("CLUSTER").arg("SLOTS");
+            dry_run.cmd("ACL").arg("DRYRUN").arg(&user).arg("ASKING");
+        }
+        let verdicts = connection.ask_each(slot, dry_run).await?;
         Ok(Self::from_verdicts(verdicts.into_iter().map(Result::ok)))
     }
 
