@@ -39,6 +39,9 @@ use crate::helpers::{Service, eventually};
 /// How long Redis may take in these tests.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long replicas get nothing before their primary is lost, in milliseconds. Longer than what waits for them.
+const BEHIND: u64 = 700;
+
 /// The time within which the service must be back after a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
 

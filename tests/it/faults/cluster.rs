@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::ledger::{Findings, Ledger};
 use super::load::Load;
-use super::{by_the_deadline, counts_recover, either, recovers_everywhere, serve_with, turn, under_load};
+use super::{BEHIND, by_the_deadline, counts_recover, either, recovers_everywhere, serve_with, turn, under_load};
 use crate::helpers::{RedisCluster, Service, eventually};
 
 /// Of the users. Their slots are spread over three masters.
@@ -117,9 +117,14 @@ async fn a_lost_master_takes_along_nothing_that_its_replica_has_acknowledged(#[c
     let load = Load::start(service.address, &ledger, 32);
     for round in 0..either(1, 12) {
         under_load(500).await;
-        let (gone, since) = (next_master(&cluster, round), Instant::now());
+        let gone = next_master(&cluster, round);
+        let replica = cluster.replica_of(gone);
+        cluster[replica].cut_off();
+        under_load(BEHIND).await;
+        let since = Instant::now();
         loss.begin(&mut cluster, gone);
         let promoted = cluster.wait_until_promoted(gone).await;
+        cluster[replica].let_in();
         println!("{what}: promoted after {:?}", promoted - since);
         counts_recover(&service, &what, promoted).await;
         // Nobody acknowledges what the new master has until the old one is its replica.
@@ -145,15 +150,21 @@ async fn without_write_acks_a_lost_master_makes_nothing_up() {
     let load = Load::start_without_counts(service.address, &ledger, 33);
     for round in 0..either(1, 12) {
         under_load(500).await;
-        let gone = next_master(&cluster, round);
+        let (gone, behind) = (next_master(&cluster, round), if round % 2 == 0 { BEHIND } else { 0 });
+        let replica = cluster.replica_of(gone);
+        if behind > 0 {
+            cluster[replica].cut_off();
+            under_load(behind).await;
+        }
         cluster.kill(gone);
         let promoted = cluster.wait_until_promoted(gone).await;
+        cluster[replica].let_in();
         recovers_everywhere(&service, "a master of a cluster, killed, without write_acks", promoted).await;
         let Findings { acknowledged, missing, too_early, made_up, counted_twice, .. } =
             ledger.compare_all(&mut cluster.connections());
         println!(
-            "a master of a cluster, killed, without write_acks, round {round}: of {acknowledged} acknowledged visits {} are \
-             missing and {} too early",
+            "a master of a cluster, killed, its replica {behind} ms behind, without write_acks: of {acknowledged} acknowledged \
+             visits {} are missing and {} too early",
             missing.len(),
             too_early.len()
         );
@@ -202,7 +213,12 @@ async fn slots_that_move_there_and_back_are_not_noticed() {
         let from = cluster.owner_of(slot);
         let to = cluster.masters().into_iter().find(|&node| node != from).expect("there are three");
         for node in [to, from] {
-            cluster.migrate_slot(slot, node, async |_| under_load(either(50, 300)).await).await;
+            // Each time the slot stays as it is until all is answered: nothing may wait for the end of the move.
+            let while_half_moved = async |_| {
+                under_load(either(20, 300)).await;
+                recovers_everywhere(&service, "a slot that is half moved", Instant::now()).await;
+            };
+            cluster.migrate_slot(slot, node, while_half_moved).await;
             assert_eq!(cluster.owner_of(slot), node);
         }
     }

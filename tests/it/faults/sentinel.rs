@@ -7,8 +7,8 @@ use rstest::rstest;
 
 use super::ledger::{Findings, Ledger};
 use super::load::Load;
-use super::{by_the_deadline, counts_recover, either, recovers_everywhere, serve_with, turn, under_load};
-use crate::helpers::Sentinels;
+use super::{BEHIND, by_the_deadline, counts_recover, either, recovers_everywhere, serve_with, turn, under_load};
+use crate::helpers::{Redis, Sentinels};
 
 /// How the primary is lost.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,10 @@ async fn a_lost_primary_takes_along_nothing_that_both_replicas_have_acknowledged
     let load = Load::start(service.address, &ledger, 41);
     for round in 0..either(1, 10) {
         under_load(500).await;
+        sentinels.replicas().for_each(Redis::cut_off);
+        under_load(BEHIND).await;
         let (gone, since) = (loss.begin(&mut sentinels), Instant::now());
+        sentinels.replicas().for_each(Redis::let_in);
         let promoted = sentinels.wait_until_failed_over(gone).await;
         println!("{what}: another primary after {:?}", promoted - since);
         counts_recover(&service, &what, promoted).await;
@@ -77,14 +80,20 @@ async fn without_write_acks_a_lost_primary_makes_nothing_up() {
     let load = Load::start_without_counts(service.address, &ledger, 42);
     for round in 0..either(1, 10) {
         under_load(500).await;
+        let behind = if round % 2 == 0 { BEHIND } else { 0 };
+        if behind > 0 {
+            sentinels.replicas().for_each(Redis::cut_off);
+            under_load(behind).await;
+        }
         let gone = sentinels.kill_primary();
+        sentinels.replicas().for_each(Redis::let_in);
         let promoted = sentinels.wait_until_failed_over(gone).await;
         recovers_everywhere(&service, "a primary with sentinels, killed, without write_acks", promoted).await;
         let Findings { acknowledged, missing, too_early, made_up, .. } =
             ledger.compare(&mut sentinels[sentinels.primary()].connection());
         println!(
-            "a primary with sentinels, killed, without write_acks, round {round}: of {acknowledged} acknowledged visits {} are \
-             missing and {} too early",
+            "a primary with sentinels, killed, its replicas {behind} ms behind, without write_acks: of {acknowledged} acknowledged \
+             visits {} are missing and {} too early",
             missing.len(),
             too_early.len()
         );

@@ -175,10 +175,15 @@ impl RedisCluster {
         (0..self.nodes.len()).for_each(|node| self.start_again(node));
     }
 
+    /// The first replica of a master that answers.
+    pub fn replica_of(&self, master: usize) -> usize {
+        let replicas = View::of(&self.nodes[master]).replicas_of(&self.nodes[master].id);
+        self.nodes.iter().position(|node| replicas.contains(&node.id)).expect("it has a replica")
+    }
+
     /// Has the replica of a master that answers take its place, as an operator would before maintenance.
     pub async fn fail_over_by_hand(&self, master: usize) -> usize {
-        let replicas = View::of(&self.nodes[master]).replicas_of(&self.nodes[master].id);
-        let replica = self.nodes.iter().position(|node| replicas.contains(&node.id)).expect("it has a replica");
+        let replica = self.replica_of(master);
         self[replica].call::<()>(&["CLUSTER", "FAILOVER"]);
         eventually("the replica is a master everywhere", async || self.is_replaced(master)).await;
         replica

@@ -179,6 +179,17 @@ impl Redis {
         lines
     }
 
+    /// From now on this replica gets nothing more from its primary. (One that is paused finds all in its socket afterwards.)
+    pub fn cut_off(&self) {
+        self.call::<()>(&["CONFIG", "SET", "masteruser", "nobody", "masterauth", "wrong"]);
+        self.call::<()>(&["CLIENT", "KILL", "TYPE", "master"]);
+    }
+
+    /// Lets what was cut off follow a primary again.
+    pub fn let_in(&self) {
+        self.call::<()>(&["CONFIG", "SET", "masteruser", "", "masterauth", ""]);
+    }
+
     /// Ends it as a crash would.
     pub fn stop(&mut self) {
         self.process.kill().unwrap();

@@ -86,6 +86,12 @@ impl Sentinels {
         self.named_by(&self.sentinels[0])
     }
 
+    /// All servers but the primary.
+    pub fn replicas(&self) -> impl Iterator<Item = &Redis> {
+        let primary = self.primary();
+        self.servers.iter().enumerate().filter(move |(number, _)| *number != primary).map(|(_, server)| &server.redis)
+    }
+
     fn named_by(&self, sentinel: &Server) -> usize {
         let (_, port): (String, String) = sentinel.redis.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
         self.servers.iter().position(|server| server.port == port).expect("it is one of ours")
