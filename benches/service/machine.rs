@@ -2,35 +2,29 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use chrono::Utc;
 
 use crate::Result;
-use crate::plan::Plan;
-use crate::servers::version;
 
-/// Date, command line, machine and versions, as Markdown.
-pub fn describe(plan: &Plan) -> Result<String> {
+/// Date, command line, machine and versions, as Markdown. `bench` is the benchmark's name, `programs` what is said of the programs
+/// that it ran.
+pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let cores = std::thread::available_parallelism()?;
     let [kernel, processors, memory, load, system] =
         ["/proc/sys/kernel/osrelease", "/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/etc/os-release"]
             .map(|file| fs::read_to_string(file).unwrap_or_default());
     let memory: f64 = field(&memory, "MemTotal", ':').split(' ').next().unwrap_or_default().parse()?;
-    let say = |program: &str, arguments: &[&str]| version(Path::new(program), arguments);
-    let redis = version(&plan.redis_server, &["--version"])?;
-    // wrk says "wrk", its version and where it is from; git and rustc may be missing where only the binary is.
-    let wrk = say("wrk", &["--version"])?;
-    let unknown = |_| "unknown".to_owned();
-    let revision = say("git", &["describe", "--always", "--dirty", "--abbrev=12"]).unwrap_or_else(unknown);
-    // webdis takes any argument for its configuration and serves, so only the package knows.
-    let webdis = say("dpkg-query", &["-W", "-f", "${Version}", "webdis"]).unwrap_or_else(unknown);
-    let rustc = say("rustc", &["--version"]).unwrap_or_else(unknown);
+    // git and rustc may be missing where only the binary is.
+    let revision = version_or_unknown("git", &["describe", "--always", "--dirty", "--abbrev=12"]);
+    let rustc = version_or_unknown("rustc", &["--version"]);
     Ok(format!(
-        "- {date}, revision {revision}: `cargo bench --locked --bench service -- {arguments}`\n\
+        "- {date}, revision {revision}: `cargo bench --locked --bench {bench} -- {arguments}`\n\
          - {processor}, {cores} cores, {memory:.1} GiB of memory; {system}, Linux {kernel}; \
          load before the run {load}\n\
-         - {redis}; webdis {webdis}; {wrk}; {redis_benchmark}; {rustc}\n",
+         - {programs}; {rustc}\n",
         date = Utc::now().format("%Y-%m-%d %H:%M UTC"),
         arguments = arguments.join(" "),
         processor = field(&processors, "model name", ':'),
@@ -38,9 +32,7 @@ pub fn describe(plan: &Plan) -> Result<String> {
         system = field(&system, "PRETTY_NAME", '='),
         kernel = kernel.trim(),
         load = load.split(' ').next().unwrap_or_default(),
-        redis = short(&redis),
-        wrk = short(&wrk),
-        redis_benchmark = say("redis-benchmark", &["--version"])?,
+        programs = programs.join("; "),
     ))
 }
 
@@ -50,8 +42,20 @@ fn field<'a>(text: &'a str, name: &str, separator: char) -> &'a str {
     value.unwrap_or("unknown").trim().trim_matches('"')
 }
 
-/// What a version line says before it comes to builds and copyrights.
-fn short(version: &str) -> &str {
-    let end = [" sha=", " Copyright", " ["].iter().filter_map(|word| version.find(word)).min();
-    &version[..end.unwrap_or(version.len())]
+/// What a program says of its version, before it comes to builds and copyrights. Some say it with an exit code of failure.
+pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{} is needed and can't be started: {error}", program.display()))?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let end = [" sha=", " Copyright", " ["].iter().filter_map(|word| line.find(word)).min();
+    Ok(line[..end.unwrap_or(line.len())].to_owned())
+}
+
+/// As [`version`], of a program that the run can do without.
+pub fn version_or_unknown(program: &str, arguments: &[&str]) -> String {
+    version(Path::new(program), arguments).unwrap_or_else(|_| "unknown".to_owned())
 }

@@ -30,13 +30,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::plan::{Plan, Sizes};
 use crate::report::Part;
 
 /// What every step gives: a value, or the sentence that ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What the document starts with, as long as nobody has written something better.
+const INTRODUCTION: &str = "\
+# Benchmarks
+
+`make bench` measures the service beside webdis (HTTP in front of Redis, in C), redis-benchmark and a loader that does nothing
+but write. Everything runs on one machine and shares its cores, so what counts is a ratio within one run: figures of two
+runs can't be compared. `make bench BENCH_ARGS=--write` replaces what follows.
+";
 
 /// Measures the service beside webdis, redis-benchmark and a bare loader.
 #[derive(Parser)]
@@ -99,16 +107,16 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Err("it reads CPU time and memory from /proc, so it runs on Linux alone".into());
     }
     let folder = tempfile::Builder::new().prefix("segment-estimator-bench-").tempdir()?;
-    tidy_up_when_interrupted(folder.path())?;
+    processes::tidy_up_when_interrupted(folder.path())?;
     let plan = Plan {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
         sizes: if arguments.quick { Sizes::QUICK } else { Sizes::FULL },
-        redis_server: server_path(&arguments.redis_server)?,
-        baseline: arguments.baseline.as_deref().map(server_path).transpose()?,
+        redis_server: processes::program_path(&arguments.redis_server)?,
+        baseline: arguments.baseline.as_deref().map(processes::program_path).transpose()?,
         folder: folder.path().to_owned(),
     };
-    let machine = machine::describe(&plan)?;
+    let machine = machine::describe("service", &programs(&plan)?)?;
     let (mut parts, mut outcome) = (Vec::new(), Ok(()));
     for &name in Name::value_variants() {
         if outcome.is_ok() && (arguments.only.is_empty() || arguments.only.contains(&name)) {
@@ -121,7 +129,19 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::io::stdout().write_all(result.as_bytes())?;
     }
     outcome?;
-    if arguments.write { document::write(&result) } else { Ok(()) }
+    if arguments.write { document::write("docs/benchmarks.md", INTRODUCTION, &result) } else { Ok(()) }
+}
+
+/// The versions of what the service is measured with.
+fn programs(plan: &Plan) -> Result<Vec<String>> {
+    // webdis takes any argument for its configuration and serves, so only the package knows.
+    let webdis = machine::version_or_unknown("dpkg-query", &["-W", "-f", "${Version}", "webdis"]);
+    Ok(vec![
+        machine::version(&plan.redis_server, &["--version"])?,
+        format!("webdis {webdis}"),
+        machine::version(Path::new("wrk"), &["--version"])?,
+        machine::version(Path::new("redis-benchmark"), &["--version"])?,
+    ])
 }
 
 fn measure(name: Name, plan: &Plan) -> Result<Part> {
@@ -135,35 +155,6 @@ fn measure(name: Name, plan: &Plan) -> Result<Part> {
         Name::Memory => memory::measure(plan),
         Name::Pairs => pairs::measure(plan),
     }
-}
-
-/// A path as this process sees it: the servers run in a folder of their own. A bare name is looked up in `PATH`.
-fn server_path(path: &Path) -> Result<PathBuf> {
-    if path.components().count() == 1 {
-        return Ok(path.to_owned());
-    }
-    path.canonicalize().map_err(|error| format!("{}: {error}", path.display()).into())
-}
-
-/// Ends the process at Ctrl-C or SIGTERM without its folder left behind. Its children end with it: see [`processes`].
-fn tidy_up_when_interrupted(folder: &Path) -> Result<()> {
-    let folder = folder.to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _context = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        let _ = std::fs::remove_dir_all(&folder);
-        std::process::exit(130);
-    });
-    Ok(())
 }
 
 /// Says on standard error what is being done. Standard output is for the result.

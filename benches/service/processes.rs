@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::Result;
 
 /// How long anything may take to start, or to end when it should.
@@ -28,6 +30,35 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// A path as this process sees it: the servers run in a folder of their own. A bare name is looked up in `PATH`.
+pub fn program_path(path: &Path) -> Result<PathBuf> {
+    if path.components().count() == 1 {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize().map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Ends the process at Ctrl-C or SIGTERM without its folder left behind. Its children end with it.
+pub fn tidy_up_when_interrupted(folder: &Path) -> Result<()> {
+    let folder = folder.to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        let _ = std::fs::remove_dir_all(&folder);
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 impl Process {
@@ -72,27 +103,14 @@ impl Process {
         if status.success() { Ok(()) } else { Err(format!("{} can't be interrupted", self.name).into()) }
     }
 
-    /// CPU time of each of its threads, to the nanosecond, the kernel's part included. The ticks in `stat` are too
-    /// coarse for runs of a few seconds.
-    fn thread_times(&self) -> Result<Vec<Duration>> {
-        let mut times = Vec::new();
-        for task in fs::read_dir(self.proc("task"))? {
-            // A thread may end between the two reads.
-            let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            let nanoseconds = schedstat.split_whitespace().next().ok_or("the kernel has no schedstat")?;
-            times.push(Duration::from_nanos(nanoseconds.parse()?));
-        }
-        Ok(times)
-    }
-
     /// CPU time of all threads that it has.
     pub fn cpu(&self) -> Result<Duration> {
-        Ok(self.thread_times()?.iter().sum())
+        Ok(thread_times(&self.proc("task"))?.iter().sum())
     }
 
     /// How many threads it has.
     pub fn threads(&self) -> Result<usize> {
-        Ok(self.thread_times()?.len())
+        Ok(thread_times(&self.proc("task"))?.len())
     }
 
     /// Memory that it has now, in bytes.
@@ -116,6 +134,19 @@ impl Process {
     fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
     }
+}
+
+/// CPU time of each thread of a process, whose folder in /proc this is, to the nanosecond, the kernel's part included. The
+/// ticks in `stat` are too coarse for runs of a few seconds.
+pub fn thread_times(tasks: &Path) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for task in fs::read_dir(tasks)? {
+        // A thread may end between the two reads.
+        let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let nanoseconds = schedstat.split_whitespace().next().ok_or("the kernel has no schedstat")?;
+        times.push(Duration::from_nanos(nanoseconds.parse()?));
+    }
+    Ok(times)
 }
 
 impl Drop for Process {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::Result;
 use crate::http;
@@ -154,14 +153,4 @@ impl Webdis {
         process.wait_until(|| http::ask(address, request.as_bytes()).is_ok_and(|answer| answer.status == 200))?;
         Ok(Self { address, process })
     }
-}
-
-/// The first line of what a program says of its version; some say it with an exit code of failure.
-pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("{} is needed and can't be started: {error}", program.display()))?;
-    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
-    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
 }
