@@ -1,0 +1,31 @@
+//! Counting every segment, one after the other.
+
+use std::time::Instant;
+
+use segment_estimator::estimator::Estimator;
+
+use crate::Result;
+use crate::data::{Data, NOW, segments};
+
+/// Counts all segments once and gives the microseconds of each count, the largest segment's first. A count that is not what was
+/// loaded is an error.
+pub async fn pass(estimator: &Estimator, data: &Data) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for (segment, size) in segments()?.iter().zip(data.sizes()) {
+        let started = Instant::now();
+        let count = estimator.estimate(segment, NOW).await?;
+        times.push(started.elapsed().as_secs_f64() * 1e6);
+        if count != size {
+            return Err(format!("{} has {size} users and counts {count}", segment.as_str()).into());
+        }
+    }
+    Ok(times)
+}
+
+/// The value that so many hundredths of the others do not exceed.
+pub fn percentile(values: &[f64], hundredths: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let rank = (hundredths / 100.0 * values.len() as f64).ceil() as usize;
+    values[rank.clamp(1, values.len()) - 1]
+}

@@ -1,0 +1,106 @@
+//! Loading the pairs, by the service's own way for many visits.
+//!
+//! It is done in this process, not by the command `import`, so that all have the same `now` and every count is known in
+//! advance. The lines are made as they are fed; how fast that goes without anybody who reads them is measured, too.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use segment_estimator::estimator::Estimator;
+use segment_estimator::ingest::Ingest;
+
+use crate::Result;
+use crate::data::{Data, NOW};
+use crate::engine::{Engine, Master};
+use crate::processes::thread_times;
+
+/// Lines that are made at once: some 70 kB, as a pipe has them.
+const PIECE: u64 = 1_000;
+
+/// A load.
+pub struct Loaded {
+    pub seconds: f64,
+    /// Seconds that the last tenth of the pairs took.
+    pub last_tenth: f64,
+    /// CPU time of this process, which makes the lines, reads them and sends them, in seconds.
+    pub own_cpu: f64,
+    /// CPU time of each master, in seconds.
+    pub cpu: Vec<f64>,
+    /// Commands that each master was sent.
+    pub commands: Vec<f64>,
+}
+
+/// Loads all pairs into an engine that is empty.
+pub async fn load(engine: &Engine, estimator: &Estimator, data: &Data) -> Result<Loaded> {
+    let before = (own_cpu()?, cpu(engine)?, commands(engine)?);
+    let started = Instant::now();
+    let nine_tenths = import(estimator, data).await?;
+    let ended = Instant::now();
+    let after = (own_cpu()?, cpu(engine)?, commands(engine)?);
+    Ok(Loaded {
+        seconds: (ended - started).as_secs_f64(),
+        last_tenth: (ended - nine_tenths).as_secs_f64(),
+        own_cpu: after.0 - before.0,
+        cpu: differences(&after.1, &before.1),
+        commands: differences(&after.2, &before.2),
+    })
+}
+
+/// Feeds all lines to the service, and gives the moment when nine tenths were fed. Only here is it said how visits get in.
+async fn import(estimator: &Estimator, data: &Data) -> Result<Instant> {
+    let mut ingest = Ingest::new(estimator.clone());
+    let mut nine_tenths = Instant::now();
+    let mut piece = Vec::new();
+    let mut next = 0;
+    while next < data.pairs() {
+        let end = data.pairs().min(next + PIECE);
+        piece.clear();
+        data.write_lines(next..end, &mut piece);
+        if ingest.feed(&piece, NOW).await.is_err() {
+            break;
+        }
+        if next < data.pairs() / 10 * 9 {
+            nine_tenths = Instant::now();
+        }
+        next = end;
+    }
+    let (report, error) = ingest.finish().await;
+    match error {
+        Some(error) => Err(error.into()),
+        None if report.accepted == data.pairs() => Ok(nine_tenths),
+        None => Err(format!("of {} visits {} were accepted", data.pairs(), report.accepted).into()),
+    }
+}
+
+/// How long it takes to make all lines, with nobody who reads them.
+pub fn make(data: &Data) -> Duration {
+    let started = Instant::now();
+    let mut piece = Vec::new();
+    let mut next = 0;
+    while next < data.pairs() {
+        let end = data.pairs().min(next + PIECE);
+        piece.clear();
+        data.write_lines(next..end, &mut piece);
+        std::hint::black_box(&piece);
+        next = end;
+    }
+    started.elapsed()
+}
+
+/// CPU time of each master until now, in seconds.
+pub fn cpu(engine: &Engine) -> Result<Vec<f64>> {
+    engine.each(|master| Ok(master.process.cpu()?.as_secs_f64()))
+}
+
+/// What has been added to each.
+pub fn differences(after: &[f64], before: &[f64]) -> Vec<f64> {
+    after.iter().zip(before).map(|(after, before)| after - before).collect()
+}
+
+fn commands(engine: &Engine) -> Result<Vec<f64>> {
+    engine.each(|master: &Master| master.number("total_commands_processed"))
+}
+
+fn own_cpu() -> Result<f64> {
+    Ok(thread_times(Path::new("/proc/self/task"))?.iter().sum::<Duration>().as_secs_f64())
+}

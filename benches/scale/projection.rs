@@ -1,0 +1,236 @@
+//! What the figures mean for many more users: nodes, memory, work.
+//!
+//! Nothing here is measured. Each column says what it stands on, and what is assumed is a constant below.
+
+use crate::counts::percentile;
+use crate::curves::points;
+use crate::engine::Kind;
+use crate::fit::{Line, Power};
+use crate::report::{Part, median, thousands};
+use crate::run::Figures;
+
+/// What is asked for: users, and segments that a user is in.
+const LOADS: [(&str, f64, f64); 2] = [("100M users x 20", 1e8, 20.0), ("1B users x 20", 1e9, 20.0)];
+/// Memory of a node, in bytes.
+const NODE: f64 = 64.0 * GIBIBYTE;
+/// How much of a node the data may take; the rest is for forks, buffers and growth.
+const FULL: f64 = 0.7;
+/// How much of its time a master may be busy with visits at the peak of a day.
+const BUSY: f64 = 0.5;
+/// How often a pair is seen again, in seconds.
+const SEEN_AGAIN: f64 = 24.0 * 60.0 * 60.0;
+/// How much more there is at the peak of a day than on average.
+const PEAK: f64 = 3.0;
+/// By how much the fullest master may exceed the mean.
+const SPREAD: f64 = 1.15;
+/// Bytes a pair of engines that were not measured in the run, with ids of 8 bytes: the table in docs/operating.md.
+const KNOWN: [(&str, f64); 2] = [("Redis 8.0", 110.0), ("Valkey 9.1", 71.0)];
+/// The same of the Redis that usually is measured, 7.0.
+const KNOWN_REDIS: f64 = 110.0;
+const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
+
+/// What is taken from the measured figures.
+pub struct Basis {
+    /// Each engine, bytes a pair in it, and where that is from.
+    engines: Vec<(String, f64, &'static str)>,
+    /// A master's CPU time for a pair that is written, in microseconds, by the number of its pairs.
+    write: Power,
+    /// The p50 of a count of one partition, in microseconds.
+    count: f64,
+    /// What a partition adds to it, in microseconds; `None` when there was no cluster.
+    partition: Option<f64>,
+    /// What a server itself takes for a `ZCOUNT`, in microseconds.
+    zcount: f64,
+    /// Pairs that a server reads in a second when it starts.
+    restart: f64,
+}
+
+/// Masters that suffice.
+struct Cluster {
+    masters: f64,
+    partitions: f64,
+    /// The share of all that the fullest master has.
+    fullest: f64,
+    /// Pairs that can be written in a second.
+    writes: f64,
+}
+
+impl Basis {
+    /// What `figures` say, of which the first engine, a single server, must be one; `versions` names the server of each engine.
+    pub fn of(figures: &[Figures], versions: &[(Kind, String)]) -> Option<Self> {
+        let single =
+            [Kind::Redis, Kind::Valkey].into_iter().find(|kind| figures.iter().any(|one| one.kind == *kind))?;
+        let bytes = |kind| Line::of(&points(figures, kind, |one| one.memory.iter().sum())).slope;
+        let mut engines = Vec::new();
+        for (kind, version) in versions.iter().filter(|(kind, _)| *kind != Kind::Cluster) {
+            engines.push((version.clone(), bytes(*kind), "measured"));
+        }
+        let has = |kind| versions.iter().any(|(other, _)| *other == kind);
+        if has(Kind::Redis) {
+            let unknown = KNOWN.iter().filter(|(name, _)| !(name.starts_with("Valkey") && has(Kind::Valkey)));
+            engines.extend(unknown.map(|(name, known)| {
+                ((*name).to_owned(), bytes(Kind::Redis) * known / KNOWN_REDIS, "by the ratio in docs/operating.md")
+            }));
+        }
+        let written = if has(Kind::Cluster) { Kind::Cluster } else { single };
+        let most = figures.iter().map(|one| one.pairs).max()?;
+        let largest = |kind| figures.iter().filter(move |one| one.kind == kind && one.pairs == most);
+        let p50 = |kind| median(largest(kind).map(|one| percentile(&one.counts, 50.0)));
+        let cpu: Vec<_> = figures
+            .iter()
+            .filter(|one| one.kind == written)
+            .map(|one| (one.pairs as f64 / one.memory.len() as f64, one.cpu_a_pair()))
+            .collect();
+        let count = p50(single);
+        let partitions = Kind::Cluster.partitions() as f64;
+        Some(Self {
+            engines,
+            write: Power::of(&cpu),
+            count,
+            partition: has(Kind::Cluster).then(|| (p50(Kind::Cluster) - count).max(0.0) / partitions),
+            zcount: median(largest(written).map(|one| one.zcount)),
+            restart: median(largest(single).map(|one| one.pairs as f64 / one.restart)),
+        })
+    }
+
+    /// The parts on memory and on work.
+    pub fn parts(&self) -> [Part; 2] {
+        [self.memory(), self.work()]
+    }
+
+    /// The smallest cluster that holds so many pairs of so many bytes and takes in so many visits a second.
+    fn cluster(&self, pairs: f64, bytes: f64, visits: f64) -> Cluster {
+        let mut masters = 3.0;
+        loop {
+            let partitions = partitions(masters);
+            let fullest = (partitions / masters).ceil() / partitions;
+            let writes = 1e6 / self.write.at(pairs * fullest) / fullest;
+            let is_enough = pairs * bytes * fullest <= NODE * FULL && visits <= writes * BUSY;
+            if is_enough || masters >= 1_000.0 {
+                return Cluster { masters, partitions, fullest, writes };
+            }
+            masters += 1.0;
+        }
+    }
+
+    /// A row for each load and engine, with `cells` after their names.
+    fn rows(&self, cells: impl Fn(f64, f64, &Cluster) -> Vec<String>) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        for (load, users, segments) in LOADS {
+            let pairs = users * segments;
+            for (engine, bytes, _) in &self.engines {
+                let cluster = self.cluster(pairs, *bytes, PEAK * pairs / SEEN_AGAIN);
+                let mut row = vec![load.to_owned(), engine.clone()];
+                row.extend(cells(pairs, *bytes, &cluster));
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    fn memory(&self) -> Part {
+        let sources = self.engines.iter().map(|(engine, bytes, source)| format!("{engine}: {bytes:.1}, {source}"));
+        let rows = self.rows(|pairs, bytes, cluster| {
+            let gibibytes = |bytes: f64| thousands(bytes / GIBIBYTE);
+            vec![
+                format!("{:.0}", bytes),
+                gibibytes(pairs * bytes),
+                gibibytes(pairs * bytes * 2.0),
+                thousands(cluster.masters),
+                thousands(cluster.masters * 2.0),
+                thousands(cluster.partitions),
+                format!("{:.1}", pairs * bytes * cluster.fullest / GIBIBYTE),
+            ]
+        });
+        Part {
+            title: "projection: memory and nodes",
+            note: format!(
+                "Computed, not measured. Bytes a pair, with ids of 8 bytes: the slope of a single server's line ({}). A replica for each \
+                 master doubles the memory and the nodes. The fullest master may take {:.0} % of a node of {:.0} GiB: a fork and the \
+                 buffers need the rest. There are at least three masters, as many as memory or visits ask for, and so many partitions that the \
+                 fullest master exceeds the mean by at most {:.0} %, if slots are laid so that each has as many partitions.",
+                sources.collect::<Vec<_>>().join("; "),
+                100.0 * FULL,
+                NODE / GIBIBYTE,
+                100.0 * (SPREAD - 1.0)
+            ),
+            columns: vec![
+                "load",
+                "engine",
+                "bytes a pair",
+                "data GiB",
+                "with replicas GiB",
+                "masters",
+                "nodes of 64 GiB",
+                "partitions",
+                "fullest master GiB",
+            ],
+            rows,
+            checks: Vec::new(),
+        }
+    }
+
+    fn work(&self) -> Part {
+        let rows = self.rows(|pairs, _, cluster| {
+            let visits = pairs / SEEN_AGAIN;
+            let of_master = pairs * cluster.fullest;
+            // A master answers for its own partitions.
+            let zcounts = 1e6 / self.zcount / (cluster.partitions * cluster.fullest);
+            let latency = self.partition.map(|added| self.count + added * cluster.partitions);
+            vec![
+                thousands(visits),
+                thousands(visits * PEAK),
+                thousands(cluster.writes),
+                format!("{:.0} %", 100.0 * visits * PEAK / cluster.writes),
+                format!("{:.1}", pairs / cluster.writes / 3_600.0),
+                latency.map_or_else(|| "not measured".to_owned(), |latency| format!("{:.2}", latency / 1e3)),
+                thousands(zcounts),
+                format!("{:.1}", of_master / self.restart / 60.0),
+            ]
+        });
+        let count = match self.partition {
+            Some(added) => format!("{:.0} µs and {added:.1} µs for each partition", self.count),
+            None => format!("{:.0} µs; what a partition adds was not measured", self.count),
+        };
+        Part {
+            title: "projection: work",
+            note: format!(
+                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak there are {PEAK:.0} times \
+                 as many visits as on average. *Can* is what the masters' CPU allows, from their CPU time for a pair of a load \
+                 ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by the fit); a master should be busy with it for {:.0} % \
+                 at most. Visits that don't come in batches cost several times as much: see docs/benchmarks.md. *Load* is the first \
+                 load of everything at that rate. A count takes {count}: that is with client and masters on two cores, so with a \
+                 machine for each it takes at most that. *Counts/s* is all that the masters could answer, were there nothing \
+                 else to do, at {:.1} µs a `ZCOUNT`. *Restart* is of the fullest master, at {} pairs a second.",
+                self.write.at(1e7),
+                self.write.at(3e8),
+                100.0 * BUSY,
+                self.zcount,
+                thousands(self.restart)
+            ),
+            columns: vec![
+                "load",
+                "engine",
+                "visits/s",
+                "at the peak",
+                "can",
+                "busy",
+                "load h",
+                "count p50 ms",
+                "counts/s",
+                "restart min",
+            ],
+            rows,
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// The fewest partitions, a power of two, that so many masters can share out evenly enough; a cluster has at least 64.
+fn partitions(masters: f64) -> f64 {
+    let mut partitions = 64.0;
+    while (partitions / masters).ceil() / (partitions / masters) > SPREAD && partitions < 1_024.0 {
+        partitions *= 2.0;
+    }
+    partitions
+}

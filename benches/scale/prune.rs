@@ -1,0 +1,92 @@
+//! Pruning one day's worth, and what those who ask a server feel meanwhile.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use segment_estimator::estimator::Estimator;
+use segment_estimator::time::Timestamp;
+
+use crate::Result;
+use crate::counts::percentile;
+use crate::data::{DAY, Data, NOW};
+use crate::engine::Engine;
+use crate::load::{cpu, differences};
+
+/// How often a server is asked.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How long the servers are asked while there is nothing else to do.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A prune.
+pub struct Pruned {
+    pub seconds: f64,
+    pub members: u64,
+    /// CPU time of each master, in seconds.
+    pub cpu: Vec<f64>,
+    /// What a `PING` took on a connection of its own, in microseconds.
+    pub pings: Pings,
+    /// The same, with nothing else to do.
+    pub quiet: Pings,
+}
+
+/// What `PING` took, in microseconds, whichever master was asked.
+#[derive(Clone, Copy)]
+pub struct Pings {
+    pub p99: f64,
+    pub max: f64,
+}
+
+/// Removes what is expired a day after [`NOW`].
+pub fn prune(runtime: &tokio::runtime::Runtime, engine: &Engine, estimator: &Estimator, data: &Data) -> Result<Pruned> {
+    let (quiet, ()) = while_asked(engine, || {
+        sleep(QUIET);
+        Ok(())
+    })?;
+    let before = cpu(engine)?;
+    let (pings, (seconds, members)) = while_asked(engine, || {
+        let started = Instant::now();
+        let tomorrow = Timestamp::from_millis(NOW.as_millis() + DAY);
+        let report = runtime.block_on(estimator.prune(tomorrow))?;
+        Ok((started.elapsed().as_secs_f64(), report.members_removed))
+    })?;
+    let cpu = differences(&cpu(engine)?, &before);
+    let left: u64 = engine.each(|master| Ok(master.census()?.members))?.iter().sum();
+    if members != data.first_day() || left != data.pairs() - members {
+        let due = data.first_day();
+        return Err(format!("{due} members had expired, {members} were removed and {left} are left").into());
+    }
+    Ok(Pruned { seconds, members, cpu, pings, quiet })
+}
+
+/// Does `work` while a thread for each master asks it over and over.
+fn while_asked<T>(engine: &Engine, work: impl FnOnce() -> Result<T>) -> Result<(Pings, T)> {
+    let connections = engine.each(|master| master.connect())?;
+    let is_over = AtomicBool::new(false);
+    let (times, done) = thread::scope(|scope| {
+        let is_over = &is_over;
+        let askers: Vec<_> = connections.into_iter().map(|to| scope.spawn(move || ask(to, is_over))).collect();
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let times: Vec<_> = askers.into_iter().map(|asker| asker.join().map_err(|_| "an asker has died")).collect();
+        (times, done)
+    });
+    let mut all = Vec::new();
+    for times in times {
+        all.extend(times??);
+    }
+    Ok((Pings { p99: percentile(&all, 99.0), max: percentile(&all, 100.0) }, done?))
+}
+
+fn ask(mut connection: redis::Connection, is_over: &AtomicBool) -> std::result::Result<Vec<f64>, redis::RedisError> {
+    let mut times = Vec::new();
+    loop {
+        let asked = Instant::now();
+        redis::cmd("PING").exec(&mut connection)?;
+        times.push(asked.elapsed().as_secs_f64() * 1e6);
+        if is_over.load(Ordering::Relaxed) {
+            return Ok(times);
+        }
+        sleep(PAUSE);
+    }
+}

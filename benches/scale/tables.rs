@@ -1,0 +1,238 @@
+//! What was measured, part by part.
+
+use crate::counts::percentile;
+use crate::data::SEGMENTS;
+use crate::engine::Kind;
+use crate::plan::Plan;
+use crate::report::{Check, Part, median, milliseconds, thousands};
+use crate::run::Figures;
+
+/// Counts may take so many times as long with the most pairs as with the fewest.
+const COUNTS: f64 = 2.0;
+/// The load rate with the most pairs must be such a share of that with the fewest.
+const LOAD: f64 = 0.8;
+/// The busiest master may have such a multiple of the mean.
+const SPREAD: f64 = 1.15;
+
+/// The figures of a run, and what it was asked.
+pub struct Tables<'a> {
+    pub plan: &'a Plan,
+    pub figures: &'a [Figures],
+    /// How many pairs in a second were made, with nobody who reads them.
+    pub made: f64,
+}
+
+type Cell = (&'static str, fn(&[&Figures]) -> String);
+
+/// The median of a figure over the rounds.
+fn over(rounds: &[&Figures], figure: impl Fn(&Figures) -> f64) -> f64 {
+    median(rounds.iter().map(|&figures| figure(figures)))
+}
+
+impl Tables<'_> {
+    /// All parts but growth and projection.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![self.load(), self.counts(), self.memory(), self.restart(), self.prune()];
+        if self.plan.engines.contains(&Kind::Cluster) {
+            parts.push(self.spread());
+        }
+        parts
+    }
+
+    /// The rounds of one engine with so many pairs.
+    fn rounds(&self, kind: Kind, pairs: u64) -> Vec<&Figures> {
+        self.figures.iter().filter(|figures| figures.kind == kind && figures.pairs == pairs).collect()
+    }
+
+    /// A row for each size and engine.
+    fn part(&self, title: &'static str, note: String, cells: &[Cell], checks: Vec<Check>) -> Part {
+        let mut rows = Vec::new();
+        for &pairs in &self.plan.pairs {
+            for &kind in &self.plan.engines {
+                let rounds = self.rounds(kind, pairs);
+                let mut row = vec![thousands(pairs as f64), kind.name().to_owned()];
+                row.extend(cells.iter().map(|(_, cell)| cell(&rounds)));
+                rows.push(row);
+            }
+        }
+        let mut columns = vec!["pairs", "engine"];
+        columns.extend(cells.iter().map(|(column, _)| *column));
+        Part { title, note, columns, rows, checks }
+    }
+
+    /// A check of each engine between the most pairs and the fewest; `check` gets the figures of both, round by round.
+    fn checks(&self, what: &str, figure: fn(&Figures) -> f64, check: fn(&str, &[f64], &[f64]) -> Check) -> Vec<Check> {
+        let [fewest, .., most] = self.plan.pairs[..] else { return Vec::new() };
+        let check = |&kind: &Kind| {
+            let values = |pairs| self.rounds(kind, pairs).into_iter().map(figure).collect::<Vec<_>>();
+            let sizes = format!("{} pairs to {}", thousands(most as f64), thousands(fewest as f64));
+            check(&format!("{what}, {}, {sizes}", kind.name()), &values(most), &values(fewest))
+        };
+        self.plan.engines.iter().map(check).collect()
+    }
+
+    fn load(&self) -> Part {
+        let note = format!(
+            "All pairs, as lines of NDJSON in an order that looks random, through the service's `Ingest` in the benchmark's process; \
+             `appendfsync everysec`. *Last tenth* is the rate at which the last tenth of the pairs went in. The lines are made \
+             while they are loaded; with nobody who reads them, {} a second are made. Medians of {} rounds.",
+            thousands(self.made),
+            self.plan.rounds
+        );
+        let cells: [Cell; 5] = [
+            ("pairs/s", |rounds| thousands(over(rounds, Figures::load_rate))),
+            ("last tenth pairs/s", |rounds| {
+                thousands(over(rounds, |figures| figures.pairs as f64 / 10.0 / figures.loaded.last_tenth))
+            }),
+            ("servers' CPU µs/pair", |rounds| format!("{:.2}", over(rounds, Figures::cpu_a_pair))),
+            ("our CPU µs/pair", |rounds| {
+                format!("{:.2}", over(rounds, |figures| figures.loaded.own_cpu * 1e6 / figures.pairs as f64))
+            }),
+            ("cores busy", |rounds| {
+                let cpu = |figures: &Figures| figures.loaded.cpu.iter().sum::<f64>() + figures.loaded.own_cpu;
+                format!("{:.2}", over(rounds, |figures| cpu(figures) / figures.loaded.seconds))
+            }),
+        ];
+        let at_least = |what: &str, most: &[f64], fewest: &[f64]| Check::at_least(what, most, fewest, LOAD);
+        self.part("load", note, &cells, self.checks("pairs/s", Figures::load_rate, at_least))
+    }
+
+    fn counts(&self) -> Part {
+        let note = format!(
+            "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the library; the \
+             engines take turns, and every count is compared with what was loaded. *Of the largest* is the p50 of the segment \
+             with most users. *`ZCOUNT`* is what the server itself takes for one, of which a count needs as many as there are \
+             partitions.",
+            self.plan.passes, self.plan.rounds
+        );
+        let cells: [Cell; 5] = [
+            ("p50 µs", |rounds| thousands(over(rounds, |figures| figures.count_percentile(50.0)))),
+            ("p99 µs", |rounds| thousands(over(rounds, |figures| figures.count_percentile(99.0)))),
+            ("p50 of the largest µs", |rounds| {
+                let largest = |figures: &Figures| figures.counts.iter().copied().step_by(SEGMENTS).collect::<Vec<_>>();
+                thousands(over(rounds, |figures| percentile(&largest(figures), 50.0)))
+            }),
+            ("`ZCOUNT` µs", |rounds| format!("{:.1}", over(rounds, |figures| figures.zcount))),
+            ("servers' CPU µs/count", |rounds| {
+                let cpu = |figures: &Figures| figures.count_cpu.iter().sum::<f64>() * 1e6 / figures.counts.len() as f64;
+                thousands(over(rounds, cpu))
+            }),
+        ];
+        let at_most = |what: &str, most: &[f64], fewest: &[f64]| Check::at_most(what, most, fewest, COUNTS);
+        let mut checks = self.checks("p50 of counts", |figures| figures.count_percentile(50.0), at_most);
+        checks.extend(self.checks("p99 of counts", |figures| figures.count_percentile(99.0), at_most));
+        self.part("counts", note, &cells, checks)
+    }
+
+    fn memory(&self) -> Part {
+        let note = format!(
+            "`used_memory` once it has settled, less that of the empty server, and the resident memory of the process; of all masters \
+             together. *In lists* are the members of sets with at most 128 members, which the server keeps in a list and not in a tree: \
+             a third of the memory, and dearer to write. The more partitions, the smaller the sets. Medians of {} rounds.",
+            self.plan.rounds
+        );
+        let cells: [Cell; 5] = [
+            ("`used_memory` MiB", |rounds| {
+                thousands(over(rounds, |figures| figures.memory.iter().sum::<f64>() / 1024.0 / 1024.0))
+            }),
+            ("bytes a pair", |rounds| {
+                format!("{:.1}", over(rounds, |figures| figures.memory.iter().sum::<f64>() / figures.pairs as f64))
+            }),
+            ("resident bytes a pair", |rounds| {
+                format!("{:.1}", over(rounds, |figures| figures.resident.iter().sum::<f64>() / figures.pairs as f64))
+            }),
+            ("keys", |rounds| {
+                thousands(over(rounds, |figures| figures.census.iter().map(|census| census.keys as f64).sum()))
+            }),
+            ("in lists", |rounds| {
+                let listed = |figures: &Figures| figures.census.iter().map(|census| census.listed as f64).sum::<f64>();
+                format!("{:.0} %", over(rounds, |figures| 100.0 * listed(figures) / figures.pairs as f64))
+            }),
+        ];
+        self.part("memory", note, &cells, Vec::new())
+    }
+
+    fn restart(&self) -> Part {
+        let note = format!(
+            "The append-only file is rewritten (all masters at once), and then the servers are stopped and started on it: until all \
+             of them answer, with all data, and the cluster is whole. *Copied* is the memory that was there twice because something \
+             was written during the rewrite; nothing was. Medians of {} rounds.",
+            self.plan.rounds
+        );
+        let cells: [Cell; 5] = [
+            ("rewrite s", |rounds| format!("{:.2}", over(rounds, |figures| figures.rewrite))),
+            ("copied MiB", |rounds| format!("{:.1}", over(rounds, |figures| figures.copied / 1024.0 / 1024.0))),
+            ("file, bytes a pair", |rounds| {
+                format!("{:.1}", over(rounds, |figures| figures.file / figures.pairs as f64))
+            }),
+            ("restart s", |rounds| format!("{:.2}", over(rounds, |figures| figures.restart))),
+            ("pairs/s", |rounds| thousands(over(rounds, |figures| figures.pairs as f64 / figures.restart))),
+        ];
+        self.part("restart", note, &cells, Vec::new())
+    }
+
+    fn prune(&self) -> Part {
+        let note = format!(
+            "A day later, the first of the 14 days has expired and is pruned. Meanwhile every master is asked for a `PING` each \
+             millisecond, on a connection of its own: the longest answer is the longest that anybody waits. *Quiet* is the \
+             same before the prune. Medians of {} rounds.",
+            self.plan.rounds
+        );
+        let cells: [Cell; 7] = [
+            ("members", |rounds| thousands(over(rounds, |figures| figures.pruned.members as f64))),
+            ("s", |rounds| format!("{:.2}", over(rounds, |figures| figures.pruned.seconds))),
+            ("members/s", |rounds| {
+                thousands(over(rounds, |figures| figures.pruned.members as f64 / figures.pruned.seconds))
+            }),
+            ("PING p99 ms", |rounds| milliseconds(over(rounds, |figures| figures.pruned.pings.p99))),
+            ("PING max ms", |rounds| milliseconds(over(rounds, |figures| figures.pruned.pings.max))),
+            ("quiet p99 ms", |rounds| milliseconds(over(rounds, |figures| figures.pruned.quiet.p99))),
+            ("quiet max ms", |rounds| milliseconds(over(rounds, |figures| figures.pruned.quiet.max))),
+        ];
+        self.part("prune", note, &cells, Vec::new())
+    }
+
+    fn spread(&self) -> Part {
+        type Work = (&'static str, fn(&Figures) -> Vec<f64>);
+        const WORK: [Work; 6] = [
+            ("members", |figures| figures.census.iter().map(|census| census.members as f64).collect()),
+            ("memory", |figures| figures.memory.clone()),
+            ("commands of the load", |figures| figures.loaded.commands.clone()),
+            ("CPU of the load", |figures| figures.loaded.cpu.clone()),
+            ("CPU of the counts", |figures| figures.count_cpu.clone()),
+            ("CPU of the prune", |figures| figures.pruned.cpu.clone()),
+        ];
+        let most = self.plan.pairs[self.plan.pairs.len() - 1];
+        let rounds = self.rounds(Kind::Cluster, most);
+        let (mut rows, mut checks) = (Vec::new(), Vec::new());
+        for (what, work) in WORK {
+            let of_most = |figures: &&Figures| {
+                let each = work(figures);
+                each.iter().copied().fold(0.0, f64::max) * each.len() as f64 / each.iter().sum::<f64>()
+            };
+            let mean_share = |master: usize| {
+                over(&rounds, |figures| 100.0 * work(figures)[master] / work(figures).iter().sum::<f64>())
+            };
+            let ratio = median(rounds.iter().map(of_most));
+            let masters = rounds[0].memory.len();
+            let mut row = vec![what.to_owned()];
+            row.extend((0..masters).map(|master| format!("{:.1} %", mean_share(master))));
+            row.push(format!("{ratio:.2}"));
+            rows.push(row);
+            let target = format!("≤ {SPREAD:.2} x");
+            checks.push(Check::of(&format!("{what}, most to mean"), format!("{ratio:.2} x"), &target, ratio <= SPREAD));
+        }
+        Part {
+            title: "spread",
+            note: format!(
+                "How {} pairs and the work for them are spread over the cluster's masters, whose slots were laid evenly, as \
+                 `redis-cli --cluster create` does. Medians of {} rounds.",
+                thousands(most as f64),
+                self.plan.rounds
+            ),
+            columns: vec!["what", "master 1", "master 2", "master 3", "most / mean"],
+            rows,
+            checks,
+        }
+    }
+}
