@@ -5,12 +5,12 @@ CARGO ?= cargo
 ARGS ?=
 # Which fault tests to run: make soak SOAK_ARGS=faults::network
 SOAK_ARGS ?= faults::
-# What the benchmark runs on, and its arguments: make bench BENCH_ARGS='--only singles --rounds 3'
+# What the benchmarks run on, and their arguments: make bench BENCH_ARGS='--only singles --rounds 3'
 REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak redis bench-tools fmt lint doc check-deploy bench fuzz-api ci
+.PHONY: help run test soak redis bench-tools fmt lint doc check-deploy bench bench-scale fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
+
+bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--pairs 300000,1000000,3000000' in minutes
+	$(CARGO) bench --locked --bench scale -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
 
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api

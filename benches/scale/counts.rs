@@ -7,8 +7,8 @@ use segment_estimator::estimator::Estimator;
 use crate::Result;
 use crate::data::{Data, NOW, segments};
 
-/// Counts all segments once and gives the microseconds of each count, the largest segment's first. A count that is not what was
-/// loaded is an error.
+/// Counts all segments once and gives the microseconds of each count, the largest segment's first. A count that is not
+/// what was loaded is an error.
 pub async fn pass(estimator: &Estimator, data: &Data) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for (segment, size) in segments()?.iter().zip(data.sizes()) {

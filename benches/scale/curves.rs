@@ -27,7 +27,7 @@ const CURVES: [Curve; 8] = [
     Curve::line("memory", "Memory of the data", "MiB", |figures| figures.memory.iter().sum::<f64>() / MEBIBYTE),
     Curve::line("resident", "Resident memory", "MiB", |figures| figures.resident.iter().sum::<f64>() / MEBIBYTE),
     Curve::power("rewrite", "Rewrite of the append-only file", "s", |figures| figures.rewrite),
-    Curve::power("restart", "Restart", "s", |figures| figures.restart),
+    Curve::power("restart", "Restart until all is read", "s", |figures| figures.restart.read),
     Curve::power("prune", "Prune of one day's worth", "s", |figures| figures.pruned.seconds),
 ];
 
@@ -68,10 +68,16 @@ impl Curve {
     /// The line as people read it; pairs are counted in millions there.
     fn equation(&self, fit: &Fit) -> String {
         match fit {
-            Fit::Line(line) => format!("{:.1} + {:.2} · N", line.base, line.slope * 1e6),
-            Fit::Power(power) => format!("{:.3} · N^{:.2}", power.at(1e6), power.exponent),
+            Fit::Line(line) => format!("{:.1} + {} · N", line.base, significant(line.slope * 1e6)),
+            Fit::Power(power) => format!("{} · N^{:.2}", significant(power.at(1e6)), power.exponent),
         }
     }
+}
+
+/// Three digits that say something.
+fn significant(value: f64) -> String {
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    format!("{value:.digits$}")
 }
 
 /// A figure of one engine in every round and size.
@@ -120,9 +126,9 @@ pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     Part {
         title: "growth",
         note: format!(
-            "Fits by least squares over all rounds, N in millions of pairs: times as a power, on logarithms, memory as a line. The \
-             last column is what the fit says of ten times the most pairs that were measured. R² says nothing of a flat \
-             curve: there is no variance to explain.\n\n{}",
+            "Fits by least squares over all rounds, N in millions of pairs: times as a power, on logarithms, memory \
+             as a line. The last column is what the fit says of ten times the most pairs that were measured. R² says \
+             nothing of a flat curve: there is no variance to explain.\n\n{}",
             pictures.join("\n")
         ),
         columns: vec!["figure", "engine", "fit", "R²", "ten times as many"],

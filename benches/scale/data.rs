@@ -1,9 +1,9 @@
 //! The pairs that are loaded: the same for every engine, in every round and in every run.
 //!
-//! Nothing is kept: the place of a pair in the load is shuffled into a place among all pairs, and that says the segment, the
-//! user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has half as many users as
-//! the first. A user is in six segments on average, so that five million users make thirty million pairs. Pairs
-//! come in an order that has nothing to do with segment, user or time: the dearest one for Redis, as an
+//! Nothing is kept: the place of a pair in the load is shuffled into a place among all pairs, and that says the
+//! segment, the user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has half
+//! as many users as the first. A user is in six segments on average, so that five million users make thirty million
+//! pairs. Pairs come in an order that has nothing to do with segment, user or time: the dearest one for Redis, as an
 //! import of another system's data may have it.
 
 use std::ops::Range;
@@ -153,8 +153,8 @@ impl Shuffle {
     fn at(&self, place: u64) -> u64 {
         let mask = (1 << self.bits) - 1;
         let mut number = place;
-        // Every step can be undone, so no two places share a number. One that is out of bounds goes on to another, and comes
-        // back at the latest when it has been all round.
+        // Every step can be undone, so no two places share a number. One that is out of bounds goes on to another, and
+        // comes back at the latest when it has been all round.
         loop {
             for key in self.keys {
                 number = number.wrapping_mul(key << 1 | 1).wrapping_add(key >> 8) & mask;

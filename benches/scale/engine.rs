@@ -3,9 +3,7 @@
 //! All keep an append-only file with `appendfsync everysec`, and rewrite it only when they are told to: at which size a
 //! server does so by itself would decide its load rate.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,13 +12,13 @@ use clap::ValueEnum;
 use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
 
 use crate::Result;
+use crate::master::Master;
 use crate::plan::Plan;
-use crate::processes::{self, Process};
 
 /// How long anything may take that has all data to go through.
-const PATIENCE: Duration = Duration::from_secs(1_800);
+pub const PATIENCE: Duration = Duration::from_secs(1_800);
 /// Masters of a cluster.
-const MASTERS: usize = 3;
+pub const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
 
 /// What is compared.
@@ -67,22 +65,13 @@ pub struct Engine {
     pub masters: Vec<Master>,
 }
 
-/// A server that holds data.
-pub struct Master {
-    pub address: SocketAddr,
-    pub process: Process,
-    program: PathBuf,
-    arguments: Vec<String>,
-    folder: PathBuf,
-}
-
-/// What there is in a server, and how it is kept.
-#[derive(Clone, Copy, Default)]
-pub struct Census {
-    pub members: u64,
-    pub keys: u64,
-    /// Members of sets so small that the server keeps them as a list.
-    pub listed: u64,
+/// Seconds from the start of the servers.
+#[derive(Clone, Copy)]
+pub struct Restart {
+    /// Until all of them have read all their data.
+    pub read: f64,
+    /// Until all answer for it: a cluster's master that has been away waits for two seconds before it does.
+    pub whole: f64,
 }
 
 impl Engine {
@@ -101,16 +90,15 @@ impl Engine {
     /// Lays the slots as `redis-cli --cluster create` does, and has the masters know each other.
     fn form_cluster(&mut self) -> Result<()> {
         let first = &self.masters[0];
-        let bound = |number: usize| (number * SLOTS).div_ceil(MASTERS);
+        let bound = |number: usize| (number * SLOTS + MASTERS / 2) / MASTERS;
         for (master, number) in self.masters.iter().zip(0..) {
             let [begin, end] = [bound(number), bound(number + 1) - 1].map(|slot| slot.to_string());
             master.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", &begin, &end])?;
             master.call::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()])?;
         }
         for master in &self.masters[1..] {
-            let bus = master.bus()?;
             let [host, port] = [master.address.ip().to_string(), master.address.port().to_string()];
-            first.call::<()>(&["CLUSTER", "MEET", &host, &port, &bus])?;
+            first.call::<()>(&["CLUSTER", "MEET", &host, &port, &master.bus])?;
         }
         self.wait_until(Master::is_in_cluster)
     }
@@ -141,20 +129,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends all masters and starts them again, and says how long it was from the start until all answer with all data.
-    pub fn restart(&mut self) -> Result<Duration> {
+    /// Ends all masters and starts them again.
+    pub fn restart(&mut self) -> Result<Restart> {
         for master in &mut self.masters {
             master.stop()?;
         }
         let started = Instant::now();
         for master in &mut self.masters {
-            master.process = master.launch()?;
+            master.start_again()?;
         }
         self.wait_until(Master::is_ready)?;
+        let read = started.elapsed().as_secs_f64();
         if self.kind == Kind::Cluster {
             self.wait_until(Master::is_in_cluster)?;
         }
-        Ok(started.elapsed())
+        Ok(Restart { read, whole: started.elapsed().as_secs_f64() })
     }
 
     /// Rewrites the append-only files, all at once, and says how long that took.
@@ -182,8 +171,8 @@ impl Engine {
         self.masters.iter().map(figure).collect()
     }
 
-    /// `used_memory` of each master in bytes, once it stays within a few kilobytes: a server frees the buffers of a connection that
-    /// has been idle for two seconds.
+    /// `used_memory` of each master in bytes, once it stays within a few kilobytes: a server frees the buffers of a
+    /// connection that has been idle for two seconds.
     pub fn settled_memory(&self) -> Result<Vec<f64>> {
         let deadline = Instant::now() + PATIENCE;
         sleep(Duration::from_secs(3));
@@ -198,134 +187,4 @@ impl Engine {
         }
         Err("a server's memory does not settle".into())
     }
-}
-
-impl Master {
-    fn start(plan: &Plan, kind: Kind) -> Result<Self> {
-        // Both are held until both are known, or they could be the same.
-        let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let [address, bus] = listeners.each_ref().map(|listener| listener.as_ref().map(TcpListener::local_addr));
-        let (address, bus) = (address.map_err(ToString::to_string)??, bus.map_err(ToString::to_string)??);
-        drop(listeners);
-        let port = address.port().to_string();
-        let mut arguments = vec!["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "yes"];
-        arguments.extend(["--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"]);
-        let bus = bus.port().to_string();
-        if kind == Kind::Cluster {
-            arguments.extend(["--cluster-enabled", "yes", "--cluster-port", &bus]);
-        }
-        let folder = plan.folder.join(format!("server-{port}"));
-        fs::create_dir_all(&folder)?;
-        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
-        let program = kind.server(plan).to_owned();
-        let process = launch(&program, &arguments, &folder)?;
-        Ok(Self { address, process, program, arguments, folder })
-    }
-
-    fn launch(&self) -> Result<Process> {
-        launch(&self.program, &self.arguments, &self.folder)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        self.process.interrupt()?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.process.is_running()? {
-            if Instant::now() > deadline {
-                return Err("a server does not stop".into());
-            }
-            sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// Where it is, for the service.
-    fn url(&self) -> String {
-        format!("redis://{}", self.address)
-    }
-
-    fn bus(&self) -> Result<String> {
-        let at = self.arguments.iter().position(|argument| argument == "--cluster-port");
-        Ok(at.and_then(|at| self.arguments.get(at + 1)).ok_or("a server is in no cluster")?.clone())
-    }
-
-    /// Answers, and has read all its data.
-    fn is_ready(&self) -> bool {
-        self.call::<String>(&["PING"]).is_ok()
-    }
-
-    /// Answers for its slots, and knows all masters.
-    fn is_in_cluster(&self) -> bool {
-        let is = |field| self.call::<String>(&["CLUSTER", "INFO"]).is_ok_and(|info| info.contains(field));
-        is("cluster_state:ok") && is(&format!("cluster_known_nodes:{MASTERS}"))
-    }
-
-    /// A connection to it.
-    pub fn connect(&self) -> Result<redis::Connection> {
-        Ok(redis::Client::open(self.url())?.get_connection()?)
-    }
-
-    /// Calls a command and gives its answer.
-    fn call<T: redis::FromRedisValue>(&self, command: &[&str]) -> Result<T> {
-        let mut call = redis::Cmd::new();
-        for word in command {
-            call.arg(word);
-        }
-        Ok(call.query(&mut self.connect()?)?)
-    }
-
-    /// A field of `INFO`.
-    fn info(&self, field: &str) -> Result<String> {
-        let info: String = self.call(&["INFO", "everything"])?;
-        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        Ok(value.ok_or_else(|| format!("INFO has no {field}"))?.to_owned())
-    }
-
-    /// A field of `INFO` that is a number.
-    pub fn number(&self, field: &str) -> Result<f64> {
-        Ok(self.info(field)?.parse()?)
-    }
-
-    /// How many `ZCOUNT`s it has answered, and how many microseconds it took for all.
-    pub fn zcounts(&self) -> Result<(f64, f64)> {
-        let Ok(line) = self.info("cmdstat_zcount") else { return Ok((0.0, 0.0)) };
-        let number = |name: &str| {
-            let value = line.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-            Ok::<f64, Box<dyn std::error::Error>>(value.ok_or("INFO tells no times of ZCOUNT")?.parse()?)
-        };
-        Ok((number("calls")?, number("usec")?))
-    }
-
-    /// Looks at every segment's key.
-    pub fn census(&self) -> Result<Census> {
-        let mut connection = self.connect()?;
-        let (mut census, mut cursor) = (Census::default(), 0_u64);
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg("*segment:*").arg("COUNT").arg(1_000);
-            let (next, keys): (u64, Vec<String>) = scan.query(&mut connection)?;
-            let mut questions = redis::pipe();
-            for key in &keys {
-                questions.cmd("ZCARD").arg(key).cmd("OBJECT").arg("ENCODING").arg(key);
-            }
-            let answers: Vec<redis::Value> = questions.query(&mut connection)?;
-            for answer in answers.chunks(2) {
-                let members: u64 = redis::from_redis_value(answer[0].clone())?;
-                let encoding: String = redis::from_redis_value(answer[1].clone())?;
-                census.members += members;
-                census.keys += 1;
-                census.listed += if encoding == "skiplist" { 0 } else { members };
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(census);
-            }
-        }
-    }
-}
-
-/// Starts a server that goes on with what its folder has.
-fn launch(program: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
-    let mut command = processes::command(program);
-    command.args(arguments);
-    Process::start("server", command, folder)
 }

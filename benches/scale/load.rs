@@ -11,7 +11,8 @@ use segment_estimator::ingest::Ingest;
 
 use crate::Result;
 use crate::data::{Data, NOW};
-use crate::engine::{Engine, Master};
+use crate::engine::Engine;
+use crate::master::Master;
 use crate::processes::thread_times;
 
 /// Lines that are made at once: some 70 kB, as a pipe has them.
@@ -46,7 +47,8 @@ pub async fn load(engine: &Engine, estimator: &Estimator, data: &Data) -> Result
     })
 }
 
-/// Feeds all lines to the service, and gives the moment when nine tenths were fed. Only here is it said how visits get in.
+/// Feeds all lines to the service, and gives the moment when nine tenths were fed. Only here is it said how visits get
+/// in.
 async fn import(estimator: &Estimator, data: &Data) -> Result<Instant> {
     let mut ingest = Ingest::new(estimator.clone());
     let mut nine_tenths = Instant::now();

@@ -1,9 +1,9 @@
-//! The benchmark of scale: how load, counts, memory, pruning and restarts grow with the number of pairs, on one server and on a
-//! cluster, and what that means for many more.
+//! The benchmark of scale: how load, counts, memory, pruning and restarts grow with the number of pairs, on one server
+//! and on a cluster, and what that means for many more.
 //!
-//! `make bench-scale` runs it. All engines get the same pairs on the same machine; what counts are ratios within a run. The
-//! result is printed, and written to `target/scale` with a plot of each curve. This file owns the command line and where
-//! the result goes.
+//! `make bench-scale` runs it. All engines get the same pairs on the same machine; what counts are ratios within a run.
+//! The result is printed, and written to `target/scale` with a plot of each curve. This file owns the command line and
+//! where the result goes.
 
 mod counts;
 mod curves;
@@ -16,6 +16,7 @@ mod fit;
 mod load;
 #[path = "../service/machine.rs"]
 mod machine;
+mod master;
 mod plan;
 mod plot;
 #[allow(dead_code, reason = "the service's benchmark uses more of it")]
@@ -157,8 +158,8 @@ fn plan(arguments: &Arguments, folder: &Path) -> Result<Plan> {
 fn described(plan: &Plan, data: &Data) -> String {
     let sizes = data.sizes();
     format!(
-        "- the most pairs: {} of {} users with {} segments, of which the largest has {} users and the smallest {}; ids like \
-         `u0001234`, seed {}; seen over {} days with more in the evening than at night\n",
+        "- the most pairs: {} of {} users with {} segments, of which the largest has {} users and the smallest {}; \
+         ids like `u0001234`, seed {}; seen over {} days with more in the evening than at night\n",
         thousands(data.pairs() as f64),
         thousands(data.users() as f64),
         sizes.len(),

@@ -1,7 +1,7 @@
 //! A curve as an SVG: points, and the line that was fitted to them, on logarithmic axes.
 //!
-//! Written by hand, since all it takes is a page of text, and a picture in a document must be readable on a light and on a
-//! dark page: its colours are rules of CSS, which no library for plots writes.
+//! Written by hand, since all it takes is a page of text, and a picture in a document must be readable on a light and
+//! on a dark page: its colours are rules of CSS, which no library for plots writes.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ pub struct Series {
     pub fit: String,
 }
 
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 740.0;
 const HEIGHT: f64 = 380.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 520.0;
@@ -29,10 +29,12 @@ const LABEL: f64 = 36.0;
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weight:600}.soft{font-size:12px;fill:#59636e}\
 .grid{stroke:#d1d9e0}.a{color:#0969da}.b{color:#bc4c00}.c{color:#1a7f37}\
-.fit{fill:none;stroke:currentColor;stroke-width:1.5;stroke-dasharray:5 4}.point{fill:currentColor}\
+.fit{fill:none;stroke:currentColor;stroke-width:1.5;stroke-dasharray:5 4}\
+.point{fill:none;stroke:currentColor;stroke-width:1.5}.a .point{fill:currentColor}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.soft{fill:#9198a1}.grid{stroke:#3d444d}\
 .a{color:#4493f8}.b{color:#f0883e}.c{color:#3fb950}}";
-const CLASSES: [&str; 3] = ["a", "b", "c"];
+/// The class of each series, and the radius of its points.
+const MARKS: [(&str, f64); 3] = [("a", 3.5), ("b", 5.5), ("c", 7.5)];
 
 /// An axis: the values at its ends, and where those are.
 struct Axis {
@@ -85,22 +87,31 @@ pub fn draw(title: &str, unit: &str, series: &[Series]) -> String {
             short(size)
         );
     }
-    let _ =
-        writeln!(svg, "<text class=\"soft\" text-anchor=\"end\" x=\"{RIGHT}\" y=\"{:.1}\">pairs</text>", BOTTOM + 38.0);
-    for ((series, class), label) in series.iter().zip(CLASSES.iter().cycle()).zip(labels(series, &y)) {
+    let _ = writeln!(
+        svg,
+        "<text class=\"soft\" text-anchor=\"end\" x=\"{RIGHT}\" y=\"{:.1}\">pairs (N: millions)</text>",
+        BOTTOM + 38.0
+    );
+    // Rings around dots: what has the same figure is seen all the same.
+    for ((series, (class, radius)), label) in series.iter().zip(MARKS.iter().cycle()).zip(labels(series, &y)) {
         let _ = writeln!(svg, "<g class=\"{class}\">");
         let line: Vec<_> = series.line.iter().map(|(px, py)| format!("{:.1} {:.1}", x.at(*px), y.at(*py))).collect();
         let _ = writeln!(svg, "<path class=\"fit\" d=\"M{}\"/>", line.join("L"));
         for (px, py) in &series.points {
-            let _ = writeln!(svg, "<circle class=\"point\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>", x.at(*px), y.at(*py));
+            let _ = writeln!(
+                svg,
+                "<circle class=\"point\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\"/>",
+                x.at(*px),
+                y.at(*py)
+            );
         }
         let at = RIGHT + 12.0;
-        let _ = writeln!(svg, "<circle class=\"point\" cx=\"{at:.1}\" cy=\"{:.1}\" r=\"4\"/>", label - 4.0);
-        let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{label:.1}\">{}</text>", at + 10.0, series.name);
+        let _ = writeln!(svg, "<circle class=\"point\" cx=\"{at:.1}\" cy=\"{:.1}\" r=\"{radius}\"/>", label - 4.0);
+        let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{label:.1}\">{}</text>", at + 14.0, series.name);
         let _ = writeln!(
             svg,
             "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n</g>",
-            at + 10.0,
+            at + 14.0,
             label + 15.0,
             series.fit
         );

@@ -56,7 +56,8 @@ struct Cluster {
 }
 
 impl Basis {
-    /// What `figures` say, of which the first engine, a single server, must be one; `versions` names the server of each engine.
+    /// What `figures` say, of which the first engine, a single server, must be one; `versions` names the server of each
+    /// engine.
     pub fn of(figures: &[Figures], versions: &[(Kind, String)]) -> Option<Self> {
         let single =
             [Kind::Redis, Kind::Valkey].into_iter().find(|kind| figures.iter().any(|one| one.kind == *kind))?;
@@ -89,7 +90,7 @@ impl Basis {
             count,
             partition: has(Kind::Cluster).then(|| (p50(Kind::Cluster) - count).max(0.0) / partitions),
             zcount: median(largest(written).map(|one| one.zcount)),
-            restart: median(largest(single).map(|one| one.pairs as f64 / one.restart)),
+            restart: median(largest(single).map(|one| one.pairs as f64 / one.restart.read)),
         })
     }
 
@@ -145,10 +146,11 @@ impl Basis {
         Part {
             title: "projection: memory and nodes",
             note: format!(
-                "Computed, not measured. Bytes a pair, with ids of 8 bytes: the slope of a single server's line ({}). A replica for each \
-                 master doubles the memory and the nodes. The fullest master may take {:.0} % of a node of {:.0} GiB: a fork and the \
-                 buffers need the rest. There are at least three masters, as many as memory or visits ask for, and so many partitions that the \
-                 fullest master exceeds the mean by at most {:.0} %, if slots are laid so that each has as many partitions.",
+                "Computed, not measured. Bytes a pair, with ids of 8 bytes: the slope of a single server's line ({}). \
+                 A replica for each master doubles the memory and the nodes. The fullest master may take {:.0} % of a \
+                 node of {:.0} GiB: a fork and the buffers need the rest. There are at least three masters, as many as \
+                 memory or visits ask for, and so many partitions that the fullest master exceeds the mean by at most \
+                 {:.0} %, if slots are laid so that each has as many partitions.",
                 sources.collect::<Vec<_>>().join("; "),
                 100.0 * FULL,
                 NODE / GIBIBYTE,
@@ -195,13 +197,14 @@ impl Basis {
         Part {
             title: "projection: work",
             note: format!(
-                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak there are {PEAK:.0} times \
-                 as many visits as on average. *Can* is what the masters' CPU allows, from their CPU time for a pair of a load \
-                 ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by the fit); a master should be busy with it for {:.0} % \
-                 at most. Visits that don't come in batches cost several times as much: see docs/benchmarks.md. *Load* is the first \
-                 load of everything at that rate. A count takes {count}: that is with client and masters on two cores, so with a \
-                 machine for each it takes at most that. *Counts/s* is all that the masters could answer, were there nothing \
-                 else to do, at {:.1} µs a `ZCOUNT`. *Restart* is of the fullest master, at {} pairs a second.",
+                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak \
+                 there are {PEAK:.0} times as many visits as on average. *Can* is what the masters' CPU allows, from \
+                 their CPU time for a pair of a load ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by \
+                 the fit); a master should be busy with it for {:.0} % at most. Visits that don't come in batches cost \
+                 several times as much: see docs/benchmarks.md. *Load* is the first load of everything at that rate. A \
+                 count takes {count}: that is with client and masters on two cores, so with a machine for each it \
+                 takes at most that. *Counts/s* is all that the masters could answer, were there nothing else to do, \
+                 at {:.1} µs a `ZCOUNT`. *Restart* is of the fullest master, at {} pairs a second.",
                 self.write.at(1e7),
                 self.write.at(3e8),
                 100.0 * BUSY,

@@ -1,4 +1,5 @@
-//! The run: for each size all engines get the same pairs, are counted in turns, and then each is rewritten, restarted and pruned.
+//! The run: for each size all engines get the same pairs, are counted in turns, and then each is rewritten, restarted
+//! and pruned.
 
 use std::num::NonZero;
 
@@ -8,15 +9,16 @@ use tokio::runtime::Runtime;
 
 use crate::counts;
 use crate::data::{DAYS, Data};
-use crate::engine::{Census, Engine, Kind};
+use crate::engine::{Engine, Kind, Restart};
 use crate::load::{self, Loaded};
+use crate::master::Census;
 use crate::plan::Plan;
 use crate::prune::{self, Pruned};
 use crate::report::thousands;
 use crate::{Result, progress};
 
-/// What was measured of one engine with so many pairs in one round. Times are seconds and memory is bytes, unless said otherwise;
-/// what is a list has a figure for each master.
+/// What was measured of one engine with so many pairs in one round. Times are seconds and memory is bytes, unless said
+/// otherwise; what is a list has a figure for each master.
 pub struct Figures {
     pub kind: Kind,
     pub pairs: u64,
@@ -38,7 +40,7 @@ pub struct Figures {
     pub copied: f64,
     /// The append-only files after that.
     pub file: f64,
-    pub restart: f64,
+    pub restart: Restart,
     pub pruned: Pruned,
 }
 
@@ -160,15 +162,16 @@ fn finish(runtime: &Runtime, data: &Data, contender: Contender, zcount: f64) -> 
     let rewrite = engine.rewrite()?.as_secs_f64();
     let sum = |field: &str| -> Result<f64> { Ok(engine.each(|master| master.number(field))?.iter().sum()) };
     let (copied, file) = (sum("aof_last_cow_size")?, sum("aof_current_size")?);
-    let restart = engine.restart()?.as_secs_f64();
+    let restart = engine.restart()?;
     // That all is there again, and that the connections have been made anew.
     runtime.block_on(counts::pass(&estimator, data))?;
     let pruned = prune::prune(runtime, &engine, &estimator, data)?;
     let kind = engine.kind;
     progress(&format!(
-        "  {}: p50 of counts {:.0} us, rewritten in {rewrite:.1} s, restarted in {restart:.1} s, pruned in {:.1} s",
+        "  {}: p50 of counts {:.0} us, rewritten in {rewrite:.1} s, restarted in {:.1} s, pruned in {:.1} s",
         kind.name(),
         self::counts::percentile(&counts, 50.0),
+        restart.whole,
         pruned.seconds
     ));
     let pairs = data.pairs();

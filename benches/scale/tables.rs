@@ -73,9 +73,10 @@ impl Tables<'_> {
 
     fn load(&self) -> Part {
         let note = format!(
-            "All pairs, as lines of NDJSON in an order that looks random, through the service's `Ingest` in the benchmark's process; \
-             `appendfsync everysec`. *Last tenth* is the rate at which the last tenth of the pairs went in. The lines are made \
-             while they are loaded; with nobody who reads them, {} a second are made. Medians of {} rounds.",
+            "All pairs, as lines of NDJSON in an order that looks random, through the service's `Ingest` in the \
+             benchmark's process; `appendfsync everysec`. *Last tenth* is the rate at which the last tenth of the \
+             pairs went in. The lines are made while they are loaded; with nobody who reads them, {} a second are \
+             made. Medians of {} rounds.",
             thousands(self.made),
             self.plan.rounds
         );
@@ -99,10 +100,10 @@ impl Tables<'_> {
 
     fn counts(&self) -> Part {
         let note = format!(
-            "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the library; the \
-             engines take turns, and every count is compared with what was loaded. *Of the largest* is the p50 of the segment \
-             with most users. *`ZCOUNT`* is what the server itself takes for one, of which a count needs as many as there are \
-             partitions.",
+            "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the \
+             library; the engines take turns, and every count is compared with what was loaded. *Of the largest* is \
+             the p50 of the segment with most users. *`ZCOUNT`* is what the server itself takes for one, of which a \
+             count needs as many as there are partitions.",
             self.plan.passes, self.plan.rounds
         );
         let cells: [Cell; 5] = [
@@ -126,9 +127,10 @@ impl Tables<'_> {
 
     fn memory(&self) -> Part {
         let note = format!(
-            "`used_memory` once it has settled, less that of the empty server, and the resident memory of the process; of all masters \
-             together. *In lists* are the members of sets with at most 128 members, which the server keeps in a list and not in a tree: \
-             a third of the memory, and dearer to write. The more partitions, the smaller the sets. Medians of {} rounds.",
+            "`used_memory` once it has settled, less that of the empty server, and the resident memory of the \
+             process; of all masters together. *In lists* are the members of sets with at most 128 members, which the \
+             server keeps in a list and not in a tree: a third of the memory, and dearer to write. The more \
+             partitions, the smaller the sets. Medians of {} rounds.",
             self.plan.rounds
         );
         let cells: [Cell; 5] = [
@@ -154,28 +156,30 @@ impl Tables<'_> {
 
     fn restart(&self) -> Part {
         let note = format!(
-            "The append-only file is rewritten (all masters at once), and then the servers are stopped and started on it: until all \
-             of them answer, with all data, and the cluster is whole. *Copied* is the memory that was there twice because something \
-             was written during the rewrite; nothing was. Medians of {} rounds.",
+            "The append-only file is rewritten (all masters at once), and then the servers are stopped and started on \
+             it: until all have read all data, and until all answer for it, which a cluster's master does two seconds \
+             after its start at the earliest. *Copied* is the memory that was there twice because something was \
+             written during the rewrite; nothing was. Medians of {} rounds.",
             self.plan.rounds
         );
-        let cells: [Cell; 5] = [
+        let cells: [Cell; 6] = [
             ("rewrite s", |rounds| format!("{:.2}", over(rounds, |figures| figures.rewrite))),
             ("copied MiB", |rounds| format!("{:.1}", over(rounds, |figures| figures.copied / 1024.0 / 1024.0))),
             ("file, bytes a pair", |rounds| {
                 format!("{:.1}", over(rounds, |figures| figures.file / figures.pairs as f64))
             }),
-            ("restart s", |rounds| format!("{:.2}", over(rounds, |figures| figures.restart))),
-            ("pairs/s", |rounds| thousands(over(rounds, |figures| figures.pairs as f64 / figures.restart))),
+            ("all read s", |rounds| format!("{:.2}", over(rounds, |figures| figures.restart.read))),
+            ("pairs/s", |rounds| thousands(over(rounds, |figures| figures.pairs as f64 / figures.restart.read))),
+            ("all answer s", |rounds| format!("{:.2}", over(rounds, |figures| figures.restart.whole))),
         ];
         self.part("restart", note, &cells, Vec::new())
     }
 
     fn prune(&self) -> Part {
         let note = format!(
-            "A day later, the first of the 14 days has expired and is pruned. Meanwhile every master is asked for a `PING` each \
-             millisecond, on a connection of its own: the longest answer is the longest that anybody waits. *Quiet* is the \
-             same before the prune. Medians of {} rounds.",
+            "A day later, the first of the 14 days has expired and is pruned. Meanwhile every master is asked for a \
+             `PING` each millisecond, on a connection of its own: the longest answer is the longest that anybody \
+             waits. *Quiet* is the same before the prune. Medians of {} rounds.",
             self.plan.rounds
         );
         let cells: [Cell; 7] = [
@@ -225,8 +229,8 @@ impl Tables<'_> {
         Part {
             title: "spread",
             note: format!(
-                "How {} pairs and the work for them are spread over the cluster's masters, whose slots were laid evenly, as \
-                 `redis-cli --cluster create` does. Medians of {} rounds.",
+                "How {} pairs and the work for them are spread over the cluster's masters, whose slots were laid \
+                 evenly, as `redis-cli --cluster create` does. Medians of {} rounds.",
                 thousands(most as f64),
                 self.plan.rounds
             ),

@@ -8,8 +8,8 @@ use chrono::Utc;
 
 use crate::Result;
 
-/// Date, command line, machine and versions, as Markdown. `bench` is the benchmark's name, `programs` what is said of the programs
-/// that it ran.
+/// Date, command line, machine and versions, as Markdown. `bench` is the benchmark's name, `programs` what is said of
+/// the programs that it ran.
 pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let cores = std::thread::available_parallelism()?;
@@ -42,7 +42,8 @@ fn field<'a>(text: &'a str, name: &str, separator: char) -> &'a str {
     value.unwrap_or("unknown").trim().trim_matches('"')
 }
 
-/// What a program says of its version, before it comes to builds and copyrights. Some say it with an exit code of failure.
+/// What a program says of its version, before it comes to builds and copyrights. Some say it with an exit code of
+/// failure.
 pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
