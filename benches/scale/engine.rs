@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
+use segment_estimator::store::{Connection, Limits, Partitions, RedisUrl, Servers, Store};
 
 use crate::Result;
 use crate::master::Master;
@@ -107,12 +107,13 @@ impl Engine {
     pub fn store(&self) -> Result<Store> {
         let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), waiting: 10_000 };
         let urls = self.masters.iter().map(|master| RedisUrl::parse(&master.url()));
-        let urls = urls.collect::<std::result::Result<Vec<_>, _>>()?;
-        match self.kind {
-            Kind::Redis | Kind::Valkey => Ok(Store::new(Connection::new(urls[0].clone(), limits, Arc::default())?)),
-            // As soon as the store has clusters: on all of `urls`, with `self.kind.partitions()`.
-            Kind::Cluster => Err("the service's store can't reach a cluster yet".into()),
-        }
+        let mut urls = urls.collect::<std::result::Result<Vec<_>, _>>()?;
+        let servers = match self.kind {
+            Kind::Redis | Kind::Valkey => Servers::One(urls.swap_remove(0)),
+            Kind::Cluster => Servers::Cluster(urls),
+        };
+        let partitions = Partitions::parse(&self.kind.partitions().to_string())?;
+        Ok(Store::new(Connection::new(servers, limits, Arc::default())?).with_partitions(Some(partitions)))
     }
 
     /// Waits until `is_so` of every master, and fails when one ends before that.

@@ -23,6 +23,9 @@ const SEEN_AGAIN: f64 = 24.0 * 60.0 * 60.0;
 const PEAK: f64 = 3.0;
 /// By how much the fullest master may exceed the mean.
 const SPREAD: f64 = 1.15;
+/// The largest partition, in bytes. It is what moves to another master, key by key, and the key of the largest segment
+/// has a sixth of it: as long as that one moves, both masters do nothing else.
+const PARTITION: f64 = 4.0 * GIBIBYTE;
 /// Bytes a pair of engines that were not measured in the run, with ids of 8 bytes: the table in docs/operating.md.
 const KNOWN: [(&str, f64); 2] = [("Redis 8.0", 110.0), ("Valkey 9.1", 71.0)];
 /// The same of the Redis that usually is measured, 7.0.
@@ -39,8 +42,8 @@ pub struct Basis {
     count: f64,
     /// What a partition adds to it, in microseconds; `None` when there was no cluster.
     partition: Option<f64>,
-    /// What a server itself takes for a `ZCOUNT`, in microseconds.
-    zcount: f64,
+    /// The masters' CPU time for what one partition adds to a count, in microseconds.
+    answer: f64,
     /// Pairs that a server reads in a second when it starts.
     restart: f64,
 }
@@ -89,7 +92,7 @@ impl Basis {
             write: Power::of(&cpu),
             count,
             partition: has(Kind::Cluster).then(|| (p50(Kind::Cluster) - count).max(0.0) / partitions),
-            zcount: median(largest(written).map(|one| one.zcount)),
+            answer: median(largest(written).map(Figures::cpu_a_count)) / written.partitions() as f64,
             restart: median(largest(single).map(|one| one.pairs as f64 / one.restart.read)),
         })
     }
@@ -103,7 +106,7 @@ impl Basis {
     fn cluster(&self, pairs: f64, bytes: f64, visits: f64) -> Cluster {
         let mut masters = 3.0;
         loop {
-            let partitions = partitions(masters);
+            let partitions = partitions(masters, pairs * bytes);
             let fullest = (partitions / masters).ceil() / partitions;
             let writes = 1e6 / self.write.at(pairs * fullest) / fullest;
             let is_enough = pairs * bytes * fullest <= NODE * FULL && visits <= writes * BUSY;
@@ -150,11 +153,13 @@ impl Basis {
                  A replica for each master doubles the memory and the nodes. The fullest master may take {:.0} % of a \
                  node of {:.0} GiB: a fork and the buffers need the rest. There are at least three masters, as many as \
                  memory or visits ask for, and so many partitions that the fullest master exceeds the mean by at most \
-                 {:.0} %, if slots are laid so that each has as many partitions.",
+                 {:.0} %, if slots are laid so that each has as many partitions, and that none has more than {:.0} \
+                 GiB: a partition moves key by key, and a large key holds up both masters.",
                 sources.collect::<Vec<_>>().join("; "),
                 100.0 * FULL,
                 NODE / GIBIBYTE,
-                100.0 * (SPREAD - 1.0)
+                100.0 * (SPREAD - 1.0),
+                PARTITION / GIBIBYTE
             ),
             columns: vec![
                 "load",
@@ -177,7 +182,7 @@ impl Basis {
             let visits = pairs / SEEN_AGAIN;
             let of_master = pairs * cluster.fullest;
             // A master answers for its own partitions.
-            let zcounts = 1e6 / self.zcount / (cluster.partitions * cluster.fullest);
+            let counts = 1e6 / self.answer / (cluster.partitions * cluster.fullest);
             let latency = self.partition.map(|added| self.count + added * cluster.partitions);
             vec![
                 thousands(visits),
@@ -186,7 +191,7 @@ impl Basis {
                 format!("{:.0} %", 100.0 * visits * PEAK / cluster.writes),
                 format!("{:.1}", pairs / cluster.writes / 3_600.0),
                 latency.map_or_else(|| "not measured".to_owned(), |latency| format!("{:.2}", latency / 1e3)),
-                thousands(zcounts),
+                thousands(counts),
                 format!("{:.1}", of_master / self.restart / 60.0),
             ]
         });
@@ -204,11 +209,11 @@ impl Basis {
                  several times as much: see docs/benchmarks.md. *Load* is the first load of everything at that rate. A \
                  count takes {count}: that is with client and masters on two cores, so with a machine for each it \
                  takes at most that. *Counts/s* is all that the masters could answer, were there nothing else to do, \
-                 at {:.1} µs a `ZCOUNT`. *Restart* is of the fullest master, at {} pairs a second.",
+                 at {:.1} µs for each partition. *Restart* is of the fullest master, at {} pairs a second.",
                 self.write.at(1e7),
                 self.write.at(3e8),
                 100.0 * BUSY,
-                self.zcount,
+                self.answer,
                 thousands(self.restart)
             ),
             columns: vec![
@@ -229,11 +234,12 @@ impl Basis {
     }
 }
 
-/// The fewest partitions, a power of two, that so many masters can share out evenly enough; a cluster has at least 64.
-fn partitions(masters: f64) -> f64 {
-    let mut partitions = 64.0;
-    while (partitions / masters).ceil() / (partitions / masters) > SPREAD && partitions < 1_024.0 {
-        partitions *= 2.0;
-    }
-    partitions
+/// The fewest partitions, a power of two, that so many masters can share out evenly enough, and that are small enough;
+/// a cluster has at least 64.
+fn partitions(masters: f64, bytes: f64) -> f64 {
+    let is_enough = |partitions: f64| {
+        let share = partitions / masters;
+        share.ceil() / share <= SPREAD && bytes / partitions <= PARTITION
+    };
+    [64.0, 128.0, 256.0, 512.0].into_iter().find(|partitions| is_enough(*partitions)).unwrap_or(1_024.0)
 }

@@ -45,7 +45,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// The same without a list, for curves.
+    /// The time of a count that so many hundredths of them do not exceed, in microseconds.
     pub fn count_percentile(&self, hundredths: f64) -> f64 {
         counts::percentile(&self.counts, hundredths)
     }
@@ -58,6 +58,11 @@ impl Figures {
     /// CPU time of the masters for one pair's load, in microseconds.
     pub fn cpu_a_pair(&self) -> f64 {
         self.loaded.cpu.iter().sum::<f64>() * 1e6 / self.pairs as f64
+    }
+
+    /// CPU time of the masters for one count, in microseconds.
+    pub fn cpu_a_count(&self) -> f64 {
+        self.count_cpu.iter().sum::<f64>() * 1e6 / self.counts.len() as f64
     }
 }
 

@@ -80,10 +80,14 @@ impl Tables<'_> {
             thousands(self.made),
             self.plan.rounds
         );
-        let cells: [Cell; 5] = [
+        let cells: [Cell; 6] = [
             ("pairs/s", |rounds| thousands(over(rounds, Figures::load_rate))),
             ("last tenth pairs/s", |rounds| {
                 thousands(over(rounds, |figures| figures.pairs as f64 / 10.0 / figures.loaded.last_tenth))
+            }),
+            ("pairs a command", |rounds| {
+                let commands = |figures: &Figures| figures.loaded.commands.iter().sum::<f64>();
+                format!("{:.1}", over(rounds, |figures| figures.pairs as f64 / commands(figures)))
             }),
             ("servers' CPU µs/pair", |rounds| format!("{:.2}", over(rounds, Figures::cpu_a_pair))),
             ("our CPU µs/pair", |rounds| {
@@ -114,10 +118,7 @@ impl Tables<'_> {
                 thousands(over(rounds, |figures| percentile(&largest(figures), 50.0)))
             }),
             ("`ZCOUNT` µs", |rounds| format!("{:.1}", over(rounds, |figures| figures.zcount))),
-            ("servers' CPU µs/count", |rounds| {
-                let cpu = |figures: &Figures| figures.count_cpu.iter().sum::<f64>() * 1e6 / figures.counts.len() as f64;
-                thousands(over(rounds, cpu))
-            }),
+            ("servers' CPU µs/count", |rounds| thousands(over(rounds, Figures::cpu_a_count))),
         ];
         let at_most = |what: &str, most: &[f64], fewest: &[f64]| Check::at_most(what, most, fewest, COUNTS);
         let mut checks = self.checks("p50 of counts", |figures| figures.count_percentile(50.0), at_most);
@@ -129,7 +130,7 @@ impl Tables<'_> {
         let note = format!(
             "`used_memory` once it has settled, less that of the empty server, and the resident memory of the \
              process; of all masters together. *In lists* are the members of sets with at most 128 members, which the \
-             server keeps in a list and not in a tree: a third of the memory, and dearer to write. The more \
+             server keeps in a list and not in a tree: less memory, and dearer to write. The more \
              partitions, the smaller the sets. Medians of {} rounds.",
             self.plan.rounds
         );
