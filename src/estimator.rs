@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Partition, Store};
+use crate::store::{self, Expired, Partition, Store};
 use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
@@ -73,8 +73,8 @@ impl Drop for Unanswered<'_> {
 }
 
 impl Estimator {
-    /// How many segment names are read from the index at once.
-    const INDEX_PAGE: usize = 1_000;
+    /// How many segment names are read from the index at once, and looked at. Redis takes a millisecond for these looks.
+    const INDEX_PAGE: usize = 250;
 
     /// An estimator over `store`, whose members count for `window` after their last visit.
     #[must_use]
@@ -182,13 +182,7 @@ impl Estimator {
             let mut cursor = None;
             loop {
                 let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
-                for segment in &page.segments {
-                    report.segments_examined += 1;
-                    match self.prune_segment(partition, segment, cutoff, &mut report).await {
-                        Err(store::Error::WrongType { .. }) => report.segments_failed += 1,
-                        other => other?,
-                    }
-                }
+                report.add(self.prune_segments(partition, &page.segments, cutoff).await?);
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
@@ -198,24 +192,67 @@ impl Estimator {
         Ok(report)
     }
 
-    async fn prune_segment(
+    /// Removes what has expired from `segments`: from those that have little of it, many at a time, up to a slice together.
+    async fn prune_segments(
+        &self,
+        partition: Partition,
+        segments: &[SegmentName<'_>],
+        cutoff: Timestamp,
+    ) -> Result<PruneReport, store::Error> {
+        const SLICE: u64 = Store::SLICE as u64;
+        let mut report = PruneReport { segments_examined: segments.len() as u64, ..PruneReport::default() };
+        if segments.is_empty() {
+            return Ok(report);
+        }
+        let (mut few, mut sum, mut emptied) = (Vec::new(), 0, Vec::new());
+        for (segment, found) in segments.iter().zip(self.store.expired(partition, segments, cutoff).await?) {
+            let Expired { expired, members } = match found {
+                Err(store::Error::WrongType { .. }) => {
+                    report.segments_failed += 1;
+                    continue;
+                }
+                found => found?,
+            };
+            if expired == members {
+                emptied.push(segment);
+            }
+            if expired > SLICE {
+                report.members_removed += self.prune_large(partition, segment, cutoff).await?;
+                continue;
+            }
+            if sum + expired > SLICE {
+                report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+                (few, sum) = (Vec::new(), 0);
+            }
+            if expired > 0 {
+                few.push(segment);
+                sum += expired;
+            }
+        }
+        if !few.is_empty() {
+            report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+        }
+        if !emptied.is_empty() {
+            report.segments_dropped += self.store.drop_if_empty(partition, &emptied).await?;
+        }
+        Ok(report)
+    }
+
+    /// Removes what has expired from a segment that has much of it, in slices.
+    async fn prune_large(
         &self,
         partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
-        report: &mut PruneReport,
-    ) -> Result<(), store::Error> {
+    ) -> Result<u64, store::Error> {
+        let mut removed = 0;
         loop {
             let slice = self.store.prune_slice(partition, segment, cutoff).await?;
-            report.members_removed += slice.removed;
+            removed += slice.removed;
             if slice.is_last {
-                break;
+                return Ok(removed);
             }
         }
-        if self.store.drop_if_empty(partition, segment).await? {
-            report.segments_dropped += 1;
-        }
-        Ok(())
     }
 
     /// How many segments there are that may have members.

@@ -81,7 +81,7 @@ pub use self::keys::{Keyspace, Partition, Partitions};
 use self::layout::{Attempt, KnownLayout};
 pub use self::layout::{Layout, Move, Phase};
 pub use self::permissions::Permissions;
-pub use self::prune::Slice;
+pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
 pub use self::server::Server;
 use self::server::primary_of;

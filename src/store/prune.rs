@@ -2,9 +2,20 @@
 
 use redis::{Pipeline, pipe};
 
+use super::commands::Commands;
+use super::connection::read;
 use super::{Error, Partition, Store};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
+
+/// What one segment has to be pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Members that have expired.
+    pub expired: u64,
+    /// All members.
+    pub members: u64,
+}
 
 /// What one slice of pruning did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +42,54 @@ impl Store {
     /// How many members a slice removes: up to twice as many when scores are equal. Redis takes 0.5-0.7 us for each, so
     /// that one slice holds it for about a millisecond at the most.
     pub const SLICE: usize = 1_000;
+
+    /// How many members each of `segments` has in `partition`, and how many were seen at or before `cutoff`, asked in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer, for one of them or for all.
+    pub async fn expired(
+        &self,
+        partition: Partition,
+        segments: &[SegmentName<'_>],
+        cutoff: Timestamp,
+    ) -> Result<Vec<Result<Expired, Error>>, Error> {
+        let mut pipeline = Pipeline::with_capacity(2 * segments.len());
+        for segment in segments {
+            let key = partition.segment_key(segment.as_str());
+            pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
+            pipeline.cmd("ZCARD").arg(key);
+        }
+        let answers = self.connection.query_settled(Commands::new(partition.slot(), pipeline), |_| {}).await?;
+        let mut numbers = answers.into_iter().map(|answer| answer.and_then(read::<u64>));
+        let mut next = || numbers.next().expect("each command has an answer");
+        Ok(segments
+            .iter()
+            .map(|_| (next(), next()))
+            .map(|(expired, members)| Ok(Expired { expired: expired?, members: members? }))
+            .collect())
+    }
+
+    /// Removes from each of `segments` in `partition` the members that were seen at or before `cutoff`, in one round trip, and says
+    /// how many. They must be few: Redis does it all without a pause.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer; any may have been removed.
+    pub async fn remove_expired(
+        &self,
+        partition: Partition,
+        segments: &[&SegmentName<'_>],
+        cutoff: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut pipeline = Pipeline::with_capacity(segments.len());
+        for segment in segments {
+            let key = partition.segment_key(segment.as_str());
+            pipeline.cmd("ZREMRANGEBYSCORE").arg(key).arg("-inf").arg(cutoff.as_score());
+        }
+        let removed: Vec<u64> = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(removed.into_iter().sum())
+    }
 
     /// Removes about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`, or all of them
     /// when there are fewer.
@@ -70,17 +129,20 @@ impl Store {
         Ok(Slice { removed, is_last: is_last && !is_plateau })
     }
 
-    /// Removes `segment` from the index of `partition` if it has no members there, and says whether it did.
+    /// Removes those of `segments` from the index of `partition` that have no members there, in one round trip, and says how many
+    /// they were.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; the name may have been removed.
-    pub async fn drop_if_empty(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<bool, Error> {
-        let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
-        script.arg(partition.index_key()).arg(segment.as_str());
-        let (dropped,) = self.connection.query(partition.slot(), pipeline).await?;
-        Ok(dropped)
+    /// An [`Error`] when Redis didn't answer; any may have been removed.
+    pub async fn drop_if_empty(&self, partition: Partition, segments: &[&SegmentName<'_>]) -> Result<u64, Error> {
+        let mut pipeline = Pipeline::with_capacity(segments.len());
+        for segment in segments {
+            let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
+            script.arg(partition.index_key()).arg(segment.as_str());
+        }
+        let dropped: Vec<u64> = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(dropped.into_iter().sum())
     }
 
     /// The scores of the members at two ranks, lowest score first; `None` beyond the last member.
