@@ -9,7 +9,10 @@
 //! So commands are sent as one pipeline, and those that are redirected one by one, in the steps that [`Commands`] tells. All of
 //! them may be sent twice.
 
-use std::collections::BTreeMap;
+mod masters;
+mod redirections;
+mod slots;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +22,14 @@ use rand::seq::SliceRandom as _;
 use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, pipe};
 use tokio::sync::Mutex;
 
-use super::commands::{Commands, Step};
+use self::masters::{Connections, Masters};
+use self::redirections::is_redirected;
+use self::slots::{Address, Slots};
+use super::commands::Commands;
 use super::error::Error;
 use super::greeting::{Role, connect};
 use super::keys::Slot;
 use super::node::{Node, Server, Used};
-use super::slots::{Address, Slots};
 use super::url::RedisUrl;
 use crate::telemetry::{Metrics, Traffic};
 
@@ -41,35 +46,15 @@ struct Shared {
     /// How long connecting may take.
     limit: Duration,
     masters: ArcSwapOption<Masters>,
-    /// Held while somebody looks who the masters are; when that was last.
-    looked_at: Mutex<Option<Instant>>,
+    /// Held while somebody looks who the masters are; those who wait for it share what came of it.
+    last_look: Mutex<Option<Look>>,
     metrics: Arc<Metrics>,
 }
 
-/// Who the masters are, as far as we know.
-struct Masters {
-    slots: Slots,
-    /// In the order of [`Slots::masters`].
-    nodes: Vec<Connections>,
-}
-
-/// The connections to one master.
-#[derive(Clone)]
-struct Connections {
-    visits: Node,
-    batches: Node,
-    other: Node,
-}
-
-/// Where a command that was not executed shall go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    /// To whoever has the slot.
-    Owner,
-    /// To this server, which has the slot.
-    At(Address),
-    /// To this server, which is about to have it.
-    Asking(Address),
+/// When somebody looked who the masters are, and why that isn't known if it failed.
+struct Look {
+    at: Instant,
+    failure: Option<Error>,
 }
 
 impl Cluster {
@@ -77,13 +62,11 @@ impl Cluster {
     const LOOK_PAUSE: Duration = Duration::from_millis(100);
     /// How many servers are asked at once. The first answer counts.
     const LOOK_AT_ONCE: usize = 3;
-    /// How long to wait until a slot that moves is asked again.
-    const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
     /// The cluster that the servers at `seeds` belong to, to each of which connecting may take `limit`.
     pub(super) fn new(seeds: Vec<RedisUrl>, limit: Duration, metrics: Arc<Metrics>, traffic: Traffic) -> Self {
-        let (masters, looked_at) = (ArcSwapOption::empty(), Mutex::default());
-        Self { shared: Arc::new(Shared { seeds, limit, masters, looked_at, metrics }), traffic }
+        let (masters, last_look) = (ArcSwapOption::empty(), Mutex::default());
+        Self { shared: Arc::new(Shared { seeds, limit, masters, last_look, metrics }), traffic }
     }
 
     /// The same cluster, reached for another traffic.
@@ -110,8 +93,11 @@ impl Cluster {
         Ok(self.known().await?.slots.owner(slot).unwrap_or_default())
     }
 
-    /// Has it looked who the masters are, soon and by the way.
+    /// Has it looked who the masters are, by the way, unless somebody does.
     pub(super) fn look_again(&self) {
+        if self.shared.last_look.try_lock().is_err() {
+            return;
+        }
         let cluster = self.clone();
         tokio::spawn(async move {
             let known = cluster.shared.masters.load_full();
@@ -131,96 +117,10 @@ impl Cluster {
         used: &mut Used,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let answers = self.ask_owner(commands.slot, commands.pipeline(), used).await?;
-        if answers.iter().all(|answer| place_of(answer).is_none()) {
+        if !answers.iter().any(is_redirected) {
             return Ok(answers);
         }
         self.follow(commands, answers, used).await
-    }
-
-    /// Sends what was redirected where it belongs, step by step. A step is sent again, too, if one before it was redirected.
-    async fn follow(
-        &self,
-        commands: &Commands,
-        mut answers: Vec<RedisResult<Value>>,
-        used: &mut Used,
-    ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let acks = commands.acks();
-        let waiting = |at: &usize| acks.as_ref().is_some_and(|acks| acks.start == at + 1);
-        let mut must_follow = false;
-        for step in commands.steps() {
-            let mut open = BTreeMap::new();
-            for at in step.commands.clone() {
-                // What waits for replicas is sent along with the last that writes, and so is sent again with it.
-                let redirection = [Some(at), waiting(&at).then_some(at + 1)].into_iter().flatten();
-                let mut redirection = redirection.filter_map(|at| place_of(&answers[at]));
-                match redirection.next() {
-                    Some(place) => drop(open.insert(at, place)),
-                    None if must_follow => drop(open.insert(at, Place::Owner)),
-                    None => {}
-                }
-            }
-            must_follow |= !open.is_empty();
-            let mut pause = Duration::ZERO;
-            while !open.is_empty() {
-                tokio::time::sleep(pause).await;
-                self.take_step(commands, step, &mut open, &mut answers, used).await?;
-                // It is on its way, or each of two servers takes the other for the one that has it.
-                pause = Self::RETRY_PAUSE;
-            }
-        }
-        Ok(answers)
-    }
-
-    /// Sends what is `open` of a step, and leaves in `open` what was redirected once more.
-    async fn take_step(
-        &self,
-        commands: &Commands,
-        step: &Step,
-        open: &mut BTreeMap<usize, Place>,
-        answers: &mut [RedisResult<Value>],
-        used: &mut Used,
-    ) -> Result<(), Error> {
-        let mut places: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
-        for (at, place) in std::mem::take(open) {
-            places.entry(place).or_default().push(at);
-        }
-        if places.keys().any(|place| matches!(place, Place::At(_))) {
-            self.look_again();
-        }
-        for (place, sent) in places {
-            let pipeline = commands.some(step, &sent, matches!(place, Place::Asking(_)));
-            let results = match &place {
-                Place::Owner => self.ask_owner(commands.slot, &pipeline, used).await,
-                Place::At(address) | Place::Asking(address) => self.node_at(address).exchange(&pipeline, used).await,
-            };
-            let mut results = match results {
-                // Whoever sent us there may know better by now.
-                Err(error) if error.may_be_elsewhere() && place != Place::Owner => {
-                    open.extend(sent.into_iter().map(|at| (at, Place::Owner)));
-                    self.look_again();
-                    continue;
-                }
-                results => results?,
-            };
-            let waited = results.split_off(sent.len());
-            let has_moved = waited.iter().any(|result| place_of(result).is_some());
-            for (at, result) in sent.into_iter().zip(results) {
-                match place_of(&result) {
-                    Some(place) => drop(open.insert(at, place)),
-                    // Its key is not there any more, or nobody waited for it.
-                    None if has_moved => drop(open.insert(at, Place::Owner)),
-                    None => answers[at] = result,
-                }
-            }
-            let waiting = commands.acks().into_iter().flatten().filter(|_| !has_moved);
-            for (at, result) in waiting.zip(waited) {
-                // Each server that something was written to has been waited for, and the worst counts.
-                if place_of(&answers[at]).is_some() || is_worse(&result, &answers[at]) {
-                    answers[at] = result;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Sends `pipeline` to the master of `slot`, or to the one that has taken its place.
@@ -248,13 +148,6 @@ impl Cluster {
         }
     }
 
-    /// The connection to the server at `address`, be it a master we know or not.
-    fn node_at(&self, address: &Address) -> Node {
-        let known = self.shared.masters.load();
-        let known = known.as_ref().and_then(|masters| masters.connections(address));
-        known.map_or_else(|| self.shared.connect_to(address), Connections::clone).of(self.traffic).clone()
-    }
-
     async fn known(&self) -> Result<Arc<Masters>, Error> {
         match self.shared.masters.load_full() {
             Some(known) => Ok(known),
@@ -265,18 +158,23 @@ impl Cluster {
     /// Looks who the masters are, unless somebody has since `known`, or a moment ago.
     async fn look(&self, known: Option<&Arc<Masters>>) -> Result<Arc<Masters>, Error> {
         let shared = &self.shared;
-        let mut looked_at = shared.looked_at.lock().await;
+        let mut last_look = shared.last_look.lock().await;
         let current = shared.masters.load_full();
-        match (&current, known) {
-            (Some(current), None) => return Ok(Arc::clone(current)),
-            (Some(current), Some(known)) if !Arc::ptr_eq(current, known) => return Ok(Arc::clone(current)),
-            (Some(current), _) if looked_at.is_some_and(|at| at.elapsed() < Self::LOOK_PAUSE) => {
-                return Ok(Arc::clone(current));
-            }
-            _ => {}
+        if let Some(current) = &current
+            && known.is_none_or(|known| !Arc::ptr_eq(current, known))
+        {
+            return Ok(Arc::clone(current));
+        }
+        if let Some(Look { at, failure }) = &*last_look
+            && at.elapsed() < Self::LOOK_PAUSE
+        {
+            return match (failure, current) {
+                (None, Some(current)) => Ok(current),
+                (failure, _) => Err(failure.clone().unwrap_or_else(nobody_known)),
+            };
         }
         let slots = shared.ask_around(current.as_deref()).await;
-        *looked_at = Some(Instant::now());
+        *last_look = Some(Look { at: Instant::now(), failure: slots.as_ref().err().cloned() });
         let masters = Arc::new(shared.masters(slots?, current.as_deref()));
         shared.masters.store(Some(Arc::clone(&masters)));
         Ok(masters)
@@ -296,7 +194,7 @@ impl Shared {
                 Err(error) => failure = Some(error),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::Connect("no server of the cluster is known".to_owned())))
+        Err(failure.unwrap_or_else(nobody_known))
     }
 
     /// Asks the server at `url`, be it a master or a replica.
@@ -330,49 +228,6 @@ impl Shared {
     }
 }
 
-impl Masters {
-    fn owner(&self, slot: Slot, traffic: Traffic) -> Option<&Node> {
-        Some(self.nodes[self.slots.owner(slot)?].of(traffic))
-    }
-
-    fn connections(&self, address: &Address) -> Option<&Connections> {
-        let mut each = self.slots.masters().zip(&self.nodes);
-        each.find(|((_, master), _)| *master == address).map(|(_, connections)| connections)
-    }
-}
-
-impl Connections {
-    fn of(&self, traffic: Traffic) -> &Node {
-        match traffic {
-            Traffic::Visits => &self.visits,
-            Traffic::Batches => &self.batches,
-            Traffic::Other => &self.other,
-        }
-    }
-}
-
-/// Where a command shall go that was not executed; none if it was, whatever came of it.
-fn place_of(answer: &RedisResult<Value>) -> Option<Place> {
-    let error = answer.as_ref().err()?;
-    let told = || error.redirect_node().and_then(|(address, _)| Address::parse(address));
-    match error.code()? {
-        "MOVED" => Some(told().map_or(Place::Owner, Place::At)),
-        "ASK" => Some(told().map_or(Place::Owner, Place::Asking)),
-        // The keys of one command are not all at one server.
-        "TRYAGAIN" => Some(Place::Owner),
-        _ => None,
-    }
-}
-
-/// Whether fewer replicas have been waited for, or none because of an error.
-fn is_worse(result: &RedisResult<Value>, than: &RedisResult<Value>) -> bool {
-    let reached = |result: &RedisResult<Value>| match result {
-        Ok(Value::Int(replicas)) => *replicas,
-        Ok(Value::Array(reached)) => {
-            reached.last().map_or(0, |last| if let Value::Int(replicas) = last { *replicas } else { 0 })
-        }
-        Ok(_) => 0,
-        Err(_) => -1,
-    };
-    reached(result) < reached(than)
+fn nobody_known() -> Error {
+    Error::Connect("no server of the cluster is known".to_owned())
 }

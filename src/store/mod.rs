@@ -58,7 +58,6 @@ mod scan;
 mod sentinel;
 mod server;
 mod servers;
-mod slots;
 mod tls;
 mod url;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use redis::{FromRedisValue as _, Value};
 
-use super::keys::Slot;
+use super::super::keys::Slot;
 
 /// Where a server of a cluster is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
