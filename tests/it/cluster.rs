@@ -1,6 +1,12 @@
-//! The cluster that tests have: that it does what they take for granted.
+//! A Redis Cluster: that the one of the tests does what they take for granted, and that the service finds its way. What happens
+//! under load stands in `faults/cluster.rs`.
 
-use crate::helpers::{RedisCluster, eventually};
+use reqwest::StatusCode;
+use segment_estimator::segment::UserId;
+use segment_estimator::store::{Partitions, lane_of};
+use serde_json::json;
+
+use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_moves_with_its_keys_and_is_in_two_places_meanwhile() {
@@ -35,4 +41,77 @@ async fn a_replica_takes_the_place_of_a_master_that_is_killed_and_gives_it_back(
     assert_eq!(cluster.call_where::<String>("key", &["GET", "key"]), "value");
     assert_eq!(cluster.fail_over_by_hand(other).await, master);
     assert_eq!(cluster.master_of("key"), master);
+}
+
+/// The first URL alone, of a replica at that: the rest is found by it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let urls = cluster.urls();
+    let last = urls.rsplit(',').next().unwrap();
+    let service = Service::start(folder.path(), &["--redis-cluster", last]);
+    for user in 0..100 {
+        service.record(&format!("u{user}"), "sports").await;
+    }
+    assert_eq!(service.count("sports").await, 100);
+    assert!(cluster.keys().iter().all(|key| key == "layout" || key.starts_with("{p")), "{:?}", cluster.keys());
+
+    let output = run(binary(folder.path()).args(["check", "--redis-cluster", last]));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    let servers = table.lines().filter(|line| line.contains(" is Redis ") || line.contains(" is Valkey ")).count();
+    assert_eq!((servers, table.lines().last()), (3, Some("the users are split into 64 partitions")), "{table}");
+    assert!(service.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_named() {
+    const PARTITIONS: &str = "16";
+    let mut cluster = RedisCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let urls = cluster.urls();
+    let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", PARTITIONS]);
+    service.record("u0", "sports").await;
+
+    let gone = cluster.master_of("{p00}:segments");
+    let is_away = |user: &str| {
+        let lane = lane_of(&UserId::parse(user).unwrap(), Partitions::parse(PARTITIONS).unwrap());
+        cluster.master_of(&format!("{{p{lane:02}}}:segments")) == gone
+    };
+    let users: Vec<_> = (0..64).map(|user| format!("u{user}")).map(|user| (is_away(&user), user)).collect();
+    assert!(users.iter().any(|(is_away, _)| *is_away) && users.iter().any(|(is_away, _)| !is_away));
+    cluster.kill(gone);
+    for (is_away, user) in &users {
+        let status = service.post_visit(&json!({ "user_id": user, "segment": "sports" })).await.status();
+        let expected = if *is_away { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
+        assert_eq!(status, expected, "{user}");
+    }
+    assert_eq!(service.status_of("/segments/sports/count").await, 503, "a sum without a part would be wrong");
+    assert_eq!(service.status_of("/readyz").await, 503);
+    let address = urls.split(',').nth(gone).unwrap().trim_start_matches("redis://");
+    assert!(service.has_logged(address), "it is named");
+
+    // A batch says how far it came, and the rest is repeated.
+    let lines: String =
+        users.iter().map(|(_, user)| format!("{{\"user_id\":\"{user}\",\"segment\":\"news\"}}\n")).collect();
+    let report: serde_json::Value = service.post_lines(lines.clone()).await.json().await.unwrap();
+    let first_away = users.iter().position(|(is_away, _)| *is_away).unwrap();
+    assert_eq!((&report["status"], &report["done_through_line"]), (&json!(503), &json!(first_away)), "{report}");
+
+    cluster.start_again(gone);
+    cluster.wait_until_ok().await;
+    eventually("it counts again", async || service.status_of("/segments/sports/count").await == 200).await;
+    service.post_lines(lines).await.error_for_status().unwrap();
+    assert_eq!(service.count("news").await, 64);
+    assert!(service.terminate().success());
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["check", "--redis-cluster", "redis://:hunter2@127.0.0.1:1,redis://:hunter2@127.0.0.1:2"];
+    let message = refusal(binary(folder.path()).args(arguments));
+    let expected =
+        "segment-estimator: redis_cluster: the Redis at the cluster of 127.0.0.1:1, 127.0.0.1:2 can't serve: ";
+    assert!(message.starts_with(expected) && !message.contains("hunter2"), "{message}");
 }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use rstest::rstest;
 use segment_estimator::estimator::{Estimator, Recorded};
 use segment_estimator::segment::{UserId, Visit};
+use segment_estimator::store::Partitions;
 use segment_estimator::time::{Timestamp, Window};
 
 use crate::helpers::{NOON, Redis, segment};
@@ -80,7 +82,7 @@ async fn replay(estimator: &Estimator, redis: &Redis, steps: &[Step]) {
             Step::Prune => {
                 estimator.prune(Timestamp::from_millis(now)).await.unwrap();
                 model.prune(now);
-                let index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
+                let index = index(redis);
                 for (at, name) in SEGMENTS.iter().enumerate() {
                     let is_empty = !model.last_seen.keys().any(|(of, _)| *of == at);
                     assert_eq!(index.iter().any(|indexed| indexed == name), !is_empty, "{name} in {index:?}");
@@ -98,15 +100,25 @@ async fn replay(estimator: &Estimator, redis: &Redis, steps: &[Step]) {
     }
 }
 
-#[test]
-fn counts_are_those_of_the_model_after_every_step() {
+/// The names of all segments, whatever the number of partitions.
+fn index(redis: &Redis) -> Vec<String> {
+    let indexes: Vec<String> = redis.call(&["KEYS", "*segments"]);
+    indexes.iter().flat_map(|index| redis.call::<Vec<String>>(&["ZRANGE", index, "0", "-1"])).collect()
+}
+
+/// The second is more than there are users: some partitions have nobody.
+#[rstest]
+#[case("1")]
+#[case("8")]
+fn counts_are_those_of_the_model_after_every_step(#[case] partitions: &str) {
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let estimator = {
         let _guard = runtime.enter();
-        redis.estimator("10s")
+        let partitions = Partitions::parse(partitions).unwrap();
+        Estimator::new(redis.store().with_partitions(Some(partitions)), Window::parse("10s").unwrap())
     };
-    proptest!(ProptestConfig::with_cases(150), |(steps in prop::collection::vec(step(), 1..60))| {
+    proptest!(ProptestConfig::with_cases(75), |(steps in prop::collection::vec(step(), 1..60))| {
         redis.call::<()>(&["FLUSHALL"]);
         runtime.block_on(replay(&estimator, &redis, &steps));
     });
