@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod properties;
+mod reported;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::str::Utf8Error;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
+pub use self::reported::Reported;
 use crate::segment::{FieldError, SegmentName, UserId, Visit};
 use crate::time::Timestamp;
 
@@ -52,22 +54,19 @@ impl VisitError {
 ///
 /// A [`VisitError`] that says what is wrong, naming every bad field.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
+    read(json)?.arriving_at(now)
+}
+
+/// Reads the JSON form of a visit, whenever it arrives.
+///
+/// # Errors
+///
+/// As [`parse`], except for a `seen_at` that is ahead of the clock.
+pub fn read(json: &[u8]) -> Result<Reported<'_>, VisitError> {
     // Checked to be UTF-8 as a whole, the texts in it need no check each; those that are passed over would get none.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
-    let raw = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    let RawVisit { user_id, segment, seen_at, mut errors } = raw;
-
-    let mut keep = |error| errors.push(error);
-    let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
-    let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
-    let seen_at = time("seen_at", seen_at).map_err(&mut keep);
-
-    match (user_id, segment, seen_at) {
-        (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => {
-            Visit::new(user_id, segment, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
-        }
-        _ => Err(VisitError::Fields(errors)),
-    }
+    let raw: RawVisit<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
+    raw.checked()
 }
 
 /// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
@@ -157,7 +156,20 @@ struct RawVisit<'de> {
     errors: Vec<FieldError>,
 }
 
-impl RawVisit<'_> {
+impl<'de> RawVisit<'de> {
+    /// All fields, if each is what it must be.
+    fn checked(self) -> Result<Reported<'de>, VisitError> {
+        let Self { user_id, segment, seen_at, mut errors } = self;
+        let mut keep = |error| errors.push(error);
+        let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
+        let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
+        let seen_at = time("seen_at", seen_at).map_err(&mut keep);
+        match (user_id, segment, seen_at) {
+            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Reported { user_id, segment, seen_at }),
+            _ => Err(VisitError::Fields(errors)),
+        }
+    }
+
     /// Ten errors tell enough, and the answer must not be a multiple of the request.
     fn complain(&mut self, error: FieldError) {
         const MOST: usize = 10;

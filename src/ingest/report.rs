@@ -34,6 +34,33 @@ pub struct LineError {
     pub detail: String,
 }
 
+impl LineError {
+    /// What is wrong with `line` as a whole.
+    #[must_use]
+    pub fn of_line(line: u64, detail: String) -> Self {
+        Self { line, field: None, detail }
+    }
+
+    /// `line` has more than `max_bytes` bytes.
+    #[must_use]
+    pub fn too_long(line: u64, max_bytes: usize) -> Self {
+        Self::of_line(line, format!("is longer than {max_bytes} bytes"))
+    }
+
+    /// All that is wrong with the visit on `line`.
+    pub fn all_of(line: u64, error: VisitError) -> impl Iterator<Item = Self> {
+        let errors = match error {
+            VisitError::Fields(errors) => {
+                let of_field = |FieldError { field, detail }| Self { line, field: Some(field), detail };
+                errors.into_iter().map(of_field).collect()
+            }
+            VisitError::SeveralValues(_) => vec![Self::of_line(line, format!("{error}; a line holds one visit"))],
+            other => vec![Self::of_line(line, other.to_string())],
+        };
+        errors.into_iter()
+    }
+}
+
 impl Report {
     /// How many errors are listed.
     pub const MAX_ERRORS: usize = 100;
@@ -54,22 +81,12 @@ impl Report {
 
     pub(super) fn reject(&mut self, line: u64, error: VisitError) {
         self.rejected += 1;
-        match error {
-            VisitError::Fields(errors) => {
-                for FieldError { field, detail } in errors {
-                    self.list(LineError { line, field: Some(field), detail });
-                }
-            }
-            VisitError::SeveralValues(_) => {
-                self.list(LineError { line, field: None, detail: format!("{error}; a line holds one visit") });
-            }
-            other => self.list(LineError { line, field: None, detail: other.to_string() }),
-        }
+        LineError::all_of(line, error).for_each(|error| self.list(error));
     }
 
     pub(super) fn reject_too_long(&mut self, line: u64, max_bytes: usize) {
         self.rejected += 1;
-        self.list(LineError { line, field: None, detail: format!("is longer than {max_bytes} bytes") });
+        self.list(LineError::too_long(line, max_bytes));
     }
 
     pub(super) fn list(&mut self, error: LineError) {
