@@ -2,6 +2,7 @@
 
 mod data;
 mod healthcheck;
+mod import;
 mod repartition;
 mod token;
 
@@ -15,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::healthcheck::healthcheck;
+use self::import::ImportCommand;
 use self::repartition::Arguments as Repartition;
 use self::token::Token;
 use crate::app::App;
@@ -46,6 +48,8 @@ enum Command {
     Serve,
     /// Make an API key, or a JSON Web Token, and print it
     Token(Token),
+    /// Take visits out of a file, into Redis or into a service; exit code 0 if all of them are visits
+    Import(ImportCommand),
     /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
@@ -109,6 +113,7 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
             }
+            Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),

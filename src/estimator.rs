@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Expired, Partition, Store};
+use crate::store::{self, Expired, Partition, Partitions, Store};
 use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
@@ -113,6 +113,12 @@ impl Estimator {
     #[must_use]
     pub fn is_expired(&self, visit: &Visit<'_>, now: Timestamp) -> bool {
         visit.seen_at <= self.window.cutoff(now)
+    }
+
+    /// How many partitions there are, if that is known by now.
+    #[must_use]
+    pub fn partitions(&self) -> Option<Partitions> {
+        self.store.partitions()
     }
 
     /// Waits for leave to record a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.

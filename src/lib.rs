@@ -49,7 +49,8 @@
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
-//! * [`progress`] has how far a long piece of work is, for who waits at a terminal.
+//! * [`import`] has visits out of files, into Redis or into a service.
+//! * [`patience`] has how long a command goes on when the other side fails.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
 
@@ -62,7 +63,9 @@ pub mod counter;
 pub mod crypto;
 pub mod estimator;
 pub mod http;
+pub mod import;
 pub mod ingest;
+pub mod patience;
 pub mod progress;
 pub mod pruner;
 pub mod repartition;

@@ -83,8 +83,8 @@ impl Progress {
     }
 
     /// Takes the bar away: the work is done, or broken off.
-    pub fn end(self) {
-        if let Shown::Bar(bar) = self.shown {
+    pub fn end(&self) {
+        if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

@@ -1,5 +1,6 @@
 //! The data set that a command works on: in the Redis that is set, or in the private one, whether a service uses it or not.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use super::Failure;
@@ -10,6 +11,8 @@ use crate::store::{Connection, Servers, Store};
 /// A data set, and the private Redis that was started for the command, if one was.
 pub(super) struct Data {
     pub(super) store: Store,
+    /// Where it is, without a password.
+    pub(super) address: String,
     redis: Option<EmbeddedRedis>,
 }
 
@@ -30,8 +33,17 @@ impl Data {
                 Err(error) => return Err(error.into()),
             },
         };
+        let address = servers.to_string();
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
-        Ok(Self { store: Store::new(connection).with_acks(settings.write_acks), redis })
+        Ok(Self { store: Store::new(connection).with_acks(settings.write_acks), address, redis })
+    }
+
+    /// Sees that a private Redis that was started for this goes on, and returns when it doesn't.
+    pub(super) async fn supervise(&mut self) -> Failure {
+        match &mut self.redis {
+            Some(redis) => redis.supervise().await.into(),
+            None => pending().await,
+        }
     }
 
     /// Stops the private Redis again if it was started for this.

@@ -2,7 +2,7 @@
 
 /// The lines of a stream that comes in pieces. Holds at most one line, and of that no more than its longest length.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     max_bytes: usize,
     /// The start of the line that the last piece ended in; empty when it is too long to keep.
     carried: Vec<u8>,
@@ -16,27 +16,27 @@ pub(super) struct Lines {
 
 /// A line without its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// Counted from 1.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// What stands on it; nothing when it is longer than allowed.
-    pub(super) text: Option<&'a [u8]>,
+    pub(crate) text: Option<&'a [u8]>,
 }
 
 impl Lines {
     /// Lines of up to `max_bytes` bytes, their ends not counted.
-    pub(super) fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         Self { max_bytes, carried: Vec::new(), is_too_long: false, is_spent: false, count: 0 }
     }
 
     /// How many lines there were so far.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
     /// begins is given when a later piece has ended it.
-    pub(super) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
+    pub(crate) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
         self.forget_spent();
         let Some(end) = memchr::memchr(b'\n', piece) else {
             self.carry(piece);
@@ -54,7 +54,7 @@ impl Lines {
     }
 
     /// The last line, if the stream didn't end with the end of one.
-    pub(super) fn last(&mut self) -> Option<Line<'_>> {
+    pub(crate) fn last(&mut self) -> Option<Line<'_>> {
         self.forget_spent();
         (!self.carried.is_empty() || self.is_too_long).then(|| self.give_carried())
     }

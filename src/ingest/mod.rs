@@ -12,7 +12,7 @@ use std::mem;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use self::lines::Lines;
+pub(crate) use self::lines::Lines;
 pub use self::report::{LineError, Report};
 use crate::estimator::Estimator;
 use crate::store::{self, Batch};

@@ -17,6 +17,7 @@ mod embedded;
 mod faults;
 mod helpers;
 mod host;
+mod import;
 mod jwt;
 mod limits;
 mod metrics;

@@ -1,0 +1,169 @@
+//! `segment-estimator import`: which file, how it is read, and where it goes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use super::data::Data;
+use super::{Outcome, StopSignals};
+use crate::clock::Clock;
+use crate::estimator::Estimator;
+use crate::import::{ColumnOf, CsvForm, Form, Import, Service};
+use crate::settings::Settings;
+
+/// What to import, how it is to be read, and where it goes.
+#[derive(Args)]
+pub struct ImportCommand {
+    /// File with visits, or - for standard input; gzip and zstd are unpacked
+    file: PathBuf,
+    /// What is in the file; without it, CSV if its name ends in .csv (.gz or .zst may follow), otherwise NDJSON
+    #[arg(long)]
+    format: Option<Format>,
+    /// Columns of CSV that have names of their own, as in `user_id=uid,segment=tag,seen_at=at`; a number counts from 1
+    #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
+    columns: Vec<ColumnOf>,
+    /// Take the first record of CSV for a visit; columns are `user_id`, `segment` and perhaps `seen_at` unless --columns gives
+    /// their numbers
+    #[arg(long)]
+    no_header: bool,
+    /// What is between the fields of CSV; `tab` for a tab [default: a comma]
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<u8>,
+    /// Service to send the visits to, such as `http://localhost:8080`, instead of writing them into Redis
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// File with the token for that service
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
+    /// File to write what is wrong with which line to, as NDJSON; without it, the first 20 go to standard error
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
+    /// File that holds how far the import has come [default: the file's name with .import behind it]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Go on where an earlier run broke off
+    #[arg(long)]
+    resume: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A visit in JSON on each line
+    Ndjson,
+    /// Comma-separated values
+    Csv,
+}
+
+impl ImportCommand {
+    /// Imports. The first signal ends it in good order, the second at once.
+    ///
+    /// # Errors
+    ///
+    /// The reason in one line, also when some lines were rejected.
+    pub async fn run(&self, settings: &Settings) -> Outcome {
+        let mut signals = StopSignals::new()?;
+        let stop = CancellationToken::new();
+        let work = self.import(settings, &stop);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                name = signals.next() => {
+                    if stop.is_cancelled() {
+                        return Err(format!("stopped at once by a second signal, {name}").into());
+                    }
+                    stop.cancel();
+                }
+            }
+        }
+    }
+
+    async fn import(&self, settings: &Settings, stop: &CancellationToken) -> Outcome {
+        let import = Import {
+            file: self.file.clone(),
+            form: self.form()?,
+            errors: self.errors.clone(),
+            state: self.state.clone(),
+            resume: self.resume,
+        };
+        if let Some(url) = &self.url {
+            let service = Service::new(url, self.token()?.as_deref()).map_err(|why| format!("--url: {why}"))?;
+            return Ok(import.into_service(service, stop).await?);
+        }
+        let mut data = Data::open(settings).await?;
+        let store = data.store.clone().with_partitions(settings.partitions);
+        let (estimator, clock) = (Estimator::new(store, settings.window), Clock::system());
+        let to = data.address.clone();
+        let outcome = tokio::select! {
+            outcome = import.into_redis(estimator, &to, &clock, stop) => outcome.map_err(Into::into),
+            failure = data.supervise() => Err(failure),
+        };
+        data.close().await;
+        outcome
+    }
+
+    fn form(&self) -> Result<Form, String> {
+        let Self { file, format, columns, no_header, delimiter, .. } = self;
+        let form = CsvForm { delimiter: delimiter.unwrap_or(b','), has_header: !no_header, columns: columns.clone() };
+        match format.unwrap_or_else(|| format_of(file)) {
+            Format::Csv => Ok(Form::Csv(form)),
+            Format::Ndjson if !columns.is_empty() || *no_header || delimiter.is_some() => {
+                Err("--columns, --no-header and --delimiter are for CSV: add --format csv".to_owned())
+            }
+            Format::Ndjson => Ok(Form::Ndjson),
+        }
+    }
+
+    fn token(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let token = fs::read_to_string(path).map_err(|error| format!("--token-file: {}: {error}", path.display()))?;
+        match token.trim() {
+            "" => Err(format!("--token-file: {} is empty", path.display())),
+            token => Ok(Some(token.to_owned())),
+        }
+    }
+}
+
+/// What the name of a file tells of what is in it.
+fn format_of(file: &Path) -> Format {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    if name.ends_with(".csv") { Format::Csv } else { Format::Ndjson }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n".contains(byte) => Ok(*byte),
+        b"tab" | b"\\t" => Ok(b'\t'),
+        _ => Err("it is no single character such as ; or tab".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_tells_its_format() {
+        for (file, is_csv) in [
+            ("a/visits.csv", true),
+            ("VISITS.CSV.GZ", true),
+            ("visits.csv.zst", true),
+            ("visits.ndjson", false),
+            ("csv.jsonl.gz", false),
+            ("-", false),
+        ] {
+            assert_eq!(format_of(Path::new(file)) == Format::Csv, is_csv, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_delimiter_is_one_character() {
+        assert_eq!([delimiter(";"), delimiter("tab"), delimiter("\t")], [Ok(b';'), Ok(b'\t'), Ok(b'\t')]);
+        for text in ["", ";;", "ü", "a", "\""] {
+            assert!(delimiter(text).is_err(), "{text}");
+        }
+    }
+}

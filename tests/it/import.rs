@@ -1,0 +1,388 @@
+//! `segment-estimator import`: what stands in a file is in Redis afterwards, and what could not be taken is named.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rstest::rstest;
+use segment_estimator::settings::Layer;
+use segment_estimator::time::Timestamp;
+use serde_json::Value;
+
+use crate::helpers::{Redis, Service, TestApp, binary, eventually, kill, private_redis_connection, run};
+
+/// A second of an hour ago or later: all of them are in the window.
+fn seconds_ago(seconds: i64) -> i64 {
+    Timestamp::now().as_millis() / 1_000 - seconds
+}
+
+/// `count` visits of as many users to 7 segments, as NDJSON.
+fn ndjson(count: i64) -> String {
+    let start = seconds_ago(3_000);
+    (0..count).fold(String::new(), |mut text, n| {
+        let (segment, seen_at) = (n % 7, start + n % 1_000);
+        writeln!(text, r#"{{"user_id":"u{n}","segment":"s{segment}","seen_at":{seen_at}.25}}"#).unwrap();
+        text
+    })
+}
+
+/// The same visits as CSV.
+fn csv(count: i64) -> String {
+    let start = seconds_ago(3_000);
+    (0..count).fold("seen_at,uid,tag\n".to_owned(), |mut text, n| {
+        writeln!(text, "{}.25,u{n},s{}", start + n % 1_000, n % 7).unwrap();
+        text
+    })
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(text.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+/// `import` in `folder`, with these further arguments.
+fn import(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = binary(folder);
+    command.arg("import").args(arguments);
+    command
+}
+
+/// Runs it to its end: whether all was taken, and standard error.
+fn outcome(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } = run(command);
+    assert!(stdout.is_empty());
+    (status.success(), String::from_utf8(stderr).unwrap())
+}
+
+fn members(redis: &Redis) -> u64 {
+    (0..7).map(|n| redis.call::<u64>(&["ZCARD", &format!("segment:s{n}")])).sum()
+}
+
+#[rstest]
+#[case::ndjson("visits.ndjson", &[], ndjson(20_000).into_bytes())]
+#[case::ndjson_gzip("visits.ndjson.gz", &[], gzip(&ndjson(20_000)))]
+#[case::ndjson_zstd("visits", &[], zstd::encode_all(ndjson(20_000).as_bytes(), 1).unwrap())]
+#[case::csv("visits.csv", &["--columns", "user_id=uid,segment=tag"], csv(20_000).into_bytes())]
+#[case::csv_gzip("visits.csv.gz", &["--columns", "user_id=uid,segment=tag"], gzip(&csv(20_000)))]
+#[case::csv_zstd("visits", &["--format", "csv", "--columns", "user_id=2,segment=3"],
+    zstd::encode_all(csv(20_000).as_bytes(), 1).unwrap())]
+#[case::csv_other_delimiter("visits.csv", &["--columns=user_id=uid", "--columns=segment=tag", "--delimiter", ";"],
+    csv(20_000).replace(',', ";").into_bytes())]
+#[case::csv_no_header("visits.csv", &["--no-header", "--columns", "user_id=2,segment=3,seen_at=1"],
+    csv(20_000).split_once('\n').unwrap().1.as_bytes().to_vec())]
+#[case::windows("visits.csv", &["--columns", "user_id=uid,segment=tag"],
+    [b"\xEF\xBB\xBF", csv(20_000).replace('\n', "\r\n").as_bytes()].concat())]
+fn every_visit_of_a_file_is_written(#[case] name: &str, #[case] arguments: &[&str], #[case] content: Vec<u8>) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    fs::write(folder.path().join(name), content).unwrap();
+    let url = redis.url();
+    let all = [&[name, "--redis-url", &url], arguments].concat();
+    for _ in 0..2 {
+        let (content, stderr) = outcome(&mut import(folder.path(), &all));
+        assert!(content, "{stderr}");
+        assert!(stderr.starts_with("20000 accepted, 0 expired, 0 rejected; "), "{stderr}");
+        // What is written again changes nothing.
+        assert_eq!(members(&redis), 20_000);
+    }
+    let score: f64 = redis.call(&["ZSCORE", "segment:s1", "u8"]);
+    assert_eq!(score.fract(), 0.25);
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segments"]), 7);
+    assert!(!folder.path().join(format!("{name}.import")).exists(), "there is nothing to go on from");
+}
+
+#[test]
+fn what_is_no_visit_is_named_by_its_line() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let (old, new) = (seconds_ago(15 * 86_400), seconds_ago(60));
+    let text = format!(
+        "{{\"user_id\":\"u1\",\"segment\":\"s1\"}}\n\nnonsense\n{{\"user_id\":\"\",\"segment\":\"s1\",\"seen\":1}}\n\
+         {{\"user_id\":\"u2\",\"segment\":\"s1\",\"seen_at\":{old}}}\n{{\"user_id\":\"u3\",\"segment\":\"full\"}}\n\
+         {}\n{{\"user_id\":\"u4\",\"segment\":\"s1\",\"seen_at\":{new}}}",
+        "x".repeat(20_000),
+    );
+    fs::write(folder.path().join("visits"), text).unwrap();
+    redis.call::<()>(&["SET", "segment:full", "a key of somebody else's"]);
+    let (content, stderr) =
+        outcome(&mut import(folder.path(), &["visits", "--errors", "errors", "--redis-url", &redis.url()]));
+    assert!(!content);
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(lines[0].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
+    assert_eq!(lines[1..], ["segment-estimator: 4 lines were rejected; errors has the lines"]);
+    assert_eq!(members(&redis), 2);
+    let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
+    let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<_> = errors.iter().map(|error| (error["line"].as_u64().unwrap(), error["field"].as_str())).collect();
+    let expected = [(3, None), (4, Some("seen")), (4, Some("user_id")), (6, Some("segment")), (7, None)];
+    assert_eq!(found, expected, "{errors:#?}");
+    let details: Vec<_> = errors.iter().map(|error| error["detail"].as_str().unwrap()).collect();
+    assert_eq!(details[2], "must not be empty");
+    assert_eq!(details[3], "was not written: `ZADD segment:full` met a key that is not a sorted set");
+    assert_eq!(details[4], "is longer than 16384 bytes");
+}
+
+#[test]
+fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    fs::write(folder.path().join("visits.csv"), format!("user_id,segment\n{}", "secret, x\n".repeat(30))).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
+    assert!(!content && !stderr.contains("secret"), "{stderr}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines[0], "line 2: segment must not start or end with white space");
+    assert_eq!(lines[19], "line 21: segment must not start or end with white space");
+    assert_eq!(lines[20], "more lines are rejected; --errors FILE takes them all");
+    assert!(lines[21].starts_with("0 accepted, 0 expired, 30 rejected; "), "{stderr}");
+    let last = "segment-estimator: 30 lines were rejected; with --errors FILE, FILE gets the lines";
+    assert_eq!(lines[22..], [last]);
+}
+
+#[rstest]
+#[case::no_file(&["nothing"], "segment-estimator: nothing: No such file or directory (os error 2)\n")]
+#[case::folder(&["."], "segment-estimator: .: it is a folder\n")]
+#[case::no_redis(&["visits"], "Connection refused")]
+#[case::no_service(&["visits", "--url", "http://127.0.0.1:1"], "segment-estimator: http://127.0.0.1:1/: Connection refused")]
+#[case::no_url(&["visits", "--url", "redis://x"], "--url: redis://x is no URL of a service, such as http://localhost:8080\n")]
+#[case::no_csv(&["visits", "--no-header"], "--columns, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::no_token(&["visits", "--url", "http://x", "--token-file", "nothing"], "--token-file: nothing: No such file")]
+#[case::token_for_nobody(&["visits", "--token-file", "visits"], "--url <URL>")]
+#[case::no_state(&["-", "--resume"], "of standard input, --state names the file to go on by")]
+fn what_can_t_begin_is_told_in_one_line(#[case] arguments: &[&str], #[case] expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("visits"), "").unwrap();
+    let redis = Redis::start();
+    let url = if expected == "Connection refused" { "redis://127.0.0.1:1".to_owned() } else { redis.url() };
+    let (content, stderr) = outcome(import(folder.path(), arguments).args(["--redis-url", &url]));
+    assert!(!content && stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
+}
+
+#[test]
+fn a_file_that_breaks_off_is_told_and_what_came_before_is_written() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let packed = gzip(&ndjson(20_000));
+    fs::write(folder.path().join("visits"), &packed[..packed.len() - 100]).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--redis-url", &redis.url()]));
+    assert!(!content && members(&redis) > 10_000, "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("segment-estimator: visits: ") && last.contains("; all up to line 1"), "{stderr}");
+}
+
+#[test]
+fn the_private_redis_is_filled_whether_a_service_runs_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("visits"), ndjson(70)).unwrap();
+    let members = || redis::cmd("ZCARD").arg("segment:s1").query::<u64>(&mut private_redis_connection(folder.path()));
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits"]));
+    assert!(content, "{stderr}");
+    let service = Service::start(folder.path(), &[]);
+    assert_eq!(members(), Ok(10));
+    fs::write(folder.path().join("more"), r#"{"user_id":"x","segment":"s1"}"#).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["more"]));
+    assert!(content, "{stderr}");
+    assert_eq!(members(), Ok(11));
+    assert!(service.terminate().success());
+}
+
+/// An import of standard input that the test feeds.
+struct Fed(Child);
+
+impl Fed {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn feed(&mut self, text: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Ends the input, and gives whether all was taken, and standard error.
+    fn end(mut self) -> (bool, String) {
+        self.0.stdin = None;
+        let output = self.0.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+fn done_through_line(state: &Path) -> Option<u64> {
+    let state: Value = serde_json::from_str(&fs::read_to_string(state).ok()?).unwrap();
+    state["done_through_line"].as_u64()
+}
+
+/// The file is larger than what fits between the import and Redis, and Redis stands still when the import is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_killed_goes_on_where_it_was() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text = ndjson(300_000).replace("\"u100\"", "\"\"").replace("\"u299999\"", "\"\"");
+    fs::write(folder.path().join("visits"), text).unwrap();
+    let state = folder.path().join("visits.import");
+    let url = redis.url();
+    let arguments = ["visits", "--errors", "errors", "--redis-url", &url];
+    let mut killed = import(folder.path(), &arguments).stderr(Stdio::null()).spawn().unwrap();
+    eventually("something is done", async || done_through_line(&state).is_some()).await;
+    kill("-STOP", redis.pid());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    kill("-CONT", redis.pid());
+    let done = done_through_line(&state).expect("it is not done");
+    assert!(done > 0 && members(&redis) < 299_998, "all was written at once");
+
+    // Without `--resume` it would start anew; with another file or another Redis, it refuses.
+    fs::copy(folder.path().join("visits"), folder.path().join("other")).unwrap();
+    let other_redis = Redis::start();
+    for (arguments, what) in [
+        (["other", "--redis-url", &url], "another file"),
+        (["visits", "--redis-url", &other_redis.url()], "another target"),
+    ] {
+        if what == "another file" {
+            fs::write(folder.path().join("other"), "{}").unwrap();
+        }
+        let resume = ["--resume", "--state", "visits.import"];
+        let (content, stderr) = outcome(import(folder.path(), &arguments).args(resume));
+        let expected = format!("segment-estimator: --resume: visits.import is of {what}; without --resume");
+        assert!(!content && stderr.starts_with(&expected), "{stderr}");
+    }
+
+    let (content, stderr) = outcome(import(folder.path(), &arguments).arg("--resume"));
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(!content);
+    assert_eq!(lines[0], format!("going on after line {done}"));
+    let summary = format!("299998 accepted, 0 expired, 2 rejected ({done} of these in an earlier run); ");
+    assert!(lines[1].starts_with(&summary), "{stderr}");
+    assert_eq!(members(&redis), 299_998);
+    // Each is named once, whenever it was met.
+    let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
+    let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(errors.iter().map(|error| error["line"].as_u64().unwrap()).collect::<Vec<_>>(), [101, 300_000]);
+    assert!(!state.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_is_interrupted_says_how_to_go_on() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text = ndjson(100_000);
+    let state = folder.path().join("state");
+    let arguments = ["-", "--state", "state", "--redis-url", &redis.url()].map(str::to_owned);
+    let mut fed = Fed::start(binary(folder.path()).arg("import").args(&arguments));
+    fed.feed(&text[..text.len() / 2]);
+    eventually("something is done", async || done_through_line(&state).is_some()).await;
+    kill("-INT", fed.0.id());
+    let output = fed.0.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let done = done_through_line(&state).unwrap();
+    let last = format!("segment-estimator: stopped; all up to line {done} is done; go on with --resume\n");
+    assert!(!output.status.success() && stderr.ends_with(&last), "{stderr}");
+
+    let mut fed = Fed::start(binary(folder.path()).args(["import", "--resume"]).args(&arguments));
+    fed.feed(&text);
+    let (content, stderr) = fed.end();
+    assert!(content && stderr.contains(&format!("({done} of these in an earlier run)")), "{stderr}");
+    assert_eq!(members(&redis), 100_000);
+}
+
+/// Reads standard error until it says that the other side fails.
+fn wait_for_a_failure(stderr: &mut impl BufRead) {
+    let mut line = String::new();
+    while !line.contains("; trying again") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it has ended");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_killed_and_started_again_ends_no_import() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let text = ndjson(100_000);
+    let mut fed = Fed::start(&mut import(folder.path(), &["-", "--redis-url", &redis.url()]));
+    let mut stderr = BufReader::new(fed.0.stderr.take().unwrap());
+    fed.feed(&text[..text.len() / 2]);
+    eventually("something is written", async || members(&redis) > 0).await;
+    redis.stop();
+    let writer = std::thread::spawn(move || {
+        fed.feed(&text[text.len() / 2..]);
+        fed.end()
+    });
+    wait_for_a_failure(&mut stderr);
+    redis.start_again();
+    assert!(writer.join().unwrap().0);
+    let rest = std::io::read_to_string(stderr).unwrap();
+    assert!(rest.starts_with("it goes on\n100000 accepted"), "{rest}");
+    assert_eq!(members(&redis), 100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_plain_lines_where_there_is_no_terminal() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let mut fed = Fed::start(&mut import(folder.path(), &["-", "--redis-url", &redis.url()]));
+    fed.feed(&ndjson(20_000));
+    let mut stderr = BufReader::new(fed.0.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains(" visits, ") && line.trim_end().ends_with(" visits/s"), "{line:?}");
+    assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
+    assert!(fed.end().0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_go_through_a_service() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    fs::write(folder.path().join("keys.toml"), "").unwrap();
+    let token = run(binary(folder.path())
+        .args(["token", "--name", "me", "--scope", "segments:write"])
+        .args(["--api-keys-file", "keys.toml"]));
+    fs::write(folder.path().join("token"), token.stdout).unwrap();
+    let keys = folder.path().join("keys.toml").display().to_string();
+    let app = TestApp::spawn_with(&redis, Layer { api_keys_file: Some(keys), ..Layer::default() }).await;
+    // The service alone knows what is in the future, and names no more than a hundred.
+    let ahead = seconds_ago(-3_600);
+    let mut text = csv(120_000);
+    (0..250).for_each(|n| writeln!(text, "{ahead},x{n},s1").unwrap());
+    text.push_str("1,old,s1\n,now,s1\n,,\n");
+    fs::write(folder.path().join("visits.csv"), text).unwrap();
+    let url = format!("http://{}", app.address);
+    let arguments = ["visits.csv", "--url", &url, "--columns", "user_id=uid,segment=tag", "--errors", "errors"];
+    let (content, stderr) = outcome(&mut import(folder.path(), &arguments));
+    let expected = format!("segment-estimator: {url}/: 401: ");
+    assert!(!content && stderr.starts_with(&expected) && stderr.lines().count() == 1, "{stderr}");
+
+    let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--token-file", "token"]));
+    assert!(!content && stderr.starts_with("120001 accepted, 1 expired, 251 rejected; "), "{stderr}");
+    assert_eq!(members(&redis), 120_001);
+    let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
+    let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines: Vec<_> = errors.iter().map(|error| error["line"].as_u64().unwrap()).collect();
+    lines.dedup();
+    assert_eq!(lines, (120_002..120_252).chain([120_254]).collect::<Vec<_>>());
+    assert_eq!(errors[0]["field"], "seen_at");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_busy_for_a_while_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let app = TestApp::spawn(&redis).await;
+    fs::write(folder.path().join("visits"), ndjson(200_000)).unwrap();
+    let url = format!("http://{}", app.address);
+    let mut child = import(folder.path(), &["visits", "--url", &url]);
+    let mut child = child.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    eventually("something is written", async || members(&redis) > 0).await;
+    redis.stop();
+    // The service runs in this process.
+    let mut stderr = tokio::task::spawn_blocking(move || {
+        wait_for_a_failure(&mut stderr);
+        stderr
+    })
+    .await
+    .unwrap();
+    redis.start_again();
+    let rest = tokio::task::spawn_blocking(move || {
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        rest
+    });
+    let rest = rest.await.unwrap();
+    assert!(child.wait().unwrap().success() && rest.starts_with("it goes on\n200000 accepted"), "{rest}");
+    assert_eq!(members(&redis), 200_000);
+}
