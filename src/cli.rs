@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
 mod data;
+mod export;
 mod healthcheck;
 mod import;
 mod repartition;
@@ -15,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
 use self::import::ImportCommand;
 use self::repartition::Arguments as Repartition;
@@ -50,6 +52,8 @@ enum Command {
     Token(Token),
     /// Take visits out of a file, into Redis or into a service; exit code 0 if all of them are visits
     Import(ImportCommand),
+    /// Give all visits that count, one a line, as import takes them
+    Export(ExportCommand),
     /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
@@ -113,6 +117,7 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
             }
+            Some(Command::Export(export)) => runtime.block_on(export.run(&settings)),
             Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),

@@ -49,7 +49,7 @@
 //! * [`settings`] has defaults, file, environment and flags, made into one checked value.
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
-//! * [`import`] has visits out of files, into Redis or into a service.
+//! * [`import`] has visits out of files, into Redis or into a service; [`export`] has them the other way.
 //! * [`patience`] has how long a command goes on when the other side fails.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
@@ -62,6 +62,7 @@ pub mod clock;
 pub mod counter;
 pub mod crypto;
 pub mod estimator;
+pub mod export;
 pub mod http;
 pub mod import;
 pub mod ingest;

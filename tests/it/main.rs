@@ -14,6 +14,7 @@ mod deploy;
 mod docs;
 mod documents;
 mod embedded;
+mod export;
 mod faults;
 mod helpers;
 mod host;
