@@ -83,7 +83,7 @@ pub enum ImportError {
         advice: &'static str,
     },
     /// All was read, and some of it was no visit.
-    #[error("{rejected} lines were rejected; {place}")]
+    #[error("not every line is a visit: {rejected} rejected; {place}")]
     Rejected {
         /// How many.
         rejected: u64,

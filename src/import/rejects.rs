@@ -83,3 +83,28 @@ impl Rejects {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Measure;
+
+    #[test]
+    fn what_comes_again_is_in_the_file_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("errors");
+        let progress = Progress::start(Measure::Bytes, None, "visits");
+        let error = |line| [LineError::of_line(line, "is empty".to_owned())];
+        let mut rejects = Rejects::into_file(&path, 0).unwrap();
+        rejects.take(&error(1), &progress).unwrap();
+        let bytes = rejects.flush().unwrap();
+        rejects.take(&error(2), &progress).unwrap();
+        rejects.flush().unwrap();
+
+        let mut rejects = Rejects::into_file(&path, bytes).unwrap();
+        rejects.take(&error(2), &progress).unwrap();
+        assert_eq!(rejects.flush().unwrap(), 2 * bytes);
+        let line = |line| format!("{{\"line\":{line},\"detail\":\"is empty\"}}\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), line(1) + &line(2));
+    }
+}
