@@ -59,8 +59,9 @@ pub(super) enum Visits {
 /// What the thread that reads has to say.
 pub(super) enum Read {
     Chunk(Chunk),
-    /// There are no more; without this word the thread has not come to the end.
-    End,
+    /// There are no more but this one, of a last line that has no end; without this word the thread has not come to the end. When
+    /// who writes into a pipe is interrupted together with us, such a line is cut, and must not pass for done.
+    End(Option<Chunk>),
     /// The source can't be read on, for this reason.
     Failed(String),
 }
@@ -115,8 +116,8 @@ impl Reading {
             Form::Ndjson => self.read_lines(),
             Form::Csv(form) => self.read_records(form),
         };
-        let last_word = match outcome.and_then(|()| Ok(self.send()?)) {
-            Ok(()) => Read::End,
+        let last_word = match outcome {
+            Ok(()) => Read::End(self.take_chunk()),
             Err(Cut::Unwanted) => return,
             Err(Cut::Failed(why)) => {
                 // What came before is good.
@@ -139,6 +140,7 @@ impl Reading {
                 self.take_line(line.number, line.text)?;
             }
         }
+        self.send()?;
         match lines.last() {
             Some(line) => Ok(self.take_line(line.number, line.text)?),
             None => Ok(()),
@@ -169,6 +171,7 @@ impl Reading {
                 self.take_record(line, record)?;
             }
         }
+        self.send()?;
         match records.last().map_err(Cut::Failed)? {
             Some((line, record)) => Ok(self.take_record(line, record)?),
             None => Ok(()),
@@ -202,12 +205,20 @@ impl Reading {
     }
 
     fn send(&mut self) -> Result<(), Unwanted> {
+        match self.take_chunk() {
+            Some(chunk) => self.sender.blocking_send(Read::Chunk(chunk)).map_err(|_| Unwanted),
+            None => Ok(()),
+        }
+    }
+
+    /// What was read since the last chunk, if anything was.
+    fn take_chunk(&mut self) -> Option<Chunk> {
         if self.chunk.last_line == 0 {
-            return Ok(());
+            return None;
         }
         let mut chunk = std::mem::replace(&mut self.chunk, Chunk::empty(&self.purpose));
         chunk.bytes_read = self.source.packed_bytes_read();
-        self.sender.blocking_send(Read::Chunk(chunk)).map_err(|_| Unwanted)
+        Some(chunk)
     }
 }
 

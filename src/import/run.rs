@@ -93,7 +93,10 @@ impl Run {
                 () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Cut::Stopped)),
                 read = chunks.recv(), if wants_more => match read {
                     Some(Read::Chunk(chunk)) => under_way.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
-                    Some(Read::End) => ending = Some(Ok(())),
+                    Some(Read::End(rest)) => {
+                        under_way.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
+                        ending = Some(Ok(()));
+                    }
                     Some(Read::Failed(why)) => ending = Some(Err(Cut::Unreadable(why))),
                     None => ending = Some(Err(Cut::Broken("reading was broken off".to_owned()))),
                 },
