@@ -84,3 +84,27 @@ fn compose_passes_every_setting_on() {
         assert_eq!(passed_on, !is_fixed, "{variable}");
     }
 }
+
+#[test]
+fn the_cluster_of_compose_gets_the_same_settings() {
+    let compose = read("docker-compose.yml");
+    assert_eq!(compose.matches("environment: &settings").count(), 1);
+    let (_, cluster) = compose.split_once("\n  cluster-estimator:\n").unwrap();
+    let (cluster, _) = cluster.split_once("\n\n").unwrap();
+    assert!(cluster.contains("<<: *estimator\n"), "{cluster}");
+    assert!(cluster.contains("<<: *settings\n"), "{cluster}");
+    assert!(cluster.contains("ESTIMATOR_REDIS_URL: \"\"\n"), "{cluster}");
+    assert!(cluster.contains("ESTIMATOR_REDIS_CLUSTER: redis://redis-1:6379,"), "{cluster}");
+}
+
+#[test]
+fn no_service_of_compose_starts_beside_the_cluster_unasked() {
+    let compose = read("docker-compose.yml");
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, _) = services.split_once("\nnetworks:\n").unwrap();
+    let is_name = |line: &&str| line.starts_with("  ") && !line[2..].starts_with([' ', '#']) && !line.trim().is_empty();
+    let names: Vec<_> = services.lines().filter(is_name).collect();
+    assert!(names.len() > 9, "{names:?}");
+    let profiles = services.matches("\n    profiles: ").count() + services.matches("\n    <<: *node\n").count();
+    assert_eq!(profiles, names.len(), "{names:?}");
+}
