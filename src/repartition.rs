@@ -44,6 +44,9 @@ pub enum RepartitionError {
     /// Redis failed.
     #[error("{0}; what was moved so far is kept: run the same command again")]
     Store(#[from] store::Error),
+    /// A cluster can't keep the keys of one partition together.
+    #[error("--to: a cluster needs 2 partitions or more: those of one would be at all servers")]
+    OneOnACluster,
     /// Another move is under way.
     #[error("a move to {0} partitions is under way: finish that first, with `segment-estimator repartition --to {0}`")]
     AnotherMove(Partitions),
@@ -87,8 +90,11 @@ impl Repartition {
     ///
     /// A [`RepartitionError`]. Counts are right all the same, before, meanwhile and after.
     pub async fn run(&self, to: Partitions) -> Result<Moved, RepartitionError> {
+        if to == Partitions::ONE && self.store.is_cluster() {
+            return Err(RepartitionError::OneOnACluster);
+        }
         self.clock.compare_with(&self.store).await?;
-        let mut layout = self.store.settled_layout().await?;
+        let mut layout = self.store.settled_layout().await.map_err(interfered)?;
         let (mut members, mut segments) = (0, 0);
         if layout.moving().is_none() {
             if layout.keys().partitions() == to {
@@ -96,7 +102,7 @@ impl Repartition {
             }
             let target = layout.keys().beside(to);
             // Of a move long ago, somebody may have written to these keys after they were deleted.
-            self.store.delete_keys(target).await?;
+            self.store.delete_keys(&layout, target).await.map_err(interfered)?;
             layout = self.step(&layout, layout.keys(), Some((target, Phase::Copying))).await?;
         }
         loop {
@@ -116,7 +122,7 @@ impl Repartition {
                 Phase::Cleaning => {
                     // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                     // acknowledged. What it leaves would be nobody's.
-                    while self.store.delete_keys(old).await? > 0 {
+                    while self.store.delete_keys(&layout, old).await.map_err(interfered)? > 0 {
                         tokio::time::sleep(Self::SETTLING).await;
                     }
                     self.step(&layout, new, None).await?
@@ -206,12 +212,15 @@ impl Repartition {
         let progress = Progress::start(Measure::Things, Some(segments.len() as u64), "segments");
         progress.note("comparing counts");
         for (compared, segment) in (1..).zip(&segments) {
-            if let Err(RepartitionError::Differs { .. }) = self.compare_segment(old, new, segment).await {
-                // As when a server has lost what it had acknowledged.
-                for partition in old.all() {
-                    self.copy_segment(layout, new, partition, segment, |_| {}).await?;
+            match self.compare_segment(layout, old, new, segment).await {
+                Err(RepartitionError::Differs { .. }) => {
+                    // As when a server has lost what it had acknowledged.
+                    for partition in old.all() {
+                        self.copy_segment(layout, new, partition, segment, |_| {}).await?;
+                    }
+                    self.compare_segment(layout, old, new, segment).await?;
                 }
-                self.compare_segment(old, new, segment).await?;
+                compared => compared?,
             }
             progress.tell(compared, compared);
         }
@@ -221,6 +230,7 @@ impl Repartition {
 
     async fn compare_segment(
         &self,
+        layout: &Layout,
         old_keys: Keyspace,
         new_keys: Keyspace,
         segment: &SegmentName<'static>,
@@ -228,14 +238,18 @@ impl Repartition {
         let mut comparisons = 0;
         loop {
             let cutoff = self.window.cutoff(self.clock.now());
-            let counts =
-                (self.store.count_in(old_keys, segment, cutoff), self.store.count_in(new_keys, segment, cutoff));
-            let (old, new) = futures_util::future::try_join(counts.0, counts.1).await?;
+            let before = self.store.count_in(old_keys, segment, cutoff).await?;
+            let new = self.store.count_in(new_keys, segment, cutoff).await?;
+            let old = self.store.count_in(old_keys, segment, cutoff).await?;
             comparisons += 1;
-            if old == new {
+            // Users come all the while. At some moment in between there were as many.
+            if (before.min(old)..=before.max(old)).contains(&new) {
                 return Ok(());
             }
             if comparisons == Self::COMPARISONS {
+                if self.store.settled_layout().await? != *layout {
+                    return Err(RepartitionError::Interfered);
+                }
                 return Err(RepartitionError::Differs { segment: segment.clone(), old, new });
             }
             tokio::time::sleep(Self::PAUSE).await;

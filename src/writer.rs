@@ -31,6 +31,9 @@ impl Writer {
     /// The same where each waits for replicas: on one connection, so that the second also waits for the first.
     const REPLICATED_BULK_WRITES: usize = 2;
 
+    /// How many may wait in each lane, however many share out what may wait in all.
+    const LEAST: usize = 100;
+
     /// A writer to `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
@@ -51,7 +54,8 @@ impl Writer {
             let metrics = self.store.metrics().visit_rounds.clone();
             Rounds::new(self.store.clone(), metrics, write)
         });
-        lane.ask(visit, self.store.limits().waiting.div_ceil(partitions.count())).await
+        let most = self.store.limits().waiting;
+        lane.ask(visit, most.div_ceil(partitions.count()).max(Self::LEAST.min(most))).await
     }
 
     /// How many visits wait now.

@@ -13,13 +13,15 @@ mod masters;
 mod redirections;
 mod slots;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use futures_util::future::select_ok;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rand::seq::SliceRandom as _;
-use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, pipe};
+use redis::{AsyncConnectionConfig, FromRedisValue as _, Pipeline, RedisResult, Value, pipe};
 use tokio::sync::Mutex;
 
 use self::masters::{Connections, Masters};
@@ -30,6 +32,7 @@ use super::error::Error;
 use super::greeting::{Role, connect};
 use super::keys::Slot;
 use super::node::{Node, Server, Used};
+use super::server::info_field;
 use super::url::RedisUrl;
 use crate::telemetry::{Metrics, Traffic};
 
@@ -46,8 +49,10 @@ struct Shared {
     /// How long connecting may take.
     limit: Duration,
     masters: ArcSwapOption<Masters>,
+    /// Connections to servers that we were sent to and that have no slot yet, as when a machine is added.
+    strangers: std::sync::Mutex<HashMap<Address, Connections>>,
     /// Held while somebody looks who the masters are; those who wait for it share what came of it.
-    last_look: Mutex<Option<Look>>,
+    last_look: Arc<Mutex<Option<Look>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -65,8 +70,8 @@ impl Cluster {
 
     /// The cluster that the servers at `seeds` belong to, to each of which connecting may take `limit`.
     pub(super) fn new(seeds: Vec<RedisUrl>, limit: Duration, metrics: Arc<Metrics>, traffic: Traffic) -> Self {
-        let (masters, last_look) = (ArcSwapOption::empty(), Mutex::default());
-        Self { shared: Arc::new(Shared { seeds, limit, masters, last_look, metrics }), traffic }
+        let (masters, strangers, last_look) = Default::default();
+        Self { shared: Arc::new(Shared { seeds, limit, masters, strangers, last_look, metrics }), traffic }
     }
 
     /// The same cluster, reached for another traffic.
@@ -157,8 +162,8 @@ impl Cluster {
 
     /// Looks who the masters are, unless somebody has since `known`, or a moment ago.
     async fn look(&self, known: Option<&Arc<Masters>>) -> Result<Arc<Masters>, Error> {
-        let shared = &self.shared;
-        let mut last_look = shared.last_look.lock().await;
+        let shared = Arc::clone(&self.shared);
+        let mut last_look = Arc::clone(&shared.last_look).lock_owned().await;
         let current = shared.masters.load_full();
         if let Some(current) = &current
             && known.is_none_or(|known| !Arc::ptr_eq(current, known))
@@ -173,11 +178,15 @@ impl Cluster {
                 (failure, _) => Err(failure.clone().unwrap_or_else(nobody_known)),
             };
         }
-        let slots = shared.ask_around(current.as_deref()).await;
-        *last_look = Some(Look { at: Instant::now(), failure: slots.as_ref().err().cloned() });
-        let masters = Arc::new(shared.masters(slots?, current.as_deref()));
-        shared.masters.store(Some(Arc::clone(&masters)));
-        Ok(masters)
+        // In a task of its own: a caller that goes away must not break off what the next one needs too.
+        let looking = tokio::spawn(async move {
+            let slots = shared.ask_around(current.as_deref()).await;
+            *last_look = Some(Look { at: Instant::now(), failure: slots.as_ref().err().cloned() });
+            let masters = Arc::new(shared.masters(slots?, current.as_deref()));
+            shared.masters.store(Some(Arc::clone(&masters)));
+            Ok(masters)
+        });
+        looking.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
     }
 }
 
@@ -187,34 +196,55 @@ impl Shared {
         let servers = known.into_iter().flat_map(|known| known.slots.servers());
         let mut servers: Vec<_> = servers.map(|address| self.url_of(address)).collect();
         servers.shuffle(&mut rand::rng());
-        let mut failure = None;
+        let (mut failure, mut of_a_lost_one) = (None, None);
         for some in servers.iter().chain(&self.seeds).collect::<Vec<_>>().chunks(Cluster::LOOK_AT_ONCE) {
-            match select_ok(some.iter().map(|url| Box::pin(self.ask(url)))).await {
-                Ok((slots, _)) => return Ok(slots),
-                Err(error) => failure = Some(error),
+            let mut asking: FuturesUnordered<_> = some.iter().map(|url| self.ask(url)).collect();
+            while let Some(answer) = asking.next().await {
+                match answer {
+                    Ok((slots, true)) => return Ok(slots),
+                    // It may have lost the others, and they may have gone on without it.
+                    Ok((slots, false)) => of_a_lost_one = Some(slots),
+                    Err(error) => failure = Some(error),
+                }
             }
         }
-        Err(failure.unwrap_or_else(nobody_known))
+        of_a_lost_one.ok_or_else(|| failure.unwrap_or_else(nobody_known))
     }
 
-    /// Asks the server at `url`, be it a master or a replica.
-    async fn ask(&self, url: &RedisUrl) -> Result<Slots, Error> {
+    /// Asks the server at `url`, be it a master or a replica, who has which slots, and whether all is well with the cluster, as far
+    /// as it tells.
+    async fn ask(&self, url: &RedisUrl) -> Result<(Slots, bool), Error> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(self.limit));
         let mut connection = connect(url, &config, Role::Any, self.limit).await?;
         let mut pipeline = pipe();
-        pipeline.cmd("CLUSTER").arg("SLOTS");
-        let answer = pipeline.query_async::<(Value,)>(&mut connection).await;
-        let (answer,) = answer.map_err(|error| Error::from_answer(error, &pipeline))?;
+        pipeline.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS").ignore_errors();
+        let answers = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
+        let mut answers = answers.map_err(|error| Error::from_answer(error, &pipeline))?.into_iter();
+        let info = answers.next().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
+        let is_well = info.is_none_or(|info| info_field(&info, "cluster_state") != Some("fail"));
+        let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
         let unknown = || Error::Connect(format!("{url} knows of no server that has slots"));
-        Slots::read(answer, &url.host()).ok_or_else(unknown)
+        let slots = slots.and_then(|slots| Slots::read(slots, &url.host())).ok_or_else(unknown)?;
+        Ok((slots, is_well))
     }
 
     /// The masters by `slots`, with the connections that there are already.
     fn masters(&self, slots: Slots, known: Option<&Masters>) -> Masters {
-        let connections = |address| known.and_then(|known| known.connections(address)).cloned();
+        let mut strangers = self.strangers();
+        let mut connections =
+            |address| known.and_then(|known| known.connections(address)).cloned().or_else(|| strangers.remove(address));
         let nodes =
             slots.masters().map(|(_, address)| connections(address).unwrap_or_else(|| self.connect_to(address)));
         Masters { nodes: nodes.collect(), slots }
+    }
+
+    /// Connections to the server at `address`, which is no master we know.
+    fn stranger(&self, address: &Address) -> Connections {
+        self.strangers().entry(address.clone()).or_insert_with(|| self.connect_to(address)).clone()
+    }
+
+    fn strangers(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connections>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections to the server at `address`, none of which is made yet.

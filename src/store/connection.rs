@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use redis::{FromRedisValue, Pipeline, RedisResult, Value};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
@@ -113,7 +113,7 @@ impl Connection {
     /// An [`Error`] when no server of a cluster tells.
     pub(super) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
         match &self.0.way {
-            Way::One(_) => Ok(vec![(Slot(0), self.0.servers.to_string())]),
+            Way::One(node) => Ok(vec![(Slot(0), node.address().unwrap_or_else(|| self.0.servers.to_string()))]),
             Way::Cluster(cluster) => {
                 let masters = self.in_time(cluster.masters().boxed()).await;
                 masters.inspect_err(|error| self.count_failure(error))
@@ -221,13 +221,19 @@ impl Connection {
             }
         };
         let answer = self.in_time(exchange.instrument(span.clone())).await;
+        let answer = match &self.0.way {
+            Way::One(_) => answer,
+            Way::Cluster(_) => answer.map_err(|error| used.name(error)),
+        };
         if let Err(error) = &answer {
             span.record("error.type", error.kind());
             span.record("otel.status_code", "ERROR");
-            // A master that doesn't answer may have been replaced.
-            if let Way::Cluster(cluster) = &self.0.way {
-                cluster.look_again();
-            }
+        }
+        // A master that doesn't answer, or knows of no cluster any more, may have been replaced.
+        if let Way::Cluster(cluster) = &self.0.way
+            && answer.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_master))
+        {
+            cluster.look_again();
         }
         self.0.metrics.redis.answered(self.0.traffic, since);
         (answer, used)
@@ -248,14 +254,32 @@ impl Connection {
             used.take_note(error);
         }
         if !has_failed && self.0.outages.is_failing() {
+            match self.0.way {
+                Way::One(_) => self.0.outages.answered(self.0.traffic, Instant::now()),
+                // One of several servers says nothing of the others.
+                Way::Cluster(_) => self.0.outages.taken(self.0.traffic),
+            }
+        }
+    }
+
+    /// Has it logged that all servers answer, if they didn't.
+    pub(super) fn note_recovery(&self) {
+        if self.0.outages.is_failing() {
             self.0.outages.answered(self.0.traffic, Instant::now());
         }
     }
 
-    fn count_failure(&self, error: &Error) {
+    /// Has `error` counted and logged.
+    pub(super) fn count_failure(&self, error: &Error) {
         self.0.metrics.redis.failed(error.kind());
         self.note_failure(error);
     }
+}
+
+/// Whether it is the answer of a server that has lost the others, or its place.
+fn is_of_a_lost_master(answer: &RedisResult<Value>) -> bool {
+    let code = answer.as_ref().err().and_then(RedisError::code);
+    code.is_some_and(|code| ["CLUSTERDOWN", "MASTERDOWN", "READONLY"].contains(&code))
 }
 
 /// The answers to all commands of `pipeline` as one, or why one of them failed.

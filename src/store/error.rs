@@ -29,6 +29,9 @@ pub enum Error {
     /// No answer came in time.
     #[error("no answer from Redis within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// No answer came in time from one of several servers.
+    #[error("no answer from {} within {}", .0, humantime::format_duration(*.1))]
+    TimeoutAt(String, Duration),
     /// Redis was not asked: as many as may wait for it already do.
     #[error("{0} already wait for Redis")]
     Overloaded(usize),
@@ -48,8 +51,9 @@ pub enum Error {
     NoWaitAof,
     /// The data set has another number of partitions than the setting says.
     #[error(
-        "the data set has {recorded} partitions, and partitions is {set}: leave it unset, or move the data with \
-         `segment-estimator repartition --to {set}`"
+        "the data set has {}, and partitions is {set}: leave it unset, or move the data with \
+         `segment-estimator repartition --to {set}`",
+        recorded.in_words()
     )]
     Partitions {
         /// As recorded in Redis.
@@ -80,6 +84,9 @@ pub enum Error {
 
 /// The code of a command on a key of another type.
 const WRONG_TYPE: &str = "WRONGTYPE";
+
+/// The code of a command on several keys whose slot is on its way.
+pub(super) const TRY_AGAIN: &str = "TRYAGAIN";
 
 /// The code of a wait for replicas that ended because the server became a replica itself.
 const UNBLOCKED: &str = "UNBLOCKED";
@@ -115,7 +122,7 @@ impl Error {
             Self::WrongPassword => "wrong_password",
             Self::Replica(_) => "readonly",
             Self::Lost(_) => "lost",
-            Self::Timeout(_) => "timeout",
+            Self::Timeout(_) | Self::TimeoutAt(..) => "timeout",
             Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) | Self::NoWaitAof => "too_old",
             Self::NotReplicated { .. } => "not_replicated",
@@ -208,12 +215,22 @@ impl Error {
 
     /// Whether the connection that this happened on is not worth keeping: it broke, or it hangs.
     pub(super) fn spoils_the_connection(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Timeout(_))
+        matches!(self, Self::Lost(_) | Self::Timeout(_) | Self::TimeoutAt(..))
     }
 
     /// Whether another server may serve what this one doesn't: it is away, or no primary.
     pub(super) fn may_be_elsewhere(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Replica(_))
+    }
+
+    /// Whether it is about how the data set is laid out.
+    pub(super) fn is_of_the_layout(&self) -> bool {
+        matches!(self, Self::Partitions { .. } | Self::UnknownLayout)
+    }
+
+    /// Whether the keys of one command are not all at one server at the moment.
+    pub(super) fn is_try_again(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == TRY_AGAIN)
     }
 
     /// Whether it tells of a replica. A new connection may find the new primary.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join_all;
 use redis::pipe;
 
+use super::layout::Attempt;
 use super::{Error, Partition, Partitions, Store};
 use crate::segment::SegmentName;
 
@@ -44,14 +45,15 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
-        let partitions = self.layout().await?.read().all();
-        let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
-        // The first names of all are among the first of each.
-        let mut members: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for of_one in try_join_all(asking).await? {
-            members.extend(of_one);
-        }
-        let members: Vec<_> = members.into_iter().take(limit).collect();
+        let members = self.by_layout(|known| async move {
+            let partitions = known.layout.read().all();
+            let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
+            // The first names of all are among the first of each.
+            let members: BTreeSet<Vec<u8>> = try_join_all(asking).await?.into_iter().flatten().collect();
+            let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
+            Ok(if is_confirmed { Attempt::Done(members) } else { Attempt::Outdated })
+        });
+        let members: Vec<_> = members.await?.into_iter().take(limit).collect();
         let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };
         Ok(IndexPage { segments: names(members), next })
     }
@@ -62,7 +64,8 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn index_size(&self) -> Result<u64, Error> {
-        const PAGE: usize = 10_000;
+        /// In all partitions together.
+        const AT_ONCE: usize = 100_000;
         let keys = self.layout().await?.read();
         if keys.partitions() == Partitions::ONE {
             let only = keys.of(0);
@@ -74,7 +77,7 @@ impl Store {
         // Most names are in many of them.
         let (mut names, mut cursor) = (0, None);
         loop {
-            let page = self.index(cursor.as_ref(), PAGE).await?;
+            let page = self.index(cursor.as_ref(), AT_ONCE / keys.partitions().count()).await?;
             names += page.segments.len() as u64;
             cursor = page.next;
             if cursor.is_none() {

@@ -38,6 +38,12 @@ impl Partitions {
         self.0.into()
     }
 
+    /// As in a sentence: `1 partition`, `8 partitions`.
+    #[must_use]
+    pub fn in_words(self) -> String {
+        format!("{self} partition{}", if self == Self::ONE { "" } else { "s" })
+    }
+
     /// The partition, counted from 0, of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> u16 {
@@ -147,6 +153,11 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// The partitions that there are whatever their number is, for each letter.
+    pub(super) fn firsts() -> impl Iterator<Item = Self> {
+        Keyspace::LETTERS.into_iter().map(|letter| Self { letter: Some(letter), number: 0 })
+    }
+
     /// The sorted set of a segment's members.
     pub(super) fn segment_key(self, segment: &str) -> String {
         self.key("segment:", segment)

@@ -11,10 +11,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use redis::{Value, pipe};
 use serde::{Deserialize, Serialize};
 
-use super::keys::{Keyspace, Partitions, Slot};
+use super::keys::{Keyspace, Partition, Partitions, Slot};
 use super::{Error, Store};
 
 /// The key of the record.
@@ -96,9 +97,15 @@ impl Layout {
         [read].into_iter().chain(other)
     }
 
-    /// All keys that it has, or had until lately.
-    pub(super) fn all(&self) -> impl Iterator<Item = Keyspace> {
-        [self.keys].into_iter().chain(self.moving.map(|moving| moving.to))
+    /// All keys that it has, or is about to have. Those that are being deleted are nobody's.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = Keyspace> {
+        let is_deleted = matches!(self.moving, Some(Move { phase: Phase::Cleaning, .. }));
+        [self.keys].into_iter().filter(move |_| !is_deleted).chain(self.moving.map(|moving| moving.to))
+    }
+
+    /// How many changes there were before it.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// As it is recorded.
@@ -112,7 +119,8 @@ impl Layout {
 
     /// Refuses it if the operator expects another number of partitions.
     fn check(&self, expected: Option<Partitions>) -> Result<(), Error> {
-        let is_expected = |expected| self.all().any(|keys| keys.partitions() == expected);
+        let mut all = [self.keys].into_iter().chain(self.moving.map(|moving| moving.to));
+        let mut is_expected = |expected| all.any(|keys| keys.partitions() == expected);
         match expected {
             Some(set) if !is_expected(set) => Err(Error::Partitions { recorded: self.read().partitions(), set }),
             _ => Ok(()),
@@ -174,7 +182,8 @@ impl Store {
         self.layout.load().as_ref().map(|known| known.layout.read().partitions())
     }
 
-    /// Sees that the layout is known, and is the one that is recorded.
+    /// Sees that the layout is known, and is the one that is recorded. The number of partitions that is set is compared with the
+    /// first that is found: later, the data may be moved.
     ///
     /// # Errors
     ///
@@ -202,18 +211,34 @@ impl Store {
         Err(Error::UnknownLayout)
     }
 
-    /// Reads the record, or makes it if there is none, and sees that every partition has it.
+    /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
     pub(super) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
-        let layout = match self.recorded_layout().await? {
-            Some(layout) => layout,
-            None => self.make_layout().await?,
-        };
-        layout.check(self.partitions)?;
-        // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
-        self.record_in_partitions(&layout).await?;
+        let layout = self.find_layout().await.inspect_err(|error| {
+            if error.is_of_the_layout() {
+                self.connection.count_failure(error);
+            }
+        })?;
         let known = Arc::new(KnownLayout::new(layout));
         self.layout.store(Some(Arc::clone(&known)));
         Ok(known)
+    }
+
+    async fn find_layout(&self) -> Result<Layout, Error> {
+        for _ in 0..Self::ATTEMPTS {
+            let layout = match self.recorded_layout().await? {
+                Some(layout) => layout,
+                None => self.make_layout().await?,
+            };
+            if self.layout.load().is_none() {
+                layout.check(self.partitions)?;
+            }
+            // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
+            let newer = self.record_in_partitions(&layout).await.into_iter().filter_map(Result::ok).flatten();
+            let Some(newer) = newer.max_by_key(|layout| layout.epoch) else { return Ok(layout) };
+            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
+            self.record_at(LAYOUT_KEY, Slot::of_key(LAYOUT_KEY), &newer).await?;
+        }
+        Err(Error::UnknownLayout)
     }
 
     /// The layout that stands in Redis.
@@ -226,17 +251,34 @@ impl Store {
 
     /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
     async fn make_layout(&self) -> Result<Layout, Error> {
-        let layout = match self.layout.load_full() {
-            // Redis has forgotten all, or one of its servers has. It goes on as it was.
-            Some(known) => known.layout.clone(),
-            None => Layout::first(self.partitions_of_a_new_set().await?),
+        let layout = match (self.layout_in_partitions().await?, self.layout.load_full()) {
+            (Some(layout), _) => layout,
+            // Redis has forgotten all. It goes on as it was.
+            (None, Some(known)) => known.layout.clone(),
+            (None, None) => Layout::first(self.partitions_of_a_new_set().await?),
         };
-        layout.check(self.partitions)?;
         let mut pipeline = pipe();
         pipeline.cmd("SET").arg(LAYOUT_KEY).arg(layout.record()).arg("NX");
         pipeline.cmd("GET").arg(LAYOUT_KEY);
         let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
+    }
+
+    /// The layout that partitions tell, whatever their number is: each has a first one.
+    async fn layout_in_partitions(&self) -> Result<Option<Layout>, Error> {
+        let mut latest: Option<Layout> = None;
+        for partition in Partition::firsts() {
+            let mut pipeline = pipe();
+            pipeline.cmd("GET").arg(partition.layout_key());
+            let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
+            if let Some(record) = record {
+                let layout = Layout::read_record(&record)?;
+                if latest.as_ref().is_none_or(|latest| latest.epoch < layout.epoch) {
+                    latest = Some(layout);
+                }
+            }
+        }
+        Ok(latest)
     }
 
     /// How many partitions the data set has; none if there is no data set. Nothing is written.
@@ -266,6 +308,10 @@ impl Store {
 
     /// Whether there is a data set of one partition. There was no record before there were more.
     async fn has_plain_keys(&self) -> Result<bool, Error> {
+        // A cluster can't keep these together.
+        if self.connection.is_cluster() {
+            return Ok(false);
+        }
         let index = Keyspace::first(Partitions::ONE).of(0).index_key();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
@@ -273,22 +319,28 @@ impl Store {
         Ok(exists)
     }
 
-    /// Sees that the partitions of all keys of `layout` have its record, or a newer one.
-    pub(super) async fn record_in_partitions(&self, layout: &Layout) -> Result<(), Error> {
-        let record = layout.record();
-        let each = layout.all().flat_map(Keyspace::all).map(|partition| {
-            let mut pipeline = pipe();
-            let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(partition.layout_key());
-            script.arg(&record).arg(layout.epoch);
-            async move { self.connection.query::<Value>(partition.slot(), pipeline).await.map(drop) }
-        });
-        futures_util::future::try_join_all(each).await.map(drop)
+    /// Sees that the partitions of all keys of `layout` have its record, or a newer one, which is given then.
+    pub(super) async fn record_in_partitions(&self, layout: &Layout) -> Vec<Result<Option<Layout>, Error>> {
+        let each = layout.in_use().flat_map(Keyspace::all);
+        let each = each
+            .map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
+        join_all(each).await
+    }
+
+    /// Writes the record of `layout` into `key`, unless there is another that is not older, which is given then.
+    pub(super) async fn record_at(&self, key: &str, slot: Slot, layout: &Layout) -> Result<Option<Layout>, Error> {
+        let mut pipeline = pipe();
+        let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
+        script.arg(layout.record()).arg(layout.epoch);
+        let (other,): (Option<Vec<u8>>,) = self.connection.query(slot, pipeline).await?;
+        other.map(|record| Layout::read_record(&record)).transpose()
     }
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]`, unless there is a newer one.
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]`, unless there is another that is not older, which is the answer then.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch >= tonumber(ARGV[2]) then return 0 end
+if known == ARGV[1] then return false end
+if known and cjson.decode(known).epoch >= tonumber(ARGV[2]) then return known end
 redis.call('SET', KEYS[1], ARGV[1])
-return 1";
+return false";

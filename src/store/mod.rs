@@ -137,6 +137,12 @@ impl Store {
         self.acks
     }
 
+    /// Whether keys are shared out among several servers.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.connection.is_cluster()
+    }
+
     /// What Redis may take.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -173,10 +179,13 @@ impl Store {
     pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
         self.connection.confirm_primary().await;
         let masters = self.connection.masters().await?;
+        // The one that all services can agree on.
+        let first = self.connection.master_of(keys::Slot::of_key(layout::LAYOUT_KEY)).await?;
         let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
         // Errors first: one that can't serve is reason enough.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(times.into_iter().next().flatten())
+        self.connection.note_recovery();
+        Ok(times.get(first).copied().flatten())
     }
 
     async fn ping_at(&self, slot: keys::Slot) -> Result<Option<Timestamp>, Error> {

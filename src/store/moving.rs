@@ -1,10 +1,15 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](super::Phase), and
 //! why nobody goes by one that is over at [`layout`](super::layout).
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use redis::{Value, pipe};
+use redis::{Pipeline, Value, pipe};
 
 use super::batch::Batch;
+use super::commands::Commands;
+use super::connection::read;
 use super::keys::{Keyspace, Partition, Slot};
 use super::layout::{Attempt, KnownLayout, LAYOUT_KEY, Layout};
 use super::{Error, Move, Store, after};
@@ -17,20 +22,70 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1";
 
-/// Deletes the segment `KEYS[1]` and its name `ARGV[1]` in the index `KEYS[2]`, at once: a member that is written meanwhile is
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
+///
+/// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
+/// told to stop for a while and goes on must do no harm.
 const DELETE_SEGMENT: &str = "\
-redis.call('UNLINK', KEYS[1])
-return redis.call('ZREM', KEYS[2], ARGV[1])";
+local known = redis.call('GET', KEYS[1])
+if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+redis.call('UNLINK', KEYS[2])
+return redis.call('ZREM', KEYS[3], ARGV[2])";
+
+/// Deletes the record `KEYS[1]`, unless it is of a later epoch than `ARGV[1]`.
+const DELETE_RECORD: &str = "\
+local known = redis.call('GET', KEYS[1])
+if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+return redis.call('UNLINK', KEYS[1])";
 
 impl Store {
-    /// The layout as it is recorded now, which every partition has when this returns.
+    /// The layout as it is recorded now, which every partition has when this returns: those of keys that nobody goes by any more,
+    /// too, which somebody may go by still.
     ///
     /// # Errors
     ///
-    /// As [`Store::layout`].
+    /// As [`Store::layout`], and when the server of any partition doesn't answer.
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
-        Ok(self.read_layout().await?.layout.clone())
+        let layout = self.read_layout().await?.layout.clone();
+        for other in self.record_in_all(&layout).await? {
+            if other.epoch() > layout.epoch() {
+                return Err(Error::UnknownLayout);
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Records `layout` in the partitions of all keys that it has or had, and gives what stands there instead.
+    async fn record_in_all(&self, layout: &Layout) -> Result<Vec<Layout>, Error> {
+        let old = [layout.keys()].into_iter().flat_map(Keyspace::all);
+        let each =
+            old.map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
+        let old = join_all(each).await;
+        let new = self.record_in_partitions(layout).await;
+        old.into_iter().chain(new).filter_map(Result::transpose).collect()
+    }
+
+    /// Runs scripts on several keys of `partition`, and gives a number for each; none for one whose slot is on its way.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer, or refused one of them.
+    pub(super) async fn scripts_on_many_keys(
+        &self,
+        partition: Partition,
+        pipeline: Pipeline,
+    ) -> Result<Vec<Option<i64>>, Error> {
+        let settle = |results: &mut Vec<Result<Value, Error>>| {
+            for result in results {
+                if result.as_ref().is_err_and(Error::is_try_again) {
+                    *result = Ok(Value::Nil);
+                }
+            }
+        };
+        let commands = Commands::new(partition.slot(), pipeline);
+        let results = self.connection.query_settled(commands, settle).await?;
+        results.into_iter().map(|result| result.and_then(read)).collect()
     }
 
     /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
@@ -45,7 +100,7 @@ impl Store {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(LAYOUT_KEY);
         script.arg(layout.record()).arg(next.record());
-        let (_,): (Value,) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        self.connection.query::<Value>(Slot::of_key(LAYOUT_KEY), pipeline).await?;
         // Somebody may have taken the same step, or our own attempt before this one has.
         let settled = self.settled_layout().await?;
         if settled == next { Ok(settled) } else { Err(Error::UnknownLayout) }
@@ -81,14 +136,14 @@ impl Store {
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
     }
 
-    /// Deletes all keys of `keys`, which nobody must go by. Says how many segments there were, each counted once for each
-    /// partition.
+    /// Deletes all keys of `keys`, which nobody goes by while `layout` is in force. Says how many segments there were, each counted
+    /// once for each partition.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; some may be deleted.
-    pub async fn delete_keys(&self, keys: Keyspace) -> Result<u64, Error> {
-        let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(partition));
+    /// An [`Error`] when Redis didn't answer; some may be deleted. [`Error::UnknownLayout`] when another layout is in force.
+    pub async fn delete_keys(&self, layout: &Layout, keys: Keyspace) -> Result<u64, Error> {
+        let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
         let deleted = deleting.buffer_unordered(Self::DELETIONS).try_collect::<Vec<_>>().await?;
         Ok(deleted.into_iter().sum())
     }
@@ -96,8 +151,10 @@ impl Store {
     /// Partitions that are deleted at once.
     const DELETIONS: usize = 8;
 
-    async fn delete_partition(&self, partition: Partition) -> Result<u64, Error> {
+    async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
+        const MOVING: Duration = Duration::from_millis(20);
+        let (record, epoch) = (partition.layout_key(), layout.epoch());
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
@@ -106,18 +163,28 @@ impl Store {
             }
             let mut pipeline = pipe();
             for segment in &page.segments {
-                let script =
-                    pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(2).arg(partition.segment_key(segment.as_str()));
-                script.arg(partition.index_key()).arg(segment.as_str());
+                let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
+                script.arg(partition.segment_key(segment.as_str())).arg(partition.index_key());
+                script.arg(epoch).arg(segment.as_str());
             }
-            self.connection.query::<Value>(partition.slot(), pipeline).await?;
-            deleted += page.segments.len() as u64;
+            let results = self.scripts_on_many_keys(partition, pipeline).await?;
+            if results.contains(&Some(-1)) {
+                return Err(Error::UnknownLayout);
+            }
+            let done = results.iter().filter(|result| result.is_some()).count();
+            if done == 0 {
+                tokio::time::sleep(MOVING).await;
+            }
+            deleted += done as u64;
         }
         // What stands for one partition stands for all.
-        if partition.layout_key() != LAYOUT_KEY {
+        if record != LAYOUT_KEY {
             let mut pipeline = pipe();
-            pipeline.cmd("UNLINK").arg(partition.layout_key());
-            self.connection.query::<Value>(partition.slot(), pipeline).await?;
+            pipeline.cmd("EVAL").arg(DELETE_RECORD).arg(1).arg(record).arg(epoch);
+            let (deleted,): (i64,) = self.connection.query(partition.slot(), pipeline).await?;
+            if deleted == -1 {
+                return Err(Error::UnknownLayout);
+            }
         }
         Ok(deleted)
     }

@@ -115,6 +115,14 @@ impl Node {
         }
     }
 
+    /// Where it is, if that is known.
+    pub(super) fn address(&self) -> Option<String> {
+        match &self.0.server {
+            Server::At(url) | Server::Member(url) => Some(url.to_string()),
+            Server::Primary(sentinel) => sentinel.last_primary(),
+        }
+    }
+
     /// Has all connections to this server made anew if sentinels say that another is the primary by now.
     pub(super) async fn confirm(&self) {
         if let Server::Primary(sentinel) = &self.0.server {
@@ -200,6 +208,15 @@ impl Node {
 }
 
 impl Used {
+    /// The same error, with the server that it was met at.
+    pub(super) fn name(&self, error: Error) -> Error {
+        let address = self.0.as_ref().and_then(|(node, _)| node.address());
+        match (error, address) {
+            (Error::Timeout(limit), Some(address)) => Error::TimeoutAt(address, limit),
+            (error, _) => error,
+        }
+    }
+
     /// Has the connection forgotten if `error`, which was met on it, shows that it is not worth keeping.
     pub(super) fn take_note(&self, error: &Error) {
         let Some((node, link)) = &self.0 else { return };

@@ -68,6 +68,11 @@ impl OutageLog {
         self.failing.load(Ordering::Relaxed)
     }
 
+    /// One of several servers did what was asked for `traffic`.
+    pub(super) fn taken(&self, traffic: Traffic) {
+        self.lock().refuses_visits &= traffic == Traffic::Other;
+    }
+
     /// Redis did what was asked for `traffic`, at `now`.
     pub(super) fn answered(&self, traffic: Traffic, now: Instant) {
         let mut state = self.lock();

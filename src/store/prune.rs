@@ -141,8 +141,9 @@ impl Store {
             let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
             script.arg(partition.index_key()).arg(segment.as_str());
         }
-        let dropped: Vec<u64> = self.connection.query(partition.slot(), pipeline).await?;
-        Ok(dropped.into_iter().sum())
+        // Where the slot is on its way, the next run looks again.
+        let dropped = self.scripts_on_many_keys(partition, pipeline).await?;
+        Ok(dropped.into_iter().flatten().filter(|dropped| *dropped > 0).count() as u64)
     }
 
     /// The scores of the members at two ranks, lowest score first; `None` beyond the last member.

@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use redis::{FromRedisValue as _, Pipeline, RedisResult, Value, pipe};
 
 use super::error::Error;
@@ -34,6 +36,9 @@ struct Answer {
 }
 
 impl Sentinel {
+    /// How long to wait for those that are slower than most.
+    const GRACE: Duration = Duration::from_millis(50);
+
     /// The `sentinels` of the primary that they call `master`. Its servers are reached as `servers` says, but for the address.
     pub(super) fn new(sentinels: Vec<Node>, master: String, servers: RedisUrl) -> Self {
         Self { sentinels, master, servers, last: Mutex::new(None) }
@@ -66,7 +71,13 @@ impl Sentinel {
         })
     }
 
-    /// Asks all sentinels at once and takes the answer of the latest epoch: during a failover not all know the same.
+    /// Where the primary is, and what it is called, as far as is known.
+    pub(super) fn last_primary(&self) -> Option<String> {
+        self.last().as_ref().map(|answer| format!("{}:{}, {}", answer.host, answer.port, self.master))
+    }
+
+    /// Asks all sentinels at once and takes the answer of the latest epoch: during a failover not all know the same. Once most have
+    /// answered, the rest have [`Self::GRACE`] to do so: one that is lost with its machine must not hold up all.
     async fn ask(&self, limit: Duration) -> Result<Answer, Error> {
         let asking = self.sentinels.iter().map(|sentinel| async move {
             let mut used = Used::default();
@@ -74,9 +85,16 @@ impl Sentinel {
             let answer = tokio::time::timeout(limit, asking).await.unwrap_or(Err(Error::Timeout(limit)));
             answer.inspect_err(|error| used.take_note(error))
         });
-        let (mut latest, mut failure) = (None::<Answer>, None);
-        for answer in join_all(asking).await {
-            match answer {
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        let (mut latest, mut failure, mut answers) = (None::<Answer>, None, 0);
+        loop {
+            let is_enough = answers > self.sentinels.len() / 2;
+            let next = match tokio::time::timeout(if is_enough { Self::GRACE } else { limit }, asking.next()).await {
+                Ok(Some(next)) => next,
+                Ok(None) | Err(_) => break,
+            };
+            answers += usize::from(next.is_ok());
+            match next {
                 Ok(answer) if latest.as_ref().is_none_or(|latest| latest.epoch < answer.epoch) => latest = Some(answer),
                 Ok(_) => {}
                 Err(error) => failure = Some(error),

@@ -34,6 +34,9 @@ impl Cluster {
         mut answers: Vec<RedisResult<Value>>,
         used: &mut Used,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
+        if answers.iter().any(has_moved) {
+            self.look_again();
+        }
         let acks = commands.acks();
         let waiting = |at: &usize| acks.as_ref().is_some_and(|acks| acks.start == at + 1);
         let mut must_follow = false;
@@ -73,9 +76,6 @@ impl Cluster {
         let mut places: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
         for (at, place) in std::mem::take(open) {
             places.entry(place).or_default().push(at);
-        }
-        if places.keys().any(|place| matches!(place, Place::At(_))) {
-            self.look_again();
         }
         for (place, sent) in places {
             let pipeline = commands.some(step, &sent, matches!(place, Place::Asking(_)));
@@ -117,8 +117,13 @@ impl Cluster {
     fn node_at(&self, address: &Address) -> Node {
         let known = self.shared.masters.load();
         let known = known.as_ref().and_then(|masters| masters.connections(address));
-        known.map_or_else(|| self.shared.connect_to(address), Connections::clone).of(self.traffic).clone()
+        known.map_or_else(|| self.shared.stranger(address), Connections::clone).of(self.traffic).clone()
     }
+}
+
+/// Whether another server has the slot.
+fn has_moved(answer: &RedisResult<Value>) -> bool {
+    answer.as_ref().is_err_and(|error| error.code() == Some("MOVED"))
 }
 
 /// Whether a command was not executed, and must go elsewhere.
@@ -133,8 +138,6 @@ fn place_of(answer: &RedisResult<Value>) -> Option<Place> {
     match error.code()? {
         "MOVED" => Some(told().map_or(Place::Owner, Place::At)),
         "ASK" => Some(told().map_or(Place::Owner, Place::Asking)),
-        // The keys of one command are not all at one server.
-        "TRYAGAIN" => Some(Place::Owner),
         _ => None,
     }
 }
