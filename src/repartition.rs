@@ -94,7 +94,7 @@ impl Repartition {
             return Err(RepartitionError::OneOnACluster);
         }
         self.clock.compare_with(&self.store).await?;
-        let mut layout = self.store.settled_layout().await.map_err(interfered)?;
+        let mut layout = self.store.settled_layout().await?;
         let (mut members, mut segments) = (0, 0);
         if layout.moving().is_none() {
             if layout.keys().partitions() == to {

@@ -32,12 +32,13 @@ impl Arguments {
         };
         data.close().await;
         let mut out = std::io::stdout();
+        let is = if self.to == Partitions::ONE { "is" } else { "are" };
         match outcome? {
-            Moved::NothingToDo => writeln!(out, "nothing to do: there are {} partitions", self.to)?,
+            Moved::NothingToDo => writeln!(out, "nothing to do: there {is} {}", self.to.in_words())?,
             Moved::Done { members, segments } => writeln!(
                 out,
-                "there are {} partitions now: {members} members copied and {segments} counts compared in {}",
-                self.to,
+                "there {is} {} now: {members} members copied and {segments} counts compared in {}",
+                self.to.in_words(),
                 humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64))
             )?,
         }

@@ -1,17 +1,17 @@
-//! Visits that are written together: in each partition, one variadic `ZADD GT` per segment, then the index, then the waiting for
-//! replicas, in one round trip.
+//! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
+//! indexes, then the waiting for replicas, in one round trip.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use futures_util::future::join_all;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
 use super::commands::Commands;
-use super::keys::{Keyspace, Partition, hash};
+use super::keys::{Keyspace, Partition, Slot, hash};
 use super::layout::{Attempt, KnownLayout};
 use super::{Connection, Error, Store};
 use crate::segment::Visit;
@@ -64,6 +64,12 @@ impl Written {
         let failures = self.failures.into_values();
         let worst = failures.reduce(|worst, next| if worst.is_outage() { worst } else { next });
         worst.map_or(Ok(()), Err)
+    }
+
+    fn all_failed(visits: usize, error: &Error) -> Self {
+        let mut written = Self::default();
+        written.fail(0..visits, error);
+        written
     }
 
     fn fail(&mut self, places: impl IntoIterator<Item = usize>, error: &Error) {
@@ -149,8 +155,14 @@ impl Batch {
         store: &Store,
         connection: &Connection,
     ) -> Attempt<Written> {
-        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace));
-        let writing = parts.map(|part| part.write(&self.segments, known, store, connection));
+        let mut servers: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
+        for part in keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace)) {
+            match connection.master_of(part.partition.slot()).await {
+                Ok(server) => servers.entry(server).or_default().push(part),
+                Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
+            }
+        }
+        let writing = servers.into_values().map(|parts| write_parts(parts, &self.segments, known, store, connection));
         let mut written = Written::default();
         for attempt in join_all(writing).await {
             match attempt {
@@ -189,50 +201,74 @@ impl Part {
         self.commands.len() - 1
     }
 
-    /// Writes it, and says which visits are not acknowledged, and why.
-    async fn write(
-        self,
-        segments: &[Box<str>],
-        known: &KnownLayout,
-        store: &Store,
-        connection: &Connection,
-    ) -> Attempt<Vec<(Vec<usize>, Error)>> {
+    /// Takes out its commands, each with its slot.
+    fn take_commands(&mut self) -> impl Iterator<Item = (Slot, Cmd)> {
+        let slot = self.partition.slot();
+        std::mem::take(&mut self.commands).into_iter().map(move |command| (slot, command))
+    }
+
+    /// The command that adds its segments to its index.
+    fn names(&self, segments: &[Box<str>]) -> (Slot, Cmd) {
         let mut names = Cmd::new();
         names.arg("ZADD").arg(self.partition.index_key());
         for &segment in self.open.keys() {
             names.arg(0).arg(&*segments[segment]);
         }
-        // Members first, names second: see the module's documentation.
-        let mut pipeline = Pipeline::with_capacity(self.commands.len() + 4);
-        for command in self.commands {
-            pipeline.add_command(command);
-        }
-        // The waiting is in the same pipeline: on a connection made since, or with a server that has taken the other's place, there
-        // might be nothing to wait for.
-        let commands = Commands::write(self.partition.slot(), pipeline, names, store.acks, connection.limits().answer);
-        let mut is_confirmed = false;
-        let settle = |results: &mut Vec<Result<Value, Error>>| {
-            let layout = results.pop();
-            is_confirmed = matches!(&layout, Some(Ok(record)) if known.is_confirmed_by(record));
-            store.acks.settle(results);
-            if let (Some(last @ Ok(_)), Some(Err(error))) = (results.last_mut(), layout) {
-                *last = Err(error);
+        (self.partition.slot(), names)
+    }
+}
+
+/// Writes `parts`, which are at one server, and says which visits are not acknowledged, and why.
+async fn write_parts(
+    mut parts: Vec<Part>,
+    segments: &[Box<str>],
+    known: &KnownLayout,
+    store: &Store,
+    connection: &Connection,
+) -> Attempt<Vec<(Vec<usize>, Error)>> {
+    // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a connection made since,
+    // or with a server that has taken the other's place, there might be nothing to wait for.
+    let names: Vec<_> = parts.iter().map(|part| part.names(segments)).collect();
+    let members = parts.iter_mut().flat_map(Part::take_commands);
+    let commands = Commands::write(members, names, store.acks, connection.limits().answer);
+    let commands = commands.and_layouts(parts.iter().map(|part| part.partition));
+    let mut is_confirmed = true;
+    let settle = |results: &mut Vec<Result<Value, Error>>| {
+        let layouts = results.split_off(results.len() - parts.len());
+        store.acks.settle(results);
+        let names = results.len() - parts.len();
+        for (result, layout) in results[names..].iter_mut().zip(layouts) {
+            match layout {
+                Ok(record) => is_confirmed &= known.is_confirmed_by(&record),
+                Err(error) if result.is_ok() => *result = Err(error),
+                Err(_) => {}
             }
-        };
-        let results = connection.query_settled(commands.and_layout(self.partition), settle).await;
-        let all = |error| vec![(self.visits.concat(), error)];
-        match results {
-            Err(error) => Attempt::Done(all(error)),
-            Ok(mut results) => match results.pop() {
-                Some(Err(error)) => Attempt::Done(all(error)),
-                _ if !is_confirmed => Attempt::Outdated,
-                _ => {
-                    let failures = results.into_iter().zip(self.visits);
-                    Attempt::Done(failures.filter_map(|(result, visits)| Some((visits, result.err()?))).collect())
-                }
-            },
+        }
+    };
+    let mut results = match connection.query_settled(commands, settle).await {
+        Ok(results) => results,
+        Err(error) => {
+            return Attempt::Done(vec![(parts.into_iter().flat_map(|part| part.visits).flatten().collect(), error)]);
+        }
+    };
+    if !is_confirmed {
+        return Attempt::Outdated;
+    }
+    let mut names = results.split_off(results.len() - parts.len());
+    // What waits for replicas is for all of them, and its failure is that of the last.
+    if let (true, Some(Err(error))) = (store.acks.is_asked(), names.last()) {
+        let error = error.clone();
+        names.iter_mut().filter(|name| name.is_ok()).for_each(|name| *name = Err(error.clone()));
+    }
+    let (mut members, mut failures) = (results.into_iter(), Vec::new());
+    for (part, names) in parts.into_iter().zip(names) {
+        for (visits, member) in part.visits.into_iter().zip(members.by_ref()) {
+            if let Err(error) = member.and_then(|_| names.clone()) {
+                failures.push((visits, error));
+            }
         }
     }
+    Attempt::Done(failures)
 }
 
 impl fmt::Debug for Batch {
@@ -262,10 +298,6 @@ impl Store {
         let write = |known: Arc<KnownLayout>| async move {
             Ok(batch.write_to(known.layout.written(), &known, self, connection).await)
         };
-        self.by_layout(write).await.unwrap_or_else(|error| {
-            let mut written = Written::default();
-            written.fail(0..batch.len(), &error);
-            written
-        })
+        self.by_layout(write).await.unwrap_or_else(|error| Written::all_failed(batch.len(), &error))
     }
 }

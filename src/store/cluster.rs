@@ -121,7 +121,7 @@ impl Cluster {
         commands: &mut Commands,
         used: &mut Used,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let answers = self.ask_owner(commands.slot, commands.pipeline(), used).await?;
+        let answers = self.ask_owner(commands.slot_of(0), commands.pipeline(), used).await?;
         if !answers.iter().any(is_redirected) {
             return Ok(answers);
         }

@@ -1,4 +1,4 @@
-//! What is sent in one exchange: commands on the keys of one partition, and which of them must follow which.
+//! What is sent in one exchange: commands on the keys of partitions that are at one server, and which of them must follow which.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use redis::{Arg, Cmd, Pipeline};
 use super::WriteAcks;
 use super::keys::{Partition, Slot};
 
-/// The commands of one exchange. They go out in one pipeline. A server that is about to give the partition to another may
+/// The commands of one exchange. They go out in one pipeline. A server that is about to give a partition to another may
 /// redirect some of them, and then their order must be kept.
 #[derive(Debug)]
 pub(super) struct Commands {
-    /// Where their keys are in a cluster.
-    pub(super) slot: Slot,
     pipeline: Pipeline,
+    /// Where the key of each command is in a cluster.
+    slots: Vec<Slot>,
     steps: Vec<Step>,
     /// What waits for replicas, and how long all may take.
     acks: Option<(WriteAcks, Duration)>,
@@ -35,29 +35,60 @@ impl Commands {
 
     /// Commands in any order, none of which has to wait for replicas.
     pub(super) fn new(slot: Slot, pipeline: Pipeline) -> Self {
+        let slots = vec![slot; pipeline.len()];
         let steps = vec![Step { commands: 0..pipeline.len(), writes: false }];
-        Self { slot, pipeline, steps, acks: None }
+        Self { pipeline, slots, steps, acks: None }
     }
 
-    /// Writes in any order, then `last`, which writes, too, and then the waiting for replicas.
-    pub(super) fn write(slot: Slot, mut pipeline: Pipeline, last: Cmd, acks: WriteAcks, answer: Duration) -> Self {
-        let first = pipeline.len();
-        pipeline.add_command(last);
-        let steps = [0..first, first..first + 1].map(|commands| Step { commands, writes: true }).into();
+    /// Commands in any order, each where its key is.
+    pub(super) fn each(commands: impl IntoIterator<Item = (Slot, Cmd)>) -> Self {
+        let mut all = Self { pipeline: Pipeline::new(), slots: Vec::new(), steps: Vec::new(), acks: None };
+        all.add_step(commands, false);
+        all
+    }
+
+    /// Writes in any order, then those in `last`, and then the waiting for replicas.
+    pub(super) fn write(
+        first: impl IntoIterator<Item = (Slot, Cmd)>,
+        last: impl IntoIterator<Item = (Slot, Cmd)>,
+        acks: WriteAcks,
+        answer: Duration,
+    ) -> Self {
         let acks = acks.is_asked().then_some((acks, answer));
-        if let Some((acks, answer)) = acks {
-            let key = key_of(&pipeline, first);
-            acks.add_to(&mut pipeline, &key, answer);
+        let mut all = Self { pipeline: Pipeline::new(), slots: Vec::new(), steps: Vec::new(), acks };
+        all.add_step(first, true);
+        all.add_step(last, true);
+        if let (Some((acks, answer)), Some(slot)) = (acks, all.slots.last().copied()) {
+            let key = key_of(&all.pipeline, all.pipeline.len() - 1);
+            acks.add_to(&mut all.pipeline, &key, answer);
+            all.slots.extend([slot; Self::ACKS]);
         }
-        Self { slot, pipeline, steps, acks }
+        all
     }
 
-    /// Has the record of the layout read at the end.
-    pub(super) fn and_layout(mut self, partition: Partition) -> Self {
-        let at = self.pipeline.len();
-        self.pipeline.cmd("GET").arg(partition.layout_key());
-        self.steps.push(Step { commands: at..at + 1, writes: false });
+    /// Has the records of the layout in `partitions` read at the end.
+    pub(super) fn and_layouts(mut self, partitions: impl IntoIterator<Item = Partition>) -> Self {
+        let reading = partitions.into_iter().map(|partition| {
+            let mut command = redis::cmd("GET");
+            command.arg(partition.layout_key());
+            (partition.slot(), command)
+        });
+        self.add_step(reading, false);
         self
+    }
+
+    fn add_step(&mut self, commands: impl IntoIterator<Item = (Slot, Cmd)>, writes: bool) {
+        let start = self.pipeline.len();
+        for (slot, command) in commands {
+            self.pipeline.add_command(command);
+            self.slots.push(slot);
+        }
+        self.steps.push(Step { commands: start..self.pipeline.len(), writes });
+    }
+
+    /// Where the key of the command at a place is in a cluster.
+    pub(super) fn slot_of(&self, at: usize) -> Slot {
+        self.slots[at]
     }
 
     /// As one pipeline, which gives the errors one by one.
@@ -115,7 +146,7 @@ fn key_of(pipeline: &Pipeline, at: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use redis::{cmd, pipe};
+    use redis::cmd;
 
     use super::*;
 
@@ -129,12 +160,14 @@ mod tests {
     }
 
     fn write(acks: WriteAcks) -> Commands {
-        let mut pipeline = pipe();
-        pipeline.cmd("ZADD").arg("a").cmd("ZADD").arg("b");
-        let (mut names, answer) = (cmd("ZADD"), Duration::from_secs(3));
-        names.arg("names");
+        let zadd = |key| {
+            let mut command = cmd("ZADD");
+            command.arg(key);
+            (Slot(7), command)
+        };
         let partition = super::super::keys::Keyspace::first(super::super::Partitions::ONE).of(0);
-        Commands::write(Slot(7), pipeline, names, acks, answer).and_layout(partition)
+        let answer = Duration::from_secs(3);
+        Commands::write([zadd("a"), zadd("b")], [zadd("names")], acks, answer).and_layouts([partition])
     }
 
     #[test]

@@ -264,9 +264,12 @@ impl Store {
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The layout that partitions tell, whatever their number is: each has a first one.
+    /// The layout that partitions tell, whatever their number is: each has a first one. One server has lost all that, or nothing.
     async fn layout_in_partitions(&self) -> Result<Option<Layout>, Error> {
         let mut latest: Option<Layout> = None;
+        if !self.connection.is_cluster() {
+            return Ok(latest);
+        }
         for partition in Partition::firsts() {
             let mut pipeline = pipe();
             pipeline.cmd("GET").arg(partition.layout_key());

@@ -66,7 +66,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::{join_all, try_join_all};
-use redis::{FromRedisValue as _, Pipeline, Value, pipe};
+use redis::{FromRedisValue as _, Value, pipe};
 
 pub use self::access::{Access, ClientFiles};
 pub use self::acks::WriteAcks;
@@ -214,13 +214,17 @@ impl Store {
     /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
     pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.by_layout(|known| async move {
-            let partitions = known.layout.read().all();
-            let counting = partitions.map(|partition| self.counts_in(partition, questions, &known));
+            let servers = self.by_server(known.layout.read()).await?.into_values();
+            let counting = servers.map(|partitions| self.counts_at(partitions, questions, &known));
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
             for counts in try_join_all(counting).await? {
                 let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
-                for (sum, count) in sums.iter_mut().zip(counts) {
-                    *sum = std::mem::replace(sum, Ok(0)).and_then(|sum| Ok(sum + count?));
+                // Of each partition, an answer to each question.
+                let mut counts = counts.into_iter();
+                while counts.len() > 0 {
+                    for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
+                        *sum = std::mem::replace(sum, Ok(0)).and_then(|sum| Ok(sum + count?));
+                    }
                 }
             }
             Ok(Attempt::Done(sums))
@@ -228,25 +232,28 @@ impl Store {
         .await
     }
 
-    async fn counts_in(
+    /// The answers to `questions` of each of `partitions`, which are at one server.
+    async fn counts_at(
         &self,
-        partition: Partition,
+        partitions: Vec<Partition>,
         questions: &[&(SegmentName<'_>, Timestamp)],
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
-        let mut pipeline = Pipeline::with_capacity(questions.len() + 1);
-        for (segment, cutoff) in questions {
-            let key = partition.segment_key(segment.as_str());
-            pipeline.cmd("ZCOUNT").arg(key).arg(after(*cutoff)).arg("+inf");
-        }
-        let commands = Commands::new(partition.slot(), pipeline).and_layout(partition);
+        let commands = partitions.iter().flat_map(|partition| {
+            questions.iter().map(move |(segment, cutoff)| {
+                let mut command = redis::cmd("ZCOUNT");
+                command.arg(partition.segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
+                (partition.slot(), command)
+            })
+        });
+        let commands = Commands::each(commands).and_layouts(partitions.iter().copied());
         let mut answers = self.connection.query_settled(commands, |_| {}).await?;
-        match answers.pop().transpose()? {
-            Some(record) if known.is_confirmed_by(&record) => {
-                Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
+        for record in answers.split_off(answers.len() - partitions.len()) {
+            if !known.is_confirmed_by(&record?) {
+                return Ok(Attempt::Outdated);
             }
-            _ => Ok(Attempt::Outdated),
         }
+        Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
     }
 
     /// The partitions that counts are of, in groups that are at one server each.
@@ -255,11 +262,15 @@ impl Store {
     ///
     /// An [`Error`] when the layout isn't known, or who has which partition.
     pub async fn partitions_by_server(&self) -> Result<Vec<Vec<Partition>>, Error> {
+        Ok(self.by_server(self.layout().await?.read()).await?.into_values().collect())
+    }
+
+    async fn by_server(&self, keys: Keyspace) -> Result<BTreeMap<usize, Vec<Partition>>, Error> {
         let mut servers: BTreeMap<usize, Vec<Partition>> = BTreeMap::new();
-        for partition in self.layout().await?.read().all() {
+        for partition in keys.all() {
             servers.entry(self.connection.master_of(partition.slot()).await?).or_default().push(partition);
         }
-        Ok(servers.into_values().collect())
+        Ok(servers)
     }
 }
 

@@ -67,7 +67,7 @@ async fn a_data_set_is_moved_there_and_back_and_nobody_notices() {
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "{*}:layout"]), [""; 0]);
 
     let said = repartition(&folder, &redis, "1");
-    assert_eq!(said, "nothing to do: there are 1 partitions\n");
+    assert_eq!(said, "nothing to do: there is 1 partition\n");
 }
 
 #[test]
@@ -90,7 +90,7 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
     redis.call::<()>(&["ZADD", "segment:sports", "1", "u1"]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     let message = last_line(binary(folder.path()).args(["--redis-url", &redis.url(), "--partitions", "8"]));
-    assert!(message.contains("the data set has 1 partitions, and partitions is 8"), "{message}");
+    assert!(message.contains("the data set has 1 partition, and partitions is 8"), "{message}");
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.count("sports").await, 0);
     assert_eq!(redis.call::<String>(&["GET", "layout"]), r#"{"epoch":1,"keys":"plain"}"#);

@@ -7,6 +7,7 @@ use redis::{RedisResult, Value};
 
 use super::super::commands::{Commands, Step};
 use super::super::error::Error;
+use super::super::keys::Slot;
 use super::super::node::{Node, Used};
 use super::Cluster;
 use super::masters::Connections;
@@ -15,8 +16,8 @@ use super::slots::Address;
 /// Where a command that was not executed shall go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
-    /// To whoever has the slot.
-    Owner,
+    /// To whoever has this slot.
+    Owner(Slot),
     /// To this server, which has the slot.
     At(Address),
     /// To this server, which is about to have it.
@@ -45,10 +46,11 @@ impl Cluster {
             for at in step.commands.clone() {
                 // What waits for replicas is sent along with the last that writes, and so is sent again with it.
                 let redirection = [Some(at), waiting(&at).then_some(at + 1)].into_iter().flatten();
-                let mut redirection = redirection.filter_map(|at| place_of(&answers[at]));
+                let slot = commands.slot_of(at);
+                let mut redirection = redirection.filter_map(|at| place_of(&answers[at], slot));
                 match redirection.next() {
                     Some(place) => drop(open.insert(at, place)),
-                    None if must_follow => drop(open.insert(at, Place::Owner)),
+                    None if must_follow => drop(open.insert(at, Place::Owner(slot))),
                     None => {}
                 }
             }
@@ -80,32 +82,32 @@ impl Cluster {
         for (place, sent) in places {
             let pipeline = commands.some(step, &sent, matches!(place, Place::Asking(_)));
             let results = match &place {
-                Place::Owner => self.ask_owner(commands.slot, &pipeline, used).await,
+                Place::Owner(slot) => self.ask_owner(*slot, &pipeline, used).await,
                 Place::At(address) | Place::Asking(address) => self.node_at(address).exchange(&pipeline, used).await,
             };
             let mut results = match results {
                 // Whoever sent us there may know better by now.
-                Err(error) if error.may_be_elsewhere() && place != Place::Owner => {
-                    open.extend(sent.into_iter().map(|at| (at, Place::Owner)));
+                Err(error) if error.may_be_elsewhere() && !matches!(place, Place::Owner(_)) => {
+                    open.extend(sent.into_iter().map(|at| (at, Place::Owner(commands.slot_of(at)))));
                     self.look_again();
                     continue;
                 }
                 results => results?,
             };
             let waited = results.split_off(sent.len());
-            let has_moved = waited.iter().any(|result| place_of(result).is_some());
+            let has_moved = waited.iter().any(is_redirected);
             for (at, result) in sent.into_iter().zip(results) {
-                match place_of(&result) {
+                match place_of(&result, commands.slot_of(at)) {
                     Some(place) => drop(open.insert(at, place)),
                     // Its key is not there any more, or nobody waited for it.
-                    None if has_moved => drop(open.insert(at, Place::Owner)),
+                    None if has_moved => drop(open.insert(at, Place::Owner(commands.slot_of(at)))),
                     None => answers[at] = result,
                 }
             }
             let waiting = commands.acks().into_iter().flatten().filter(|_| !has_moved);
             for (at, result) in waiting.zip(waited) {
                 // Each server that something was written to has been waited for, and the worst counts.
-                if place_of(&answers[at]).is_some() || is_worse(&result, &answers[at]) {
+                if is_redirected(&answers[at]) || is_worse(&result, &answers[at]) {
                     answers[at] = result;
                 }
             }
@@ -128,16 +130,16 @@ fn has_moved(answer: &RedisResult<Value>) -> bool {
 
 /// Whether a command was not executed, and must go elsewhere.
 pub(super) fn is_redirected(answer: &RedisResult<Value>) -> bool {
-    place_of(answer).is_some()
+    place_of(answer, Slot(0)).is_some()
 }
 
 /// Where a command shall go that was not executed; none if it was, whatever came of it.
-fn place_of(answer: &RedisResult<Value>) -> Option<Place> {
+fn place_of(answer: &RedisResult<Value>, slot: Slot) -> Option<Place> {
     let error = answer.as_ref().err()?;
     let told = || error.redirect_node().and_then(|(address, _)| Address::parse(address));
     match error.code()? {
-        "MOVED" => Some(told().map_or(Place::Owner, Place::At)),
-        "ASK" => Some(told().map_or(Place::Owner, Place::Asking)),
+        "MOVED" => Some(told().map_or(Place::Owner(slot), Place::At)),
+        "ASK" => Some(told().map_or(Place::Owner(slot), Place::Asking)),
         _ => None,
     }
 }
