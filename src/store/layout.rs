@@ -232,10 +232,17 @@ impl Store {
             if self.layout.load().is_none() {
                 layout.check(self.partitions)?;
             }
-            // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
-            let newer = self.record_in_partitions(&layout).await.into_iter().filter_map(Result::ok).flatten();
-            let Some(newer) = newer.max_by_key(|layout| layout.epoch) else { return Ok(layout) };
             // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
+            let elsewhere = self.layout_in_partitions().await.filter(|other| other.epoch > layout.epoch);
+            let newer = match elsewhere {
+                Some(newer) => newer,
+                // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
+                None => {
+                    let others = self.record_in_partitions(&layout).await.into_iter().filter_map(Result::ok).flatten();
+                    let Some(newer) = others.max_by_key(|other| other.epoch) else { return Ok(layout) };
+                    newer
+                }
+            };
             self.record_at(LAYOUT_KEY, Slot::of_key(LAYOUT_KEY), &newer).await?;
         }
         Err(Error::UnknownLayout)
@@ -251,7 +258,7 @@ impl Store {
 
     /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
     async fn make_layout(&self) -> Result<Layout, Error> {
-        let layout = match (self.layout_in_partitions().await?, self.layout.load_full()) {
+        let layout = match (self.layout_in_partitions().await, self.layout.load_full()) {
             (Some(layout), _) => layout,
             // Redis has forgotten all. It goes on as it was.
             (None, Some(known)) => known.layout.clone(),
@@ -264,24 +271,19 @@ impl Store {
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The layout that partitions tell, whatever their number is: each has a first one. One server has lost all that, or nothing.
-    async fn layout_in_partitions(&self) -> Result<Option<Layout>, Error> {
-        let mut latest: Option<Layout> = None;
+    /// The latest layout that partitions tell, whatever their number is: each has a first one. Whose server is away tells nothing, and
+    /// one server has lost all records, or none.
+    async fn layout_in_partitions(&self) -> Option<Layout> {
         if !self.connection.is_cluster() {
-            return Ok(latest);
+            return None;
         }
-        for partition in Partition::firsts() {
+        let each = Partition::firsts().map(|partition| async move {
             let mut pipeline = pipe();
             pipeline.cmd("GET").arg(partition.layout_key());
-            let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
-            if let Some(record) = record {
-                let layout = Layout::read_record(&record)?;
-                if latest.as_ref().is_none_or(|latest| latest.epoch < layout.epoch) {
-                    latest = Some(layout);
-                }
-            }
-        }
-        Ok(latest)
+            let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
+            Layout::read_record(&record).ok()
+        });
+        join_all(each).await.into_iter().flatten().max_by_key(|layout| layout.epoch)
     }
 
     /// How many partitions the data set has; none if there is no data set. Nothing is written.

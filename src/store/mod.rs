@@ -5,9 +5,9 @@
 //!
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
-//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`] | Redis, when [`Store::prune_slice`] removes the last member |
-//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], name by name |
-//! | `layout` | string | | | [`Store::layout`], when there is none, and a move to other keys | nobody |
+//! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
+//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
+//! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
@@ -31,9 +31,10 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`, `GET`, `SET`,
-//! `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] also
-//! `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; of a cluster `CLUSTER SLOTS` and `ASKING`; of sentinels `SENTINEL MASTER` and
+//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`,
+//! `GET`, `SET`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
+//! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
+//! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
 //! `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
 //! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 

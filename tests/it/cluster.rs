@@ -67,7 +67,8 @@ async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_named() {
     const PARTITIONS: &str = "16";
-    let mut cluster = RedisCluster::start_with(3, 0, &["--cluster-node-timeout", "60000"]).await;
+    let arguments = ["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"];
+    let mut cluster = RedisCluster::start_with(3, 0, &arguments).await;
     let folder = tempfile::tempdir().unwrap();
     let urls = cluster.urls();
     let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", PARTITIONS]);
@@ -81,6 +82,9 @@ async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_na
     let users: Vec<_> = (0..64).map(|user| format!("u{user}")).map(|user| (is_away(&user), user)).collect();
     assert!(users.iter().any(|(is_away, _)| *is_away) && users.iter().any(|(is_away, _)| !is_away));
     cluster.kill(gone);
+    let other = (gone + 1) % 3;
+    let nodes = || cluster[other].call::<String>(&["CLUSTER", "NODES"]);
+    eventually("the others have noticed", async || nodes().lines().any(|node| node.contains(" master,fail "))).await;
     for (is_away, user) in &users {
         let status = service.post_visit(&json!({ "user_id": user, "segment": "sports" })).await.status();
         let expected = if *is_away { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
@@ -114,4 +118,54 @@ async fn a_cluster_that_is_not_there_is_told_in_one_line() {
     let expected =
         "segment-estimator: redis_cluster: the Redis at the cluster of 127.0.0.1:1, 127.0.0.1:2 can't serve: ";
     assert!(message.starts_with(expected) && !message.contains("hunter2"), "{message}");
+}
+
+/// The server that has the record was replaced by one that lagged behind, or lost everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_goes_back_or_is_lost_is_found_in_the_partitions() {
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let urls = cluster.urls();
+    let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", "4"]);
+    service.record("u1", "sports").await;
+    let old: String = cluster.call_where("layout", &["GET", "layout"]);
+    let moving = run(binary(folder.path()).args(["repartition", "--to", "8", "--redis-cluster", &urls]));
+    assert!(moving.status.success(), "{moving:?}");
+    let new: String = cluster.call_where("layout", &["GET", "layout"]);
+
+    for (users, lost) in (1..).zip([&["SET", "layout", &old][..], &["DEL", "layout"]]) {
+        cluster.call_where::<::redis::Value>("layout", lost);
+        let another = Service::start(folder.path(), &["--redis-cluster", &urls]);
+        assert_eq!((service.count("sports").await, another.count("sports").await), (users, users), "{lost:?}");
+        another.record(&format!("u{users}0"), "sports").await;
+        assert_eq!(service.count("sports").await, users + 1, "{lost:?}");
+        assert_eq!(cluster.call_where::<String>("layout", &["GET", "layout"]), new, "{lost:?}");
+        assert!(another.terminate().success());
+    }
+    assert!(service.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_that_may_do_what_the_page_says_is_enough() {
+    let page = include_str!("../../docs/scaling.md");
+    let (_, rules) = page.split_once("redis-cli ACL SETUSER estimator").unwrap();
+    let (rules, _) = rules.split_once("\nOK\n").unwrap();
+    let rules: Vec<_> = rules.split_whitespace().map(|rule| rule.trim_matches('\'').replace("\\|", "|")).collect();
+    let rules: Vec<_> = rules.iter().map(String::as_str).filter(|rule| *rule != "\\").collect();
+
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    for node in 0..6 {
+        cluster[node].call::<()>(&[&["ACL", "SETUSER", "estimator"], &rules[..], &["+acl"]].concat());
+    }
+    let urls = cluster.urls().replace("redis://", "redis://estimator:secret@");
+    let service = Service::start(folder.path(), &["--redis-cluster", &urls]);
+    service.record("u1", "sports").await;
+    assert_eq!(service.count("sports").await, 1);
+    for command in [&["check"][..], &["repartition", "--to", "4"]] {
+        let output = run(binary(folder.path()).args(command).args(["--redis-cluster", &urls]));
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert_eq!(service.count("sports").await, 1);
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "1", "--redis-cluster", &urls]));
+    assert!(message.contains("a cluster needs 2 partitions or more"), "{message}");
+    assert!(service.terminate().success());
 }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use segment_estimator::store::{Error, Move, Partitions, Phase};
 use tempfile::TempDir;
 
 use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};
@@ -122,4 +123,22 @@ fn a_number_that_is_none_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "6"]));
     assert!(message.contains("'6'") && message.contains("must be a power of two from 1 to 1024"), "{message}");
+}
+
+/// As when its machine stood still for a while: it begins where others have long gone on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let target = before.keys().beside(Partitions::parse("8").unwrap());
+    repartition(&folder, &redis, "8");
+
+    assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));
+    assert_eq!(app.count("sports").await, 1);
+    let step = store.change_layout(&before, before.keys(), Some(Move { to: target, phase: Phase::Copying })).await;
+    assert_eq!(step, Err(Error::UnknownLayout));
+    assert_eq!(app.count("sports").await, 1);
 }

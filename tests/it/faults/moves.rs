@@ -55,6 +55,7 @@ async fn move_under_load(
         assert_eq!((tally.refused, tally.broken), (0, 0), "{tally:?}");
     }
     println!("{what}: killed {kills} times");
+    assert!(kills > 0, "every move was over before it was killed");
     ledger.check_all(what, &mut connections());
     for service in services {
         assert!(service.terminate().success());
