@@ -235,6 +235,15 @@ impl CsvForm {
                 });
             }
         }
+        for (later, place) in of.iter().enumerate().filter(|(_, place)| place.is_some()) {
+            if let Some(earlier) = of[..later].iter().position(|other| other == place) {
+                let column = place.map_or(0, |place| place + 1);
+                let (earlier, later) = (FIELDS[earlier], FIELDS[later]);
+                return Err(format!(
+                    "{earlier} and {later} would both come from column {column}: give both in --columns"
+                ));
+            }
+        }
         Ok(Places { of, width })
     }
 }
@@ -336,6 +345,8 @@ mod tests {
     #[case(false, &[], "u1\n", "there is no column for segment; there are 1")]
     #[case(false, &["user_id=uid"], "u1,x\n", "without a header, columns have numbers: user_id=1")]
     #[case(false, &["seen_at=3"], "u1,x\n", "there is no column 3 for seen_at; there are 2")]
+    #[case(false, &["user_id=2"], "x,u1\n", "user_id and segment would both come from column 2: give both in --columns")]
+    #[case(true, &["segment=user_id"], "user_id\n", "user_id and segment would both come from column 1: give both in --columns")]
     fn columns_that_are_missing_are_named(
         #[case] has_header: bool,
         #[case] columns: &[&str],

@@ -10,7 +10,7 @@ use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, TestApp, binary, run};
+use crate::helpers::{Redis, RedisCluster, TestApp, binary, run};
 
 /// Gives `redis` `count` visits of the last hour to each of 3 segments, and 100 that have expired.
 fn fill(redis: &Redis, count: i64) {
@@ -133,4 +133,28 @@ fn a_redis_that_is_not_there_leaves_no_file() {
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(!status.success() && stderr.starts_with("segment-estimator: Redis can't serve: "), "{stderr}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_set_goes_to_a_cluster_and_back() {
+    let (from, to, folder) = (Redis::start(), Redis::start(), tempfile::tempdir().unwrap());
+    let cluster = RedisCluster::start_patient(&[]).await;
+    fill(&from, 3_000);
+    let (from_url, urls, to_url) = (from.url(), cluster.urls(), to.url());
+    let ways = [
+        [["--redis-url", &from_url], ["--redis-cluster", &urls]],
+        [["--redis-cluster", &urls], ["--redis-url", &to_url]],
+    ];
+    for [source, target] in ways {
+        let mut export = binary(folder.path());
+        export.arg("export").args(source).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut exporting = export.spawn().unwrap();
+        let piped = exporting.stdout.take().unwrap();
+        let Output { status, stderr, .. } = run(binary(folder.path()).args(["import", "-"]).args(target).stdin(piped));
+        assert!(status.success() && exporting.wait().unwrap().success(), "{}", String::from_utf8_lossy(&stderr));
+    }
+    assert!(cluster.masters().into_iter().all(|node| cluster[node].call::<u64>(&["DBSIZE"]) > 10));
+    for key in ["segment:news", "segment:sports"] {
+        assert_eq!(live(&from, key), live(&to, key));
+    }
 }
