@@ -1,0 +1,218 @@
+//! Finding the record of the layout, making it, and going by it.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use redis::{Value, pipe};
+
+use super::super::keys::{Keyspace, Partition, Partitions, Slot};
+use super::super::{Error, Store};
+use super::{KnownLayout, LAYOUT_KEY, Layout};
+
+/// What may be answered or has to be done again.
+pub(in crate::store) enum Attempt<T> {
+    /// The layout was in force all the while.
+    Done(T),
+    /// It was another.
+    Outdated,
+}
+
+impl Store {
+    /// The layout changes four times in a move, which takes minutes. Who finds another one more often than this meets something
+    /// else.
+    const ATTEMPTS: usize = 10;
+
+    /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when it isn't known and Redis doesn't tell, or is another than is set.
+    pub async fn layout(&self) -> Result<Layout, Error> {
+        self.known_layout().await.map(|known| known.layout.clone())
+    }
+
+    pub(in crate::store) async fn known_layout(&self) -> Result<Arc<KnownLayout>, Error> {
+        match self.layout.load_full() {
+            Some(known) => Ok(known),
+            None => self.read_layout().await,
+        }
+    }
+
+    /// How many partitions there are, if that is known by now.
+    #[must_use]
+    pub fn partitions(&self) -> Option<Partitions> {
+        self.layout.load().as_ref().map(|known| known.layout.read().partitions())
+    }
+
+    /// Sees that the layout is known, and is the one that is recorded. The number of partitions that is set is compared with the
+    /// first that is found: later, the data may be moved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::layout`].
+    pub(crate) async fn check_layout(&self) -> Result<(), Error> {
+        let known = self.layout.load_full();
+        match self.recorded_layout().await? {
+            Some(recorded) if known.is_some_and(|known| known.layout == recorded) => Ok(()),
+            _ => self.read_layout().await.map(drop),
+        }
+    }
+
+    /// Does `attempt` by the layout that is known, and again by the one that is in force as long as that is another.
+    pub(in crate::store) async fn by_layout<T, F>(&self, attempt: impl Fn(Arc<KnownLayout>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Attempt<T>, Error>>,
+    {
+        let mut known = self.known_layout().await?;
+        for _ in 0..Self::ATTEMPTS {
+            match attempt(known).await? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Outdated => known = self.read_layout().await?,
+            }
+        }
+        Err(Error::UnknownLayout)
+    }
+
+    /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
+    pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
+        let layout = self.find_layout().await.inspect_err(|error| {
+            if error.is_of_the_layout() {
+                self.connection.count_failure(error);
+            }
+        })?;
+        let known = Arc::new(KnownLayout::new(layout));
+        self.layout.store(Some(Arc::clone(&known)));
+        Ok(known)
+    }
+
+    async fn find_layout(&self) -> Result<Layout, Error> {
+        for _ in 0..Self::ATTEMPTS {
+            let layout = match self.recorded_layout().await? {
+                Some(layout) => layout,
+                None => self.make_layout().await?,
+            };
+            if self.layout.load().is_none() {
+                layout.check(self.partitions)?;
+            }
+            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
+            let elsewhere = self.layout_in_partitions().await.filter(|other| other.epoch > layout.epoch);
+            let newer = match elsewhere {
+                Some(newer) => newer,
+                // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
+                None => {
+                    let others = self.record_in_partitions(&layout).await.into_iter().filter_map(Result::ok).flatten();
+                    let Some(newer) = others.max_by_key(|other| other.epoch) else { return Ok(layout) };
+                    newer
+                }
+            };
+            self.record_at(LAYOUT_KEY, Slot::of_key(LAYOUT_KEY), &newer).await?;
+        }
+        Err(Error::UnknownLayout)
+    }
+
+    /// The layout that stands in Redis.
+    pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("GET").arg(LAYOUT_KEY);
+        let (record,): (Option<Vec<u8>>,) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        record.map(|record| Layout::read_record(&record)).transpose()
+    }
+
+    /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
+    async fn make_layout(&self) -> Result<Layout, Error> {
+        let layout = match (self.layout_in_partitions().await, self.layout.load_full()) {
+            (Some(layout), _) => layout,
+            // Redis has forgotten all. It goes on as it was.
+            (None, Some(known)) => known.layout.clone(),
+            (None, None) => Layout::first(self.partitions_of_a_new_set().await?),
+        };
+        let mut pipeline = pipe();
+        pipeline.cmd("SET").arg(LAYOUT_KEY).arg(layout.record()).arg("NX");
+        pipeline.cmd("GET").arg(LAYOUT_KEY);
+        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
+    }
+
+    /// The latest layout that partitions tell, whatever their number is: each has a first one. Whose server is away tells nothing, and
+    /// one server has lost all records, or none.
+    async fn layout_in_partitions(&self) -> Option<Layout> {
+        if !self.connection.is_cluster() {
+            return None;
+        }
+        let each = Partition::firsts().map(|partition| async move {
+            let mut pipeline = pipe();
+            pipeline.cmd("GET").arg(partition.layout_key());
+            let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
+            Layout::read_record(&record).ok()
+        });
+        join_all(each).await.into_iter().flatten().max_by_key(|layout| layout.epoch)
+    }
+
+    /// How many partitions the data set has; none if there is no data set. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::layout`].
+    pub async fn recorded_partitions(&self) -> Result<Option<Partitions>, Error> {
+        let layout = match self.recorded_layout().await? {
+            Some(layout) => layout,
+            None if self.has_plain_keys().await? => Layout::first(Partitions::ONE),
+            None => return Ok(None),
+        };
+        layout.check(self.partitions)?;
+        Ok(Some(layout.read().partitions()))
+    }
+
+    /// How many partitions a data set without a record has, or shall have: what is set, or what fits the servers.
+    pub(in crate::store) async fn partitions_of_a_new_set(&self) -> Result<Partitions, Error> {
+        Ok(match self.partitions {
+            _ if self.has_plain_keys().await? => Partitions::ONE,
+            Some(set) => set,
+            None if self.connection.is_cluster() => Partitions::OF_A_CLUSTER,
+            None => Partitions::ONE,
+        })
+    }
+
+    /// Whether there is a data set of one partition. There was no record before there were more.
+    async fn has_plain_keys(&self) -> Result<bool, Error> {
+        // A cluster can't keep these together.
+        if self.connection.is_cluster() {
+            return Ok(false);
+        }
+        let index = Keyspace::first(Partitions::ONE).of(0).index_key();
+        let mut pipeline = pipe();
+        pipeline.cmd("EXISTS").arg(&index);
+        let (exists,) = self.connection.query(Slot::of_key(&index), pipeline).await?;
+        Ok(exists)
+    }
+
+    /// Sees that the partitions of all keys of `layout` have its record, or a newer one, which is given then.
+    pub(in crate::store) async fn record_in_partitions(&self, layout: &Layout) -> Vec<Result<Option<Layout>, Error>> {
+        let each = layout.in_use().flat_map(Keyspace::all);
+        let each = each
+            .map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
+        join_all(each).await
+    }
+
+    /// Writes the record of `layout` into `key`, unless there is another that is not older, which is given then.
+    pub(in crate::store) async fn record_at(
+        &self,
+        key: &str,
+        slot: Slot,
+        layout: &Layout,
+    ) -> Result<Option<Layout>, Error> {
+        let mut pipeline = pipe();
+        let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
+        script.arg(layout.record()).arg(layout.epoch);
+        let (other,): (Option<Vec<u8>>,) = self.connection.query(slot, pipeline).await?;
+        other.map(|record| Layout::read_record(&record)).transpose()
+    }
+}
+
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]`, unless there is another that is not older, which is the answer then.
+const RECORD_UNLESS_NEWER: &str = "\
+local known = redis.call('GET', KEYS[1])
+if known == ARGV[1] then return false end
+if known and cjson.decode(known).epoch >= tonumber(ARGV[2]) then return known end
+redis.call('SET', KEYS[1], ARGV[1])
+return false";
