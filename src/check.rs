@@ -85,14 +85,7 @@ struct Found {
 }
 
 async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let (redis, url) = match EmbeddedRedis::start(&settings.data_dir).await {
-        Ok(redis) => {
-            let url = redis.url();
-            (Some(redis), url)
-        }
-        Err(EmbeddedError::InUse(data_dir)) => (None, EmbeddedRedis::of_running_service(&data_dir).await?),
-        Err(error) => return Err(error.into()),
-    };
+    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir).await?;
     let answer = ask("the private Redis", &url.into(), settings, clock).await;
     if let Some(redis) = redis {
         redis.stop().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Failure;
 use crate::settings::Settings;
-use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
+use crate::store::embedded::EmbeddedRedis;
 use crate::store::{Connection, Servers, Store};
 
 /// A data set, and the private Redis that was started for the command, if one was.
@@ -25,13 +25,10 @@ impl Data {
     pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
         let (servers, redis): (Servers, _) = match &settings.redis {
             Some(servers) => (servers.clone(), None),
-            None => match EmbeddedRedis::start(&settings.data_dir).await {
-                Ok(redis) => (redis.url().into(), Some(redis)),
-                Err(EmbeddedError::InUse(data_dir)) => {
-                    (EmbeddedRedis::of_running_service(&data_dir).await?.into(), None)
-                }
-                Err(error) => return Err(error.into()),
-            },
+            None => {
+                let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir).await?;
+                (url.into(), redis)
+            }
         };
         let address = servers.to_string();
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;

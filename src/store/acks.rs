@@ -79,18 +79,25 @@ impl WriteAcks {
     /// Whether as many replicas have it as are asked.
     fn check(self, waited: Result<Value, Error>) -> Result<(), Error> {
         let reached = match waited {
-            Ok(Value::Int(replicas)) => replicas,
-            // This server's own file stands first.
-            Ok(Value::Array(reached)) => match reached.last() {
-                Some(Value::Int(replicas)) => *replicas,
-                _ => 0,
-            },
-            Ok(_) => 0,
+            Ok(waited) => reached(&waited),
             Err(error) if self.on_disk && error.is_unknown_command() => return Err(Error::NoWaitAof),
             Err(error) => return Err(error),
         };
         let reached = usize::try_from(reached).unwrap_or_default();
         if reached >= self.replicas { Ok(()) } else { Err(Error::NotReplicated { reached, needed: self.replicas }) }
+    }
+}
+
+/// How many replicas an answer to `WAIT` or `WAITAOF` tells of.
+pub(super) fn reached(waited: &Value) -> i64 {
+    match waited {
+        Value::Int(replicas) => *replicas,
+        // This server's own file stands first.
+        Value::Array(reached) => match reached.last() {
+            Some(Value::Int(replicas)) => *replicas,
+            _ => 0,
+        },
+        _ => 0,
     }
 }
 

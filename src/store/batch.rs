@@ -1,7 +1,7 @@
 //! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
 //! indexes, then the waiting for replicas, in one round trip.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -155,14 +155,12 @@ impl Batch {
         store: &Store,
         connection: &Connection,
     ) -> Attempt<Written> {
-        let mut servers: BTreeMap<usize, Vec<Part>> = BTreeMap::new();
-        for part in keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace)) {
-            match connection.master_of(part.partition.slot()).await {
-                Ok(server) => servers.entry(server).or_default().push(part),
-                Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
-            }
-        }
-        let writing = servers.into_values().map(|parts| write_parts(parts, &self.segments, known, store, connection));
+        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace)).collect();
+        let servers = match connection.by_server(parts, |part: &Part| part.partition.slot()).await {
+            Ok(servers) => servers,
+            Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
+        };
+        let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, connection));
         let mut written = Written::default();
         for attempt in join_all(writing).await {
             match attempt {

@@ -89,13 +89,14 @@ impl Cluster {
         Ok(masters.slots.masters().map(|(slot, address)| (slot, address.to_string())).collect())
     }
 
-    /// Which of the masters has `slot`, as a number that others of its slots have, too.
+    /// Which of the masters has each of `slots`, by its place in [`Self::masters`].
     ///
     /// # Errors
     ///
     /// As [`Self::masters`].
-    pub(super) async fn master_of(&self, slot: Slot) -> Result<usize, Error> {
-        Ok(self.known().await?.slots.owner(slot).unwrap_or_default())
+    pub(super) async fn masters_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
+        let known = self.known().await?;
+        Ok(slots.into_iter().map(|slot| known.slots.owner(slot).unwrap_or_default()).collect())
     }
 
     /// Has it looked who the masters are, by the way, unless somebody does.

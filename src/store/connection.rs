@@ -1,5 +1,6 @@
 //! What the store sends its commands over: one server, the primary that sentinels name, or the masters of a cluster.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,19 +122,33 @@ impl Connection {
         }
     }
 
-    /// A number that slots at the same server have in common.
+    /// The master of each of `slots`: a number, by its place in [`Self::masters`].
     ///
     /// # Errors
     ///
     /// As [`Self::masters`].
-    pub(super) async fn master_of(&self, slot: Slot) -> Result<usize, Error> {
+    pub(super) async fn masters_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
         match &self.0.way {
-            Way::One(_) => Ok(0),
+            Way::One(_) => Ok(vec![0; slots.len()]),
             Way::Cluster(cluster) => {
-                let master = self.in_time(cluster.master_of(slot).boxed()).await;
-                master.inspect_err(|error| self.count_failure(error))
+                let masters = self.in_time(cluster.masters_of(slots).boxed()).await;
+                masters.inspect_err(|error| self.count_failure(error))
             }
         }
+    }
+
+    /// `parts` in groups that are at one server each, by the slots that `slot_of` gives them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::masters`].
+    pub(super) async fn by_server<T>(&self, parts: Vec<T>, slot_of: impl Fn(&T) -> Slot) -> Result<Vec<Vec<T>>, Error> {
+        let masters = self.masters_of(parts.iter().map(slot_of).collect()).await?;
+        let mut servers: BTreeMap<usize, Vec<T>> = BTreeMap::new();
+        for (master, part) in masters.into_iter().zip(parts) {
+            servers.entry(master).or_default().push(part);
+        }
+        Ok(servers.into_values().collect())
     }
 
     /// Has connections made anew if sentinels say that they lead to what is the primary no more.

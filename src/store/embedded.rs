@@ -138,6 +138,19 @@ impl EmbeddedRedis {
         self.url.clone()
     }
 
+    /// Starts one in `data_dir`, or finds that of a service that runs there. Says where it is, and gives it if it was started.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`] and [`Self::of_running_service`].
+    pub async fn start_or_join(data_dir: &Path) -> Result<(RedisUrl, Option<Self>), EmbeddedError> {
+        match Self::start(data_dir).await {
+            Ok(redis) => Ok((redis.url(), Some(redis))),
+            Err(EmbeddedError::InUse(data_dir)) => Ok((Self::of_running_service(&data_dir).await?, None)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Where the private Redis of the service that runs on `data_dir` listens, as soon as it serves: it may be starting, or
     /// starting again.
     ///

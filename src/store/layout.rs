@@ -100,7 +100,12 @@ impl Layout {
     /// All keys that it has, or is about to have. Those that are being deleted are nobody's.
     pub(super) fn in_use(&self) -> impl Iterator<Item = Keyspace> {
         let is_deleted = matches!(self.moving, Some(Move { phase: Phase::Cleaning, .. }));
-        [self.keys].into_iter().filter(move |_| !is_deleted).chain(self.moving.map(|moving| moving.to))
+        self.all().skip(usize::from(is_deleted))
+    }
+
+    /// All keys that it has, had until lately, or is about to have: the older first.
+    pub(super) fn all(&self) -> impl Iterator<Item = Keyspace> {
+        [self.keys].into_iter().chain(self.moving.map(|moving| moving.to))
     }
 
     /// How many changes there were before it.
@@ -119,8 +124,7 @@ impl Layout {
 
     /// Refuses it if the operator expects another number of partitions.
     fn check(&self, expected: Option<Partitions>) -> Result<(), Error> {
-        let mut all = [self.keys].into_iter().chain(self.moving.map(|moving| moving.to));
-        let mut is_expected = |expected| all.any(|keys| keys.partitions() == expected);
+        let is_expected = |expected| self.all().any(|keys| keys.partitions() == expected);
         match expected {
             Some(set) if !is_expected(set) => Err(Error::Partitions { recorded: self.read().partitions(), set }),
             _ => Ok(()),

@@ -62,7 +62,6 @@ mod servers;
 mod tls;
 mod url;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -181,7 +180,7 @@ impl Store {
         self.connection.confirm_primary().await;
         let masters = self.connection.masters().await?;
         // The one that all services can agree on.
-        let first = self.connection.master_of(keys::Slot::of_key(layout::LAYOUT_KEY)).await?;
+        let first = self.connection.masters_of(vec![keys::Slot::of_key(layout::LAYOUT_KEY)]).await?[0];
         let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
         // Errors first: one that can't serve is reason enough.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -215,8 +214,8 @@ impl Store {
     /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
     pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.by_layout(|known| async move {
-            let servers = self.by_server(known.layout.read()).await?.into_values();
-            let counting = servers.map(|partitions| self.counts_at(partitions, questions, &known));
+            let servers = self.by_server(known.layout.read()).await?;
+            let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, questions, &known));
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
             for counts in try_join_all(counting).await? {
                 let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
@@ -241,10 +240,11 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
         let commands = partitions.iter().flat_map(|partition| {
+            let slot = partition.slot();
             questions.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
                 command.arg(partition.segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
-                (partition.slot(), command)
+                (slot, command)
             })
         });
         let commands = Commands::each(commands).and_layouts(partitions.iter().copied());
@@ -263,15 +263,11 @@ impl Store {
     ///
     /// An [`Error`] when the layout isn't known, or who has which partition.
     pub async fn partitions_by_server(&self) -> Result<Vec<Vec<Partition>>, Error> {
-        Ok(self.by_server(self.layout().await?.read()).await?.into_values().collect())
+        self.by_server(self.layout().await?.read()).await
     }
 
-    async fn by_server(&self, keys: Keyspace) -> Result<BTreeMap<usize, Vec<Partition>>, Error> {
-        let mut servers: BTreeMap<usize, Vec<Partition>> = BTreeMap::new();
-        for partition in keys.all() {
-            servers.entry(self.connection.master_of(partition.slot()).await?).or_default().push(partition);
-        }
-        Ok(servers)
+    async fn by_server(&self, keys: Keyspace) -> Result<Vec<Vec<Partition>>, Error> {
+        self.connection.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::{Pipeline, Value, pipe};
 
@@ -48,22 +47,12 @@ impl Store {
     /// As [`Store::layout`], and when the server of any partition doesn't answer.
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout.clone();
-        for other in self.record_in_all(&layout).await? {
-            if other.epoch() > layout.epoch() {
+        for other in self.record_in_partitions(&layout, layout.all()).await {
+            if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
                 return Err(Error::UnknownLayout);
             }
         }
         Ok(layout)
-    }
-
-    /// Records `layout` in the partitions of all keys that it has or had, and gives what stands there instead.
-    async fn record_in_all(&self, layout: &Layout) -> Result<Vec<Layout>, Error> {
-        let old = [layout.keys()].into_iter().flat_map(Keyspace::all);
-        let each =
-            old.map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
-        let old = join_all(each).await;
-        let new = self.record_in_partitions(layout).await;
-        old.into_iter().chain(new).filter_map(Result::transpose).collect()
     }
 
     /// Runs scripts on several keys of `partition`, and gives a number for each; none for one whose slot is on its way.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
+use super::super::acks::reached;
 use super::super::commands::{Commands, Step};
 use super::super::error::Error;
 use super::super::keys::Slot;
@@ -146,13 +147,6 @@ fn place_of(answer: &RedisResult<Value>, slot: Slot) -> Option<Place> {
 
 /// Whether fewer replicas have been waited for, or none because of an error.
 fn is_worse(result: &RedisResult<Value>, than: &RedisResult<Value>) -> bool {
-    let reached = |result: &RedisResult<Value>| match result {
-        Ok(Value::Int(replicas)) => *replicas,
-        Ok(Value::Array(reached)) => {
-            reached.last().map_or(0, |last| if let Value::Int(replicas) = last { *replicas } else { 0 })
-        }
-        Ok(_) => 0,
-        Err(_) => -1,
-    };
+    let reached = |result: &RedisResult<Value>| result.as_ref().map_or(-1, reached);
     reached(result) < reached(than)
 }

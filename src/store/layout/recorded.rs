@@ -100,7 +100,8 @@ impl Store {
                 Some(newer) => newer,
                 // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
                 None => {
-                    let others = self.record_in_partitions(&layout).await.into_iter().filter_map(Result::ok).flatten();
+                    let others = self.record_in_partitions(&layout, layout.in_use()).await;
+                    let others = others.into_iter().filter_map(Result::ok).flatten();
                     let Some(newer) = others.max_by_key(|other| other.epoch) else { return Ok(layout) };
                     newer
                 }
@@ -186,9 +187,13 @@ impl Store {
         Ok(exists)
     }
 
-    /// Sees that the partitions of all keys of `layout` have its record, or a newer one, which is given then.
-    pub(in crate::store) async fn record_in_partitions(&self, layout: &Layout) -> Vec<Result<Option<Layout>, Error>> {
-        let each = layout.in_use().flat_map(Keyspace::all);
+    /// Sees that the partitions of `keys` have the record of `layout`, or a newer one, which is given then.
+    pub(in crate::store) async fn record_in_partitions(
+        &self,
+        layout: &Layout,
+        keys: impl Iterator<Item = Keyspace>,
+    ) -> Vec<Result<Option<Layout>, Error>> {
+        let each = keys.flat_map(Keyspace::all);
         let each = each
             .map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
         join_all(each).await
