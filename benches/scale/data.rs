@@ -3,11 +3,12 @@
 //! Nothing is kept: the place of a pair in the load is shuffled into a place among all pairs, and that says the
 //! segment, the user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has half
 //! as many users as the first. A user is in six segments on average, so that five million users make thirty million
-//! pairs. Pairs come in an order that has nothing to do with segment, user or time: the dearest one for Redis, as an
-//! import of another system's data may have it.
+//! pairs. Segments and users come in an order that looks random. Times come in such an order, too, which is the dearest
+//! one for Redis, or they only grow, as when visits are sent when they happen.
 
 use std::ops::Range;
 
+use clap::ValueEnum;
 use segment_estimator::segment::SegmentName;
 use segment_estimator::time::Timestamp;
 
@@ -29,26 +30,37 @@ const SEGMENTS_OF_A_USER: u64 = 6;
 /// The most pairs whose users' numbers have seven digits.
 const MOST: u64 = 9_999_999 * SEGMENTS_OF_A_USER;
 /// The share of a day's visits that each hour has, in hundredths: little at night, most in the evening.
-const RHYTHM: [usize; 24] = [2, 1, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6, 7, 7, 7, 6, 4, 3];
+const RHYTHM: [u64; 24] = [2, 1, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6, 7, 7, 7, 6, 4, 3];
 /// A line without what changes. All lines are of one length.
 const LINE: &[u8] = b"{\"user_id\":\"u0000000\",\"segment\":\"segment-000\",\"seen_at\":0000000000.000}\n";
+
+/// In which order pairs are loaded.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// The time has nothing to do with it, as in another system's data
+    Random,
+    /// The oldest first, as visits happen
+    Time,
+}
 
 /// So many different pairs of a user and a segment.
 pub struct Data {
     pairs: u64,
-    seed: u64,
+    order: Order,
     /// Where each segment's pairs begin among all, and at last their number.
     starts: Vec<u64>,
-    order: Shuffle,
+    places: Shuffle,
+    /// Which of all the times the pair with a number has, in random order.
+    times: Shuffle,
     /// The users of each segment, in an order of its own.
     users: Vec<Shuffle>,
-    /// The hour of each hundredth of a day's visits.
+    /// How many pairs were seen before each hour of the days, and at last their number.
     hours: Vec<u64>,
 }
 
 impl Data {
     /// `pairs` that belong to `seed`.
-    pub fn new(pairs: u64, seed: u64) -> Result<Self> {
+    pub fn new(pairs: u64, order: Order, seed: u64) -> Result<Self> {
         let users = pairs.div_ceil(SEGMENTS_OF_A_USER);
         let sizes = zipf(pairs);
         if sizes[SEGMENTS - 1] == 0 || sizes[0] > users || pairs > MOST {
@@ -58,11 +70,15 @@ impl Data {
         for size in &sizes {
             starts.push(starts[starts.len() - 1] + size);
         }
-        let hours = RHYTHM.iter().zip(0..).flat_map(|(&share, hour)| std::iter::repeat_n(hour, share)).collect();
+        let (mut shares, mut hours) = (0, vec![0]);
+        for share in RHYTHM.iter().cycle().take((DAYS * 24) as usize) {
+            shares += share;
+            hours.push((u128::from(pairs) * u128::from(shares) / u128::from(DAYS * 100)) as u64);
+        }
         let mut seeds = Random::new(seed);
         let mut shuffle = |bound| Shuffle::new(bound, &mut seeds);
         let users = (0..SEGMENTS).map(|_| shuffle(users)).collect();
-        Ok(Self { pairs, seed, starts, order: shuffle(pairs), users, hours })
+        Ok(Self { pairs, order, starts, users, places: shuffle(pairs), times: shuffle(pairs), hours })
     }
 
     /// How many pairs there are.
@@ -82,17 +98,17 @@ impl Data {
 
     /// How many pairs are of the first of the days, which are expired a day later.
     pub fn first_day(&self) -> u64 {
-        (0..self.pairs).filter(|&place| self.seen(place) <= DAY as u64).count() as u64
+        self.hours[24]
     }
 
     /// Writes lines of NDJSON, those with these numbers, in the order of the load.
     pub fn write_lines(&self, numbers: Range<u64>, lines: &mut Vec<u8>) {
         let begin = NOW.as_millis() as u64 - DAYS * DAY as u64;
         for number in numbers {
-            let place = self.order.at(number);
+            let place = self.places.at(number);
             let segment = self.starts.partition_point(|&start| start <= place) - 1;
             let user = self.users[segment].at(place - self.starts[segment]);
-            let seen_at = begin + self.seen(place);
+            let seen_at = begin + self.seen(number);
             let at = lines.len();
             lines.extend_from_slice(LINE);
             let line = &mut lines[at..];
@@ -104,12 +120,16 @@ impl Data {
         }
     }
 
-    /// When the pair was seen, in milliseconds since the days began, of which the first one expires at [`NOW`].
-    fn seen(&self, place: u64) -> u64 {
-        let mut random = Random::new(self.seed ^ place.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        let day = random.below(DAYS);
-        let hour = self.hours[random.below(self.hours.len() as u64) as usize];
-        (day * 24 + hour) * HOUR + 1 + random.below(HOUR)
+    /// When the pair with a number was seen, in milliseconds since the days began, of which the first one expires at
+    /// [`NOW`].
+    fn seen(&self, number: u64) -> u64 {
+        let time = match self.order {
+            Order::Random => self.times.at(number),
+            Order::Time => number,
+        };
+        let hour = self.hours.partition_point(|&start| start <= time) - 1;
+        let (since, within) = (time - self.hours[hour], self.hours[hour + 1] - self.hours[hour]);
+        hour as u64 * HOUR + 1 + since * (HOUR - 1) / within
     }
 }
 

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::data::Data;
+use crate::data::{Data, Order};
 use crate::engine::Kind;
 use crate::plan::Plan;
 use crate::projection::Basis;
@@ -64,6 +64,9 @@ struct Arguments {
     /// How many pairs are loaded, one size after the other
     #[arg(long, value_delimiter = ',', default_value = "3000000,10000000,30000000")]
     pairs: Vec<u64>,
+    /// In which order they are loaded
+    #[arg(long, value_enum, default_value = "random")]
+    order: Order,
     /// What is compared
     #[arg(long, value_enum, value_delimiter = ',', default_value = "redis,cluster")]
     engines: Vec<Kind>,
@@ -116,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut programs = servers.clone();
     programs.dedup();
     let machine = machine::describe("scale", &programs)?;
-    let data = Data::new(plan.pairs[plan.pairs.len() - 1], plan.seed)?;
+    let data = Data::new(plan.pairs[plan.pairs.len() - 1], plan.order, plan.seed)?;
     let made = data.pairs() as f64 / load::make(&data).as_secs_f64();
     progress(&format!("{} pairs are made in a second", thousands(made)));
     let figures = run::measure(&plan)?;
@@ -140,10 +143,11 @@ fn plan(arguments: &Arguments, folder: &Path) -> Result<Plan> {
     pairs.sort_unstable();
     pairs.dedup();
     for &size in &pairs {
-        Data::new(size, arguments.seed)?;
+        Data::new(size, arguments.order, arguments.seed)?;
     }
     Ok(Plan {
         pairs,
+        order: arguments.order,
         rounds: arguments.rounds,
         passes: arguments.passes,
         seed: arguments.seed,
@@ -159,14 +163,18 @@ fn described(plan: &Plan, data: &Data) -> String {
     let sizes = data.sizes();
     format!(
         "- the most pairs: {} of {} users with {} segments, of which the largest has {} users and the smallest {}; \
-         ids like `u0001234`, seed {}; seen over {} days with more in the evening than at night\n",
+         ids like `u0001234`, seed {}; seen over {} days with more in the evening than at night, {}\n",
         thousands(data.pairs() as f64),
         thousands(data.users() as f64),
         sizes.len(),
         thousands(sizes[0] as f64),
         thousands(sizes[sizes.len() - 1] as f64),
         plan.seed,
-        data::DAYS
+        data::DAYS,
+        match plan.order {
+            Order::Random => "in an order that looks random",
+            Order::Time => "the oldest first",
+        }
     )
 }
 

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::data::Order;
 use crate::engine::Kind;
 
 /// What all steps are given.
 pub struct Plan {
     /// Pairs that are loaded, the fewest first.
     pub pairs: Vec<u64>,
+    /// In which order they are.
+    pub order: Order,
     /// How often all of it is done.
     pub rounds: u32,
     /// How often all segments are counted in a round.

@@ -86,7 +86,7 @@ pub fn measure(plan: &Plan) -> Result<Vec<Figures>> {
     let mut figures = Vec::new();
     for round in 0..plan.rounds as usize {
         for &pairs in &plan.pairs {
-            let data = Data::new(pairs, plan.seed)?;
+            let data = Data::new(pairs, plan.order, plan.seed)?;
             progress(&format!("round {} of {}: {} pairs", round + 1, plan.rounds, thousands(pairs as f64)));
             // Who comes first has a machine that nobody has warmed up, so they take turns at that, too.
             let mut kinds = plan.engines.clone();

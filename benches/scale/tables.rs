@@ -73,7 +73,7 @@ impl Tables<'_> {
 
     fn load(&self) -> Part {
         let note = format!(
-            "All pairs, as lines of NDJSON in an order that looks random, through the service's `Ingest` in the \
+            "All pairs, as lines of NDJSON, through the service's `Ingest` in the \
              benchmark's process; `appendfsync everysec`. *Last tenth* is the rate at which the last tenth of the \
              pairs went in. The lines are made while they are loaded; with nobody who reads them, {} a second are \
              made. Medians of {} rounds.",
