@@ -2,7 +2,7 @@
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs` and
 //! `docs.rs` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
-//! surrounds each, `answer.rs` all of them. `body.rs` takes bodies in, `problem.rs` has the errors, `server.rs`, `stream.rs`
+//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
 //! and `tls.rs` the connections.
 
 mod access;
@@ -17,6 +17,7 @@ mod host;
 mod metrics;
 pub mod openapi;
 mod problem;
+mod query;
 mod routes;
 mod segments;
 pub mod server;

@@ -1,11 +1,10 @@
 //! `POST /segments` and `GET /segments/{name}/count`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -15,11 +14,11 @@ use super::access::{May, Read, Write};
 use super::body::{self, MediaType};
 use super::openapi::{problems, schemas};
 use super::problem::{Problem, ProblemKind, Result};
+use super::query::{RawQuery, invalid};
 use super::{AppState, json};
 use crate::estimator::EstimateError;
 use crate::ingest::Ingest;
-use crate::segment::{FieldError, SegmentName};
-use crate::time::Window;
+use crate::segment::SegmentName;
 use crate::visit_json::{self, VisitError};
 
 /// Record a visit.
@@ -109,12 +108,10 @@ pub async fn count(
     _: May<Read>,
     State(state): State<Arc<AppState>>,
     name: std::result::Result<Path<String>, PathRejection>,
-    query: std::result::Result<Query<Vec<(String, String)>>, QueryRejection>,
+    query: RawQuery,
 ) -> Result<Response> {
-    let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
-    let segment = SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))?;
-    let Query(query) = query.map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
-    let window = parse_window(&query)?.unwrap_or(state.estimator.window());
+    let segment = segment_of(name)?;
+    let window = query.knowing("a count", &["window"])?.window()?.unwrap_or(state.estimator.window());
 
     let now = state.now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
@@ -143,22 +140,8 @@ impl From<EstimateError> for Problem {
     }
 }
 
-fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError::new(field, detail)])
-}
-
-/// Reads the one parameter that a count has. Others are errors: a misspelt `window` would otherwise give the count of
-/// another window without a word.
-fn parse_window(query: &[(String, String)]) -> Result<Option<Window>> {
-    let mut window = None;
-    for (name, value) in query {
-        if name != "window" {
-            return Err(invalid(name.clone(), "is not a parameter of a count; the only one is window"));
-        }
-        let parsed = Window::parse(value).map_err(|why| invalid("window", why))?;
-        if window.replace(parsed).is_some() {
-            return Err(invalid("window", "is given more than once"));
-        }
-    }
-    Ok(window)
+/// The segment that a path names.
+pub(super) fn segment_of(name: std::result::Result<Path<String>, PathRejection>) -> Result<SegmentName<'static>> {
+    let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
+    SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))
 }

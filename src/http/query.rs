@@ -1,0 +1,109 @@
+//! The parameters of a question, read strictly: one that is misspelt would otherwise give the answer to another question
+//! without a word.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+
+use super::problem::{Problem, ProblemKind, Result};
+use crate::segment::{FieldError, SegmentName};
+use crate::time::Window;
+
+/// The query of a request as it came. A handler takes it as an argument, and says with [`Self::knowing`] which parameters there are.
+pub struct RawQuery(std::result::Result<Vec<(String, String)>, String>);
+
+/// The parameters of a question, all of which have a name that it knows.
+pub struct Parameters(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
+        let query = Query::try_from_uri(&parts.uri);
+        Ok(Self(query.map(|Query(pairs)| pairs).map_err(|error| error.body_text())))
+    }
+}
+
+impl RawQuery {
+    /// The parameters of `question`, which has those in `names`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] that names the first parameter that it doesn't have.
+    pub fn knowing(self, question: &str, names: &[&str]) -> Result<Parameters> {
+        let given = self.0.map_err(|why| Problem::new(ProblemKind::Invalid, why))?;
+        match given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            None => Ok(Parameters(given)),
+            Some((name, _)) => {
+                let known = match names {
+                    [] => "it has none".to_owned(),
+                    [only] => format!("the only one is {only}"),
+                    names => format!("those are {}", names.join(", ")),
+                };
+                Err(invalid(name.clone(), format!("is not a parameter of {question}; {known}")))
+            }
+        }
+    }
+}
+
+impl Parameters {
+    /// The parameter `name`, if it is given.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] when it is given more than once, or `parse` refuses it with a sentence without its subject.
+    pub fn one<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> std::result::Result<T, String>,
+    ) -> Result<Option<T>> {
+        let mut values = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(invalid(name, "is given more than once"));
+        }
+        parse(value).map(Some).map_err(|why| invalid(name, why))
+    }
+
+    /// The window that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::one`].
+    pub fn window(&self) -> Result<Option<Window>> {
+        self.one("window", Window::parse)
+    }
+
+    /// The segments that are asked for, in their order: `least` of them at the least, and `most` at the most.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] when there are too few or too many, when one is no segment's name, or is given more than once.
+    #[expect(dead_code, reason = "lists and overlaps, which follow, take segments")]
+    pub fn segments(&self, least: usize, most: usize) -> Result<Vec<SegmentName<'static>>> {
+        let given: Vec<_> = self.0.iter().filter(|(name, _)| name == "segment").map(|(_, value)| value).collect();
+        if given.len() < least || given.len() > most {
+            let given = given.len();
+            return Err(invalid(
+                "segment",
+                format!("must be given {least} to {most} times, and is given {given} times"),
+            ));
+        }
+        let mut segments: Vec<SegmentName<'static>> = Vec::with_capacity(given.len());
+        for name in given {
+            let segment = SegmentName::parse(name.clone()).map_err(|error| Problem::invalid(vec![error]))?;
+            if segments.contains(&segment) {
+                return Err(invalid("segment", format!("has {segment:?} more than once", segment = segment.as_str())));
+            }
+            segments.push(segment);
+        }
+        Ok(segments)
+    }
+}
+
+/// A request whose `field` won't do, for a reason that is a sentence without its subject.
+pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Problem {
+    Problem::invalid(vec![FieldError::new(field, detail)])
+}
