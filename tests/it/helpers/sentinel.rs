@@ -17,6 +17,8 @@ pub const MASTER: &str = "mymaster";
 pub struct Sentinels {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
+    /// Sentinels that do nothing.
+    frozen: Vec<Server>,
 }
 
 struct Server {
@@ -69,16 +71,24 @@ impl Sentinels {
         let replicas: Vec<_> = (0..replicas).map(|_| Server::start(&[&of_primary, arguments].concat())).collect();
         let sentinels = (0..3).map(|_| Server::start_sentinel(&primary.port)).collect();
         let servers: Vec<_> = std::iter::once(primary).chain(replicas).collect();
-        let all = Self { servers, sentinels };
+        let all = Self { servers, sentinels, frozen: Vec::new() };
         eventually("replicas are in step", async || all[0].replicas() == all.servers.len() - 1).await;
         all.wait_until_ok().await;
         all
     }
 
-    /// The URLs of the sentinels, with commas between them.
+    /// The URLs of the sentinels, with commas between them. One that is frozen comes first.
     pub fn urls(&self) -> String {
-        let urls: Vec<_> = self.sentinels.iter().map(|one| format!("redis://127.0.0.1:{}", one.port)).collect();
+        let sentinels = self.frozen.iter().chain(&self.sentinels);
+        let urls: Vec<_> = sentinels.map(|one| format!("redis://127.0.0.1:{}", one.port)).collect();
         urls.join(",")
+    }
+
+    /// Lets one sentinel do nothing from now on: it takes connections, and says nothing. The others are a majority still.
+    pub fn freeze_one(&mut self) {
+        let sentinel = self.sentinels.pop().expect("there are three");
+        kill("-STOP", sentinel.redis.pid());
+        self.frozen.push(sentinel);
     }
 
     /// The server that the first sentinel names as the primary.
