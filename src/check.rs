@@ -8,7 +8,7 @@ use crate::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
-use crate::store::{self, Connection, Partitions, Server, Servers, Store};
+use crate::store::{self, Connection, Layout, Move, Partitions, Server, Servers, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub async fn check(
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    let Found { servers, partitions, skew } = match &settings.redis {
+    let Found { servers, layout, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
@@ -64,9 +64,15 @@ pub async fn check(
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
     }
-    match partitions {
-        None | Some(Partitions::ONE) => {}
-        Some(partitions) => writeln!(out, "the users are split into {partitions} partitions")?,
+    if let Some(layout) = layout {
+        let partitions = layout.read().partitions();
+        if partitions != Partitions::ONE {
+            writeln!(out, "the users are split into {partitions} partitions")?;
+        }
+        if let Some(Move { to, .. }) = layout.moving() {
+            let to = to.partitions();
+            writeln!(out, "a move to {} is under way: `repartition --to {to}` takes it up", to.in_words())?;
+        }
     }
     if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
         writeln!(out, "this machine's clock is {skew}, so the service goes by Redis's")?;
@@ -78,8 +84,8 @@ pub async fn check(
 struct Found {
     /// Its servers that take writes, with their addresses.
     servers: Vec<(String, Server)>,
-    /// How many partitions the data set has, if there is one.
-    partitions: Option<Partitions>,
+    /// How the data set is laid out, if there is one.
+    layout: Option<Layout>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
     skew: Option<Skew>,
 }
@@ -105,8 +111,8 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
-    let partitions = store.recorded_partitions().await.map_err(failed)?;
-    Ok(Found { servers: found, partitions, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
+    let layout = store.found_layout().await.map_err(failed)?;
+    Ok(Found { servers: found, layout, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

@@ -41,6 +41,9 @@ pub enum Moved {
 /// Why a move was not finished. It can be taken up again by the same command.
 #[derive(Debug, thiserror::Error)]
 pub enum RepartitionError {
+    /// Redis can't serve, or has another data set than is expected. Nothing was done.
+    #[error("Redis can't serve: {0}")]
+    Refused(store::Error),
     /// Redis failed.
     #[error("{0}; what was moved so far is kept: run the same command again")]
     Store(#[from] store::Error),
@@ -93,8 +96,8 @@ impl Repartition {
         if to == Partitions::ONE && self.store.is_cluster() {
             return Err(RepartitionError::OneOnACluster);
         }
-        self.clock.compare_with(&self.store).await?;
-        let mut layout = self.store.settled_layout().await?;
+        self.clock.compare_with(&self.store).await.map_err(RepartitionError::Refused)?;
+        let mut layout = self.store.settled_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
         if layout.moving().is_none() {
             if layout.keys().partitions() == to {

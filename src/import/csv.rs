@@ -230,7 +230,11 @@ impl CsvForm {
             };
             if place.is_none() && (field != SEEN_AT || set.is_some()) {
                 return Err(match names {
-                    Some(_) => format!("the header has no column {name}, which {} is to come from", FIELDS[field]),
+                    Some(_) => format!(
+                        "the header has no column {name}, which {} is to come from: --columns names columns, --no-header says \
+                         that there is no header, and --delimiter what is between fields",
+                        FIELDS[field]
+                    ),
                     None => format!("there is no column for {}; there are {width}", FIELDS[field]),
                 });
             }
@@ -340,8 +344,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case(true, &[], "uid,segment\n", "the header has no column user_id, which user_id is to come from")]
-    #[case(true, &["seen_at=at"], "user_id,segment\n", "the header has no column at, which seen_at is to come from")]
+    #[case(true, &[], "uid,segment\n", "the header has no column user_id, which user_id is to come from: --columns names columns, --no-header says that there is no header, and --delimiter what is between fields")]
+    #[case(true, &["seen_at=at"], "user_id,segment\n", "the header has no column at, which seen_at is to come from: --columns names columns, --no-header says that there is no header, and --delimiter what is between fields")]
     #[case(false, &[], "u1\n", "there is no column for segment; there are 1")]
     #[case(false, &["user_id=uid"], "u1,x\n", "without a header, columns have numbers: user_id=1")]
     #[case(false, &["seen_at=3"], "u1,x\n", "there is no column 3 for seen_at; there are 2")]

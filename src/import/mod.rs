@@ -119,6 +119,7 @@ impl Import {
     }
 
     async fn run(&self, target: Target, to: &str, clock: &Clock, stop: &CancellationToken) -> Result<(), ImportError> {
+        self.check_files()?;
         let source = Source::open(&self.file).map_err(|error| self.unreadable(error.to_string()))?;
         target.greet(clock).await.map_err(ImportError::Refused)?;
         let progress = Arc::new(Progress::start(Measure::Bytes, source.identity.bytes, "visits"));
@@ -137,6 +138,26 @@ impl Import {
         let outcome = run.carry_out(&mut chunks).await;
         progress.end();
         run.finish(outcome, self)
+    }
+
+    /// Refuses a file that would be read and written, or written twice.
+    fn check_files(&self) -> Result<(), ImportError> {
+        // One that isn't there yet has no other name.
+        let place = |path: &PathBuf| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+        let (state, errors) = (self.state_file(), self.errors.as_ref());
+        for (name, path, other) in [
+            ("--errors", errors, Some(&self.file)),
+            ("--state", state.as_ref(), Some(&self.file)),
+            ("--errors", errors, state.as_ref()),
+        ] {
+            if let (Some(path), Some(other)) = (path, other)
+                && place(path) == place(other)
+            {
+                let path = path.display();
+                return Err(ImportError::File(format!("{name}: {path} is used already: name a file of its own")));
+            }
+        }
+        Ok(())
     }
 
     fn unreadable(&self, why: String) -> ImportError {
@@ -166,7 +187,10 @@ impl Import {
         };
         let shown = path.display().to_string();
         if !self.resume {
-            if path.exists() {
+            // It will be replaced, so it must be one of ours.
+            let earlier = State::load(&path)
+                .map_err(|why| ImportError::File(format!("{why}: remove it, or name another file with --state")))?;
+            if earlier.is_some() {
                 progress.note(format_args!("{shown} is of an earlier run; without --resume the import starts anew"));
             }
             return Ok(fresh);

@@ -78,8 +78,8 @@ impl Rejects {
     /// Where they are, for who looks for them.
     pub(super) fn place(&self) -> String {
         match self {
-            Self::File { path, .. } => format!("{} has the lines", path.display()),
-            Self::Shown { .. } => "with --errors FILE, FILE gets the lines".to_owned(),
+            Self::File { path, .. } => format!("{} says which lines, and why", path.display()),
+            Self::Shown { .. } => "--errors FILE has all of them written into FILE, each with the reason".to_owned(),
         }
     }
 }

@@ -182,17 +182,21 @@ impl Run {
         {
             return error;
         }
+        let mut advice = if self.state_file.path.is_some() { "; go on with --resume" } else { "" };
         let why = match cut {
             Cut::Ours(error) => return error,
             Cut::Unreadable(why) if line == 0 => return import.unreadable(why),
-            Cut::Unreadable(why) => import.unreadable(why).to_string(),
+            Cut::Unreadable(why) => {
+                // The whole file would be another one.
+                advice = "; import it anew when it can be read to its end: nothing is counted twice";
+                import.unreadable(why).to_string()
+            }
             Cut::Broken(why) => why,
             Cut::Stopped => "stopped".to_owned(),
         };
         if line == 0 {
             return ImportError::Refused(why);
         }
-        let advice = if self.state_file.path.is_some() { "; go on with --resume" } else { "" };
         ImportError::BrokenOff { why, line, advice }
     }
 

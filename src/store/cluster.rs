@@ -224,7 +224,11 @@ impl Shared {
         let info = answers.next().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
         let is_well = info.is_none_or(|info| info_field(&info, "cluster_state") != Some("fail"));
         let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
-        let unknown = || Error::Connect(format!("{url} knows of no server that has slots"));
+        let unknown = || {
+            Error::Connect(format!(
+                "{url} knows of no server that has slots; `redis-cli --cluster create` gives them some"
+            ))
+        };
         let slots = slots.and_then(|slots| Slots::read(slots, &url.host())).ok_or_else(unknown)?;
         Ok((slots, is_well))
     }

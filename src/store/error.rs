@@ -197,9 +197,17 @@ impl Error {
         Self::refused(command, error.code(), error.details().unwrap_or_default())
     }
 
-    /// Redis refused `command` with `code`. What it says besides is kept where it is about itself.
+    /// Redis refused `command` with `code`. What it says besides is kept where it is about itself; where it is another kind of
+    /// server than it was taken for, that is told instead.
     pub(super) fn refused(command: String, code: &str, detail: &str) -> Self {
-        let detail = if Self::is_about_redis(code) { detail } else { "" };
+        let detail = match (command.as_str(), code) {
+            (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",
+            ("CLUSTER SLOTS", "ERR") => "(it is in no cluster: redis_url is for one server)",
+            ("GET layout", "ERR") => "(a sentinel has no data: redis_sentinel is for sentinels)",
+            (command, "ERR") if command.starts_with("SENTINEL ") => "(it is no sentinel)",
+            _ if Self::is_about_redis(code) => detail,
+            _ => "",
+        };
         Self::Refused { command, code: code.to_owned(), detail: detail.to_owned() }
     }
 

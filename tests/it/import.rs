@@ -115,7 +115,10 @@ fn what_is_no_visit_is_named_by_its_line() {
     assert!(!content);
     let lines: Vec<_> = stderr.lines().collect();
     assert!(lines[0].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
-    assert_eq!(lines[1..], ["segment-estimator: not every line is a visit: 4 rejected; errors has the lines"]);
+    assert_eq!(
+        lines[1..],
+        ["segment-estimator: not every line is a visit: 4 rejected; errors says which lines, and why"]
+    );
     assert_eq!(members(&redis), 2);
     let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
     let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -126,6 +129,32 @@ fn what_is_no_visit_is_named_by_its_line() {
     assert_eq!(details[2], "must not be empty");
     assert_eq!(details[3], "was not written: `ZADD segment:full` met a key that is not a sorted set");
     assert_eq!(details[4], "is longer than 16384 bytes");
+}
+
+#[rstest]
+#[case::errors_into_the_input(&["--errors", "visits"], "--errors: visits is used already: name a file of its own")]
+#[case::errors_by_another_name(&["--errors", "./visits"], "--errors: ./visits is used already: name a file of its own")]
+#[case::state_into_the_input(&["--state", "visits"], "--state: visits is used already: name a file of its own")]
+#[case::one_file_for_both(&["--errors", "new", "--state", "new"], "--errors: new is used already: name a file of its own")]
+#[case::state_into_something_else(
+    &["--state", "other"],
+    "other doesn't hold the state of an import: remove it, or name another file with --state"
+)]
+fn no_file_is_overwritten_that_is_not_meant_to_be(#[case] arguments: &[&str], #[case] message: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let visit = "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n";
+    for file in ["visits", "other"] {
+        fs::write(folder.path().join(file), visit).unwrap();
+    }
+    let url = redis.url();
+    let arguments = [&["visits", "--redis-url", &url], arguments].concat();
+    let (content, stderr) = outcome(&mut import(folder.path(), &arguments));
+    assert!(!content);
+    assert_eq!(stderr, format!("segment-estimator: {message}\n"));
+    for file in ["visits", "other"] {
+        assert_eq!(fs::read_to_string(folder.path().join(file)).unwrap(), visit);
+    }
+    assert_eq!(redis.call::<usize>(&["EXISTS", "segment:s1"]), 0);
 }
 
 #[test]
@@ -139,7 +168,7 @@ fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() 
     assert_eq!(lines[19], "line 21: segment must not start or end with white space");
     assert_eq!(lines[20], "more lines are rejected; --errors FILE takes them all");
     assert!(lines[21].starts_with("0 accepted, 0 expired, 30 rejected; "), "{stderr}");
-    let last = "segment-estimator: not every line is a visit: 30 rejected; with --errors FILE, FILE gets the lines";
+    let last = "segment-estimator: not every line is a visit: 30 rejected; --errors FILE has all of them written into FILE, each with the reason";
     assert_eq!(lines[22..], [last]);
 }
 

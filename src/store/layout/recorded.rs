@@ -149,19 +149,19 @@ impl Store {
         join_all(each).await.into_iter().flatten().max_by_key(|layout| layout.epoch)
     }
 
-    /// How many partitions the data set has; none if there is no data set. Nothing is written.
+    /// How the data set is laid out; none if there is no data set. Nothing is written.
     ///
     /// # Errors
     ///
     /// As [`Self::layout`].
-    pub async fn recorded_partitions(&self) -> Result<Option<Partitions>, Error> {
+    pub async fn found_layout(&self) -> Result<Option<Layout>, Error> {
         let layout = match self.recorded_layout().await? {
             Some(layout) => layout,
             None if self.has_plain_keys().await? => Layout::first(Partitions::ONE),
             None => return Ok(None),
         };
         layout.check(self.partitions)?;
-        Ok(Some(layout.read().partitions()))
+        Ok(Some(layout))
     }
 
     /// How many partitions a data set without a record has, or shall have: what is set, or what fits the servers.
