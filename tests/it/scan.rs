@@ -101,7 +101,7 @@ async fn a_segment_is_read_under_load() {
     let writer = {
         let (mut connection, stop) = (redis.connection(), Arc::clone(&stop));
         std::thread::spawn(move || {
-            for n in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+            for n in (0_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let mut command = redis::cmd("ZADD");
                 command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n * 7_919 % 30_000));
                 command.exec(&mut connection).unwrap();
