@@ -9,9 +9,11 @@ ARG PROFILE
 # The debugger maps this folder to the checkout: see .vscode/launch.json.
 WORKDIR /app
 
-# Dependencies have a layer of their own, which is made again only when these two files change.
+# Dependencies have a layer of their own, which is made again only when these files change. Cargo reads the manifest of the tests in a
+# browser, too, since they are in the workspace, and builds nothing of them.
 # rust-toolchain.toml stays outside: its clippy and rustfmt would be downloaded, and the image is the toolchain.
 COPY Cargo.toml Cargo.lock ./
+COPY tests/e2e/Cargo.toml tests/e2e/
 # Cargo compares times, and those of the real sources may be older than this build's: so our part of it is removed.
 RUN mkdir src \
     && echo '//! Empty.' > src/lib.rs \

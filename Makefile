@@ -10,10 +10,10 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak redis bench-tools fmt lint doc check-deploy bench bench-scale fuzz-api ci
+.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy bench bench-scale fuzz-api ci
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
 	exec $(CARGO) run --release --locked -- $(ARGS)
@@ -21,15 +21,20 @@ run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passe
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked
 
+e2e: redis browser ## Look at the pages in a browser; pictures of them are in target/e2e
+	$(CARGO) build --locked
+	rm -rf "$${CARGO_TARGET_DIR:-target}/e2e"
+	$(CARGO) test --locked --package segment-estimator-e2e
+
 soak: redis ## Run the fault tests for an hour; SOAK_ARGS=faults::network for some, FAULT_SEED=7 for known faults
 	SOAK=1 $(CARGO) test --release --locked --test it $(SOAK_ARGS) -- --nocapture --test-threads 1
 
 fmt: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 lint: ## Check the format, and clippy without a warning
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 doc: ## Build the documentation without a warning
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
@@ -46,10 +51,13 @@ bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--p
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api
 
-ci: lint doc check-deploy test ## What CI runs
+ci: lint doc check-deploy test e2e ## What CI runs
 
 redis:
 	@scripts/ensure-redis
+
+browser:
+	@scripts/ensure-browser
 
 bench-tools:
 	@scripts/ensure-bench-tools

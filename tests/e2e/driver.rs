@@ -1,0 +1,94 @@
+//! chromedriver, and the browser that it starts.
+
+use std::fs::{read, read_dir};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+use tempfile::TempDir;
+use thirtyfour::common::capabilities::desiredcapabilities::Capabilities;
+use thirtyfour::{DesiredCapabilities, WebDriver};
+
+/// A chromedriver of the test's own. Whatever it started ends with it.
+pub struct Driver {
+    /// The browser's profile, by which its processes are known.
+    profile: TempDir,
+    process: Child,
+    address: String,
+}
+
+impl Driver {
+    /// Starts it on a free port.
+    pub fn start() -> Self {
+        let mut process = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("chromedriver starts: `make e2e` installs it");
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.by_ref().find_map(|line| {
+            Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver says its port"));
+        Self { profile: tempfile::tempdir().unwrap(), process, address }
+    }
+
+    /// Starts a browser that notes what it logs and what it asks for.
+    pub async fn browser(&self) -> WebDriver {
+        WebDriver::new(&self.address, self.capabilities()).await.expect("chromium starts")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut arguments = vec![
+            "--headless=new".to_owned(),
+            format!("--user-data-dir={}", self.profile.path().display()),
+            // Containers give little shared memory.
+            "--disable-dev-shm-usage".to_owned(),
+            "--disable-background-networking".to_owned(),
+            "--disable-component-update".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--hide-scrollbars".to_owned(),
+            "--no-first-run".to_owned(),
+            "--no-proxy-server".to_owned(),
+            // Nobody but the service is reached, whatever a page wants.
+            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1".to_owned(),
+            "--lang=en-GB".to_owned(),
+        ];
+        // Chromium's sandbox refuses to work for root, as whom CI runs.
+        if std::fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
+            arguments.push("--no-sandbox".to_owned());
+        }
+        let mut capabilities: Capabilities = DesiredCapabilities::chrome().into();
+        capabilities.set("goog:chromeOptions", json!({ "args": arguments })).unwrap();
+        capabilities.set("goog:loggingPrefs", json!({ "browser": "ALL", "performance": "ALL" })).unwrap();
+        capabilities
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // A test that fails leaves no browser behind.
+        for pid in processes_with(&self.profile.path().display().to_string()) {
+            let _ = Command::new("sh").args(["-c", &format!("kill -KILL {pid} 2>/dev/null")]).status();
+        }
+    }
+}
+
+/// The processes whose command line has `text`.
+fn processes_with(text: &str) -> Vec<u32> {
+    let folders = read_dir("/proc").into_iter().flatten().flatten();
+    let pids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
+    let has_text = |pid: &u32| {
+        let line = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(has_text).collect()
+}
