@@ -159,6 +159,7 @@ impl App {
             estimator: estimator.clone(),
             clock: clock.clone(),
             gate: Arc::clone(&gate),
+            is_tls: tls.is_some(),
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
             under_way: AtomicUsize::new(0),

@@ -133,6 +133,12 @@ impl Window {
         self.0.as_secs()
     }
 
+    /// The length of the window.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+
     /// The window's edge at `now`: members seen at or before it are out, members seen after it are in.
     #[must_use]
     pub fn cutoff(self, now: Timestamp) -> Timestamp {

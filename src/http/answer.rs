@@ -9,14 +9,17 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use tower_service::Service as _;
 
+use super::pages;
 use super::problem::Problem;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's. The request's id comes back with the answer; a request without one gets one.
+/// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's, or a page where a
+/// page was asked for. The request's id comes back with the answer; a request without one gets one.
 pub async fn answer(mut router: Router, request: Request) -> Response {
     let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
     let method = request.method().clone();
+    let place = pages::asked_for(&method, request.uri().path());
 
     let mut response = match router.call(request).await {
         Ok(response) => response,
@@ -24,7 +27,7 @@ pub async fn answer(mut router: Router, request: Request) -> Response {
     };
     let request_id = request_id.unwrap_or_else(new_request_id);
     if let Some(problem) = Problem::taken_from(&mut response) {
-        response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, &response);
+        response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, place, &response);
     }
     response.headers_mut().insert(REQUEST_ID, request_id);
     response

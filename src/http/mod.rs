@@ -1,7 +1,7 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs` and
-//! `docs.rs` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
+//! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
+//! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
 //! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
 //! and `tls.rs` the connections.
 
@@ -16,6 +16,7 @@ mod health;
 mod host;
 mod metrics;
 pub mod openapi;
+mod pages;
 mod problem;
 mod query;
 mod routes;
@@ -53,6 +54,8 @@ pub struct AppState {
     pub clock: Clock,
     /// Who may do what.
     pub gate: Arc<Gate>,
+    /// Whether callers speak TLS to it.
+    pub is_tls: bool,
     /// What a request may take.
     pub limits: RequestLimits,
     /// The part of the requests that is traced where their callers don't decide it, 0 to 1; nothing is without it.

@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, metrics, segments};
+use super::{AppState, batch, docs, health, metrics, pages, segments};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,11 +42,13 @@ use super::{AppState, batch, docs, health, metrics, segments};
         docs::page,
         docs::page_with_slash,
         docs::file,
+        pages::file,
     ),
     tags(
         (name = "visits", description = "Users were seen in segments."),
         (name = "counts", description = "How many users are in a segment."),
         (name = "operation", description = "What the service's surroundings ask."),
+        (name = "pages", description = "Pages for people who look at the numbers. Their errors are pages, too."),
         (name = "documentation", description = "This document."),
     ),
     modifiers(&Problems, &Security, &RequestIds, &Paragraphs),

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::batch::ReportDocument;
 use super::json_line;
 use super::openapi::schemas;
+use super::pages::trouble::{self, Place};
 use crate::ingest::Report;
 use crate::segment::FieldError;
 use crate::store;
@@ -104,6 +105,8 @@ pub struct Problem {
     challenge: Option<Box<HeaderValue>>,
     /// What became of a batch all the same.
     report: Option<Box<Report>>,
+    /// What a page shows beneath it, as HTML.
+    beneath: Option<Box<str>>,
     /// What caused it: for the log, not for the client.
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -121,6 +124,7 @@ impl Problem {
             route: None,
             challenge: None,
             report: None,
+            beneath: None,
             cause: None,
         }
     }
@@ -157,6 +161,13 @@ impl Problem {
     #[must_use]
     pub fn challenging(self, challenge: HeaderValue) -> Self {
         Self { challenge: Some(Box::new(challenge)), ..self }
+    }
+
+    /// The same problem, beneath which a page shows this HTML.
+    #[expect(dead_code, reason = "the pages come with the lists that they show")]
+    #[must_use]
+    pub fn above(self, html: String) -> Self {
+        Self { beneath: Some(html.into()), ..self }
     }
 
     /// The same problem in other words.
@@ -211,15 +222,15 @@ pub(super) struct Document<'a> {
     #[schema(schema_with = schemas::problem_type)]
     r#type: String,
     /// The kind of problem, for people.
-    title: &'a str,
+    pub(super) title: &'a str,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
-    status: u16,
+    pub(super) status: u16,
     /// What is wrong with this request, and what to do.
-    detail: &'a str,
+    pub(super) detail: &'a str,
     /// The same as in the header `x-request-id`; the service's log has it, too.
     #[schema(min_length = 1, max_length = 128)]
-    request_id: &'a str,
+    pub(super) request_id: &'a str,
     /// What is wrong, field by field, if it is about fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
@@ -273,9 +284,9 @@ impl Problem {
         }
     }
 
-    /// The answer to the request `id`: the document, with the headers of `response`. A problem that is ours is logged here,
-    /// once.
-    pub(super) fn rendered(&self, id: &str, method: &Method, response: &Response) -> Response {
+    /// The answer to the request `id`: the document, or the page at `place` that stands for it, with the headers of `response`. A
+    /// problem that is ours is logged here, once.
+    pub(super) fn rendered(&self, id: &str, method: &Method, place: Option<Place>, response: &Response) -> Response {
         let status = self.kind.status();
         let (route, error) = (self.route, self.cause.as_deref().map(tracing::field::display));
         if self.kind == ProblemKind::Internal {
@@ -285,18 +296,26 @@ impl Problem {
             tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
         }
 
-        let mut rendered = (status, Body::from(json_line(&self.document(id)))).into_response();
+        let mut rendered = status.into_response();
         let headers = rendered.headers_mut();
         // Such as Allow, and what lets the page of another origin read it.
         headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.remove(CONTENT_LENGTH);
-        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        let document = self.document(id);
+        let body = match place {
+            Some(place) => trouble::body(self.kind, &document, self.beneath.as_deref(), place, headers),
+            None => {
+                headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+                Body::from(json_line(&document))
+            }
+        };
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if let Some(challenge) = &self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::clone(challenge));
         }
+        *rendered.body_mut() = body;
         rendered
     }
 }

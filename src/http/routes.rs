@@ -11,7 +11,7 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, host, metrics, openapi, segments};
+use super::{AppState, batch, docs, health, host, metrics, openapi, pages, segments};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -63,6 +63,7 @@ impl Routes {
             .get("/docs", Bounds::NumberAndTime, docs::page)
             .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
             .get("/docs/{file}", Bounds::NumberAndTime, docs::file)
+            .get("/pages/{file}", Bounds::NumberAndTime, pages::file)
     }
 
     fn with_probes(self) -> Self {
@@ -184,6 +185,7 @@ mod tests {
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
             clock: Clock::system(),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
+            is_tls: false,
             limits: RequestLimits { body: second, request: Some(second), body_bytes: 1_000, requests: 1 },
             trace_ratio: None,
             under_way: AtomicUsize::new(0),

@@ -25,6 +25,7 @@ mod metrics;
 mod model;
 mod openapi;
 mod outage;
+mod pages;
 mod paths;
 mod probes;
 mod problems;

@@ -95,6 +95,41 @@ impl IntoResponses for OfACount {
     }
 }
 
+/// What may go wrong with a page, or with a file of one: that is a page itself.
+#[expect(dead_code, reason = "the pages come with the lists that they show")]
+pub struct OfAPage;
+
+impl IntoResponses for OfAPage {
+    fn responses() -> Responses {
+        pages(&[
+            ("The parameters are not valid.", &[Invalid]),
+            ("The service failed: tell the operator the request id.", &[Internal]),
+            ("There are no numbers now.", &[Unavailable, Overloaded, RequestTimeout]),
+        ])
+    }
+}
+
+/// What may go wrong with a file of the pages.
+pub struct OfAPagesFile;
+
+impl IntoResponses for OfAPagesFile {
+    fn responses() -> Responses {
+        pages(&[
+            ("No such page or file.", &[NotFound]),
+            ("The service failed: tell the operator the request id.", &[Internal]),
+        ])
+    }
+}
+
+/// What a page is when nobody may look at it.
+#[expect(dead_code, reason = "the pages come with the lists that they show")]
+pub fn of_a_closed_page() -> Responses {
+    pages(&[
+        ("There is no valid token. A browser asks for one, as a password.", &[Unauthorized]),
+        ("The token lacks the scope that the pages need.", &[InsufficientScope]),
+    ])
+}
+
 /// What may keep the service from being ready.
 pub struct OfReadiness;
 
@@ -181,12 +216,26 @@ fn response(
         (slug, ExampleBuilder::new().summary(title).value(Some(value)).build())
     });
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
-    let mut response = ResponseBuilder::new().description(description).content("application/problem+json", content);
-    for (name, schema, description) in headers(kinds[0]) {
+    let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
+    with_headers(response, kinds[0]).build()
+}
+
+/// The pages that these problems are.
+fn pages(problems: &[(&str, &[ProblemKind])]) -> Responses {
+    let pages = problems.iter().map(|(description, kinds)| {
+        let text = ContentBuilder::new().schema(Some(Object::with_type(Type::String))).build();
+        let page = ResponseBuilder::new().description(*description).content("text/html", text);
+        (status(kinds), with_headers(page, kinds[0]).build().into())
+    });
+    pages.collect()
+}
+
+fn with_headers(mut response: ResponseBuilder, kind: ProblemKind) -> ResponseBuilder {
+    for (name, schema, description) in headers(kind) {
         let header = HeaderBuilder::new().schema(Some(schema)).description(Some(description));
         response = response.header(name, header.build());
     }
-    response.build()
+    response
 }
 
 /// The headers that come with a kind.

@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::problems;
 use crate::http::batch::MAX_ARRAY_VISITS;
-use crate::http::docs;
+use crate::http::{docs, pages};
 use crate::segment;
 
 /// A name as [`segment`](crate::segment) checks it. The pattern says: no control character, and none of Unicode's white
@@ -127,6 +127,17 @@ impl PartialSchema for DocsFile {
 }
 
 impl ToSchema for DocsFile {}
+
+/// A file of the pages.
+pub struct PagesFile;
+
+impl PartialSchema for PagesFile {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(pages::NAMES)).into()
+    }
+}
+
+impl ToSchema for PagesFile {}
 
 /// A window of time.
 pub struct Window;

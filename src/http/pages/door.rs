@@ -1,0 +1,78 @@
+//! Who may look at the pages: whoever may read counts. Browsers ask their users for a name and a password and know nothing of bearer
+//! tokens, so on the pages, and on them alone, a token may also come as the password of HTTP Basic (RFC 7617), under any name.
+//!
+//! A browser sends what it was told once with every request, also with those that another site has it make. Nothing on the pages
+//! changes anything, and the calls that do don't accept it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use data_encoding::BASE64;
+
+use crate::auth::{Denied, Scope};
+use crate::http::AppState;
+use crate::http::problem::Problem;
+
+/// The caller may look at the pages.
+pub struct MayLook;
+
+impl FromRequestParts<Arc<AppState>> for MayLook {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
+        let headers: Vec<_> =
+            parts.headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect();
+        match state.gate.admit(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
+            Ok(()) => Ok(Self),
+            Err(denied) => {
+                state.estimator.metrics().http.denied(denied.kind());
+                // Another password is of use where the token isn't accepted. Where it is, the scheme is the one of its scope.
+                let asks = !matches!(denied, Denied::Insufficient { .. });
+                let problem = Problem::from(denied);
+                Err(if asks { problem.challenging(CHALLENGE) } else { problem })
+            }
+        }
+    }
+}
+
+const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="segment-estimator", charset="UTF-8""#);
+
+/// The header with the token as a bearer's, if it came as a password; otherwise as it is.
+fn bearer(header: &[u8]) -> Cow<'_, [u8]> {
+    password(header).map_or(Cow::Borrowed(header), |password| Cow::Owned([b"Bearer ", password.as_slice()].concat()))
+}
+
+fn password(header: &[u8]) -> Option<Vec<u8>> {
+    const SCHEME: &[u8] = b"basic ";
+    let (scheme, credentials) = header.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    let credentials = BASE64.decode(credentials.trim_ascii()).ok()?;
+    let colon = memchr::memchr(b':', &credentials)?;
+    Some(credentials[colon + 1..].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::name_and_password("Basic bWU6c2VrX2E=", "Bearer sek_a")]
+    #[case::no_name("basic OnNla19h", "Bearer sek_a")]
+    #[case::colons("Basic bWU6YTpi", "Bearer a:b")]
+    #[case::no_password("Basic bWU6", "Bearer ")]
+    #[case::bearer("Bearer sek_a", "Bearer sek_a")]
+    #[case::no_colon("Basic bWU=", "Basic bWU=")]
+    #[case::not_base64("Basic me:sek_a", "Basic me:sek_a")]
+    #[case::empty("", "")]
+    fn a_password_is_a_token(#[case] header: &str, #[case] expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&bearer(header.as_bytes())), expected);
+    }
+}

@@ -1,0 +1,67 @@
+//! Where links lead: relative to the page, so that they work behind a proxy that adds a prefix.
+
+/// Where a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// At `/`.
+    Root,
+    /// In `/pages/`.
+    Folder,
+}
+
+impl Place {
+    /// The way to `/`.
+    pub const fn root(self) -> &'static str {
+        match self {
+            Self::Root => "./",
+            Self::Folder => "../",
+        }
+    }
+
+    /// The way to `/pages/`.
+    pub const fn pages(self) -> &'static str {
+        match self {
+            Self::Root => "pages/",
+            Self::Folder => "./",
+        }
+    }
+}
+
+/// `path` with `parameters`, as far as they have values.
+pub fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut link = path.to_owned();
+    let mut separator = '?';
+    for (name, value) in parameters.into_iter().filter(|(_, value)| !value.is_empty()) {
+        link.push(separator);
+        link.push_str(name);
+        link.push('=');
+        link.push_str(&encoded(value));
+        separator = '&';
+    }
+    link
+}
+
+/// `text` percent-encoded, for a path or a query: all but what is unreserved in RFC 3986.
+pub fn encoded(text: &str) -> String {
+    let mut link = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            link.push(char::from(byte));
+        } else {
+            link.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_has_the_parameters_that_have_values() {
+        let link = with_query("segment", [("name", "a b&c=d/é"), ("window", ""), ("days", "7")]);
+        assert_eq!(link, "segment?name=a%20b%26c%3Dd%2F%C3%A9&days=7");
+        assert_eq!(with_query("./", [("prefix", "")]), "./");
+    }
+}

@@ -1,0 +1,269 @@
+//! `/`: all segments with their counts, and what a newcomer sees while there are none.
+
+use maud::{Markup, html};
+
+use super::chart;
+use super::curl::Reached;
+use super::frame::{self, Page, Refresh};
+use super::links::{Place, with_query};
+use super::words;
+use crate::time::{Timestamp, Window};
+
+/// How many segments are on a page.
+pub const ROWS: usize = 100;
+
+/// What the page shows.
+pub struct List<'a> {
+    /// The segments of this page, in their order.
+    pub rows: Vec<Row>,
+    /// What the names begin with.
+    pub prefix: &'a str,
+    /// In which order they are.
+    pub sort: Sort,
+    /// Where the next page goes on, if there is one.
+    pub next: Option<String>,
+    /// Whether this is the first page.
+    pub is_first: bool,
+    /// The moment the counts are of.
+    pub now: Timestamp,
+    /// The window they are over.
+    pub window: Window,
+}
+
+/// A segment.
+pub struct Row {
+    /// Its name.
+    pub segment: String,
+    /// How many users are in it.
+    pub count: u64,
+    /// How many there were, in even steps until now.
+    pub trend: Vec<Option<u64>>,
+}
+
+/// The orders of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// The largest first.
+    Count,
+    /// By name.
+    Name,
+}
+
+impl Sort {
+    /// As a parameter has it; the usual one has none.
+    const fn parameter(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::Name => "name",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Count => "the largest first",
+            Self::Name => "by name",
+        }
+    }
+}
+
+/// The page.
+pub fn page(list: &List<'_>, reached: &Reached) -> Markup {
+    let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
+    let main = if is_empty { empty(list, reached) } else { full(list) };
+    frame::page(Place::Root, Page::List, "Segments", Refresh::Often, &main)
+}
+
+fn full(list: &List<'_>) -> Markup {
+    html! {
+        h1 { "Segments" }
+        (frame::as_of(list.now, Some(list.window)))
+        form .tools method="get" action="./" role="search" {
+            div .field {
+                label for="prefix" { "Name begins with" }
+                input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
+            }
+            @if list.sort == Sort::Name { input type="hidden" name="sort" value="name"; }
+            button type="submit" { "Search" }
+            @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Show all" } }
+        }
+        @if list.rows.is_empty() {
+            div .nothing #nothing {
+                @if list.prefix.is_empty() { p { "There are no further segments." } }
+                @else { p { "No segment that anybody is in begins with “" (list.prefix) "”." } }
+                p { a href="./" { "All segments" } }
+            }
+        } @else { (table(list)) }
+    }
+}
+
+fn table(list: &List<'_>) -> Markup {
+    let largest = list.rows.iter().map(|row| row.count).max().unwrap_or_default();
+    let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
+    let shown = words::counted(list.rows.len() as u64, "segment", "segments");
+    html! {
+        form .list method="get" action="pages/overlap" {
+            table #segments {
+                caption {
+                    (shown)
+                    @if !list.prefix.is_empty() { " that begin with “" (list.prefix) "”" }
+                    ", " (list.sort.words()) ". Bars are relative to the largest one here."
+                }
+                thead {
+                    tr {
+                        th .pick scope="col" { span .said { "Compare" } }
+                        (heading(list, Sort::Name, "Segment", "ascending", "name"))
+                        (heading(list, Sort::Count, "Users", "descending", "number"))
+                        th .share scope="col" { span .said { "Relative to the largest" } }
+                        @if has_trends { th .trend scope="col" { (words::span(list.window.duration())) } }
+                    }
+                }
+                tbody {
+                    @for row in &list.rows {
+                        tr {
+                            td .pick { input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (row.segment) }; }
+                            th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (row.segment) } }
+                            td .number { (words::number(row.count)) }
+                            td .share { (chart::meter(row.count, largest)) }
+                            @if has_trends {
+                                td .trend { (chart::spark(&chart::spark_label(&row.trend, &words::span(list.window.duration())), &row.trend)) }
+                            }
+                        }
+                    }
+                }
+            }
+            div .foot {
+                button type="submit" { "Compare the ticked ones" }
+                span .muted { "two to eight" }
+                @if !list.is_first || list.next.is_some() {
+                    nav aria-label="Pages of the list" {
+                        ul {
+                            @if !list.is_first { li { a href=(link(list, list.prefix, None)) { "From the beginning" } } }
+                            @if let Some(next) = &list.next {
+                                li { a #next rel="next" href=(link(list, list.prefix, Some(next))) { "Next " (ROWS) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The heading of a column by which the list can be sorted. The other order begins on the first page.
+fn heading(list: &List<'_>, sort: Sort, text: &str, direction: &str, class: &str) -> Markup {
+    let is_current = list.sort == sort;
+    let other = List { sort, rows: Vec::new(), next: None, ..*list };
+    html! {
+        th class=(class) scope="col" aria-sort=[is_current.then_some(direction)] {
+            a href=(link(&other, list.prefix, None)) {
+                (text)
+                @if is_current { span aria-hidden="true" { @if sort == Sort::Count { " ↓" } @else { " ↑" } } }
+            }
+        }
+    }
+}
+
+fn link(list: &List<'_>, prefix: &str, cursor: Option<&str>) -> String {
+    let parameters = [("prefix", prefix), ("sort", list.sort.parameter()), ("cursor", cursor.unwrap_or_default())];
+    with_query("./", parameters)
+}
+
+/// What a newcomer sees.
+fn empty(list: &List<'_>, reached: &Reached) -> Markup {
+    html! {
+        h1 { "No segments yet" }
+        p .lead {
+            "Nobody has been seen in a segment within the last " (words::span(list.window.duration()))
+            ". Send a visit, and its segment appears here by itself."
+        }
+        section #first-visit {
+            h2 { "Send the first visit" }
+            pre tabindex="0" { code { (reached.post_visit("u104010", "sports")) } }
+            p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is kept." }
+        }
+        section {
+            h2 { "Or look at a population that is made up" }
+            pre tabindex="0" { code { "segment-estimator demo" } }
+            p .note { "It fills an empty service with 300 segments and two weeks of visits." }
+        }
+        (frame::as_of(list.now, Some(list.window)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
+        Row { segment: segment.to_owned(), count, trend: trend.to_vec() }
+    }
+
+    fn list(rows: Vec<Row>) -> List<'static> {
+        List {
+            rows,
+            prefix: "",
+            sort: Sort::Count,
+            next: None,
+            is_first: true,
+            now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
+            window: Window::parse("14d").unwrap(),
+        }
+    }
+
+    fn html(list: &List<'_>) -> String {
+        page(list, &Reached::at("http://localhost:8080")).into_string()
+    }
+
+    #[test]
+    fn a_row_has_name_count_and_a_bar_relative_to_the_largest() {
+        let page = html(&list(vec![row("sports", 4_000, &[]), row("a&b", 1_000, &[])]));
+        assert!(page.contains("<a href=\"pages/segment?name=a%26b\">a&amp;b</a>"), "{page}");
+        assert!(page.contains("<td class=\"number\">4,000</td>"), "{page}");
+        assert!(page.contains("width=\"100.000%\"") && page.contains("width=\"25.000%\""), "{page}");
+        assert!(!page.contains("class=\"trend\""), "without history there is no column for it: {page}");
+        assert!(page.contains("2 segments, the largest first"), "{page}");
+        assert!(page.contains("datetime=\"2026-11-22T10:00:05.000Z\">22 Nov 2026, 10:00:05 UTC</time>"), "{page}");
+    }
+
+    #[test]
+    fn a_history_of_one_gives_all_a_column() {
+        let page = html(&list(vec![row("a", 2, &[Some(1), Some(2)]), row("b", 1, &[None, None])]));
+        assert_eq!(page.matches("<td class=\"trend\">").count(), 2, "{page}");
+        assert!(page.contains("aria-label=\"14 days: between 1 and 2\""), "{page}");
+    }
+
+    #[test]
+    fn a_name_is_text_wherever_it_stands() {
+        let name = "\"><script>alert(1)</script>&'";
+        let hostile = List { prefix: name, next: Some(name.to_owned()), ..list(vec![row(name, 1, &[Some(1)])]) };
+        let page = html(&hostile);
+        assert_eq!(page.matches("<script").count(), 1, "ours alone: {page}");
+        assert!(!page.contains("\"><script>a"), "{page}");
+    }
+
+    #[test]
+    fn links_keep_what_is_looked_for_and_sorting_begins_anew() {
+        let page = html(&List {
+            prefix: "s p",
+            sort: Sort::Name,
+            next: Some("n1".to_owned()),
+            is_first: false,
+            ..list(vec![row("s p", 1, &[])])
+        });
+        assert!(page.contains("href=\"./?prefix=s%20p&amp;sort=name&amp;cursor=n1\""), "{page}");
+        assert!(page.contains("<th class=\"number\" scope=\"col\"><a href=\"./?prefix=s%20p\">Users"), "{page}");
+        assert!(page.contains("aria-sort=\"ascending\"><a href=\"./?prefix=s%20p&amp;sort=name\">Segment"), "{page}");
+        assert!(page.contains(">From the beginning</a>"), "{page}");
+    }
+
+    #[test]
+    fn nothing_that_matches_is_not_nothing_at_all() {
+        let page = html(&List { prefix: "x", ..list(Vec::new()) });
+        assert!(page.contains("begins with “x”") && !page.contains("first-visit"), "{page}");
+        let page = html(&list(Vec::new()));
+        assert!(
+            page.contains("curl -i -X POST 'http://localhost:8080/segments'") && !page.contains("<table"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The pages for people who look at the numbers: HTML made here, by maud. They work without JavaScript, and ask no other host for
+//! anything.
+//!
+//! `list.rs`, `segment.rs` and `overlap.rs` have a page each, `trouble.rs` what is shown instead when something is wrong, `files.rs` what
+//! all of them load. `frame.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `words.rs` numbers and times as
+//! people read them, `links.rs` where links lead, `curl.rs` the calls behind a page. `door.rs` says who may look.
+
+#![expect(dead_code, reason = "the pages come with the lists that they show")]
+mod axis;
+mod chart;
+mod curl;
+mod door;
+mod files;
+mod frame;
+mod links;
+mod list;
+mod overlap;
+mod segment;
+pub(super) mod trouble;
+mod words;
+
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::response::{IntoResponse as _, Response};
+use maud::Markup;
+
+pub use self::files::NAMES;
+pub(super) use self::files::{__path_file, file};
+use self::links::Place;
+
+/// Lets a page load its files, send its forms, and be refreshed, all of it from this service, and nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
+
+/// What HTML is sent as.
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// A 200 with a page. It is true of one moment only, so it may not be cached.
+fn shown(page: Markup) -> Response {
+    let headers = [(CONTENT_TYPE, HTML), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (HEADERS, headers, page.into_string()).into_response()
+}
+
+/// Where the page is that a request asks for, if it asks for one: its errors are pages, too.
+pub(super) fn asked_for(method: &Method, path: &str) -> Option<Place> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        return None;
+    }
+    match path {
+        "/" => Some(Place::Root),
+        path => path.strip_prefix("/pages/").filter(|rest| !rest.contains('/')).map(|_| Place::Folder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("/", Some(Place::Root))]
+    #[case("/pages/segment", Some(Place::Folder))]
+    #[case("/pages/nothing", Some(Place::Folder))]
+    #[case("/pages/a/b", None)]
+    #[case("/pages", None)]
+    #[case("/segments/sports/count", None)]
+    #[case("/docs", None)]
+    fn errors_are_pages_where_pages_are(#[case] path: &str, #[case] place: Option<Place>) {
+        assert_eq!(asked_for(&Method::GET, path), place);
+        assert_eq!(asked_for(&Method::HEAD, path), place);
+        assert_eq!(asked_for(&Method::POST, path), None);
+    }
+}
