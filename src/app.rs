@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Gate, KeysError};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
+use crate::history::{History, Recorder};
 use crate::http::server::Server;
 use crate::http::{AppState, Site, Tls, TlsError};
 use crate::pruner::{Pruner, PrunerError};
@@ -30,6 +31,7 @@ pub struct App {
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
     sampler: Sampler,
+    recorder: Recorder,
     gate: Arc<Gate>,
     server: Server,
     shutdown_delay: Duration,
@@ -149,6 +151,7 @@ impl App {
         let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
+        let history = History::new(store.clone(), settings.history_interval);
         let estimator = Estimator::new(store, settings.window);
         // Before the first request. Of a Redis that is away the sampler hears again.
         if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
@@ -157,6 +160,7 @@ impl App {
         let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
+            history: history.clone(),
             clock: clock.clone(),
             gate: Arc::clone(&gate),
             is_tls: tls.is_some(),
@@ -172,6 +176,7 @@ impl App {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
+            recorder: Recorder::new(estimator.clone(), clock.clone(), history),
             gate,
             server: Server { limits: settings.server_limits(), metrics, tls },
             shutdown_delay: settings.shutdown_delay,
@@ -210,7 +215,8 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, gate, server, shutdown_delay, pruner, mut redis, stopping, ending } = self;
+        let Self { front, admin, sampler, recorder, gate, server, shutdown_delay, pruner, mut redis, stopping, ending } =
+            self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
         if gate.is_open() && !front.local_addr.ip().is_loopback() {
@@ -223,6 +229,7 @@ impl App {
         // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
         let mut beside = JoinSet::new();
         beside.spawn(sampler.run());
+        beside.spawn(recorder.run());
         if let Some(Front { listener, site, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.
             let server = Server { tls: None, ..server.clone() };

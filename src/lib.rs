@@ -37,6 +37,7 @@
 //! * [`time`] has points in time and the window.
 //! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
 //! * [`writer`] and [`counter`] have group commit, for visits and for counts; [`rounds`] has what they share.
+//! * [`history`] has the sizes of segments over time, and who samples them.
 //! * [`clock`] has the time that the service goes by, which all services on one Redis share.
 //! * [`store`] has everything about Redis: keys, commands, the connection, the private server.
 //! * [`visit_json`] has the JSON form of a visit.
@@ -63,6 +64,7 @@ pub mod counter;
 pub mod crypto;
 pub mod estimator;
 pub mod export;
+pub mod history;
 pub mod http;
 pub mod import;
 pub mod ingest;

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
 use crate::auth::AuthConfig;
+use crate::history::Interval;
 use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::pruner::Schedule;
 use crate::segment::SegmentName;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub window: Window,
     /// When to prune.
     pub prune_schedule: Schedule,
+    /// How often the counts of all segments are sampled; never if there is none.
+    pub history_interval: Option<Interval>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are wanted.
@@ -128,6 +131,7 @@ impl Settings {
             data_dir: layers.required("data_dir", parse::path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
+            history_interval: layers.required("history_interval", Interval::parse)?,
             log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
             log_filter: layers.required("log_filter", LogFilter::parse)?,
             traces: layers.traces()?,

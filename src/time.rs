@@ -97,6 +97,8 @@ impl fmt::Display for Timestamp {
 pub struct Window(Duration);
 
 impl Window {
+    /// An hour.
+    pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
     const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
     /// Reads a window such as `14d`, `36h` or `1h 30m`.

@@ -1,6 +1,6 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `routes.rs` says which handler has which path; `segments.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
+//! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
 //! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
 //! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
 //! and `tls.rs` the connections.
@@ -13,6 +13,7 @@ mod cors;
 mod docs;
 mod endpoint;
 mod health;
+mod history;
 mod host;
 mod metrics;
 pub mod openapi;
@@ -42,6 +43,7 @@ pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::estimator::Estimator;
+use crate::history::History;
 use crate::store;
 use crate::time::Timestamp;
 
@@ -50,6 +52,8 @@ use crate::time::Timestamp;
 pub struct AppState {
     /// The service itself.
     pub estimator: Estimator,
+    /// The sizes of segments over time.
+    pub history: History,
     /// The time it goes by.
     pub clock: Clock,
     /// Who may do what.

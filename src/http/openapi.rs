@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, metrics, pages, segments};
+use super::{AppState, batch, docs, health, history, metrics, pages, segments};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,6 +35,7 @@ use super::{AppState, batch, docs, health, metrics, pages, segments};
         segments::record,
         batch::record,
         segments::count,
+        history::of_segment,
         health::live,
         health::ready,
         metrics::metrics,

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 
 use super::problem::{Problem, ProblemKind, Result};
 use crate::segment::{FieldError, SegmentName};
-use crate::time::Window;
+use crate::time::{Timestamp, Window};
 
 /// The query of a request as it came. A handler takes it as an argument, and says with [`Self::knowing`] which parameters there are.
 pub struct RawQuery(std::result::Result<Vec<(String, String)>, String>);
@@ -74,6 +74,22 @@ impl Parameters {
     /// As [`Self::one`].
     pub fn window(&self) -> Result<Option<Window>> {
         self.one("window", Window::parse)
+    }
+
+    /// The point in time that the parameter `name` gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::one`].
+    pub fn time(&self, name: &'static str) -> Result<Option<Timestamp>> {
+        self.one(name, |text| {
+            let seconds = || text.parse().ok().filter(|seconds: &f64| seconds.abs() <= 1e11);
+            let time = Timestamp::from_rfc3339(text).or_else(|| seconds().map(Timestamp::from_unix_seconds));
+            time.ok_or_else(|| {
+                "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z (a + in it is written %2B)"
+                    .to_owned()
+            })
+        })
     }
 
     /// The segments that are asked for, in their order: `least` of them at the least, and `most` at the most.

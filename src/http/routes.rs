@@ -11,7 +11,7 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, host, metrics, openapi, pages, segments};
+use super::{AppState, batch, docs, health, history, host, metrics, openapi, pages, segments};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -59,6 +59,7 @@ impl Routes {
         self.post("/segments", Bounds::NumberAndTime, segments::record)
             .post("/segments/batch", Bounds::Number, batch::record)
             .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
+            .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
             .get("/openapi.json", Bounds::NumberAndTime, openapi::handler())
             .get("/docs", Bounds::NumberAndTime, docs::page)
             .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
@@ -133,6 +134,7 @@ mod tests {
     use crate::auth::{AuthConfig, Gate};
     use crate::clock::Clock;
     use crate::estimator::Estimator;
+    use crate::history::History;
     use crate::http::RequestLimits;
     use crate::http::server::{Limits, Server};
     use crate::store::{self, Connection, RedisUrl, Store};
@@ -182,6 +184,7 @@ mod tests {
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
         AppState {
+            history: History::new(store.clone(), None),
             estimator: Estimator::new(store, Window::parse("14d").unwrap()),
             clock: Clock::system(),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),

@@ -8,6 +8,8 @@
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
 //! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
+//! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
+//! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
@@ -18,7 +20,7 @@
 //! Past one server, users are split by a hash of their ids into [`Partitions`], and each has keys of its own, with the
 //! partition's tag in front: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a partition share a slot of a
 //! cluster, so that one pipeline serves it; a user's whole record is there; and the count of a segment is the sum of its
-//! partitions' counts. The tag is ours, and no name gets into it. How many partitions there are stands in `layout`, with the
+//! partitions' counts. The tag is ours, and no name gets into it. A history is of all partitions together, and its key has no tag. How many partitions there are stands in `layout`, with the
 //! rest that everybody must agree on ([`Layout`]).
 //!
 //! # Why the index never loses a segment
@@ -31,7 +33,7 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, and in scripts `EVAL`, `EXISTS`,
+//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `EXPIRE`, and in scripts `EVAL`, `EXISTS`,
 //! `GET`, `SET`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
 //! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
 //! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
@@ -47,6 +49,7 @@ mod connection;
 pub mod embedded;
 mod error;
 mod greeting;
+mod history;
 mod index;
 mod keys;
 mod layout;
@@ -75,6 +78,7 @@ use self::commands::Commands;
 use self::connection::read;
 pub use self::connection::{Connection, Limits};
 pub use self::error::Error;
+pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 pub use self::keys::{Keyspace, Partition, Partitions};
 use self::layout::{Attempt, KnownLayout};

@@ -2,7 +2,8 @@
 
 use redis::{Pipeline, pipe};
 
-use super::keys::Slot;
+use super::history::TURN_KEY;
+use super::keys::{Slot, history_key};
 use super::{Connection, Error, Partition, WriteAcks};
 
 /// Whether Redis's ACL allows what we need.
@@ -17,8 +18,8 @@ pub enum Permissions {
 }
 
 /// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
-/// `layout` for its record.
-const NEEDED: [&[&str]; 13] = [
+/// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these.
+const NEEDED: [&[&str]; 17] = [
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
     &["ZCARD", "segments"],
@@ -33,6 +34,10 @@ const NEEDED: [&[&str]; 13] = [
     &["EXISTS", "segment"],
     &["EXISTS", "segments"],
     &["ZREM", "segments", "s"],
+    &["XADD", "history", "MINID", "~", "0", "1-0", "n", "0"],
+    &["XRANGE", "history", "0", "1", "COUNT", "1"],
+    &["EXPIRE", "history", "1"],
+    &["SET", "turn", ""],
 ];
 
 impl Permissions {
@@ -84,6 +89,8 @@ fn dry_run(user: &str, partition: Partition, acks: WriteAcks) -> Pipeline {
                 "segment" => dry_run.arg(partition.segment_key("s")),
                 "segments" => dry_run.arg(partition.index_key()),
                 "layout" => dry_run.arg(partition.layout_key()),
+                "history" => dry_run.arg(history_key("s")),
+                "turn" => dry_run.arg(TURN_KEY),
                 word => dry_run.arg(word),
             };
         }

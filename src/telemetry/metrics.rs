@@ -14,7 +14,7 @@ use ::metrics::{Counter, counter, describe_counter, describe_gauge, describe_his
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 pub use self::http::{HttpMetrics, RouteMetrics};
-pub use self::work::{FAILURES, PruneMetrics, RedisMetrics, RoundMetrics, Traffic, VisitMetrics};
+pub use self::work::{FAILURES, HistoryMetrics, PruneMetrics, RedisMetrics, RoundMetrics, Traffic, VisitMetrics};
 
 /// All metrics of one service.
 pub struct Metrics {
@@ -32,6 +32,8 @@ pub struct Metrics {
     pub redis: RedisMetrics,
     /// Pruning.
     pub prune: PruneMetrics,
+    /// Recording the history.
+    pub history: HistoryMetrics,
 }
 
 /// Times of a request, in seconds: a count takes less than a millisecond, a deadline is some seconds.
@@ -72,6 +74,7 @@ impl Metrics {
                 count_rounds: RoundMetrics::new("counts"),
                 redis: RedisMetrics::new(),
                 prune: PruneMetrics::new(),
+                history: HistoryMetrics::new(),
                 recorder: Arc::clone(&recorder),
                 process,
             }
@@ -137,6 +140,11 @@ fn describe() {
     describe_counter!("estimator_prune_members_removed_total", "Expired members removed.");
     describe_histogram!("estimator_prune_duration_seconds", "Time that a run of the prune job took.");
     describe_gauge!("estimator_prune_last_success_timestamp_seconds", "When a run of the prune job last succeeded.");
+    describe_counter!(
+        "estimator_history_turns_total",
+        "Turns of recording the history that this service took, or that nobody did because Redis failed."
+    );
+    describe_counter!("estimator_history_points_total", "Points added to the histories of segments.");
     describe_gauge!("estimator_segments", "Segments in the index; NaN while Redis doesn't answer.");
     describe_gauge!(
         "estimator_segment_users",

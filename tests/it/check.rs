@@ -128,10 +128,11 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 16] = [
+const ENOUGH: [&str; 20] = [
     "~segment:*",
     "~segments",
     "~layout",
+    "~history:*",
     "+ping",
     "+info",
     "+time",
@@ -145,6 +146,9 @@ const ENOUGH: [&str; 16] = [
     "+eval",
     "+exists",
     "+zrem",
+    "+xadd",
+    "+xrange",
+    "+expire",
 ];
 const TELLS: [&str; 2] = ["+acl|whoami", "+acl|dryrun"];
 
@@ -166,6 +170,9 @@ fn an_acl_that_allows_what_is_needed_passes() {
 #[case("-eval", "'eval'")]
 #[case("-exists", "'exists'")]
 #[case("-zrem", "'zrem'")]
+#[case("-xadd", "'xadd'")]
+#[case("-xrange", "'xrange'")]
+#[case("-expire", "'expire'")]
 #[case("resetkeys", "'segment:")]
 fn an_acl_that_forbids_a_command_fails(#[case] rule: &str, #[case] what: &str) {
     let (content, _, error) = check_with_acl(&[&ENOUGH[..], &TELLS, &[rule]].concat());

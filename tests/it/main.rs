@@ -17,6 +17,7 @@ mod embedded;
 mod export;
 mod faults;
 mod helpers;
+mod history;
 mod host;
 mod import;
 mod jwt;

@@ -122,7 +122,10 @@ fn example_path(path: &str, operation: &Value) -> String {
         let example = parameter["example"].as_str().unwrap();
         match parameter["in"].as_str().unwrap() {
             "path" => path = path.replace(&format!("{{{name}}}"), example),
-            "query" => path.push_str(&format!("?{name}={example}")),
+            "query" => {
+                let sign = if path.contains('?') { '&' } else { '?' };
+                path.push_str(&format!("{sign}{name}={example}"));
+            }
             other => panic!("a parameter in {other}"),
         }
     }
@@ -238,7 +241,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 4);
+    assert_eq!(protected, 5);
 }
 
 #[tokio::test]
@@ -323,14 +326,21 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         assert_eq!(response.status(), 422);
         document.check_answer("GET", "/segments/{name}/count", response).await;
     }
+    let response = app.get("/segments/sports/history?step=0s").await;
+    assert_eq!(response.status(), 422);
+    document.check_answer("GET", "/segments/{name}/history", response).await;
     let response = app.get("/docs/nothing").await;
     assert_eq!(response.status(), 404);
     document.check_answer("GET", "/docs/{file}", response).await;
 
     redis.stop();
-    for (method, path) in
-        [("POST", "/segments"), ("POST", "/segments/batch"), ("GET", "/segments/{name}/count"), ("GET", "/readyz")]
-    {
+    for (method, path) in [
+        ("POST", "/segments"),
+        ("POST", "/segments/batch"),
+        ("GET", "/segments/{name}/count"),
+        ("GET", "/segments/{name}/history"),
+        ("GET", "/readyz"),
+    ] {
         let filled = path.replace("{name}", "sports");
         let body = if path.ends_with("batch") { array(1) } else { visit.to_owned() };
         let response = app.request(method, &filled).header("content-type", json).body(body).send().await.unwrap();

@@ -24,9 +24,12 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+eval",
         "+exists",
         "+zrem",
+        "+xadd",
+        "+xrange",
+        "+expire",
     ];
     let password = format!(">{password}");
-    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments", "~layout"];
+    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments", "~layout", "~history:*"];
     redis.call::<()>(&[&rules[..], &commands].concat());
 }
 

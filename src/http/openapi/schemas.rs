@@ -154,6 +154,21 @@ impl PartialSchema for Window {
 
 impl ToSchema for Window {}
 
+/// A point in time, in a query.
+pub struct Time;
+
+impl PartialSchema for Time {
+    fn schema() -> RefOr<Schema> {
+        const PATTERN: &str = "^(-?[0-9]{1,10}(\\.[0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?\
+                               ([Zz]|[+-][0-9]{2}:[0-9]{2}))$";
+        let description = "Unix seconds, fractions allowed, or an RFC 3339 time, such as `2026-11-22T10:00:00Z`.";
+        let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+        text.pattern(Some(PATTERN)).into()
+    }
+}
+
+impl ToSchema for Time {}
+
 /// A problem with the report of a batch in it: `problem` and `report` in one object.
 pub fn batch_problem(mut problem: Object, report: Object) -> Object {
     let line = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).description(Some(

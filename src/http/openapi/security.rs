@@ -8,10 +8,11 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 4] = [
+const SCOPES: [(HttpMethod, &str, Scope); 5] = [
     (HttpMethod::Post, "/segments", Scope::WriteSegments),
     (HttpMethod::Post, "/segments/batch", Scope::WriteSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
+    (HttpMethod::Get, "/segments/{name}/history", Scope::ReadSegments),
     (HttpMethod::Get, "/metrics", Scope::ReadSegments),
 ];
 

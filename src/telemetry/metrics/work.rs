@@ -212,3 +212,29 @@ impl PruneMetrics {
         self.duration.record(took);
     }
 }
+
+/// Recording the history.
+pub struct HistoryMetrics {
+    turns: Family,
+    points: Counter,
+}
+
+impl HistoryMetrics {
+    pub(super) fn new() -> Self {
+        Self {
+            turns: Family::new("estimator_history_turns_total", "outcome", &["done", "failed"]),
+            points: counter!("estimator_history_points_total"),
+        }
+    }
+
+    /// A turn was taken here, and has added so many points.
+    pub fn done(&self, points: u64) {
+        self.turns.add("done", 1);
+        self.points.increment(points);
+    }
+
+    /// A turn was missed.
+    pub fn failed(&self) {
+        self.turns.add("failed", 1);
+    }
+}

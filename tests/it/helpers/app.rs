@@ -44,7 +44,13 @@ impl TestApp {
     }
 
     async fn spawn_with_clock(clock: Clock, url: String, changes: Layer) -> Self {
-        let test = Layer { listen: Some("127.0.0.1:0".to_owned()), redis_url: Some(url), ..Layer::default() };
+        let test = Layer {
+            listen: Some("127.0.0.1:0".to_owned()),
+            redis_url: Some(url),
+            // Whether the time of a turn has come must change no test.
+            history_interval: Some("off".to_owned()),
+            ..Layer::default()
+        };
         let layers = [(Source::Defaults, Layer::defaults()), (Source::Environment, test), (Source::Flags, changes)];
         let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
         let stop = CancellationToken::new();

@@ -51,6 +51,7 @@ impl Service {
         let mut process = binary(folder)
             .env("ESTIMATOR_LISTEN", "127.0.0.1:0")
             .env("ESTIMATOR_LOG_FORMAT", "json")
+            .env("ESTIMATOR_HISTORY_INTERVAL", "off")
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

@@ -1,0 +1,301 @@
+//! The history: each turn is sampled once whoever is there, and read as it was, gaps included.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use segment_estimator::clock::Clock;
+use segment_estimator::estimator::Estimator;
+use segment_estimator::history::{History, Interval, Recorded, Recorder};
+use segment_estimator::segment::SegmentName;
+use segment_estimator::settings::Layer;
+use segment_estimator::store::{
+    Claim, Connection, Limits, NamedSample, Partitions, RedisUrl, Sample, Servers, Store, Turn,
+};
+use segment_estimator::time::{Timestamp, Window};
+use serde_json::{Value, json};
+
+use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};
+
+const HOUR: i64 = 3_600_000;
+const STEP: Duration = Duration::from_secs(3_600);
+
+fn history(store: Store) -> History {
+    History::new(store, Interval::parse("1h").unwrap())
+}
+
+fn recorder(store: Store) -> Recorder {
+    let estimator = Estimator::new(store.clone(), Window::parse("14d").unwrap());
+    Recorder::new(estimator, Clock::system(), history(store))
+}
+
+async fn record_visits(store: &Store, visits: &[(&str, &str)]) {
+    let estimator = Estimator::new(store.clone(), Window::parse("14d").unwrap());
+    for (user, name) in visits {
+        estimator.record(visit(user, name, NOON), NOON).await.unwrap();
+    }
+}
+
+async fn counts(store: Store, name: &str, from: i64, to: i64) -> Vec<Option<u64>> {
+    let points = history(store).of(&segment(name), noon_plus(from), noon_plus(to), STEP).await.unwrap();
+    points.into_iter().map(|point| point.count).collect()
+}
+
+fn sample(name: &str, at: Timestamp, count: u64) -> NamedSample {
+    NamedSample { segment: SegmentName::parse(name.to_owned()).unwrap(), sample: Sample { at, count } }
+}
+
+#[tokio::test]
+async fn of_all_who_would_record_a_turn_one_does() {
+    let redis = Redis::start();
+    // More segments than go into a page.
+    let names: Vec<_> = (0..1_200).map(|n| format!("s{n}")).collect();
+    for name in &names {
+        record_visits(&redis.store(), &[("u1", name)]).await;
+    }
+    record_visits(&redis.store(), &[("u2", "s7")]).await;
+
+    let recorders: Vec<_> = (0..4).map(|_| recorder(redis.store())).collect();
+    let all = recorders.iter().map(|recorder| recorder.record(NOON, noon_plus(40)));
+    let all: Vec<_> = futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).collect();
+
+    let points: Vec<_> = all.iter().filter(|recorded| matches!(recorded, Recorded::Points(_))).collect();
+    assert_eq!(points, [&Recorded::Points(1_200)], "{all:?}");
+    assert_eq!(recorders[0].record(NOON, noon_plus(80)).await, Ok(Recorded::Before));
+    assert_eq!(recorders[1].record(noon_plus(-HOUR), noon_plus(80)).await, Ok(Recorded::Before));
+    for name in &names {
+        let length: u64 = redis.call(&["XLEN", &format!("history:{name}")]);
+        assert_eq!(length, 1, "{name}");
+    }
+    assert_eq!(counts(redis.store(), "s7", 0, 0).await, [Some(2)]);
+    // The next turn is another.
+    assert_eq!(recorders[1].record(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(Recorded::Points(1_200)));
+}
+
+#[tokio::test]
+async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_there_twice() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_visits(&store, &[("u1", "news"), ("u1", "sports")]).await;
+    let claim = Claim { turn: NOON, now: NOON, until: noon_plus(1_000), by: "dead" };
+    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Claimed));
+    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Claimed), "as when the answer to the first was lost");
+    assert_eq!(store.add_samples(&[sample("news", NOON, 17)]).await, Ok(1));
+
+    let other = recorder(store.clone());
+    assert_eq!(other.record(NOON, noon_plus(999)).await, Ok(Recorded::ByAnother));
+    assert_eq!(other.record(NOON, noon_plus(1_000)).await, Ok(Recorded::Points(1)));
+    assert_eq!(counts(store.clone(), "news", 0, 0).await, [Some(17)]);
+    assert_eq!(counts(store.clone(), "sports", 0, 0).await, [Some(1)]);
+    // Who was taken for dead does no harm.
+    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Done));
+}
+
+#[tokio::test]
+async fn a_gap_is_a_gap_and_nobody_is_a_zero() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_visits(&store, &[("u1", "sports")]).await;
+    let recorder = recorder(store.clone());
+    let fourteen_days = 14 * 24 * HOUR;
+    recorder.record(NOON, NOON).await.unwrap();
+    recorder.record(noon_plus(2 * HOUR), noon_plus(2 * HOUR)).await.unwrap();
+    let later = noon_plus(fourteen_days);
+    recorder.record(later, later).await.unwrap();
+
+    assert_eq!(counts(store.clone(), "sports", -HOUR, 3 * HOUR).await, [None, Some(1), None, Some(1), None]);
+    assert_eq!(counts(store.clone(), "sports", fourteen_days, fourteen_days).await, [Some(0)]);
+    assert_eq!(counts(store, "nobody", 0, HOUR).await, [None, None]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_segment_is_passed_over() {
+    let redis = Redis::start();
+    record_visits(&redis.store(), &[("u1", "sports"), ("u1", "news"), ("u1", "art")]).await;
+    redis.call::<()>(&["SET", "segment:news", "x"]);
+    redis.call::<()>(&["SET", "history:art", "x"]);
+    assert_eq!(recorder(redis.store()).record(NOON, NOON).await, Ok(Recorded::Points(1)));
+    assert_eq!(counts(redis.store(), "sports", 0, 0).await, [Some(1)]);
+}
+
+#[tokio::test]
+async fn the_sizes_of_all_partitions_are_added_up() {
+    let redis = Redis::start();
+    let store = redis.store().with_partitions(Some(Partitions::parse("8").unwrap()));
+    let users: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        record_visits(&store, &[(user, "sports")]).await;
+    }
+    assert_eq!(recorder(store.clone()).record(NOON, NOON).await, Ok(Recorded::Points(1)));
+    assert_eq!(counts(store, "sports", 0, 0).await, [Some(100)]);
+}
+
+#[tokio::test]
+async fn thirteen_months_are_kept_and_read_in_pages() {
+    let redis = Redis::start();
+    let store = redis.store();
+    // Half a month more than is kept.
+    let samples: Vec<_> = (0..410 * 24).map(|n| sample("sports", noon_plus(n * HOUR), n as u64)).collect();
+    assert_eq!(store.add_samples(&samples).await, Ok(samples.len() as u64));
+    assert_eq!(store.add_samples(&samples[5_000..]).await, Ok(0), "all are there");
+
+    let kept: i64 = redis.call(&["XLEN", "history:sports"]);
+    let needed = 396 * 24;
+    assert!((needed..needed + 100).contains(&kept), "{kept}: some more, since whole nodes are dropped");
+    let last = 410 * 24 - 1;
+    let first = last - needed;
+    let all = counts(store.clone(), "sports", first * HOUR, last * HOUR).await;
+    assert_eq!(all, (first..=last).map(|n| Some(n as u64)).collect::<Vec<_>>());
+
+    // A segment without visits has its history for so long, and no longer.
+    let lives: u64 = redis.call(&["TTL", "history:sports"]);
+    assert!((Store::KEPT.as_secs() - 60..=Store::KEPT.as_secs()).contains(&lives), "{lives}");
+}
+
+#[tokio::test]
+async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
+    let redis = Redis::start();
+    let store = redis.store();
+    let names: Vec<_> = (0..30_u64).map(|n| format!("s{n}")).collect();
+    for (n, name) in (0..).zip(&names) {
+        let samples: Vec<_> =
+            (0..336).map(|hour| sample(name, noon_plus(hour * HOUR), n * 1_000 + hour as u64)).collect();
+        store.add_samples(&samples).await.unwrap();
+    }
+    let segments: Vec<SegmentName<'static>> =
+        names.iter().rev().chain(&["none".to_owned()]).map(|name| SegmentName::parse(name.clone()).unwrap()).collect();
+    let day = Duration::from_secs(24 * 3_600);
+    let midnight = noon_plus(12 * HOUR);
+    let histories = history(store).of_each(&segments, midnight, noon_plus(60 * HOUR - 1), day).await.unwrap();
+
+    assert_eq!(histories.len(), 31);
+    for (n, points) in (0..30).rev().zip(&histories) {
+        // The last sample of each of the two days.
+        let counts: Vec<_> = points.iter().map(|point| point.count).collect();
+        assert_eq!(counts, [Some(n * 1_000 + 35), Some(n * 1_000 + 59)], "{n}");
+        assert_eq!(points[0].at, midnight);
+    }
+    assert!(histories[30].iter().all(|point| point.count.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_services_record_each_turn_once_and_tell_it() {
+    let redis = Redis::start();
+    let every_second = || Layer { history_interval: Some("1s".to_owned()), ..Layer::default() };
+    let apps = [TestApp::spawn_with(&redis, every_second()).await, TestApp::spawn_with(&redis, every_second()).await];
+    apps[0].record("u1", "sports").await;
+    apps[1].record("u2", "sports").await;
+
+    let history = async |app: &TestApp| -> Value {
+        let to = Timestamp::now();
+        let from = Timestamp::from_millis(to.as_millis() - 60_000);
+        app.get(&format!("/segments/sports/history?from={from}&to={to}&step=1s")).await.json().await.unwrap()
+    };
+    let known = |history: &Value| {
+        let points = history["points"].as_array().unwrap();
+        points.iter().filter(|point| !point["count"].is_null()).cloned().collect::<Vec<_>>()
+    };
+    eventually("three turns are recorded", async || known(&history(&apps[0]).await).len() >= 3).await;
+
+    let history = history(&apps[1]).await;
+    let points = known(&history);
+    assert!(points.len() >= 3 && points[2]["count"] == 2, "{points:?}");
+    assert_eq!((&history["segment"], &history["step_seconds"]), (&json!("sports"), &json!(1)));
+    // All ids are a whole second, and no two have the same.
+    let ids: Vec<(String, Vec<String>)> = redis.call(&["XRANGE", "history:sports", "-", "+"]);
+    assert!(ids.iter().all(|(id, _)| id.ends_with("000-0")), "{ids:?}");
+    let metric = async |app: &TestApp| -> usize {
+        let text = app.get("/metrics").await.text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("estimator_history_points_total ")).unwrap();
+        line.parse().unwrap()
+    };
+    // Both together have added as many as there are, and what is added meanwhile.
+    let added = metric(&apps[0]).await + metric(&apps[1]).await;
+    let there: usize = redis.call(&["XLEN", "history:sports"]);
+    assert!((ids.len() - 1..=there).contains(&added), "{} <= {added} <= {there}", ids.len());
+}
+
+#[tokio::test]
+async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
+    let mut redis = Redis::start();
+    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, hourly).await;
+    let samples = [(0, 40), (2, 42), (26, 43)].map(|(hour, count)| sample("a/b", noon_plus(hour * HOUR), count));
+    redis.store().add_samples(&samples).await.unwrap();
+    redis.stop();
+    redis.start_again();
+
+    let from = NOON.as_millis() / 1_000;
+    let ask = async |query: &str| -> Value {
+        app.get(&format!("/segments/a%2Fb/history?{query}")).await.json().await.unwrap()
+    };
+    let hourly = ask(&format!("from={from}&to={}", noon_plus(3 * HOUR + 1))).await;
+    let point = |hour: i64, count: Value| json!({ "at": noon_plus(hour * HOUR).to_string(), "count": count });
+    assert_eq!(
+        hourly["points"],
+        json!([point(0, json!(40)), point(1, json!(null)), point(2, json!(42)), point(3, json!(null))])
+    );
+    assert_eq!(hourly["step_seconds"], 3_600);
+    assert_eq!((&hourly["from"], &hourly["to"]), (&json!(NOON.to_string()), &json!(noon_plus(3 * HOUR).to_string())));
+
+    let daily = ask(&format!("from={from}&to={}&step=1d", noon_plus(36 * HOUR - 1))).await;
+    assert_eq!(daily["points"], json!([point(-12, json!(42)), point(12, json!(43))]), "by days of UTC");
+
+    // Without a question about the time: the last 14 days.
+    let usual = ask("").await;
+    assert_eq!(usual["points"].as_array().unwrap().len(), 14 * 24 + 1);
+}
+
+#[tokio::test]
+async fn a_question_that_has_no_answer_says_why() {
+    let redis = Redis::start();
+    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, hourly).await;
+    for (query, field, why) in [
+        ("from=yesterday", "from", "must be Unix seconds or an RFC 3339 time"),
+        ("to=2026-11-22", "to", "must be Unix seconds or an RFC 3339 time"),
+        ("to=1e300", "to", "must be Unix seconds or an RFC 3339 time"),
+        ("from=NaN", "from", "must be Unix seconds or an RFC 3339 time"),
+        ("from=200&to=100", "from", "must not be later than to, which is 1970-01-01T00:01:40.000Z"),
+        ("step=90m", "step", "must be a multiple of the interval of 1h"),
+        ("step=0s", "step", "must be longer than zero"),
+        ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and at most 2000 are given: take longer steps"),
+        ("from=0&from=1", "from", "is given more than once"),
+        ("window=1d", "window", "is not a parameter of a history; those are from, to, step"),
+    ] {
+        let document =
+            problem(app.get(&format!("/segments/sports/history?{query}")).await, 422, "invalid-request").await;
+        let error = &document["errors"][0];
+        assert_eq!(error["field"], field, "{query}: {document}");
+        assert!(error["detail"].as_str().unwrap().starts_with(why), "{query}: {document}");
+    }
+    let most = app.get("/segments/sports/history?from=0&to=7196400&step=1h").await;
+    let most: Value = most.json().await.unwrap();
+    assert_eq!(most["points"].as_array().unwrap().len(), 2_000);
+}
+
+#[tokio::test]
+async fn without_redis_there_is_no_history() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    redis.stop();
+    problem(app.get("/segments/sports/history").await, 503, "store-unavailable").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
+    let cluster = RedisCluster::start().await;
+    let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 100 };
+    let store = Store::new(Connection::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
+    let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
+    for name in names {
+        record_visits(&store, &[("u1", name), ("u2", name)]).await;
+    }
+    assert_eq!(recorder(store.clone()).record(NOON, NOON).await, Ok(Recorded::Points(7)));
+    let segments = names.map(|name| SegmentName::parse(name.to_owned()).unwrap());
+    let histories = history(store).of_each(&segments, NOON, NOON, STEP).await.unwrap();
+    for (name, points) in names.iter().zip(histories) {
+        assert_eq!(points[0].count, Some(2), "{name}");
+    }
+}
