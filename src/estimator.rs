@@ -1,6 +1,12 @@
 //! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
 
+mod histogram;
+mod lists;
+
 use futures_util::future::join_all;
+
+pub use self::histogram::{Bucket, Histogram};
+pub use self::lists::{Counted, List, ListCursor, ListQuery, Order};
 
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;

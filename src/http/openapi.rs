@@ -43,6 +43,8 @@ use super::{AppState, batch, docs, health, history, metrics, pages, segments};
         docs::page,
         docs::page_with_slash,
         docs::file,
+        pages::of_list,
+        pages::of_segment,
         pages::file,
     ),
     tags(

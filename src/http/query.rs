@@ -49,6 +49,12 @@ impl RawQuery {
 }
 
 impl Parameters {
+    /// Those that have a value. Forms send the fields that were left empty, too.
+    #[must_use]
+    pub fn filled(self) -> Self {
+        Self(self.0.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+    }
+
     /// The parameter `name`, if it is given.
     ///
     /// # Errors

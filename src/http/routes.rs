@@ -64,6 +64,8 @@ impl Routes {
             .get("/docs", Bounds::NumberAndTime, docs::page)
             .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
             .get("/docs/{file}", Bounds::NumberAndTime, docs::file)
+            .get("/", Bounds::NumberAndTime, pages::of_list)
+            .get("/pages/segment", Bounds::NumberAndTime, pages::of_segment)
             .get("/pages/{file}", Bounds::NumberAndTime, pages::file)
     }
 

@@ -22,6 +22,22 @@ pub struct IndexPage {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexCursor(Vec<u8>);
 
+impl IndexCursor {
+    /// The place after `segment`.
+    #[must_use]
+    pub fn after(segment: &SegmentName<'_>) -> Self {
+        Self(segment.as_str().as_bytes().to_vec())
+    }
+
+    /// The place before all names that begin with `prefix`; `None` is the start.
+    #[must_use]
+    pub fn before(prefix: &str) -> Option<Self> {
+        // What comes after this doesn't come before the prefix: no name has the byte 0xFF, and no prefix a last byte of zero.
+        let (last, rest) = prefix.as_bytes().split_last()?;
+        Some(Self([rest, &[last.saturating_sub(1), 0xFF]].concat()))
+    }
+}
+
 impl Store {
     /// Up to `limit` names of the index of `partition` that stand after `cursor`, or from its start.
     ///

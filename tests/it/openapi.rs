@@ -241,7 +241,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 5);
+    assert_eq!(protected, 7);
 }
 
 #[tokio::test]
@@ -329,9 +329,16 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
     let response = app.get("/segments/sports/history?step=0s").await;
     assert_eq!(response.status(), 422);
     document.check_answer("GET", "/segments/{name}/history", response).await;
-    let response = app.get("/docs/nothing").await;
-    assert_eq!(response.status(), 404);
-    document.check_answer("GET", "/docs/{file}", response).await;
+    for (status, path, route) in [
+        (404, "/docs/nothing", "/docs/{file}"),
+        (404, "/pages/nothing", "/pages/{file}"),
+        (422, "/?sort=size", "/"),
+        (422, "/pages/segment", "/pages/segment"),
+    ] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), status);
+        document.check_answer("GET", route, response).await;
+    }
 
     redis.stop();
     for (method, path) in [
@@ -340,6 +347,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         ("GET", "/segments/{name}/count"),
         ("GET", "/segments/{name}/history"),
         ("GET", "/readyz"),
+        ("GET", "/"),
     ] {
         let filled = path.replace("{name}", "sports");
         let body = if path.ends_with("batch") { array(1) } else { visit.to_owned() };

@@ -54,3 +54,183 @@ async fn the_files_of_the_pages_come_from_the_service_and_no_others() {
     assert_eq!(header(&wrong, "allow"), "GET,HEAD");
     crate::helpers::problem(wrong, 405, "method-not-allowed").await;
 }
+
+/// The text of the first element that begins with `opening` in `page`, up to the next `<`.
+fn text<'a>(page: &'a str, opening: &str) -> &'a str {
+    let behind = page.split_once(opening).unwrap_or_else(|| panic!("no {opening} in {page}")).1;
+    behind.split('>').nth(1).unwrap().split('<').next().unwrap()
+}
+
+/// The names and counts of a list, as they are shown.
+fn rows(page: &str) -> Vec<(&str, &str)> {
+    let rows = page.split("<th class=\"name\" scope=\"row\"").skip(1);
+    rows.map(|row| (text(row, "<a"), text(row, "<td class=\"number\""))).collect()
+}
+
+#[tokio::test]
+async fn a_newcomer_sees_the_curl_that_makes_the_first_segment_appear() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let empty = page(app.get("/").await, 200).await;
+    assert!(empty.contains("No segments yet") && !empty.contains("<table"), "{empty}");
+    let curl = text(&empty, "<pre").to_owned() + text(empty.split_once("<pre").unwrap().1, "<code");
+    let address = format!("curl -i -X POST 'http://{}/segments'", app.address);
+    assert!(curl.starts_with(&address), "{curl}");
+    let body = curl.split("-d '").nth(1).unwrap().trim_end_matches('\'').replace("&quot;", "\"");
+    app.request("POST", "/segments").header("content-type", "application/json").body(body).send().await.unwrap();
+    let one = page(app.get("/").await, 200).await;
+    assert_eq!(rows(&one), [("sports", "1")]);
+}
+
+#[tokio::test]
+async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (segment, users) in [("sports", 3), ("news", 1), ("spa", 2)] {
+        for user in 0..users {
+            app.record(&format!("u{user}"), segment).await;
+        }
+    }
+    assert_eq!(rows(&page(app.get("/").await, 200).await), [("sports", "3"), ("spa", "2"), ("news", "1")]);
+    let by_name = page(app.get("/?sort=name").await, 200).await;
+    assert_eq!(rows(&by_name), [("news", "1"), ("spa", "2"), ("sports", "3")]);
+    assert_eq!(by_name.matches("aria-sort").count(), 1);
+    // A form sends what was left empty, too.
+    assert_eq!(rows(&page(app.get("/?prefix=sp&sort=").await, 200).await), [("sports", "3"), ("spa", "2")]);
+    let none = page(app.get("/?prefix=x").await, 200).await;
+    assert!(none.contains("begins with “x”") && rows(&none).is_empty(), "{none}");
+    for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
+        let trouble = page(app.get(wrong).await, 422).await;
+        assert!(rows(&trouble).is_empty() && !trouble.contains("data-refresh"), "{trouble}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_list_is_shown_page_by_page_and_each_segment_once() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let visits: String = (0..230)
+        .flat_map(|at| (0..=at % 3).map(move |user| format!("{{\"user_id\":\"u{user}\",\"segment\":\"s&{at:03}\"}}\n")))
+        .collect();
+    assert_eq!(app.post_lines(visits).await.status(), 200);
+    for sort in ["count", "name"] {
+        let (mut path, mut names, mut counts) = (format!("/?sort={sort}"), Vec::new(), Vec::new());
+        loop {
+            let page = page(app.get(&path).await, 200).await;
+            let shown = rows(&page);
+            assert!(shown.len() == 100 || shown.len() == 30, "{}", shown.len());
+            names.extend(shown.iter().map(|(name, _)| (*name).to_owned()));
+            counts.extend(shown.iter().map(|(_, count)| count.parse::<u64>().unwrap()));
+            let Some(next) = page.split("rel=\"next\" href=\".").nth(1) else { break };
+            path = next.split('"').next().unwrap().replace("&amp;", "&");
+        }
+        let order_of_names = names.is_sorted();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 230, "{sort}");
+        assert_eq!(order_of_names, sort == "name");
+        assert!(sort == "name" || counts.is_sorted_by(|one, next| one >= next), "{counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_segments_page_has_the_count_of_the_api_and_its_bars_add_up_to_it() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let now = chrono::Utc::now().timestamp();
+    let visits: String = (0..200)
+        .map(|user| format!("{{\"user_id\":\"u{user}\",\"segment\":\"a/b\",\"seen_at\":{}}}\n", now - user * 7_000))
+        .collect();
+    assert_eq!(app.post_lines(visits).await.status(), 200);
+    let count = app.count("a/b").await;
+    let shown = page(app.get("/pages/segment?name=a%2Fb").await, 200).await;
+    assert_eq!(text(&shown, "id=\"count\""), count.to_string());
+    let users = |page: &str| -> Vec<u64> {
+        let titles = page.split("<title>Last seen ").skip(1);
+        titles.map(|title| title.split(" UTC: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    let bars = users(&shown);
+    assert_eq!((bars.len(), bars.iter().sum::<u64>()), (14, count));
+    assert!(bars.iter().all(|bar| (11..=13).contains(bar)), "{bars:?}");
+    let day = page(app.get("/pages/segment?name=a%2Fb&window=1d").await, 200).await;
+    assert_eq!(text(&day, "id=\"count\""), users(&day).iter().sum::<u64>().to_string());
+    assert_eq!((users(&day).len(), users(&day).iter().sum::<u64>()), (12, 13));
+    for wrong in ["", "?name=", "?name=%20a", "?name=a&window=15d", "?name=a&days=2", "?nam=a"] {
+        page(app.get(&format!("/pages/segment{wrong}")).await, 422).await;
+    }
+    let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
+    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("Nobody is in it now"), "{nobody}");
+}
+
+#[tokio::test]
+async fn a_hostile_name_is_text_on_every_page() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let name = "\"'><script>alert(1)</script><!--&amp;{{}}";
+    app.record("u1", name).await;
+    let query: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for path in ["/".to_owned(), format!("/?prefix={query}"), format!("/pages/segment?name={query}")] {
+        let page = page(app.get(&path).await, 200).await;
+        assert_eq!(page.matches("<script").count(), 1, "ours alone: {page}");
+        assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
+    }
+    let unknown = page(app.get(&format!("/pages/segment?{query}=1")).await, 422).await;
+    assert_eq!(unknown.matches("<script").count(), 1, "{unknown}");
+}
+
+#[tokio::test]
+async fn when_redis_is_away_the_pages_say_so_and_show_no_numbers() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let paths = ["/", "/pages/segment?name=sports"];
+    redis.stop();
+    for path in paths {
+        let away = page(app.get(path).await, 503).await;
+        assert!(away.contains("Redis can’t answer, so there are no numbers"), "{away}");
+        assert!(!away.contains("as-of") && !away.contains("<table") && !away.contains("<svg"), "{away}");
+        assert!(away.contains("data-refresh"), "it asks again by itself: {away}");
+    }
+    redis.start_again();
+    crate::helpers::eventually("the numbers are back", async || app.status_of("/").await == 200).await;
+    assert_eq!(rows(&page(app.get("/").await, 200).await), [("sports", "1")]);
+}
+
+#[tokio::test]
+async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let keys = folder.path().join("keys.toml");
+    let make = |name: &str, scope: &str| {
+        let arguments = ["token", "--name", name, "--scope", scope, "--api-keys-file"];
+        let output = crate::helpers::run(crate::helpers::binary(folder.path()).args(arguments).arg(&keys));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
+    let settings =
+        segment_estimator::settings::Layer { api_keys_file: Some(keys.display().to_string()), ..Default::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let signed =
+        async |path: &str, key: &str| app.request("GET", path).basic_auth("whoever", Some(key)).send().await.unwrap();
+    for path in ["/", "/pages/segment?name=sports"] {
+        for response in [app.get(path).await, signed(path, "sek_guessed").await] {
+            let challenge = r#"Basic realm="segment-estimator", charset="UTF-8""#;
+            assert_eq!(header(&response, "www-authenticate"), challenge);
+            let closed = page(response, 401).await;
+            assert!(closed.contains("Sign in to see the numbers") && !closed.contains("data-refresh"), "{closed}");
+        }
+        page(signed(path, &reader).await, 200).await;
+        page(app.request("GET", path).bearer_auth(&reader).send().await.unwrap(), 200).await;
+        let forbidden = page(signed(path, &writer).await, 403).await;
+        assert!(forbidden.contains("doesn’t have the scope") || forbidden.contains("segments:read"), "{forbidden}");
+    }
+    let empty = page(signed("/", &reader).await, 200).await;
+    assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl needs a token: {empty}");
+    // Everybody may have the files, and nobody may use the API so.
+    assert_eq!(app.status_of("/pages/style.css").await, 200);
+    let api = signed("/segments/sports/count", &reader).await;
+    assert!(header(&api, "www-authenticate").starts_with("Bearer "));
+    crate::helpers::problem(api, 401, "unauthorized").await;
+    let visit = serde_json::json!({ "user_id": "u1", "segment": "sports" });
+    let post = app.request("POST", "/segments").basic_auth("whoever", Some(&writer)).json(&visit);
+    crate::helpers::problem(post.send().await.unwrap(), 401, "unauthorized").await;
+}

@@ -96,7 +96,6 @@ impl IntoResponses for OfACount {
 }
 
 /// What may go wrong with a page, or with a file of one: that is a page itself.
-#[expect(dead_code, reason = "the pages come with the lists that they show")]
 pub struct OfAPage;
 
 impl IntoResponses for OfAPage {
@@ -122,7 +121,6 @@ impl IntoResponses for OfAPagesFile {
 }
 
 /// What a page is when nobody may look at it.
-#[expect(dead_code, reason = "the pages come with the lists that they show")]
 pub fn of_a_closed_page() -> Responses {
     pages(&[
         ("There is no valid token. A browser asks for one, as a password.", &[Unauthorized]),
@@ -243,7 +241,9 @@ fn headers(kind: ProblemKind) -> Vec<(&'static str, Object, &'static str)> {
     let text = || Object::with_type(Type::String);
     let seconds = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
     match kind {
-        Unauthorized | InsufficientScope => vec![("www-authenticate", text(), "The scheme that is wanted: `Bearer`.")],
+        Unauthorized | InsufficientScope => {
+            vec![("www-authenticate", text(), "The scheme that is wanted: `Bearer`, or on a page `Basic`.")]
+        }
         MethodNotAllowed => vec![("allow", text(), "The methods that the path has.")],
         Unavailable | Overloaded | RequestTimeout | Stopping => {
             vec![("retry-after", seconds(), "When to come again, in seconds.")]

@@ -128,6 +128,28 @@ impl PartialSchema for DocsFile {
 
 impl ToSchema for DocsFile {}
 
+/// The order of the segments on a page.
+pub struct PageOrder;
+
+impl PartialSchema for PageOrder {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["count", "name"])).into()
+    }
+}
+
+impl ToSchema for PageOrder {}
+
+/// How far back a page goes.
+pub struct PageDays;
+
+impl PartialSchema for PageDays {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["1", "7", "14", "90", "395"])).into()
+    }
+}
+
+impl ToSchema for PageDays {}
+
 /// A file of the pages.
 pub struct PagesFile;
 

@@ -8,7 +8,9 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 5] = [
+const SCOPES: [(HttpMethod, &str, Scope); 7] = [
+    (HttpMethod::Get, "/", Scope::ReadSegments),
+    (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
     (HttpMethod::Post, "/segments", Scope::WriteSegments),
     (HttpMethod::Post, "/segments/batch", Scope::WriteSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
@@ -17,6 +19,9 @@ const SCOPES: [(HttpMethod, &str, Scope); 5] = [
 ];
 
 const SCHEME: &str = "bearer";
+const PASSWORD_SCHEME: &str = "password";
+/// The tag of the pages.
+const PAGES: &str = "pages";
 
 /// Puts the scheme into the document, and what it means to each operation.
 pub struct Security;
@@ -25,7 +30,11 @@ impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let description = "A token, if the service is set to ask for one.";
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
-        document.components.get_or_insert_default().add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+        let description = "The same token as a password, under any name: on the pages alone.";
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(description)).build();
+        components.add_security_scheme(PASSWORD_SCHEME, SecurityScheme::Http(scheme));
         for (method, path, scope) in SCOPES {
             let path = document.paths.paths.get_mut(path).expect("the document has the path");
             let operation = match method {
@@ -33,9 +42,15 @@ impl Modify for Security {
                 _ => &mut path.post,
             };
             let operation = operation.as_mut().expect("the path has the method");
-            operation.security =
-                Some(vec![SecurityRequirement::default(), SecurityRequirement::new(SCHEME, [scope.as_str()])]);
-            operation.responses.responses.extend(problems::shared(["Unauthorized", "InsufficientScope"]));
+            let token = |scheme| SecurityRequirement::new(scheme, [scope.as_str()]);
+            let mut security = vec![SecurityRequirement::default(), token(SCHEME)];
+            if operation.tags.iter().flatten().any(|tag| tag == PAGES) {
+                security.push(token(PASSWORD_SCHEME));
+                operation.responses.responses.extend(problems::of_a_closed_page());
+            } else {
+                operation.responses.responses.extend(problems::shared(["Unauthorized", "InsufficientScope"]));
+            }
+            operation.security = Some(security);
         }
     }
 }

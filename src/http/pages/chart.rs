@@ -178,8 +178,8 @@ fn height_of(tick: &Tick) -> f64 {
 /// A label at an end of the axis must not leave the chart.
 fn anchor(at: f64) -> &'static str {
     match at {
-        at if at < 0.03 => "start",
-        at if at > 0.97 => "end",
+        at if at < 0.04 => "start",
+        at if at > 0.93 => "end",
         _ => "middle",
     }
 }

@@ -176,6 +176,7 @@ fn empty(list: &List<'_>, reached: &Reached) -> Markup {
             "Nobody has been seen in a segment within the last " (words::span(list.window.duration()))
             ". Send a visit, and its segment appears here by itself."
         }
+        (frame::as_of(list.now, None))
         section #first-visit {
             h2 { "Send the first visit" }
             pre tabindex="0" { code { (reached.post_visit("u104010", "sports")) } }
@@ -186,7 +187,6 @@ fn empty(list: &List<'_>, reached: &Reached) -> Markup {
             pre tabindex="0" { code { "segment-estimator demo" } }
             p .note { "It fills an empty service with 300 segments and two weeks of visits." }
         }
-        (frame::as_of(list.now, Some(list.window)))
     }
 }
 

@@ -1,20 +1,23 @@
 //! The pages for people who look at the numbers: HTML made here, by maud. They work without JavaScript, and ask no other host for
 //! anything.
 //!
-//! `list.rs`, `segment.rs` and `overlap.rs` have a page each, `trouble.rs` what is shown instead when something is wrong, `files.rs` what
+//! `list.rs`, `segment.rs` (with `last_seen.rs` and `past.rs`) and `overlap.rs` have a page each, `answers.rs` what is asked for them, `trouble.rs` what is shown instead when something is wrong, `files.rs` what
 //! all of them load. `frame.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `words.rs` numbers and times as
 //! people read them, `links.rs` where links lead, `curl.rs` the calls behind a page. `door.rs` says who may look.
 
-#![expect(dead_code, reason = "the pages come with the lists that they show")]
+mod answers;
 mod axis;
 mod chart;
 mod curl;
 mod door;
 mod files;
 mod frame;
+mod last_seen;
 mod links;
 mod list;
+#[cfg_attr(not(test), expect(dead_code, reason = "it comes with what it asks"))]
 mod overlap;
+mod past;
 mod segment;
 pub(super) mod trouble;
 mod words;
@@ -26,6 +29,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use maud::Markup;
 
+pub(super) use self::answers::{__path_of_list, __path_of_segment, of_list, of_segment};
 pub use self::files::NAMES;
 pub(super) use self::files::{__path_file, file};
 use self::links::Place;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::axis::{self, Tick};
-use super::chart::{self, Bar, Mark, Surroundings};
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
+use super::last_seen::{Seen, histogram};
 use super::links::{Place, encoded, with_query};
+use super::past::{Past, USUAL_DAYS, past};
 use super::words;
 use crate::time::{Timestamp, Window};
 
@@ -29,34 +29,6 @@ pub struct Segment<'a> {
     /// How many there were.
     pub past: Past,
 }
-
-/// Members that were last seen after `from`, and at or before `to`.
-pub struct Seen {
-    /// The begin.
-    pub from: Timestamp,
-    /// The end.
-    pub to: Timestamp,
-    /// How many they are.
-    pub count: u64,
-}
-
-/// The sizes of a segment over time.
-pub struct Past {
-    /// How many days the page goes back.
-    pub days: u64,
-    /// From the oldest.
-    pub points: Vec<(Timestamp, Option<u64>)>,
-    /// How far they are apart.
-    pub step: Duration,
-    /// How often the count is sampled; `None` if it isn't.
-    pub interval: Option<Duration>,
-}
-
-/// How far back a page can go, in days, and how that is called.
-pub const RANGES: [(u64, &str); 5] =
-    [(1, "1 day"), (7, "7 days"), (USUAL_DAYS, "14 days"), (90, "3 months"), (395, "13 months")];
-/// How far back it goes unless somebody asks.
-pub const USUAL_DAYS: u64 = 14;
 
 /// The page.
 pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
@@ -82,7 +54,7 @@ pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
         }
         section aria-labelledby="calls" {
             h2 #calls { "Ask for these numbers" }
-            pre tabindex="0" { code { (calls(name, segment.past.days, segment.now, reached)) } }
+            pre tabindex="0" { code { (calls(segment, reached)) } }
         }
     };
     frame::page(Place::Folder, Page::Segment, name, Refresh::Often, &main)
@@ -107,213 +79,31 @@ fn windows(segment: &Segment<'_>) -> Markup {
     }
 }
 
-fn link(segment: &Segment<'_>, window: Window, days: u64) -> String {
+/// The link to the page of the same segment over another window, or further back.
+pub fn link(segment: &Segment<'_>, window: Window, days: u64) -> String {
     let window = if window == segment.longest { String::new() } else { window.to_string() };
     let days = if days == USUAL_DAYS { String::new() } else { days.to_string() };
     with_query("segment", [("name", segment.name), ("window", &window), ("days", &days)])
 }
 
-fn histogram(segment: &Segment<'_>) -> Markup {
-    let window = segment.window.duration();
-    let between = |from: Timestamp, to: Timestamp| format!("{} to {}", words::minute(from), words::minute(to));
-    let bar = |seen: &Seen| Bar {
-        count: seen.count,
-        title: format!(
-            "Last seen {} UTC: {}. They leave {}, unless they come back.",
-            between(seen.from, seen.to),
-            words::counted(seen.count, "user", "users"),
-            between(seen.from + window, seen.to + window),
-        ),
-    };
-    let bars: Vec<_> = segment.last_seen.iter().map(bar).collect();
-    let (ticks, unit) = ages(segment.window, bars.len());
-    let surroundings = Surroundings {
-        id: "histogram",
-        label: format!(
-            "Bar chart: {} by when they were last seen. The table below has the figures.",
-            words::counted(segment.count, "user", "users")
-        ),
-        across: &format!("Last seen, {unit} ago"),
-        ticks,
-    };
-    html! {
-        (chart::bars(&surroundings, &bars))
-        details #histogram-figures {
-            summary { "These figures as a table" }
-            table #histogram-table {
-                caption { "Users by when they were last seen, in UTC" }
-                thead { tr { th scope="col" { "Last seen after" } th scope="col" { "Leave after" } th .number scope="col" { "Users" } th .number scope="col" { "Share" } } }
-                tbody {
-                    @for seen in segment.last_seen.iter().rev() {
-                        tr {
-                            th scope="row" { (time(seen.from)) }
-                            td { (time(seen.from + window)) }
-                            td .number { (words::number(seen.count)) }
-                            td .number { (words::share(seen.count, segment.count)) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn time(at: Timestamp) -> Markup {
-    html! { time datetime=(words::machine(at)) { (words::minute(at)) } }
-}
-
-/// How many parts a window is shown in: each of them a whole number of days, or hours and so on, if that can be.
-pub fn parts(window: Window) -> usize {
-    const COUNTS: [u64; 8] = [14, 12, 15, 10, 16, 8, 7, 6];
-    const FEW: [u64; 4] = [5, 4, 3, 2];
-    const UNITS: [u64; 4] = [86_400, 3_600, 60, 1];
-    let of = |counts: &[u64]| {
-        let fits = |unit: u64| counts.iter().find(|count| window.as_secs().is_multiple_of(*count * unit)).copied();
-        UNITS.into_iter().find_map(fits)
-    };
-    let count = of(&COUNTS).or_else(|| of(&FEW)).unwrap_or(COUNTS[0]);
-    usize::try_from(count).unwrap_or(1)
-}
-
-/// How long ago the bounds of a window's parts are, and in which unit.
-fn ages(window: Window, parts: usize) -> (Vec<Tick>, &'static str) {
-    let count = parts.max(1) as u64;
-    let part = Duration::from_secs(window.as_secs() / count);
-    let is_whole = window.as_secs().is_multiple_of(count);
-    let (unit, _, several) = words::unit_of(if is_whole { part } else { window.duration() });
-    let label = |left: u64| match left {
-        0 => "now".to_owned(),
-        left => words::number(left * window.as_secs() / count / unit),
-    };
-    let bounds = (0..=count).filter(|at| is_whole || *at == 0 || *at == count);
-    (bounds.map(|at| Tick { at: at as f64 / count as f64, label: label(count - at) }).collect(), several)
-}
-
-fn past(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, interval, .. } = &segment.past;
-    let Some(interval) = interval else {
-        return html! { p .nothing #no-history { "This service doesn’t sample counts: the setting " code { "history_interval" } " is off." } };
-    };
-    html! {
-        p .note {
-            "The count over the last " (words::span(segment.longest.duration())) ", sampled every " (every(*interval))
-            ". Where nothing was sampled, the line has a gap."
-        }
-        nav .choice aria-label="Time shown" {
-            span aria-hidden="true" { "Show" }
-            ul .choices {
-                @for (range, text) in RANGES {
-                    li { a href=(link(segment, segment.window, range)) aria-current=[(range == *days).then_some("true")] { (text) } }
-                }
-            }
-        }
-        @if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
-        @else { p .nothing #no-history { "There are no samples of this time yet. The next one is due within " (words::span(*interval)) "." } }
-    }
-}
-
-/// `hour`, `2 hours`: what follows “every”.
-fn every(interval: Duration) -> String {
-    let (unit, one, _) = words::unit_of(interval);
-    if interval.as_secs() == unit { one.to_owned() } else { words::span(interval) }
-}
-
-fn curve(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, step, interval } = &segment.past;
-    let (from, to) = (segment.now - Duration::from_secs(days * 86_400), segment.now);
-    let length = (to.as_millis() - from.as_millis()) as f64;
-    let of = |at: Timestamp| match interval {
-        Some(interval) if step > interval => format!("{} UTC and {} after", words::minute(at), words::span(*step)),
-        _ => format!("{} UTC", words::minute(at)),
-    };
-    let mark = |(at, count): &(Timestamp, Option<u64>)| Mark {
-        count: *count,
-        at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
-        title: match count {
-            Some(count) => format!("{}: {}", of(*at), words::counted(*count, "user", "users")),
-            None => format!("{}: no sample", of(*at)),
-        },
-    };
-    let marks: Vec<_> = points.iter().map(mark).collect();
-    let known = || points.iter().filter_map(|(_, count)| *count);
-    let surroundings = Surroundings {
-        id: "history",
-        label: format!(
-            "Line chart over {}: between {} and {}. The table below has the figures.",
-            words::counted(*days, "day", "days"),
-            words::number(known().min().unwrap_or_default()),
-            words::counted(known().max().unwrap_or_default(), "user", "users"),
-        ),
-        across: "Time, UTC",
-        ticks: axis::times(from, to, 8),
-    };
-    html! {
-        (chart::line(&surroundings, &marks))
-        details #history-figures {
-            summary { "These figures as a table" }
-            @if points.len() > 48 { (by_day(points)) } @else { (by_point(points)) }
-        }
-    }
-}
-
-/// Every point, newest first.
-fn by_point(points: &[(Timestamp, Option<u64>)]) -> Markup {
-    html! {
-        table #history-table {
-            caption { "Users over time, in UTC" }
-            thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
-            tbody {
-                @for (at, count) in points.iter().rev() {
-                    tr { th scope="row" { (time(*at)) } td .number { (or_none(*count)) } }
-                }
-            }
-        }
-    }
-}
-
-/// A line for each day, newest first: there are too many points to be read.
-fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
-    let days = points.chunk_by(|(one, _), (next, _)| words::date(*one) == words::date(*next));
-    let days: Vec<_> = days.collect();
-    html! {
-        table #history-table {
-            caption { "Users by day, in UTC" }
-            thead { tr { th scope="col" { "Day" } th .number scope="col" { "Lowest" } th .number scope="col" { "Highest" } th .number scope="col" { "Last" } } }
-            tbody {
-                @for day in days.iter().rev() {
-                    @let known = || day.iter().filter_map(|(_, count)| *count);
-                    tr {
-                        th scope="row" { (words::date(day[0].0)) }
-                        td .number { (or_none(known().min())) }
-                        td .number { (or_none(known().max())) }
-                        td .number { (or_none(known().next_back())) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn or_none(count: Option<u64>) -> String {
-    count.map_or_else(|| "no sample".to_owned(), words::number)
-}
-
 /// The calls behind the page.
-fn calls(name: &str, days: u64, now: Timestamp, reached: &Reached) -> String {
+fn calls(segment: &Segment<'_>, reached: &Reached) -> String {
+    let Segment { name, now, past, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
-    let from = now - Duration::from_secs(days * 86_400);
+    let window = if segment.window == segment.longest { String::new() } else { segment.window.to_string() };
+    let buckets = segment.last_seen.len().to_string();
+    let from = (*now - Duration::from_secs(past.days * 86_400)).as_millis() / 1_000;
+    let step = humantime::format_duration(past.step).to_string();
     let calls = [
-        format!("{path}/count"),
-        format!("{path}/histogram"),
-        format!("{path}/history?from={}", from.as_millis() / 1_000),
+        with_query(&format!("{path}/count"), [("window", window.as_str())]),
+        with_query(&format!("{path}/histogram"), [("buckets", buckets.as_str()), ("window", &window)]),
+        with_query(&format!("{path}/history"), [("from", from.to_string().as_str()), ("step", &step)]),
     ];
     calls.map(|path| reached.get(&path)).join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
     const NOW: &str = "2026-11-22T10:30:00Z";
@@ -400,34 +190,5 @@ mod tests {
             page.contains("href=\"segment?name=%3C%2Ftitle%3E%3Cscript%3E%22%27%20a%2Fb&amp;window=7d&amp;days=1\""),
             "{page}"
         );
-    }
-
-    #[rstest]
-    #[case("14d", 14)]
-    #[case("7d", 7)]
-    #[case("24h", 12)]
-    #[case("30d", 15)]
-    #[case("36h", 12)]
-    #[case("4m", 12)]
-    #[case("4s", 4)]
-    #[case("1s", 14)]
-    fn a_window_is_shown_in_parts_of_a_whole_length(#[case] window: &str, #[case] expected: usize) {
-        assert_eq!(parts(Window::parse(window).unwrap()), expected);
-    }
-
-    #[rstest]
-    #[case("14d", 14, 15, "14", "days")]
-    #[case("24h", 12, 13, "24", "hours")]
-    #[case("1s", 14, 2, "1", "seconds")]
-    fn bounds_are_told_in_their_unit(
-        #[case] window: &str,
-        #[case] parts: usize,
-        #[case] count: usize,
-        #[case] first: &str,
-        #[case] unit: &str,
-    ) {
-        let (ticks, found) = ages(Window::parse(window).unwrap(), parts);
-        assert_eq!((ticks.len(), ticks[0].label.as_str(), found), (count, first, unit));
-        assert_eq!(ticks[count - 1], Tick { at: 1.0, label: "now".to_owned() });
     }
 }

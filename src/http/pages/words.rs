@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use maud::{Markup, html};
 
 use crate::time::Timestamp;
 
@@ -85,6 +86,11 @@ pub fn minute(at: Timestamp) -> String {
 /// A time as `datetime` has it in HTML, and the API in its answers.
 pub fn machine(at: Timestamp) -> String {
     at.to_string()
+}
+
+/// A time to the minute, in the element that also says it to programs.
+pub fn marked(at: Timestamp) -> Markup {
+    html! { time datetime=(machine(at)) { (minute(at)) } }
 }
 
 fn format(at: Timestamp, format: &str) -> String {

@@ -1,0 +1,63 @@
+//! The members of a segment by when they were last seen.
+
+use super::{EstimateError, Estimator};
+use crate::segment::SegmentName;
+use crate::time::{Timestamp, Window};
+
+/// The members of a segment by when they were last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    /// All of them.
+    pub count: u64,
+    /// In parts of the window, the oldest first. Their sum is the count.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Members that were last seen after `from`, and at or before `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// The begin, which isn't in it.
+    pub from: Timestamp,
+    /// The end, which is. The last one takes in who was seen since, as another service's clock has it.
+    pub to: Timestamp,
+    /// How many they are.
+    pub count: u64,
+}
+
+impl Estimator {
+    /// The members of `segment` at `now` in `buckets` parts of `window`, by when they were last seen. All is asked in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`].
+    pub async fn histogram(
+        &self,
+        segment: &SegmentName<'_>,
+        window: Window,
+        buckets: usize,
+        now: Timestamp,
+    ) -> Result<Histogram, EstimateError> {
+        if window > self.window {
+            return Err(EstimateError::WindowTooLong(self.window));
+        }
+        let begin = window.cutoff(now).as_millis();
+        let bound = |at: usize| {
+            let length = (now.as_millis() - begin) as i128;
+            let offset = length * at as i128 / buckets.max(1) as i128;
+            Timestamp::from_millis(begin + offset as i64)
+        };
+        // How many were seen after each bound but the last: what is between two is the difference.
+        let questions: Vec<_> = (0..buckets.max(1)).map(|at| (segment.clone().into_owned(), bound(at))).collect();
+        let mut after = Vec::with_capacity(buckets);
+        for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
+            after.push(count?);
+        }
+        let bucket = |at: usize| Bucket {
+            from: bound(at),
+            to: bound(at + 1),
+            count: after[at].saturating_sub(after.get(at + 1).copied().unwrap_or_default()),
+        };
+        let buckets: Vec<_> = (0..after.len()).map(bucket).collect();
+        Ok(Histogram { count: buckets.iter().map(|bucket| bucket.count).sum(), buckets })
+    }
+}

@@ -1,0 +1,171 @@
+//! Many segments at once: lists of those that somebody is in, and the counts of some.
+
+use std::cmp::Reverse;
+
+use super::{EstimateError, Estimator};
+use crate::segment::SegmentName;
+use crate::store::{self, IndexCursor};
+use crate::time::{Timestamp, Window};
+
+/// Which segments are asked for, and how.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// What their names begin with.
+    pub prefix: String,
+    /// In which order they come.
+    pub order: Order,
+    /// How many, at the most.
+    pub limit: usize,
+    /// Where the list before ended.
+    pub after: Option<ListCursor>,
+    /// The window that they are counted over.
+    pub window: Window,
+}
+
+/// The orders of lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By the bytes of their names.
+    Name,
+    /// The largest first, and by name among those that are as large.
+    Count,
+}
+
+/// Where a list ended: at this segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListCursor {
+    /// Its name.
+    pub segment: SegmentName<'static>,
+    /// How many users were in it.
+    pub count: u64,
+}
+
+/// Segments that somebody is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    /// In the order that was asked for.
+    pub segments: Vec<Counted>,
+    /// Where the next list begins, if there may be more.
+    pub next: Option<ListCursor>,
+}
+
+/// A segment, and how many users are in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Its name.
+    pub segment: SegmentName<'static>,
+    /// How many.
+    pub count: u64,
+}
+
+impl Estimator {
+    /// How many segments are counted in one round trip: Redis takes a microsecond or two for each.
+    const COUNTED_AT_ONCE: usize = 200;
+
+    /// The segments that `query` asks for, as far as somebody is in them at `now`. Those that nobody is in are no longer in the index
+    /// once they are pruned, so none is listed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`]. A count is never guessed.
+    pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+        if query.window > self.window {
+            return Err(EstimateError::WindowTooLong(self.window));
+        }
+        let cutoff = query.window.cutoff(now);
+        Ok(match query.order {
+            Order::Name => self.list_by_name(query, cutoff).await?,
+            Order::Count => self.list_by_count(query, cutoff).await?,
+        })
+    }
+
+    async fn list_by_name(&self, query: &ListQuery, cutoff: Timestamp) -> Result<List, store::Error> {
+        let ListQuery { prefix, limit, after, .. } = query;
+        let mut cursor = match after {
+            Some(ListCursor { segment, .. }) => Some(IndexCursor::after(segment)),
+            None => IndexCursor::before(prefix),
+        };
+        let mut segments = Vec::new();
+        loop {
+            let page = self.store.index(cursor.as_ref(), Self::COUNTED_AT_ONCE).await?;
+            let found = page.segments.len();
+            let names: Vec<_> =
+                page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
+            let is_end = names.len() < found || page.next.is_none();
+            segments.extend(self.occupied(names, cutoff).await?);
+            if segments.len() > *limit || is_end {
+                return Ok(cut(segments, *limit));
+            }
+            cursor = page.next;
+        }
+    }
+
+    async fn list_by_count(&self, query: &ListQuery, cutoff: Timestamp) -> Result<List, store::Error> {
+        let ListQuery { prefix, limit, after, .. } = query;
+        let (mut cursor, mut segments) = (IndexCursor::before(prefix), Vec::new());
+        loop {
+            let page = self.store.index(cursor.as_ref(), Self::COUNTED_AT_ONCE).await?;
+            let found = page.segments.len();
+            let names: Vec<_> =
+                page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
+            let is_end = names.len() < found || page.next.is_none();
+            segments.extend(self.occupied(names, cutoff).await?);
+            if is_end {
+                break;
+            }
+            cursor = page.next;
+        }
+        if let Some(ListCursor { segment, count }) = after {
+            segments.retain(|counted| (Reverse(counted.count), &counted.segment) > (Reverse(*count), segment));
+        }
+        segments.sort_by(|one, other| (other.count, &one.segment).cmp(&(one.count, &other.segment)));
+        Ok(cut(segments, *limit))
+    }
+
+    /// Those of `names` that somebody was seen in after `cutoff`.
+    async fn occupied(
+        &self,
+        names: Vec<SegmentName<'static>>,
+        cutoff: Timestamp,
+    ) -> Result<impl Iterator<Item = Counted>, store::Error> {
+        let counts = self.count_each(&names, cutoff).await?;
+        let counted = names.into_iter().zip(counts).map(|(segment, count)| Counted { segment, count });
+        Ok(counted.filter(|counted| counted.count > 0))
+    }
+
+    /// How many users are in each of `segments` at `now`, over `window`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`].
+    pub async fn estimate_each(
+        &self,
+        segments: &[SegmentName<'static>],
+        window: Window,
+        now: Timestamp,
+    ) -> Result<Vec<u64>, EstimateError> {
+        if window > self.window {
+            return Err(EstimateError::WindowTooLong(self.window));
+        }
+        Ok(self.count_each(segments, window.cutoff(now)).await?)
+    }
+
+    async fn count_each(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<Vec<u64>, store::Error> {
+        let mut counts = Vec::with_capacity(segments.len());
+        for segments in segments.chunks(Self::COUNTED_AT_ONCE) {
+            let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
+            for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
+                counts.push(count?);
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// The first `limit` of `segments`, and where the rest begins.
+fn cut(mut segments: Vec<Counted>, limit: usize) -> List {
+    let has_more = segments.len() > limit;
+    segments.truncate(limit);
+    let last = segments.last().filter(|_| has_more).cloned();
+    List { segments, next: last.map(|Counted { segment, count }| ListCursor { segment, count }) }
+}

@@ -1,0 +1,167 @@
+//! What each page asks before it is shown. The parameters are those of the calls beneath, and as strict, but that forms send fields
+//! that were left empty.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::curl::Reached;
+use super::door::MayLook;
+use super::last_seen::{Seen, parts};
+use super::list::{self, ROWS, Row, Sort};
+use super::past::{Past, RANGES, USUAL_DAYS};
+use super::segment::{self, Segment};
+use super::shown;
+use crate::estimator::{ListCursor, ListQuery, Order};
+use crate::history::History;
+use crate::http::AppState;
+use crate::http::openapi::{problems, schemas};
+use crate::http::problem::Result;
+use crate::http::query::{RawQuery, invalid};
+use crate::segment::SegmentName;
+use crate::store;
+use crate::time::Timestamp;
+
+/// All segments as a page.
+///
+/// With counts and their history, for people.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "page_list",
+    tag = "pages",
+    params(
+        ("prefix" = inline(Option<String>), Query, description = "What the names begin with.", example = json!("sp")),
+        ("sort" = inline(Option<schemas::PageOrder>), Query, description = "The order.", example = json!("name")),
+    ),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAPage)
+)]
+pub async fn of_list(
+    _: MayLook,
+    State(state): State<Arc<AppState>>,
+    reached: Reached,
+    query: RawQuery,
+) -> Result<Response> {
+    let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?.filled();
+    let prefix = parameters.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
+    let sort = parameters.one("sort", |sort| match sort {
+        "count" => Ok(Sort::Count),
+        "name" => Ok(Sort::Name),
+        _ => Err("must be count or name".to_owned()),
+    })?;
+    let sort = sort.unwrap_or(Sort::Count);
+    let after = parameters.one("cursor", |text| cursor(text).ok_or_else(|| "is not one of this list".to_owned()))?;
+    let (window, is_first) = (state.estimator.window(), after.is_none());
+    let order = match sort {
+        Sort::Count => Order::Count,
+        Sort::Name => Order::Name,
+    };
+
+    let now = state.now().await?;
+    let query = ListQuery { prefix, order, limit: ROWS, after, window };
+    let found = state.estimator.list(&query, now).await?;
+    let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
+    let trends = trends(&state.history, &segments, now).await?;
+    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row {
+        segment: counted.segment.to_string(),
+        count: counted.count,
+        trend,
+    });
+    let list = list::List {
+        rows: rows.collect(),
+        prefix: &query.prefix,
+        sort,
+        next: found.next.map(|ListCursor { segment, count }| format!("{count}.{segment}")),
+        is_first,
+        now,
+        window,
+    };
+    Ok(shown(list::page(&list, &reached)))
+}
+
+/// Where a page of the list ended: a count, and a name.
+fn cursor(text: &str) -> Option<ListCursor> {
+    let (count, segment) = text.split_once('.')?;
+    Some(ListCursor { count: count.parse().ok()?, segment: SegmentName::parse(segment.to_owned()).ok()? })
+}
+
+/// The sizes of each segment over the usual time.
+async fn trends(
+    history: &History,
+    segments: &[SegmentName<'static>],
+    now: Timestamp,
+) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
+    /// So many are seen in a row's line, and no more.
+    const POINTS: u64 = 84;
+    let from = now - Duration::from_secs(USUAL_DAYS * 86_400);
+    let points = history.of_each(segments, from, now, step(history, USUAL_DAYS, POINTS)).await?;
+    Ok(points.into_iter().map(|points| points.into_iter().map(|point| point.count).collect()).collect())
+}
+
+/// A round step for about `points` points in `days` days, which has a sample or more in it.
+fn step(history: &History, days: u64, points: u64) -> Duration {
+    const MINUTES: [u64; 15] = [1, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 4_320, 10_080];
+    let interval = history.interval().unwrap_or(Duration::from_secs(3_600)).as_secs();
+    let fits = |step: &u64| *step >= interval.max(days * 86_400 / points) && step.is_multiple_of(interval);
+    let round = MINUTES.into_iter().map(|minutes| minutes * 60).find(fits);
+    Duration::from_secs(round.unwrap_or_else(|| interval * (days * 86_400 / points).div_ceil(interval).max(1)))
+}
+
+/// A segment as a page.
+///
+/// Its count, when its members were last seen, and how many there were, for people.
+#[utoipa::path(
+    get,
+    path = "/pages/segment",
+    operation_id = "page_segment",
+    tag = "pages",
+    params(
+        ("name" = inline(Option<schemas::SegmentName>), Query, description = "The segment's name.", example = json!("sports")),
+        ("window" = inline(Option<schemas::Window>), Query, description = "A shorter window.", example = json!("7d")),
+        ("days" = inline(Option<schemas::PageDays>), Query, description = "How far back the page goes.", example = json!("7")),
+    ),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAPage)
+)]
+pub async fn of_segment(
+    _: MayLook,
+    State(state): State<Arc<AppState>>,
+    reached: Reached,
+    query: RawQuery,
+) -> Result<Response> {
+    /// So many are told apart on a screen, and pointed at.
+    const POINTS: u64 = 170;
+    let parameters = query.knowing("a segment's page", &["name", "window", "days"])?.filled();
+    let name = parameters.one("name", |name| Ok(name.to_owned()))?.ok_or_else(|| invalid("name", "is required"))?;
+    let name = SegmentName::parse(name).map_err(|error| invalid("name", error.detail))?;
+    let longest = state.estimator.window();
+    let window = parameters.window()?.unwrap_or(longest);
+    let days = parameters.one("days", days)?.unwrap_or(USUAL_DAYS);
+
+    let now = state.now().await?;
+    let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
+    let (from, step) = (now - Duration::from_secs(days * 86_400), step(&state.history, days, POINTS));
+    let points = state.history.of(&name, from, now, step).await?;
+    let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });
+    let segment = Segment {
+        name: name.as_str(),
+        count: histogram.count,
+        now,
+        window,
+        longest,
+        last_seen: seen.collect(),
+        past: Past {
+            days,
+            points: points.into_iter().map(|point| (point.at, point.count)).collect(),
+            step,
+            interval: state.history.interval(),
+        },
+    };
+    Ok(shown(segment::page(&segment, &reached)))
+}
+
+fn days(text: &str) -> std::result::Result<u64, String> {
+    let known = RANGES.iter().map(|(days, _)| *days).find(|days| days.to_string() == text);
+    known.ok_or_else(|| format!("must be one of {}", RANGES.map(|(days, _)| days.to_string()).join(", ")))
+}

@@ -1,0 +1,139 @@
+//! The part of a segment's page that shows how many were in it over time.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::axis;
+use super::chart::{self, Mark, Surroundings};
+use super::segment::{Segment, link};
+use super::words;
+use crate::time::Timestamp;
+
+/// The sizes of a segment over time.
+pub struct Past {
+    /// How many days the page goes back.
+    pub days: u64,
+    /// From the oldest.
+    pub points: Vec<(Timestamp, Option<u64>)>,
+    /// How far they are apart.
+    pub step: Duration,
+    /// How often the count is sampled; `None` if it isn't.
+    pub interval: Option<Duration>,
+}
+
+/// How far back a page can go, in days, and how that is called.
+pub const RANGES: [(u64, &str); 5] =
+    [(1, "1 day"), (7, "7 days"), (USUAL_DAYS, "14 days"), (90, "3 months"), (395, "13 months")];
+/// How far back it goes unless somebody asks.
+pub const USUAL_DAYS: u64 = 14;
+
+/// The sizes of a segment as a line, and as a table.
+pub fn past(segment: &Segment<'_>) -> Markup {
+    let Past { days, points, interval, .. } = &segment.past;
+    let Some(interval) = interval else {
+        return html! { p .nothing #no-history { "This service doesn’t sample counts: the setting " code { "history_interval" } " is off." } };
+    };
+    html! {
+        p .note {
+            "The count over the last " (words::span(segment.longest.duration())) ", sampled every " (every(*interval))
+            ". Where nothing was sampled, the line has a gap."
+        }
+        nav .choice aria-label="Time shown" {
+            span aria-hidden="true" { "Show" }
+            ul .choices {
+                @for (range, text) in RANGES {
+                    li { a href=(link(segment, segment.window, range)) aria-current=[(range == *days).then_some("true")] { (text) } }
+                }
+            }
+        }
+        @if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
+        @else { p .nothing #no-history { "There are no samples of this time yet. The next one is due within " (words::span(*interval)) "." } }
+    }
+}
+
+/// `hour`, `2 hours`: what follows “every”.
+fn every(interval: Duration) -> String {
+    let (unit, one, _) = words::unit_of(interval);
+    if interval.as_secs() == unit { one.to_owned() } else { words::span(interval) }
+}
+
+fn curve(segment: &Segment<'_>) -> Markup {
+    let Past { days, points, step, interval } = &segment.past;
+    let (from, to) = (segment.now - Duration::from_secs(days * 86_400), segment.now);
+    let length = (to.as_millis() - from.as_millis()) as f64;
+    let of = |at: Timestamp| match interval {
+        Some(interval) if step > interval => format!("{} UTC and {} after", words::minute(at), words::span(*step)),
+        _ => format!("{} UTC", words::minute(at)),
+    };
+    let mark = |(at, count): &(Timestamp, Option<u64>)| Mark {
+        count: *count,
+        at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
+        title: match count {
+            Some(count) => format!("{}: {}", of(*at), words::counted(*count, "user", "users")),
+            None => format!("{}: no sample", of(*at)),
+        },
+    };
+    let marks: Vec<_> = points.iter().map(mark).collect();
+    let known = || points.iter().filter_map(|(_, count)| *count);
+    let surroundings = Surroundings {
+        id: "history",
+        label: format!(
+            "Line chart over {}: between {} and {}. The table below has the figures.",
+            words::counted(*days, "day", "days"),
+            words::number(known().min().unwrap_or_default()),
+            words::counted(known().max().unwrap_or_default(), "user", "users"),
+        ),
+        across: "Time, UTC",
+        ticks: axis::times(from, to, 8),
+    };
+    html! {
+        (chart::line(&surroundings, &marks))
+        details #history-figures {
+            summary { "These figures as a table" }
+            @if points.len() > 48 { (by_day(points)) } @else { (by_point(points)) }
+        }
+    }
+}
+
+/// Every point, newest first.
+fn by_point(points: &[(Timestamp, Option<u64>)]) -> Markup {
+    html! {
+        table #history-table {
+            caption { "Users over time, in UTC" }
+            thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
+            tbody {
+                @for (at, count) in points.iter().rev() {
+                    tr { th scope="row" { (words::marked(*at)) } td .number { (or_none(*count)) } }
+                }
+            }
+        }
+    }
+}
+
+/// A line for each day, newest first: there are too many points to be read.
+fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
+    let days = points.chunk_by(|(one, _), (next, _)| words::date(*one) == words::date(*next));
+    let days: Vec<_> = days.collect();
+    html! {
+        table #history-table {
+            caption { "Users by day, in UTC" }
+            thead { tr { th scope="col" { "Day" } th .number scope="col" { "Lowest" } th .number scope="col" { "Highest" } th .number scope="col" { "Last" } } }
+            tbody {
+                @for day in days.iter().rev() {
+                    @let known = || day.iter().filter_map(|(_, count)| *count);
+                    tr {
+                        th scope="row" { (words::date(day[0].0)) }
+                        td .number { (or_none(known().min())) }
+                        td .number { (or_none(known().max())) }
+                        td .number { (or_none(known().next_back())) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn or_none(count: Option<u64>) -> String {
+    count.map_or_else(|| "no sample".to_owned(), words::number)
+}
