@@ -17,6 +17,7 @@ use crate::estimator::Estimator;
 use crate::history::{History, Recorder};
 use crate::http::server::Server;
 use crate::http::{AppState, Site, Tls, TlsError};
+use crate::overlap::Overlaps;
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
 use crate::settings::Settings;
@@ -152,6 +153,7 @@ impl App {
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
         let history = History::new(store.clone(), settings.history_interval);
+        let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);
         // Before the first request. Of a Redis that is away the sampler hears again.
         if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
@@ -161,6 +163,7 @@ impl App {
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             history: history.clone(),
+            overlaps,
             clock: clock.clone(),
             gate: Arc::clone(&gate),
             is_tls: tls.is_some(),

@@ -36,6 +36,7 @@
 //! * [`segment`] has the nouns: [`SegmentName`](segment::SegmentName), [`UserId`](segment::UserId), [`Visit`](segment::Visit).
 //! * [`time`] has points in time and the window.
 //! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
+//! * [`overlap`] has what segments have in common.
 //! * [`writer`] and [`counter`] have group commit, for visits and for counts; [`rounds`] has what they share.
 //! * [`history`] has the sizes of segments over time, and who samples them.
 //! * [`clock`] has the time that the service goes by, which all services on one Redis share.
@@ -68,6 +69,7 @@ pub mod history;
 pub mod http;
 pub mod import;
 pub mod ingest;
+pub mod overlap;
 pub mod patience;
 pub mod progress;
 pub mod pruner;

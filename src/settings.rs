@@ -19,6 +19,7 @@ pub use self::shown::Shown;
 use crate::auth::AuthConfig;
 use crate::history::Interval;
 use crate::http::{Origins, RequestLimits, TlsFiles, server};
+use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
 use crate::segment::SegmentName;
 use crate::store::{self, Partitions, Servers, WriteAcks};
@@ -74,6 +75,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests that may wait for their answer at a time before more are refused.
     pub max_requests: usize,
+    /// How long an overlap may take.
+    pub overlap_timeout: Duration,
+    /// Overlaps that may be under way at a time before more are refused.
+    pub max_overlaps: usize,
     /// How long connecting to Redis may take.
     pub redis_connect_timeout: Duration,
     /// How long Redis may take to answer, connecting included.
@@ -143,6 +148,8 @@ impl Settings {
             max_body_bytes: layers.required("max_body_bytes", parse::number::<1, 67_108_864>)?,
             max_connections: layers.required("max_connections", parse::number::<1, 1_000_000>)?,
             max_requests: layers.required("max_requests", parse::number::<1, 1_000_000>)?,
+            overlap_timeout: layers.required("overlap_timeout", parse::limit)?,
+            max_overlaps: layers.required("max_overlaps", parse::number::<1, 100>)?,
             redis_connect_timeout: layers.required("redis_connect_timeout", parse::limit)?,
             redis_timeout: layers.required("redis_timeout", parse::limit)?,
             max_waiting: layers.required("max_waiting", parse::number::<1, 1_000_000>)?,
@@ -169,6 +176,12 @@ impl Settings {
             body_bytes: self.max_body_bytes,
             requests: self.max_requests,
         }
+    }
+
+    /// What overlaps may take.
+    #[must_use]
+    pub fn overlap_limits(&self) -> OverlapLimits {
+        OverlapLimits { timeout: self.overlap_timeout, at_once: self.max_overlaps, memory: Overlaps::MEMORY }
     }
 
     /// What connections may take.

@@ -1,6 +1,6 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
-//! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
+//! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `overlap.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
 //! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
 //! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
 //! and `tls.rs` the connections.
@@ -17,6 +17,7 @@ mod history;
 mod host;
 mod metrics;
 pub mod openapi;
+mod overlap;
 mod pages;
 mod problem;
 mod query;
@@ -44,6 +45,7 @@ use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::history::History;
+use crate::overlap::Overlaps;
 use crate::store;
 use crate::time::Timestamp;
 
@@ -54,6 +56,8 @@ pub struct AppState {
     pub estimator: Estimator,
     /// The sizes of segments over time.
     pub history: History,
+    /// What segments have in common.
+    pub overlaps: Overlaps,
     /// The time it goes by.
     pub clock: Clock,
     /// Who may do what.

@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, history, metrics, pages, segments};
+use super::{AppState, batch, docs, health, history, metrics, overlap, pages, segments};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,7 @@ use super::{AppState, batch, docs, health, history, metrics, pages, segments};
         batch::record,
         segments::count,
         history::of_segment,
+        overlap::overlap,
         health::live,
         health::ready,
         metrics::metrics,

@@ -49,6 +49,8 @@ pub enum ProblemKind {
     UnsupportedMediaType,
     /// The request can be read, but what it says is not valid.
     Invalid,
+    /// More of these questions are asked than are answered at the same time.
+    TooMany,
     /// Our fault.
     Internal,
     /// Redis can't do it now.
@@ -78,6 +80,9 @@ impl ProblemKind {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
+            Self::TooMany => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-overlaps", "Too many overlaps are asked for already")
+            }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests wait already"),
@@ -309,7 +314,7 @@ impl Problem {
                 Body::from(json_line(&document))
             }
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         if let Some(challenge) = &self.challenge {

@@ -103,7 +103,6 @@ impl Parameters {
     /// # Errors
     ///
     /// A [`Problem`] when there are too few or too many, when one is no segment's name, or is given more than once.
-    #[expect(dead_code, reason = "lists and overlaps, which follow, take segments")]
     pub fn segments(&self, least: usize, most: usize) -> Result<Vec<SegmentName<'static>>> {
         let given: Vec<_> = self.0.iter().filter(|(name, _)| name == "segment").map(|(_, value)| value).collect();
         if given.len() < least || given.len() > most {

@@ -11,7 +11,7 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, history, host, metrics, openapi, pages, segments};
+use super::{AppState, batch, docs, health, history, host, metrics, openapi, overlap, pages, segments};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -60,6 +60,7 @@ impl Routes {
             .post("/segments/batch", Bounds::Number, batch::record)
             .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
             .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
+            .get("/overlap", Bounds::Number, overlap::overlap)
             .get("/openapi.json", Bounds::NumberAndTime, openapi::handler())
             .get("/docs", Bounds::NumberAndTime, docs::page)
             .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
@@ -139,6 +140,7 @@ mod tests {
     use crate::history::History;
     use crate::http::RequestLimits;
     use crate::http::server::{Limits, Server};
+    use crate::overlap::{OverlapLimits, Overlaps};
     use crate::store::{self, Connection, RedisUrl, Store};
     use crate::time::Window;
 
@@ -185,9 +187,12 @@ mod tests {
         let limits = store::Limits { connect: second, answer: second, waiting: 1 };
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+        let window = Window::parse("14d").unwrap();
+        let overlaps = OverlapLimits { timeout: second, at_once: 1, memory: 1_000_000 };
         AppState {
             history: History::new(store.clone(), None),
-            estimator: Estimator::new(store, Window::parse("14d").unwrap()),
+            overlaps: Overlaps::new(store.clone(), window, overlaps),
+            estimator: Estimator::new(store, window),
             clock: Clock::system(),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
             is_tls: false,

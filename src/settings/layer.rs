@@ -142,6 +142,12 @@ pub struct Layer {
     /// How many requests may be under way before more are refused with 503
     #[arg(long, global = true, value_name = "NUMBER")]
     pub max_requests: Option<String>,
+    /// How long an overlap of segments may take
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub overlap_timeout: Option<String>,
+    /// How many overlaps may be under way before more are refused with 429; each takes up to 64 MiB
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_overlaps: Option<String>,
     /// How long connecting to Redis may take
     #[arg(long, global = true, value_name = "DURATION")]
     pub redis_connect_timeout: Option<String>,
@@ -207,6 +213,8 @@ impl Layer {
             max_body_bytes: some("1048576"),
             max_connections: some("10000"),
             max_requests: some("8000"),
+            overlap_timeout: some("30s"),
+            max_overlaps: some("2"),
             redis_connect_timeout: some("1s"),
             redis_timeout: some("2s"),
             max_waiting: some("10000"),

@@ -54,13 +54,58 @@ impl Store {
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<MembersPage, Error> {
+        let (page, next) = self.page(partition, segment, cursor).await?;
+        Ok(MembersPage { members: page.into_iter().filter_map(Member::into_visit).collect(), next })
+    }
+
+    /// The place among the members of `segment` in `partition` that is before all who were seen after `cutoff`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn members_after(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+    ) -> Result<MembersCursor, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("ZCOUNT").arg(partition.segment_key(segment.as_str())).arg("-inf").arg(cutoff.as_score());
+        let (rank,) = self.connection.query(partition.slot(), pipeline).await?;
+        // No text begins with this byte, so that all who were seen at the cutoff come before.
+        let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
+        Ok(MembersCursor { last, rank })
+    }
+
+    /// As [`Self::members`], the names alone and as Redis has them, which are also those that no [`UserId`] may be.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn member_names(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cursor: &MembersCursor,
+    ) -> Result<(Vec<Vec<u8>>, Option<MembersCursor>), Error> {
+        let (page, next) = self.page(partition, segment, Some(cursor)).await?;
+        Ok((page.into_iter().map(|member| member.name).collect(), next))
+    }
+
+    /// The page behind `cursor`, and where the next one starts.
+    async fn page(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cursor: Option<&MembersCursor>,
+    ) -> Result<(Vec<Member>, Option<MembersCursor>), Error> {
         let key = partition.segment_key(segment.as_str());
         let (last, expected) = cursor.map_or((None, 0), |cursor| (Some(&cursor.last), cursor.rank));
         let is_seen = |member: &Member| last.is_some_and(|last| member <= last);
         let mut rank = expected.saturating_sub(Self::OVERLAP);
         let mut back = Self::PAGE;
         loop {
-            let page = self.members_from(partition, &key, rank).await?;
+            let mut page = self.members_from(partition, &key, rank).await?;
             let is_full = page.len() == Self::PAGE;
             if rank > 0 && !page.first().is_some_and(is_seen) {
                 rank = rank.saturating_sub(back);
@@ -70,8 +115,8 @@ impl Store {
             } else {
                 let next = page.last().filter(|_| is_full);
                 let next = next.map(|last| MembersCursor { last: last.clone(), rank: rank + Self::PAGE });
-                let members = page.into_iter().filter(|member| !is_seen(member)).filter_map(Member::into_visit);
-                return Ok(MembersPage { members: members.collect(), next });
+                page.retain(|member| !is_seen(member));
+                return Ok((page, next));
             }
         }
     }

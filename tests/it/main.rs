@@ -26,6 +26,7 @@ mod metrics;
 mod model;
 mod openapi;
 mod outage;
+mod overlap;
 mod pages;
 mod paths;
 mod probes;

@@ -12,6 +12,7 @@ use crate::http::endpoint;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::routes::{method_not_allowed, not_found};
 use crate::ingest::{Ingest, LineError, Report};
+use crate::overlap::OverlapError;
 use crate::store;
 use crate::time::Timestamp;
 use crate::visit_json;
@@ -20,6 +21,7 @@ use crate::visit_json;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;
+const MAX_OVERLAPS: usize = 2;
 
 /// A problem of this kind that is not about a batch.
 pub fn alone(kind: ProblemKind) -> Problem {
@@ -38,6 +40,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
             checked.expect_err("no header declares a type")
         }
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
+        ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
         ProblemKind::Unavailable => store::Error::Lost("an example".to_owned()).into(),
         ProblemKind::Overloaded => store::Error::Overloaded(MAX_WAITING).into(),

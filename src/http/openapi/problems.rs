@@ -15,11 +15,11 @@ use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, NotFound, Overloaded,
-    RequestTimeout, Stopping, Unauthorized, Unavailable, UnsupportedMediaType,
+    RequestTimeout, Stopping, TooMany, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
-const SHARED: [(&str, &str, &[ProblemKind]); 12] = [
+const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -29,6 +29,7 @@ const SHARED: [(&str, &str, &[ProblemKind]); 12] = [
     ("BodyTooLarge", "The body is too large.", &[BodyTooLarge]),
     ("UnsupportedMediaType", "The body is declared to be something else.", &[UnsupportedMediaType]),
     ("Invalid", "The request can be read and is not valid: correct what `errors` names.", &[Invalid]),
+    ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooMany]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
     ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
@@ -126,6 +127,15 @@ pub fn of_a_closed_page() -> Responses {
         ("There is no valid token. A browser asks for one, as a password.", &[Unauthorized]),
         ("The token lacks the scope that the pages need.", &[InsufficientScope]),
     ])
+}
+
+/// What may go wrong with an overlap.
+pub struct OfAnOverlap;
+
+impl IntoResponses for OfAnOverlap {
+    fn responses() -> Responses {
+        shared(["Invalid", "TooMany", "Internal", "Unavailable"])
+    }
 }
 
 /// What may keep the service from being ready.
@@ -245,7 +255,7 @@ fn headers(kind: ProblemKind) -> Vec<(&'static str, Object, &'static str)> {
             vec![("www-authenticate", text(), "The scheme that is wanted: `Bearer`, or on a page `Basic`.")]
         }
         MethodNotAllowed => vec![("allow", text(), "The methods that the path has.")],
-        Unavailable | Overloaded | RequestTimeout | Stopping => {
+        TooMany | Unavailable | Overloaded | RequestTimeout | Stopping => {
             vec![("retry-after", seconds(), "When to come again, in seconds.")]
         }
         _ => Vec::new(),

@@ -9,6 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::problems;
 use crate::http::batch::MAX_ARRAY_VISITS;
 use crate::http::{docs, pages};
+use crate::overlap::Overlaps;
 use crate::segment;
 
 /// A name as [`segment`](crate::segment) checks it. The pattern says: no control character, and none of Unicode's white
@@ -47,6 +48,18 @@ impl PartialSchema for SegmentName {
 }
 
 impl ToSchema for SegmentName {}
+
+/// The segments of an overlap.
+pub struct OverlapSegments;
+
+impl PartialSchema for OverlapSegments {
+    fn schema() -> RefOr<Schema> {
+        let names = ArrayBuilder::new().items(segment()).unique_items(true);
+        names.min_items(Some(Overlaps::LEAST)).max_items(Some(Overlaps::MOST)).into()
+    }
+}
+
+impl ToSchema for OverlapSegments {}
 
 /// The id of a user.
 pub struct UserId;

@@ -8,13 +8,14 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 7] = [
+const SCOPES: [(HttpMethod, &str, Scope); 8] = [
     (HttpMethod::Get, "/", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
     (HttpMethod::Post, "/segments", Scope::WriteSegments),
     (HttpMethod::Post, "/segments/batch", Scope::WriteSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/history", Scope::ReadSegments),
+    (HttpMethod::Get, "/overlap", Scope::ReadSegments),
     (HttpMethod::Get, "/metrics", Scope::ReadSegments),
 ];
 

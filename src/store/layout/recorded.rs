@@ -73,6 +73,27 @@ impl Store {
         Err(Error::UnknownLayout)
     }
 
+    /// Whether `layout` was in force all the while, for what was read of `partition` until now.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("GET").arg(partition.layout_key());
+        let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
+    }
+
+    /// The layout that is in force, after the one that was known turned out not to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::layout`].
+    pub(crate) async fn layout_again(&self) -> Result<Layout, Error> {
+        self.read_layout().await.map(|known| known.layout.clone())
+    }
+
     /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         let layout = self.find_layout().await.inspect_err(|error| {

@@ -73,7 +73,7 @@ pub async fn problem(response: Response, status: u16, slug: &str) -> Value {
     assert_eq!(response.status().as_u16(), status);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
-    assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+    assert_eq!(response.headers().contains_key("retry-after"), [429, 503].contains(&status));
     let document: Value = response.json().await.unwrap();
     assert_eq!(document["status"], status);
     assert_eq!(document["type"], format!("urn:segment-estimator:problem:{slug}"));

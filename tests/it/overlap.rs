@@ -1,0 +1,368 @@
+//! How many users several segments have in common.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use segment_estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
+use segment_estimator::segment::SegmentName;
+use segment_estimator::settings::Layer;
+use segment_estimator::time::{Timestamp, Window};
+use serde_json::{Value, json};
+
+use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment};
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+/// Segments and their users.
+type Sets = [(&'static str, BTreeSet<u32>)];
+
+/// Has all visits recorded, which are of now.
+async fn record(app: &TestApp, sets: &Sets) {
+    let mut lines = String::new();
+    for (segment, users) in sets {
+        for user in users {
+            lines.push_str(&format!("{{\"user_id\":\"u{user}\",\"segment\":\"{segment}\"}}\n"));
+        }
+    }
+    app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
+}
+
+/// The answer without what depends on the time.
+async fn overlap(app: &TestApp, query: &str) -> Value {
+    let mut answer: Value =
+        app.get(&format!("/overlap?{query}")).await.error_for_status().unwrap().json().await.unwrap();
+    assert!(answer["as_of"].as_str().unwrap().ends_with('Z'));
+    answer.as_object_mut().unwrap().retain(|name, _| name != "as_of");
+    answer
+}
+
+/// What sets say of each other.
+fn expected(sets: &Sets, window_seconds: u64) -> Value {
+    let mut pairs = Vec::new();
+    for (at, (first, users)) in sets.iter().enumerate() {
+        for (second, others) in &sets[at + 1..] {
+            pairs.push(json!({ "segments": [first, second], "count": users.intersection(others).count() }));
+        }
+    }
+    let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
+    let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
+    let segments: Vec<_> = sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len() })).collect();
+    json!({ "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "window_seconds": window_seconds })
+}
+
+/// Overlaps of what `redis` has, with so much memory for each.
+fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
+    let limits = OverlapLimits { timeout: PATIENCE, at_once: 1, memory };
+    Overlaps::new(redis.store(), Window::parse("14d").unwrap(), limits)
+}
+
+/// Gives `segment` the users of these numbers, all seen at different times of the last minutes.
+fn fill(redis: &Redis, segment: &str, users: impl Iterator<Item = u32>) {
+    let (mut connection, now) = (redis.connection(), Timestamp::now().as_score());
+    for some in users.collect::<Vec<_>>().chunks(10_000) {
+        let mut command = redis::cmd("ZADD");
+        command.arg(format!("segment:{segment}"));
+        for user in some {
+            command.arg(now - f64::from(*user % 9_973) / 100.0).arg(format!("u{user}"));
+        }
+        command.exec(&mut connection).unwrap();
+    }
+}
+
+fn two() -> [SegmentName<'static>; 2] {
+    ["sports", "news"].map(segment)
+}
+
+async fn ask(overlaps: &Overlaps) -> Overlap {
+    overlaps.of(&two(), Window::parse("14d").unwrap(), Timestamp::now()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_numbers_are_those_of_the_sets_in_one_partition_and_in_many() {
+    for partitions in ["1", "64"] {
+        let redis = Redis::start();
+        let app = TestApp::spawn_with(&redis, Layer { partitions: some(partitions), ..Layer::default() }).await;
+        let sets = [
+            ("sports", (0..5_000).collect()),
+            ("news", (2_500..6_001).collect()),
+            ("third", (0..9_000).step_by(3).collect()),
+            ("nobody", BTreeSet::new()),
+        ];
+        record(&app, &sets).await;
+        let query = "segment=sports&segment=news&segment=third";
+        assert_eq!(overlap(&app, query).await, expected(&sets[..3], 1_209_600), "{partitions}");
+        let answer = overlap(&app, &format!("window=7d&{query}&segment=nobody")).await;
+        assert_eq!(answer, expected(&sets, 604_800), "{partitions}");
+    }
+}
+
+#[tokio::test]
+async fn eight_segments_overlap_with_names_of_any_kind() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let names = ["a", "b", "спорт", "{x}", "segments", "layout", "1", "2"];
+    let sets: Vec<_> =
+        (0..8).map(|n| (names[n as usize], (0..100).filter(|user| user >> n & 1 == 0).collect())).collect();
+    record(&app, &sets).await;
+    let query: Vec<_> = sets.iter().map(|(name, _)| format!("segment={name}")).collect();
+    assert_eq!(overlap(&app, &query.join("&")).await, expected(&sets, 1_209_600));
+}
+
+#[tokio::test]
+async fn who_was_seen_before_the_window_is_not_met() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    // Expired ones before the first page, within it and beyond, and as many who count for a day.
+    let (mut connection, now) = (redis.connection(), Timestamp::now().as_score());
+    for name in ["sports", "news"] {
+        let mut command = redis::cmd("ZADD");
+        command.arg(format!("segment:{name}"));
+        for user in 0..1_300 {
+            command.arg(now - 14.0 * 86_400.0 - f64::from(user)).arg(format!("gone{user}"));
+            command.arg(now - 2.0 * 86_400.0).arg(format!("{name}-lately{user}"));
+        }
+        command.exec(&mut connection).unwrap();
+    }
+    fill(&redis, "sports", 0..10);
+    fill(&redis, "news", 5..15);
+    let answer = overlap(&app, "segment=sports&segment=news&window=1d").await;
+    assert_eq!((&answer["any"], &answer["all"]), (&json!(15), &json!(5)));
+    let answer = overlap(&app, "segment=sports&segment=news").await;
+    assert_eq!((&answer["any"], &answer["all"]), (&json!(2_615), &json!(5)));
+}
+
+#[tokio::test]
+async fn little_memory_makes_more_passes_and_the_same_numbers() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..20_000);
+    fill(&redis, "news", 15_000..30_000);
+    let figures = Overlap {
+        any: 30_000,
+        all: 5_000,
+        counts: vec![20_000, 15_000],
+        pairs: vec![Pair { first: 0, second: 1, both: 5_000 }],
+    };
+    let reads = async |memory| {
+        let before = redis.calls("zrange");
+        assert_eq!(ask(&overlaps(&redis, memory)).await, figures);
+        redis.calls("zrange") - before
+    };
+    let once = reads(Overlaps::MEMORY).await;
+    let often = reads(100_000).await;
+    assert!(often > 4 * once, "{often} pages, and {once} with enough memory");
+}
+
+#[tokio::test]
+async fn redis_reads_no_more_than_a_thousand_members_at_a_time() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..4_000);
+    fill(&redis, "news", 2_000..6_000);
+    let commands = redis.monitor();
+    ask(&overlaps(&redis, Overlaps::MEMORY)).await;
+    redis.call::<()>(&["ECHO", "the end"]);
+    let mut pages = 0;
+    for line in commands.take_while(|line| !line.contains("the end")) {
+        let words: Vec<_> = line.split('"').skip(1).step_by(2).collect();
+        assert!(["ZRANGE", "ZCOUNT", "GET", "SET", "EXISTS", "INFO", "CLIENT", "EVAL"].contains(&words[0]), "{line}");
+        if words[0] == "ZRANGE" {
+            let ranks: Vec<usize> = words[2..4].iter().map(|rank| rank.parse().unwrap()).collect();
+            assert!(ranks[1] - ranks[0] < 1_000, "{line}");
+            pages += 1;
+        }
+    }
+    assert!(pages >= 8, "{pages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_seen_again_during_the_read_is_neither_missed_nor_counted_twice() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..20_000);
+    fill(&redis, "news", 10_000..30_000);
+    let (stop, mut connection) = (Arc::new(AtomicBool::new(false)), redis.connection());
+    let writer = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut written = 0;
+            for n in (0_u32..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                // Each several times, so that fewer move to the end than are read in the same time.
+                let (user, now) = ((n / 50 * 7_919) % 20_000, Timestamp::now().as_score());
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("ZADD").arg("segment:sports").arg("GT").arg(now).arg(format!("u{user}"));
+                pipeline.cmd("ZADD").arg("segment:news").arg("GT").arg(now).arg(format!("u{}", user + 10_000));
+                pipeline.exec(&mut connection).unwrap();
+                written += 2;
+            }
+            written
+        }
+    });
+    for memory in [Overlaps::MEMORY, 300_000, Overlaps::MEMORY, 300_000] {
+        let figures = ask(&overlaps(&redis, memory)).await;
+        assert_eq!((figures.any, figures.all, figures.counts), (30_000, 10_000, vec![20_000, 20_000]));
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.join().unwrap() > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_during_the_read_may_count_and_the_numbers_agree_all_the_same() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..20_000);
+    fill(&redis, "news", 10_000..30_000);
+    let (stop, mut connection) = (Arc::new(AtomicBool::new(false)), redis.connection());
+    let writer = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut written = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                let mut pipeline = redis::pipe();
+                for key in ["segment:sports", "segment:news"] {
+                    pipeline.cmd("ZADD").arg(key).arg(Timestamp::now().as_score()).arg(format!("new{}", written / 50));
+                }
+                pipeline.exec(&mut connection).unwrap();
+                written += 1;
+            }
+            written
+        }
+    });
+    let figures = ask(&overlaps(&redis, Overlaps::MEMORY)).await;
+    stop.store(true, Ordering::Relaxed);
+    let come = writer.join().unwrap() / 50 + 1;
+    let [sports, news] = figures.counts[..] else { panic!("{figures:?}") };
+    for count in [sports, news] {
+        assert!((20_000..=20_000 + come).contains(&count), "{figures:?}, {come} came");
+    }
+    assert!((10_000..=10_000 + come).contains(&figures.all), "{figures:?}");
+    assert_eq!((figures.any, figures.pairs[0].both), (sports + news - figures.all, figures.all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_numbers_stay_as_they_are_while_the_data_moves() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let app = TestApp::spawn(&redis).await;
+    record(&app, &[("sports", (0..4_000).collect()), ("news", (3_000..6_000).collect())]).await;
+    for to in ["8", "2", "1"] {
+        let mut moving = binary(folder.path());
+        moving.args(["repartition", "--to", to, "--redis-url", &redis.url()]).stdout(Stdio::null());
+        let mut moving = moving.spawn().unwrap();
+        loop {
+            let answer = overlap(&app, "segment=sports&segment=news").await;
+            assert_eq!((&answer["any"], &answer["all"]), (&json!(6_000), &json!(1_000)), "to {to}");
+            if let Some(status) = moving.try_wait().unwrap() {
+                assert!(status.success());
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { max_overlaps: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+    let path = "/overlap?segment=sports&segment=news";
+    assert_eq!(app.status_of(path).await, 200);
+
+    proxy.hold_replies();
+    let first = tokio::spawn(app.request("GET", path).send());
+    eventually("the first is under way", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
+    })
+    .await;
+    let document = problem(in_time("the refusal", app.get(path)).await, 429, "too-many-overlaps").await;
+    assert!(document["detail"].as_str().unwrap().starts_with("Nothing was done: 1 overlaps"), "{document}");
+
+    first.abort();
+    proxy.release_replies();
+    eventually("there is room again", async || app.status_of(path).await == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn an_overlap_is_given_up_at_its_own_deadline_and_says_so() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { overlap_timeout: some("200ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+    let path = "/overlap?segment=sports&segment=news";
+
+    proxy.hold_replies();
+    let document = problem(in_time("the deadline", app.get(path)).await, 503, "request-timeout").await;
+    let detail = document["detail"].as_str().unwrap();
+    assert!(detail.contains("within 200ms") && detail.contains("overlap_timeout"), "{detail}");
+    proxy.release_replies();
+    eventually("it is answered again", async || app.status_of(path).await == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn the_limit_on_other_requests_does_not_cut_it_short() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = Layer { request_timeout: some("50ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+
+    proxy.hold_replies();
+    let asking = tokio::spawn(app.request("GET", "/overlap?segment=sports&segment=news").send());
+    problem(in_time("a count's deadline", app.get("/segments/sports/count")).await, 503, "request-timeout").await;
+    // Another one after it: the overlap, which came first, would have been given up by now.
+    problem(in_time("a count's deadline", app.get("/segments/sports/count")).await, 503, "request-timeout").await;
+    proxy.release_replies();
+    assert_eq!(in_time("the overlap", asking).await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn without_redis_and_with_a_key_of_another_type_nothing_is_guessed() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    redis.call::<()>(&["SET", "segment:strange", "a key of somebody else's"]);
+    problem(app.get("/overlap?segment=sports&segment=strange").await, 503, "store-unavailable").await;
+    assert_eq!(overlap(&app, "segment=sports&segment=news").await["any"], 1);
+    redis.stop();
+    problem(app.get("/overlap?segment=sports&segment=news").await, 503, "store-unavailable").await;
+    redis.start_again();
+    eventually("it is answered again", async || {
+        app.status_of("/overlap?segment=sports&segment=news").await == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_question_is_422_and_says_what_is_wrong() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let nine: Vec<_> = (0..9).map(|n| format!("segment=s{n}")).collect();
+    for (query, field, detail) in [
+        ("", "segment", "must be given 2 to 8 times, and is given 0 times"),
+        ("segment=sports", "segment", "must be given 2 to 8 times, and is given 1 times"),
+        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, and is given 9 times"),
+        ("segment=a&segment=b&segment=a", "segment", "has \"a\" more than once"),
+        ("segment=a&segment=", "segment", "must not be empty"),
+        ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),
+        ("segment=a&segment=b&limit=1", "limit", "is not a parameter of an overlap; those are segment, window"),
+    ] {
+        let document = problem(app.get(&format!("/overlap?{query}")).await, 422, "invalid-request").await;
+        assert_eq!(document["errors"], json!([{ "field": field, "detail": detail }]), "{query}");
+    }
+}
+
+/// It would never come to an end if the deadline didn't hold for many small steps, too.
+#[tokio::test]
+async fn a_read_that_makes_progress_ends_at_the_deadline_too() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..20_000);
+    fill(&redis, "news", 0..20_000);
+    let limits = OverlapLimits { timeout: Duration::from_millis(1), at_once: 1, memory: Overlaps::MEMORY };
+    let overlaps = Overlaps::new(redis.store(), Window::parse("14d").unwrap(), limits);
+    let answer = overlaps.of(&two(), Window::parse("14d").unwrap(), Timestamp::now()).await;
+    assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
+}
