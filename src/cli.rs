@@ -1,6 +1,7 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
 mod data;
+mod demo;
 mod export;
 mod healthcheck;
 mod import;
@@ -16,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::demo::DemoCommand;
 use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
 use self::import::ImportCommand;
@@ -54,6 +56,8 @@ enum Command {
     Import(ImportCommand),
     /// Give all visits that count, one a line, as import takes them
     Export(ExportCommand),
+    /// Fill a data set that is empty with made-up visits and histories, to see what the service shows
+    Demo(DemoCommand),
     /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
     Check,
     /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
@@ -117,6 +121,7 @@ impl Cli {
                 let shown = settings.shown(&layers);
                 Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
             }
+            Some(Command::Demo(demo)) => runtime.block_on(demo.run(&settings)),
             Some(Command::Export(export)) => runtime.block_on(export.run(&settings)),
             Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),

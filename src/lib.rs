@@ -52,6 +52,7 @@
 //! * [`telemetry`] has logs, metrics and traces; [`sampler`] measures what has no event of its own.
 //! * [`app`] has what is wired to what, and the order of starting and stopping.
 //! * [`import`] has visits out of files, into Redis or into a service; [`export`] has them the other way.
+//! * [`demo`] has visits and histories that are made up, for a newcomer to look at.
 //! * [`patience`] has how long a command goes on when the other side fails.
 //! * [`check`] has a look at the settings and at Redis, without serving.
 //! * [`cli`] has the commands of the binary.
@@ -63,6 +64,7 @@ pub mod cli;
 pub mod clock;
 pub mod counter;
 pub mod crypto;
+pub mod demo;
 pub mod estimator;
 pub mod export;
 pub mod history;

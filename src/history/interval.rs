@@ -14,7 +14,7 @@ impl Interval {
     const DAY: u64 = 24 * 60 * 60;
 
     /// The default.
-    pub(super) const USUAL: Self = Self(Window::HOUR);
+    pub const USUAL: Self = Self(Window::HOUR);
 
     /// Reads an interval such as `1h`, or `off`, which is none.
     ///
