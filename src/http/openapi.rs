@@ -46,6 +46,7 @@ use super::{AppState, batch, docs, health, history, metrics, overlap, pages, seg
         docs::file,
         pages::of_list,
         pages::of_segment,
+        pages::of_overlap,
         pages::file,
     ),
     tags(

@@ -169,7 +169,6 @@ impl Problem {
     }
 
     /// The same problem, beneath which a page shows this HTML.
-    #[expect(dead_code, reason = "the pages come with the lists that they show")]
     #[must_use]
     pub fn above(self, html: String) -> Self {
         Self { beneath: Some(html.into()), ..self }

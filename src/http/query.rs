@@ -73,6 +73,11 @@ impl Parameters {
         parse(value).map(Some).map_err(|why| invalid(name, why))
     }
 
+    /// The values of the parameter `name`, which may be given several times.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
     /// The window that is asked for.
     ///
     /// # Errors

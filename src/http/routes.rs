@@ -67,6 +67,7 @@ impl Routes {
             .get("/docs/{file}", Bounds::NumberAndTime, docs::file)
             .get("/", Bounds::NumberAndTime, pages::of_list)
             .get("/pages/segment", Bounds::NumberAndTime, pages::of_segment)
+            .get("/pages/overlap", Bounds::Number, pages::of_overlap)
             .get("/pages/{file}", Bounds::NumberAndTime, pages::file)
     }
 

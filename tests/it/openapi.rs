@@ -246,7 +246,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 8);
+    assert_eq!(protected, 9);
 }
 
 #[tokio::test]

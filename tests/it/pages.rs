@@ -1,6 +1,7 @@
 //! The pages: what they show is what the API says, to those who may look, and nothing else.
 
 use reqwest::Response;
+use segment_estimator::settings::Layer;
 
 use crate::helpers::{Redis, TestApp};
 
@@ -12,7 +13,7 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 async fn page(response: Response, status: u16) -> String {
     assert_eq!((response.status().as_u16(), header(&response, "content-type")), (status, "text/html; charset=utf-8"));
     assert_eq!(header(&response, "cache-control"), "no-store");
-    assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+    assert_eq!(response.headers().contains_key("retry-after"), status == 503 || status == 429);
     let policy = header(&response, "content-security-policy");
     assert!(policy.starts_with("default-src 'none'; "), "{policy}");
     for directive in policy.split("; ") {
@@ -95,8 +96,7 @@ async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
     let by_name = page(app.get("/?sort=name").await, 200).await;
     assert_eq!(rows(&by_name), [("news", "1"), ("spa", "2"), ("sports", "3")]);
     assert_eq!(by_name.matches("aria-sort").count(), 1);
-    // A form sends what was left empty, too.
-    assert_eq!(rows(&page(app.get("/?prefix=sp&sort=").await, 200).await), [("sports", "3"), ("spa", "2")]);
+    assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("begins with “x”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
@@ -169,7 +169,12 @@ async fn a_hostile_name_is_text_on_every_page() {
     let name = "\"'><script>alert(1)</script><!--&amp;{{}}";
     app.record("u1", name).await;
     let query: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    for path in ["/".to_owned(), format!("/?prefix={query}"), format!("/pages/segment?name={query}")] {
+    for path in [
+        "/".to_owned(),
+        format!("/?prefix={query}"),
+        format!("/pages/segment?name={query}"),
+        format!("/pages/overlap?segment={query}&segment=a"),
+    ] {
         let page = page(app.get(&path).await, 200).await;
         assert_eq!(page.matches("<script").count(), 1, "ours alone: {page}");
         assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
@@ -183,13 +188,14 @@ async fn when_redis_is_away_the_pages_say_so_and_show_no_numbers() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
-    let paths = ["/", "/pages/segment?name=sports"];
+    let paths = ["/", "/pages/segment?name=sports", "/pages/overlap", "/pages/overlap?segment=sports&segment=news"];
     redis.stop();
     for path in paths {
         let away = page(app.get(path).await, 503).await;
         assert!(away.contains("Redis can’t answer, so there are no numbers"), "{away}");
         assert!(!away.contains("as-of") && !away.contains("<table") && !away.contains("<svg"), "{away}");
-        assert!(away.contains("data-refresh"), "it asks again by itself: {away}");
+        // What was picked stands there to be tried again.
+        assert!(away.contains("data-refresh") != away.contains("value=\"news\""), "it asks again by itself: {away}");
     }
     redis.start_again();
     crate::helpers::eventually("the numbers are back", async || app.status_of("/").await == 200).await;
@@ -211,7 +217,7 @@ async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
         async |path: &str, key: &str| app.request("GET", path).basic_auth("whoever", Some(key)).send().await.unwrap();
-    for path in ["/", "/pages/segment?name=sports"] {
+    for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
         for response in [app.get(path).await, signed(path, "sek_guessed").await] {
             let challenge = r#"Basic realm="segment-estimator", charset="UTF-8""#;
             assert_eq!(header(&response, "www-authenticate"), challenge);
@@ -233,4 +239,71 @@ async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
     let visit = serde_json::json!({ "user_id": "u1", "segment": "sports" });
     let post = app.request("POST", "/segments").basic_auth("whoever", Some(&writer)).json(&visit);
     crate::helpers::problem(post.send().await.unwrap(), 401, "unauthorized").await;
+}
+
+#[tokio::test]
+async fn what_segments_have_in_common_is_what_the_api_says() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (segment, users) in [("a", 0..6), ("b & c", 4..9), ("d", 5..7)] {
+        for user in users {
+            app.record(&format!("u{user}"), segment).await;
+        }
+    }
+    let figures = |page: &str| -> Vec<String> {
+        page.split("data-count=\"").skip(1).map(|part| part.split('"').next().unwrap().to_owned()).collect()
+    };
+    let query = "segment=a&segment=b%20%26%20c&segment=d";
+    let api: serde_json::Value = app.get(&format!("/overlap?{query}")).await.json().await.unwrap();
+    let shown = page(app.get(&format!("/pages/overlap?{query}")).await, 200).await;
+    assert_eq!((api["all"].as_u64(), api["any"].as_u64()), (Some(1), Some(9)));
+    assert_eq!(figures(&shown), ["1", "9", "6", "2", "1", "2", "5", "2", "1", "2", "2"]);
+    assert_eq!(shown.matches("<option").count(), 3, "{shown}");
+    // A form sends what was left empty, too; and those that are ticked in the list come the same way.
+    let two = page(app.get("/pages/overlap?segment=a&segment=&segment=d&segment=").await, 200).await;
+    assert_eq!(figures(&two), ["1", "7", "6", "1", "1", "2"]);
+    let none = page(app.get("/pages/overlap").await, 200).await;
+    assert!(figures(&none).is_empty() && none.contains("id=\"segment-3\""), "{none}");
+    let one = page(app.get("/pages/overlap?segment=a").await, 200).await;
+    assert!(figures(&one).is_empty() && one.contains("Pick one more") && one.contains("value=\"a\""), "{one}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_compared_stands_in_the_form_still() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let nine: String = (0..9).map(|at| format!("segment=s{at}&")).collect();
+    for (query, says) in [
+        ("segment=a&segment=a", "has &quot;a&quot; more than once"),
+        ("segment=a&segment=%20b", "must not start or end with white space"),
+        (nine.trim_end_matches('&'), "is given 9 times"),
+    ] {
+        let trouble = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
+        assert!(trouble.contains(says), "{trouble}");
+        let first = query.split('&').next().unwrap().replace("segment=", "");
+        assert!(trouble.contains(&format!("value=\"{first}\"")), "{trouble}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_is_a_line_and_a_gap_is_a_gap() {
+    let redis = Redis::start();
+    // Another sample of now would come by itself otherwise.
+    let settings = Layer { history_interval: Some("off".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    app.record("u1", "sports").await;
+    let hour = 3_600_000;
+    let begin = chrono::Utc::now().timestamp_millis() / hour * hour - 10 * hour;
+    for (at, count) in [(0, 1_000), (1, 2_000), (5, 1_500)] {
+        let id = format!("{}-0", begin + at * hour);
+        redis.call::<String>(&["XADD", "history:sports", &id, "n", &count.to_string()]);
+    }
+    let shown = page(app.get("/pages/segment?name=sports&days=1").await, 200).await;
+    let known: Vec<_> =
+        ["1,000 users", "2,000 users", "1,500 users"].iter().map(|users| format!(" UTC: {users}</title>")).collect();
+    assert!(known.iter().all(|title| shown.contains(title)), "{shown}");
+    assert_eq!(shown.matches("class=\"gap\"").count(), 1, "{shown}");
+    assert!(shown.matches(": no sample</title>").count() >= 3, "{shown}");
+    let list = page(app.get("/").await, 200).await;
+    assert!(list.contains("class=\"spark\"") && list.contains("between 1"), "{list}");
 }

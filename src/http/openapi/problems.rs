@@ -109,6 +109,16 @@ impl IntoResponses for OfAPage {
     }
 }
 
+/// What may go wrong with the page of an overlap.
+pub struct OfAnOverlapPage;
+
+impl IntoResponses for OfAnOverlapPage {
+    fn responses() -> Responses {
+        let too_many = pages(&[("Too many are compared at a time.", &[TooMany])]);
+        OfAPage::responses().into_iter().chain(too_many).collect()
+    }
+}
+
 /// What may go wrong with a file of the pages.
 pub struct OfAPagesFile;
 

@@ -8,9 +8,10 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 8] = [
+const SCOPES: [(HttpMethod, &str, Scope); 9] = [
     (HttpMethod::Get, "/", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
+    (HttpMethod::Get, "/pages/overlap", Scope::ReadSegments),
     (HttpMethod::Post, "/segments", Scope::WriteSegments),
     (HttpMethod::Post, "/segments/batch", Scope::WriteSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),

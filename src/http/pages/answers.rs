@@ -1,5 +1,5 @@
-//! What each page asks before it is shown. The parameters are those of the calls beneath, and as strict, but that forms send fields
-//! that were left empty.
+//! What each page asks before it is shown. Their parameters are as strict as those of the API, but that the form for comparing
+//! sends fields that were left empty.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,17 @@ use super::curl::Reached;
 use super::door::MayLook;
 use super::last_seen::{Seen, parts};
 use super::list::{self, ROWS, Row, Sort};
+use super::overlap::{self, Common, Picked};
 use super::past::{Past, RANGES, USUAL_DAYS};
 use super::segment::{self, Segment};
 use super::shown;
-use crate::estimator::{ListCursor, ListQuery, Order};
+use crate::estimator::{EstimateError, ListCursor, ListQuery, Order};
 use crate::history::History;
 use crate::http::AppState;
 use crate::http::openapi::{problems, schemas};
-use crate::http::problem::Result;
+use crate::http::problem::{Problem, Result};
 use crate::http::query::{RawQuery, invalid};
+use crate::overlap::Overlaps;
 use crate::segment::SegmentName;
 use crate::store;
 use crate::time::Timestamp;
@@ -44,7 +46,7 @@ pub async fn of_list(
     reached: Reached,
     query: RawQuery,
 ) -> Result<Response> {
-    let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?.filled();
+    let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?;
     let prefix = parameters.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
     let sort = parameters.one("sort", |sort| match sort {
         "count" => Ok(Sort::Count),
@@ -132,7 +134,7 @@ pub async fn of_segment(
 ) -> Result<Response> {
     /// So many are told apart on a screen, and pointed at.
     const POINTS: u64 = 170;
-    let parameters = query.knowing("a segment's page", &["name", "window", "days"])?.filled();
+    let parameters = query.knowing("a segment's page", &["name", "window", "days"])?;
     let name = parameters.one("name", |name| Ok(name.to_owned()))?.ok_or_else(|| invalid("name", "is required"))?;
     let name = SegmentName::parse(name).map_err(|error| invalid("name", error.detail))?;
     let longest = state.estimator.window();
@@ -164,4 +166,61 @@ pub async fn of_segment(
 fn days(text: &str) -> std::result::Result<u64, String> {
     let known = RANGES.iter().map(|(days, _)| *days).find(|days| days.to_string() == text);
     known.ok_or_else(|| format!("must be one of {}", RANGES.map(|(days, _)| days.to_string()).join(", ")))
+}
+
+/// Segments to compare, as a page.
+///
+/// How many users they have in common, for people.
+#[utoipa::path(
+    get,
+    path = "/pages/overlap",
+    operation_id = "page_overlap",
+    tag = "pages",
+    params(
+        (
+            "segment" = inline(schemas::OverlapSegments),
+            Query,
+            style = Form,
+            explode,
+            description = "The segments: two to eight. With fewer there is the form for picking them; empty ones count for nothing.",
+            example = json!(["sports", "news"])
+        ),
+    ),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAnOverlapPage)
+)]
+pub async fn of_overlap(
+    _: MayLook,
+    State(state): State<Arc<AppState>>,
+    reached: Reached,
+    query: RawQuery,
+) -> Result<Response> {
+    let parameters = query.knowing("the comparison of segments", &["segment"])?.filled();
+    let given: Vec<_> = parameters.all("segment").map(str::to_owned).collect();
+    let mut picked = Picked { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
+    // What is wrong stands above the form, so that it can be put right.
+    let above = |problem: Problem, picked: &Picked<'_>| problem.above(overlap::form(picked).into_string());
+    if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
+        let segments =
+            parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &picked))?;
+        let (now, window) = (state.now().await?, state.estimator.window());
+        let found = state.overlaps.of(&segments, window, now).await;
+        let found = found.map_err(|error| above(error.into(), &picked))?;
+        picked.offered = offered(&state, now).await?;
+        let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
+        let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
+        return Ok(shown(overlap::page(&picked, Some(&common), &reached)));
+    }
+    let now = state.now().await?;
+    picked.offered = offered(&state, now).await?;
+    Ok(shown(overlap::page(&picked, None, &reached)))
+}
+
+/// The names that fields offer: those of the largest segments.
+async fn offered(state: &AppState, now: Timestamp) -> std::result::Result<Vec<String>, EstimateError> {
+    const MOST_OFFERED: usize = 300;
+    let window = state.estimator.window();
+    let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MOST_OFFERED, after: None, window };
+    let mut names: Vec<_> = state.estimator.list(&query, now).await?.segments;
+    names.sort_by(|one, other| one.segment.cmp(&other.segment));
+    Ok(names.into_iter().map(|counted| counted.segment.to_string()).collect())
 }

@@ -179,7 +179,7 @@ fn height_of(tick: &Tick) -> f64 {
 fn anchor(at: f64) -> &'static str {
     match at {
         at if at < 0.04 => "start",
-        at if at > 0.93 => "end",
+        at if at > 0.97 => "end",
         _ => "middle",
     }
 }

@@ -100,6 +100,11 @@ fn table(list: &List<'_>) -> Markup {
     let largest = list.rows.iter().map(|row| row.count).max().unwrap_or_default();
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
     let shown = words::counted(list.rows.len() as u64, "segment", "segments");
+    let shown = match (list.is_first, &list.next) {
+        (true, None) => shown,
+        (true, Some(_)) => format!("The first {shown}"),
+        (false, _) => format!("The next {shown}"),
+    };
     html! {
         form .list method="get" action="pages/overlap" {
             table #segments {

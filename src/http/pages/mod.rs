@@ -15,7 +15,6 @@ mod frame;
 mod last_seen;
 mod links;
 mod list;
-#[cfg_attr(not(test), expect(dead_code, reason = "it comes with what it asks"))]
 mod overlap;
 mod past;
 mod segment;
@@ -29,7 +28,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use maud::Markup;
 
-pub(super) use self::answers::{__path_of_list, __path_of_segment, of_list, of_segment};
+pub(super) use self::answers::{__path_of_list, __path_of_overlap, __path_of_segment, of_list, of_overlap, of_segment};
 pub use self::files::NAMES;
 pub(super) use self::files::{__path_file, file};
 use self::links::Place;

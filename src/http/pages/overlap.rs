@@ -6,10 +6,9 @@ use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::links::{Place, encoded, with_query};
 use super::words;
+use crate::overlap::Overlaps;
 use crate::time::{Timestamp, Window};
 
-/// How many segments can be compared.
-pub const MOST: usize = 8;
 /// How many fields there are at the least.
 const FIELDS: usize = 3;
 
@@ -52,7 +51,7 @@ pub fn page(picked: &Picked<'_>, common: Option<&Common>, reached: &Reached) -> 
 
 /// The fields for the segments, with what was picked.
 pub fn form(picked: &Picked<'_>) -> Markup {
-    let fields = (picked.names.len() + 1).clamp(FIELDS, MOST);
+    let fields = (picked.names.len() + 1).clamp(FIELDS, Overlaps::MOST);
     html! {
         form #pick method="get" action="overlap" {
             fieldset {

@@ -31,12 +31,10 @@ pub const USUAL_DAYS: u64 = 14;
 /// The sizes of a segment as a line, and as a table.
 pub fn past(segment: &Segment<'_>) -> Markup {
     let Past { days, points, interval, .. } = &segment.past;
-    let Some(interval) = interval else {
-        return html! { p .nothing #no-history { "This service doesn’t sample counts: the setting " code { "history_interval" } " is off." } };
-    };
     html! {
         p .note {
-            "The count over the last " (words::span(segment.longest.duration())) ", sampled every " (every(*interval))
+            "The count over the last " (words::span(segment.longest.duration()))
+            @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
             ". Where nothing was sampled, the line has a gap."
         }
         nav .choice aria-label="Time shown" {
@@ -48,7 +46,13 @@ pub fn past(segment: &Segment<'_>) -> Markup {
             }
         }
         @if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
-        @else { p .nothing #no-history { "There are no samples of this time yet. The next one is due within " (words::span(*interval)) "." } }
+        @else {
+            p .nothing #no-history {
+                "There are no samples of this time. "
+                @if let Some(interval) = interval { "The next one is due within " (words::span(*interval)) "." }
+                @else { "This service takes none: its setting " code { "history_interval" } " is off." }
+            }
+        }
     }
 }
 

@@ -176,7 +176,7 @@ mod tests {
         let mut new = segment("sports");
         new.past.points = vec![(new.now, None)];
         let page = html(&new);
-        assert!(page.contains("no samples of this time yet") && !page.contains("id=\"history\""), "{page}");
+        assert!(page.contains("no samples of this time") && !page.contains("id=\"history\""), "{page}");
         new.past.interval = None;
         assert!(html(&new).contains("history_interval"));
     }
