@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(counts(1, 6 * HOUR, 1), hourly);
         assert_eq!(counts(HOUR, 6 * HOUR - 1, 2), [(0, Some(6)), (2, None), (4, Some(9))], "the last of each step");
         assert_eq!(counts(HOUR, HOUR, 1), [(1, Some(6))]);
+        assert_eq!(counts(2 * HOUR, 3 * HOUR, 1), [(2, None), (3, None)], "what was before is of no step");
         assert_eq!(counts(-1, 0, 1), [(-1, None), (0, Some(5))]);
         assert_eq!(History::steps(time(1), time(6 * HOUR), Duration::from_secs(3_600)), 7);
     }
