@@ -37,9 +37,7 @@ impl Estimator {
         buckets: usize,
         now: Timestamp,
     ) -> Result<Histogram, EstimateError> {
-        if window > self.window {
-            return Err(EstimateError::WindowTooLong(self.window));
-        }
+        self.check_window(window)?;
         let begin = window.cutoff(now).as_millis();
         let bound = |at: usize| {
             let length = (now.as_millis() - begin) as i128;

@@ -15,6 +15,7 @@ mod endpoint;
 mod health;
 mod history;
 mod host;
+mod lists;
 mod metrics;
 pub mod openapi;
 mod overlap;

@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, history, metrics, overlap, pages, segments};
+use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pages, segments};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -35,6 +35,8 @@ use super::{AppState, batch, docs, health, history, metrics, overlap, pages, seg
         segments::record,
         batch::record,
         segments::count,
+        lists::list,
+        lists::counts,
         history::of_segment,
         overlap::overlap,
         health::live,

@@ -11,7 +11,7 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, history, host, metrics, openapi, overlap, pages, segments};
+use super::{AppState, batch, docs, health, history, host, lists, metrics, openapi, overlap, pages, segments};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -58,6 +58,8 @@ impl Routes {
     fn with_api(self) -> Self {
         self.post("/segments", Bounds::NumberAndTime, segments::record)
             .post("/segments/batch", Bounds::Number, batch::record)
+            .get("/segments", Bounds::NumberAndTime, lists::list)
+            .get("/counts", Bounds::NumberAndTime, lists::counts)
             .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
             .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
             .get("/overlap", Bounds::Number, overlap::overlap)
@@ -151,6 +153,7 @@ mod tests {
         let routes = Routes::new(Arc::new(state())).with_api().with_probes().with_protected_metrics();
         let mut paths: Vec<_> = routes.methods.iter().map(|(path, _)| *path).collect();
         paths.sort_unstable();
+        paths.dedup();
         assert_eq!(paths, document["paths"].as_object().unwrap().keys().collect::<Vec<_>>());
     }
 

@@ -46,6 +46,7 @@ mod batch;
 mod cluster;
 mod commands;
 mod connection;
+mod counts;
 pub mod embedded;
 mod error;
 mod greeting;
@@ -68,20 +69,20 @@ mod url;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use redis::{FromRedisValue as _, Value, pipe};
 
 pub use self::access::{Access, ClientFiles};
 pub use self::acks::WriteAcks;
 pub use self::batch::{Batch, Written};
 use self::commands::Commands;
-use self::connection::read;
 pub use self::connection::{Connection, Limits};
+use self::counts::after;
 pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 pub use self::keys::{Keyspace, Partition, Partitions};
-use self::layout::{Attempt, KnownLayout};
+use self::layout::KnownLayout;
 pub use self::layout::{Layout, Move, Phase};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
@@ -90,7 +91,7 @@ pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
 pub use self::url::RedisUrl;
-use crate::segment::{SegmentName, UserId};
+use crate::segment::UserId;
 use crate::telemetry::{Metrics, Traffic};
 use crate::time::Timestamp;
 
@@ -211,56 +212,6 @@ impl Store {
         Ok(time.map(|time| Timestamp::from_millis(millis(time))))
     }
 
-    /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
-    pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
-        self.by_layout(|known| async move {
-            let servers = self.by_server(known.layout.read()).await?;
-            let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, questions, &known));
-            let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
-            for counts in try_join_all(counting).await? {
-                let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
-                // Of each partition, an answer to each question.
-                let mut counts = counts.into_iter();
-                while counts.len() > 0 {
-                    for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
-                        *sum = std::mem::replace(sum, Ok(0)).and_then(|sum| Ok(sum + count?));
-                    }
-                }
-            }
-            Ok(Attempt::Done(sums))
-        })
-        .await
-    }
-
-    /// The answers to `questions` of each of `partitions`, which are at one server.
-    async fn counts_at(
-        &self,
-        partitions: Vec<Partition>,
-        questions: &[&(SegmentName<'_>, Timestamp)],
-        known: &KnownLayout,
-    ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
-        let commands = partitions.iter().flat_map(|partition| {
-            let slot = partition.slot();
-            questions.iter().map(move |(segment, cutoff)| {
-                let mut command = redis::cmd("ZCOUNT");
-                command.arg(partition.segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
-                (slot, command)
-            })
-        });
-        let commands = Commands::each(commands).and_layouts(partitions.iter().copied());
-        let mut answers = self.connection.query_settled(commands, |_| {}).await?;
-        for record in answers.split_off(answers.len() - partitions.len()) {
-            if !known.is_confirmed_by(&record?) {
-                return Ok(Attempt::Outdated);
-            }
-        }
-        Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
-    }
-
     /// The partitions that counts are of, in groups that are at one server each.
     ///
     /// # Errors
@@ -279,9 +230,4 @@ impl Store {
 #[must_use]
 pub fn lane_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
     partitions.of(keys::hash(user_id.as_str())).into()
-}
-
-/// A lower bound for scores that leaves `cutoff` itself out.
-fn after(cutoff: Timestamp) -> String {
-    format!("({}", cutoff.as_score())
 }

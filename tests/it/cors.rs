@@ -41,7 +41,7 @@ async fn a_page_of_a_listed_origin_may_call_and_read_answers_and_problems() {
     assert!(header(&response, "access-control-expose-headers").unwrap().contains("x-request-id"));
     problem(response, 422, "invalid-request").await;
     let response = app.request("DELETE", "/segments").header("origin", PAGE).send().await.unwrap();
-    assert_eq!(header(&response, "allow"), Some("POST"));
+    assert_eq!(header(&response, "allow"), Some("POST,GET,HEAD"));
     problem(response, 405, "method-not-allowed").await;
 }
 

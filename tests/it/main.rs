@@ -23,6 +23,7 @@ mod host;
 mod import;
 mod jwt;
 mod limits;
+mod lists;
 mod metrics;
 mod model;
 mod openapi;

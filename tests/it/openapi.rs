@@ -121,9 +121,9 @@ fn example_path(path: &str, operation: &Value) -> String {
         let name = parameter["name"].as_str().unwrap();
         let example = &parameter["example"];
         for example in example.as_array().map_or(std::slice::from_ref(example), Vec::as_slice) {
-            let example = example.as_str().unwrap();
+            let example = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
             match parameter["in"].as_str().unwrap() {
-                "path" => path = path.replace(&format!("{{{name}}}"), example),
+                "path" => path = path.replace(&format!("{{{name}}}"), &example),
                 "query" => {
                     path.push(if path.contains('?') { '&' } else { '?' });
                     path.push_str(&format!("{name}={example}"));
@@ -246,7 +246,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 9);
+    assert_eq!(protected, 11);
 }
 
 #[tokio::test]
@@ -338,6 +338,8 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         (404, "/docs/nothing", "/docs/{file}"),
         (404, "/pages/nothing", "/pages/{file}"),
         (422, "/overlap?segment=sports", "/overlap"),
+        (422, "/segments?limit=0", "/segments"),
+        (422, "/counts", "/counts"),
         (422, "/?sort=size", "/"),
         (422, "/pages/segment", "/pages/segment"),
     ] {
@@ -353,6 +355,8 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         ("GET", "/segments/{name}/count"),
         ("GET", "/segments/{name}/history"),
         ("GET", "/overlap"),
+        ("GET", "/segments"),
+        ("GET", "/counts"),
         ("GET", "/readyz"),
         ("GET", "/"),
     ] {

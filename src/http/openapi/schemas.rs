@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::problems;
 use crate::http::batch::MAX_ARRAY_VISITS;
-use crate::http::{docs, pages};
+use crate::http::{docs, lists, pages};
 use crate::overlap::Overlaps;
 use crate::segment;
 
@@ -49,13 +49,29 @@ impl PartialSchema for SegmentName {
 
 impl ToSchema for SegmentName {}
 
+/// Names of segments: so many, each another.
+fn segments(least: usize, most: usize) -> RefOr<Schema> {
+    let names = ArrayBuilder::new().items(segment()).unique_items(true);
+    names.min_items(Some(least)).max_items(Some(most)).into()
+}
+
+/// The segments whose counts are asked for.
+pub struct CountedSegments;
+
+impl PartialSchema for CountedSegments {
+    fn schema() -> RefOr<Schema> {
+        segments(1, lists::MOST_COUNTS)
+    }
+}
+
+impl ToSchema for CountedSegments {}
+
 /// The segments of an overlap.
 pub struct OverlapSegments;
 
 impl PartialSchema for OverlapSegments {
     fn schema() -> RefOr<Schema> {
-        let names = ArrayBuilder::new().items(segment()).unique_items(true);
-        names.min_items(Some(Overlaps::LEAST)).max_items(Some(Overlaps::MOST)).into()
+        segments(Overlaps::LEAST, Overlaps::MOST)
     }
 }
 
@@ -203,6 +219,30 @@ impl PartialSchema for Time {
 }
 
 impl ToSchema for Time {}
+
+/// How many segments a page of a list has.
+pub struct ListLimit;
+
+impl PartialSchema for ListLimit {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer);
+        number.minimum(Some(1)).maximum(Some(lists::MOST)).default(Some(lists::USUAL.into())).into()
+    }
+}
+
+impl ToSchema for ListLimit {}
+
+/// What names begin with.
+pub struct Prefix;
+
+impl PartialSchema for Prefix {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.max_length(Some(segment::SegmentName::MAX_BYTES)).into()
+    }
+}
+
+impl ToSchema for Prefix {}
 
 /// A problem with the report of a batch in it: `problem` and `report` in one object.
 pub fn batch_problem(mut problem: Object, report: Object) -> Object {

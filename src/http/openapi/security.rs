@@ -8,12 +8,14 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 9] = [
+const SCOPES: [(HttpMethod, &str, Scope); 11] = [
     (HttpMethod::Get, "/", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/overlap", Scope::ReadSegments),
     (HttpMethod::Post, "/segments", Scope::WriteSegments),
     (HttpMethod::Post, "/segments/batch", Scope::WriteSegments),
+    (HttpMethod::Get, "/segments", Scope::ReadSegments),
+    (HttpMethod::Get, "/counts", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/history", Scope::ReadSegments),
     (HttpMethod::Get, "/overlap", Scope::ReadSegments),

@@ -1,0 +1,138 @@
+//! Removing what has expired.
+
+use futures_util::future::join_all;
+
+use super::Estimator;
+use crate::segment::SegmentName;
+use crate::store::{self, Expired, Partition, Store};
+use crate::time::Timestamp;
+
+/// What one run of pruning did. A segment counts once for each partition.
+#[derive(Debug, Default)]
+pub struct PruneReport {
+    /// Segments looked at.
+    pub segments_examined: u64,
+    /// Expired members removed.
+    pub members_removed: u64,
+    /// Empty segments taken off the index.
+    pub segments_dropped: u64,
+    /// Segments that could not be pruned because of what their key holds. The run went on without them.
+    pub segments_failed: u64,
+}
+
+impl PruneReport {
+    fn add(&mut self, Self { segments_examined, members_removed, segments_dropped, segments_failed }: Self) {
+        self.segments_examined += segments_examined;
+        self.members_removed += members_removed;
+        self.segments_dropped += segments_dropped;
+        self.segments_failed += segments_failed;
+    }
+}
+
+impl Estimator {
+    /// How many segment names are read from the index at once, and looked at. Redis takes a millisecond for these looks.
+    const INDEX_PAGE: usize = 250;
+
+    /// Removes every member that is expired at `now`, in slices, and takes segments that are empty off the index.
+    ///
+    /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
+    /// finished by the next. A segment whose key holds something else than a sorted set is passed over.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer. What was removed until then had expired.
+    pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
+        let cutoff = self.window.cutoff(now);
+        let mut report = PruneReport::default();
+        // Each server has one slice under way at a time.
+        let servers = self.store.partitions_by_server().await?.into_iter();
+        let pruning = servers.map(|partitions| self.prune_partitions(partitions, cutoff));
+        for pruned in join_all(pruning).await {
+            report.add(pruned?);
+        }
+        Ok(report)
+    }
+
+    async fn prune_partitions(
+        &self,
+        partitions: Vec<Partition>,
+        cutoff: Timestamp,
+    ) -> Result<PruneReport, store::Error> {
+        let mut report = PruneReport::default();
+        for partition in partitions {
+            let mut cursor = None;
+            loop {
+                let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
+                report.add(self.prune_segments(partition, &page.segments, cutoff).await?);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Removes what has expired from `segments`: from those that have little of it, many at a time, up to a slice together.
+    async fn prune_segments(
+        &self,
+        partition: Partition,
+        segments: &[SegmentName<'_>],
+        cutoff: Timestamp,
+    ) -> Result<PruneReport, store::Error> {
+        const SLICE: u64 = Store::SLICE as u64;
+        let mut report = PruneReport { segments_examined: segments.len() as u64, ..PruneReport::default() };
+        if segments.is_empty() {
+            return Ok(report);
+        }
+        let (mut few, mut sum, mut emptied) = (Vec::new(), 0, Vec::new());
+        for (segment, found) in segments.iter().zip(self.store.expired(partition, segments, cutoff).await?) {
+            let Expired { expired, members } = match found {
+                Err(store::Error::WrongType { .. }) => {
+                    report.segments_failed += 1;
+                    continue;
+                }
+                found => found?,
+            };
+            if expired == members {
+                emptied.push(segment);
+            }
+            if expired > SLICE {
+                report.members_removed += self.prune_large(partition, segment, cutoff).await?;
+                continue;
+            }
+            if sum + expired > SLICE {
+                report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+                (few, sum) = (Vec::new(), 0);
+            }
+            if expired > 0 {
+                few.push(segment);
+                sum += expired;
+            }
+        }
+        if !few.is_empty() {
+            report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+        }
+        if !emptied.is_empty() {
+            report.segments_dropped += self.store.drop_if_empty(partition, &emptied).await?;
+        }
+        Ok(report)
+    }
+
+    /// Removes what has expired from a segment that has much of it, in slices.
+    async fn prune_large(
+        &self,
+        partition: Partition,
+        segment: &SegmentName<'_>,
+        cutoff: Timestamp,
+    ) -> Result<u64, store::Error> {
+        let mut removed = 0;
+        loop {
+            let slice = self.store.prune_slice(partition, segment, cutoff).await?;
+            removed += slice.removed;
+            if slice.is_last {
+                return Ok(removed);
+            }
+        }
+    }
+}
