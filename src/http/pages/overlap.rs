@@ -77,13 +77,15 @@ pub fn form(picked: &Picked<'_>) -> Markup {
 
 fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
     let Common { any, all, counts, now, window, .. } = common;
+    let (in_all, in_any) =
+        if names.len() == 2 { ("In both", "In either") } else { ("In all of them", "In any of them") };
     html! {
         section #result aria-labelledby="in-common" {
             h2 #in-common { "In common" }
             (frame::as_of(*now, Some(*window)))
             dl .pair {
-                div { dt { "In all of them" } dd #all data-count=(all) { (words::number(*all)) } dd { (words::share(*all, *any)) " of those in any" } }
-                div { dt { "In any of them" } dd #any data-count=(any) { (words::number(*any)) } dd { "each counted once" } }
+                div { dt { (in_all) } dd #all data-count=(all) { (words::number(*all)) } dd { (words::share(*all, *any)) " of all these users" } }
+                div { dt { (in_any) } dd #any data-count=(any) { (words::number(*any)) } dd { "each counted once" } }
             }
         }
         section aria-labelledby="two-by-two" {

@@ -28,7 +28,7 @@ pub fn body(
     let main = html! {
         div .trouble #trouble {
             h1 { (title) }
-            p { (problem.detail) }
+            p { (detail(kind).unwrap_or(problem.detail)) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
             @if refresh == Refresh::Often { p { "This page asks again every few seconds, and shows the numbers when there are some." } }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
@@ -48,6 +48,14 @@ const fn title(kind: ProblemKind) -> Option<&'static str> {
         ProblemKind::NotFound => Some("There is no such page"),
         ProblemKind::Overloaded => Some("The service has too much to do"),
         ProblemKind::Invalid => Some("This can’t be shown"),
+        _ => None,
+    }
+}
+
+/// What they are told instead of what is for senders of requests.
+const fn detail(kind: ProblemKind) -> Option<&'static str> {
+    match kind {
+        ProblemKind::NotFound => Some("The address is not one of this service’s pages. Links lead to all of them."),
         _ => None,
     }
 }
