@@ -190,7 +190,10 @@ fn empty(list: &List<'_>, reached: &Reached) -> Markup {
         section {
             h2 { "Or look at a population that is made up" }
             pre tabindex="0" { code { "segment-estimator demo" } }
-            p .note { "It fills an empty service with 300 segments and two weeks of visits." }
+            p .note {
+                "It fills an empty service with 300 segments and two weeks of visits. In a checkout it is "
+                code { "make run ARGS=demo" } ", from a second terminal."
+            }
         }
     }
 }
