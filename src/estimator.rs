@@ -3,10 +3,12 @@
 mod histogram;
 mod lists;
 mod prune;
+mod users;
 
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Counted, List, ListCursor, ListQuery, Order};
 pub use self::prune::PruneReport;
+pub use self::users::Membership;
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};

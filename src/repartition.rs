@@ -1,8 +1,8 @@
 //! `segment-estimator repartition`: moves the data set to another number of partitions while it is written and counted.
 //!
 //! Four steps, each recorded in Redis, so that a run that was cut short is taken up where it was: from now on visits go to both
-//! sets of keys ([`Phase::Copying`]), and what is there already is copied under `GT`, which makes it not matter who is first; the
-//! counts are compared, segment by segment; counts are of the new keys ([`Phase::Switched`]); nobody looks at the old ones any
+//! sets of keys ([`Phase::Copying`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
+//! who were removed meanwhile are removed from the copies; the counts are compared, segment by segment; counts are of the new keys ([`Phase::Switched`]); nobody looks at the old ones any
 //! more ([`Phase::Cleaning`]), and they are deleted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,10 +118,14 @@ impl Repartition {
             layout = match phase {
                 Phase::Copying => {
                     members = self.copy(&layout, old, new).await?;
+                    self.store.forget_again(old, new).await?;
                     segments = self.compare(&layout, old, new).await?;
                     self.step(&layout, old, Some((new, Phase::Switched))).await?
                 }
-                Phase::Switched => self.step(&layout, old, Some((new, Phase::Cleaning))).await?,
+                Phase::Switched => {
+                    self.store.delete_notes(new).await?;
+                    self.step(&layout, old, Some((new, Phase::Cleaning))).await?
+                }
                 Phase::Cleaning => {
                     // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                     // acknowledged. What it leaves would be nobody's.
@@ -221,6 +225,7 @@ impl Repartition {
                     for partition in old.all() {
                         self.copy_segment(layout, new, partition, segment, |_| {}).await?;
                     }
+                    self.store.forget_again(old, new).await?;
                     self.compare_segment(layout, old, new, segment).await?;
                 }
                 compared => compared?,

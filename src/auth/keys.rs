@@ -147,7 +147,7 @@ mod tests {
     #[case(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
     #[case(
         entry("uss", OF_TEST, r#""segments:wirte""#),
-        r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:delete"#
+        r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:read, users:delete"#
     )]
     #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is that of key 1, too")]
     #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is that of key 1, too")]

@@ -10,13 +10,15 @@ pub enum Scope {
     WriteSegments,
     /// `segments:read`: ask for counts.
     ReadSegments,
+    /// `users:read`: ask for a user's segments.
+    ReadUsers,
     /// `users:delete`: have a user forgotten.
     DeleteUsers,
 }
 
 impl Scope {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::WriteSegments, Self::ReadSegments, Self::DeleteUsers];
+    pub const ALL: [Self; 4] = [Self::WriteSegments, Self::ReadSegments, Self::ReadUsers, Self::DeleteUsers];
 
     /// How tokens write it.
     #[must_use]
@@ -24,6 +26,7 @@ impl Scope {
         match self {
             Self::WriteSegments => "segments:write",
             Self::ReadSegments => "segments:read",
+            Self::ReadUsers => "users:read",
             Self::DeleteUsers => "users:delete",
         }
     }

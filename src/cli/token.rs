@@ -16,7 +16,7 @@ pub struct Token {
     /// Whose it is
     #[arg(long)]
     name: String,
-    /// What it allows: segments:write, segments:read, users:delete; several with commas between them
+    /// What it allows: segments:write, segments:read, users:read, users:delete; several with commas between them
     #[arg(long, required = true, value_delimiter = ',')]
     scope: Vec<Scope>,
     /// Make a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key

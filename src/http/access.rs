@@ -37,6 +37,20 @@ impl Needs for Read {
     const SCOPE: Scope = Scope::ReadSegments;
 }
 
+/// `users:read`.
+pub struct ReadUsers;
+
+impl Needs for ReadUsers {
+    const SCOPE: Scope = Scope::ReadUsers;
+}
+
+/// `users:delete`.
+pub struct DeleteUsers;
+
+impl Needs for DeleteUsers {
+    const SCOPE: Scope = Scope::DeleteUsers;
+}
+
 impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     type Rejection = Problem;
 

@@ -71,7 +71,7 @@ pub fn layer(origins: &Origins) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, REQUEST_ID, TRACEPARENT])
         .expose_headers([REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
         .max_age(REMEMBERED)

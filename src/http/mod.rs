@@ -28,6 +28,7 @@ pub mod server;
 mod stream;
 mod tls;
 mod trace;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pages, segments};
+use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pages, segments, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -39,6 +39,8 @@ use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pag
         lists::counts,
         history::of_segment,
         overlap::overlap,
+        users::segments,
+        users::forget,
         health::live,
         health::ready,
         metrics::metrics,
@@ -54,6 +56,7 @@ use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pag
     tags(
         (name = "visits", description = "Users were seen in segments."),
         (name = "counts", description = "How many users are in a segment."),
+        (name = "users", description = "What is kept of a user, and having it deleted."),
         (name = "operation", description = "What the service's surroundings ask."),
         (name = "pages", description = "Pages for people who look at the numbers. Their errors are pages, too."),
         (name = "documentation", description = "This document."),

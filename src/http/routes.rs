@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, history, host, lists, metrics, openapi, overlap, pages, segments};
+use super::{AppState, batch, docs, health, history, host, lists, metrics, openapi, overlap, pages, segments, users};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -63,6 +63,8 @@ impl Routes {
             .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
             .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
             .get("/overlap", Bounds::Number, overlap::overlap)
+            .get("/users/{user_id}/segments", Bounds::NumberAndTime, users::segments)
+            .delete("/users/{user_id}", Bounds::NumberAndTime, users::forget)
             .get("/openapi.json", Bounds::NumberAndTime, openapi::handler())
             .get("/docs", Bounds::NumberAndTime, docs::page)
             .get("/docs/", Bounds::NumberAndTime, docs::page_with_slash)
@@ -96,6 +98,17 @@ impl Routes {
     fn post<T: 'static>(mut self, path: &'static str, bounds: Bounds, handler: impl Handler<T, Arc<AppState>>) -> Self {
         let endpoint = self.endpoint("POST", path, bounds, handler);
         self.methods.push((path, post(endpoint)));
+        self
+    }
+
+    fn delete<T: 'static>(
+        mut self,
+        path: &'static str,
+        bounds: Bounds,
+        handler: impl Handler<T, Arc<AppState>>,
+    ) -> Self {
+        let endpoint = self.endpoint("DELETE", path, bounds, handler);
+        self.methods.push((path, delete(endpoint)));
         self
     }
 

@@ -173,6 +173,11 @@ impl Partition {
         self.key("layout", "")
     }
 
+    /// The sorted set of those who were removed while data moves here.
+    pub(super) fn forgotten_key(self) -> String {
+        self.key("forgotten", "")
+    }
+
     fn key(self, kind: &str, rest: &str) -> String {
         match self.letter {
             None => [kind, rest].concat(),

@@ -19,11 +19,12 @@ pub enum Permissions {
 
 /// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
 /// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these.
-const NEEDED: [&[&str]; 17] = [
+const NEEDED: [&[&str]; 18] = [
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
     &["ZCARD", "segments"],
     &["ZCOUNT", "segment", "-inf", "+inf"],
+    &["ZSCORE", "segment", "u"],
     &["ZRANGE", "segments", "-", "+", "BYLEX"],
     &["ZRANGE", "segment", "0", "0", "WITHSCORES"],
     &["ZREMRANGEBYSCORE", "segment", "-inf", "0"],

@@ -128,7 +128,7 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 20] = [
+const ENOUGH: [&str; 21] = [
     "~segment:*",
     "~segments",
     "~layout",
@@ -142,6 +142,7 @@ const ENOUGH: [&str; 20] = [
     "+zcard",
     "+zcount",
     "+zrange",
+    "+zscore",
     "+zremrangebyscore",
     "+eval",
     "+exists",
@@ -166,6 +167,7 @@ fn an_acl_that_allows_what_is_needed_passes() {
 #[case("-zcard", "'zcard'")]
 #[case("-zcount", "'zcount'")]
 #[case("-zrange", "'zrange'")]
+#[case("-zscore", "'zscore'")]
 #[case("-zremrangebyscore", "'zremrangebyscore'")]
 #[case("-eval", "'eval'")]
 #[case("-exists", "'exists'")]

@@ -44,6 +44,7 @@ mod settings;
 mod shutdown;
 mod tls;
 mod traces;
+mod users;
 mod visits;
 mod window;
 mod write_acks;

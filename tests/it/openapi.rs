@@ -246,7 +246,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 11);
+    assert_eq!(protected, 13);
 }
 
 #[tokio::test]
@@ -269,8 +269,11 @@ async fn every_example_is_what_its_schema_says() {
 #[tokio::test]
 async fn every_request_that_is_an_example_gets_the_answer_of_success() {
     let (_redis, app, document) = app().await;
+    let mut was_recorded = false;
     for (path, method, operation) in document.operations() {
         let filled = example_path(path, operation);
+        // What is recorded by one example is deleted by another.
+        was_recorded |= app.count("sports").await > 0;
         let success: Vec<_> =
             operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2')).collect();
         let mut requests = Vec::new();
@@ -292,7 +295,7 @@ async fn every_request_that_is_an_example_gets_the_answer_of_success() {
             document.check_answer(&method, path, response).await;
         }
     }
-    assert!(app.count("sports").await > 0);
+    assert!(was_recorded);
 }
 
 #[tokio::test]
@@ -340,6 +343,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         (422, "/overlap?segment=sports", "/overlap"),
         (422, "/segments?limit=0", "/segments"),
         (422, "/counts", "/counts"),
+        (422, "/users/%20u/segments", "/users/{user_id}/segments"),
         (422, "/?sort=size", "/"),
         (422, "/pages/segment", "/pages/segment"),
     ] {
@@ -357,6 +361,8 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         ("GET", "/overlap"),
         ("GET", "/segments"),
         ("GET", "/counts"),
+        ("GET", "/users/{user_id}/segments"),
+        ("DELETE", "/users/{user_id}"),
         ("GET", "/readyz"),
         ("GET", "/"),
     ] {

@@ -20,6 +20,7 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+zcard",
         "+zcount",
         "+zrange",
+        "+zscore",
         "+zremrangebyscore",
         "+eval",
         "+exists",

@@ -33,6 +33,11 @@ pub fn segment() -> Object {
     name("The name of a segment", segment::SegmentName::MAX_BYTES)
 }
 
+/// The id of a user.
+pub fn user_id() -> Object {
+    name("The id of a user", segment::UserId::MAX_BYTES)
+}
+
 /// The types of problems.
 pub fn problem_type() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(problems::types())).build()
@@ -82,7 +87,7 @@ pub struct UserId;
 
 impl PartialSchema for UserId {
     fn schema() -> RefOr<Schema> {
-        name("The id of a user", segment::UserId::MAX_BYTES).into()
+        user_id().into()
     }
 }
 

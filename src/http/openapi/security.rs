@@ -8,7 +8,7 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 11] = [
+const SCOPES: [(HttpMethod, &str, Scope); 13] = [
     (HttpMethod::Get, "/", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/overlap", Scope::ReadSegments),
@@ -19,6 +19,8 @@ const SCOPES: [(HttpMethod, &str, Scope); 11] = [
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/history", Scope::ReadSegments),
     (HttpMethod::Get, "/overlap", Scope::ReadSegments),
+    (HttpMethod::Get, "/users/{user_id}/segments", Scope::ReadUsers),
+    (HttpMethod::Delete, "/users/{user_id}", Scope::DeleteUsers),
     (HttpMethod::Get, "/metrics", Scope::ReadSegments),
 ];
 
@@ -43,6 +45,7 @@ impl Modify for Security {
             let path = document.paths.paths.get_mut(path).expect("the document has the path");
             let operation = match method {
                 HttpMethod::Get => &mut path.get,
+                HttpMethod::Delete => &mut path.delete,
                 _ => &mut path.post,
             };
             let operation = operation.as_mut().expect("the path has the method");

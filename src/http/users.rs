@@ -1,0 +1,138 @@
+//! `GET /users/{user_id}/segments` and `DELETE /users/{user_id}`: what is kept of a user, and having it deleted.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::access::{DeleteUsers, May, ReadUsers};
+use super::openapi::{problems, schemas};
+use super::problem::{Problem, Result};
+use super::query::{RawQuery, invalid};
+use super::{AppState, json};
+use crate::estimator::Membership;
+use crate::segment::UserId;
+
+/// The segments of a user.
+#[derive(Serialize, ToSchema)]
+struct UserSegments {
+    /// The user.
+    #[schema(schema_with = schemas::user_id)]
+    user_id: String,
+    /// The segments that the user is in, in name order.
+    segments: Vec<UserSegment>,
+    /// The length of the window.
+    #[schema(minimum = 1)]
+    window_seconds: u64,
+    /// The moment for which this is true, by the service's clock.
+    #[schema(format = DateTime)]
+    as_of: String,
+}
+
+/// A segment that a user is in.
+#[derive(Serialize, ToSchema)]
+struct UserSegment {
+    /// The segment's name.
+    #[schema(schema_with = schemas::segment)]
+    segment: String,
+    /// When the user was last seen in it.
+    #[schema(format = DateTime)]
+    last_seen: String,
+    /// From when on the user no longer counts there, unless seen again.
+    #[schema(format = DateTime)]
+    expires: String,
+}
+
+/// A user who was forgotten.
+#[derive(Serialize, ToSchema)]
+struct Forgotten {
+    /// The user.
+    #[schema(schema_with = schemas::user_id)]
+    user_id: String,
+    /// How many segments the user was removed from; those where the user had expired already count, too.
+    segments_removed: u64,
+}
+
+impl From<Membership> for UserSegment {
+    fn from(Membership { segment, last_seen, expires }: Membership) -> Self {
+        Self { segment: segment.to_string(), last_seen: last_seen.to_string(), expires: expires.to_string() }
+    }
+}
+
+/// The segments that a user is in.
+///
+/// For support, and for who asks what is kept of a person: there is nothing else. A user whom nobody knows is in none.
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}/segments",
+    operation_id = "list_user_segments",
+    tag = "users",
+    params(("user_id" = inline(schemas::UserId), Path, description = "The user's id, percent-encoded.", example = json!("u104010"))),
+    responses(
+        (status = 200, description = "The segments.", body = UserSegments, example = json!({
+            "user_id": "u104010",
+            "segments": [{
+                "segment": "sports", "last_seen": "2026-11-22T09:30:00.000Z", "expires": "2026-12-06T09:30:00.000Z",
+            }],
+            "window_seconds": 1209600, "as_of": "2026-11-22T10:00:00.000Z",
+        })),
+        problems::OfACount,
+    )
+)]
+pub async fn segments(
+    _: May<ReadUsers>,
+    State(state): State<Arc<AppState>>,
+    user: std::result::Result<Path<String>, PathRejection>,
+    query: RawQuery,
+) -> Result<Response> {
+    let user = user_of(user)?;
+    query.knowing("a user's segments", &[])?;
+    let now = state.now().await?;
+    let segments = state.estimator.segments_of(&user, now).await?;
+    Ok(json(&UserSegments {
+        user_id: user.as_str().to_owned(),
+        segments: segments.into_iter().map(UserSegment::from).collect(),
+        window_seconds: state.estimator.window().as_secs(),
+        as_of: now.to_string(),
+    }))
+}
+
+/// Have a user forgotten.
+///
+/// 200 once Redis has acknowledged that the user is in no segment any more. Repeating it never does harm. A visit that is recorded
+/// later, or at the same time, puts the user into its segment again: stop sending these first. Backups and exports made before have
+/// the user still.
+#[utoipa::path(
+    delete,
+    path = "/users/{user_id}",
+    operation_id = "forget_user",
+    tag = "users",
+    params(("user_id" = inline(schemas::UserId), Path, description = "The user's id, percent-encoded.", example = json!("u104010"))),
+    responses(
+        (status = 200, description = "The user is in no segment.", body = Forgotten, example = json!({
+            "user_id": "u104010", "segments_removed": 3,
+        })),
+        problems::OfACount,
+    )
+)]
+pub async fn forget(
+    _: May<DeleteUsers>,
+    State(state): State<Arc<AppState>>,
+    user: std::result::Result<Path<String>, PathRejection>,
+    query: RawQuery,
+) -> Result<Response> {
+    let user = user_of(user)?;
+    query.knowing("forgetting a user", &[])?;
+    let now = state.now().await?;
+    let segments_removed = state.estimator.forget(&user, now).await?;
+    Ok(json(&Forgotten { user_id: user.as_str().to_owned(), segments_removed }))
+}
+
+/// The user that a path names.
+fn user_of(user: std::result::Result<Path<String>, PathRejection>) -> Result<UserId<'static>> {
+    let Path(user) = user.map_err(|_| invalid("user_id", "must be UTF-8, percent-encoded"))?;
+    UserId::parse(user).map_err(|error| Problem::invalid(vec![error]))
+}

@@ -1,0 +1,214 @@
+//! What is kept of a user, and having it deleted: also while the data moves.
+
+use reqwest::{Response, StatusCode};
+use segment_estimator::settings::Layer;
+use segment_estimator::store::{Batch, Move, Partitions, Phase};
+use segment_estimator::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::helpers::{Redis, TestApp, binary, problem, run, segment, visit};
+
+fn path(user: &str) -> String {
+    let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("/users/{user}")
+}
+
+async fn delete(app: &TestApp, user: &str) -> Response {
+    app.request("DELETE", &path(user)).send().await.unwrap()
+}
+
+/// Has `user` forgotten, and gives from how many segments.
+async fn forget(app: &TestApp, user: &str) -> u64 {
+    let response = delete(app, user).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let document: Value = response.json().await.unwrap();
+    assert_eq!(document["user_id"], user);
+    document["segments_removed"].as_u64().unwrap()
+}
+
+async fn segments(app: &TestApp, user: &str) -> Vec<Value> {
+    let response = app.get(&format!("{}/segments", path(user))).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let document: Value = response.json().await.unwrap();
+    assert_eq!((&document["user_id"], &document["window_seconds"]), (&json!(user), &json!(1_209_600)));
+    document["segments"].as_array().unwrap().clone()
+}
+
+async fn names(app: &TestApp, user: &str) -> Vec<String> {
+    segments(app, user).await.iter().map(|one| one["segment"].as_str().unwrap().to_owned()).collect()
+}
+
+/// How often `user` stands in Redis, in whatever key.
+fn traces(redis: &Redis, user: &str) -> usize {
+    redis.sets().iter().filter(|key| redis.call::<Option<f64>>(&["ZSCORE", key, user]).is_some()).count()
+}
+
+fn partitioned(partitions: &str) -> Layer {
+    Layer { partitions: Some(partitions.to_owned()), ..Layer::default() }
+}
+
+#[tokio::test]
+async fn a_users_segments_are_told_with_the_last_visit_and_the_expiry() {
+    for partitions in ["1", "16"] {
+        let redis = Redis::start();
+        let app = TestApp::spawn_with(&redis, partitioned(partitions)).await;
+        assert_eq!(segments(&app, "u1").await, [Value::Null; 0]);
+        let seen_at = Timestamp::from_millis(Timestamp::now().as_millis() - 86_400_000);
+        let expires = Timestamp::from_millis(seen_at.as_millis() + 14 * 86_400_000);
+        for name in ["sports", "news"] {
+            let visit = json!({ "user_id": "u1", "segment": name, "seen_at": seen_at.to_string() });
+            assert_eq!(app.post_visit(&visit).await.status(), StatusCode::NO_CONTENT);
+        }
+        app.record("u2", "music").await;
+        let expected = ["news", "sports"]
+            .map(|name| json!({ "segment": name, "last_seen": seen_at.to_string(), "expires": expires.to_string() }));
+        assert_eq!(segments(&app, "u1").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_visit_is_not_told_and_is_deleted_all_the_same() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    redis.call::<()>(&["ZADD", "segment:old", "1000", "u1"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "old"]);
+    assert_eq!(names(&app, "u1").await, ["sports"]);
+    assert_eq!(forget(&app, "u1").await, 2);
+    assert_eq!(traces(&redis, "u1"), 0);
+}
+
+#[tokio::test]
+async fn who_is_forgotten_is_in_no_segment_and_others_stay() {
+    for partitions in ["1", "16"] {
+        let redis = Redis::start();
+        let app = TestApp::spawn_with(&redis, partitioned(partitions)).await;
+        // More segments than are looked at in one round trip.
+        let visits: Vec<_> = (0..1_500).map(|n| format!(r#"{{"user_id":"u1","segment":"s{n}"}}"#)).collect();
+        app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+        app.record("u2", "s7").await;
+        assert_eq!(app.count("s7").await, 2);
+        assert_eq!(segments(&app, "u1").await.len(), 1_500);
+
+        assert_eq!(forget(&app, "u1").await, 1_500);
+        assert_eq!(app.count("s7").await, 1);
+        assert_eq!(app.count("s8").await, 0);
+        assert_eq!(segments(&app, "u1").await, [Value::Null; 0]);
+        assert_eq!(names(&app, "u2").await, ["s7"]);
+        assert_eq!(traces(&redis, "u1"), 0);
+
+        assert_eq!(forget(&app, "u1").await, 0);
+        app.record("u1", "s8").await;
+        assert_eq!(names(&app, "u1").await, ["s8"]);
+    }
+}
+
+#[tokio::test]
+async fn any_user_id_comes_through() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for user in ["a/b", "{p01}:x", "größe", "50% & more?", "a+b"] {
+        app.record(user, "sports").await;
+        assert_eq!(names(&app, user).await, ["sports"], "{user}");
+        assert_eq!(forget(&app, user).await, 1, "{user}");
+    }
+    assert_eq!(app.count("sports").await, 0);
+}
+
+/// A page of members that was read before the user was forgotten is written after it: as when the mover is slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
+    for (from, to) in [("1", "8"), ("8", "1"), ("8", "2")] {
+        let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+        let app = TestApp::spawn_with(&redis, partitioned(from)).await;
+        for user in ["u1", "u2", "u3"] {
+            app.record(user, "sports").await;
+        }
+        let store = redis.store();
+        let layout = store.settled_layout().await.unwrap();
+        let target = layout.keys().beside(Partitions::parse(to).unwrap());
+        let moving = Some(Move { to: target, phase: Phase::Copying });
+        let layout = store.change_layout(&layout, layout.keys(), moving).await.unwrap();
+        let mut batch = Batch::default();
+        for partition in layout.keys().all() {
+            let page = store.members(partition, &segment("sports"), None).await.unwrap();
+            for (user, seen_at) in page.members {
+                batch.add(&visit(user.as_str(), "sports", seen_at));
+            }
+        }
+
+        assert_eq!(forget(&app, "u1").await, 1);
+        assert_eq!(forget(&app, "u2").await, 1);
+        store.copy(&layout, target, &batch).await.unwrap();
+        assert_eq!(store.count_in(target, &segment("sports"), Timestamp::from_millis(0)).await.unwrap(), 3);
+        // Who is seen again stays.
+        app.record("u2", "sports").await;
+
+        let output = run(binary(folder.path()).args(["repartition", "--to", to, "--redis-url", &redis.url()]));
+        assert!(output.status.success(), "{from} to {to}: {output:?}");
+        assert_eq!(app.count("sports").await, 2, "{from} to {to}");
+        assert_eq!(names(&app, "u1").await, [""; 0]);
+        assert_eq!(names(&app, "u2").await, ["sports"]);
+        assert_eq!(traces(&redis, "u1"), 0, "{from} to {to}");
+        assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*forgotten"]), [""; 0]);
+        assert_eq!(forget(&app, "u3").await, 1);
+        assert_eq!(app.count("sports").await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let store = redis.store();
+    let layout = store.settled_layout().await.unwrap();
+    let target = layout.keys().beside(Partitions::parse("2").unwrap());
+    store.change_layout(&layout, layout.keys(), Some(Move { to: target, phase: Phase::Copying })).await.unwrap();
+    forget(&app, "u1").await;
+    let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
+    let [note] = notes.as_slice() else { panic!("{notes:?}") };
+    let left: i64 = redis.call(&["TTL", note]);
+    assert!((1_209_000..=1_209_600).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_removal_that_too_few_replicas_have_is_503() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let strict = TestApp::spawn_with(&redis, Layer { write_acks: Some("1".to_owned()), ..Layer::default() }).await;
+    problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
+    // There is nothing to wait for when there is no segment.
+    redis.call::<()>(&["DEL", "segments"]);
+    assert_eq!(forget(&strict, "u1").await, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_segment_has_no_members() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    redis.call::<()>(&["SET", "segment:broken", "x"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "broken"]);
+    assert_eq!(names(&app, "u1").await, ["sports"]);
+    assert_eq!(forget(&app, "u1").await, 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_and_without_redis_nobody_is_forgotten() {
+    let mut redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (method, path, field) in [
+        ("DELETE", "/users/%20u", "user_id"),
+        ("GET", "/users/%FF/segments", "user_id"),
+        ("GET", "/users/u1/segments?window=1d", "window"),
+        ("DELETE", "/users/u1?segment=sports", "segment"),
+    ] {
+        let document = problem(app.request(method, path).send().await.unwrap(), 422, "invalid-request").await;
+        assert_eq!(document["errors"][0]["field"], field, "{document}");
+    }
+    redis.stop();
+    problem(delete(&app, "u1").await, 503, "store-unavailable").await;
+    problem(app.get("/users/u1/segments").await, 503, "store-unavailable").await;
+}
