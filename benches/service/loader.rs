@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 
 use crate::Result;
 use crate::requests::score;
@@ -82,10 +83,15 @@ fn read_replies(replies: &mut BufReader<TcpStream>, expected: usize) -> Result<(
 }
 
 /// Fills a key with `count` members `m0000000`, `m0000001` and so on, whose times `millis` tells.
-pub fn fill(redis: SocketAddr, key: &str, count: u64, mut millis: impl FnMut(u64) -> i64) -> Result<()> {
-    let mut next = 0;
+pub fn fill(redis: SocketAddr, key: &str, count: u64, millis: impl FnMut(u64) -> i64) -> Result<()> {
+    fill_with(redis, key, 0..count, millis)
+}
+
+/// As `fill`, with the members of these numbers.
+pub fn fill_with(redis: SocketAddr, key: &str, members: Range<u64>, mut millis: impl FnMut(u64) -> i64) -> Result<()> {
+    let mut next = members.start;
     let pipelines = std::iter::from_fn(|| {
-        let end = count.min(next + VISITS as u64);
+        let end = members.end.min(next + VISITS as u64);
         let members: Vec<_> = (next..end)
             .map(|number| Member { key: key.to_owned(), millis: millis(number), user: format!("m{number:07}") })
             .collect();

@@ -13,6 +13,7 @@ mod http;
 mod loader;
 mod machine;
 mod memory;
+mod overlap;
 mod pairs;
 mod plan;
 mod processes;
@@ -83,6 +84,7 @@ enum Name {
     Disk,
     Batch,
     Counts,
+    Overlap,
     Prune,
     Memory,
     Pairs,
@@ -151,6 +153,7 @@ fn measure(name: Name, plan: &Plan) -> Result<Part> {
         Name::Disk => disk::measure(plan),
         Name::Batch => batch::measure(plan),
         Name::Counts => counts::measure(plan),
+        Name::Overlap => overlap::measure(plan),
         Name::Prune => prune::measure(plan),
         Name::Memory => memory::measure(plan),
         Name::Pairs => pairs::measure(plan),

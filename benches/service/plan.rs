@@ -29,6 +29,8 @@ pub struct Sizes {
     pub counted: [u64; 3],
     /// Expired members that are pruned.
     pub expired: u64,
+    /// Members of each segment that overlaps with another.
+    pub overlapping: u64,
     /// Pairs whose bytes are counted.
     pub pairs: u64,
 }
@@ -40,6 +42,7 @@ impl Sizes {
         long_batch_lines: 10_000_000,
         counted: [1_000, 100_000, 10_000_000],
         expired: 3_000_000,
+        overlapping: 1_000_000,
         pairs: 1_000_000,
     };
 
@@ -49,6 +52,7 @@ impl Sizes {
         long_batch_lines: 200_000,
         counted: [1_000, 10_000, 100_000],
         expired: 200_000,
+        overlapping: 20_000,
         pairs: 50_000,
     };
 }
