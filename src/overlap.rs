@@ -180,7 +180,7 @@ impl Overlaps {
         loop {
             let (names, next) = {
                 let _turn = self.slices.acquire().await.expect("nobody closes the semaphore");
-                self.store.member_names(partition, segment, &cursor).await?
+                self.store.member_names(partition, segment, cutoff, &cursor).await?
             };
             let join = Arc::clone(join);
             // A table that grows takes longer than those wait whom this thread serves.
