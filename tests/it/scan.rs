@@ -132,7 +132,8 @@ async fn a_segment_is_read_under_load() {
         std::thread::spawn(move || {
             for n in (0_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let mut command = redis::cmd("ZADD");
-                command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n * 7_919 % 30_000));
+                // Each several times, so that fewer move to the end than are read in the same time.
+                command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n / 50 * 7_919 % 30_000));
                 command.exec(&mut connection).unwrap();
             }
         })
