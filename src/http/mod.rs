@@ -13,6 +13,7 @@ mod cors;
 mod docs;
 mod endpoint;
 mod health;
+mod histogram;
 mod history;
 mod host;
 mod lists;

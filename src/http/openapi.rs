@@ -22,7 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use self::problems::Problems;
 use self::security::Security;
-use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pages, segments, users};
+use super::{AppState, batch, docs, health, histogram, history, lists, metrics, overlap, pages, segments, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -37,6 +37,7 @@ use super::{AppState, batch, docs, health, history, lists, metrics, overlap, pag
         segments::count,
         lists::list,
         lists::counts,
+        histogram::of_segment,
         history::of_segment,
         overlap::overlap,
         users::segments,

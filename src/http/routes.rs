@@ -11,7 +11,9 @@ use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{AppState, batch, docs, health, history, host, lists, metrics, openapi, overlap, pages, segments, users};
+use super::{
+    AppState, batch, docs, health, histogram, history, host, lists, metrics, openapi, overlap, pages, segments, users,
+};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -61,6 +63,7 @@ impl Routes {
             .get("/segments", Bounds::NumberAndTime, lists::list)
             .get("/counts", Bounds::NumberAndTime, lists::counts)
             .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
+            .get("/segments/{name}/histogram", Bounds::NumberAndTime, histogram::of_segment)
             .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
             .get("/overlap", Bounds::Number, overlap::overlap)
             .get("/users/{user_id}/segments", Bounds::NumberAndTime, users::segments)

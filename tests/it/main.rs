@@ -18,6 +18,7 @@ mod embedded;
 mod export;
 mod faults;
 mod helpers;
+mod histogram;
 mod history;
 mod host;
 mod import;

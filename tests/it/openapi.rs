@@ -246,7 +246,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
         document.check_answer(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 13);
+    assert_eq!(protected, 14);
 }
 
 #[tokio::test]
@@ -343,6 +343,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         (422, "/overlap?segment=sports", "/overlap"),
         (422, "/segments?limit=0", "/segments"),
         (422, "/counts", "/counts"),
+        (422, "/segments/sports/histogram?buckets=0", "/segments/{name}/histogram"),
         (422, "/users/%20u/segments", "/users/{user_id}/segments"),
         (422, "/?sort=size", "/"),
         (422, "/pages/segment", "/pages/segment"),
@@ -357,6 +358,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         ("POST", "/segments"),
         ("POST", "/segments/batch"),
         ("GET", "/segments/{name}/count"),
+        ("GET", "/segments/{name}/histogram"),
         ("GET", "/segments/{name}/history"),
         ("GET", "/overlap"),
         ("GET", "/segments"),

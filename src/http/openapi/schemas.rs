@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::problems;
 use crate::http::batch::MAX_ARRAY_VISITS;
-use crate::http::{docs, lists, pages};
+use crate::http::{docs, histogram, lists, pages};
 use crate::overlap::Overlaps;
 use crate::segment;
 
@@ -236,6 +236,18 @@ impl PartialSchema for ListLimit {
 }
 
 impl ToSchema for ListLimit {}
+
+/// How many parts a histogram has.
+pub struct HistogramBuckets;
+
+impl PartialSchema for HistogramBuckets {
+    fn schema() -> RefOr<Schema> {
+        let number = ObjectBuilder::new().schema_type(Type::Integer);
+        number.minimum(Some(1)).maximum(Some(histogram::MOST)).default(Some(histogram::USUAL.into())).into()
+    }
+}
+
+impl ToSchema for HistogramBuckets {}
 
 /// What names begin with.
 pub struct Prefix;

@@ -8,7 +8,7 @@ use super::problems;
 use crate::auth::Scope;
 
 /// The operations that may need a token, and the scope that the token must then have.
-const SCOPES: [(HttpMethod, &str, Scope); 13] = [
+const SCOPES: [(HttpMethod, &str, Scope); 14] = [
     (HttpMethod::Get, "/", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/segment", Scope::ReadSegments),
     (HttpMethod::Get, "/pages/overlap", Scope::ReadSegments),
@@ -17,6 +17,7 @@ const SCOPES: [(HttpMethod, &str, Scope); 13] = [
     (HttpMethod::Get, "/segments", Scope::ReadSegments),
     (HttpMethod::Get, "/counts", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/count", Scope::ReadSegments),
+    (HttpMethod::Get, "/segments/{name}/histogram", Scope::ReadSegments),
     (HttpMethod::Get, "/segments/{name}/history", Scope::ReadSegments),
     (HttpMethod::Get, "/overlap", Scope::ReadSegments),
     (HttpMethod::Get, "/users/{user_id}/segments", Scope::ReadUsers),
