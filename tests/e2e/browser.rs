@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use serde_json::Value;
-use thirtyfour::WebDriver;
+use thirtyfour::{By, TypingData, WebDriver};
 
 use crate::axe;
 use crate::driver::Driver;
@@ -15,6 +15,8 @@ pub struct Browser {
     browser: WebDriver,
     _driver: Driver,
     origin: String,
+    /// What errors in the console may say.
+    expected: Vec<String>,
     is_closed: bool,
 }
 
@@ -25,7 +27,7 @@ impl Browser {
         let browser = driver.browser().await;
         LOOKS[0].put_on(&browser).await;
         let origin = service.origin.clone();
-        let browser = Self { browser, _driver: driver, origin, is_closed: false };
+        let browser = Self { browser, _driver: driver, origin, expected: Vec::new(), is_closed: false };
         // It begins with a page of its own, whose requests are none of ours.
         browser.goto("about:blank").await.unwrap();
         browser.requests().await;
@@ -59,6 +61,57 @@ impl Browser {
         broken
     }
 
+    /// As [`Self::look_at`], of a page of ours: everybody can use it.
+    pub async fn look_at_ours(&self, name: &str) {
+        let broken = self.look_at(name).await;
+        assert!(broken.is_empty(), "{name}: {broken:#?}");
+    }
+
+    /// The text of the first element that `selector` finds.
+    pub async fn text(&self, selector: &str) -> String {
+        self.texts(selector).await.into_iter().next().unwrap_or_else(|| panic!("there is no {selector}"))
+    }
+
+    /// The texts of all elements that `selector` finds, as the document has them, with single spaces.
+    pub async fn texts(&self, selector: &str) -> Vec<String> {
+        let texts = self.all(selector, "element.textContent").await;
+        texts.iter().map(|text| text.as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// The values of a JavaScript expression of each `element` that `selector` finds.
+    pub async fn all(&self, selector: &str, of_element: &str) -> Vec<Value> {
+        let selector = Value::from(selector);
+        let values = format!("Array.from(document.querySelectorAll({selector}), element => {of_element})");
+        self.value(&values).await.as_array().unwrap().clone()
+    }
+
+    /// The cells of each row that `selector` finds.
+    pub async fn rows(&self, selector: &str) -> Vec<Vec<String>> {
+        let rows = self.all(selector, "Array.from(element.cells, cell => cell.textContent.trim())").await;
+        serde_json::from_value(Value::Array(rows)).unwrap()
+    }
+
+    /// Clicks on the element that `selector` finds.
+    pub async fn click(&self, selector: &str) {
+        self.browser
+            .find(By::Css(selector))
+            .await
+            .unwrap_or_else(|_| panic!("there is no {selector}"))
+            .click()
+            .await
+            .unwrap();
+    }
+
+    /// Types into the element that has the focus.
+    pub async fn press(&self, keys: impl Into<TypingData>) {
+        self.browser.active_element().await.unwrap().send_keys(keys).await.unwrap();
+    }
+
+    /// Errors in the console are expected from now on if they have `text`.
+    pub fn expect_error(&mut self, text: &str) {
+        self.expected.push(text.to_owned());
+    }
+
     /// The value of a JavaScript expression.
     pub async fn value(&self, expression: &str) -> Value {
         self.browser.execute(format!("return {expression}"), []).await.unwrap().json().clone()
@@ -76,7 +129,12 @@ impl Browser {
         let mut faults = self.errors().await;
         let requests = self.requests().await;
         self.browser.clone().quit().await.unwrap();
-        let is_own = |url: &String| url.strip_prefix(&self.origin).is_some_and(|rest| rest.starts_with('/'));
+        // A URL may have a name and a password in front of the host.
+        let is_own = |url: &String| {
+            let host = self.origin.strip_prefix("http://").unwrap_or_default();
+            let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            address == host || address.split_once('@').is_some_and(|(_, address)| address == host)
+        };
         let (own, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_own);
         assert!(!own.is_empty(), "requests aren't seen");
         // What has no host asks nobody.
@@ -88,7 +146,8 @@ impl Browser {
     async fn errors(&self) -> Vec<String> {
         let entries = self.browser.browser_log().await.unwrap();
         let entries = entries.into_iter().filter(|entry| ["SEVERE", "WARNING"].contains(&entry.level.as_str()));
-        entries.map(|entry| entry.message).collect()
+        let messages = entries.map(|entry| entry.message);
+        messages.filter(|message| !self.expected.iter().any(|text| message.contains(text))).collect()
     }
 
     /// The addresses of all requests since this was last asked.

@@ -3,16 +3,16 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::patience::PATIENCE;
 
 /// A service in a folder of its own. It ends with the test, and so does its Redis.
 pub struct Service {
-    _folder: TempDir,
+    folder: TempDir,
     process: Child,
     /// Its address as a URL, without a slash at the end.
     pub origin: String,
@@ -22,7 +22,23 @@ pub struct Service {
 impl Service {
     /// Starts it and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// Starts it with access control. With it comes a key that may read and write, and one that may write alone.
+    pub fn start_with_keys() -> (Self, [String; 2]) {
         let folder = tempfile::tempdir().unwrap();
+        let keys = ["segments:read,segments:write", "segments:write"].map(|scope| {
+            let name = scope.replace([':', ','], "-");
+            let arguments = ["token", "--name", &name, "--scope", scope, "--api-keys-file", "keys.toml"];
+            let output = binary(&folder).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        });
+        (Self::start_in(folder, &["--api-keys-file", "keys.toml"]), keys)
+    }
+
+    fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let mut process = binary(&folder)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(arguments)
@@ -43,11 +59,35 @@ impl Service {
         };
         // A pipe that nobody reads would fill up and stop the service.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { _folder: folder, process, origin: format!("http://{address}"), http: reqwest::Client::new() }
+        Self { folder, process, origin: format!("http://{address}"), http: reqwest::Client::new() }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
+    }
+
+    /// Runs a command of the binary to its end, on the service's own data.
+    pub fn run(&self, arguments: &[&str]) {
+        let output = binary(&self.folder).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Records visits, each of a user in a segment so many seconds ago.
+    pub async fn record(&self, visits: impl IntoIterator<Item = (String, &str, u64)>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let lines = visits.into_iter().map(|(user, segment, ago)| {
+            format!("{}\n", json!({ "user_id": user, "segment": segment, "seen_at": now - ago }))
+        });
+        let lines: Vec<_> = lines.collect();
+        let request = self.http.post(self.url("/segments/batch")).header("content-type", "application/x-ndjson");
+        let response = request.body(lines.concat()).send().await.unwrap();
+        let report: Value = response.json().await.unwrap();
+        assert_eq!(report["accepted"], lines.len(), "{report}");
+    }
+
+    /// Records that `users` users have just been seen in a segment.
+    pub async fn fill(&self, segment: &str, users: usize) {
+        self.record((0..users).map(|user| (format!("u{user}"), segment, 0))).await;
     }
 
     /// What the API says at `path`.

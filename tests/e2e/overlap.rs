@@ -1,0 +1,92 @@
+//! The page that compares segments.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use serde_json::json;
+
+use crate::browser::Browser;
+use crate::patience::eventually;
+use crate::service::Service;
+
+/// Three segments and their users.
+const SEGMENTS: [(&str, Range<u32>); 3] = [("a & b", 0..1_500), ("news", 1_000..1_800), ("tiny", 1_490..1_495)];
+
+async fn service() -> Service {
+    let service = Service::start(&[]);
+    let visits = SEGMENTS.into_iter().flat_map(|(name, users)| users.map(move |user| (format!("u{user}"), name, 0)));
+    service.record(visits).await;
+    service
+}
+
+/// How many are in all, or in any.
+async fn figure(browser: &Browser, id: &str) -> u64 {
+    let count = browser.value(&format!("Number(document.getElementById('{id}').dataset.count)")).await;
+    count.as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn segments_that_are_picked_are_compared_two_by_two() {
+    let service = service().await;
+    let browser = Browser::start(&service).await;
+    browser.open("/pages/overlap").await;
+    let mut offered = browser.all("#names option", "element.value").await;
+    offered.sort_by_key(ToString::to_string);
+    assert_eq!(offered, SEGMENTS.map(|(name, _)| json!(name)));
+    browser.look_at_ours("overlap-empty").await;
+
+    for (at, (name, _)) in SEGMENTS.iter().enumerate() {
+        browser.click(&format!("#segment-{}", at + 1)).await;
+        browser.press(*name).await;
+    }
+    browser.click("#pick button").await;
+    eventually("there is a result", async || !browser.texts("#matrix").await.is_empty()).await;
+
+    let users = SEGMENTS.map(|(_, users)| users.collect::<BTreeSet<_>>());
+    let any: BTreeSet<_> = users.iter().flatten().collect();
+    assert_eq!(figure(&browser, "any").await, any.len() as u64);
+    assert_eq!(figure(&browser, "all").await, 5);
+    let rows = browser
+        .all("#matrix tbody tr", "Array.from(element.querySelectorAll('td'), cell => Number(cell.dataset.count))")
+        .await;
+    let expected = users.each_ref().map(|row| users.each_ref().map(|column| row.intersection(column).count()));
+    assert_eq!(json!(rows), json!(expected));
+    assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500all"]);
+
+    let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;
+    assert_eq!((api["any"].as_u64(), api["all"].as_u64()), (Some(any.len() as u64), Some(5)), "{api}");
+    browser.look_at_ours("overlap").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn segments_that_are_ticked_in_the_list_are_compared() {
+    let service = service().await;
+    let browser = Browser::start(&service).await;
+    browser.open("/").await;
+    for name in ["news", "tiny"] {
+        browser.click(&format!("#segments input[value='{name}']")).await;
+    }
+    browser.click(".list button").await;
+    eventually("there is a result", async || !browser.texts("#matrix").await.is_empty()).await;
+    assert_eq!((figure(&browser, "any").await, figure(&browser, "all").await), (800, 5));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_compared_is_said_in_words() {
+    let service = service().await;
+    let mut browser = Browser::start(&service).await;
+    browser.expect_error("status of 422");
+    browser.open("/pages/overlap?segment=news").await;
+    assert_eq!(browser.texts("#one-more").await.len(), 1);
+    assert!(browser.texts("#matrix").await.is_empty());
+
+    browser.open("/pages/overlap?segment=news&segment=%20news").await;
+    assert_eq!(browser.texts("#trouble h1").await.len(), 1);
+    assert!(browser.texts("#matrix").await.is_empty());
+    // What was written stays, to be mended.
+    assert_eq!(browser.value("document.getElementById('segment-1').value").await, json!("news"));
+    browser.look_at_ours("overlap-refused").await;
+    browser.close().await;
+}
