@@ -2,8 +2,8 @@
 //!
 //! Four steps, each recorded in Redis, so that a run that was cut short is taken up where it was: from now on visits go to both
 //! sets of keys ([`Phase::Copying`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
-//! who were removed meanwhile are removed from the copies; the counts are compared, segment by segment; counts are of the new keys ([`Phase::Switched`]); nobody looks at the old ones any
-//! more ([`Phase::Cleaning`]), and they are deleted.
+//! who were removed meanwhile are made to be in the copies as in the old keys; the counts are compared, segment by segment; counts are
+//! of the new keys ([`Phase::Switched`]); nobody looks at the old ones any more ([`Phase::Cleaning`]), and they are deleted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,6 +56,11 @@ pub enum RepartitionError {
     /// Somebody else changes the layout, too.
     #[error("somebody else moves the data, too; wait for that, and run the same command again if it doesn't end well")]
     Interfered,
+    /// Users who were deleted meanwhile don't come to rest.
+    #[error(
+        "users who were deleted are visited so often that old and new keys never have them alike; run the same command again"
+    )]
+    Unsettled,
     /// Old and new keys don't have the same users.
     #[error(
         "{segment} has {old} users by the old keys and {new} by the new ones, and that doesn't change; nothing was switched, \
@@ -118,15 +123,13 @@ impl Repartition {
             layout = match phase {
                 Phase::Copying => {
                     members = self.copy(&layout, old, new).await?;
-                    self.store.forget_again(old, new).await?;
+                    self.settle_deletions(&layout, old, new).await?;
                     segments = self.compare(&layout, old, new).await?;
                     self.step(&layout, old, Some((new, Phase::Switched))).await?
                 }
-                Phase::Switched => {
-                    self.store.delete_notes(new).await?;
-                    self.step(&layout, old, Some((new, Phase::Cleaning))).await?
-                }
+                Phase::Switched => self.step(&layout, old, Some((new, Phase::Cleaning))).await?,
                 Phase::Cleaning => {
+                    self.store.delete_notes(&layout, new).await.map_err(interfered)?;
                     // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                     // acknowledged. What it leaves would be nobody's.
                     while self.store.delete_keys(&layout, old).await.map_err(interfered)? > 0 {
@@ -210,6 +213,36 @@ impl Repartition {
         }
     }
 
+    /// Sees that whoever was deleted while his members were on their way is as he should be. What this does is a copy, too, which
+    /// somebody may be deleted during; so it is done until there is nothing to do.
+    async fn settle_deletions(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<(), RepartitionError> {
+        let mut looks = 0;
+        while self.settle_noted(layout, old, new).await? {
+            looks += 1;
+            if looks == Self::COMPARISONS {
+                return Err(RepartitionError::Unsettled);
+            }
+            tokio::time::sleep(Self::PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Settles every user whose deletion is noted, and says whether there was anything to do.
+    async fn settle_noted(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<bool, RepartitionError> {
+        const PAGE: usize = 1_000;
+        let mut is_changed = false;
+        for partition in new.all() {
+            let mut users = self.store.noted_users(partition, None, PAGE).await?;
+            while let Some(last) = users.last().cloned() {
+                for user in &users {
+                    is_changed |= self.store.settle_user(layout, old, new, user).await.map_err(interfered)?;
+                }
+                users = self.store.noted_users(partition, Some(&last), PAGE).await?;
+            }
+        }
+        Ok(is_changed)
+    }
+
     /// Compares the counts of every segment by old and new keys, and says how many segments there are.
     async fn compare(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
         let places = self.places(old).await?;
@@ -225,7 +258,7 @@ impl Repartition {
                     for partition in old.all() {
                         self.copy_segment(layout, new, partition, segment, |_| {}).await?;
                     }
-                    self.store.forget_again(old, new).await?;
+                    self.settle_deletions(layout, old, new).await?;
                     self.compare_segment(layout, old, new, segment).await?;
                 }
                 compared => compared?,

@@ -1,7 +1,5 @@
 //! One user: the segments that he is in, and having him forgotten.
 
-use std::time::Duration;
-
 use super::Estimator;
 use crate::segment::{SegmentName, UserId};
 use crate::store;
@@ -28,8 +26,8 @@ impl Estimator {
         let cutoff = self.window.cutoff(now);
         let visits = self.store.visits_of(user).await?;
         let live = visits.into_iter().filter(|(_, last_seen)| *last_seen > cutoff);
-        let length = Duration::from_secs(self.window.as_secs());
-        let membership = |(segment, last_seen)| Membership { segment, last_seen, expires: last_seen + length };
+        let membership =
+            |(segment, last_seen)| Membership { segment, last_seen, expires: last_seen + self.window.duration() };
         Ok(live.map(membership).collect())
     }
 
@@ -39,7 +37,7 @@ impl Estimator {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't acknowledge it. Some segments may have him still; whoever repeats it removes him there.
-    pub async fn forget(&self, user: &UserId<'_>, now: Timestamp) -> Result<u64, store::Error> {
-        self.store.forget(user, now, Duration::from_secs(self.window.as_secs())).await
+    pub async fn forget(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
+        self.store.forget(user, self.window.duration()).await
     }
 }

@@ -126,8 +126,7 @@ pub async fn forget(
 ) -> Result<Response> {
     let user = user_of(user)?;
     query.knowing("forgetting a user", &[])?;
-    let now = state.now().await?;
-    let segments_removed = state.estimator.forget(&user, now).await?;
+    let segments_removed = state.estimator.forget(&user).await?;
     Ok(json(&Forgotten { user_id: user.as_str().to_owned(), segments_removed }))
 }
 

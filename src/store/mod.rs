@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
-//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | when, in Unix time | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window is over |
+//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |

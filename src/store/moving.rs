@@ -139,10 +139,11 @@ impl Store {
 
     /// Partitions that are deleted at once.
     const DELETIONS: usize = 8;
+    /// How long to wait for a slot that is on its way to another server.
+    pub(super) const SLOT_PAUSE: Duration = Duration::from_millis(20);
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        const MOVING: Duration = Duration::from_millis(20);
         let (record, epoch) = (partition.layout_key(), layout.epoch());
         let mut deleted = 0;
         loop {
@@ -162,10 +163,11 @@ impl Store {
             }
             let done = results.iter().filter(|result| result.is_some()).count();
             if done == 0 {
-                tokio::time::sleep(MOVING).await;
+                tokio::time::sleep(Self::SLOT_PAUSE).await;
             }
             deleted += done as u64;
         }
+        self.delete_notes_in(layout, partition).await?;
         // What stands for one partition stands for all.
         if record != LAYOUT_KEY {
             let mut pipeline = pipe();

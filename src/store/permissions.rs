@@ -18,16 +18,18 @@ pub enum Permissions {
 }
 
 /// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
-/// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these.
-const NEEDED: [&[&str]; 18] = [
+/// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these,
+/// `forgotten` for the notes of users who were removed while data moves.
+const NEEDED: [&[&str]; 21] = [
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
     &["ZCARD", "segments"],
     &["ZCOUNT", "segment", "-inf", "+inf"],
-    &["ZSCORE", "segment", "u"],
     &["ZRANGE", "segments", "-", "+", "BYLEX"],
     &["ZRANGE", "segment", "0", "0", "WITHSCORES"],
     &["ZREMRANGEBYSCORE", "segment", "-inf", "0"],
+    &["ZSCORE", "segment", "u"],
+    &["ZADD", "forgotten", "0", "u"],
     &["GET", "layout"],
     &["SET", "layout", ""],
     // The commands of a script are checked one by one when it calls them.
@@ -35,6 +37,8 @@ const NEEDED: [&[&str]; 18] = [
     &["EXISTS", "segment"],
     &["EXISTS", "segments"],
     &["ZREM", "segments", "s"],
+    &["ZREM", "segment", "u"],
+    &["EXPIRE", "forgotten", "1"],
     &["XADD", "history", "MINID", "~", "0", "1-0", "n", "0"],
     &["XRANGE", "history", "0", "1", "COUNT", "1"],
     &["EXPIRE", "history", "1"],
@@ -92,6 +96,7 @@ fn dry_run(user: &str, partition: Partition, acks: WriteAcks) -> Pipeline {
                 "layout" => dry_run.arg(partition.layout_key()),
                 "history" => dry_run.arg(history_key("s")),
                 "turn" => dry_run.arg(TURN_KEY),
+                "forgotten" => dry_run.arg(partition.forgotten_key()),
                 word => dry_run.arg(word),
             };
         }

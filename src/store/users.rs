@@ -1,38 +1,42 @@
-//! All that is kept of one user: where he was seen, and having it removed.
+//! One user in all segments: where he is, and having him forgotten.
 //!
-//! A user's whole record is in one partition. His segments are looked for by its index: there is no list of them, which every visit
-//! would have to write.
+//! A user is in one partition, whose index tells which segments he may be in. That is all: nothing else says where a user is.
 //!
-//! # While the data moves
-//!
-//! Visits are written to old and new keys while what is there already is copied ([`Phase::Copying`]), and a removal is from both. But a
-//! page of members that was read before it would bring the user back to the new ones. So his removal is noted there first, in
-//! `forgotten`; and after copying, before anything is counted by the new keys, whoever is noted is removed from those again, unless
-//! the old ones have him: he was seen again.
+//! While data moves to other keys, a member that is copied may be on its way between the old keys and the new when its user is
+//! deleted from both, and would be there again when it arrives. So the deletion is noted first, beside the new keys, and when all is
+//! copied the move has each noted user be in the new keys as he is in the old ([`Store::settle_user`]). A deletion that is noted
+//! after that finds nothing on its way. The notes go when the move is over, or after a window.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value, cmd, pipe};
+use redis::{Cmd, Value, cmd, pipe};
 
+use super::batch::Batch;
 use super::commands::Commands;
 use super::connection::read;
-use super::keys::hash;
-use super::layout::{Attempt, KnownLayout};
-use super::{Error, IndexCursor, Keyspace, Partition, Phase, Store, WriteAcks};
-use crate::segment::{SegmentName, UserId};
+use super::keys::{Keyspace, Partition, hash};
+use super::layout::{Attempt, KnownLayout, Layout};
+use super::{Error, IndexCursor, Move, Phase, Store};
+use crate::segment::{SegmentName, UserId, Visit};
 use crate::time::Timestamp;
 
-/// Removes the member `ARGV[1]` from `KEYS[1]` unless its score is above `ARGV[2]`.
-const REMOVE_UP_TO: &str = "\
+/// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
+const REMOVE_IF_UNCHANGED: &str = "\
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if not score or tonumber(score) > tonumber(ARGV[2]) then return 0 end
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
+/// Deletes the notes `KEYS[2]`, unless the record `KEYS[1]` is of a later epoch than `ARGV[1]`.
+const DELETE_NOTES: &str = "\
+local known = redis.call('GET', KEYS[1])
+if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+return redis.call('UNLINK', KEYS[2])";
+
 impl Store {
-    /// How many segments are looked at in one round trip. Redis takes a microsecond for each.
-    const LOOKED_AT_ONCE: usize = 1_000;
+    /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
+    const SEGMENTS_AT_ONCE: usize = 250;
 
     /// The segments that have `user` as a member, expired or not, and when he was last seen there, in name order.
     ///
@@ -42,214 +46,268 @@ impl Store {
     pub async fn visits_of(&self, user: &UserId<'_>) -> Result<Vec<(SegmentName<'static>, Timestamp)>, Error> {
         self.by_layout(|known| async move {
             let partition = known.layout.read().of(hash(user.as_str()));
-            let (mut visits, mut cursor) = (Vec::new(), None);
+            let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
             loop {
-                let page = self.index_of(partition, cursor.as_ref(), Self::LOOKED_AT_ONCE).await?;
-                let looks = page.segments.iter().map(|segment| (partition.slot(), score(partition, segment, user)));
-                let commands = Commands::each(looks).and_layouts([partition]);
-                let mut answers = self.connection.query_settled(commands, |_| {}).await?;
-                let record = answers.pop().expect("the last is the layout's")?;
-                if !known.is_confirmed_by(&record) {
+                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+                let Attempt::Done(scores) = self.scores_of(user, partition, &page.segments, Some(&known)).await? else {
                     return Ok(Attempt::Outdated);
-                }
-                for (segment, answer) in page.segments.into_iter().zip(answers) {
-                    if let Some(score) = member(answer.and_then(read::<Option<f64>>))?.flatten() {
-                        visits.push((segment, Timestamp::from_unix_seconds(score)));
-                    }
-                }
+                };
+                let seen = page.segments.into_iter().zip(scores);
+                found.extend(seen.filter_map(|(segment, at)| at.map(|at| (segment, at))));
                 cursor = page.next;
                 if cursor.is_none() {
-                    return Ok(Attempt::Done(visits));
+                    return Ok(Attempt::Done(found));
                 }
             }
         })
         .await
     }
 
-    /// Removes `user` from all segments, at the time `now`, and says from how many. A visit that is written meanwhile may be removed
-    /// or stay. Where replicas must have a visit, they must have the removal, too.
-    ///
-    /// That a move is under way is noted for as long as members count, for `window`: what would be brought back after that has expired.
+    /// When `user` was last seen in each of `segments` in `partition`. With a layout, it must be the one in force.
+    async fn scores_of(
+        &self,
+        user: &UserId<'_>,
+        partition: Partition,
+        segments: &[SegmentName<'_>],
+        known: Option<&KnownLayout>,
+    ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
+        let commands = segments.iter().map(|segment| {
+            let mut command = cmd("ZSCORE");
+            command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+            (partition.slot(), command)
+        });
+        let commands = Commands::each(commands).and_layouts([partition]);
+        let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
+        let record = answers.pop().expect("each command has an answer")?;
+        if known.is_some_and(|known| !known.is_confirmed_by(&record)) {
+            return Ok(Attempt::Outdated);
+        }
+        let scores = answers.into_iter().map(|answer| answer.and_then(read::<Option<f64>>));
+        let scores = scores.map(|score| score.map(|score| score.map(Timestamp::from_unix_seconds)));
+        Ok(Attempt::Done(scores.collect::<Result<_, _>>()?))
+    }
+
+    /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been
+    /// pruned. With [`WriteAcks`](super::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one
+    /// that is recorded meanwhile may be there. What has to be noted while data moves is kept for `kept`.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't acknowledge all of it. Whoever repeats it removes the rest.
-    pub async fn forget(&self, user: &UserId<'_>, now: Timestamp, window: Duration) -> Result<u64, Error> {
-        // Of all attempts together: what one removed, the next doesn't find.
+    /// An [`Error`] when Redis didn't acknowledge all. He may have been removed from any.
+    pub async fn forget(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
+        // An attempt that was in vain has removed some already.
         let removed = Mutex::new(BTreeSet::new());
-        let removed = &removed;
-        let forgetting = self.by_layout(|known| async move {
-            let hash = hash(user.as_str());
-            if let Some(moving) = known.layout.moving()
-                && moving.phase == Phase::Copying
-            {
-                let partition = moving.to.of(hash);
-                let note = note(partition, user, now, window);
-                let (noted, is_confirmed) = self.write_and_confirm(note, partition, &known).await?;
-                noted.into_iter().collect::<Result<Vec<_>, _>>()?;
-                if !is_confirmed {
+        let removed_from = |segment: SegmentName<'static>| {
+            removed.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
+        };
+        let removed_from = &removed_from;
+        self.by_layout(|known| async move {
+            if let Some(Move { to, phase: Phase::Copying }) = known.layout.moving() {
+                let partition = to.of(hash(user.as_str()));
+                if let Attempt::Outdated = self.note(user, partition, kept, &known).await? {
                     return Ok(Attempt::Outdated);
                 }
             }
             for keys in known.layout.written() {
-                if !self.forget_in(keys.of(hash), user, &known, removed).await? {
+                let partition = keys.of(hash(user.as_str()));
+                if let Attempt::Outdated = self.remove_from(partition, user, &known, removed_from).await? {
                     return Ok(Attempt::Outdated);
                 }
             }
             Ok(Attempt::Done(()))
-        });
-        forgetting.await?;
-        Ok(removed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64)
+        })
+        .await?;
+        Ok(removed.into_inner().unwrap_or_else(PoisonError::into_inner).len() as u64)
     }
 
-    /// Removes `user` from all segments of `partition`, and adds these to `removed`. Says whether `known` was in force all the while.
-    async fn forget_in(
+    /// Removes `user` from all segments in `partition`, and tells from which.
+    async fn remove_from(
         &self,
         partition: Partition,
         user: &UserId<'_>,
         known: &KnownLayout,
-        removed: &Mutex<BTreeSet<SegmentName<'static>>>,
-    ) -> Result<bool, Error> {
-        let mut cursor: Option<IndexCursor> = None;
+        removed_from: impl Fn(SegmentName<'static>),
+    ) -> Result<Attempt<()>, Error> {
+        let mut cursor = None;
         loop {
-            let page = self.index_of(partition, cursor.as_ref(), Self::LOOKED_AT_ONCE).await?;
-            let remove = |segment: &SegmentName<'_>| {
-                let mut remove = cmd("ZREM");
-                remove.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
-                remove
-            };
-            let removals = page.segments.iter().map(remove).collect();
-            let (answers, is_confirmed) = self.write_and_confirm(removals, partition, known).await?;
-            for (segment, answer) in page.segments.into_iter().zip(answers) {
-                if member(answer.and_then(read::<u64>))?.is_some_and(|removed| removed > 0) {
-                    removed.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
+            let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+            let commands = page.segments.iter().map(|segment| {
+                let mut command = cmd("ZREM");
+                command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+                command
+            });
+            let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
+            for (segment, removal) in page.segments.into_iter().zip(removals) {
+                if read::<Option<u64>>(removal)?.is_some_and(|removed| removed > 0) {
+                    removed_from(segment);
                 }
             }
             cursor = page.next;
-            if cursor.is_none() || !is_confirmed {
-                return Ok(is_confirmed);
+            if !is_confirmed {
+                return Ok(Attempt::Outdated);
+            }
+            if cursor.is_none() {
+                return Ok(Attempt::Done(()));
             }
         }
     }
 
-    /// Has `commands`, which write to `partition`, executed and acknowledged as visits are. Gives their results, and whether `known` was in
-    /// force.
-    async fn write_and_confirm(
+    /// Notes beside the keys of `partition`, which data is copied to, that `user` is deleted.
+    async fn note(
         &self,
-        commands: Vec<Cmd>,
+        user: &UserId<'_>,
         partition: Partition,
+        kept: Duration,
         known: &KnownLayout,
-    ) -> Result<(Vec<Result<Value, Error>>, bool), Error> {
-        // Where nothing is written there is nothing to wait for.
-        let acks = if commands.is_empty() { WriteAcks::default() } else { self.acks };
+    ) -> Result<Attempt<()>, Error> {
+        let (mut note, mut expire) = (cmd("ZADD"), cmd("EXPIRE"));
+        note.arg(partition.forgotten_key()).arg(0).arg(user.as_str());
+        expire.arg(partition.forgotten_key()).arg(kept.as_secs());
+        let (_, is_confirmed) = self.write_in(partition, [note, expire], known).await?;
+        Ok(if is_confirmed { Attempt::Done(()) } else { Attempt::Outdated })
+    }
+
+    /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in
+    /// force.
+    async fn write_in(
+        &self,
+        partition: Partition,
+        commands: impl IntoIterator<Item = Cmd>,
+        known: &KnownLayout,
+    ) -> Result<(Vec<Value>, bool), Error> {
+        // What waits for replicas changes the key of the last command, and changes it back. That should be a key of ours, and the
+        // index is. No name is empty.
+        let mut last = cmd("ZREM");
+        last.arg(partition.index_key()).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
-        let commands = Commands::write(commands, [], acks, self.limits().answer).and_layouts([partition]);
-        let mut record = None;
+        let last = [(partition.slot(), last)];
+        let commands = Commands::write(commands, last, self.acks, self.connection.limits().answer);
         let settle = |results: &mut Vec<Result<Value, Error>>| {
-            record = results.pop();
-            acks.settle(results);
+            let record = results.pop().expect("each command has an answer");
+            self.acks.settle(results);
+            pass_over_other_types(results);
+            results.push(record);
         };
-        let answers = self.connection.query_settled(commands, settle).await?;
-        let record = record.expect("the last is the layout's")?;
+        let answers = self.connection.query_settled(commands.and_layouts([partition]), settle).await?;
+        let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let record = answers.pop().expect("each command has an answer");
+        answers.pop();
         Ok((answers, known.is_confirmed_by(&record)))
     }
 
-    /// Removes from `new` who was removed from `old` while that was copied to `new`, and was brought back by it. A visit that is being
-    /// written to both may have reached the new keys alone: if it is older than the removal, it is removed there, too, and the copies
-    /// have to be compared, as they must be anyhow.
+    /// Up to `limit` users whose deletion is noted in `partition`, in the order of their ids' bytes, after the user `after`.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn forget_again(&self, old: Keyspace, new: Keyspace) -> Result<(), Error> {
-        for partition in new.all() {
-            let mut pipeline = pipe();
-            pipeline.cmd("ZRANGE").arg(partition.forgotten_key()).arg(0).arg(-1).arg("WITHSCORES");
-            // As many as were removed while the data moved: few.
-            let (noted,): (Vec<(String, f64)>,) = self.connection.query(partition.slot(), pipeline).await?;
-            for (user, at) in noted {
-                let Ok(user) = UserId::parse(user) else { continue };
-                self.forget_copies(&user, at, old.of(hash(user.as_str())), partition).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes `user` from those segments of `new` where he was last seen at `at` or before, and that `old` doesn't have him in.
-    async fn forget_copies(&self, user: &UserId<'_>, at: f64, old: Partition, new: Partition) -> Result<(), Error> {
-        let mut cursor = None;
-        loop {
-            let page = self.index_of(new, cursor.as_ref(), Self::LOOKED_AT_ONCE).await?;
-            let mut segments = self.with_member(new, page.segments, user).await?;
-            let kept = self.with_member(old, segments.clone(), user).await?;
-            segments.retain(|segment| !kept.contains(segment));
-            let mut pipeline = Pipeline::with_capacity(segments.len());
-            for segment in &segments {
-                let script = pipeline.cmd("EVAL").arg(REMOVE_UP_TO).arg(1).arg(new.segment_key(segment.as_str()));
-                script.arg(user.as_str()).arg(at);
-            }
-            if !segments.is_empty() {
-                self.connection.query::<Vec<u64>>(new.slot(), pipeline).await?;
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Those of `segments` that have `user` as a member in `partition`.
-    async fn with_member(
+    pub async fn noted_users(
         &self,
         partition: Partition,
-        segments: Vec<SegmentName<'static>>,
-        user: &UserId<'_>,
-    ) -> Result<Vec<SegmentName<'static>>, Error> {
-        let looks = segments.iter().map(|segment| (partition.slot(), score(partition, segment, user)));
-        let answers = self.connection.query_settled(Commands::each(looks), |_| {}).await?;
-        let mut with_member = Vec::new();
-        for (segment, answer) in segments.into_iter().zip(answers) {
-            if member(answer.and_then(read::<Option<f64>>))?.flatten().is_some() {
-                with_member.push(segment);
-            }
-        }
-        Ok(with_member)
+        after: Option<&UserId<'_>>,
+        limit: usize,
+    ) -> Result<Vec<UserId<'static>>, Error> {
+        let from = after.map_or_else(|| "-".to_owned(), |user| format!("({}", user.as_str()));
+        let mut pipeline = pipe();
+        let range = pipeline.cmd("ZRANGE").arg(partition.forgotten_key()).arg(from).arg("+");
+        range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
+        let (users,): (Vec<String>,) = self.connection.query(partition.slot(), pipeline).await?;
+        Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
     }
 
-    /// Deletes the notes that [`Self::forget`] left in `keys`.
+    /// Has `user` be in the segments of `new` as he is in those of `old`, while visits are written to both and nobody counts the new.
+    /// Says whether anything had to be done; what was done may have been too much by the time, so that it is looked at again.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn delete_notes(&self, keys: Keyspace) -> Result<(), Error> {
+    /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when `layout` is not in force any more.
+    pub async fn settle_user(
+        &self,
+        layout: &Layout,
+        old: Keyspace,
+        new: Keyspace,
+        user: &UserId<'_>,
+    ) -> Result<bool, Error> {
+        let known = KnownLayout::new(layout.clone());
+        let [old, target] = [old, new].map(|keys| keys.of(hash(user.as_str())));
+        let mut segments = BTreeSet::new();
+        for partition in [old, target] {
+            let mut cursor = None;
+            loop {
+                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+                segments.extend(page.segments);
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        let segments: Vec<_> = segments.into_iter().collect();
+        let (mut missing, mut is_changed) = (Batch::default(), false);
+        for segments in segments.chunks(Self::SEGMENTS_AT_ONCE) {
+            // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
+            let mut scores = Vec::new();
+            for partition in [old, target] {
+                let Attempt::Done(found) = self.scores_of(user, partition, segments, Some(&known)).await? else {
+                    return Err(Error::UnknownLayout);
+                };
+                scores.push(found);
+            }
+            let [should, are] = <[_; 2]>::try_from(scores).expect("there are two partitions");
+            let mut removals = pipe();
+            for ((segment, should), is) in segments.iter().zip(should).zip(are) {
+                if should == is {
+                    continue;
+                }
+                is_changed = true;
+                if let Some(is) = is.filter(|is| should.is_none_or(|should| should < *is)) {
+                    let script = removals.cmd("EVAL").arg(REMOVE_IF_UNCHANGED).arg(1);
+                    script.arg(target.segment_key(segment.as_str())).arg(user.as_str()).arg(is.as_score());
+                }
+                if let Some(seen_at) = should {
+                    missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
+                }
+            }
+            if !removals.is_empty() {
+                self.connection.query::<Vec<u64>>(target.slot(), removals).await?;
+            }
+        }
+        if !missing.is_empty() {
+            self.copy(layout, new, &missing).await?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Deletes the notes beside `keys`, which nobody makes while `layout` is in force.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
+    pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
         for partition in keys.all() {
-            let mut pipeline = pipe();
-            pipeline.cmd("UNLINK").arg(partition.forgotten_key());
-            self.connection.query::<Value>(partition.slot(), pipeline).await?;
+            self.delete_notes_in(layout, partition).await?;
         }
         Ok(())
     }
-}
 
-/// What a segment says of a user; none where the key holds something else, which has no members.
-fn member<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
-    match answer {
-        Err(Error::WrongType { .. }) => Ok(None),
-        answer => answer.map(Some),
+    pub(super) async fn delete_notes_in(&self, layout: &Layout, partition: Partition) -> Result<(), Error> {
+        let mut pipeline = pipe();
+        let script = pipeline.cmd("EVAL").arg(DELETE_NOTES).arg(2).arg(partition.layout_key());
+        script.arg(partition.forgotten_key()).arg(layout.epoch());
+        loop {
+            match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
+                [Some(-1)] => return Err(Error::UnknownLayout),
+                [Some(_)] => return Ok(()),
+                _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
+            }
+        }
     }
 }
 
-/// Asks when `user` was last seen.
-fn score(partition: Partition, segment: &SegmentName<'_>, user: &UserId<'_>) -> Cmd {
-    let mut score = cmd("ZSCORE");
-    score.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
-    score
-}
-
-/// Notes in `partition` that `user` was removed at `now`, for as long as members count.
-fn note(partition: Partition, user: &UserId<'_>, now: Timestamp, window: Duration) -> Vec<Cmd> {
-    let (mut note, mut expire) = (cmd("ZADD"), cmd("EXPIRE"));
-    note.arg(partition.forgotten_key()).arg("GT").arg(now.as_score()).arg(user.as_str());
-    expire.arg(partition.forgotten_key()).arg(window.as_secs());
-    vec![note, expire]
+/// A segment whose key holds something else has no users.
+fn pass_over_other_types(results: &mut Vec<Result<Value, Error>>) {
+    for result in results {
+        if let Err(Error::WrongType { .. }) = result {
+            *result = Ok(Value::Nil);
+        }
+    }
 }

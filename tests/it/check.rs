@@ -128,11 +128,12 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 21] = [
+const ENOUGH: [&str; 22] = [
     "~segment:*",
     "~segments",
     "~layout",
     "~history:*",
+    "~forgotten",
     "+ping",
     "+info",
     "+time",

@@ -30,8 +30,9 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+expire",
     ];
     let password = format!(">{password}");
-    let rules = ["ACL", "SETUSER", user, "reset", "on", &password, "~segment:*", "~segments", "~layout", "~history:*"];
-    redis.call::<()>(&[&rules[..], &commands].concat());
+    let keys = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
+    let rules = ["ACL", "SETUSER", user, "reset", "on", &password];
+    redis.call::<()>(&[&rules[..], &keys, &commands].concat());
 }
 
 fn access(user: &str, password_file: &Path) -> Layer {

@@ -1,24 +1,26 @@
 //! What is kept of a user, and having it deleted: also while the data moves.
 
+mod moves;
+
 use reqwest::{Response, StatusCode};
 use segment_estimator::settings::Layer;
 use segment_estimator::store::{Batch, Move, Partitions, Phase};
 use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, binary, problem, run, segment, visit};
+use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, visit};
 
 fn path(user: &str) -> String {
     let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
     format!("/users/{user}")
 }
 
-async fn delete(app: &TestApp, user: &str) -> Response {
+async fn delete(app: &Client, user: &str) -> Response {
     app.request("DELETE", &path(user)).send().await.unwrap()
 }
 
 /// Has `user` forgotten, and gives from how many segments.
-async fn forget(app: &TestApp, user: &str) -> u64 {
+async fn forget(app: &Client, user: &str) -> u64 {
     let response = delete(app, user).await;
     assert_eq!(response.status(), StatusCode::OK);
     let document: Value = response.json().await.unwrap();
@@ -26,7 +28,7 @@ async fn forget(app: &TestApp, user: &str) -> u64 {
     document["segments_removed"].as_u64().unwrap()
 }
 
-async fn segments(app: &TestApp, user: &str) -> Vec<Value> {
+async fn segments(app: &Client, user: &str) -> Vec<Value> {
     let response = app.get(&format!("{}/segments", path(user))).await;
     assert_eq!(response.status(), StatusCode::OK);
     let document: Value = response.json().await.unwrap();
@@ -34,7 +36,7 @@ async fn segments(app: &TestApp, user: &str) -> Vec<Value> {
     document["segments"].as_array().unwrap().clone()
 }
 
-async fn names(app: &TestApp, user: &str) -> Vec<String> {
+async fn names(app: &Client, user: &str) -> Vec<String> {
     segments(app, user).await.iter().map(|one| one["segment"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -179,9 +181,10 @@ async fn a_removal_that_too_few_replicas_have_is_503() {
     app.record("u1", "sports").await;
     let strict = TestApp::spawn_with(&redis, Layer { write_acks: Some("1".to_owned()), ..Layer::default() }).await;
     problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
-    // There is nothing to wait for when there is no segment.
-    redis.call::<()>(&["DEL", "segments"]);
-    assert_eq!(forget(&strict, "u1").await, 0);
+    // The last of the segments is none.
+    redis.call::<()>(&["SET", "segment:zzz", "x"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "zzz"]);
+    problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
 }
 
 #[tokio::test]
@@ -211,4 +214,41 @@ async fn what_is_wrong_is_named_and_without_redis_nobody_is_forgotten() {
     redis.stop();
     problem(delete(&app, "u1").await, 503, "store-unavailable").await;
     problem(app.get("/users/u1/segments").await, 503, "store-unavailable").await;
+}
+
+#[tokio::test]
+async fn no_users_id_is_in_the_log_or_in_a_metric() {
+    let (mut redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--log-filter", "debug"]);
+    service.record("whoever-this-is", "sports").await;
+    redis.stop();
+    for (method, path) in [("GET", "/users/whoever-this-is/segments"), ("DELETE", "/users/whoever-this-is")] {
+        problem(service.request(method, path).send().await.unwrap(), 503, "store-unavailable").await;
+    }
+    redis.start_again();
+    eventually("it serves again", async || service.status_of("/readyz").await == 200).await;
+    forget(&service, "whoever-this-is").await;
+    let metrics = service.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("/users/{user_id}") && !metrics.contains("whoever"), "{metrics}");
+    let log = service.terminate_for_log();
+    assert!(!log.is_empty() && !log.iter().any(|line| line.contains("whoever")), "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_found_and_forgotten_on_a_cluster() {
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
+    for n in 0..30 {
+        for name in ["sports", "news"] {
+            service.record(&format!("u{n}"), name).await;
+        }
+    }
+    for n in 0..20 {
+        let user = format!("u{n}");
+        assert_eq!(names(&service, &user).await, ["news", "sports"]);
+        assert_eq!(forget(&service, &user).await, 2);
+        assert_eq!(names(&service, &user).await, [""; 0]);
+    }
+    assert_eq!((service.count("sports").await, service.count("news").await), (10, 10));
+    assert!(service.terminate().success());
 }
