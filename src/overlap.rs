@@ -1,7 +1,7 @@
 //! Who is in both? The exact number of users in any of several segments, in all of them, and in each pair.
 //!
 //! Redis could intersect two sorted sets itself, and would do nothing else for as long as that takes. So members are read in
-//! slices, and joined here, partition by partition: a user is in one of them alone. [`join`] has the joining, in bounded memory.
+//! slices, and joined here, partition by partition: a user is in one of them alone. `join.rs` has the joining, in bounded memory.
 //!
 //! # What is counted
 //!
