@@ -50,12 +50,40 @@ impl Estimator {
         for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
             after.push(count?);
         }
-        let bucket = |at: usize| Bucket {
-            from: bound(at),
-            to: bound(at + 1),
-            count: after[at].saturating_sub(after.get(at + 1).copied().unwrap_or_default()),
-        };
-        let buckets: Vec<_> = (0..after.len()).map(bucket).collect();
+        let bucket = |(at, count)| Bucket { from: bound(at), to: bound(at + 1), count };
+        let buckets: Vec<_> = parts(&after).into_iter().enumerate().map(bucket).collect();
         Ok(Histogram { count: buckets.iter().map(|bucket| bucket.count).sum(), buckets })
+    }
+}
+
+/// How many are between each bound and the next, and after the last, given how many are `after` each. Their sum is how many are after the first.
+///
+/// Redis may take visits in between two questions: whoever was seen before the one bound and comes again then counts after the next.
+/// No more can be after a later bound than after an earlier one, so that nobody is counted twice.
+fn parts(after: &[u64]) -> Vec<u64> {
+    let mut after = after.to_vec();
+    for at in 1..after.len() {
+        after[at] = after[at].min(after[at - 1]);
+    }
+    (0..after.len()).map(|at| after[at] - after.get(at + 1).copied().unwrap_or_default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_what_is_between_two_bounds() {
+        assert_eq!(parts(&[7, 7, 4, 1]), [0, 3, 3, 1]);
+        assert_eq!(parts(&[7]), [7]);
+    }
+
+    #[test]
+    fn whoever_comes_again_between_two_questions_is_counted_once() {
+        // One of five, who was the only one in the first part, comes again after the second question, and after the third.
+        assert_eq!(parts(&[5, 4, 5, 5]), [1, 0, 0, 4]);
+        assert_eq!(parts(&[5, 4, 4, 5]), [1, 0, 0, 4]);
+        // Two of five come again after the third question.
+        assert_eq!(parts(&[5, 3, 0, 2]), [2, 3, 0, 0]);
     }
 }
