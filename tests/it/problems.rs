@@ -116,7 +116,7 @@ async fn the_longest_visit_fits() {
 async fn a_path_that_is_not_there_is_404() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    for path in ["/", "/segment", "/segments/", "/segments/sports", "/segments/a/b/count", "/%00"] {
+    for path in ["/page", "/segment", "/segments/", "/segments/sports", "/segments/a/b/count", "/%00"] {
         problem(app.get(path).await, 404, "not-found").await;
     }
 }
@@ -126,7 +126,7 @@ async fn another_method_is_405_and_says_which_there_are() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (method, path, allow) in [
-        ("PUT", "/segments", "POST"),
+        ("PUT", "/segments", "POST,GET,HEAD"),
         ("DELETE", "/segments/sports/count", "GET,HEAD"),
         ("POST", "/healthz", "GET,HEAD"),
         ("POST", "/readyz", "GET,HEAD"),
