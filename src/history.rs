@@ -87,12 +87,18 @@ impl History {
         Ok(samples.iter().map(|samples| Steps { first, last, step }.points(samples)).collect())
     }
 
-    /// The step that is good for looking at what is between `from` and `to`: a multiple of the interval, and not too many of them.
+    /// The step that is good for looking at what is between `from` and `to`, when nobody says how many points there may be.
     #[must_use]
     pub fn usual_step(&self, from: Timestamp, to: Timestamp) -> Duration {
-        const MINUTES: [u64; 16] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 2_880, 10_080];
+        self.step_for(from, to, Self::USUAL_POINTS)
+    }
+
+    /// A round step, a multiple of the interval, for about `points` points, or fewer, between `from` and `to`.
+    #[must_use]
+    pub fn step_for(&self, from: Timestamp, to: Timestamp, points: u64) -> Duration {
+        const MINUTES: [u64; 17] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 2_880, 4_320, 10_080];
         let span = u64::try_from(to.as_millis() - from.as_millis()).unwrap_or_default();
-        let least = Duration::from_millis(span / Self::USUAL_POINTS);
+        let least = Duration::from_millis(span / points);
         let interval = self.interval.unwrap_or(Interval::USUAL).duration();
         let is_multiple = |step: Duration| step.as_secs().is_multiple_of(interval.as_secs());
         let round = MINUTES.map(|minutes| Duration::from_secs(60 * minutes));

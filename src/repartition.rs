@@ -172,18 +172,10 @@ impl Repartition {
 
     /// All segments of all partitions.
     async fn places(&self, keys: Keyspace) -> Result<Vec<(Partition, SegmentName<'static>)>, store::Error> {
-        const PAGE: usize = 1_000;
         let mut places = Vec::new();
         for partition in keys.all() {
-            let mut cursor = None;
-            loop {
-                let page = self.store.index_of(partition, cursor.as_ref(), PAGE).await?;
-                places.extend(page.segments.into_iter().map(|segment| (partition, segment)));
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
+            let names = self.store.names_of(partition).await?;
+            places.extend(names.into_iter().map(|segment| (partition, segment)));
         }
         Ok(places)
     }

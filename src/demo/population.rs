@@ -66,7 +66,7 @@ impl Population {
         let Self { users, window, now, .. } = *self;
         // Of its own, and for times at the end: how many chances these take depends on what the time is.
         let random = &mut StdRng::seed_from_u64(self.seed.wrapping_add((place as u64 + 1) << 32));
-        let life = Duration::from_secs(window.as_secs());
+        let life = window.duration();
         // How many of them came within the time of the history, and how many others left in it.
         let (came, left) = (random.random_range(0.05..0.55), random.random_range(0.05..0.45));
         // Of some segments a campaign brought many within hours.

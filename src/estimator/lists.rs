@@ -71,19 +71,35 @@ impl Estimator {
     /// As [`Estimator::estimate_within`]. A count is never guessed.
     pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
         self.check_window(query.window)?;
-        let cutoff = query.window.cutoff(now);
-        Ok(match query.order {
-            Order::Name => self.list_by_name(query, cutoff).await?,
-            Order::Count => self.list_by_count(query, cutoff).await?,
-        })
+        let ListQuery { prefix, order, limit, after, window } = query;
+        let (start, cutoff) = (IndexCursor::before(prefix), window.cutoff(now));
+        let segments = match order {
+            Order::Name => {
+                let start = after.as_ref().map_or(start, |after| Some(IndexCursor::after(&after.segment)));
+                // One more than that tells that there is another list.
+                self.occupied_from(start, prefix, *limit, cutoff).await?
+            }
+            Order::Count => {
+                let mut segments = self.occupied_from(start, prefix, usize::MAX, cutoff).await?;
+                if let Some(ListCursor { segment, count }) = after {
+                    segments.retain(|counted| (Reverse(counted.count), &counted.segment) > (Reverse(*count), segment));
+                }
+                segments.sort_by(|one, other| (other.count, &one.segment).cmp(&(one.count, &other.segment)));
+                segments
+            }
+        };
+        Ok(cut(segments, *limit))
     }
 
-    async fn list_by_name(&self, query: &ListQuery, cutoff: Timestamp) -> Result<List, store::Error> {
-        let ListQuery { prefix, limit, after, .. } = query;
-        let mut cursor = match after {
-            Some(ListCursor { segment, .. }) => Some(IndexCursor::after(segment)),
-            None => IndexCursor::before(prefix),
-        };
+    /// The segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`: all of them, or
+    /// more than `enough`.
+    async fn occupied_from(
+        &self,
+        mut cursor: Option<IndexCursor>,
+        prefix: &str,
+        enough: usize,
+        cutoff: Timestamp,
+    ) -> Result<Vec<Counted>, store::Error> {
         let mut segments = Vec::new();
         loop {
             let page = self.store.index(cursor.as_ref(), Self::COUNTED_AT_ONCE).await?;
@@ -92,33 +108,11 @@ impl Estimator {
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
             let is_end = names.len() < found || page.next.is_none();
             segments.extend(self.occupied(names, cutoff).await?);
-            if segments.len() > *limit || is_end {
-                return Ok(cut(segments, *limit));
+            if segments.len() > enough || is_end {
+                return Ok(segments);
             }
             cursor = page.next;
         }
-    }
-
-    async fn list_by_count(&self, query: &ListQuery, cutoff: Timestamp) -> Result<List, store::Error> {
-        let ListQuery { prefix, limit, after, .. } = query;
-        let (mut cursor, mut segments) = (IndexCursor::before(prefix), Vec::new());
-        loop {
-            let page = self.store.index(cursor.as_ref(), Self::COUNTED_AT_ONCE).await?;
-            let found = page.segments.len();
-            let names: Vec<_> =
-                page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
-            let is_end = names.len() < found || page.next.is_none();
-            segments.extend(self.occupied(names, cutoff).await?);
-            if is_end {
-                break;
-            }
-            cursor = page.next;
-        }
-        if let Some(ListCursor { segment, count }) = after {
-            segments.retain(|counted| (Reverse(counted.count), &counted.segment) > (Reverse(*count), segment));
-        }
-        segments.sort_by(|one, other| (other.count, &one.segment).cmp(&(one.count, &other.segment)));
-        Ok(cut(segments, *limit))
     }
 
     /// Those of `names` that somebody was seen in after `cutoff`.

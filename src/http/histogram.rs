@@ -1,7 +1,6 @@
 //! `GET /segments/{name}/histogram`: a segment's users by when they were last seen.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -107,20 +106,16 @@ pub async fn of_segment(
 ) -> Result<Response> {
     let segment = segment_of(name)?;
     let query = query.knowing("a histogram", &["buckets", "window"])?;
-    let buckets = query.one("buckets", |text| {
-        let buckets = text.parse().ok().filter(|buckets| (1..=MOST).contains(buckets));
-        buckets.ok_or_else(|| format!("must be a number from 1 to {MOST}"))
-    })?;
+    let buckets = query.number("buckets", MOST)?;
     let window = query.window()?.unwrap_or(state.estimator.window());
 
     let now = state.now().await?;
     let histogram = state.estimator.histogram(&segment, window, buckets.unwrap_or(USUAL), now).await?;
-    let length = Duration::from_secs(window.as_secs());
     let buckets = histogram.buckets.into_iter().map(|bucket| HistogramBucket {
         from: bucket.from.to_string(),
         to: bucket.to.to_string(),
-        leave_from: (bucket.from + length).to_string(),
-        leave_to: (bucket.to + length).to_string(),
+        leave_from: (bucket.from + window.duration()).to_string(),
+        leave_to: (bucket.to + window.duration()).to_string(),
         count: bucket.count,
     });
     Ok(json(&SegmentHistogram {

@@ -148,7 +148,7 @@ pub async fn of_segment(
 
 /// Reads how long a step is.
 fn step(text: &str, history: &History) -> std::result::Result<Duration, String> {
-    let step = Duration::from_secs(Window::parse(text)?.as_secs());
+    let step = Window::parse(text)?.duration();
     match history.interval() {
         Some(interval) if !step.as_secs().is_multiple_of(interval.as_secs()) => {
             Err(format!("must be a multiple of the interval of {}", humantime::format_duration(interval)))

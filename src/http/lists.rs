@@ -174,22 +174,14 @@ pub async fn counts(_: May<Read>, State(state): State<Arc<AppState>>, query: Raw
 
 /// The list that `parameters` ask for, over `window` unless they say otherwise.
 fn list_query(parameters: &Parameters, window: Window) -> Result<ListQuery> {
-    let limit = parameters.one("limit", |text| {
-        let limit = text.parse().ok().filter(|limit| (1..=MOST).contains(limit));
-        limit.ok_or_else(|| format!("must be a number from 1 to {MOST}"))
-    })?;
+    let limit = parameters.number("limit", MOST)?;
     let prefix = parameters.one("prefix", |text| {
         let most = SegmentName::MAX_BYTES;
         if text.len() > most { Err(format!("must have {most} bytes at the most")) } else { Ok(text.to_owned()) }
     })?;
-    let order = parameters.one("sort", |text| match text {
-        "name" => Ok(Order::Name),
-        "count" => Ok(Order::Count),
-        _ => Err("must be name or count".to_owned()),
-    })?;
     let after = parameters
         .one("cursor", |text| read_cursor(text).ok_or_else(|| "is not the next_cursor of a page".to_owned()))?;
-    let (prefix, order) = (prefix.unwrap_or_default(), order.unwrap_or(Order::Name));
+    let (prefix, order) = (prefix.unwrap_or_default(), order(parameters)?.unwrap_or(Order::Name));
     let is_of_this = |(of, cursor): &(Order, ListCursor)| *of == order && cursor.segment.as_str().starts_with(&prefix);
     if after.as_ref().is_some_and(|after| !is_of_this(after)) {
         return Err(invalid("cursor", "is of a list with another prefix or sort: begin that one without a cursor"));
@@ -200,6 +192,15 @@ fn list_query(parameters: &Parameters, window: Window) -> Result<ListQuery> {
         after: after.map(|(_, cursor)| cursor),
         window: parameters.window()?.unwrap_or(window),
         prefix,
+    })
+}
+
+/// The order that `parameters` ask for.
+pub(super) fn order(parameters: &Parameters) -> Result<Option<Order>> {
+    parameters.one("sort", |text| match text {
+        "name" => Ok(Order::Name),
+        "count" => Ok(Order::Count),
+        _ => Err("must be name or count".to_owned()),
     })
 }
 

@@ -65,7 +65,7 @@ impl Parameters {
         name: &'static str,
         parse: impl FnOnce(&str) -> std::result::Result<T, String>,
     ) -> Result<Option<T>> {
-        let mut values = self.0.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
+        let mut values = self.all(name);
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
             return Err(invalid(name, "is given more than once"));
@@ -76,6 +76,18 @@ impl Parameters {
     /// The values of the parameter `name`, which may be given several times.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The number that the parameter `name` gives: 1 to `most`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::one`].
+    pub fn number(&self, name: &'static str, most: usize) -> Result<Option<usize>> {
+        self.one(name, |text| {
+            let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+            number.ok_or_else(|| format!("must be a number from 1 to {most}"))
+        })
     }
 
     /// The window that is asked for.
@@ -109,7 +121,7 @@ impl Parameters {
     ///
     /// A [`Problem`] when there are too few or too many, when one is no segment's name, or is given more than once.
     pub fn segments(&self, least: usize, most: usize) -> Result<Vec<SegmentName<'static>>> {
-        let given: Vec<_> = self.0.iter().filter(|(name, _)| name == "segment").map(|(_, value)| value).collect();
+        let given: Vec<_> = self.all("segment").collect();
         if given.len() < least || given.len() > most {
             let given = given.len();
             return Err(invalid(
@@ -119,7 +131,7 @@ impl Parameters {
         }
         let mut segments: Vec<SegmentName<'static>> = Vec::with_capacity(given.len());
         for name in given {
-            let segment = SegmentName::parse(name.clone()).map_err(|error| Problem::invalid(vec![error]))?;
+            let segment = SegmentName::parse(name.to_owned()).map_err(|error| Problem::invalid(vec![error]))?;
             if segments.contains(&segment) {
                 return Err(invalid("segment", format!("has {segment:?} more than once", segment = segment.as_str())));
             }

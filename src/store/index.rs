@@ -55,6 +55,24 @@ impl Store {
         Ok(IndexPage { segments: names(members), next })
     }
 
+    /// All names of the index of `partition`, in the order of their bytes.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn names_of(&self, partition: Partition) -> Result<Vec<SegmentName<'static>>, Error> {
+        const PAGE: usize = 1_000;
+        let (mut names, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = self.index_of(partition, cursor.as_ref(), PAGE).await?;
+            names.extend(page.segments);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
     /// Up to `limit` names that stand after `cursor`, or from the start, in the indexes of all partitions.
     ///
     /// # Errors

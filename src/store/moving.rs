@@ -32,11 +32,11 @@ if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
 redis.call('UNLINK', KEYS[2])
 return redis.call('ZREM', KEYS[3], ARGV[2])";
 
-/// Deletes the record `KEYS[1]`, unless it is of a later epoch than `ARGV[1]`.
-const DELETE_RECORD: &str = "\
+/// Deletes the key `KEYS[2]`, unless the record `KEYS[1]` is of a later epoch than `ARGV[1]`.
+const DELETE_KEY: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-return redis.call('UNLINK', KEYS[1])";
+return redis.call('UNLINK', KEYS[2])";
 
 impl Store {
     /// The layout as it is recorded now, which every partition has when this returns: those of keys that nobody goes by any more,
@@ -167,16 +167,29 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_notes_in(layout, partition).await?;
+        self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
         // What stands for one partition stands for all.
         if record != LAYOUT_KEY {
-            let mut pipeline = pipe();
-            pipeline.cmd("EVAL").arg(DELETE_RECORD).arg(1).arg(record).arg(epoch);
-            let (deleted,): (i64,) = self.connection.query(partition.slot(), pipeline).await?;
-            if deleted == -1 {
-                return Err(Error::UnknownLayout);
-            }
+            self.delete_unless_later(layout, partition, &record).await?;
         }
         Ok(deleted)
+    }
+
+    /// Deletes a key of `partition`, unless a layout later than `layout` is in force there, which somebody goes by.
+    pub(super) async fn delete_unless_later(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        key: &str,
+    ) -> Result<(), Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(partition.layout_key()).arg(key).arg(layout.epoch());
+        loop {
+            match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
+                [Some(-1)] => return Err(Error::UnknownLayout),
+                [Some(_)] => return Ok(()),
+                _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ struct Member {
 }
 
 impl Store {
-    /// How many members a page has at the most. Redis takes about half a millisecond for it.
+    /// How many members a page has at the most. Redis takes about a millisecond for it.
     pub const PAGE: usize = 1_000;
     /// How many of them may have been seen already. Who is visited again between two pages moves to the end, and all behind him
     /// move up by one.

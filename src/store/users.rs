@@ -28,12 +28,6 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Deletes the notes `KEYS[2]`, unless the record `KEYS[1]` is of a later epoch than `ARGV[1]`.
-const DELETE_NOTES: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-return redis.call('UNLINK', KEYS[2])";
-
 impl Store {
     /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
     const SEGMENTS_AT_ONCE: usize = 250;
@@ -49,7 +43,7 @@ impl Store {
             let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
             loop {
                 let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
-                let Attempt::Done(scores) = self.scores_of(user, partition, &page.segments, Some(&known)).await? else {
+                let Attempt::Done(scores) = self.scores_of(user, partition, &page.segments, &known).await? else {
                     return Ok(Attempt::Outdated);
                 };
                 let seen = page.segments.into_iter().zip(scores);
@@ -63,13 +57,13 @@ impl Store {
         .await
     }
 
-    /// When `user` was last seen in each of `segments` in `partition`. With a layout, it must be the one in force.
+    /// When `user` was last seen in each of `segments` in `partition`. The layout must be the one in force.
     async fn scores_of(
         &self,
         user: &UserId<'_>,
         partition: Partition,
         segments: &[SegmentName<'_>],
-        known: Option<&KnownLayout>,
+        known: &KnownLayout,
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
         let commands = segments.iter().map(|segment| {
             let mut command = cmd("ZSCORE");
@@ -79,7 +73,7 @@ impl Store {
         let commands = Commands::each(commands).and_layouts([partition]);
         let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
         let record = answers.pop().expect("each command has an answer")?;
-        if known.is_some_and(|known| !known.is_confirmed_by(&record)) {
+        if !known.is_confirmed_by(&record) {
             return Ok(Attempt::Outdated);
         }
         let scores = answers.into_iter().map(|answer| answer.and_then(read::<Option<f64>>));
@@ -231,15 +225,7 @@ impl Store {
         let [old, target] = [old, new].map(|keys| keys.of(hash(user.as_str())));
         let mut segments = BTreeSet::new();
         for partition in [old, target] {
-            let mut cursor = None;
-            loop {
-                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
-                segments.extend(page.segments);
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
+            segments.extend(self.names_of(partition).await?);
         }
         let segments: Vec<_> = segments.into_iter().collect();
         let (mut missing, mut is_changed) = (Batch::default(), false);
@@ -247,7 +233,7 @@ impl Store {
             // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
             let mut scores = Vec::new();
             for partition in [old, target] {
-                let Attempt::Done(found) = self.scores_of(user, partition, segments, Some(&known)).await? else {
+                let Attempt::Done(found) = self.scores_of(user, partition, segments, &known).await? else {
                     return Err(Error::UnknownLayout);
                 };
                 scores.push(found);
@@ -284,22 +270,9 @@ impl Store {
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
     pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
         for partition in keys.all() {
-            self.delete_notes_in(layout, partition).await?;
+            self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
         }
         Ok(())
-    }
-
-    pub(super) async fn delete_notes_in(&self, layout: &Layout, partition: Partition) -> Result<(), Error> {
-        let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(DELETE_NOTES).arg(2).arg(partition.layout_key());
-        script.arg(partition.forgotten_key()).arg(layout.epoch());
-        loop {
-            match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
-                [Some(-1)] => return Err(Error::UnknownLayout),
-                [Some(_)] => return Ok(()),
-                _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
-            }
-        }
     }
 }
 

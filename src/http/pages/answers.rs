@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::curl::Reached;
 use super::door::MayLook;
 use super::last_seen::{Seen, parts};
-use super::list::{self, ROWS, Row, Sort};
+use super::list::{self, ROWS, Row};
 use super::overlap::{self, Common, Picked};
 use super::past::{Past, RANGES, USUAL_DAYS};
 use super::segment::{self, Segment};
@@ -18,6 +18,7 @@ use super::shown;
 use crate::estimator::{EstimateError, ListCursor, ListQuery, Order};
 use crate::history::History;
 use crate::http::AppState;
+use crate::http::lists;
 use crate::http::openapi::{problems, schemas};
 use crate::http::problem::{Problem, Result};
 use crate::http::query::{RawQuery, invalid};
@@ -48,18 +49,9 @@ pub async fn of_list(
 ) -> Result<Response> {
     let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?;
     let prefix = parameters.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
-    let sort = parameters.one("sort", |sort| match sort {
-        "count" => Ok(Sort::Count),
-        "name" => Ok(Sort::Name),
-        _ => Err("must be count or name".to_owned()),
-    })?;
-    let sort = sort.unwrap_or(Sort::Count);
+    let order = lists::order(&parameters)?.unwrap_or(Order::Count);
     let after = parameters.one("cursor", |text| cursor(text).ok_or_else(|| "is not one of this list".to_owned()))?;
     let (window, is_first) = (state.estimator.window(), after.is_none());
-    let order = match sort {
-        Sort::Count => Order::Count,
-        Sort::Name => Order::Name,
-    };
 
     let now = state.now().await?;
     let query = ListQuery { prefix, order, limit: ROWS, after, window };
@@ -74,7 +66,7 @@ pub async fn of_list(
     let list = list::List {
         rows: rows.collect(),
         prefix: &query.prefix,
-        sort,
+        sort: order,
         next: found.next.map(|ListCursor { segment, count }| format!("{count}.{segment}")),
         is_first,
         now,
@@ -98,17 +90,8 @@ async fn trends(
     /// So many are seen in a row's line, and no more.
     const POINTS: u64 = 84;
     let from = now - Duration::from_secs(USUAL_DAYS * 86_400);
-    let points = history.of_each(segments, from, now, step(history, USUAL_DAYS, POINTS)).await?;
+    let points = history.of_each(segments, from, now, history.step_for(from, now, POINTS)).await?;
     Ok(points.into_iter().map(|points| points.into_iter().map(|point| point.count).collect()).collect())
-}
-
-/// A round step for about `points` points in `days` days, which has a sample or more in it.
-fn step(history: &History, days: u64, points: u64) -> Duration {
-    const MINUTES: [u64; 15] = [1, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 4_320, 10_080];
-    let interval = history.interval().unwrap_or(Duration::from_secs(3_600)).as_secs();
-    let fits = |step: &u64| *step >= interval.max(days * 86_400 / points) && step.is_multiple_of(interval);
-    let round = MINUTES.into_iter().map(|minutes| minutes * 60).find(fits);
-    Duration::from_secs(round.unwrap_or_else(|| interval * (days * 86_400 / points).div_ceil(interval).max(1)))
 }
 
 /// A segment as a page.
@@ -143,7 +126,8 @@ pub async fn of_segment(
 
     let now = state.now().await?;
     let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
-    let (from, step) = (now - Duration::from_secs(days * 86_400), step(&state.history, days, POINTS));
+    let from = now - Duration::from_secs(days * 86_400);
+    let step = state.history.step_for(from, now, POINTS);
     let points = state.history.of(&name, from, now, step).await?;
     let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });
     let segment = Segment {

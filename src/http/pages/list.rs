@@ -7,6 +7,7 @@ use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::links::{Place, with_query};
 use super::words;
+use crate::estimator::Order;
 use crate::time::{Timestamp, Window};
 
 /// How many segments are on a page.
@@ -19,7 +20,7 @@ pub struct List<'a> {
     /// What the names begin with.
     pub prefix: &'a str,
     /// In which order they are.
-    pub sort: Sort,
+    pub sort: Order,
     /// Where the next page goes on, if there is one.
     pub next: Option<String>,
     /// Whether this is the first page.
@@ -40,32 +41,6 @@ pub struct Row {
     pub trend: Vec<Option<u64>>,
 }
 
-/// The orders of the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
-    /// The largest first.
-    Count,
-    /// By name.
-    Name,
-}
-
-impl Sort {
-    /// As a parameter has it; the usual one has none.
-    const fn parameter(self) -> &'static str {
-        match self {
-            Self::Count => "",
-            Self::Name => "name",
-        }
-    }
-
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Count => "the largest first",
-            Self::Name => "by name",
-        }
-    }
-}
-
 /// The page.
 pub fn page(list: &List<'_>, reached: &Reached) -> Markup {
     let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
@@ -82,7 +57,7 @@ fn full(list: &List<'_>) -> Markup {
                 label for="prefix" { "Name begins with" }
                 input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
             }
-            @if list.sort == Sort::Name { input type="hidden" name="sort" value="name"; }
+            @if list.sort == Order::Name { input type="hidden" name="sort" value="name"; }
             button type="submit" { "Search" }
             @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Show all" } }
         }
@@ -111,13 +86,13 @@ fn table(list: &List<'_>) -> Markup {
                 caption {
                     (shown)
                     @if !list.prefix.is_empty() { " that begin with “" (list.prefix) "”" }
-                    ", " (list.sort.words()) ". Bars are relative to the largest one here."
+                    ", " (words_of(list.sort)) ". Bars are relative to the largest one here."
                 }
                 thead {
                     tr {
                         th .pick scope="col" { span .said { "Compare" } }
-                        (heading(list, Sort::Name, "Segment", "ascending", "name"))
-                        (heading(list, Sort::Count, "Users", "descending", "number"))
+                        (heading(list, Order::Name, "Segment", "ascending", "name"))
+                        (heading(list, Order::Count, "Users", "descending", "number"))
                         th .share scope="col" { span .said { "Relative to the largest" } }
                         @if has_trends { th .trend scope="col" { (words::span(list.window.duration())) } }
                     }
@@ -154,22 +129,37 @@ fn table(list: &List<'_>) -> Markup {
     }
 }
 
+/// An order as a parameter has it; the usual one has none.
+const fn parameter(order: Order) -> &'static str {
+    match order {
+        Order::Count => "",
+        Order::Name => "name",
+    }
+}
+
+const fn words_of(order: Order) -> &'static str {
+    match order {
+        Order::Count => "the largest first",
+        Order::Name => "by name",
+    }
+}
+
 /// The heading of a column by which the list can be sorted. The other order begins on the first page.
-fn heading(list: &List<'_>, sort: Sort, text: &str, direction: &str, class: &str) -> Markup {
+fn heading(list: &List<'_>, sort: Order, text: &str, direction: &str, class: &str) -> Markup {
     let is_current = list.sort == sort;
     let other = List { sort, rows: Vec::new(), next: None, ..*list };
     html! {
         th class=(class) scope="col" aria-sort=[is_current.then_some(direction)] {
             a href=(link(&other, list.prefix, None)) {
                 (text)
-                @if is_current { span aria-hidden="true" { @if sort == Sort::Count { " ↓" } @else { " ↑" } } }
+                @if is_current { span aria-hidden="true" { @if sort == Order::Count { " ↓" } @else { " ↑" } } }
             }
         }
     }
 }
 
 fn link(list: &List<'_>, prefix: &str, cursor: Option<&str>) -> String {
-    let parameters = [("prefix", prefix), ("sort", list.sort.parameter()), ("cursor", cursor.unwrap_or_default())];
+    let parameters = [("prefix", prefix), ("sort", parameter(list.sort)), ("cursor", cursor.unwrap_or_default())];
     with_query("./", parameters)
 }
 
@@ -210,7 +200,7 @@ mod tests {
         List {
             rows,
             prefix: "",
-            sort: Sort::Count,
+            sort: Order::Count,
             next: None,
             is_first: true,
             now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
@@ -253,7 +243,7 @@ mod tests {
     fn links_keep_what_is_looked_for_and_sorting_begins_anew() {
         let page = html(&List {
             prefix: "s p",
-            sort: Sort::Name,
+            sort: Order::Name,
             next: Some("n1".to_owned()),
             is_first: false,
             ..list(vec![row("s p", 1, &[])])

@@ -1,8 +1,8 @@
 //! The pages for people who look at the numbers: HTML made here, by maud. They work without JavaScript, and ask no other host for
 //! anything.
 //!
-//! `list.rs`, `segment.rs` (with `last_seen.rs` and `past.rs`) and `overlap.rs` have a page each, `answers.rs` what is asked for them, `trouble.rs` what is shown instead when something is wrong, `files.rs` what
-//! all of them load. `frame.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `words.rs` numbers and times as
+//! `list.rs`, `segment.rs` (with `last_seen.rs` and `past.rs`) and `overlap.rs` have a page each, `answers.rs` what is asked for them,
+//! `trouble.rs` what is shown instead when something is wrong, `files.rs` what all of them load. `frame.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `words.rs` numbers and times as
 //! people read them, `links.rs` where links lead, `curl.rs` the calls behind a page. `door.rs` says who may look.
 
 mod answers;
