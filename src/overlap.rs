@@ -96,15 +96,16 @@ impl Overlaps {
     pub const MOST: usize = 8;
     /// Memory that the users of one overlap may take, in bytes.
     pub const MEMORY: usize = 64 * 1024 * 1024;
-    /// How many slices Redis reads for all overlaps in a row, at the most: what else is asked waits no longer than for these.
-    const SLICES: usize = 2;
+    /// How many slices Redis reads for all overlaps in a row, at the most, so that it has always one to read. While visits are
+    /// written it is one: they wait no longer than for this.
+    const SLICES: u32 = 2;
     /// How often the data may move to other partitions while one overlap is read.
     const ATTEMPTS: usize = 4;
 
     /// Overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let [places, slices] = [limits.at_once, Self::SLICES].map(|permits| Arc::new(Semaphore::new(permits)));
+        let [places, slices] = [limits.at_once, Self::SLICES as usize].map(|permits| Arc::new(Semaphore::new(permits)));
         Self { store, window, limits, places, slices }
     }
 
@@ -179,7 +180,8 @@ impl Overlaps {
         let mut cursor = self.store.members_after(partition, segment, cutoff).await?;
         loop {
             let (names, next) = {
-                let _turn = self.slices.acquire().await.expect("nobody closes the semaphore");
+                let turns = if self.store.is_writing() { Self::SLICES } else { 1 };
+                let _turns = self.slices.acquire_many(turns).await.expect("nobody closes the semaphore");
                 self.store.member_names(partition, segment, cutoff, &cursor).await?
             };
             let join = Arc::clone(join);

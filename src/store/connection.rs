@@ -43,6 +43,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// What it is for.
     traffic: Traffic,
+    /// Every exchange that is under way holds one more of it.
+    under_way: Arc<()>,
 }
 
 /// How the servers are reached.
@@ -73,7 +75,15 @@ impl Connection {
                 Way::Cluster(Cluster::new(seeds.clone(), limits.connect, Arc::clone(&metrics), traffic))
             }
         };
-        Ok(Self(Arc::new(Shared { servers, way, limits, outages: Arc::default(), metrics, traffic })))
+        Ok(Self(Arc::new(Shared {
+            servers,
+            way,
+            limits,
+            outages: Arc::default(),
+            metrics,
+            traffic,
+            under_way: Arc::default(),
+        })))
     }
 
     /// Another connection to the same servers, under the same limits, for `traffic`. They share what is known of them.
@@ -89,6 +99,7 @@ impl Connection {
             outages: Arc::clone(outages),
             metrics: Arc::clone(metrics),
             traffic,
+            under_way: Arc::default(),
         }))
     }
 
@@ -100,6 +111,11 @@ impl Connection {
     /// What it is measured with.
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    /// Whether something was sent that is not answered yet.
+    pub(super) fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.0.under_way) > 1
     }
 
     /// Whether keys are shared out among several servers.
@@ -225,6 +241,8 @@ impl Connection {
 
     /// Sends `commands`, and says on which connection that was last.
     async fn exchange(&self, commands: &mut Commands) -> (Result<Vec<RedisResult<Value>>, Error>, Used) {
+        // Who gives up drops it as well.
+        let _under_way = Arc::clone(&self.0.under_way);
         let mut used = Used::default();
         let since = Instant::now();
         let span = redis_span(commands.as_sent());

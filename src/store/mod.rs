@@ -150,6 +150,12 @@ impl Store {
         self.connection.is_cluster()
     }
 
+    /// Whether visits are being written through this store: sent to Redis, and not answered yet.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.visits.is_busy() || self.batches.is_busy()
+    }
+
     /// What Redis may take.
     #[must_use]
     pub fn limits(&self) -> Limits {

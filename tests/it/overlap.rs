@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use segment_estimator::estimator::Estimator;
 use segment_estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
 use segment_estimator::segment::SegmentName;
 use segment_estimator::settings::Layer;
 use segment_estimator::time::{Timestamp, Window};
 use serde_json::{Value, json};
 
-use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment};
+use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment, visit};
 
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
@@ -59,7 +60,11 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
 /// Overlaps of what `redis` has, with so much memory for each.
 fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
     let limits = OverlapLimits { timeout: PATIENCE, at_once: 1, memory };
-    Overlaps::new(redis.store(), Window::parse("14d").unwrap(), limits)
+    Overlaps::new(redis.store(), two_weeks(), limits)
+}
+
+fn two_weeks() -> Window {
+    Window::parse("14d").unwrap()
 }
 
 /// Gives `segment` the users of these numbers, all seen at different times of the last minutes.
@@ -80,7 +85,7 @@ fn two() -> [SegmentName<'static>; 2] {
 }
 
 async fn ask(overlaps: &Overlaps) -> Overlap {
-    overlaps.of(&two(), Window::parse("14d").unwrap(), Timestamp::now()).await.unwrap()
+    overlaps.of(&two(), two_weeks(), Timestamp::now()).await.unwrap()
 }
 
 #[tokio::test]
@@ -177,6 +182,29 @@ async fn redis_reads_no_more_than_a_thousand_members_at_a_time() {
         }
     }
     assert!(pages >= 8, "{pages}");
+}
+
+#[tokio::test]
+async fn an_overlap_goes_on_while_visits_wait() {
+    let redis = Redis::start();
+    fill(&redis, "sports", 0..4_000);
+    fill(&redis, "news", 2_000..6_000);
+    let store = redis.store();
+    let limits = OverlapLimits { timeout: PATIENCE, at_once: 1, memory: Overlaps::MEMORY };
+    let overlaps = Overlaps::new(store.clone(), two_weeks(), limits);
+    let estimator = Estimator::new(store.clone(), two_weeks());
+    // The first visit makes the layout, too.
+    let now = Timestamp::now();
+    estimator.record(visit("early", "news", now), now).await.unwrap();
+    assert!(!store.is_writing());
+    // Redis holds up what writes, and answers what reads.
+    redis.call::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let writing = tokio::spawn(async move { estimator.record(visit("late", "news", now), now).await });
+    eventually("a visit waits", async || store.is_writing()).await;
+    let both = ask(&overlaps).await.all;
+    redis.call::<()>(&["CLIENT", "UNPAUSE"]);
+    writing.await.unwrap().unwrap();
+    assert_eq!((both, store.is_writing()), (2_000, false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,6 +391,6 @@ async fn a_read_that_makes_progress_ends_at_the_deadline_too() {
     fill(&redis, "news", 0..20_000);
     let limits = OverlapLimits { timeout: Duration::from_millis(1), at_once: 1, memory: Overlaps::MEMORY };
     let overlaps = Overlaps::new(redis.store(), Window::parse("14d").unwrap(), limits);
-    let answer = overlaps.of(&two(), Window::parse("14d").unwrap(), Timestamp::now()).await;
+    let answer = overlaps.of(&two(), two_weeks(), Timestamp::now()).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }
