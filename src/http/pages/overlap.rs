@@ -90,7 +90,7 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
         }
         section aria-labelledby="two-by-two" {
             h2 #two-by-two { "Two by two" }
-            p .note { "Users who are in both, and which part of the row’s segment they are." }
+            p .note { "Users who are in both, and what share of the row’s segment that is." }
             div .scroll tabindex="0" role="group" aria-label="Matrix of pairs" {
                 table .matrix #matrix {
                     caption .said { "Users in both the segment of the row and that of the column" }
