@@ -34,6 +34,18 @@ def fit_visit(visit):
         visit["seen_at"] = fit_time(visit["seen_at"])
 
 
+def fit_history(query):
+    """It ends after it begins, its steps are multiples of the interval, and there are not too many of them."""
+    if "step" in query:
+        steps = ["1h", "3 hours", "1d", "1week"]
+        query["step"] = steps[len(query["step"]) % len(steps)]
+        query["to"] = "1795341600"
+    if "to" in query and "from" in query:
+        query["to"] = "1795341600"
+    if "from" in query:
+        query["from"] = "2026-11-01T00:00:00Z"
+
+
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
     """Examples of a media type with a strategy must be bytes, which JSON hasn't. The tests in Rust send this one."""
@@ -54,6 +66,12 @@ def before_call(context, case, kwargs):
         # It is percent-encoded already.
         name = fit_name(unquote(case.path_parameters["name"]), LONGEST["segment"])
         case.path_parameters["name"] = quote(name, safe="")
+    if "name" in case.query:
+        case.query["name"] = fit_name(case.query["name"], LONGEST["segment"])
+    # It is what another answer gave, for the same list.
+    case.query.pop("cursor", None)
+    if case.path == "/segments/{name}/history":
+        fit_history(case.query)
     if "window" in case.query:
         # The pattern's durations are mostly longer than the configured window.
         windows = ["1s", "7d", "36 hours", "1h 30m", "2weeks", "0.5 days"]

@@ -103,7 +103,7 @@ async fn trends(
     operation_id = "page_segment",
     tag = "pages",
     params(
-        ("name" = inline(Option<schemas::SegmentName>), Query, description = "The segment's name.", example = json!("sports")),
+        ("name" = inline(schemas::SegmentName), Query, description = "The segment's name.", example = json!("sports")),
         ("window" = inline(Option<schemas::Window>), Query, description = "A shorter window.", example = json!("7d")),
         ("days" = inline(Option<schemas::PageDays>), Query, description = "How far back the page goes.", example = json!("7")),
     ),
