@@ -55,6 +55,9 @@ const fn title(kind: ProblemKind) -> Option<&'static str> {
 /// What they are told instead of what is for senders of requests.
 const fn detail(kind: ProblemKind) -> Option<&'static str> {
     match kind {
+        ProblemKind::Unavailable => {
+            Some("Redis didn’t answer, or answered with an error, and nothing is guessed. The service’s log says why.")
+        }
         ProblemKind::NotFound => Some("The address is not one of this service’s pages. Links lead to all of them."),
         _ => None,
     }
