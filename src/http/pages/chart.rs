@@ -175,12 +175,11 @@ fn height_of(tick: &Tick) -> f64 {
     BASE - tick.at * (BASE - TOP)
 }
 
-/// A label at an end of the axis must not leave the chart, also on a telephone, where half a date takes 7 % of it. On the left there
-/// is room below the labels of the counts.
+/// A label at an end of the axis must not leave the chart by more than the margin of a telephone, where half a date takes 7 % of it.
 fn anchor(at: f64) -> &'static str {
     match at {
         at if at < 0.04 => "start",
-        at if at > 0.93 => "end",
+        at if at > 0.97 => "end",
         _ => "middle",
     }
 }
