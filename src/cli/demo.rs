@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::data::Data;
+use super::healthcheck::reachable;
 use super::{Failure, Outcome, StopSignals};
 use crate::clock::Clock;
 use crate::demo::{Demo, Filled};
@@ -58,7 +59,7 @@ impl DemoCommand {
         let took = humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
         let mut out = std::io::stdout();
         writeln!(out, "{segments} segments with {visits} members, and {points} points of their histories, in {took}")?;
-        writeln!(out, "see them at http://{}/ while the service runs", settings.listen)?;
+        writeln!(out, "see them at http://{}/ while the service runs", reachable(settings.listen))?;
         Ok(())
     }
 }

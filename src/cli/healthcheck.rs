@@ -109,7 +109,7 @@ impl ServerCertVerifier for TakesAny {
 }
 
 /// Where to reach a service that listens on `address`: on every address means on this machine's own too.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
