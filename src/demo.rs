@@ -89,6 +89,11 @@ impl Demo {
         let mut writing =
             Writing { estimator, store, batch: Batch::default(), samples: Vec::new(), filled: Filled::default() };
         for segment in Population::new(self, estimator.window(), now) {
+            // First, since a history only grows at its end: a service that runs samples what has members.
+            writing.samples.extend(
+                segment.history.into_iter().map(|sample| NamedSample { segment: segment.name.clone(), sample }),
+            );
+            writing.flush_samples().await?;
             for Member { user_id, last_seen } in segment.members {
                 writing.batch.add(&Visit { user_id, segment: segment.name.clone(), seen_at: last_seen });
                 if writing.batch.len() == Self::AT_ONCE {
@@ -98,16 +103,9 @@ impl Demo {
                     }
                 }
             }
-            writing.samples.extend(
-                segment.history.into_iter().map(|sample| NamedSample { segment: segment.name.clone(), sample }),
-            );
-            if writing.samples.len() >= Self::AT_ONCE {
-                writing.flush_samples().await?;
-            }
             writing.filled.segments += 1;
         }
         writing.flush_visits().await?;
-        writing.flush_samples().await?;
         Ok(writing.filled)
     }
 }

@@ -170,9 +170,10 @@ impl Settings {
     pub fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             body: self.body_timeout,
-            // Each part of a request has a limit of its own: its body, Redis's clock, its turn at Redis, Redis's answer. A timer that can't
-            // go off would cost each request for nothing.
-            request: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 3 * self.redis_timeout),
+            request: self.request_timeout,
+            // Each part of it has a limit of its own: its body, Redis's clock, its turn at Redis, Redis's answer. A timer that can't
+            // go off would cost each visit and each count for nothing.
+            round_trip: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 3 * self.redis_timeout),
             body_bytes: self.max_body_bytes,
             requests: self.max_requests,
         }

@@ -59,12 +59,11 @@ pub struct Counted {
 }
 
 impl Estimator {
-    /// How many segments are counted in one round trip: Redis takes a microsecond or two for each, in each partition. It serves others
-    /// between the 16 KiB that it reads of a connection at a time.
+    /// How many segments are counted in one round trip when there is one partition: Redis takes a few microseconds for each count. It
+    /// serves other connections between the 16 KiB that it reads of this one at a time.
     const COUNTED_AT_ONCE: usize = 200;
 
-    /// The segments that `query` asks for, as far as somebody is in them at `now`. Those that nobody is in are no longer in the index
-    /// once they are pruned, so none is listed.
+    /// The segments that `query` asks for, as far as somebody is in them at `now`.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl Estimator {
     ) -> Result<Vec<Counted>, store::Error> {
         let mut segments = Vec::new();
         loop {
-            let page = self.store.index(cursor.as_ref(), Self::COUNTED_AT_ONCE).await?;
+            let page = self.store.index(cursor.as_ref(), self.counted_at_once()).await?;
             let found = page.segments.len();
             let names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
@@ -113,6 +112,11 @@ impl Estimator {
             }
             cursor = page.next;
         }
+    }
+
+    /// How many segments go into one round trip, each with a count for every partition.
+    fn counted_at_once(&self) -> usize {
+        (Self::COUNTED_AT_ONCE / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
     }
 
     /// Those of `names` that somebody was seen in after `cutoff`.
@@ -143,7 +147,7 @@ impl Estimator {
 
     async fn count_each(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<Vec<u64>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
-        for segments in segments.chunks(Self::COUNTED_AT_ONCE) {
+        for segments in segments.chunks(self.counted_at_once()) {
             let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
             for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
                 counts.push(count?);

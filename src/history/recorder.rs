@@ -29,6 +29,8 @@ pub enum Recorded {
     ByAnother,
     /// It was done already.
     Before,
+    /// It isn't this turn by the clock of Redis.
+    AtAnotherTime,
 }
 
 impl Recorder {
@@ -51,7 +53,7 @@ impl Recorder {
         loop {
             let now = self.clock.now();
             let turn = interval.turn(now);
-            if done.is_none_or(|done| done < turn) && now < turn + interval.grace() {
+            if done != Some(turn) && now < turn + interval.grace() {
                 self.attend(interval, turn).await;
             }
             // Whatever became of it: nothing more can.
@@ -67,12 +69,12 @@ impl Recorder {
         let end = turn + interval.grace();
         let pause = (interval.grace() / 20).min(Self::LONGEST_SLEEP);
         let failure = loop {
-            let failure = match self.try_once(turn).await {
+            let failure = match self.try_once(interval, turn).await {
                 Ok(Recorded::Points(points)) => {
                     tracing::debug!(%turn, points, "recorded the history");
                     return metrics.done(points);
                 }
-                Ok(Recorded::Before) => return,
+                Ok(Recorded::Before | Recorded::AtAnotherTime) => return,
                 Ok(Recorded::ByAnother) => None,
                 Err(error) => Some(error),
             };
@@ -87,10 +89,15 @@ impl Recorder {
         }
     }
 
-    async fn try_once(&self, turn: Timestamp) -> Result<Recorded, store::Error> {
-        // By the clock that all services agree on.
+    async fn try_once(&self, interval: Interval, turn: Timestamp) -> Result<Recorded, store::Error> {
+        // By the clock that all services agree on, which may say that the turn is another: a sample that is ahead of its time would
+        // keep all out that come before.
         self.estimator.compare_clock(&self.clock).await?;
-        self.record(turn, self.clock.now()).await
+        let now = self.clock.now();
+        if interval.turn(now) != turn {
+            return Ok(Recorded::AtAnotherTime);
+        }
+        self.record(turn, now).await
     }
 
     /// Takes the turn at `turn`, unless another does or has: samples at `now` the counts of all segments that there are.

@@ -43,6 +43,8 @@ pub enum Bounds {
     Number,
     /// And in the time that each takes.
     NumberAndTime,
+    /// The same, of a request that asks Redis once.
+    RoundTrip,
 }
 
 impl<H> Endpoint<H> {
@@ -115,16 +117,19 @@ where
     }
     let _place = Place::take(state)?;
     let answer = handler.call(request, Arc::clone(state));
-    if bounds == Bounds::Number { Ok(answer.await) } else { in_time(state.limits.request, answer).await }
+    match (bounds, state.limits.round_trip) {
+        (Bounds::None | Bounds::Number, _) | (Bounds::RoundTrip, None) => Ok(answer.await),
+        (Bounds::RoundTrip, Some(limit)) => in_time(limit, answer).await,
+        (Bounds::NumberAndTime, _) => in_time(state.limits.request, answer).await,
+    }
 }
 
-/// Waits for the answer to a request for as long as a request may take, if that is limited.
+/// Waits for the answer to a request for as long as a request may take.
 ///
 /// # Errors
 ///
 /// A [`Problem`] when it took longer. What it was about to do may have been done.
-pub async fn in_time<T>(limit: Option<Duration>, answer: impl Future<Output = T>) -> Result<T> {
-    let Some(limit) = limit else { return Ok(answer.await) };
+pub async fn in_time<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(limit, answer).await.map_err(|_| too_late(limit))
 }
 

@@ -48,7 +48,7 @@ struct HistogramBucket {
     /// They were last seen at this moment or before.
     #[schema(format = DateTime)]
     to: String,
-    /// They leave the segment after this, unless they are seen again.
+    /// They leave the count over this window after this, unless they are seen again.
     #[schema(format = DateTime)]
     leave_from: String,
     /// By this moment they have left, unless they were seen again.

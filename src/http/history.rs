@@ -94,7 +94,7 @@ impl From<&history::Point> for Point {
             "step" = inline(Option<schemas::Window>),
             Query,
             description = "How long a step is: a multiple of the interval that is sampled at. Steps begin at its multiples since \
-                           1970-01-01T00:00:00Z. Without it, it is long enough for 400 points or fewer. There can't be more than \
+                           1970-01-01T00:00:00Z. Without it, it is long enough for about 400 points or fewer. There can't be more than \
                            2,000.",
             example = json!("1h")
         ),

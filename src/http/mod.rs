@@ -99,8 +99,10 @@ impl AppState {
 pub struct RequestLimits {
     /// For the body to arrive; of a stream of visits, each line.
     pub body: Duration,
-    /// For the whole request, a stream of visits excepted; `None` when its parts can't take so long.
-    pub request: Option<Duration>,
+    /// For the whole request, a stream of visits excepted.
+    pub request: Duration,
+    /// The same for a request that asks Redis once; `None` when its parts can't take so long.
+    pub round_trip: Option<Duration>,
     /// The longest body, in bytes; a stream of visits has no longest.
     pub body_bytes: usize,
     /// Requests that may be under way at a time.

@@ -61,7 +61,8 @@ struct TwoSegments<'a> {
 
 /// How many users segments have in common now.
 ///
-/// The numbers are exact: of each user once who was in a segment when the read began. It takes some seconds for
+/// The numbers are exact: of each user once who was in a segment when the read began. Who expires or is deleted during it may count or
+/// not. It takes some seconds for
 /// millions of members. Who is seen for the first time meanwhile may count or not; all numbers of an answer are of the same read, so
 /// they agree with each other. The members are read in small slices, which hold nobody up, and few overlaps are answered at the
 /// same time.

@@ -58,11 +58,11 @@ impl Routes {
     }
 
     fn with_api(self) -> Self {
-        self.post("/segments", Bounds::NumberAndTime, segments::record)
+        self.post("/segments", Bounds::RoundTrip, segments::record)
             .post("/segments/batch", Bounds::Number, batch::record)
             .get("/segments", Bounds::NumberAndTime, lists::list)
             .get("/counts", Bounds::NumberAndTime, lists::counts)
-            .get("/segments/{name}/count", Bounds::NumberAndTime, segments::count)
+            .get("/segments/{name}/count", Bounds::RoundTrip, segments::count)
             .get("/segments/{name}/histogram", Bounds::NumberAndTime, histogram::of_segment)
             .get("/segments/{name}/history", Bounds::NumberAndTime, history::of_segment)
             .get("/overlap", Bounds::Number, overlap::overlap)
@@ -216,7 +216,13 @@ mod tests {
             clock: Clock::system(),
             gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
             is_tls: false,
-            limits: RequestLimits { body: second, request: Some(second), body_bytes: 1_000, requests: 1 },
+            limits: RequestLimits {
+                body: second,
+                request: second,
+                round_trip: Some(second),
+                body_bytes: 1_000,
+                requests: 1,
+            },
             trace_ratio: None,
             under_way: AtomicUsize::new(0),
             stopping: CancellationToken::new(),

@@ -64,7 +64,8 @@ impl From<Membership> for UserSegment {
 
 /// The segments that a user is in.
 ///
-/// For support, and for who asks what is kept of a person: there is nothing else. A user whom nobody knows is in none.
+/// For support, and for who asks what is kept of a person: there is nothing else but visits that have expired and wait to be
+/// pruned. A user whom nobody knows is in none.
 #[utoipa::path(
     get,
     path = "/users/{user_id}/segments",

@@ -40,7 +40,7 @@ pub struct Claim<'a> {
     pub turn: Timestamp,
     /// What the time is.
     pub now: Timestamp,
-    /// How long nobody else may have it.
+    /// Until when nobody else may have it.
     pub until: Timestamp,
     /// Who wants it: a text without spaces, and not `done`.
     pub by: &'a str,

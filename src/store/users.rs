@@ -182,7 +182,8 @@ impl Store {
             pass_over_other_types(results);
             results.push(record);
         };
-        let answers = self.connection.query_settled(commands.and_layouts([partition]), settle).await?;
+        // Counts and probes don't wait for replicas. Batches do, too.
+        let answers = self.batches.query_settled(commands.and_layouts([partition]), settle).await?;
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let record = answers.pop().expect("each command has an answer");
         answers.pop();

@@ -54,7 +54,7 @@ impl Browser {
     /// What somebody can't use on the page as it looks now.
     pub async fn broken_rules(&self) -> Vec<String> {
         let mut broken = axe::violations(&self.browser).await;
-        let too_wide = self.value("document.documentElement.scrollWidth - innerWidth").await;
+        let too_wide = self.value("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
         if too_wide != 0 {
             broken.push(format!("the page is {too_wide} pixels wider than the screen"));
         }

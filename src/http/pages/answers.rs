@@ -18,6 +18,7 @@ use super::shown;
 use crate::estimator::{EstimateError, ListCursor, ListQuery, Order};
 use crate::history::History;
 use crate::http::AppState;
+use crate::http::endpoint::in_time;
 use crate::http::lists;
 use crate::http::openapi::{problems, schemas};
 use crate::http::problem::{Problem, Result};
@@ -116,7 +117,9 @@ pub async fn of_segment(
     query: RawQuery,
 ) -> Result<Response> {
     /// So many are told apart on a screen, and pointed at.
-    const POINTS: u64 = 170;
+    const DRAWN: u64 = 170;
+    /// So many go into the highest and the lowest of each day. All hourly ones of 13 months are a tenth of that.
+    const READ: u64 = 100_000;
     let parameters = query.knowing("a segment's page", &["name", "window", "days"])?;
     let name = parameters.one("name", |name| Ok(name.to_owned()))?.ok_or_else(|| invalid("name", "is required"))?;
     let name = SegmentName::parse(name).map_err(|error| invalid("name", error.detail))?;
@@ -127,8 +130,7 @@ pub async fn of_segment(
     let now = state.now().await?;
     let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
     let from = now - Duration::from_secs(days * 86_400);
-    let step = state.history.step_for(from, now, POINTS);
-    let points = state.history.of(&name, from, now, step).await?;
+    let points = state.history.of(&name, from, now, state.history.step_for(from, now, READ)).await?;
     let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });
     let segment = Segment {
         name: name.as_str(),
@@ -140,7 +142,7 @@ pub async fn of_segment(
         past: Past {
             days,
             points: points.into_iter().map(|point| (point.at, point.count)).collect(),
-            step,
+            step: state.history.step_for(from, now, DRAWN),
             interval: state.history.interval(),
         },
     };
@@ -189,13 +191,13 @@ pub async fn of_overlap(
         let (now, window) = (state.now().await?, state.estimator.window());
         let found = state.overlaps.of(&segments, window, now).await;
         let found = found.map_err(|error| above(error.into(), &picked))?;
-        picked.offered = offered(&state, now).await?;
+        picked.offered = in_time(state.limits.request, offered(&state, now)).await??;
         let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
         let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
         return Ok(shown(overlap::page(&picked, Some(&common), &reached)));
     }
     let now = state.now().await?;
-    picked.offered = offered(&state, now).await?;
+    picked.offered = in_time(state.limits.request, offered(&state, now)).await??;
     Ok(shown(overlap::page(&picked, None, &reached)))
 }
 

@@ -22,7 +22,8 @@ pub struct Seen {
 
 /// The members of a segment as bars, and as a table.
 pub fn histogram(segment: &Segment<'_>) -> Markup {
-    let window = segment.window.duration();
+    // Whichever window is looked at: they stay for the one that is configured.
+    let window = segment.longest.duration();
     let between = |from: Timestamp, to: Timestamp| format!("{} to {}", words::minute(from), words::minute(to));
     let bar = |seen: &Seen| Bar {
         count: seen.count,

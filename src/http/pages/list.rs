@@ -10,6 +10,9 @@ use super::words;
 use crate::estimator::Order;
 use crate::time::{Timestamp, Window};
 
+/// The time of a row's line, which is [`super::past::USUAL_DAYS`], whatever the window.
+const TREND: &str = "14 days";
+
 /// How many segments are on a page.
 pub const ROWS: usize = 100;
 
@@ -94,7 +97,7 @@ fn table(list: &List<'_>) -> Markup {
                         (heading(list, Order::Name, "Segment", "ascending", "name"))
                         (heading(list, Order::Count, "Users", "descending", "number"))
                         th .share scope="col" { span .said { "Relative to the largest" } }
-                        @if has_trends { th .trend scope="col" { (words::span(list.window.duration())) } }
+                        @if has_trends { th .trend scope="col" { (TREND) } }
                     }
                 }
                 tbody {
@@ -105,7 +108,7 @@ fn table(list: &List<'_>) -> Markup {
                             td .number { (words::number(row.count)) }
                             td .share { (chart::meter(row.count, largest)) }
                             @if has_trends {
-                                td .trend { (chart::spark(&chart::spark_label(&row.trend, &words::span(list.window.duration())), &row.trend)) }
+                                td .trend { (chart::spark(&chart::spark_label(&row.trend, TREND), &row.trend)) }
                             }
                         }
                     }
@@ -169,7 +172,7 @@ fn empty(list: &List<'_>, reached: &Reached) -> Markup {
         h1 { "No segments yet" }
         p .lead {
             "Nobody has been seen in a segment within the last " (words::span(list.window.duration()))
-            ". Send a visit, and its segment appears here by itself."
+            ". Send a visit, and its segment appears here."
         }
         (frame::as_of(list.now, None))
         section #first-visit {

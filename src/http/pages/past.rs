@@ -14,9 +14,9 @@ use crate::time::Timestamp;
 pub struct Past {
     /// How many days the page goes back.
     pub days: u64,
-    /// From the oldest.
+    /// From the oldest, all samples that there are.
     pub points: Vec<(Timestamp, Option<u64>)>,
-    /// How far they are apart.
+    /// How far those are apart that are drawn.
     pub step: Duration,
     /// How often the count is sampled; `None` if it isn't.
     pub interval: Option<Duration>,
@@ -63,13 +63,10 @@ fn every(interval: Duration) -> String {
 }
 
 fn curve(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, step, interval } = &segment.past;
+    let Past { days, points, step, .. } = &segment.past;
     let (from, to) = (segment.now - Duration::from_secs(days * 86_400), segment.now);
     let length = (to.as_millis() - from.as_millis()) as f64;
-    let of = |at: Timestamp| match interval {
-        Some(interval) if step > interval => format!("{} UTC and {} after", words::minute(at), words::span(*step)),
-        _ => format!("{} UTC", words::minute(at)),
-    };
+    let of = |at: Timestamp| format!("{} UTC", words::minute(at));
     let mark = |(at, count): &(Timestamp, Option<u64>)| Mark {
         count: *count,
         at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
@@ -78,7 +75,7 @@ fn curve(segment: &Segment<'_>) -> Markup {
             None => format!("{}: no sample", of(*at)),
         },
     };
-    let marks: Vec<_> = points.iter().map(mark).collect();
+    let marks: Vec<_> = thinned(points, *step).iter().map(mark).collect();
     let known = || points.iter().filter_map(|(_, count)| *count);
     let surroundings = Surroundings {
         id: "history",
@@ -98,6 +95,13 @@ fn curve(segment: &Segment<'_>) -> Markup {
             @if points.len() > 48 { (by_day(points)) } @else { (by_point(points)) }
         }
     }
+}
+
+/// The last sample of each step, or where it begins if there is none.
+fn thinned(points: &[(Timestamp, Option<u64>)], step: Duration) -> Vec<(Timestamp, Option<u64>)> {
+    let step_of = |(at, _): &(Timestamp, Option<u64>)| at.as_millis().div_euclid(step.as_millis().max(1) as i64);
+    let steps = points.chunk_by(|one, next| step_of(one) == step_of(next));
+    steps.filter_map(|step| step.iter().rev().find(|(_, count)| count.is_some()).or(step.first()).copied()).collect()
 }
 
 /// Every point, newest first.

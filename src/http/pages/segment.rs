@@ -43,9 +43,10 @@ pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
         section aria-labelledby="last-seen" {
             h2 #last-seen { "When they were last seen" }
             p .note {
-                "Each stays for " (words::span(window.duration())) " after the last visit: who is furthest left leaves first, unless they come back."
+                "Each stays for " (words::span(segment.longest.duration())) " after the last visit: bars on the left leave first, unless they come back."
             }
-            @if segment.count == 0 { p .nothing { "Nobody is in it now." } }
+            @if segment.count == 0 && *window < segment.longest { p .nothing { "Nobody was seen in the last " (words::span(window.duration())) "." } }
+            @else if segment.count == 0 { p .nothing { "Nobody is in it now." } }
             @else { (histogram(segment)) }
         }
         section aria-labelledby="over-time" {

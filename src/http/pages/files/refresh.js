@@ -6,6 +6,7 @@
   const seconds = Number(document.body.dataset.refresh);
   const notice = document.getElementById('connection');
   let asking = false;
+  let timer;
 
   const main = () => document.getElementById('main');
 
@@ -27,6 +28,8 @@
       if (same) same.open = true;
     }
     main().replaceWith(document.adoptNode(next));
+    // Some pages are not to be asked for again by themselves, such as an overlap that follows an error.
+    if (!page.body.dataset.refresh) timer = clearInterval(timer);
     document.title = page.title;
     const again = href && main().querySelector(`a[href="${CSS.escape(href)}"]`);
     const summary = focused && focused.closest('summary') && focused.closest('details[id]');
@@ -43,10 +46,11 @@
   };
 
   const refresh = async () => {
-    if (asking || document.hidden || inUse()) return;
+    if (asking || !timer || document.hidden || inUse()) return;
     asking = true;
     try {
-      const answer = await fetch(location.href, { cache: 'no-store', headers: { accept: 'text/html' }, signal: AbortSignal.timeout(10000) });
+      // Without what the address may have of a user name and a password, which fetch refuses.
+      const answer = await fetch(location.origin + location.pathname + location.search, { cache: 'no-store', headers: { accept: 'text/html' }, signal: AbortSignal.timeout(10000) });
       if (answer.status === 401) return location.reload();
       if (!(answer.headers.get('content-type') || '').startsWith('text/html')) throw new Error('no page');
       const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
@@ -61,6 +65,6 @@
   };
 
   if (!seconds) return;
-  setInterval(refresh, seconds * 1000);
+  timer = setInterval(refresh, seconds * 1000);
   document.addEventListener('visibilitychange', refresh);
 })();
