@@ -48,6 +48,32 @@ async fn without_redis_there_are_no_numbers_until_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_refresh_leaves_alone_what_somebody_has_opened_or_is_at() {
+    let service = Service::start(&[]);
+    service.fill("sports", 12).await;
+    let browser = Browser::start(&service).await;
+    browser.open("/pages/segment?name=sports").await;
+    browser.click("#histogram-figures summary").await;
+    browser.value("document.querySelector('pre').focus()").await;
+    service.fill("sports", 13).await;
+    come_back(&browser).await;
+    eventually("the new figure is there", async || browser.text("#count").await == "13").await;
+    let is_left_alone = "document.activeElement === document.querySelector('pre') \
+                         && document.querySelector('#histogram-figures').open";
+    assert_eq!(browser.value(is_left_alone).await, json!(true));
+
+    // What was typed in a field that somebody has left.
+    browser.open("/").await;
+    browser.value("document.querySelector('input[type=search]').value = 'spo'").await;
+    service.fill("news", 20).await;
+    come_back(&browser).await;
+    eventually("the new segment is there", async || browser.texts("#segments tbody th").await == ["news", "sports"])
+        .await;
+    assert_eq!(browser.value("document.querySelector('input[type=search]').value").await, json!("spo"));
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_page_whose_service_is_gone_says_of_when_its_numbers_are() {
     let service = Service::start(&[]);
     service.fill("sports", 12).await;
@@ -82,6 +108,13 @@ async fn a_browser_signs_in_with_a_key() {
     let address = service.origin.strip_prefix("http://").unwrap().to_owned();
     browser.goto(format!("http://anybody:{reader}@{address}/")).await.unwrap();
     assert_eq!(browser.texts("#segments tbody th").await, ["sports"]);
+    // The script asks for it again, although its address has a password. The figure that it finds is a new one.
+    let visit = json!({ "user_id": "u2", "segment": "sports" });
+    let visit = service.http.post(service.url("/segments")).bearer_auth(&reader).json(&visit);
+    assert_eq!(visit.send().await.unwrap().status(), 204);
+    come_back(&browser).await;
+    eventually("the new figure is there", async || browser.texts("#segments td.number").await == ["2"]).await;
+    assert_eq!(browser.text("#connection").await, "");
     // From here on the browser sends it by itself.
     browser.open("/pages/segment?name=sports").await;
     assert_eq!(browser.texts("h1").await, ["sports"]);

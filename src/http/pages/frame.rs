@@ -62,7 +62,7 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
                 // What the script says when it can't reach the service.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
-                footer { p { "Counts are exact at the time they are of. All times are UTC." } }
+                footer { p { "Counts are exact as of the time shown. All times are UTC." } }
             }
         }
     }

@@ -17,24 +17,46 @@
     return writes || main().querySelector('input[type="checkbox"]:checked') || String(document.getSelection()) !== '';
   };
 
-  /** Puts the main part of `page` in place, with what was open and what had the focus. */
+  /** What tells a node from its neighbours: a row is that of its first link. */
+  const identity = (node) => {
+    if (node.nodeType !== Node.ELEMENT_NODE) return node.nodeName;
+    const link = node.matches('tr') ? node.querySelector('a') : node;
+    return [node.nodeName, node.id, link && link.getAttribute('href')].join(' ');
+  };
+
+  /** Makes `old` what `next` is, and leaves what is the same: who reads it, has the focus in it or has typed something is not disturbed. */
+  const patch = (old, next) => {
+    if (identity(old) !== identity(next)) return old.replaceWith(next);
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== next.data) old.data = next.data;
+      return;
+    }
+    for (const { name } of [...old.attributes]) {
+      // What somebody has opened stays open.
+      if (name !== 'open' && !next.hasAttribute(name)) old.removeAttribute(name);
+    }
+    for (const { name, value } of next.attributes) {
+      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    }
+    const before = [...old.childNodes];
+    const after = [...next.childNodes];
+    after.forEach((node, at) => (at < before.length ? patch(before[at], node) : old.append(node)));
+    before.slice(after.length).forEach((node) => node.remove());
+  };
+
+  /** Makes the main part that of `page`. */
   const show = (page) => {
     const next = page.getElementById('main');
     if (!next) throw new Error('no page');
     const focused = main().contains(document.activeElement) ? document.activeElement : null;
-    const href = focused && focused.getAttribute('href');
-    for (const details of main().querySelectorAll('details[open][id]')) {
-      const same = next.querySelector('#' + CSS.escape(details.id));
-      if (same) same.open = true;
-    }
-    main().replaceWith(document.adoptNode(next));
+    patch(main(), next);
     // Some pages are not to be asked for again by themselves, such as an overlap that follows an error.
     if (!page.body.dataset.refresh) timer = clearInterval(timer);
     document.title = page.title;
+    // A link that has moved to another row.
+    const href = focused && !focused.isConnected && focused.getAttribute('href');
     const again = href && main().querySelector(`a[href="${CSS.escape(href)}"]`);
-    const summary = focused && focused.closest('summary') && focused.closest('details[id]');
     if (again) again.focus({ preventScroll: true });
-    else if (summary) main().querySelector(`#${CSS.escape(summary.id)} summary`)?.focus({ preventScroll: true });
   };
 
   const unreachable = () => {
