@@ -89,23 +89,24 @@ impl Demo {
         let mut writing =
             Writing { estimator, store, batch: Batch::default(), samples: Vec::new(), filled: Filled::default() };
         for segment in Population::new(self, estimator.window(), now) {
-            // First, since a history only grows at its end: a service that runs samples what has members.
             writing.samples.extend(
                 segment.history.into_iter().map(|sample| NamedSample { segment: segment.name.clone(), sample }),
             );
-            writing.flush_samples().await?;
             for Member { user_id, last_seen } in segment.members {
                 writing.batch.add(&Visit { user_id, segment: segment.name.clone(), seen_at: last_seen });
                 if writing.batch.len() == Self::AT_ONCE {
-                    writing.flush_visits().await?;
+                    writing.flush().await?;
                     if let Some(progress) = progress {
                         progress.tell(writing.filled.visits, writing.filled.visits);
                     }
                 }
             }
+            if writing.samples.len() >= Self::AT_ONCE {
+                writing.flush().await?;
+            }
             writing.filled.segments += 1;
         }
-        writing.flush_visits().await?;
+        writing.flush().await?;
         Ok(writing.filled)
     }
 }
@@ -120,17 +121,14 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    async fn flush_visits(&mut self) -> Result<(), store::Error> {
+    /// Samples first, since a history only grows at its end, and a service that runs samples what has members.
+    async fn flush(&mut self) -> Result<(), store::Error> {
+        self.filled.points += self.store.add_samples(&std::mem::take(&mut self.samples)).await?;
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
             self.estimator.bulk_write().await?.write(&batch).await.into_result()?;
             self.filled.visits += batch.len() as u64;
         }
-        Ok(())
-    }
-
-    async fn flush_samples(&mut self) -> Result<(), store::Error> {
-        self.filled.points += self.store.add_samples(&std::mem::take(&mut self.samples)).await?;
         Ok(())
     }
 }

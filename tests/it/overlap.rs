@@ -11,6 +11,7 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
 use segment_estimator::segment::SegmentName;
 use segment_estimator::settings::Layer;
+use segment_estimator::store::Store;
 use segment_estimator::time::{Timestamp, Window};
 use serde_json::{Value, json};
 
@@ -59,8 +60,12 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
 
 /// Overlaps of what `redis` has, with so much memory for each.
 fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
-    let limits = OverlapLimits { timeout: PATIENCE, at_once: 1, memory };
-    Overlaps::new(redis.store(), two_weeks(), limits)
+    overlaps_of(redis.store(), PATIENCE, memory)
+}
+
+/// As [`overlaps`], of a store that is there already, and up to a deadline.
+fn overlaps_of(store: Store, timeout: Duration, memory: usize) -> Overlaps {
+    Overlaps::new(store, two_weeks(), OverlapLimits { timeout, at_once: 1, memory })
 }
 
 fn two_weeks() -> Window {
@@ -190,8 +195,7 @@ async fn an_overlap_goes_on_while_visits_wait() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let store = redis.store();
-    let limits = OverlapLimits { timeout: PATIENCE, at_once: 1, memory: Overlaps::MEMORY };
-    let overlaps = Overlaps::new(store.clone(), two_weeks(), limits);
+    let overlaps = overlaps_of(store.clone(), PATIENCE, Overlaps::MEMORY);
     let estimator = Estimator::new(store.clone(), two_weeks());
     // The first visit makes the layout, too.
     let now = Timestamp::now();
@@ -389,8 +393,7 @@ async fn a_read_that_makes_progress_ends_at_the_deadline_too() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);
-    let limits = OverlapLimits { timeout: Duration::from_millis(1), at_once: 1, memory: Overlaps::MEMORY };
-    let overlaps = Overlaps::new(redis.store(), Window::parse("14d").unwrap(), limits);
+    let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MEMORY);
     let answer = overlaps.of(&two(), two_weeks(), Timestamp::now()).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }

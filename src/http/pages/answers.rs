@@ -15,7 +15,7 @@ use super::overlap::{self, Common, Picked};
 use super::past::{Past, RANGES, USUAL_DAYS};
 use super::segment::{self, Segment};
 use super::shown;
-use crate::estimator::{EstimateError, ListCursor, ListQuery, Order};
+use crate::estimator::{ListCursor, ListQuery, Order};
 use crate::history::History;
 use crate::http::AppState;
 use crate::http::endpoint::in_time;
@@ -191,22 +191,23 @@ pub async fn of_overlap(
         let (now, window) = (state.now().await?, state.estimator.window());
         let found = state.overlaps.of(&segments, window, now).await;
         let found = found.map_err(|error| above(error.into(), &picked))?;
-        picked.offered = in_time(state.limits.request, offered(&state, now)).await??;
+        picked.offered = offered(&state, now).await?;
         let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
         let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
         return Ok(shown(overlap::page(&picked, Some(&common), &reached)));
     }
     let now = state.now().await?;
-    picked.offered = in_time(state.limits.request, offered(&state, now)).await??;
+    picked.offered = offered(&state, now).await?;
     Ok(shown(overlap::page(&picked, None, &reached)))
 }
 
 /// The names that fields offer: those of the largest segments.
-async fn offered(state: &AppState, now: Timestamp) -> std::result::Result<Vec<String>, EstimateError> {
+async fn offered(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
     const MOST_OFFERED: usize = 300;
     let window = state.estimator.window();
     let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MOST_OFFERED, after: None, window };
-    let mut names: Vec<_> = state.estimator.list(&query, now).await?.segments;
+    let list = in_time(state.limits.request, state.estimator.list(&query, now)).await??;
+    let mut names = list.segments;
     names.sort_by(|one, other| one.segment.cmp(&other.segment));
     Ok(names.into_iter().map(|counted| counted.segment.to_string()).collect())
 }

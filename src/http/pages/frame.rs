@@ -7,7 +7,7 @@ use super::words;
 use crate::time::{Timestamp, Window};
 
 /// How often the script asks for a page again, in seconds.
-const REFRESH_SECONDS: u64 = 15;
+pub(super) const REFRESH_SECONDS: u64 = 15;
 
 /// The pages that the head of each leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

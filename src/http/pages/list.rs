@@ -6,12 +6,10 @@ use super::chart;
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::links::{Place, with_query};
+use super::past::USUAL_SPAN;
 use super::words;
 use crate::estimator::Order;
 use crate::time::{Timestamp, Window};
-
-/// The time of a row's line, which is [`super::past::USUAL_DAYS`], whatever the window.
-const TREND: &str = "14 days";
 
 /// How many segments are on a page.
 pub const ROWS: usize = 100;
@@ -97,7 +95,7 @@ fn table(list: &List<'_>) -> Markup {
                         (heading(list, Order::Name, "Segment", "ascending", "name"))
                         (heading(list, Order::Count, "Users", "descending", "number"))
                         th .share scope="col" { span .said { "Relative to the largest" } }
-                        @if has_trends { th .trend scope="col" { (TREND) } }
+                        @if has_trends { th .trend scope="col" { (USUAL_SPAN) } }
                     }
                 }
                 tbody {
@@ -108,7 +106,7 @@ fn table(list: &List<'_>) -> Markup {
                             td .number { (words::number(row.count)) }
                             td .share { (chart::meter(row.count, largest)) }
                             @if has_trends {
-                                td .trend { (chart::spark(&chart::spark_label(&row.trend, TREND), &row.trend)) }
+                                td .trend { (chart::spark(&chart::spark_label(&row.trend, USUAL_SPAN), &row.trend)) }
                             }
                         }
                     }

@@ -24,9 +24,11 @@ pub struct Past {
 
 /// How far back a page can go, in days, and how that is called.
 pub const RANGES: [(u64, &str); 5] =
-    [(1, "1 day"), (7, "7 days"), (USUAL_DAYS, "14 days"), (90, "3 months"), (395, "13 months")];
+    [(1, "1 day"), (7, "7 days"), (USUAL_DAYS, USUAL_SPAN), (90, "3 months"), (395, "13 months")];
 /// How far back it goes unless somebody asks.
 pub const USUAL_DAYS: u64 = 14;
+/// How that is called.
+pub const USUAL_SPAN: &str = "14 days";
 
 /// The sizes of a segment as a line, and as a table.
 pub fn past(segment: &Segment<'_>) -> Markup {

@@ -30,7 +30,7 @@ pub fn body(
             h1 { (title) }
             p { (detail(kind).unwrap_or(problem.detail)) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
-            @if refresh == Refresh::Often { p { "With JavaScript this page asks again every 15 seconds, and shows the numbers when there are some." } }
+            @if refresh == Refresh::Often { p { "With JavaScript this page asks again every " (frame::REFRESH_SECONDS) " seconds, and shows the numbers when there are some." } }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
         }
         @if let Some(beneath) = beneath { (PreEscaped(beneath)) }

@@ -1,4 +1,4 @@
-// Keeps a page's figures fresh: it asks for the same page again now and then, and puts what it gets in the place of what is shown.
+// Keeps a page's figures fresh: it asks for the same page again now and then, and makes what is shown the same as what it gets.
 // It waits while nobody looks, or while somebody is at work in a form. When the service can't be reached, it says of when the figures are.
 'use strict';
 
