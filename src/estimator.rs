@@ -12,7 +12,7 @@ pub use self::users::Membership;
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Partitions, Store};
+use crate::store::{self, Eviction, Partitions, Store};
 use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
@@ -150,6 +150,15 @@ impl Estimator {
     /// A [`store::Error`] when Redis didn't answer.
     pub async fn segments_known(&self) -> Result<u64, store::Error> {
         self.store.index_size().await
+    }
+
+    /// What Redis does with our keys when its memory is full, and how many it has evicted.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub async fn eviction(&self) -> Result<Eviction, store::Error> {
+        self.store.eviction().await
     }
 
     /// What the service is measured with.

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::clock::Clock;
 use crate::progress::{Measure, Progress};
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Batch, Keyspace, Layout, Move, Partition, Partitions, Phase, Store};
+use crate::store::{self, Batch, EvictionPolicy, Keyspace, Layout, Move, Partition, Partitions, Phase, Store};
 use crate::time::Window;
 
 /// Moves the data set of a store.
@@ -47,6 +47,9 @@ pub enum RepartitionError {
     /// Redis failed.
     #[error("{0}; what was moved so far is kept: run the same command again")]
     Store(#[from] store::Error),
+    /// Redis may evict the notes of deleted users, or members that were copied. Nothing was done.
+    #[error("Redis {0}, and then run the same command again: a move needs every key to stay")]
+    Evicts(EvictionPolicy),
     /// A cluster can't keep the keys of one partition together.
     #[error("--to: a cluster needs 2 partitions or more: those of one would be at all servers")]
     OneOnACluster,
@@ -102,6 +105,10 @@ impl Repartition {
             return Err(RepartitionError::OneOnACluster);
         }
         self.clock.compare_with(&self.store).await.map_err(RepartitionError::Refused)?;
+        let eviction = self.store.eviction().await.map_err(RepartitionError::Refused)?;
+        if let Some(policy) = eviction.policy.filter(EvictionPolicy::evicts) {
+            return Err(RepartitionError::Evicts(policy));
+        }
         let mut layout = self.store.settled_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
         if layout.moving().is_none() {

@@ -1,5 +1,5 @@
-//! What is measured at intervals and not at an event: whether Redis answers, whether its clock agrees with ours, how many
-//! segments there are, and the users of the few segments that the operator wants to see.
+//! What is measured at intervals and not at an event: whether Redis answers, whether its clock agrees with ours, whether it
+//! evicts keys, how many segments there are, and the users of the few segments that the operator wants to see.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::segment::SegmentName;
+use crate::store::{Eviction, EvictionPolicy};
 use crate::time::Timestamp;
 
 /// Samples until it is dropped.
@@ -38,10 +39,14 @@ impl Sampler {
     /// Samples at once and then at intervals, for ever.
     pub async fn run(self) {
         let sampling = async {
-            let mut turns = turns(Self::INTERVAL);
+            let (mut turns, mut evictions) = (turns(Self::INTERVAL), EvictionLog::default());
             loop {
                 turns.tick().await;
                 self.sample(self.clock.now()).await;
+                // When Redis doesn't answer, the store logs it, and the number isn't known.
+                let eviction = self.estimator.eviction().await.unwrap_or_default();
+                self.estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
+                evictions.report(eviction);
             }
         };
         let looking = async {
@@ -73,6 +78,36 @@ impl Sampler {
                 None => None,
             };
             metrics.set_segment_users(segment.as_str(), users);
+        }
+    }
+}
+
+/// Logs what Redis tells of eviction, each thing once.
+#[derive(Debug, Default)]
+struct EvictionLog {
+    policy: Option<EvictionPolicy>,
+    evicted_keys: Option<u64>,
+}
+
+impl EvictionLog {
+    /// Warns of a policy that evicts, and of keys that were evicted since the last report.
+    fn report(&mut self, Eviction { policy, evicted_keys }: Eviction) {
+        if let Some(policy) = policy.filter(|policy| self.policy.as_ref() != Some(policy)) {
+            if policy.evicts() {
+                tracing::warn!("Redis {policy}");
+            }
+            self.policy = Some(policy);
+        }
+        if let Some(evicted) = evicted_keys {
+            // The number begins at 0 when Redis is started again.
+            let before = self.evicted_keys.replace(evicted).filter(|before| *before <= evicted);
+            let new = before.map_or(0, |before| evicted - before);
+            if new > 0 {
+                tracing::warn!(
+                    evicted_keys = new,
+                    "Redis has evicted keys; if they are ours, data is lost and counts are wrong"
+                );
+            }
         }
     }
 }

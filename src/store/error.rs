@@ -205,6 +205,9 @@ impl Error {
             ("CLUSTER SLOTS", "ERR") => "(it is in no cluster: redis_url is for one server)",
             ("GET layout", "ERR") => "(a sentinel has no data: redis_sentinel is for sentinels)",
             (command, "ERR") if command.starts_with("SENTINEL ") => "(it is no sentinel)",
+            (_, "ERR") if is_about_a_missing_command(detail) => {
+                "(it doesn't have this command, or one of this script: renamed, switched off, or not supported)"
+            }
             _ if Self::is_about_redis(code) => detail,
             _ => "",
         };
@@ -249,6 +252,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Whether `detail`, which stands behind `ERR`, is what Redis says of a command that it doesn't have. It repeats the arguments, so
+/// the text itself is not kept.
+fn is_about_a_missing_command(detail: &str) -> bool {
+    detail.starts_with("unknown command") || detail.contains("Unknown Redis command called from")
 }
 
 /// The name and the first argument of a command, such as `ZADD segment:sports`. Of a script, the name alone.

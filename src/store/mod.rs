@@ -34,12 +34,10 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `EXPIRE`, and in scripts `EVAL`, `EXISTS`,
-//! `GET`, `SET`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
-//! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
-//! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
-//! `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
-//! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+//! The list stands in the module [`permissions`](self::Permissions), and tests compare it with what the service sends. The service
+//! works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] it also sends `WAIT`, or `WAITAOF`, which
+//! needs Redis 7.2 or Valkey; to sentinels, `SENTINEL MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also
+//! asks `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;
 mod acks;
@@ -50,6 +48,7 @@ mod connection;
 mod counts;
 pub mod embedded;
 mod error;
+mod eviction;
 mod greeting;
 mod history;
 mod index;
@@ -81,6 +80,7 @@ use self::commands::Commands;
 pub use self::connection::{Connection, Limits};
 use self::counts::after;
 pub use self::error::Error;
+pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 pub use self::keys::{Keyspace, Partition, Partitions};

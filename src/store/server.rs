@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{Value, pipe};
 
 use super::keys::Slot;
-use super::{Error, Keyspace, Partition, Partitions, Permissions, Store, WriteAcks};
+use super::{Error, EvictionPolicy, Keyspace, Partition, Partitions, Permissions, Store, WriteAcks};
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,9 +16,8 @@ pub struct Server {
     pub append_only_file: Option<bool>,
     /// When that is synced to the disk (`appendfsync`); `None` when an ACL forbids `CONFIG GET`.
     pub append_fsync: Option<String>,
-    /// What becomes of keys when memory is full (`maxmemory-policy`). With anything but `noeviction` whole segments may be
-    /// dropped.
-    pub eviction: Option<String>,
+    /// What becomes of keys when memory is full; `None` when an ACL forbids `INFO`.
+    pub eviction: Option<EvictionPolicy>,
     /// Replicas that are connected and in step.
     pub replicas: Option<usize>,
     /// Whether it can wait for what replicas have on disk; `None` when it wasn't asked, or doesn't tell.
@@ -40,7 +39,7 @@ impl Server {
             version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             append_fsync: None,
-            eviction: field("maxmemory_policy"),
+            eviction: EvictionPolicy::from_info(info),
             replicas: info_field(info, "connected_slaves").map(|_| replicas_in_step(info)),
             has_wait_aof: None,
             permissions,
@@ -51,7 +50,10 @@ impl Server {
     #[must_use]
     pub fn obstacle(&self, acks: WriteAcks) -> Option<String> {
         match &self.permissions {
-            Permissions::Missing(what) => Some(format!("its ACL forbids what is needed: {what}")),
+            Permissions::Forbidden(what) => Some(format!("its ACL forbids what is needed: {what}")),
+            Permissions::NoCommand(name) => Some(format!(
+                "it has no command `{name}`, which the service needs: the command is renamed, switched off, or not supported"
+            )),
             Permissions::Enough | Permissions::Unknown => self.obstacle_to_acks(acks),
         }
     }
@@ -100,14 +102,12 @@ impl fmt::Display for Server {
             Some(false) => f.write_str("; it has no append-only file, and forgets at a crash what it has not saved")?,
             None => {}
         }
-        match self.eviction.as_deref() {
-            Some("noeviction") => f.write_str("; it refuses writes when its memory is full")?,
-            Some(policy) => write!(f, "; it may drop whole segments when its memory is full ({policy})")?,
-            None => {}
+        if let Some(policy) = &self.eviction {
+            write!(f, "; it {policy}")?;
         }
         match self.permissions {
             Permissions::Unknown => f.write_str("; it doesn't tell whether its ACL allows what is needed"),
-            Permissions::Enough | Permissions::Missing(_) => Ok(()),
+            Permissions::Enough | Permissions::Forbidden(_) | Permissions::NoCommand(_) => Ok(()),
         }
     }
 }
@@ -179,8 +179,9 @@ mod tests {
     #[test]
     fn redis_is_described() {
         let info = "# Server\r\nredis_version:7.0.15\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n";
-        let expected = "Redis 7.0.15; it has no append-only file, and forgets at a crash what it has not saved; it may \
-                        drop whole segments when its memory is full (allkeys-lru)";
+        let expected = "Redis 7.0.15; it has no append-only file, and forgets at a crash what it has not saved; it drops \
+                        whole segments when its memory is full, and counts are wrong then (allkeys-lru); set \
+                        maxmemory-policy to noeviction";
         assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
     }
 
@@ -203,7 +204,7 @@ mod tests {
         let obstacle = |permissions| Server::from_info("", permissions).obstacle(WriteAcks::default());
         assert_eq!(obstacle(Permissions::Enough), None);
         let expected = "its ACL forbids what is needed: no zadd";
-        assert_eq!(obstacle(Permissions::Missing("no zadd".to_owned())).as_deref(), Some(expected));
+        assert_eq!(obstacle(Permissions::Forbidden("no zadd".to_owned())).as_deref(), Some(expected));
     }
 
     #[test]

@@ -136,6 +136,10 @@ fn describe() {
         "estimator_clock_skew_seconds",
         "This machine's time less Redis's, when it was last asked; NaN when not known."
     );
+    describe_gauge!(
+        "estimator_redis_evicted_keys",
+        "Keys that Redis has evicted since it was started, whoever they belong to; NaN when not known."
+    );
     describe_counter!("estimator_prune_runs_total", "Runs of the prune job, by outcome.");
     describe_counter!("estimator_prune_members_removed_total", "Expired members removed.");
     describe_histogram!("estimator_prune_duration_seconds", "Time that a run of the prune job took.");

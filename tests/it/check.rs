@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rstest::rstest;
+use segment_estimator::store::Permissions;
 
 use crate::helpers::{
     Redis, Service, TestApp, binary, kill, private_redis, private_redis_connection, private_redis_pid, run,
@@ -119,78 +120,95 @@ fn a_private_redis_that_cannot_serve_is_not_named_by_a_setting() {
     assert!(service.terminate().success());
 }
 
-/// What `check` says of a Redis whose user `me` has these rules.
+/// What `check` says of a Redis whose user `me` has the rules that the service needs, and then these.
 fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
+    let needed = Permissions::acl_rules();
+    check_with_just(&[&needed.iter().map(String::as_str).collect::<Vec<_>>()[..], rules].concat())
+}
+
+/// What `check` says of a Redis whose user `me` has these rules alone.
+fn check_with_just(rules: &[&str]) -> (bool, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     redis.call::<()>(&[&["ACL", "SETUSER", "me", "reset", "on", ">hunter2"], rules].concat());
     check(folder.path(), &["--redis-url", &format!("{}?user=me&pass=hunter2", redis.url())])
 }
 
-/// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 22] = [
-    "~segment:*",
-    "~segments",
-    "~layout",
-    "~history:*",
-    "~forgotten",
-    "+ping",
-    "+info",
-    "+time",
-    "+get",
-    "+set",
-    "+zadd",
-    "+zcard",
-    "+zcount",
-    "+zrange",
-    "+zscore",
-    "+zremrangebyscore",
-    "+eval",
-    "+exists",
-    "+zrem",
-    "+xadd",
-    "+xrange",
-    "+expire",
-];
 const TELLS: [&str; 2] = ["+acl|whoami", "+acl|dryrun"];
 
 #[test]
-fn an_acl_that_allows_what_is_needed_passes() {
-    let (content, table, error) = check_with_acl(&[&ENOUGH[..], &TELLS].concat());
+fn check_passes_with_an_acl_that_allows_what_is_needed() {
+    let (content, table, error) = check_with_acl(&TELLS);
     assert!(content, "{error}");
     assert!(table.lines().last().unwrap().ends_with("it refuses writes when its memory is full"), "{table}");
 }
 
-#[rstest]
-#[case("-get", "'get'")]
-#[case("-set", "'set'")]
-#[case("-zadd", "'zadd'")]
-#[case("-zcard", "'zcard'")]
-#[case("-zcount", "'zcount'")]
-#[case("-zrange", "'zrange'")]
-#[case("-zscore", "'zscore'")]
-#[case("-zremrangebyscore", "'zremrangebyscore'")]
-#[case("-eval", "'eval'")]
-#[case("-exists", "'exists'")]
-#[case("-zrem", "'zrem'")]
-#[case("-xadd", "'xadd'")]
-#[case("-xrange", "'xrange'")]
-#[case("-expire", "'expire'")]
-#[case("resetkeys", "'segment:")]
-fn an_acl_that_forbids_a_command_fails(#[case] rule: &str, #[case] what: &str) {
-    let (content, _, error) = check_with_acl(&[&ENOUGH[..], &TELLS, &[rule]].concat());
+#[test]
+fn check_fails_for_each_needed_command_that_an_acl_forbids() {
+    for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
+        let command = command.to_lowercase();
+        let (content, _, error) = check_with_acl(&[&TELLS[..], &[&format!("-{command}")]].concat());
+        assert!(!content && error.contains("can't serve: its ACL forbids what is needed: "), "{command}: {error}");
+        assert!(error.contains(&format!("'{command}'")) && error.lines().count() == 1, "{command}: {error}");
+    }
+}
+
+#[test]
+fn check_fails_for_keys_that_an_acl_forbids() {
+    let (content, _, error) = check_with_acl(&[&TELLS[..], &["resetkeys"]].concat());
     assert!(!content && error.contains("can't serve: its ACL forbids what is needed: "), "{error}");
-    assert!(error.contains(what) && error.lines().count() == 1, "{error}");
+    assert!(error.contains("'segment:") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn check_fails_for_each_needed_command_that_redis_does_not_have() {
+    for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
+        let (redis, folder) = (Redis::start_with(&["--rename-command", command, ""]), tempfile::tempdir().unwrap());
+        let (content, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
+        let expected = format!("can't serve: it has no command `{command}`, which the service needs: ");
+        assert!(!content && error.contains(&expected) && error.lines().count() == 1, "{command}: {error}");
+    }
+}
+
+/// The ACL tells what `COMMAND INFO` may not be asked for.
+#[test]
+fn check_finds_a_missing_command_without_being_allowed_to_list_commands() {
+    let (redis, folder) = (Redis::start_with(&["--rename-command", "EVAL", ""]), tempfile::tempdir().unwrap());
+    let rules = ["ACL", "SETUSER", "me", "on", ">hunter2", "~*", "+@all", "-command"];
+    redis.call::<()>(&rules);
+    let (content, _, error) = check(folder.path(), &["--redis-url", &format!("{}?user=me&pass=hunter2", redis.url())]);
+    assert!(!content && error.contains("it has no command `EVAL`"), "{error}");
 }
 
 /// Whatever else is asked is forbidden, and that is no failure of the check.
+#[test]
+fn check_passes_with_an_acl_that_does_not_tell_and_says_so() {
+    let unknown = "; it doesn't tell whether its ACL allows what is needed";
+    let little = check_with_just(&["~layout", "~segments", "+ping", "+get", "+exists"]);
+    let enough = check_with_acl(&[]);
+    for ((content, table, error), first_words) in
+        [(little, "a Redis that doesn't tell its version"), (enough, "it refuses writes when its memory is full")]
+    {
+        assert!(content && error.is_empty(), "{error}");
+        assert!(table.lines().last().unwrap().ends_with(&format!("{first_words}{unknown}")), "{table}");
+    }
+}
+
 #[rstest]
-#[case(&["~layout", "~segments", "+ping", "+get", "+exists"], "a Redis that doesn't tell its version; it doesn't tell whether its ACL allows what is needed")]
-#[case(&ENOUGH, "it refuses writes when its memory is full; it doesn't tell whether its ACL allows what is needed")]
-fn an_acl_that_forbids_to_ask_passes_and_says_so(#[case] rules: &[&str], #[case] last_words: &str) {
-    let (content, table, error) = check_with_acl(rules);
-    assert!(content && error.is_empty(), "{error}");
-    assert!(table.lines().last().unwrap().ends_with(last_words), "{table}");
+#[case::managed_default(
+    "volatile-lru",
+    "; it drops histories, and the record of deleted users during a move, when its memory is full (volatile-lru)"
+)]
+#[case::cache(
+    "allkeys-lru",
+    "; it drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)"
+)]
+fn check_tells_of_a_policy_that_evicts(#[case] policy: &str, #[case] expected: &str) {
+    let (redis, folder) = (Redis::start_with(&["--maxmemory-policy", policy]), tempfile::tempdir().unwrap());
+    let (content, table, error) = check(folder.path(), &["--redis-url", &redis.url()]);
+    assert!(content, "{error}");
+    let last = table.lines().last().unwrap();
+    assert!(last.contains(expected) && last.ends_with("set maxmemory-policy to noeviction"), "{last}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rstest::rstest;
 use segment_estimator::settings::Layer;
+use segment_estimator::store::Permissions;
 
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -52,6 +54,24 @@ fn the_page_on_settings_has_every_one_with_its_default() {
             assert!(row.contains(&format!("| `{default}` |")), "{name} has another default: {row}");
         }
     }
+}
+
+/// The rules of the `ACL SETUSER` in `file`, sorted: key patterns and commands.
+fn acl_rules_in(file: &str) -> Vec<String> {
+    let text = read(file).replace("\\\n", " ").replace("\\|", "|");
+    let line = text.lines().find_map(|line| line.split_once("ACL SETUSER estimator on ")).unwrap().1;
+    let rules = line.split_whitespace().map(|word| word.trim_matches('\''));
+    let mut rules: Vec<_> = rules.filter(|rule| rule.starts_with(['~', '+'])).map(str::to_owned).collect();
+    rules.sort();
+    rules
+}
+
+#[rstest]
+#[case::one_server("docs/operating.md", Permissions::acl_rules())]
+#[case::cluster("docs/scaling.md", Permissions::acl_rules_of_a_cluster())]
+fn acl_in_the_documents_is_what_the_service_needs(#[case] file: &str, #[case] mut needed: Vec<String>) {
+    needed.sort();
+    assert_eq!(acl_rules_in(file), needed);
 }
 
 #[test]

@@ -22,6 +22,36 @@ async fn kinds_of_failure(client: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn eviction_is_warned_of_at_the_start_and_counted() {
+    let redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    for n in 0..200 {
+        redis.call::<()>(&["SET", &format!("foreign:{n}"), &"x".repeat(10_000)]);
+    }
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory", "2mb"]);
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    let stats: String = redis.call(&["INFO", "stats"]);
+    let evicted = stats.lines().find_map(|line| line.strip_prefix("evicted_keys:")).unwrap();
+    assert_ne!(evicted, "0");
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url()]);
+    eventually("the number of evicted keys", async || {
+        service
+            .get("/metrics")
+            .await
+            .text()
+            .await
+            .unwrap()
+            .contains(&format!("estimator_redis_evicted_keys {evicted}\n"))
+    })
+    .await;
+    assert_eq!(service.status_of("/readyz").await, 200);
+    let log = service.terminate_for_log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
+    let expected = "Redis drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)";
+    assert!(warnings.len() == 1 && warnings[0].contains(expected), "{log:#?}");
+}
+
+#[tokio::test]
 async fn redis_stopped_and_restarted_is_204_503_204() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;

@@ -4,35 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use segment_estimator::settings::Layer;
+use segment_estimator::store::Permissions;
 use serde_json::json;
 
 use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run};
 
 /// Lets `user` in with `password`, to do what the service does and no more.
 fn let_in(redis: &Redis, user: &str, password: &str) {
-    let commands = [
-        "+ping",
-        "+info",
-        "+time",
-        "+get",
-        "+set",
-        "+zadd",
-        "+zcard",
-        "+zcount",
-        "+zrange",
-        "+zscore",
-        "+zremrangebyscore",
-        "+eval",
-        "+exists",
-        "+zrem",
-        "+xadd",
-        "+xrange",
-        "+expire",
-    ];
-    let password = format!(">{password}");
-    let keys = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
+    let (password, needed) = (format!(">{password}"), Permissions::acl_rules());
     let rules = ["ACL", "SETUSER", user, "reset", "on", &password];
-    redis.call::<()>(&[&rules[..], &keys, &commands].concat());
+    redis.call::<()>(&[&rules[..], &needed.iter().map(String::as_str).collect::<Vec<_>>()].concat());
 }
 
 fn access(user: &str, password_file: &Path) -> Layer {
@@ -55,6 +36,66 @@ async fn a_user_with_a_password_in_a_file_is_let_in() {
     assert_eq!(app.count("sports").await, 1);
     let clients: String = redis.call(&["CLIENT", "LIST"]);
     assert!(clients.contains("user=estimator"), "{clients}");
+}
+
+/// The commands that Redis has run since its statistics were reset, without those that a test of it sends.
+fn commands_run(redis: &Redis) -> Vec<String> {
+    let stats: String = redis.call(&["INFO", "commandstats"]);
+    let names = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next());
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with("config|")).map(str::to_uppercase).collect();
+    names.sort();
+    names
+}
+
+/// The one list of commands is complete, and none of them is there in vain.
+#[tokio::test]
+async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
+    let redis = Redis::start();
+    let_in(&redis, "estimator", "hunter2");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "hunter2").unwrap();
+    redis.call::<()>(&["CONFIG", "RESETSTAT"]);
+    let settings = Layer {
+        window: Some("1s".to_owned()),
+        prune_schedule: Some("* * * * * *".to_owned()),
+        history_interval: Some("1s".to_owned()),
+        ..access("estimator", file.path())
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let body = r#"{"user_id":"u104010","segment":"sports"}"#;
+    app.record("u104010", "sports").await;
+    app.lines_request(body).send().await.unwrap().error_for_status().unwrap();
+    for path in [
+        "/readyz",
+        "/",
+        "/segments",
+        "/segments?sort=count",
+        "/counts?segment=sports",
+        "/segments/sports/count",
+        "/segments/sports/histogram",
+        "/segments/sports/history",
+        "/overlap?segment=sports&segment=news",
+        "/users/u104010/segments",
+    ] {
+        assert_eq!(app.status_of(path).await, 200, "{path}");
+    }
+    app.record("u104011", "sports").await;
+    app.request("DELETE", "/users/u104011").send().await.unwrap().error_for_status().unwrap();
+    // A segment that was pruned and dropped, and a sample.
+    eventually("all kinds of commands", async || {
+        let run = commands_run(&redis);
+        app.record("u104010", "news").await;
+        ["ZREMRANGEBYSCORE", "XADD", "EXPIRE", "EVAL"].iter().all(|name| run.iter().any(|run| run == name))
+    })
+    .await;
+
+    // A connection begins with these, and may look at the information.
+    let own = ["ACL|SETUSER", "AUTH", "CLIENT|SETINFO", "HELLO", "INFO", "SELECT", "TIME"];
+    let run: Vec<_> = commands_run(&redis).into_iter().filter(|name| !own.contains(&name.as_str())).collect();
+    let mut needed = Permissions::needed_commands();
+    needed.sort_unstable();
+    assert_eq!(run, needed);
+    assert_eq!(redis.call::<Vec<String>>(&["ACL", "LOG"]), [""; 0], "nothing was refused");
 }
 
 #[tokio::test]

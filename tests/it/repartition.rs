@@ -72,6 +72,21 @@ async fn a_data_set_is_moved_there_and_back_and_nobody_notices() {
 }
 
 #[test]
+fn repartition_refuses_a_redis_that_may_evict_keys() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    let command = ["repartition", "--to", "8", "--redis-url", &redis.url()];
+    let error = refusal(binary(folder.path()).args(command));
+    let expected = "segment-estimator: Redis drops histories, and the record of deleted users during a move, when its memory is full \
+                    (volatile-lru); set maxmemory-policy to noeviction, and then run the same command again";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(redis.call::<Option<String>>(&["GET", "layout"]).is_none(), "nothing was begun");
+
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    repartition(&folder, &redis, "8");
+}
+
+#[test]
 fn a_service_that_is_set_to_another_number_does_not_start() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     repartition(&folder, &redis, "8");

@@ -129,12 +129,15 @@ pub struct RedisMetrics {
     up: Gauge,
     segments: Gauge,
     clock_skew: Gauge,
+    evicted_keys: Gauge,
 }
 
 impl RedisMetrics {
     pub(super) fn new() -> Self {
         let clock_skew = gauge!("estimator_clock_skew_seconds");
         clock_skew.set(f64::NAN);
+        let evicted_keys = gauge!("estimator_redis_evicted_keys");
+        evicted_keys.set(f64::NAN);
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
             visits: duration("visits"),
@@ -145,6 +148,7 @@ impl RedisMetrics {
             up: gauge!("estimator_redis_up"),
             segments: gauge!("estimator_segments"),
             clock_skew,
+            evicted_keys,
         }
     }
 
@@ -172,6 +176,11 @@ impl RedisMetrics {
     pub fn set_segments(&self, segments: Option<u64>) {
         self.up.set(if segments.is_some() { 1 } else { 0 });
         self.segments.set(known(segments));
+    }
+
+    /// Redis has evicted so many keys since it was started; `None` when it didn't tell.
+    pub fn set_evicted_keys(&self, keys: Option<u64>) {
+        self.evicted_keys.set(known(keys));
     }
 
     /// This machine's clock is ahead of Redis's by so many seconds; `None` when Redis didn't tell its time.
