@@ -6,16 +6,21 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 
 use super::AppState;
 use super::problem::{Problem, ProblemKind};
-use crate::auth::{Denied, Scope};
+use crate::auth::{Denied, Grant, Scope};
+use crate::time::Timestamp;
 
 /// The caller may do what needs the scope `S`.
-pub struct May<S>(PhantomData<S>);
+pub struct May<S> {
+    /// What says so.
+    pub grant: Grant,
+    scope: PhantomData<S>,
+}
 
 /// A scope as a type.
 pub trait Needs {
@@ -55,15 +60,33 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        let headers = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        match state.gate.admit(headers, S::SCOPE) {
-            Ok(()) => Ok(Self(PhantomData)),
-            Err(denied) => {
-                state.estimator.metrics().http.denied(denied.kind());
-                Err(denied.into())
-            }
+        match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+            Ok(grant) => Ok(Self { grant, scope: PhantomData }),
+            Err(denied) => Err(refuse(state, denied)),
         }
     }
+}
+
+impl<S: Needs> May<S> {
+    /// Checks that the token in `headers` is still accepted, for a request that outlives its first check. Reads the clock of this
+    /// machine, as that check does.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] when the token has expired, or the keys that were read since don't accept it.
+    pub fn renew(&mut self, state: &AppState, headers: &HeaderMap) -> Result<(), Problem> {
+        let renewed = state.gate.renew(&mut self.grant, authorization(headers), S::SCOPE, Timestamp::now());
+        renewed.map_err(|denied| refuse(state, denied))
+    }
+}
+
+fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
+}
+
+fn refuse(state: &AppState, denied: Denied) -> Problem {
+    state.estimator.metrics().http.denied(denied.kind());
+    denied.into()
 }
 
 /// RFC 6750, section 3: what a client is told of the token that it needs.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, kill, problem, run};
+use crate::helpers::{Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run};
 
 /// Makes a key with the binary, which adds its entry to the file.
 fn make_key(keys: &Path, name: &str, scope: &str) -> String {
@@ -179,6 +179,53 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
         }
     };
     tokio::join!(requests, changes);
+    assert!(service.terminate().success());
+}
+
+#[tokio::test]
+async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
+    let keys = Keys::new();
+    let [revoked, demoted, kept] =
+        ["revoked", "demoted", "kept"].map(|name| make_key(&keys.path, name, "segments:write"));
+    let reader = make_key(&keys.path, "reader", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--api-keys-file", keys.path.to_str().unwrap()]);
+    let count = async || {
+        let count = get_with(&service, "/segments/sports/count", &reader).await;
+        count.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
+    };
+    let mut streams = Vec::new();
+    for (number, key) in [&revoked, &demoted, &kept].into_iter().enumerate() {
+        let mut stream = Upload::begin_with_token(service.address, key).await;
+        stream.send(format!("{{\"user_id\":\"before{number}\",\"segment\":\"sports\"}}\n").as_bytes()).await;
+        streams.push(stream);
+    }
+    eventually("the first lines are written", async || count().await == 3).await;
+
+    let entry = |name: &str, key: &str, scope: &str| entry_of(name, key).replace("segments:read", scope);
+    let without = entry("demoted", &demoted, "users:read")
+        + &entry("kept", &kept, "segments:write")
+        + &entry("reader", &reader, "segments:read");
+    std::fs::write(&keys.path, without).unwrap();
+    kill("-HUP", service.pid());
+    eventually("the key is revoked", async || get_with(&service, "/counts", &revoked).await.status() == 401).await;
+
+    let after = b"\n{\"user_id\":\"after\",\"segment\":\"sports\"}\n";
+    let [mut revoked, mut demoted, mut kept] = streams.try_into().ok().unwrap();
+    // An empty line keeps nothing open.
+    revoked.send(b"\n").await;
+    let (status, document) = revoked.answer().await;
+    assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
+    assert_eq!(document["detail"], "The token is not accepted: it is none of the API keys.");
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    demoted.send(after).await;
+    let (status, document) = demoted.answer().await;
+    assert_eq!((status, &document["done_through_line"]), (403, &json!(1)), "{document}");
+    assert_eq!(count().await, 3, "what was acknowledged stays, and nothing was added");
+    kept.send(after).await;
+    let (status, document) = kept.end().await;
+    assert_eq!((status, &document["accepted"]), (200, &json!(2)), "{document}");
+    assert_eq!(count().await, 4);
     assert!(service.terminate().success());
 }
 

@@ -397,7 +397,7 @@ async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
     document.check("a late batch", &schema("/segments/batch", "408"), &late);
 
     let mut stream = std::net::TcpStream::connect(app.address).unwrap();
-    let head = "POST /segments HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+    let head = "POST /segments HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
                 content-length: 9\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     let answer = tokio::task::spawn_blocking(move || {

@@ -11,7 +11,7 @@ use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill,
 fn begin_post(address: SocketAddr) -> TcpStream {
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     let head = format!(
-        "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(address).unwrap();

@@ -179,7 +179,7 @@ async fn a_name_of_dots_is_a_name_too() {
     let app = TestApp::spawn(&redis).await;
     for name in [".", ".."] {
         app.record("u104010", name).await;
-        let request = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", count_path(name));
+        let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", count_path(name));
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

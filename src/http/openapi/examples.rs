@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::auth::{Denied, Scope};
+use crate::auth::{Denied, Flaw, Scope};
 use crate::http::batch::failures;
 use crate::http::body::{self, MediaType};
 use crate::http::endpoint;
@@ -57,6 +57,7 @@ pub fn in_a_batch(kind: ProblemKind) -> Problem {
             let cut_off = axum::Error::new(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file"));
             (body::unreadable(&cut_off), 17)
         }
+        ProblemKind::Unauthorized => (Denied::NotAccepted(Flaw::Expired).into(), 17),
         ProblemKind::BodyTimeout => (failures::too_quiet(BODY_TIMEOUT), 17),
         ProblemKind::Invalid => (failures::all_rejected(""), 0),
         ProblemKind::Overloaded => (failures::not_written(store::Error::Overloaded(8)), 17),

@@ -71,8 +71,10 @@ impl IntoResponses for OfABatch {
         let mut responses = shared(["UnsupportedMediaType", "Internal"]);
         let too_large = ("The array has more than 1,000 visits or 1 MiB: send lines.", [BodyTooLarge].as_slice());
         responses.insert(status(too_large.1), response(too_large.0, too_large.1, alone(), examples::in_a_batch).into());
-        let own: [(_, &[_]); 4] = [
+        let own: [(_, &[_]); 6] = [
             ("The body can't be read, or not to its end.", &[Malformed]),
+            ("The request has no valid token, or none any longer: repeat with another one.", &[Unauthorized]),
+            ("The token lacks the scope that this operation needs.", &[InsufficientScope]),
             ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
             ("The body is no array, or none of the visits is valid.", &[Invalid]),
             (
