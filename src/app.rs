@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::history::{History, Recorder};
 use crate::http::server::Server;
-use crate::http::{AppState, Site, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
 use crate::overlap::Overlaps;
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
@@ -173,7 +173,20 @@ impl App {
             stopping: stopping.clone(),
             ending: ending.clone(),
         });
-        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), admin.is_some());
+        let is_local = front.1.ip().to_canonical().is_loopback();
+        let hosts = match &settings.allowed_hosts {
+            Some(hosts) => hosts.clone(),
+            // A browser on this machine must not be led here by a site that has its own name resolve to this address.
+            None if is_local && gate.is_open() => AllowedHosts::LOCAL,
+            None => AllowedHosts::Any,
+        };
+        if gate.is_open() && settings.cors_origins == Some(Origins::Any) {
+            tracing::warn!(
+                "every site that somebody opens in a browser may read, write and delete: cors_origins is *, and neither \
+                 api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
+            );
+        }
+        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
         let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
         Ok(Self {
             front: Front { listener: front.0, local_addr: front.1, site },

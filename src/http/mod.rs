@@ -42,6 +42,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cors::Origins;
+pub use self::host::AllowedHosts;
 pub use self::routes::Site;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;

@@ -47,6 +47,8 @@ pub enum ProblemKind {
     BodyTooLarge,
     /// The body is declared to be something else than JSON.
     UnsupportedMediaType,
+    /// The request is for a host that the service doesn't answer for.
+    Misdirected,
     /// The request can be read, but what it says is not valid.
     Invalid,
     /// More of these questions are asked than are answered at the same time.
@@ -78,6 +80,9 @@ impl ProblemKind {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
+            }
+            Self::Misdirected => {
+                (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "The request is for another host")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
             Self::TooMany => {
@@ -333,6 +338,7 @@ fn kind_of(status: StatusCode) -> ProblemKind {
         StatusCode::REQUEST_TIMEOUT => ProblemKind::BodyTimeout,
         StatusCode::PAYLOAD_TOO_LARGE => ProblemKind::BodyTooLarge,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ProblemKind::UnsupportedMediaType,
+        StatusCode::MISDIRECTED_REQUEST => ProblemKind::Misdirected,
         StatusCode::UNPROCESSABLE_ENTITY => ProblemKind::Invalid,
         status if status.is_client_error() => ProblemKind::Malformed,
         _ => ProblemKind::Internal,

@@ -48,7 +48,11 @@ impl OtlpEndpoint {
     ///
     /// A sentence without its subject when it is something else.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wanted = || "must be a URL such as http://collector:4318".to_owned();
+        let wanted = || {
+            "must be a URL such as http://collector:4318, without a user, a password or a query; what the collector wants of \
+             these goes into OTEL_EXPORTER_OTLP_HEADERS"
+                .to_owned()
+        };
         let uri: hyper::Uri = text.parse().map_err(|_| wanted())?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
         // A user's password would come out again in logs.
@@ -191,6 +195,7 @@ mod tests {
     #[case("collector:4318")]
     #[case("grpc://collector:4317")]
     #[case("http://user:hunter2@collector")]
+    #[case("http://collector?key=hunter2")]
     #[case("")]
     fn what_is_no_endpoint_says_so(#[case] text: &str) {
         let error = OtlpEndpoint::parse(text).unwrap_err();

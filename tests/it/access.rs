@@ -279,6 +279,25 @@ fn keys_that_cannot_be_used_stop_the_start() {
 }
 
 #[test]
+fn start_warns_of_all_origins_without_keys() {
+    const WARNING: &str = "every site that somebody opens in a browser may read, write and delete";
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let keys = keys.path.to_str().unwrap();
+    for (arguments, is_warned_of) in [
+        (&["--cors-origins", "*"][..], true),
+        (&["--cors-origins", "*", "--api-keys-file", keys], false),
+        (&["--cors-origins", "https://app.example"], false),
+        (&[], false),
+    ] {
+        let service = Service::start(folder.path(), arguments);
+        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        service.terminate();
+    }
+}
+
+#[test]
 fn serving_other_machines_without_keys_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);

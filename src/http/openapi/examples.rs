@@ -9,6 +9,7 @@ use crate::auth::{Denied, Flaw, Scope};
 use crate::http::batch::failures;
 use crate::http::body::{self, MediaType};
 use crate::http::endpoint;
+use crate::http::host;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::routes::{method_not_allowed, not_found};
 use crate::ingest::{Ingest, LineError, Report};
@@ -39,6 +40,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
             let checked = body::media_type(&HeaderMap::new(), &[MediaType::Json]);
             checked.expect_err("no header declares a type")
         }
+        ProblemKind::Misdirected => host::misdirected(),
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
         ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
