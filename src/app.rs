@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Gate, KeysError};
+use crate::auth::{Gate, KeyCounts, KeysError};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::history::{History, Recorder};
@@ -20,6 +20,7 @@ use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
 use crate::overlap::Overlaps;
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
+use crate::secret_files::SecretFile;
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, Store};
@@ -33,7 +34,7 @@ pub struct App {
     admin: Option<Front>,
     sampler: Sampler,
     recorder: Recorder,
-    gate: Arc<Gate>,
+    reloader: Reloader,
     server: Server,
     shutdown_delay: Duration,
     pruner: Pruner,
@@ -47,19 +48,47 @@ pub struct App {
 pub struct Reloader {
     gate: Arc<Gate>,
     tls: Option<Tls>,
+    secret_files: Vec<SecretFile>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reloader {
     /// Reads them. A file that can't be used is logged, and what was read before stays.
     pub fn reload(&self) {
-        match self.gate.reload() {
+        let keys = self.gate.reload();
+        match &keys {
             Ok(()) => tracing::info!("read the keys again"),
             Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
         }
-        match self.tls.as_ref().map(Tls::reload) {
+        let certificate = self.tls.as_ref().map(Tls::reload);
+        match &certificate {
             None => {}
             Some(Ok(())) => tracing::info!("read the certificate again"),
             Some(Err(error)) => tracing::error!(%error, "can't read the certificate again; the one from before stays"),
+        }
+        self.report(keys.is_ok(), certificate.is_none_or(|certificate| certificate.is_ok()));
+    }
+
+    /// Measures what is in force, and warns of what everybody may read or write. The files were just read, with or without success.
+    fn report(&self, keys_are_read: bool, certificate_is_read: bool) {
+        let http = &self.metrics.http;
+        let KeyCounts { api, jwt } = self.gate.key_counts();
+        for (kind, count) in [("api", api), ("jwt", jwt)] {
+            if let Some(count) = count {
+                http.set_auth_keys(kind, count);
+            }
+        }
+        if !self.gate.is_open() {
+            http.set_reload_successful("keys", keys_are_read);
+        }
+        if self.tls.is_some() {
+            http.set_reload_successful("certificate", certificate_is_read);
+        }
+        if api == Some(0) {
+            tracing::warn!("api_keys_file has no key, so that every API key is refused; add keys and send SIGHUP");
+        }
+        for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
+            tracing::warn!("{exposure}");
         }
     }
 }
@@ -186,6 +215,13 @@ impl App {
                  api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
             );
         }
+        let reloader = Reloader {
+            gate: Arc::clone(&gate),
+            tls: tls.clone(),
+            secret_files: settings.secret_files(),
+            metrics: Arc::clone(&metrics),
+        };
+        reloader.report(true, true);
         let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
         let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
         Ok(Self {
@@ -193,7 +229,7 @@ impl App {
             admin,
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: Recorder::new(estimator.clone(), clock.clone(), history),
-            gate,
+            reloader,
             server: Server { limits: settings.server_limits(), metrics, tls },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
@@ -218,7 +254,7 @@ impl App {
     /// What reads files again while the service runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader { gate: Arc::clone(&self.gate), tls: self.server.tls.clone() }
+        self.reloader.clone()
     }
 
     /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
@@ -231,11 +267,22 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, recorder, gate, server, shutdown_delay, pruner, mut redis, stopping, ending } =
-            self;
+        let Self {
+            front,
+            admin,
+            sampler,
+            recorder,
+            reloader,
+            server,
+            shutdown_delay,
+            pruner,
+            mut redis,
+            stopping,
+            ending,
+        } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if gate.is_open() && !front.local_addr.ip().is_loopback() {
+        if reloader.gate.is_open() && !front.local_addr.ip().is_loopback() {
             tracing::warn!(
                 address = %front.local_addr,
                 "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"

@@ -20,7 +20,6 @@ use self::jwt::Jwt;
 pub use self::jwt::{JwtAlgorithm, JwtConfig};
 use self::keys::ApiKeys;
 pub use self::scope::{Scope, Scopes};
-use crate::time::Timestamp;
 
 /// Where the keys are that tokens are checked with. Without any, everybody may do everything.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +48,7 @@ struct Keys {
 /// [renewed](Gate::renew).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access control.
+    /// The name of the API key, or the subject of the JSON Web Token as far as it may be logged. `None` without access control.
     pub name: Option<String>,
     /// The keys that accepted the token.
     generation: u64,
@@ -79,8 +78,6 @@ pub struct KeysError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Holder {
     name: String,
-    /// Whether the name may be logged: the subject of a JSON Web Token may be an e-mail address.
-    is_loggable: bool,
     scopes: Scopes,
     /// The last Unix second at which the token is valid.
     valid_until: Option<u64>,
@@ -149,6 +146,15 @@ pub enum Flaw {
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 impl Denied {
+    /// Whose token it was, if that is known.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Insufficient { holder, .. } => Some(holder),
+            Self::NoToken | Self::Malformed | Self::NotAccepted(_) => None,
+        }
+    }
+
     /// What a metric calls this: a fixed word for each kind.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -231,13 +237,11 @@ impl Gate {
         if !holder.scopes.contains(scope) {
             return Err(Denied::Insufficient { holder: holder.name, scope });
         }
-        let Holder { name, is_loggable, valid_until, .. } = holder;
-        let name = if is_loggable { name } else { UNNAMED.to_owned() };
-        Ok(Grant { name: Some(name), generation: keys.generation, valid_until })
+        Ok(Grant { name: Some(holder.name), generation: keys.generation, valid_until: holder.valid_until })
     }
 
-    /// Checks at `now` that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs
-    /// two comparisons unless keys were read again.
+    /// Checks that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs two
+    /// comparisons unless keys were read again.
     ///
     /// # Errors
     ///
@@ -247,14 +251,12 @@ impl Gate {
         grant: &mut Grant,
         authorization: impl Iterator<Item = &'a [u8]>,
         scope: Scope,
-        now: Timestamp,
     ) -> Result<(), Denied> {
         if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
             *grant = self.admit(authorization, scope)?;
         }
-        let seconds = u64::try_from(now.as_millis() / 1_000).unwrap_or_default();
         match grant.valid_until {
-            Some(last) if seconds > last => Err(Denied::NotAccepted(Flaw::Expired)),
+            Some(last) if jwt::is_over(last) => Err(Denied::NotAccepted(Flaw::Expired)),
             _ => Ok(()),
         }
     }

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, JwtAlgorithm};
 use crate::history::Interval;
 use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles, server};
 use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
+use crate::secret_files::SecretFile;
 use crate::segment::SegmentName;
 use crate::store::{self, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
@@ -160,6 +161,29 @@ impl Settings {
             shutdown_delay: layers.required("shutdown_delay", parse::delay)?,
             drain_timeout: layers.required("drain_timeout", parse::limit)?,
         })
+    }
+
+    /// The files with secrets, and with what lets callers in.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let access = self.redis.as_ref().map(Servers::access);
+        let jwt = self.auth.jwt.as_ref();
+        let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
+        let files = [
+            ("tls_key_file", self.tls.as_ref().map(|files| &files.key), true),
+            ("api_keys_file", self.auth.api_keys_file.as_ref(), false),
+            ("jwt_key_file", jwt.map(|jwt| &jwt.key_file), has_secret),
+            ("redis_password_file", access.and_then(|access| access.password_file.as_ref()), true),
+            (
+                "redis_client_key_file",
+                access.and_then(|access| access.client_files.as_ref()).map(|files| &files.key),
+                true,
+            ),
+        ];
+        let files = files.into_iter().filter_map(|(setting, path, is_secret)| {
+            path.map(|path| SecretFile { setting, path: path.clone(), is_secret })
+        });
+        files.collect()
     }
 
     /// How long to wait for Redis, and how many may.

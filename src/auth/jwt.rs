@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, get_current_timestamp};
 use serde::Deserialize;
 
 use self::key_file::Key;
@@ -162,9 +162,8 @@ impl Jwt {
         let key = self.key(header.kid.as_deref()).ok_or(Flaw::KeyId)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| flaw(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();
-        let name = claims.sub.filter(|sub| super::keys::check_name(sub).is_ok());
-        // An address tells who somebody is. Other subjects that pass are names of services or numbers.
-        let is_loggable = name.as_ref().is_some_and(|name| !name.contains('@'));
+        // An e-mail address tells who somebody is, and names go into the log. Other subjects that pass are of services, or numbers.
+        let name = claims.sub.filter(|sub| super::keys::check_name(sub).is_ok() && !sub.contains('@'));
         // As the library compares it: in whole seconds.
         #[expect(
             clippy::cast_possible_truncation,
@@ -172,12 +171,7 @@ impl Jwt {
             reason = "the library has checked its range"
         )]
         let valid_until = (claims.exp.round() as u64).saturating_add(self.validation.leeway);
-        Ok(Holder {
-            name: name.unwrap_or_else(|| UNNAMED.to_owned()),
-            is_loggable,
-            scopes,
-            valid_until: Some(valid_until),
-        })
+        Ok(Holder { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
     }
 
     /// The key that a token names; the only one if it names none.
@@ -190,6 +184,11 @@ impl Jwt {
             (_, None) => None,
         }
     }
+}
+
+/// Whether the Unix second `last` is over, by the clock that the library checks tokens with.
+pub(super) fn is_over(last: u64) -> bool {
+    get_current_timestamp() > last
 }
 
 fn flaw(error: &ErrorKind) -> Flaw {

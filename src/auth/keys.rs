@@ -98,7 +98,7 @@ impl ApiKey {
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
         let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
         let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
-        Ok(Self { digest, holder: Holder { name, is_loggable: true, scopes, valid_until: None } })
+        Ok(Self { digest, holder: Holder { name, scopes, valid_until: None } })
     }
 
     fn clashes_with(&self, other: &Self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! It stands first among the arguments, so that nothing is read of the body, and nothing asked of Redis, before it.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue};
 use super::AppState;
 use super::problem::{Problem, ProblemKind};
 use crate::auth::{Denied, Grant, Scope};
-use crate::time::Timestamp;
 
 /// The caller may do what needs the scope `S`.
 pub struct May<S> {
@@ -67,15 +67,33 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     }
 }
 
+/// Who calls, and whether that caller may do what needs the scope `S`: for a handler that logs who was refused, too.
+pub struct Caller<S> {
+    /// The name of the API key or the subject of the token, as far as it may be logged.
+    pub name: Option<String>,
+    /// Whether the caller may, or why not.
+    pub admitted: Result<May<S>, Problem>,
+}
+
+impl<S: Needs> FromRequestParts<Arc<AppState>> for Caller<S> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        Ok(match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+            Ok(grant) => Self { name: grant.name.clone(), admitted: Ok(May { grant, scope: PhantomData }) },
+            Err(denied) => Self { name: denied.name().map(str::to_owned), admitted: Err(refuse(state, denied)) },
+        })
+    }
+}
+
 impl<S: Needs> May<S> {
-    /// Checks that the token in `headers` is still accepted, for a request that outlives its first check. Reads the clock of this
-    /// machine, as that check does.
+    /// Checks that the token in `headers` is still accepted, for a request that outlives its first check.
     ///
     /// # Errors
     ///
     /// A [`Problem`] when the token has expired, or the keys that were read since don't accept it.
     pub fn renew(&mut self, state: &AppState, headers: &HeaderMap) -> Result<(), Problem> {
-        let renewed = state.gate.renew(&mut self.grant, authorization(headers), S::SCOPE, Timestamp::now());
+        let renewed = state.gate.renew(&mut self.grant, authorization(headers), S::SCOPE);
         renewed.map_err(|denied| refuse(state, denied))
     }
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -149,6 +149,11 @@ impl Problem {
     /// What its type is called, without what all types have in common.
     pub const fn slug(&self) -> &'static str {
         self.kind.describe().1
+    }
+
+    /// Its HTTP status.
+    pub const fn status(&self) -> u16 {
+        self.kind.describe().0.as_u16()
     }
 
     /// The service is stopping.
@@ -301,8 +306,10 @@ impl Problem {
         if self.kind == ProblemKind::Internal {
             tracing::error!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
         } else {
-            // Not ours, or logged already where Redis failed: `store::outage`.
-            tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
+            // Not ours, or logged already where Redis failed: `store::outage`. The detail repeats names of fields, in which a line
+            // feed would begin a line of the log.
+            let detail = || self.detail.replace(char::is_control, "\u{fffd}");
+            tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", detail());
         }
 
         let mut rendered = status.into_response();
@@ -310,6 +317,8 @@ impl Problem {
         // Such as Allow, and what lets the page of another origin read it.
         headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.remove(CONTENT_LENGTH);
+        // RFC 9111, section 4.2.2: 404, 405 and 414 may be kept by caches that nobody tells otherwise.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let document = self.document(id);
         let body = match place {
             Some(place) => trouble::body(self.kind, &document, self.beneath.as_deref(), place, headers),

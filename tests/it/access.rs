@@ -1,5 +1,6 @@
 //! Who may do what, with API keys.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use segment_estimator::settings::Layer;
@@ -276,6 +277,97 @@ fn keys_that_cannot_be_used_stop_the_start() {
     assert!(refusal().contains("api_keys_file: ") && refusal().contains("can't be read: No such file"));
     std::fs::write(&keys.path, "[[key]]\nname = \"uss\"\n").unwrap();
     assert!(refusal().contains("line 1: missing field `sha256`"), "{}", refusal());
+}
+
+#[tokio::test]
+async fn reload_measures_the_keys_in_force_and_whether_it_succeeded() {
+    let keys = Keys::new();
+    make_key(&keys.path, "one", "segments:read");
+    make_key(&keys.path, "two", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--api-keys-file", keys.path.to_str().unwrap(), "--admin-listen", "127.0.0.1:0"];
+    let service = Service::start(folder.path(), &arguments);
+    let operator = Client::new(service.admin_address.unwrap());
+    let shows = async |in_force: u32, is_successful: u32| {
+        let text = operator.get("/metrics").await.text().await.unwrap();
+        let lines = [
+            format!("estimator_auth_keys{{kind=\"api\"}} {in_force}"),
+            format!("estimator_reload_successful{{files=\"keys\"}} {is_successful}"),
+        ];
+        lines.iter().all(|line| text.lines().any(|found| found == line))
+    };
+    assert!(shows(2, 1).await, "at the start");
+
+    // Those from before stay in force.
+    let text = std::fs::read(&keys.path).unwrap();
+    std::fs::remove_file(&keys.path).unwrap();
+    kill("-HUP", service.pid());
+    eventually("a deleted file is told", async || shows(2, 0).await).await;
+    std::fs::write(&keys.path, "").unwrap();
+    kill("-HUP", service.pid());
+    eventually("an emptied file is told", async || shows(0, 1).await).await;
+    assert!(service.has_logged("api_keys_file has no key"));
+    std::fs::write(&keys.path, text).unwrap();
+    kill("-HUP", service.pid());
+    eventually("all is well", async || shows(2, 1).await).await;
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn metrics_have_no_keys_without_access_control() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let text = runtime.block_on(async { service.get("/metrics").await.text().await.unwrap() });
+    assert!(!text.contains("\nestimator_auth_keys{") && !text.contains("\nestimator_reload_successful{"), "{text}");
+    service.terminate();
+}
+
+/// Lets everybody do this with a file.
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn start_reload_and_check_warn_of_secrets_that_everybody_may_read_or_write() {
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a secret of more than thirty-two bytes").unwrap();
+    set_mode(&secret, 0o600);
+    set_mode(&keys.path, 0o644);
+    let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
+    let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
+    const WARNING: &str = "everybody on this machine may";
+    let service = Service::start(folder.path(), &arguments);
+    assert!(!service.has_logged(WARNING), "of nothing");
+    set_mode(&secret, 0o644);
+    set_mode(&keys.path, 0o666);
+    let (read, write) = (
+        format!("jwt_key_file: {}: {WARNING} read it; run chmod o-r", secret.display()),
+        format!("api_keys_file: {}: {WARNING} write it; run chmod o-w", keys.path.display()),
+    );
+    kill("-HUP", service.pid());
+    eventually("it warns", async || service.has_logged(&read) && service.has_logged(&write)).await;
+    assert!(service.terminate().success());
+
+    let service = Service::start(folder.path(), &arguments);
+    assert!(service.has_logged(&read) && service.has_logged(&write), "at the start");
+    assert!(service.terminate().success());
+    let checked = run(binary(folder.path()).arg("check").args(&arguments));
+    let table = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && table.contains(&read) && table.contains(&write), "{table}");
+}
+
+#[test]
+fn token_makes_no_file_that_everybody_may_write() {
+    let keys = Keys::new();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" token --name uss --scope segments:read --api-keys-file \"$1\""]);
+    let output = command.arg(env!("CARGO_BIN_EXE_segment-estimator")).arg(&keys.path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::metadata(&keys.path).unwrap().permissions().mode() & 0o777, 0o644);
 }
 
 #[test]

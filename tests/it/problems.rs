@@ -206,6 +206,43 @@ async fn every_answer_has_a_request_id_the_callers_or_one_of_its_own() {
 }
 
 #[tokio::test]
+async fn every_answer_with_a_body_is_what_it_says_and_no_problem_is_kept() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    for (method, path, status) in [
+        ("GET", "/segments/%3Csvg%20onload=alert(1)%3E/count", 200),
+        ("GET", "/segments", 200),
+        ("GET", "/users/u1/segments", 200),
+        ("DELETE", "/users/u1", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/docs/swagger-ui.css", 200),
+        ("GET", "/", 200),
+        ("GET", "/pages/icon.svg", 200),
+        ("HEAD", "/segments", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/pages/nowhere", 404),
+        ("PUT", "/segments", 405),
+        ("POST", "/segments", 415),
+        ("GET", "/segments?limit=0", 422),
+        ("GET", "/?sort=size", 422),
+    ] {
+        let response = app.request(method, path).send().await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        let all = |name: &str| response.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("x-content-type-options"), ["nosniff"], "{method} {path}");
+        let caching = all("cache-control");
+        assert_eq!(caching.len(), 1, "{method} {path}: {caching:?}");
+        assert!(status == 200 || caching == ["no-store"], "{method} {path}: {caching:?}");
+    }
+    let nothing = app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
+    assert_eq!(nothing.headers().get("x-content-type-options"), None, "there is no body");
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { header_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
