@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::REQUEST_ID;
+use super::prefer::{PREFER, PREFERENCE_APPLIED};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -83,8 +84,8 @@ pub fn layer(origins: &Origins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, REQUEST_ID, TRACEPARENT])
-        .expose_headers([REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, PREFER, REQUEST_ID, TRACEPARENT])
+        .expose_headers([PREFERENCE_APPLIED, REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
         .max_age(REMEMBERED)
 }
 

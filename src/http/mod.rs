@@ -2,7 +2,7 @@
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `overlap.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
 //! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
-//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
+//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `prefer.rs` preferences, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
 //! and `tls.rs` the connections.
 
 mod access;
@@ -21,6 +21,7 @@ mod metrics;
 pub mod openapi;
 mod overlap;
 mod pages;
+mod prefer;
 mod problem;
 mod query;
 mod routes;

@@ -204,8 +204,8 @@ impl From<store::Error> for Problem {
         }
         let detail = match error {
             store::Error::NotReplicated { .. } => {
-                "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; \
-                 repeating a write does no harm."
+                "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; a \
+                 visit without seen_at counts from the repetition."
             }
             store::Error::NoWaitAof => {
                 "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
@@ -213,7 +213,7 @@ impl From<store::Error> for Problem {
             }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \
-                 or may not have been done. Repeat the request; repeating a write does no harm."
+                 or may not have been done. Repeat the request; a visit without seen_at counts from the repetition."
             }
         };
         Self::new(ProblemKind::Unavailable, detail).caused_by(error)
