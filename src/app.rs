@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -39,7 +39,6 @@ pub struct App {
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
-    stopping: CancellationToken,
     ending: CancellationToken,
 }
 
@@ -188,7 +187,7 @@ impl App {
         if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
             return Err(AppError::Partitions(error));
         }
-        let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
+        let (is_stopping, ending) = (Arc::<AtomicBool>::default(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             history: history.clone(),
@@ -199,7 +198,7 @@ impl App {
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
             under_way: AtomicUsize::new(0),
-            stopping: stopping.clone(),
+            is_stopping: Arc::clone(&is_stopping),
             ending: ending.clone(),
         });
         let is_local = front.1.ip().to_canonical().is_loopback();
@@ -230,11 +229,10 @@ impl App {
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: Recorder::new(estimator.clone(), clock.clone(), history),
             reloader,
-            server: Server { limits: settings.server_limits(), metrics, tls },
+            server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,
-            stopping,
             ending,
         })
     }
@@ -267,19 +265,8 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self {
-            front,
-            admin,
-            sampler,
-            recorder,
-            reloader,
-            server,
-            shutdown_delay,
-            pruner,
-            mut redis,
-            stopping,
-            ending,
-        } = self;
+        let Self { front, admin, sampler, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } =
+            self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
         if reloader.gate.is_open() && !front.local_addr.ip().is_loopback() {
@@ -300,7 +287,7 @@ impl App {
         }
 
         let outcome = {
-            let drain_limit = server.limits.drain;
+            let (drain_limit, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
             let serving = server.serve(front.listener, front.site, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
@@ -314,7 +301,7 @@ impl App {
                 ended = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
             };
 
-            stopping.cancel();
+            is_stopping.store(true, Ordering::Relaxed);
             let delay = if outcome.is_ok() { shutdown_delay } else { Duration::ZERO };
             let drain = async {
                 // Served all through the delay, which is for those who still come.

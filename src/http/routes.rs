@@ -203,6 +203,7 @@ mod tests {
             limits: Limits { header: minute, drain: minute, head_bytes: 8_192, connections: 10 },
             metrics: Arc::default(),
             tls: None,
+            is_stopping: Arc::default(),
         }
     }
 
@@ -230,7 +231,7 @@ mod tests {
             },
             trace_ratio: None,
             under_way: AtomicUsize::new(0),
-            stopping: CancellationToken::new(),
+            is_stopping: Arc::default(),
             ending: CancellationToken::new(),
         }
     }

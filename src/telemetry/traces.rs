@@ -8,9 +8,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig as _};
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::{ResourceDetector as _, SdkProvidedResourceDetector};
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use opentelemetry_sdk::{Resource, trace};
 use tracing::Metadata;
@@ -99,14 +101,11 @@ impl Traces {
             .with_endpoint(&config.endpoint.0)
             .build()
             .map_err(|error| format!("otlp_endpoint: {error}"))?;
-        let resource = Resource::builder()
-            .with_service_name(env!("CARGO_PKG_NAME"))
-            .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
             // What is to be traced is decided before there is a span.
             .with_sampler(Sampler::AlwaysOn)
-            .with_resource(resource.build());
+            .with_resource(resource());
         Ok(Self(provider.build()))
     }
 
@@ -138,6 +137,25 @@ impl Traces {
             tracing::debug!(%error, "traces were not all sent");
         }
     }
+}
+
+/// What sends the traces: what OpenTelemetry's variables say, and ours for the rest.
+fn resource() -> Resource {
+    const NAME: &str = "service.name";
+    /// What the library calls a service that no variable names.
+    const UNNAMED: &str = "unknown_service";
+    let given = Resource::builder().build();
+    // Of two variables OTEL_SERVICE_NAME counts, by the specification and by this detector; in `given` it is the other one.
+    let name = SdkProvidedResourceDetector.detect().get(&NAME.into());
+    let name = name.filter(|name| !name.as_str().starts_with(UNNAMED));
+    // An instance is told apart from the one before its restart, too.
+    let instance = uuid::Uuid::new_v4().to_string();
+    let others = [("service.version", env!("CARGO_PKG_VERSION").to_owned()), ("service.instance.id", instance)];
+    let missing = others.into_iter().filter(|(key, _)| given.get(&(*key).into()).is_none());
+    Resource::builder()
+        .with_attributes(missing.map(|(key, value)| KeyValue::new(key, value)))
+        .with_service_name(name.unwrap_or_else(|| env!("CARGO_PKG_NAME").into()))
+        .build()
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {

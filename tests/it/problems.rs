@@ -270,6 +270,33 @@ async fn a_body_that_does_not_come_in_time_is_408() {
     assert_eq!(document["type"], "urn:segment-estimator:problem:body-timeout");
 }
 
+#[tokio::test]
+async fn http_2_with_prior_knowledge_is_told_to_speak_http_1_1() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // As curl sends it: with SETTINGS and a request behind.
+    let behind =
+        [b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64".as_slice(), &[0, 0, 4, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41]];
+    for behind in [Vec::new(), behind.concat()] {
+        let mut stream = TcpStream::connect(app.address).unwrap();
+        stream.write_all(&[preface.as_slice(), &behind].concat()).unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut answer = Vec::new();
+            // Half-closed by the service, which reads on until the client has done the same.
+            stream.read_to_end(&mut answer).unwrap();
+            answer
+        });
+        let answer = in_time("the refusal", read).await.unwrap();
+        // SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
+        let (settings, goaway) = answer.split_at(9);
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!((goaway[3], &goaway[13..17]), (0x07, b"\0\0\0\x0d".as_slice()), "{goaway:?}");
+        assert_eq!(&goaway[17..], b"this service speaks HTTP/1.1 alone");
+    }
+    assert_eq!(app.count("sports").await, 0);
+}
+
 /// Reads until the head and some body are there, or the server closes.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut stream = stream.try_clone().unwrap();

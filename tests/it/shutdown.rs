@@ -64,6 +64,36 @@ async fn readiness_turns_503_while_requests_are_still_served() {
 }
 
 #[tokio::test]
+async fn answers_close_their_connections_once_the_service_stops() {
+    let redis = Redis::start();
+    let settings = Layer {
+        shutdown_delay: Some("1s".to_owned()),
+        admin_listen: Some("127.0.0.1:0".to_owned()),
+        ..Layer::default()
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let admin = Client::new(app.admin_addr.unwrap());
+    let closes = async |client: &Client, path: &str| {
+        let response = client.get(path).await;
+        response.headers().get("connection").is_some_and(|value| value == "close")
+    };
+    assert!(!closes(&app, "/segments/sports/count").await && !closes(&admin, "/healthz").await, "before");
+    // A connection that is idle meanwhile stays open until its next answer.
+    let kept = begin_post(app.address);
+    is_accepted(&admin).await;
+
+    app.begin_stop();
+    eventually("not ready", async || admin.status_of("/readyz").await == 503).await;
+    assert!(closes(&app, "/segments/sports/count").await && closes(&app, "/nowhere").await);
+    assert!(closes(&admin, "/healthz").await);
+    let mut answered = kept.try_clone().unwrap();
+    answered.write_all(b"}").unwrap();
+    let answer = in_time("the answer", read_to_end(kept)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    app.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
