@@ -269,7 +269,7 @@ impl App {
             self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if reloader.gate.is_open() && !front.local_addr.ip().is_loopback() {
+        if reloader.gate.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 address = %front.local_addr,
                 "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"

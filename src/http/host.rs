@@ -55,7 +55,7 @@ impl AllowedHosts {
     /// # Errors
     ///
     /// A [`Problem`] when there is none, or more than one, or one that names no host, or another one.
-    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let mut hosts = request.headers().get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) => {

@@ -1,9 +1,9 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `overlap.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
-//! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
-//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `prefer.rs` preferences, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`,
-//! `tls.rs` and `http2.rs` the connections.
+//! `docs.rs` and `pages/` have the handlers. `host.rs` says which hosts are answered for, `access.rs` who may call them, `endpoint.rs`
+//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `prefer.rs` preferences, `body.rs` bodies, `problem.rs` has
+//! the errors, `server.rs`, `stream.rs`, `tls.rs` and `http2.rs` the connections.
 
 mod access;
 mod answer;

@@ -199,7 +199,7 @@ impl Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         if let store::Error::Overloaded(_) = error {
-            let detail = format!("Nothing was done: {error}. Repeat the request later.");
+            let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
             return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
         }
         let detail = match error {

@@ -105,9 +105,9 @@ pub async fn segments(
 
 /// Have a user forgotten.
 ///
-/// 200 once Redis has acknowledged that the user is in no segment any more. A repetition removes what was recorded in between, too. A visit that is recorded
-/// later, or at the same time, puts the user into its segment again, and so does the repetition of an earlier one: stop sending these first. Backups and exports made before have
-/// the user still.
+/// 200 once Redis has acknowledged that the user is in no segment any more. A repetition removes what was recorded in between, too.
+/// A visit that is recorded later, or at the same time, puts the user into its segment again, and so does the repetition of an
+/// earlier one: stop sending these first. Backups and exports made before have the user still.
 #[utoipa::path(
     delete,
     path = "/users/{user_id}",

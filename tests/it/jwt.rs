@@ -422,11 +422,15 @@ fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
         ("EdDSA", ed.private.as_str(), "is a private key, which only the issuer may have"),
         ("RS256", private_set.as_str(), "has a private key (`d`), which only the issuer may have"),
         ("RS256", small.as_str(), "is not an RSA public key in PEM that can be used: it has 1024 bits"),
-        ("RS256", few_bits.as_str(), "has a key that can't be used: it has 1024 bits; RS256 needs 2048 to 8192"),
-        ("RS256", padded.as_str(), "has a key that can't be used: its numbers are no RSA key"),
+        (
+            "RS256",
+            few_bits.as_str(),
+            "has no key for RS256 that can be used: it has 1024 bits; RS256 needs 2048 to 8192",
+        ),
+        ("RS256", padded.as_str(), "has no key for RS256 that can be used: its numbers are no RSA key"),
         ("ES256", p384.as_str(), "is not a public key on the curve P-256 in PEM"),
         ("ES256", off_the_curve_pem.as_str(), "that can be used: it is no point on the curve P-256"),
-        ("ES256", off_the_curve.as_str(), "has a key that can't be used: it is no point on the curve P-256"),
+        ("ES256", off_the_curve.as_str(), "has no key for ES256 that can be used: it is no point on the curve P-256"),
         ("ES256", rsa_set.as_str(), "has no key for ES256"),
         ("RS256", es_set.as_str(), "has no key for RS256"),
         ("RS256", secret_set.as_str(), "has no key for RS256"),
@@ -437,6 +441,21 @@ fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
         let message_seen = refusal(binary(folder.path()).args(arguments).arg(&key.path));
         assert!(message_seen.contains("jwt_key_file: ") && message_seen.contains(message), "{message}: {message_seen}");
     }
+}
+
+#[tokio::test]
+async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
+    let mut short = issuer.jwk("short");
+    short["n"] = json!(BASE64URL_NOPAD.encode(&[0xff; 128]));
+    let mut broken = issuer.jwk("broken");
+    broken["n"] = json!("not base64!");
+    let set = json!({ "keys": [short, broken, issuer.jwk("good")] }).to_string();
+    let key = KeyFile::new(&set);
+    let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
+    assert_eq!(ask(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
+    let short = issuer.sign_as(Some("short"), &claims(&json!({})));
+    turned_away(&app, &short, "it names no key that is known here").await;
 }
 
 #[tokio::test]

@@ -91,8 +91,8 @@ fn other_key(text: &str) -> Option<&'static str> {
     }
     let body: String = text.split_ascii_whitespace().collect();
     let encodings = [BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE];
-    let decoded = encodings.iter().filter_map(|encoding| encoding.decode(body.as_bytes()).ok());
-    decoded.filter_map(|bytes| encoded_key(&bytes)).next()
+    let mut decoded = encodings.iter().filter_map(|encoding| encoding.decode(body.as_bytes()).ok());
+    decoded.find_map(|bytes| encoded_key(&bytes))
 }
 
 /// Whether `word` is a type of key as OpenSSH writes it in front of one.
@@ -151,24 +151,27 @@ fn key_of_pem(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String
     }
 }
 
-/// The keys of a set that are for this algorithm. Issuers publish others beside them.
+/// The keys of a set that are for this algorithm. Issuers publish others beside them, and some that can't be used: one that can
+/// is enough.
 fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
     let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
     if has_private_key(text) {
         return Err("has a private key (`d`), which only the issuer may have; publish the set without it".to_owned());
     }
-    let suitable = set.keys.iter().filter(|jwk| is_for(algorithm, jwk));
-    let keys = suitable.map(|jwk| {
-        let unusable = |why: String| format!("has a key that can't be used: {why}");
-        let key = DecodingKey::from_jwk(jwk).map_err(|error| unusable(error.to_string()))?;
-        check(algorithm, &key).map_err(unusable)?;
-        Ok(Key { id: jwk.common.key_id.clone(), key })
-    });
-    let keys = keys.collect::<Result<Vec<_>, String>>()?;
-    if keys.is_empty() {
-        return Err(format!("has no key for {algorithm}"));
+    let mut keys = Vec::new();
+    let mut obstacle = None;
+    for jwk in set.keys.iter().filter(|jwk| is_for(algorithm, jwk)) {
+        let key = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string());
+        match key.and_then(|key| check(algorithm, &key).map(|()| key)) {
+            Ok(key) => keys.push(Key { id: jwk.common.key_id.clone(), key }),
+            Err(why) => obstacle = Some(why),
+        }
     }
-    Ok(keys)
+    match (keys.is_empty(), obstacle) {
+        (false, _) => Ok(keys),
+        (true, Some(why)) => Err(format!("has no key for {algorithm} that can be used: {why}")),
+        (true, None) => Err(format!("has no key for {algorithm}")),
+    }
 }
 
 /// Whether one of the keys of a set has the private part (RFC 7518, sections 6.2.2 and 6.3.2; RFC 8037, section 2).

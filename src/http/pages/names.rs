@@ -37,7 +37,8 @@ const fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Whether `character` is one of Unicode's `Default_Ignorable_Code_Point`, but for [joiners](is_joiner); or a space that looks like another one, or a mark between lines.
+/// Whether `character` is one of Unicode's `Default_Ignorable_Code_Point`, but for [joiners](is_joiner); or a space that looks like
+/// another one, or a mark between lines.
 const fn is_invisible(character: char) -> bool {
     matches!(
         character,
