@@ -353,3 +353,29 @@ fn kind_of(status: StatusCode) -> ProblemKind {
         _ => ProblemKind::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::Captured;
+
+    #[test]
+    fn debug_log_has_one_line_for_a_detail_with_line_feeds() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let forged = "x\n2026-11-28T10:00:00Z  INFO deleted a user\r\u{85}";
+        let problem = Problem::invalid(vec![FieldError::new(forged, "is not a field of a visit")]);
+        let log = || problem.rendered("id", &Method::POST, None, &Response::default());
+        let response = tracing::subscriber::with_default(subscriber.finish(), log);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let lines = captured.lines();
+        assert!(
+            lines.len() == 1 && lines[0].contains("INFO deleted a user") && !lines[0].contains('\u{85}'),
+            "{lines:?}"
+        );
+    }
+}
