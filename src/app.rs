@@ -4,22 +4,23 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Gate, KeysError};
+use crate::auth::{Gate, KeyCounts, KeysError};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::history::{History, Recorder};
 use crate::http::server::Server;
-use crate::http::{AppState, Site, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
 use crate::overlap::Overlaps;
 use crate::pruner::{Pruner, PrunerError};
 use crate::sampler::Sampler;
+use crate::secret_files::SecretFile;
 use crate::settings::Settings;
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, Store};
@@ -33,12 +34,11 @@ pub struct App {
     admin: Option<Front>,
     sampler: Sampler,
     recorder: Recorder,
-    gate: Arc<Gate>,
+    reloader: Reloader,
     server: Server,
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
-    stopping: CancellationToken,
     ending: CancellationToken,
 }
 
@@ -47,19 +47,47 @@ pub struct App {
 pub struct Reloader {
     gate: Arc<Gate>,
     tls: Option<Tls>,
+    secret_files: Vec<SecretFile>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reloader {
     /// Reads them. A file that can't be used is logged, and what was read before stays.
     pub fn reload(&self) {
-        match self.gate.reload() {
+        let keys = self.gate.reload();
+        match &keys {
             Ok(()) => tracing::info!("read the keys again"),
             Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
         }
-        match self.tls.as_ref().map(Tls::reload) {
+        let certificate = self.tls.as_ref().map(Tls::reload);
+        match &certificate {
             None => {}
             Some(Ok(())) => tracing::info!("read the certificate again"),
             Some(Err(error)) => tracing::error!(%error, "can't read the certificate again; the one from before stays"),
+        }
+        self.report(keys.is_ok(), certificate.is_none_or(|certificate| certificate.is_ok()));
+    }
+
+    /// Measures what is in force, and warns of what everybody may read or write. The files were just read, with or without success.
+    fn report(&self, keys_are_read: bool, certificate_is_read: bool) {
+        let http = &self.metrics.http;
+        let KeyCounts { api, jwt } = self.gate.key_counts();
+        for (kind, count) in [("api", api), ("jwt", jwt)] {
+            if let Some(count) = count {
+                http.set_auth_keys(kind, count);
+            }
+        }
+        if !self.gate.is_open() {
+            http.set_reload_successful("keys", keys_are_read);
+        }
+        if self.tls.is_some() {
+            http.set_reload_successful("certificate", certificate_is_read);
+        }
+        if api == Some(0) {
+            tracing::warn!("api_keys_file has no key, so that every API key is refused; add keys and send SIGHUP");
+        }
+        for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
+            tracing::warn!("{exposure}");
         }
     }
 }
@@ -159,7 +187,7 @@ impl App {
         if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
             return Err(AppError::Partitions(error));
         }
-        let (stopping, ending) = (CancellationToken::new(), CancellationToken::new());
+        let (is_stopping, ending) = (Arc::<AtomicBool>::default(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             history: history.clone(),
@@ -170,22 +198,41 @@ impl App {
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
             under_way: AtomicUsize::new(0),
-            stopping: stopping.clone(),
+            is_stopping: Arc::clone(&is_stopping),
             ending: ending.clone(),
         });
-        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), admin.is_some());
+        let is_local = front.1.ip().to_canonical().is_loopback();
+        let hosts = match &settings.allowed_hosts {
+            Some(hosts) => hosts.clone(),
+            // A browser on this machine must not be led here by a site that has its own name resolve to this address.
+            None if is_local && gate.is_open() => AllowedHosts::LOCAL,
+            None => AllowedHosts::Any,
+        };
+        if gate.is_open() && settings.cors_origins == Some(Origins::Any) {
+            tracing::warn!(
+                "every site that somebody opens in a browser may read, write and delete: cors_origins is *, and neither \
+                 api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
+            );
+        }
+        let reloader = Reloader {
+            gate: Arc::clone(&gate),
+            tls: tls.clone(),
+            secret_files: settings.secret_files(),
+            metrics: Arc::clone(&metrics),
+        };
+        reloader.report(true, true);
+        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
         let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
         Ok(Self {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: Recorder::new(estimator.clone(), clock.clone(), history),
-            gate,
-            server: Server { limits: settings.server_limits(), metrics, tls },
+            reloader,
+            server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,
-            stopping,
             ending,
         })
     }
@@ -205,7 +252,7 @@ impl App {
     /// What reads files again while the service runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader { gate: Arc::clone(&self.gate), tls: self.server.tls.clone() }
+        self.reloader.clone()
     }
 
     /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
@@ -218,11 +265,11 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, recorder, gate, server, shutdown_delay, pruner, mut redis, stopping, ending } =
+        let Self { front, admin, sampler, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } =
             self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if gate.is_open() && !front.local_addr.ip().is_loopback() {
+        if reloader.gate.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 address = %front.local_addr,
                 "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"
@@ -240,7 +287,7 @@ impl App {
         }
 
         let outcome = {
-            let drain_limit = server.limits.drain;
+            let (drain_limit, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
             let serving = server.serve(front.listener, front.site, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
@@ -254,7 +301,7 @@ impl App {
                 ended = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
             };
 
-            stopping.cancel();
+            is_stopping.store(true, Ordering::Relaxed);
             let delay = if outcome.is_ok() { shutdown_delay } else { Duration::ZERO };
             let drain = async {
                 // Served all through the delay, which is for those who still come.

@@ -12,6 +12,7 @@ mod scope;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -33,11 +34,35 @@ pub struct AuthConfig {
 pub struct Gate {
     config: AuthConfig,
     keys: ArcSwapOption<Keys>,
+    generations: AtomicU64,
 }
 
 struct Keys {
+    /// Counts the loads of the files, so that a grant by earlier keys is told apart.
+    generation: u64,
     api: Option<ApiKeys>,
     jwt: Option<Jwt>,
+}
+
+/// Proof that a token was accepted, and until when that holds. A request that outlives the check has it
+/// [renewed](Gate::renew).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The name of the API key, or the subject of the JSON Web Token as far as it may be logged. `None` without access control.
+    pub name: Option<String>,
+    /// The keys that accepted the token.
+    generation: u64,
+    /// The last Unix second at which the token is valid. An API key doesn't expire.
+    valid_until: Option<u64>,
+}
+
+/// The number of keys in force, by kind. `None` if no setting asks for the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// API keys.
+    pub api: Option<usize>,
+    /// Keys that JSON Web Tokens are verified with.
+    pub jwt: Option<usize>,
 }
 
 /// What is wrong with a file of keys: one line that names its setting.
@@ -54,6 +79,8 @@ pub struct KeysError {
 struct Holder {
     name: String,
     scopes: Scopes,
+    /// The last Unix second at which the token is valid.
+    valid_until: Option<u64>,
 }
 
 /// Why a caller may not do it.
@@ -119,6 +146,15 @@ pub enum Flaw {
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 impl Denied {
+    /// Whose token it was, if that is known.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Insufficient { holder, .. } => Some(holder),
+            Self::NoToken | Self::Malformed | Self::NotAccepted(_) => None,
+        }
+    }
+
     /// What a metric calls this: a fixed word for each kind.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -155,17 +191,18 @@ impl Gate {
     ///
     /// A [`KeysError`] when one of the files can't be used.
     pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
-        let keys = ArcSwapOption::new(Keys::load(&config)?.map(Arc::new));
-        Ok(Self { config, keys })
+        let keys = ArcSwapOption::new(Keys::load(&config, 0)?.map(Arc::new));
+        Ok(Self { config, keys, generations: AtomicU64::new(1) })
     }
 
-    /// Reads the files again. Requests that are being checked go on with the keys before.
+    /// Reads the files again. Checks that have begun go on with the keys before.
     ///
     /// # Errors
     ///
     /// A [`KeysError`] when one of the files can't be used; the keys before stay.
     pub fn reload(&self) -> Result<(), KeysError> {
-        self.keys.store(Keys::load(&self.config)?.map(Arc::new));
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        self.keys.store(Keys::load(&self.config, generation)?.map(Arc::new));
         Ok(())
     }
 
@@ -175,23 +212,58 @@ impl Gate {
         self.keys.load().is_none()
     }
 
+    /// The number of keys in force.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        let keys = self.keys.load();
+        let keys = keys.as_deref();
+        KeyCounts {
+            api: keys.and_then(|keys| keys.api.as_ref()).map(ApiKeys::len),
+            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(Jwt::key_count),
+        }
+    }
+
     /// Whether a request with these `Authorization` headers may do what needs `scope`.
     ///
     /// # Errors
     ///
     /// Why not.
-    pub fn admit<'a>(&self, mut authorization: impl Iterator<Item = &'a [u8]>, scope: Scope) -> Result<(), Denied> {
+    pub fn admit<'a>(&self, mut authorization: impl Iterator<Item = &'a [u8]>, scope: Scope) -> Result<Grant, Denied> {
         let keys = self.keys.load();
-        let Some(keys) = keys.as_deref() else { return Ok(()) };
+        let Some(keys) = keys.as_deref() else { return Ok(Grant::default()) };
         let header = authorization.next().ok_or(Denied::NoToken)?;
         let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(Denied::Malformed)?;
         let holder = keys.holder(token).map_err(Denied::NotAccepted)?;
-        if holder.scopes.contains(scope) {
-            return Ok(());
+        if !holder.scopes.contains(scope) {
+            return Err(Denied::Insufficient { holder: holder.name, scope });
         }
-        Err(Denied::Insufficient { holder: holder.name, scope })
+        Ok(Grant { name: Some(holder.name), generation: keys.generation, valid_until: holder.valid_until })
+    }
+
+    /// Checks that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs two
+    /// comparisons unless keys were read again.
+    ///
+    /// # Errors
+    ///
+    /// Why it doesn't hold any longer.
+    pub fn renew<'a>(
+        &self,
+        grant: &mut Grant,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+    ) -> Result<(), Denied> {
+        if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
+            *grant = self.admit(authorization, scope)?;
+        }
+        match grant.valid_until {
+            Some(last) if jwt::is_over(last) => Err(Denied::NotAccepted(Flaw::Expired)),
+            _ => Ok(()),
+        }
     }
 }
+
+/// What a token is called whose subject is missing, or is not to be repeated.
+const UNNAMED: &str = "this subject";
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,7 +272,7 @@ impl fmt::Debug for Gate {
 }
 
 impl Keys {
-    fn load(config: &AuthConfig) -> Result<Option<Self>, KeysError> {
+    fn load(config: &AuthConfig, generation: u64) -> Result<Option<Self>, KeysError> {
         if config.api_keys_file.is_none() && config.jwt.is_none() {
             return Ok(None);
         }
@@ -213,7 +285,7 @@ impl Keys {
             let text = read("jwt_key_file", path)?;
             Jwt::new(config, &text).map_err(|why| KeysError { setting: "jwt_key_file", path: path.clone(), why })
         });
-        Ok(Some(Self { api: api.transpose()?, jwt: jwt.transpose()? }))
+        Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
     }
 
     fn holder(&self, token: &str) -> Result<Holder, Flaw> {
@@ -276,6 +348,6 @@ mod tests {
     fn without_keys_everybody_may_pass() {
         let gate = Gate::load(AuthConfig::default()).unwrap();
         assert!(gate.is_open());
-        assert_eq!(gate.admit(std::iter::empty(), Scope::DeleteUsers), Ok(()));
+        assert_eq!(gate.admit(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
     }
 }

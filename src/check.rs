@@ -54,8 +54,9 @@ pub async fn check(
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
     write_table(shown, out)?;
-    Gate::load(settings.auth.clone())?;
+    let gate = Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
+    write_warnings(settings, &gate, out)?;
     let Found { servers, layout, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
@@ -113,6 +114,19 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     }
     let layout = store.found_layout().await.map_err(failed)?;
     Ok(Found { servers: found, layout, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
+}
+
+/// Writes what keeps nothing from serving, and is likely not meant.
+fn write_warnings(settings: &Settings, gate: &Gate, out: &mut impl Write) -> io::Result<()> {
+    let exposures = settings.secret_files().into_iter().filter_map(|file| file.exposure());
+    let mut warnings: Vec<_> = exposures.map(|exposure| exposure.to_string()).collect();
+    if gate.key_counts().api == Some(0) {
+        warnings.push("api_keys_file has no key, so that every API key is refused".to_owned());
+    }
+    if !warnings.is_empty() {
+        writeln!(out)?;
+    }
+    warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"))
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

@@ -78,6 +78,7 @@ pub mod pruner;
 pub mod repartition;
 pub mod rounds;
 pub mod sampler;
+pub mod secret_files;
 pub mod segment;
 pub mod settings;
 pub mod store;

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 pub use self::layer::{Layer, Source};
 pub use self::shown::Shown;
-use crate::auth::AuthConfig;
+use crate::auth::{AuthConfig, JwtAlgorithm};
 use crate::history::Interval;
-use crate::http::{Origins, RequestLimits, TlsFiles, server};
+use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles, server};
 use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
+use crate::secret_files::SecretFile;
 use crate::segment::SegmentName;
 use crate::store::{self, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// The origins whose pages may read answers.
     pub cors_origins: Option<Origins>,
+    /// The hosts that requests may name; without them, any, unless nobody but this machine reaches the service and it has no keys.
+    pub allowed_hosts: Option<AllowedHosts>,
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
@@ -129,6 +132,7 @@ impl Settings {
             admin_listen: layers.optional("admin_listen", parse::address)?,
             tls: layers.tls()?,
             cors_origins: layers.optional("cors_origins", Origins::parse)?,
+            allowed_hosts: layers.optional("allowed_hosts", AllowedHosts::parse)?,
             auth: layers.auth()?,
             redis: layers.redis()?,
             partitions: layers.partitions()?,
@@ -157,6 +161,29 @@ impl Settings {
             shutdown_delay: layers.required("shutdown_delay", parse::delay)?,
             drain_timeout: layers.required("drain_timeout", parse::limit)?,
         })
+    }
+
+    /// The files with secrets, and with what lets callers in.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let access = self.redis.as_ref().map(Servers::access);
+        let jwt = self.auth.jwt.as_ref();
+        let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
+        let files = [
+            ("tls_key_file", self.tls.as_ref().map(|files| &files.key), true),
+            ("api_keys_file", self.auth.api_keys_file.as_ref(), false),
+            ("jwt_key_file", jwt.map(|jwt| &jwt.key_file), has_secret),
+            ("redis_password_file", access.and_then(|access| access.password_file.as_ref()), true),
+            (
+                "redis_client_key_file",
+                access.and_then(|access| access.client_files.as_ref()).map(|files| &files.key),
+                true,
+            ),
+        ];
+        let files = files.into_iter().filter_map(|(setting, path, is_secret)| {
+            path.map(|path| SecretFile { setting, path: path.clone(), is_secret })
+        });
+        files.collect()
     }
 
     /// How long to wait for Redis, and how many may.
@@ -220,7 +247,10 @@ impl Layers<'_> {
     }
 
     fn optional<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
-        self.parsed(name, parse, |text| format!("{text:?}"))
+        // A URL with a password may stand in the wrong setting.
+        let may_hold_password = |text: &str| text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+        let show = |text: &str| if may_hold_password(text) { "the value".to_owned() } else { format!("{text:?}") };
+        self.parsed(name, parse, show)
     }
 
     /// As `optional`, for a value that must not be repeated.
@@ -353,7 +383,13 @@ mod tests {
     #[case("ESTIMATOR_TLS_CERT_FILE", "cert", r#"tls_cert_file: "cert" is of no use without tls_key_file"#)]
     #[case("ESTIMATOR_TLS_KEY_FILE", "key", r#"tls_key_file: "key" is of no use without tls_cert_file"#)]
     #[case("ESTIMATOR_CORS_ORIGINS", "app.example", r#"cors_origins: "app.example" must be * or origins"#)]
-    #[case("ESTIMATOR_OTLP_ENDPOINT", "collector", r#"otlp_endpoint: "collector" must be a URL such as"#)]
+    #[case(
+        "ESTIMATOR_CORS_ORIGINS",
+        "https://*.example.com",
+        r#"cors_origins: "https://*.example.com" has a wildcard in a host, and no browser sends one"#
+    )]
+    #[case("ESTIMATOR_ALLOWED_HOSTS", "a.example:80", r#"allowed_hosts: "a.example:80" must be * or names of hosts"#)]
+    #[case("ESTIMATOR_OTLP_ENDPOINT", "collector", "otlp_endpoint: the value must be a URL such as")]
     #[case("ESTIMATOR_TRACE_RATIO", "2", r#"trace_ratio: "2" must be a number from 0 to 1"#)]
     #[case("ESTIMATOR_JWT_LEEWAY", "500ms", r#"jwt_leeway: "500ms" must be a whole number of seconds"#)]
     #[case("ESTIMATOR_WRITE_ACKS", "10", r#"write_acks: "10" must be a whole number from 0 to 9"#)]
@@ -401,6 +437,20 @@ mod tests {
     fn a_bad_redis_url_is_not_repeated(#[case] url: &str) {
         let error = environment(&[("ESTIMATOR_REDIS_URL", url)]).unwrap_err().to_string();
         assert!(error.starts_with("redis_url: the value is not a usable Redis URL"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[rstest]
+    #[case::of_traces("OTLP_ENDPOINT", "http://otel:hunter2@collector:4318")]
+    #[case::in_a_query_of_traces("OTLP_ENDPOINT", "http://collector:4318?key=hunter2")]
+    #[case::of_an_origin("CORS_ORIGINS", "https://me:hunter2@app.example")]
+    #[case::of_a_host("ALLOWED_HOSTS", "https://me:hunter2@app.example")]
+    #[case::in_another_setting("LISTEN", "redis://:hunter2@localhost:6379")]
+    #[case::in_a_setting_of_no_use("REDIS_SENTINEL_MASTER", "redis://:hunter2@localhost:6379")]
+    #[case::in_one_of_two("JWT_ISSUER", "https://me:hunter2@issuer.example")]
+    fn password_is_not_repeated(#[case] name: &str, #[case] value: &str) {
+        let error = environment(&[(&format!("ESTIMATOR_{name}"), value)]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: the value ", name.to_lowercase())), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 

@@ -170,7 +170,7 @@ impl Batch {
         stream.set_nodelay(true)?;
         let length = lines * Line::BYTES;
         let head = format!(
-            "POST /segments/batch HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-ndjson\r\n\
+            "POST /segments/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
              Content-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;

@@ -92,7 +92,7 @@ fn posts(count: usize, field: &str, header: &str) -> impl Iterator<Item = String
         let body = format!(r#"{{"user_id":"{user}","segment":"{segment}"{field}}}"#);
         let length = body.len();
         format!(
-            "POST /segments HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{header}\
+            "POST /segments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{header}\
              Content-Length: {length}\r\n\r\n{body}"
         )
     })
@@ -106,5 +106,5 @@ fn visits(count: usize) -> impl Iterator<Item = (String, String)> {
 
 /// A `GET` of `path`.
 pub fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }

@@ -1,16 +1,18 @@
 //! JSON Web Tokens ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)), checked as
 //! [RFC 8725](https://www.rfc-editor.org/rfc/rfc8725) advises: the algorithm is the one that was set, whatever the token says.
 
+pub(super) mod key_file;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, get_current_timestamp};
 use serde::Deserialize;
 
-use super::{Flaw, Holder, Scopes};
+use self::key_file::Key;
+use super::{Flaw, Holder, Scopes, UNNAMED};
 
 /// How JSON Web Tokens are checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,14 +85,17 @@ pub struct Jwt {
     keys: Vec<Key>,
 }
 
-struct Key {
-    id: Option<String>,
-    key: DecodingKey,
-}
-
 /// The claims that matter here. Others may be there.
 #[derive(Deserialize)]
 struct Claims {
+    /// The library has checked it, fractions included, but keeps it to itself.
+    exp: f64,
+    /// The library accepts a list, and, where it has nothing to compare it with, any type. RFC 7519, section 4.1.1: a text.
+    #[serde(default, rename = "iss")]
+    _iss: Option<String>,
+    /// As `iss`. RFC 7519, section 4.1.3: a text or a list of texts.
+    #[serde(default, rename = "aud")]
+    _aud: Option<OneOrMany>,
     #[serde(default)]
     sub: Option<String>,
     /// RFC 8693, section 4.2: scopes with spaces between them.
@@ -117,9 +122,6 @@ impl OneOrMany {
     }
 }
 
-/// A secret that can be guessed signs anything (RFC 7518, section 3.2: at least as long as the hash).
-pub(super) const MIN_SECRET_BYTES: usize = 32;
-
 impl Jwt {
     /// A check with the keys in `text`, which is what the key file has.
     ///
@@ -138,12 +140,12 @@ impl Jwt {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".to_owned());
         }
-        let keys = if config.algorithm != JwtAlgorithm::Hs256 && text.trim_start().starts_with('{') {
-            keys_of_set(config.algorithm, text)?
-        } else {
-            vec![Key { id: None, key: single_key(config.algorithm, text)? }]
-        };
-        Ok(Self { validation, keys })
+        Ok(Self { validation, keys: key_file::keys(config.algorithm, text)? })
+    }
+
+    /// How many keys there are to check with.
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.len()
     }
 
     /// Whom `token` belongs to.
@@ -160,8 +162,16 @@ impl Jwt {
         let key = self.key(header.kid.as_deref()).ok_or(Flaw::KeyId)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| flaw(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();
-        let name = claims.sub.filter(|sub| super::keys::check_name(sub).is_ok());
-        Ok(Holder { name: name.unwrap_or_else(|| "this subject".to_owned()), scopes })
+        // An e-mail address tells who somebody is, and names go into the log. Other subjects that pass are of services, or numbers.
+        let name = claims.sub.filter(|sub| super::keys::check_name(sub).is_ok() && !sub.contains('@'));
+        // As the library compares it: in whole seconds.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the library has checked its range"
+        )]
+        let valid_until = (claims.exp.round() as u64).saturating_add(self.validation.leeway);
+        Ok(Holder { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
     }
 
     /// The key that a token names; the only one if it names none.
@@ -176,64 +186,9 @@ impl Jwt {
     }
 }
 
-fn single_key(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String> {
-    let pem = text.as_bytes();
-    let no_key = |what: &str| format!("is not {what} in PEM (-----BEGIN PUBLIC KEY-----), nor a JSON Web Key Set");
-    match algorithm {
-        JwtAlgorithm::Hs256 => Ok(DecodingKey::from_secret(secret(text)?)),
-        JwtAlgorithm::Rs256 => DecodingKey::from_rsa_pem(pem).map_err(|_| no_key("an RSA public key")),
-        JwtAlgorithm::Es256 => {
-            /// A point on P-256, not compressed (SEC 1, section 2.3.3).
-            const POINT_BYTES: usize = 65;
-            let key = DecodingKey::from_ec_pem(pem).ok();
-            let key = key.filter(|key| key.try_get_as_bytes().is_ok_and(|point| point.len() == POINT_BYTES));
-            key.ok_or_else(|| no_key("a public key on the curve P-256"))
-        }
-        JwtAlgorithm::EdDsa => DecodingKey::from_ed_pem(pem).map_err(|_| no_key("an Ed25519 public key")),
-    }
-}
-
-/// The secret in a key file: its text without the line end that editors add.
-pub(super) fn secret(text: &str) -> Result<&[u8], String> {
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.starts_with("-----BEGIN") {
-        return Err(
-            "is a key in PEM, but HS256 needs a secret; a public key as a secret would let everybody sign".to_owned()
-        );
-    }
-    if secret.len() < MIN_SECRET_BYTES {
-        return Err(format!("has a secret of {} bytes; HS256 needs {MIN_SECRET_BYTES} or more", secret.len()));
-    }
-    Ok(secret.as_bytes())
-}
-
-/// The keys of a set that are for this algorithm. Issuers publish others beside them.
-fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
-    let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
-    let suitable = set.keys.iter().filter(|jwk| is_for(algorithm, jwk));
-    let keys = suitable.map(|jwk| {
-        let key = DecodingKey::from_jwk(jwk).map_err(|error| format!("has a key that can't be used: {error}"))?;
-        Ok(Key { id: jwk.common.key_id.clone(), key })
-    });
-    let keys = keys.collect::<Result<Vec<_>, String>>()?;
-    if keys.is_empty() {
-        return Err(format!("has no key for {algorithm}"));
-    }
-    Ok(keys)
-}
-
-fn is_for(algorithm: JwtAlgorithm, jwk: &Jwk) -> bool {
-    let is_of_type = match (&jwk.algorithm, algorithm) {
-        (AlgorithmParameters::RSA(_), JwtAlgorithm::Rs256) => true,
-        (AlgorithmParameters::EllipticCurve(key), JwtAlgorithm::Es256) => key.curve == EllipticCurve::P256,
-        (AlgorithmParameters::OctetKeyPair(key), JwtAlgorithm::EdDsa) => key.curve == EllipticCurve::Ed25519,
-        // HS256 among them: a set that is published must not have a secret.
-        _ => false,
-    };
-    let common = &jwk.common;
-    is_of_type
-        && common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
-        && common.key_algorithm.is_none_or(|own| own.to_string() == algorithm.to_string())
+/// Whether the Unix second `last` is over, by the clock that the library checks tokens with.
+pub(super) fn is_over(last: u64) -> bool {
+    get_current_timestamp() > last
 }
 
 fn flaw(error: &ErrorKind) -> Flaw {

@@ -53,6 +53,8 @@ impl ApiKeys {
     ///
     /// What is wrong with it, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // Some editors begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}');
         let file: File = toml::from_str(text).map_err(|error| toml_text::mistake(text, &error))?;
         let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
         for (number, entry) in (1..).zip(file.key) {
@@ -78,6 +80,11 @@ impl ApiKeys {
         found.map(|known| known.holder.clone())
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether one of them has this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|key| key.holder.name == name)
@@ -91,7 +98,7 @@ impl ApiKey {
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
         let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
         let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
-        Ok(Self { digest, holder: Holder { name, scopes } })
+        Ok(Self { digest, holder: Holder { name, scopes, valid_until: None } })
     }
 
     fn clashes_with(&self, other: &Self) -> bool {
@@ -134,6 +141,12 @@ mod tests {
         assert_eq!(holder.name, "uss");
         assert!(holder.scopes.contains(Scope::WriteSegments) && !holder.scopes.contains(Scope::ReadSegments));
         assert!(keys.holder("Test").is_none() && keys.holder("").is_none() && keys.holder(OF_TEST).is_none());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let text = format!("\u{feff}{}", entry("uss", OF_TEST, ""));
+        assert!(ApiKeys::parse(&text).unwrap().holder("test").is_some());
     }
 
     #[test]

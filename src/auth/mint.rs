@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::jwt::secret;
+use super::jwt::key_file::secret;
 use super::keys::{ApiKeys, check_name, digest_of};
 use super::{JwtAlgorithm, JwtConfig, Scope};
 use crate::time::Timestamp;
@@ -71,7 +72,8 @@ pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String,
     } else {
         "\n\n"
     };
-    let file = OpenOptions::new().append(true).create(true).open(path);
+    // Whoever may write it lets anybody in, whatever the umask says.
+    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
     let written = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));
     written.map_err(|error| failed(format!("can't be written: {error}")))?;
     Ok(key)

@@ -2,20 +2,25 @@
 //!
 //! It stands first among the arguments, so that nothing is read of the body, and nothing asked of Redis, before it.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 
 use super::AppState;
 use super::problem::{Problem, ProblemKind};
-use crate::auth::{Denied, Scope};
+use crate::auth::{Denied, Grant, Scope};
 
 /// The caller may do what needs the scope `S`.
-pub struct May<S>(PhantomData<S>);
+pub struct May<S> {
+    /// What says so.
+    pub grant: Grant,
+    scope: PhantomData<S>,
+}
 
 /// A scope as a type.
 pub trait Needs {
@@ -55,15 +60,51 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        let headers = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        match state.gate.admit(headers, S::SCOPE) {
-            Ok(()) => Ok(Self(PhantomData)),
-            Err(denied) => {
-                state.estimator.metrics().http.denied(denied.kind());
-                Err(denied.into())
-            }
+        match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+            Ok(grant) => Ok(Self { grant, scope: PhantomData }),
+            Err(denied) => Err(refuse(state, denied)),
         }
     }
+}
+
+/// Who calls, and whether that caller may do what needs the scope `S`: for a handler that logs who was refused, too.
+pub struct Caller<S> {
+    /// The name of the API key or the subject of the token, as far as it may be logged.
+    pub name: Option<String>,
+    /// Whether the caller may, or why not.
+    pub admitted: Result<May<S>, Problem>,
+}
+
+impl<S: Needs> FromRequestParts<Arc<AppState>> for Caller<S> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        Ok(match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+            Ok(grant) => Self { name: grant.name.clone(), admitted: Ok(May { grant, scope: PhantomData }) },
+            Err(denied) => Self { name: denied.name().map(str::to_owned), admitted: Err(refuse(state, denied)) },
+        })
+    }
+}
+
+impl<S: Needs> May<S> {
+    /// Checks that the token in `headers` is still accepted, for a request that outlives its first check.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] when the token has expired, or the keys that were read since don't accept it.
+    pub fn renew(&mut self, state: &AppState, headers: &HeaderMap) -> Result<(), Problem> {
+        let renewed = state.gate.renew(&mut self.grant, authorization(headers), S::SCOPE);
+        renewed.map_err(|denied| refuse(state, denied))
+    }
+}
+
+fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
+}
+
+fn refuse(state: &AppState, denied: Denied) -> Problem {
+    state.estimator.metrics().http.denied(denied.kind());
+    denied.into()
 }
 
 /// RFC 6750, section 3: what a client is told of the token that it needs.

@@ -5,7 +5,8 @@
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::Response;
 use tower_service::Service as _;
 
@@ -16,20 +17,30 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's, or a page where a
 /// page was asked for. The request's id comes back with the answer; a request without one gets one.
-pub async fn answer(mut router: Router, request: Request) -> Response {
+///
+/// A body is what it is said to be: no browser may guess that JSON with a name in it is a page.
+pub async fn answer(mut router: Router, mut request: Request) -> Response {
     let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
+    let request_id = request_id.unwrap_or_else(new_request_id);
     let method = request.method().clone();
+    if method == Method::DELETE {
+        // The handler names it in the log.
+        request.headers_mut().insert(REQUEST_ID, request_id.clone());
+    }
     let place = pages::asked_for(&method, request.uri().path());
 
     let mut response = match router.call(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    let request_id = request_id.unwrap_or_else(new_request_id);
     if let Some(problem) = Problem::taken_from(&mut response) {
         response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, place, &response);
     }
-    response.headers_mut().insert(REQUEST_ID, request_id);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    if headers.contains_key(CONTENT_TYPE) {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     response
 }
 

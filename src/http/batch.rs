@@ -35,8 +35,9 @@ const ONE_LINE: &str =
 /// visit is named by its number, and the rest goes on; when no line is a visit, the status is 422. Nothing at all, or `[]`,
 /// is 200 with nothing accepted.
 ///
-/// When a batch breaks off, the problem says how far it came, as `done_through_line`. Repeating a part of a batch never
-/// does harm. The body may be compressed with gzip (`content-encoding: gzip`).
+/// When a batch breaks off, the problem says how far it came, as `done_through_line`. A token that expires or is taken back in the
+/// middle of a stream breaks it off, too. Repeating a part of a batch does no harm if its visits have a `seen_at`. The body may be
+/// compressed with gzip (`content-encoding: gzip`).
 #[utoipa::path(
     post,
     path = "/segments/batch",
@@ -76,7 +77,7 @@ const ONE_LINE: &str =
     )
 )]
 pub async fn record(
-    _: May<Write>,
+    caller: May<Write>,
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     body: Body,
@@ -85,7 +86,7 @@ pub async fn record(
     let body = body::unpacked(&headers, body)?;
     match media_type {
         MediaType::Json => in_time(state.limits.request, record_array(&state, body)).await?,
-        MediaType::Lines => record_lines(&state, body).await,
+        MediaType::Lines => record_lines(&state, caller, &headers, body).await,
     }
 }
 
@@ -96,10 +97,17 @@ async fn record_array(state: &AppState, body: Body) -> Result<Response> {
     finish(ingest, outcome, "").await
 }
 
-async fn record_lines(state: &AppState, mut body: Body) -> Result<Response> {
+async fn record_lines(
+    state: &AppState,
+    mut caller: May<Write>,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<Response> {
     state.now().await?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let outcome = feed_lines(&mut ingest, &mut body, state).await;
+    // A stream has no end of its own, but its token has one.
+    let renew = || caller.renew(state, headers);
+    let outcome = feed_lines(&mut ingest, &mut body, state, renew).await;
     let is_cut = outcome.is_err();
     let answer = finish(ingest, outcome, ONE_LINE).await;
     if is_cut {
@@ -154,14 +162,20 @@ async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -
 }
 
 /// Feeds the lines of `body` as they arrive. There is no limit to their number, but each must be complete within the
-/// time that a body may take.
-async fn feed_lines(ingest: &mut Ingest, body: &mut Body, state: &AppState) -> std::result::Result<(), Cut> {
+/// time that a body may take, and `renew` must permit each piece.
+async fn feed_lines(
+    ingest: &mut Ingest,
+    body: &mut Body,
+    state: &AppState,
+    mut renew: impl FnMut() -> Result<()>,
+) -> std::result::Result<(), Cut> {
     let mut deadline = Instant::now() + state.limits.body;
     loop {
         let mut lines = 0;
         tokio::select! {
             piece = timeout_at(deadline, body.frame()) => match piece {
                 Ok(Some(Ok(frame))) => {
+                    renew().map_err(Cut::Here)?;
                     let piece = frame.into_data().unwrap_or_default();
                     lines = ingest.feed(&piece, state.clock.now()).await?;
                     // A sender that is always ahead must not keep this thread from the other requests.

@@ -1,6 +1,7 @@
 //! CORS: pages of which origins may read answers ([the standard](https://fetch.spec.whatwg.org/#http-cors-protocol)). Off
 //! unless it is configured, and then nothing of it is in a request's way.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -8,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::answer::REQUEST_ID;
+use super::prefer::{PREFER, PREFERENCE_APPLIED};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -30,6 +32,11 @@ impl Origins {
         if text.trim() == "*" {
             return Ok(Self::Any);
         }
+        if text.contains('*') {
+            return Err(
+                "has a wildcard in a host, and no browser sends one: name each origin, or * alone for all".to_owned()
+            );
+        }
         let origins = text.split(',').map(|origin| parse_origin(origin.trim()));
         origins.collect::<Option<_>>().map(Self::Listed).ok_or_else(|| {
             "must be * or origins with commas between them, such as https://app.example or http://localhost:3000"
@@ -50,13 +57,18 @@ impl std::fmt::Display for Origins {
     }
 }
 
-/// An origin as browsers write it: scheme, host in small letters, and the port unless it is the scheme's own.
+/// An origin as browsers write it: scheme, host in small letters, and the port as a number unless it is the scheme's own.
 fn parse_origin(text: &str) -> Option<HeaderValue> {
     let uri: Uri = text.parse().ok()?;
     let (scheme, host) = (uri.scheme_str()?, uri.host()?);
-    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
     let is_usual = matches!((scheme, port.as_str()), ("http", ":80") | ("https", ":443"));
-    let is_origin = text == format!("{scheme}://{host}{port}") && host == host.to_ascii_lowercase() && !is_usual;
+    let is_name = host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte));
+    let is_address = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok_and(|canonical| canonical.to_string() == address));
+    let is_origin = text == format!("{scheme}://{host}{port}") && (is_name || is_address) && !is_usual;
     is_origin.then(|| HeaderValue::try_from(text).ok())?
 }
 
@@ -72,8 +84,8 @@ pub fn layer(origins: &Origins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, REQUEST_ID, TRACEPARENT])
-        .expose_headers([REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, PREFER, REQUEST_ID, TRACEPARENT])
+        .expose_headers([PREFERENCE_APPLIED, REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
         .max_age(REMEMBERED)
 }
 
@@ -87,6 +99,7 @@ mod tests {
     #[case("*")]
     #[case("https://app.example")]
     #[case("https://app.example,http://localhost:3000")]
+    #[case("http://[2001:db8::1]:3000,http://127.0.0.1")]
     fn origins_are_read(#[case] text: &str) {
         assert_eq!(Origins::parse(text).unwrap().to_string(), text);
     }
@@ -99,6 +112,13 @@ mod tests {
     #[case("https://App.example")]
     #[case("https://app.example:443")]
     #[case("https://*.example/")]
+    #[case("https://*.example.com")]
+    #[case("https://a*.example.com:8443")]
+    #[case("https://a.example,https://*")]
+    #[case("https://a.example:08443")]
+    #[case("http://[2001:DB8::1]")]
+    #[case("http://[0:0:0:0:0:0:0:1]")]
+    #[case("https://user@a.example")]
     #[case("https://a.example,")]
     #[case("*,https://a.example")]
     #[case("null")]

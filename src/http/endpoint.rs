@@ -152,7 +152,9 @@ impl<'a> Place<'a> {
         if place.0.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(place);
         }
-        let detail = format!("Nothing was done: {most} requests are under way already. Repeat the request later.");
+        let detail = format!(
+            "Nothing was done: {most} requests are under way already. Repeat the request after the seconds in Retry-After."
+        );
         Err(Problem::new(ProblemKind::Overloaded, detail))
     }
 }

@@ -1,6 +1,7 @@
 //! The probes: is the process alive, and should it get requests?
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -49,7 +50,7 @@ pub async fn live() -> Response {
     )
 )]
 pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Response> {
-    if state.stopping.is_cancelled() {
+    if state.is_stopping.load(Ordering::Relaxed) {
         return Err(Problem::stopping());
     }
     state.estimator.ready().await?;

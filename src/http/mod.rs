@@ -1,9 +1,9 @@
 //! The HTTP layer: routes, what surrounds them, and the server. It knows the [`Estimator`] and nothing of Redis.
 //!
 //! `routes.rs` says which handler has which path; `segments.rs`, `history.rs`, `overlap.rs`, `batch.rs`, `health.rs`, `metrics.rs`, `openapi.rs`,
-//! `docs.rs` and `pages/` have the handlers. `host.rs` says which requests none of them gets, `access.rs` who may call them, `endpoint.rs`
-//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `body.rs` bodies, `problem.rs` has the errors, `server.rs`, `stream.rs`
-//! and `tls.rs` the connections.
+//! `docs.rs` and `pages/` have the handlers. `host.rs` says which hosts are answered for, `access.rs` who may call them, `endpoint.rs`
+//! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `prefer.rs` preferences, `body.rs` bodies, `problem.rs` has
+//! the errors, `server.rs`, `stream.rs`, `tls.rs` and `http2.rs` the connections.
 
 mod access;
 mod answer;
@@ -16,11 +16,13 @@ mod health;
 mod histogram;
 mod history;
 mod host;
+mod http2;
 mod lists;
 mod metrics;
 pub mod openapi;
 mod overlap;
 mod pages;
+mod prefer;
 mod problem;
 mod query;
 mod routes;
@@ -32,7 +34,7 @@ mod trace;
 mod users;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -42,6 +44,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use self::cors::Origins;
+pub use self::host::AllowedHosts;
 pub use self::routes::Site;
 pub use self::tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
@@ -73,8 +76,8 @@ pub struct AppState {
     pub trace_ratio: Option<f64>,
     /// Requests under way, of those that are limited in number.
     pub under_way: AtomicUsize,
-    /// Cancelled when the service starts to stop.
-    pub stopping: CancellationToken,
+    /// Set when the service starts to stop.
+    pub is_stopping: Arc<AtomicBool>,
     /// Cancelled when streams that have no end of their own must come to one.
     pub ending: CancellationToken,
 }

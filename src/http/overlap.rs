@@ -133,7 +133,9 @@ impl From<OverlapError> for Problem {
             OverlapError::Store(error) => error.into(),
             OverlapError::WindowTooLong(_) => invalid("window", error.to_string()),
             OverlapError::TooMany(_) => {
-                let detail = format!("Nothing was done: {error}, and no more are answered at a time. Repeat it later.");
+                let detail = format!(
+                    "Nothing was done: {error}, and no more are answered at a time. Repeat the request after the seconds in Retry-After."
+                );
                 Self::new(ProblemKind::TooMany, detail)
             }
             OverlapError::TooLate(_) => {

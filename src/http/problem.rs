@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub enum ProblemKind {
     BodyTooLarge,
     /// The body is declared to be something else than JSON.
     UnsupportedMediaType,
+    /// The request is for a host that the service doesn't answer for.
+    Misdirected,
     /// The request can be read, but what it says is not valid.
     Invalid,
     /// More of these questions are asked than are answered at the same time.
@@ -78,6 +80,9 @@ impl ProblemKind {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
+            }
+            Self::Misdirected => {
+                (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "The request is for another host")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
             Self::TooMany => {
@@ -146,6 +151,11 @@ impl Problem {
         self.kind.describe().1
     }
 
+    /// Its HTTP status.
+    pub const fn status(&self) -> u16 {
+        self.kind.describe().0.as_u16()
+    }
+
     /// The service is stopping.
     pub fn stopping() -> Self {
         Self::new(ProblemKind::Stopping, "The service is stopping and takes no new work.")
@@ -189,13 +199,13 @@ impl Problem {
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         if let store::Error::Overloaded(_) = error {
-            let detail = format!("Nothing was done: {error}. Repeat the request later.");
+            let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
             return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
         }
         let detail = match error {
             store::Error::NotReplicated { .. } => {
-                "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; \
-                 repeating a write does no harm."
+                "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; a \
+                 visit without seen_at counts from the repetition."
             }
             store::Error::NoWaitAof => {
                 "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
@@ -203,7 +213,7 @@ impl From<store::Error> for Problem {
             }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \
-                 or may not have been done. Repeat the request; repeating a write does no harm."
+                 or may not have been done. Repeat the request; a visit without seen_at counts from the repetition."
             }
         };
         Self::new(ProblemKind::Unavailable, detail).caused_by(error)
@@ -296,8 +306,10 @@ impl Problem {
         if self.kind == ProblemKind::Internal {
             tracing::error!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
         } else {
-            // Not ours, or logged already where Redis failed: `store::outage`.
-            tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", self.detail);
+            // Not ours, or logged already where Redis failed: `store::outage`. The detail repeats names of fields, in which a line
+            // feed would begin a line of the log.
+            let detail = || self.detail.replace(char::is_control, "\u{fffd}");
+            tracing::debug!(request_id = id, %method, route, status = status.as_u16(), error, "{}", detail());
         }
 
         let mut rendered = status.into_response();
@@ -305,6 +317,8 @@ impl Problem {
         // Such as Allow, and what lets the page of another origin read it.
         headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
         headers.remove(CONTENT_LENGTH);
+        // RFC 9111, section 4.2.2: 404, 405 and 414 may be kept by caches that nobody tells otherwise.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let document = self.document(id);
         let body = match place {
             Some(place) => trouble::body(self.kind, &document, self.beneath.as_deref(), place, headers),
@@ -333,8 +347,35 @@ fn kind_of(status: StatusCode) -> ProblemKind {
         StatusCode::REQUEST_TIMEOUT => ProblemKind::BodyTimeout,
         StatusCode::PAYLOAD_TOO_LARGE => ProblemKind::BodyTooLarge,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ProblemKind::UnsupportedMediaType,
+        StatusCode::MISDIRECTED_REQUEST => ProblemKind::Misdirected,
         StatusCode::UNPROCESSABLE_ENTITY => ProblemKind::Invalid,
         status if status.is_client_error() => ProblemKind::Malformed,
         _ => ProblemKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::Captured;
+
+    #[test]
+    fn debug_log_has_one_line_for_a_detail_with_line_feeds() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let forged = "x\n2026-11-28T10:00:00Z  INFO deleted a user\r\u{85}";
+        let problem = Problem::invalid(vec![FieldError::new(forged, "is not a field of a visit")]);
+        let log = || problem.rendered("id", &Method::POST, None, &Response::default());
+        let response = tracing::subscriber::with_default(subscriber.finish(), log);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let lines = captured.lines();
+        assert!(
+            lines.len() == 1 && lines[0].contains("INFO deleted a user") && !lines[0].contains('\u{85}'),
+            "{lines:?}"
+        );
     }
 }

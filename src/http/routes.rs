@@ -10,9 +10,10 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::access::{May, Read};
 use super::cors::{self, Origins};
 use super::endpoint::{Bounds, Endpoint};
+use super::host::AllowedHosts;
 use super::problem::{Problem, ProblemKind};
 use super::{
-    AppState, batch, docs, health, histogram, history, host, lists, metrics, openapi, overlap, pages, segments, users,
+    AppState, batch, docs, health, histogram, history, lists, metrics, openapi, overlap, pages, segments, users,
 };
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
@@ -21,28 +22,29 @@ use super::{
 pub struct Site {
     routes: Router,
     refusal: Router,
+    hosts: Arc<AllowedHosts>,
 }
 
 impl Site {
-    /// The routes of the API and, unless they are served elsewhere, those of [`Self::of_admin`].
-    pub fn of_api(state: Arc<AppState>, origins: Option<&Origins>, has_admin: bool) -> Self {
+    /// The routes of the API and, unless they are served elsewhere, those of [`Self::of_admin`], for requests to `hosts`.
+    pub fn of_api(state: Arc<AppState>, origins: Option<&Origins>, hosts: AllowedHosts, has_admin: bool) -> Self {
         let routes = Routes::new(state).with_api();
         let routes = if has_admin { routes } else { routes.with_probes().with_protected_metrics() };
-        let Self { routes, refusal } = routes.into_site();
+        let site = routes.into_site(hosts);
         match origins {
-            None => Self { routes, refusal },
-            Some(origins) => Self { routes: routes.layer(cors::layer(origins)), refusal },
+            None => site,
+            Some(origins) => Self { routes: site.routes.layer(cors::layer(origins)), ..site },
         }
     }
 
-    /// Probes and metrics, for a listener of their own.
+    /// Probes and metrics, for a listener of their own. Orchestrators and monitors call it by any name.
     pub fn of_admin(state: Arc<AppState>) -> Self {
-        Routes::new(state).with_probes().with_metrics().into_site()
+        Routes::new(state).with_probes().with_metrics().into_site(AllowedHosts::Any)
     }
 
     /// What answers `request`.
     pub(super) fn router_for<B>(&self, request: &Request<B>) -> Router {
-        if host::check(request).is_ok() { self.routes.clone() } else { self.refusal.clone() }
+        if self.hosts.check(request).is_ok() { self.routes.clone() } else { self.refusal.clone() }
     }
 }
 
@@ -119,16 +121,19 @@ impl Routes {
         Endpoint::new(handler, method, path, bounds, self.state.estimator.metrics())
     }
 
-    fn into_site(self) -> Site {
+    fn into_site(self, hosts: AllowedHosts) -> Site {
+        let hosts = Arc::new(hosts);
+        let checked = Arc::clone(&hosts);
+        let refuse = async move |request: Request| checked.check(&request);
         // What a caller makes up, be it a path or a method, is no label.
-        let refused = self.endpoint("any", "unmatched", Bounds::None, async |request: Request| host::check(&request));
+        let refused = self.endpoint("any", "unmatched", Bounds::None, refuse);
         let refusal = Router::new().fallback(refused).with_state(Arc::clone(&self.state));
         let not_found = self.endpoint("any", "unmatched", Bounds::None, async || not_found());
         let method_not_allowed = self.endpoint("any", "unmatched", Bounds::None, async || method_not_allowed());
         let routes =
             self.methods.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
         let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state);
-        Site { routes, refusal }
+        Site { routes, refusal, hosts }
     }
 }
 
@@ -180,7 +185,7 @@ mod tests {
             .get("/bare", Bounds::None, async || (StatusCode::BAD_GATEWAY, "not a problem document"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server().serve(listener, routes.into_site(), CancellationToken::new()));
+        tokio::spawn(server().serve(listener, routes.into_site(AllowedHosts::LOCAL), CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
@@ -198,6 +203,7 @@ mod tests {
             limits: Limits { header: minute, drain: minute, head_bytes: 8_192, connections: 10 },
             metrics: Arc::default(),
             tls: None,
+            is_stopping: Arc::default(),
         }
     }
 
@@ -225,7 +231,7 @@ mod tests {
             },
             trace_ratio: None,
             under_way: AtomicUsize::new(0),
-            stopping: CancellationToken::new(),
+            is_stopping: Arc::default(),
             ending: CancellationToken::new(),
         }
     }

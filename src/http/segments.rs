@@ -6,30 +6,58 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::access::{May, Read, Write};
 use super::body::{self, MediaType};
 use super::openapi::{problems, schemas};
+use super::prefer::{PREFERENCE_APPLIED, RETURN_REPRESENTATION, wants_representation};
 use super::problem::{Problem, ProblemKind, Result};
 use super::query::{RawQuery, invalid};
 use super::{AppState, json};
-use crate::estimator::EstimateError;
+use crate::estimator::{EstimateError, Recorded};
 use crate::ingest::Ingest;
 use crate::segment::SegmentName;
 use crate::visit_json::{self, VisitError};
 
+/// What became of a visit.
+#[derive(Serialize, ToSchema)]
+struct RecordedVisit {
+    /// `accepted` once Redis has acknowledged it; `expired` if it is older than the window, and so was not kept.
+    #[schema(schema_with = schemas::visit_result)]
+    result: &'static str,
+    /// The user.
+    #[schema(schema_with = schemas::user_id)]
+    user_id: String,
+    /// The segment.
+    #[schema(schema_with = schemas::segment)]
+    segment: String,
+    /// The time that was taken for the visit: its own, or that of the request if it has none or is ahead of it. If Redis has a later
+    /// visit of the user to the segment, that one stays.
+    #[schema(format = DateTime)]
+    seen_at: String,
+}
+
 /// Record a visit.
 ///
-/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged and not kept. Repeating a
-/// request never does harm.
+/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged and not kept. `Prefer:
+/// return=representation` answers 200 with what became of it.
+///
+/// A repetition does no harm if the visit has a `seen_at`. Without one, the time of the repetition counts. After the user was deleted, a
+/// repetition brings the user back.
 #[utoipa::path(
     post,
     path = "/segments",
     operation_id = "record_visit",
     tag = "visits",
+    params((
+        "prefer" = inline(Option<String>),
+        Header,
+        description = "`return=representation` asks for what became of the visit. Other preferences are passed over.",
+        example = json!("return=representation")
+    )),
     request_body(content = schemas::Visit, description = "A visit, in at most 16 KiB, not compressed.", examples(
         ("a visit" = (summary = "Seen now", value = json!({ "user_id": "u104010", "segment": "sports" }))),
         ("with a time in seconds" = (summary = "Seen at a time in Unix seconds (past the window: not kept)", value = json!(
@@ -39,22 +67,44 @@ use crate::visit_json::{self, VisitError};
             { "user_id": "u104010", "segment": "sports", "seen_at": "2024-05-01T10:00:00+02:00" }
         ))),
     )),
-    responses((status = 204, description = "The visit is recorded, or older than the window."), problems::OfAVisit)
+    responses(
+        (
+            status = 200,
+            description = "What became of the visit, if `Prefer: return=representation` asks for it.",
+            body = RecordedVisit,
+            headers(("preference-applied" = String, description = "`return=representation`")),
+            example = json!({
+                "result": "accepted", "user_id": "u104010", "segment": "sports", "seen_at": "2026-11-22T10:00:00.000Z",
+            })
+        ),
+        (status = 204, description = "The visit is recorded, or older than the window."),
+        problems::OfAVisit,
+    )
 )]
 pub async fn record(
     _: May<Write>,
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     body: Body,
-) -> Result<StatusCode> {
+) -> Result<Response> {
     body::media_type(&headers, &[MediaType::Json])?;
     body::require_plain(&headers)?;
-    let json = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
+    let body = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
     let now = state.now().await?;
-    let visit = visit_json::parse(&json, now);
+    let visit = visit_json::parse(&body, now);
     let visit = visit.inspect_err(|error| state.estimator.metrics().visits.rejected(error.kind()))?;
-    state.estimator.record(visit, now).await?;
-    Ok(StatusCode::NO_CONTENT)
+    if !wants_representation(&headers) {
+        state.estimator.record(visit, now).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let (user_id, segment) = (visit.user_id.as_str().to_owned(), visit.segment.to_string());
+    let seen_at = visit.seen_at.to_string();
+    let result = match state.estimator.record(visit, now).await? {
+        Recorded::Accepted => "accepted",
+        Recorded::Expired => "expired",
+    };
+    let representation = json(&RecordedVisit { result, user_id, segment, seen_at });
+    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], representation).into_response())
 }
 
 /// How many users are in a segment.

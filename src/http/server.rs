@@ -6,14 +6,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Site;
 use super::answer::answer;
+use super::http2;
 use super::stream::Stream;
 use super::tls::Tls;
 use crate::telemetry::Metrics;
@@ -51,20 +55,29 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// TLS, or plain text.
     pub tls: Option<Tls>,
+    /// Set when the service starts to stop, for the rest of which it goes on serving: from then on each answer closes its connection,
+    /// so that clients leave before connections are closed under their next request.
+    pub is_stopping: Arc<AtomicBool>,
 }
 
 impl Server {
     /// Serves `site` on `listener` until `stop` is cancelled; then accepts nothing more, lets the requests in flight
     /// finish, and returns when they have or when the time for it is over.
     pub async fn serve(self, listener: TcpListener, site: Site, stop: CancellationToken) {
-        let Self { limits, metrics, tls } = self;
+        let Self { limits, metrics, tls, is_stopping } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let router = site.router_for(&request);
-            async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
+            let is_stopping = Arc::clone(&is_stopping);
+            async move {
+                let mut response = answer(router, request.map(Body::new)).await;
+                if is_stopping.load(Ordering::Relaxed) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(limits.head_bytes);
-        let connections = GracefulShutdown::new();
         let mut door =
             Door { listener, places: Arc::new(Semaphore::new(limits.connections)), is_full: false, accepts: true };
         // Owns the tasks: whatever is left of them when this function ends, or is dropped, is cut off.
@@ -76,20 +89,15 @@ impl Server {
                 Some(_) = tasks.join_next() => continue,
                 () = stop.cancelled() => break,
             };
-            let (http, service, watcher, tls) = (http.clone(), service.clone(), connections.watcher(), tls.clone());
+            let (http, service, tls, stop) = (http.clone(), service.clone(), tls.clone(), stop.clone());
             let open = Open::new(&metrics, place);
             let stream = Stream::new(stream, limits.header);
             tasks.spawn(async move {
-                let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tls {
-                    None => {
-                        watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await.map_err(Into::into)
-                    }
+                let ended = match tls {
+                    None => serve_connection(&http, stream, service, &stop, limits.header).await,
                     // A handshake is the first part of a request's head.
                     Some(tls) => match timeout(limits.header, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            let connection = http.serve_connection(TokioIo::new(stream), service);
-                            watcher.watch(connection).await.map_err(Into::into)
-                        }
+                        Ok(Ok(stream)) => serve_connection(&http, stream, service, &stop, limits.header).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(late) => Err(late.into()),
                     },
@@ -103,12 +111,43 @@ impl Server {
         }
 
         drop(door);
-        let in_flight = connections.count();
-        tracing::info!(connections = in_flight, "draining");
-        if timeout(limits.drain, connections.shutdown()).await.is_err() {
+        while tasks.try_join_next().is_some() {}
+        tracing::info!(connections = tasks.len(), "draining");
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if timeout(limits.drain, ended).await.is_err() {
             tracing::warn!(limit = ?limits.drain, "requests still in flight are cut off");
         }
     }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves a connection to its end. Once `stop` is cancelled, that is after the request in flight, or at once if there is none.
+async fn serve_connection<S>(
+    http: &http1::Builder,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    service: S,
+    stop: &CancellationToken,
+    patience: Duration,
+) -> Result<(), BoxError>
+where
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let ended = {
+        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&mut stream), service));
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if ended.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
+        timeout(patience, http2::refuse(&mut stream)).await??;
+    }
+    Ok(ended?)
 }
 
 /// An open connection, counted, with its place among them.

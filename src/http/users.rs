@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::access::{DeleteUsers, May, ReadUsers};
+use super::access::{Caller, DeleteUsers, May, ReadUsers};
+use super::answer::REQUEST_ID;
 use super::openapi::{problems, schemas};
 use super::problem::{Problem, Result};
 use super::query::{RawQuery, invalid};
@@ -103,9 +105,9 @@ pub async fn segments(
 
 /// Have a user forgotten.
 ///
-/// 200 once Redis has acknowledged that the user is in no segment any more. Repeating it never does harm. A visit that is recorded
-/// later, or at the same time, puts the user into its segment again: stop sending these first. Backups and exports made before have
-/// the user still.
+/// 200 once Redis has acknowledged that the user is in no segment any more. A repetition removes what was recorded in between, too.
+/// A visit that is recorded later, or at the same time, puts the user into its segment again, and so does the repetition of an
+/// earlier one: stop sending these first. Backups and exports made before have the user still.
 #[utoipa::path(
     delete,
     path = "/users/{user_id}",
@@ -120,15 +122,63 @@ pub async fn segments(
     )
 )]
 pub async fn forget(
-    _: May<DeleteUsers>,
+    caller: Caller<DeleteUsers>,
     State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
     user: std::result::Result<Path<String>, PathRejection>,
     query: RawQuery,
 ) -> Result<Response> {
-    let user = user_of(user)?;
-    query.knowing("forgetting a user", &[])?;
-    let segments_removed = state.estimator.forget(&user).await?;
-    Ok(json(&Forgotten { user_id: user.as_str().to_owned(), segments_removed }))
+    let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let log = DeletionLog { request_id, by: caller.name.as_deref(), is_complete: false };
+    let outcome = async {
+        caller.admitted?;
+        let user = user_of(user)?;
+        query.knowing("forgetting a user", &[])?;
+        let segments_removed = state.estimator.forget(&user).await?;
+        Ok(Forgotten { user_id: user.as_str().to_owned(), segments_removed })
+    };
+    let outcome = outcome.await;
+    log.complete(&outcome);
+    outcome.map(|forgotten| json(&forgotten))
+}
+
+/// One line in the log for each deletion: who asked for it and what became of it, and never which user it was.
+struct DeletionLog<'a> {
+    request_id: &'a str,
+    /// The name of the key or the subject of the token.
+    by: Option<&'a str>,
+    is_complete: bool,
+}
+
+impl DeletionLog<'_> {
+    fn complete(mut self, outcome: &Result<Forgotten>) {
+        self.is_complete = true;
+        let Self { request_id, by, .. } = self;
+        match outcome {
+            Ok(Forgotten { segments_removed, .. }) => {
+                tracing::info!(request_id, by, status = 200, segments_removed, "deleted a user");
+            }
+            Err(problem) => {
+                let (status, problem) = (problem.status(), problem.slug());
+                let outcome = if status < 500 { "refused" } else { "failed" };
+                tracing::warn!(request_id, by, status, problem, "{outcome} to delete a user");
+            }
+        }
+    }
+}
+
+impl Drop for DeletionLog<'_> {
+    /// The handler is dropped when the caller hangs up, or the request takes too long.
+    fn drop(&mut self) {
+        if !self.is_complete {
+            let Self { request_id, by, .. } = *self;
+            tracing::warn!(
+                request_id,
+                by,
+                "the deletion of a user was given up before its answer; it may have been done"
+            );
+        }
+    }
 }
 
 /// The user that a path names.

@@ -9,7 +9,8 @@ impl Layers<'_> {
     /// Where traces go. How many there are matters only then.
     pub(super) fn traces(&self) -> Result<Option<TraceConfig>, SettingsError> {
         let ratio = self.required("trace_ratio", parse_ratio)?;
-        let endpoint = self.optional("otlp_endpoint", OtlpEndpoint::parse)?;
+        // It may hold a password, or a key in its query: that is why it is refused.
+        let endpoint = self.secret("otlp_endpoint", OtlpEndpoint::parse)?;
         Ok(endpoint.map(|endpoint| TraceConfig { endpoint, ratio }))
     }
 

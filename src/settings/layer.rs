@@ -38,6 +38,10 @@ pub struct Layer {
     /// Origins whose pages may read answers, with commas between them, or *
     #[arg(long, global = true, value_name = "ORIGINS")]
     pub cors_origins: Option<String>,
+    /// Hosts that requests may name, with commas between them, or *; localhost and IP addresses always may. Without it, any may,
+    /// but on loopback without keys none
+    #[arg(long, global = true, value_name = "HOSTS")]
+    pub allowed_hosts: Option<String>,
     /// File with the digests of API keys; `segment-estimator token` makes them
     #[arg(long, global = true, value_name = "FILE")]
     pub api_keys_file: Option<String>,
@@ -179,6 +183,7 @@ impl Layer {
             tls_cert_file: None,
             tls_key_file: None,
             cors_origins: None,
+            allowed_hosts: None,
             api_keys_file: None,
             jwt_algorithm: None,
             jwt_key_file: None,

@@ -122,6 +122,8 @@ fn describe() {
     describe_gauge!("estimator_http_connections", "Open connections.");
     describe_counter!("estimator_http_problems_total", "Errors answered, by the problem's type.");
     describe_counter!("estimator_auth_failures_total", "Requests turned away for want of a token, by reason.");
+    describe_gauge!("estimator_auth_keys", "Keys in force, by kind; absent without access control.");
+    describe_gauge!("estimator_reload_successful", "Whether keys, and the certificate, could be used when last read.");
     describe_counter!("estimator_visits_accepted_total", "Visits that Redis has acknowledged.");
     describe_counter!("estimator_visits_expired_total", "Visits that lay outside the window already.");
     describe_counter!("estimator_visits_rejected_total", "What was sent as a visit and is none, by reason.");

@@ -8,9 +8,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig as _};
 use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::resource::{ResourceDetector as _, SdkProvidedResourceDetector};
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use opentelemetry_sdk::{Resource, trace};
 use tracing::Metadata;
@@ -48,7 +50,11 @@ impl OtlpEndpoint {
     ///
     /// A sentence without its subject when it is something else.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wanted = || "must be a URL such as http://collector:4318".to_owned();
+        let wanted = || {
+            "must be a URL such as http://collector:4318, without a user, a password or a query; what the collector wants of \
+             these goes into OTEL_EXPORTER_OTLP_HEADERS"
+                .to_owned()
+        };
         let uri: hyper::Uri = text.parse().map_err(|_| wanted())?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
         // A user's password would come out again in logs.
@@ -95,14 +101,11 @@ impl Traces {
             .with_endpoint(&config.endpoint.0)
             .build()
             .map_err(|error| format!("otlp_endpoint: {error}"))?;
-        let resource = Resource::builder()
-            .with_service_name(env!("CARGO_PKG_NAME"))
-            .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
             // What is to be traced is decided before there is a span.
             .with_sampler(Sampler::AlwaysOn)
-            .with_resource(resource.build());
+            .with_resource(resource());
         Ok(Self(provider.build()))
     }
 
@@ -134,6 +137,25 @@ impl Traces {
             tracing::debug!(%error, "traces were not all sent");
         }
     }
+}
+
+/// What sends the traces: what OpenTelemetry's variables say, and ours for the rest.
+fn resource() -> Resource {
+    const NAME: &str = "service.name";
+    /// What the library calls a service that no variable names.
+    const UNNAMED: &str = "unknown_service";
+    let given = Resource::builder().build();
+    // Of two variables OTEL_SERVICE_NAME counts, by the specification and by this detector; in `given` it is the other one.
+    let name = SdkProvidedResourceDetector.detect().get(&NAME.into());
+    let name = name.filter(|name| !name.as_str().starts_with(UNNAMED));
+    // An instance is told apart from the one before its restart, too.
+    let instance = uuid::Uuid::new_v4().to_string();
+    let others = [("service.version", env!("CARGO_PKG_VERSION").to_owned()), ("service.instance.id", instance)];
+    let missing = others.into_iter().filter(|(key, _)| given.get(&(*key).into()).is_none());
+    Resource::builder()
+        .with_attributes(missing.map(|(key, value)| KeyValue::new(key, value)))
+        .with_service_name(name.unwrap_or_else(|| env!("CARGO_PKG_NAME").into()))
+        .build()
 }
 
 fn is_traced(metadata: &Metadata<'_>) -> bool {
@@ -191,6 +213,7 @@ mod tests {
     #[case("collector:4318")]
     #[case("grpc://collector:4317")]
     #[case("http://user:hunter2@collector")]
+    #[case("http://collector?key=hunter2")]
     #[case("")]
     fn what_is_no_endpoint_says_so(#[case] text: &str) {
         let error = OtlpEndpoint::parse(text).unwrap_err();

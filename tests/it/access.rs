@@ -1,11 +1,12 @@
 //! Who may do what, with API keys.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, kill, problem, run};
+use crate::helpers::{Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run};
 
 /// Makes a key with the binary, which adds its entry to the file.
 fn make_key(keys: &Path, name: &str, scope: &str) -> String {
@@ -182,6 +183,53 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
     assert!(service.terminate().success());
 }
 
+#[tokio::test]
+async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
+    let keys = Keys::new();
+    let [revoked, demoted, kept] =
+        ["revoked", "demoted", "kept"].map(|name| make_key(&keys.path, name, "segments:write"));
+    let reader = make_key(&keys.path, "reader", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--api-keys-file", keys.path.to_str().unwrap()]);
+    let count = async || {
+        let count = get_with(&service, "/segments/sports/count", &reader).await;
+        count.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
+    };
+    let mut streams = Vec::new();
+    for (number, key) in [&revoked, &demoted, &kept].into_iter().enumerate() {
+        let mut stream = Upload::begin_with_token(service.address, key).await;
+        stream.send(format!("{{\"user_id\":\"before{number}\",\"segment\":\"sports\"}}\n").as_bytes()).await;
+        streams.push(stream);
+    }
+    eventually("the first lines are written", async || count().await == 3).await;
+
+    let entry = |name: &str, key: &str, scope: &str| entry_of(name, key).replace("segments:read", scope);
+    let without = entry("demoted", &demoted, "users:read")
+        + &entry("kept", &kept, "segments:write")
+        + &entry("reader", &reader, "segments:read");
+    std::fs::write(&keys.path, without).unwrap();
+    kill("-HUP", service.pid());
+    eventually("the key is revoked", async || get_with(&service, "/counts", &revoked).await.status() == 401).await;
+
+    let after = b"\n{\"user_id\":\"after\",\"segment\":\"sports\"}\n";
+    let [mut revoked, mut demoted, mut kept] = streams.try_into().ok().unwrap();
+    // An empty line keeps nothing open.
+    revoked.send(b"\n").await;
+    let (status, document) = revoked.answer().await;
+    assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
+    assert_eq!(document["detail"], "The token is not accepted: it is none of the API keys.");
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    demoted.send(after).await;
+    let (status, document) = demoted.answer().await;
+    assert_eq!((status, &document["done_through_line"]), (403, &json!(1)), "{document}");
+    assert_eq!(count().await, 3, "what was acknowledged stays, and nothing was added");
+    kept.send(after).await;
+    let (status, document) = kept.end().await;
+    assert_eq!((status, &document["accepted"]), (200, &json!(2)), "{document}");
+    assert_eq!(count().await, 4);
+    assert!(service.terminate().success());
+}
+
 /// The entry of a key that is known.
 fn entry_of(name: &str, key: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
@@ -229,6 +277,116 @@ fn keys_that_cannot_be_used_stop_the_start() {
     assert!(refusal().contains("api_keys_file: ") && refusal().contains("can't be read: No such file"));
     std::fs::write(&keys.path, "[[key]]\nname = \"uss\"\n").unwrap();
     assert!(refusal().contains("line 1: missing field `sha256`"), "{}", refusal());
+}
+
+#[tokio::test]
+async fn reload_measures_the_keys_in_force_and_whether_it_succeeded() {
+    let keys = Keys::new();
+    make_key(&keys.path, "one", "segments:read");
+    make_key(&keys.path, "two", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--api-keys-file", keys.path.to_str().unwrap(), "--admin-listen", "127.0.0.1:0"];
+    let service = Service::start(folder.path(), &arguments);
+    let operator = Client::new(service.admin_address.unwrap());
+    let shows = async |in_force: u32, is_successful: u32| {
+        let text = operator.get("/metrics").await.text().await.unwrap();
+        let lines = [
+            format!("estimator_auth_keys{{kind=\"api\"}} {in_force}"),
+            format!("estimator_reload_successful{{files=\"keys\"}} {is_successful}"),
+        ];
+        lines.iter().all(|line| text.lines().any(|found| found == line))
+    };
+    assert!(shows(2, 1).await, "at the start");
+
+    // Those from before stay in force.
+    let text = std::fs::read(&keys.path).unwrap();
+    std::fs::remove_file(&keys.path).unwrap();
+    kill("-HUP", service.pid());
+    eventually("a deleted file is told", async || shows(2, 0).await).await;
+    std::fs::write(&keys.path, "").unwrap();
+    kill("-HUP", service.pid());
+    eventually("an emptied file is told", async || shows(0, 1).await).await;
+    assert!(service.has_logged("api_keys_file has no key"));
+    std::fs::write(&keys.path, text).unwrap();
+    kill("-HUP", service.pid());
+    eventually("all is well", async || shows(2, 1).await).await;
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn metrics_have_no_keys_without_access_control() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let text = runtime.block_on(async { service.get("/metrics").await.text().await.unwrap() });
+    assert!(!text.contains("\nestimator_auth_keys{") && !text.contains("\nestimator_reload_successful{"), "{text}");
+    service.terminate();
+}
+
+/// Lets everybody do this with a file.
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn start_reload_and_check_warn_of_secrets_that_everybody_may_read_or_write() {
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:read");
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "a secret of more than thirty-two bytes").unwrap();
+    set_mode(&secret, 0o600);
+    set_mode(&keys.path, 0o644);
+    let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
+    let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
+    const WARNING: &str = "everybody on this machine may";
+    let service = Service::start(folder.path(), &arguments);
+    assert!(!service.has_logged(WARNING), "of nothing");
+    set_mode(&secret, 0o644);
+    set_mode(&keys.path, 0o666);
+    let (read, write) = (
+        format!("jwt_key_file: {}: {WARNING} read it; run chmod o-r", secret.display()),
+        format!("api_keys_file: {}: {WARNING} write it; run chmod o-w", keys.path.display()),
+    );
+    kill("-HUP", service.pid());
+    eventually("it warns", async || service.has_logged(&read) && service.has_logged(&write)).await;
+    assert!(service.terminate().success());
+
+    let service = Service::start(folder.path(), &arguments);
+    assert!(service.has_logged(&read) && service.has_logged(&write), "at the start");
+    assert!(service.terminate().success());
+    let checked = run(binary(folder.path()).arg("check").args(&arguments));
+    let table = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.status.success() && table.contains(&read) && table.contains(&write), "{table}");
+}
+
+#[test]
+fn token_makes_no_file_that_everybody_may_write() {
+    let keys = Keys::new();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$0\" token --name uss --scope segments:read --api-keys-file \"$1\""]);
+    let output = command.arg(env!("CARGO_BIN_EXE_segment-estimator")).arg(&keys.path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::metadata(&keys.path).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn start_warns_of_all_origins_without_keys() {
+    const WARNING: &str = "every site that somebody opens in a browser may read, write and delete";
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let keys = keys.path.to_str().unwrap();
+    for (arguments, is_warned_of) in [
+        (&["--cors-origins", "*"][..], true),
+        (&["--cors-origins", "*", "--api-keys-file", keys], false),
+        (&["--cors-origins", "https://app.example"], false),
+        (&[], false),
+    ] {
+        let service = Service::start(folder.path(), arguments);
+        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        service.terminate();
+    }
 }
 
 #[test]

@@ -128,3 +128,22 @@ fn no_service_of_compose_starts_beside_the_cluster_unasked() {
     let profiles = services.matches("\n    profiles: ").count() + services.matches("\n    <<: *node\n").count();
     assert_eq!(profiles, names.len(), "{names:?}");
 }
+
+#[test]
+fn a_repetition_is_harmless_only_where_its_condition_is_said() {
+    let openapi = segment_estimator::http::openapi::to_json();
+    let pages = ["README.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
+    for text in pages.iter().chain([&openapi]) {
+        // In JSON each text is one line.
+        let paragraphs = text.split("\n\n").flat_map(|part| part.split("\n- ")).flat_map(|part| part.split("\\n"));
+        for paragraph in paragraphs.filter(|paragraph| paragraph.contains(" harm")) {
+            assert!(paragraph.contains("seen_at"), "{paragraph}");
+        }
+    }
+    // What is to be repeated is the same in both.
+    for text in [&pages[0], &openapi] {
+        assert!(
+            text.contains("After no answer, 408, 429 or 5xx, repeat the request, after the seconds in `Retry-After`")
+        );
+    }
+}

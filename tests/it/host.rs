@@ -20,12 +20,16 @@ async fn exchange(address: SocketAddr, requests: &str) -> String {
 
 /// Checks that `answer` is a 400 that says `why`, with the request's id in it.
 fn assert_refused(answer: &str, why: &str) {
+    assert_problem(answer, "400", "malformed-request", why);
+}
+
+fn assert_problem(answer: &str, status: &str, slug: &str, why: &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    assert_eq!(head.split(' ').nth(1), Some("400"), "{answer}");
+    assert_eq!(head.split(' ').nth(1), Some(status), "{answer}");
     assert!(head.contains("\r\ncontent-type: application/problem+json"), "{answer}");
     assert!(head.contains("\r\nx-request-id: from-the-test"), "{answer}");
     let document: Value = serde_json::from_str(body).unwrap();
-    assert_eq!(document["type"], "urn:segment-estimator:problem:malformed-request");
+    assert_eq!(document["type"], format!("urn:segment-estimator:problem:{slug}"));
     assert_eq!(document["request_id"], "from-the-test");
     assert!(document["detail"].as_str().unwrap().contains(why), "{document}");
 }
@@ -65,7 +69,7 @@ async fn a_refused_request_does_nothing_and_its_connection_goes_on() {
          content-length: {}\r\n\r\n{visit}",
         visit.len()
     );
-    let count = "GET /segments/sports/count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let count = "GET /segments/sports/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answers = exchange(app.address, &(post + count)).await;
     let (refusal, counted) = answers.split_once("}\n").unwrap();
     assert_refused(&format!("{refusal}}}"), "no Host");
@@ -73,19 +77,92 @@ async fn a_refused_request_does_nothing_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn one_host_is_enough_whatever_it_names() {
+async fn one_good_host_is_enough() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for head in [
-        "GET /healthz HTTP/1.1\r\nHost: segments.example.com:8080",
+        "GET /healthz HTTP/1.1\r\nHost: segments.localhost:8080",
         "GET /healthz HTTP/1.1\r\nHost: [::1]:8080",
         "GET /healthz HTTP/1.1\r\nHost:",
-        "GET http://x/healthz HTTP/1.1\r\nHost: x",
-        "GET http://x/healthz HTTP/1.1\r\nHost: y",
+        "GET http://x/healthz HTTP/1.1\r\nHost: localhost",
+        "GET http://localhost/healthz HTTP/1.1\r\nHost: 127.0.0.1",
     ] {
         let answer = exchange(app.address, &format!("{head}\r\nconnection: close\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{head}: {answer}");
     }
+}
+
+/// A request as a browser sends it that a site has led to this machine.
+fn rebound(method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: evil.example:8080\r\norigin: http://evil.example:8080\r\n\
+         x-request-id: from-the-test\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
+    let redis = Redis::start();
+    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    app.record("victim", "sports").await;
+    for (method, path, body) in [
+        ("POST", "/segments", r#"{"user_id":"made-up","segment":"sports"}"#),
+        ("POST", "/segments/batch", r#"[{"user_id":"made-up","segment":"sports"}]"#),
+        ("GET", "/users/victim/segments", ""),
+        ("DELETE", "/users/victim", ""),
+        ("GET", "/segments", ""),
+        ("GET", "/openapi.json", ""),
+        ("OPTIONS", "/segments", ""),
+    ] {
+        let answer = exchange(app.address, &rebound(method, path, body)).await;
+        assert_problem(&answer, "421", "misdirected-request", "the setting allowed_hosts");
+    }
+    let page = exchange(app.address, &rebound("GET", "/", "")).await;
+    assert!(page.starts_with("HTTP/1.1 421 ") && page.contains("<html") && !page.contains("sports"), "{page}");
+    assert_eq!(app.count("sports").await, 1);
+    // Probes are asked by whatever name an orchestrator has.
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = exchange(app.admin_addr.unwrap(), &rebound("GET", path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
+    let redis = Redis::start();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.toml");
+    std::fs::write(&keys, "").unwrap();
+    let keys = Some(keys.display().to_string());
+    let some = |text: &str| Some(text.to_owned());
+    for (allowed_hosts, api_keys_file, host, status) in [
+        (some("segments.example,*.inner.example"), None, "Segments.Example:8080", "404"),
+        (some("segments.example,*.inner.example"), None, "a.inner.example", "404"),
+        (some("segments.example"), None, "localhost", "404"),
+        (some("segments.example"), None, "other.example", "421"),
+        (some("segments.example"), keys.clone(), "other.example", "421"),
+        (some("segments.example"), keys.clone(), "127.0.0.1", "404"),
+        (some("*"), None, "other.example", "404"),
+        // A service with keys is reached by whatever name it has.
+        (None, keys, "other.example", "404"),
+    ] {
+        let settings = Layer { allowed_hosts: allowed_hosts.clone(), api_keys_file, ..Layer::default() };
+        let app = TestApp::spawn_with(&redis, settings).await;
+        let request = format!("GET /nowhere HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = exchange(app.address, &request).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{host} with {allowed_hosts:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn another_address_than_loopback_answers_for_any_host() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, Layer { listen: Some("0.0.0.0:0".to_owned()), ..Layer::default() }).await;
+    let request = "GET /healthz HTTP/1.1\r\nhost: estimator:8080\r\nconnection: close\r\n\r\n";
+    let address = ([127, 0, 0, 1], app.address.port()).into();
+    assert!(exchange(address, request).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, binary, problem, refusal, run};
+use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run};
 
 /// Who signs tokens.
 struct Issuer {
@@ -22,6 +22,8 @@ struct Issuer {
     signing: EncodingKey,
     /// What the service's key file has.
     checking: String,
+    /// What it must not have, in PEM; empty for a secret.
+    private: String,
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -37,28 +39,32 @@ impl Issuer {
                     algorithm,
                     signing: EncodingKey::from_secret(secret.as_bytes()),
                     checking: format!("{secret}\n"),
+                    private: String::new(),
                 }
             }
             Algorithm::RS256 => {
                 let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
                 let private: Pkcs8V1Der = pair.as_der().unwrap();
                 let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
-                let signing = EncodingKey::from_rsa_pem(pem("PRIVATE KEY", private.as_ref()).as_bytes()).unwrap();
-                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()) }
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
             }
             Algorithm::ES256 => {
                 let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
                 let private = pair.to_pkcs8v1().unwrap();
                 let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
-                let signing = EncodingKey::from_ec_pem(pem("PRIVATE KEY", private.as_ref()).as_bytes()).unwrap();
-                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()) }
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
             }
             Algorithm::EdDSA => {
                 let pair = Ed25519KeyPair::generate().unwrap();
                 let private = pair.to_pkcs8v1().unwrap();
                 let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
-                let signing = EncodingKey::from_ed_pem(pem("PRIVATE KEY", private.as_ref()).as_bytes()).unwrap();
-                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()) }
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_ed_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
             }
             other => unreachable!("{other:?} can't be set"),
         }
@@ -199,6 +205,12 @@ async fn claims_are_checked_each() {
         (json!({ "aud": "other" }), audience_is_other),
         (json!({ "aud": ["other"] }), audience_is_other),
         (json!({ "aud": null }), audience_is_other),
+        (json!({ "aud": 7 }), UNREADABLE),
+        (json!({ "aud": ["estimator", 7] }), UNREADABLE),
+        (json!({ "aud": { "estimator": true } }), UNREADABLE),
+        (json!({ "iss": ["https://issuer"] }), UNREADABLE),
+        (json!({ "iss": { "https://issuer": true } }), UNREADABLE),
+        (json!({ "sub": 7 }), UNREADABLE),
     ] {
         turned_away(&app, &sign(changes), reason).await;
     }
@@ -206,9 +218,12 @@ async fn claims_are_checked_each() {
     {
         problem(ask(&app, &sign(scopes)).await, 403, "insufficient-scope").await;
     }
-    let strange = sign(json!({ "sub": "a \"strange\" name", "scope": "segments:write" }));
-    let document = problem(ask(&app, &strange).await, 403, "insufficient-scope").await;
-    assert_eq!(document["detail"], "The token of this subject doesn't have the scope segments:read.");
+    // An e-mail address would get into logs.
+    for subject in ["a \"strange\" name", "somebody@example.com"] {
+        let token = sign(json!({ "sub": subject, "scope": "segments:write" }));
+        let document = problem(ask(&app, &token).await, 403, "insufficient-scope").await;
+        assert_eq!(document["detail"], "The token of this subject doesn't have the scope segments:read.");
+    }
 }
 
 #[tokio::test]
@@ -216,7 +231,53 @@ async fn a_token_for_somebody_else_is_not_accepted_by_a_service_without_a_name()
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
     let app = TestApp::spawn_with(&redis, key.settings(Algorithm::HS256)).await;
-    turned_away(&app, &issuer.sign(&claims(&json!({ "aud": "other" }))), "it is for another audience").await;
+    for audience in [json!("other"), json!(["other"]), json!([])] {
+        turned_away(&app, &issuer.sign(&claims(&json!({ "aud": audience }))), "it is for another audience").await;
+    }
+    // RFC 7519, sections 4.1.1 and 4.1.3: an audience is a text or a list of texts, an issuer a text.
+    for changes in [
+        json!({ "aud": 7 }),
+        json!({ "aud": {} }),
+        json!({ "aud": true }),
+        json!({ "aud": [7] }),
+        json!({ "iss": 7 }),
+        json!({ "iss": ["us"] }),
+        json!({ "iss": {} }),
+    ] {
+        turned_away(&app, &issuer.sign(&claims(&changes)), UNREADABLE).await;
+    }
+}
+
+#[tokio::test]
+async fn stream_is_broken_off_once_its_token_expires() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let key = KeyFile::new(&issuer.checking);
+    let settings = Layer { jwt_leeway: Some("0s".to_owned()), ..key.settings(Algorithm::HS256) };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let sign = |seconds| {
+        issuer.sign(&claims(&json!({ "exp": seconds_from_now(seconds), "scope": "segments:read segments:write" })))
+    };
+    let (brief, lasting) = (sign(2), sign(600));
+    let line = |user: &str| format!("{{\"user_id\":{user:?},\"segment\":\"sports\"}}\n");
+    let mut streams = Vec::new();
+    for token in [&brief, &lasting] {
+        let mut stream = Upload::begin_with_token(app.address, token).await;
+        stream.send(line("before").as_bytes()).await;
+        streams.push(stream);
+    }
+    eventually("the first line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 1).await;
+    eventually("the token has expired", async || ask(&app, &brief).await.status() == 401).await;
+
+    let [mut brief, mut lasting] = streams.try_into().ok().unwrap();
+    brief.send(line("after").as_bytes()).await;
+    let (status, document) = brief.answer().await;
+    assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
+    assert_eq!(document["detail"], "The token is not accepted: it has expired.");
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+    lasting.send(line("after").as_bytes()).await;
+    assert_eq!(lasting.end().await.0, 200);
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 2);
 }
 
 #[tokio::test]
@@ -321,27 +382,88 @@ async fn the_binary_makes_tokens_with_the_shared_secret() {
 }
 
 #[test]
-fn a_key_file_that_does_not_suit_the_algorithm_stops_the_start() {
+fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
     let folder = tempfile::tempdir().unwrap();
     let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
     let p384: PublicKeyX509Der = p384.public_key().as_der().unwrap();
     let p384 = pem("PUBLIC KEY", p384.as_ref());
-    let (rsa, ed) = (Issuer::new(Algorithm::RS256), Issuer::new(Algorithm::EdDSA));
-    let rsa_set = json!({ "keys": [rsa.jwk("rsa")] }).to_string();
+    let (rsa, es, ed) = (Issuer::new(Algorithm::RS256), Issuer::new(Algorithm::ES256), Issuer::new(Algorithm::EdDSA));
+    let set = |key: &Value| json!({ "keys": [key] }).to_string();
+    let (rsa_set, es_set) = (set(&rsa.jwk("rsa")), set(&es.jwk("es")));
+    let changed = |jwk: &Value, name: &str, value: &str| {
+        let mut jwk = jwk.clone();
+        jwk[name] = json!(value);
+        set(&jwk)
+    };
+    let private_set = changed(&rsa.jwk("rsa"), "d", "AQAB");
+    let off_the_curve = changed(&es.jwk("es"), "x", &BASE64URL_NOPAD.encode(&[7; 32]));
+    let padded = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[&[0], &[7; 256][..]].concat()));
+    let few_bits = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[0xff; 128]));
+    let small = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/jwt/rsa1024.pem")).unwrap();
+    let off_the_curve_pem = {
+        let good: PublicKeyX509Der =
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap().public_key().as_der().unwrap();
+        let mut bytes = good.as_ref().to_vec();
+        let last = bytes.len() - 32;
+        bytes[last..].fill(7);
+        pem("PUBLIC KEY", &bytes)
+    };
+    let after_a_mark = format!("\u{feff}{}", rsa.checking);
     let secret_set = json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }).to_string();
     for (algorithm, text, message) in [
         ("HS256", "short\n", "has a secret of 5 bytes; HS256 needs 32 or more"),
         ("HS256", rsa.checking.as_str(), "is a key in PEM, but HS256 needs a secret"),
+        ("HS256", after_a_mark.as_str(), "is a key in PEM, but HS256 needs a secret"),
+        ("HS256", rsa_set.as_str(), "is JSON, such as a JSON Web Key Set, but HS256 needs a secret"),
         ("RS256", ed.checking.as_str(), "is not an RSA public key in PEM"),
         ("RS256", "nonsense", "is not an RSA public key in PEM"),
+        ("RS256", rsa.private.as_str(), "is a private key, which only the issuer may have"),
+        ("ES256", es.private.as_str(), "is a private key, which only the issuer may have"),
+        ("EdDSA", ed.private.as_str(), "is a private key, which only the issuer may have"),
+        ("RS256", private_set.as_str(), "has a private key (`d`), which only the issuer may have"),
+        ("RS256", small.as_str(), "is not an RSA public key in PEM that can be used: it has 1024 bits"),
+        (
+            "RS256",
+            few_bits.as_str(),
+            "has no key for RS256 that can be used: it has 1024 bits; RS256 needs 2048 to 8192",
+        ),
+        ("RS256", padded.as_str(), "has no key for RS256 that can be used: its numbers are no RSA key"),
         ("ES256", p384.as_str(), "is not a public key on the curve P-256 in PEM"),
+        ("ES256", off_the_curve_pem.as_str(), "that can be used: it is no point on the curve P-256"),
+        ("ES256", off_the_curve.as_str(), "has no key for ES256 that can be used: it is no point on the curve P-256"),
         ("ES256", rsa_set.as_str(), "has no key for ES256"),
+        ("RS256", es_set.as_str(), "has no key for RS256"),
         ("RS256", secret_set.as_str(), "has no key for RS256"),
         ("EdDSA", "{", "is not a JSON Web Key Set"),
     ] {
         let key = KeyFile::new(text);
         let arguments = ["--jwt-algorithm", algorithm, "--jwt-key-file"];
         let message_seen = refusal(binary(folder.path()).args(arguments).arg(&key.path));
-        assert!(message_seen.contains("jwt_key_file: ") && message_seen.contains(message), "{message_seen}");
+        assert!(message_seen.contains("jwt_key_file: ") && message_seen.contains(message), "{message}: {message_seen}");
+    }
+}
+
+#[tokio::test]
+async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
+    let mut short = issuer.jwk("short");
+    short["n"] = json!(BASE64URL_NOPAD.encode(&[0xff; 128]));
+    let mut broken = issuer.jwk("broken");
+    broken["n"] = json!("not base64!");
+    let set = json!({ "keys": [short, broken, issuer.jwk("good")] }).to_string();
+    let key = KeyFile::new(&set);
+    let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
+    assert_eq!(ask(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
+    let short = issuer.sign_as(Some("short"), &claims(&json!({})));
+    turned_away(&app, &short, "it names no key that is known here").await;
+}
+
+#[tokio::test]
+async fn start_takes_a_public_key_behind_a_byte_order_mark() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::ES256));
+    for text in [issuer.checking.clone(), json!({ "keys": [issuer.jwk("es")] }).to_string()] {
+        let key = KeyFile::new(&format!("\u{feff}{text}"));
+        let app = TestApp::spawn_with(&redis, key.settings(Algorithm::ES256)).await;
+        assert_eq!(ask(&app, &issuer.sign_as(Some("es"), &claims(&json!({})))).await.status(), 200);
     }
 }

@@ -61,7 +61,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     async fn post(stream: &mut TcpStream, user: &str) {
         let body = format!(r#"{{"user_id":"{user}","segment":"sports"}}"#);
         let head = format!(
-            "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all((head + &body).as_bytes()).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_client_that_never_reads_its_answers_is_cut_off() {
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.set_recv_buffer_size(4_096).unwrap();
     let mut deaf = deaf.connect(app.address).await.unwrap();
-    let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
     deaf.write_all(request.repeat(50).as_bytes()).await.unwrap();
     // There is no place for another connection until the first has gone.
     let other = app.request("GET", "/healthz").send();

@@ -128,6 +128,7 @@ fn example_path(path: &str, operation: &Value) -> String {
                     path.push(if path.contains('?') { '&' } else { '?' });
                     path.push_str(&format!("{name}={example}"));
                 }
+                "header" => {}
                 other => panic!("a parameter in {other}"),
             }
         }
@@ -271,6 +272,12 @@ async fn every_example_is_what_its_schema_says() {
 async fn every_request_that_is_an_example_gets_the_answer_of_success() {
     let (_redis, app, document) = app().await;
     let mut was_recorded = false;
+    // A preference has an answer of its own.
+    let visit =
+        examples_of(&document.operation("POST", "/segments")["requestBody"]["content"]["application/json"])[0].1;
+    let preferring = app.request("POST", "/segments").header("prefer", "return=representation").json(visit);
+    let recorded = document.check_answer("POST", "/segments", preferring.send().await.unwrap()).await;
+    assert_eq!(recorded["result"], "accepted", "{recorded}");
     for (path, method, operation) in document.operations() {
         let filled = example_path(path, operation);
         // What is recorded by one example is deleted by another.
@@ -292,7 +299,11 @@ async fn every_request_that_is_an_example_gets_the_answer_of_success() {
         assert!(!requests.is_empty(), "{method} {path}");
         for request in requests {
             let response = request.send().await.unwrap();
-            assert_eq!([&response.status().as_str().to_owned()], success.as_slice(), "{method} {path}");
+            assert!(
+                success.contains(&&response.status().as_str().to_owned()),
+                "{method} {path}: {}",
+                response.status()
+            );
             document.check_answer(&method, path, response).await;
         }
     }
@@ -397,7 +408,7 @@ async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
     document.check("a late batch", &schema("/segments/batch", "408"), &late);
 
     let mut stream = std::net::TcpStream::connect(app.address).unwrap();
-    let head = "POST /segments HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+    let head = "POST /segments HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
                 content-length: 9\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
     let answer = tokio::task::spawn_blocking(move || {

@@ -65,7 +65,7 @@ fn text<'a>(page: &'a str, opening: &str) -> &'a str {
 /// The names and counts of a list, as they are shown.
 fn rows(page: &str) -> Vec<(&str, &str)> {
     let rows = page.split("<th class=\"name\" scope=\"row\"").skip(1);
-    rows.map(|row| (text(row, "<a"), text(row, "<td class=\"number\""))).collect()
+    rows.map(|row| (text(row, "<bdi"), text(row, "<td class=\"number\""))).collect()
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
     assert_eq!(by_name.matches("aria-sort").count(), 1);
     assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
     let none = page(app.get("/?prefix=x").await, 200).await;
-    assert!(none.contains("begins with “x”") && rows(&none).is_empty(), "{none}");
+    assert!(none.contains("begins with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
         let trouble = page(app.get(wrong).await, 422).await;
         assert!(rows(&trouble).is_empty() && !trouble.contains("data-refresh"), "{trouble}");
@@ -186,6 +186,46 @@ async fn a_hostile_name_is_text_on_every_page() {
     }
     let unknown = page(app.get(&format!("/pages/segment?{query}=1")).await, 422).await;
     assert_eq!(unknown.matches("<script").count(), 1, "{unknown}");
+}
+
+#[tokio::test]
+async fn page_shows_what_has_no_look_in_a_name_as_an_escape_and_keeps_the_name_in_links() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (name, shown) in [
+        ("news\u{202e}stropS", "news\\u{202E}stropS"),
+        ("spo\u{200b}rts", "spo\\u{200B}rts"),
+        ("sports\u{2066}", "sports\\u{2066}"),
+        ("sports\u{200d}", "sports\\u{200D}"),
+    ] {
+        app.record("u1", name).await;
+        let query: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let link = segment_link(name);
+        for path in [
+            format!("/?prefix={query}"),
+            format!("/pages/segment?name={query}"),
+            format!("/pages/overlap?segment={query}&segment=a"),
+        ] {
+            let page = page(app.get(&path).await, 200).await;
+            assert!(page.contains(&format!("<bdi>{shown}</bdi>")), "{path}: {page}");
+            // Fields have the name itself, which is sent with them.
+            let elsewhere = page.replace(&format!("value=\"{name}\""), "");
+            assert!(!elsewhere.contains(name), "{path}: {elsewhere}");
+            assert!(path.contains("pages/segment?") || page.contains(&link), "{path}: {page}");
+        }
+        let unknown = page(app.get(&format!("/?{query}=1")).await, 422).await;
+        assert!(unknown.contains(shown) && !unknown.contains(name), "{unknown}");
+        app.request("DELETE", "/users/u1").send().await.unwrap();
+    }
+}
+
+/// The end of a link to the page of a segment.
+fn segment_link(name: &str) -> String {
+    let encoded: String = name
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    format!("segment?name={encoded}\"")
 }
 
 #[tokio::test]

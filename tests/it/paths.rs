@@ -32,7 +32,7 @@ impl Asker {
 
     /// Asks for `path`, sent as it is, which no client does. Gives the status and the body of the answer.
     fn get(&self, path: &[u8]) -> (u16, Vec<u8>) {
-        let request = [b"GET ", path, b" HTTP/1.1\r\nhost: x\r\n\r\n"].concat();
+        let request = [b"GET ", path, b" HTTP/1.1\r\nhost: localhost\r\n\r\n"].concat();
         let asked = exchange(self.app.address, self.stream.take(), &request);
         let (answer, stream) = self.runtime.block_on(in_time("the answer", asked));
         self.stream.replace(stream);

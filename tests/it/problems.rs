@@ -94,8 +94,7 @@ async fn a_body_that_is_too_large_is_413() {
 
     // The same without a Content-Length to tell it by.
     let mut stream = TcpStream::connect(app.address).unwrap();
-    let head =
-        "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(format!("5000\r\n{}\r\n", " ".repeat(0x5000)).as_bytes()).unwrap();
     assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 413 "));
@@ -207,10 +206,47 @@ async fn every_answer_has_a_request_id_the_callers_or_one_of_its_own() {
 }
 
 #[tokio::test]
+async fn every_answer_with_a_body_is_what_it_says_and_no_problem_is_kept() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    for (method, path, status) in [
+        ("GET", "/segments/%3Csvg%20onload=alert(1)%3E/count", 200),
+        ("GET", "/segments", 200),
+        ("GET", "/users/u1/segments", 200),
+        ("DELETE", "/users/u1", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/docs/swagger-ui.css", 200),
+        ("GET", "/", 200),
+        ("GET", "/pages/icon.svg", 200),
+        ("HEAD", "/segments", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "/pages/nowhere", 404),
+        ("PUT", "/segments", 405),
+        ("POST", "/segments", 415),
+        ("GET", "/segments?limit=0", 422),
+        ("GET", "/?sort=size", 422),
+    ] {
+        let response = app.request(method, path).send().await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path}");
+        let all = |name: &str| response.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("x-content-type-options"), ["nosniff"], "{method} {path}");
+        let caching = all("cache-control");
+        assert_eq!(caching.len(), 1, "{method} {path}: {caching:?}");
+        assert!(status == 200 || caching == ["no-store"], "{method} {path}: {caching:?}");
+    }
+    let nothing = app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
+    assert_eq!(nothing.headers().get("x-content-type-options"), None, "there is no body");
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { header_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
-    for sent in ["", "POST /segments HTTP/1.1\r\nhost: x\r\n"] {
+    for sent in ["", "POST /segments HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut stream = TcpStream::connect(app.address).unwrap();
         stream.write_all(sent.as_bytes()).unwrap();
         // Until the server closes: a request that isn't complete gets no answer but 408.
@@ -224,13 +260,41 @@ async fn a_body_that_does_not_come_in_time_is_408() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { body_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
     let mut stream = TcpStream::connect(app.address).unwrap();
-    let head = "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head =
+        "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     stream.write_all(head.as_bytes()).unwrap();
 
     let answer = read_answer(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     let document: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(document["type"], "urn:segment-estimator:problem:body-timeout");
+}
+
+#[tokio::test]
+async fn http_2_with_prior_knowledge_is_told_to_speak_http_1_1() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // As curl sends it: with SETTINGS and a request behind.
+    let behind =
+        [b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64".as_slice(), &[0, 0, 4, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41]];
+    for behind in [Vec::new(), behind.concat()] {
+        let mut stream = TcpStream::connect(app.address).unwrap();
+        stream.write_all(&[preface.as_slice(), &behind].concat()).unwrap();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut answer = Vec::new();
+            // Half-closed by the service, which reads on until the client has done the same.
+            stream.read_to_end(&mut answer).unwrap();
+            answer
+        });
+        let answer = in_time("the refusal", read).await.unwrap();
+        // SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
+        let (settings, goaway) = answer.split_at(9);
+        assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0");
+        assert_eq!((goaway[3], &goaway[13..17]), (0x07, b"\0\0\0\x0d".as_slice()), "{goaway:?}");
+        assert_eq!(&goaway[17..], b"this service speaks HTTP/1.1 alone");
+    }
+    assert_eq!(app.count("sports").await, 0);
 }
 
 /// Reads until the head and some body are there, or the server closes.

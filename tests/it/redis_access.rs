@@ -1,6 +1,7 @@
 //! Who the service is to Redis: users of its ACL, and passwords that come as files.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use segment_estimator::settings::Layer;
@@ -129,7 +130,10 @@ async fn a_wrong_password_is_told_and_not_shown() {
     let redis = Redis::start();
     let_in(&redis, "estimator", "hunter2");
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("password"), "hunter3").unwrap();
+    let password = folder.path().join("password");
+    fs::write(&password, "hunter3").unwrap();
+    // Otherwise the start warns of it, too.
+    fs::set_permissions(password, fs::Permissions::from_mode(0o600)).unwrap();
     let url = redis.url();
     let arguments = ["--redis-url", &url, "--redis-username", "estimator", "--redis-password-file", "password"];
     let why = "can't connect to Redis: it doesn't accept this user or password";

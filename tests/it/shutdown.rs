@@ -11,7 +11,7 @@ use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill,
 fn begin_post(address: SocketAddr) -> TcpStream {
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     let head = format!(
-        "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let mut stream = TcpStream::connect(address).unwrap();
@@ -60,6 +60,36 @@ async fn readiness_turns_503_while_requests_are_still_served() {
     let live = reqwest::get(format!("http://{}/healthz", app.address)).await.unwrap();
     assert_eq!(live.status(), 200);
     app.record("u104010", "sports").await;
+    app.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_close_their_connections_once_the_service_stops() {
+    let redis = Redis::start();
+    let settings = Layer {
+        shutdown_delay: Some("1s".to_owned()),
+        admin_listen: Some("127.0.0.1:0".to_owned()),
+        ..Layer::default()
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let admin = Client::new(app.admin_addr.unwrap());
+    let closes = async |client: &Client, path: &str| {
+        let response = client.get(path).await;
+        response.headers().get("connection").is_some_and(|value| value == "close")
+    };
+    assert!(!closes(&app, "/segments/sports/count").await && !closes(&admin, "/healthz").await, "before");
+    // A connection that is idle meanwhile stays open until its next answer.
+    let kept = begin_post(app.address);
+    is_accepted(&admin).await;
+
+    app.begin_stop();
+    eventually("not ready", async || admin.status_of("/readyz").await == 503).await;
+    assert!(closes(&app, "/segments/sports/count").await && closes(&app, "/nowhere").await);
+    assert!(closes(&admin, "/healthz").await);
+    let mut answered = kept.try_clone().unwrap();
+    answered.write_all(b"}").unwrap();
+    let answer = in_time("the answer", read_to_end(kept)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
     app.ended().await.unwrap();
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use rstest::rstest;
 use serde_json::json;
 
 use crate::helpers::{Collector, Proxy, Redis, Service, eventually, problem};
@@ -168,4 +169,35 @@ async fn without_a_collector_nothing_is_traced_and_one_that_is_away_is_one_line(
     let log = service.terminate_for_log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains("traces can't be sent")).collect();
     assert_eq!(lines.len(), 1, "{log:#?}");
+}
+
+#[rstest]
+#[case::nothing_is_set(&[], "segment-estimator", None)]
+#[case::service_name(&[("OTEL_SERVICE_NAME", "counts")], "counts", None)]
+#[case::name_among_attributes(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=counts,team=ads")], "counts", None)]
+#[case::both_names(
+    &[("OTEL_SERVICE_NAME", "counts"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,service.instance.id=pod-7")],
+    "counts",
+    Some("pod-7")
+)]
+#[case::empty(&[("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", "")], "segment-estimator", None)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn traces_have_the_name_and_the_instance_that_the_environment_gives(
+    #[case] environment: &[(&str, &str)],
+    #[case] name: &str,
+    #[case] instance: Option<&str>,
+) {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://{}", collector.address);
+    let service = Service::start_with_environment(folder.path(), &["--otlp-endpoint", &endpoint], environment);
+    assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
+    assert!(service.terminate().success());
+
+    assert_eq!(collector.attribute("service.name").as_deref(), Some(name));
+    assert_eq!(collector.attribute("service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    let found = collector.attribute("service.instance.id").unwrap();
+    assert!(instance.map_or(found.len() == 36, |instance| found == instance), "{found}");
+    let is_given = environment.iter().any(|(_, value)| value.contains("team=ads"));
+    assert_eq!(collector.attribute("team").is_some(), is_given);
 }

@@ -8,7 +8,9 @@ use segment_estimator::store::{Batch, Move, Partitions, Phase};
 use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, visit};
+use crate::helpers::{
+    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, visit,
+};
 
 fn path(user: &str) -> String {
     let user: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -251,4 +253,92 @@ async fn a_user_is_found_and_forgotten_on_a_cluster() {
     }
     assert_eq!((service.count("sports").await, service.count("news").await), (10, 10));
     assert!(service.terminate().success());
+}
+
+/// The lines of `log` about deletions: message, request id, who asked, and the status.
+fn deletions(log: &[String]) -> Vec<(String, String, Value, Value)> {
+    let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events = events.filter(|event| event["message"].as_str().unwrap().contains("a user"));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    events
+        .map(|event| {
+            (text(&event["message"]), text(&event["request_id"]), event["by"].clone(), event["status"].clone())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn delete_leaves_a_line_that_tells_who_asked_and_not_which_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.toml");
+    let make = |name: &str, scope: &str| {
+        let mut command = binary(folder.path());
+        command.args(["token", "--name", name, "--scope", scope, "--api-keys-file"]).arg(&keys);
+        String::from_utf8(run(&mut command).stdout).unwrap().trim_end().to_owned()
+    };
+    let (officer, reader) = (make("officer", "users:delete"), make("reader", "users:read"));
+    let service = Service::start(folder.path(), &["--api-keys-file", keys.to_str().unwrap()]);
+    for (id, key, query, status) in [
+        ("first", Some(&officer), "", 200),
+        ("second", Some(&officer), "?force=1", 422),
+        ("third", Some(&reader), "", 403),
+        ("fourth", None, "", 401),
+    ] {
+        let request = service.request("DELETE", &format!("/users/secret-user{query}")).header("x-request-id", id);
+        let request = key.into_iter().fold(request, |request, key| request.bearer_auth(key));
+        let response = request.send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers()["x-request-id"].to_str().unwrap()), (status, id));
+    }
+    let unnamed = service.request("DELETE", "/users/secret-user").bearer_auth(&officer).send().await.unwrap();
+    let unnamed = unnamed.headers()["x-request-id"].to_str().unwrap().to_owned();
+
+    let log = service.terminate_for_log();
+    let line = |message: &str, id: &str, by: Value, status: u16| (message.to_owned(), id.to_owned(), by, json!(status));
+    let expected = [
+        line("deleted a user", "first", json!("officer"), 200),
+        line("refused to delete a user", "second", json!("officer"), 422),
+        line("refused to delete a user", "third", json!("reader"), 403),
+        line("refused to delete a user", "fourth", Value::Null, 401),
+        line("deleted a user", &unnamed, json!("officer"), 200),
+    ];
+    assert_eq!(deletions(&log), expected);
+    assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");
+}
+
+// With a thread for the proxy, which has to answer while the test waits for the service's start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn delete_that_fails_or_is_given_up_leaves_a_line_too() {
+    let mut redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(
+        folder.path(),
+        &[
+            "--redis-url",
+            &proxy.url(),
+            "--request-timeout",
+            "300ms",
+            "--redis-timeout",
+            "1h",
+            "--redis-connect-timeout",
+            "1h",
+        ],
+    );
+    let request = || service.request("DELETE", "/users/secret-user");
+    proxy.hold_replies();
+    let late = request().header("x-request-id", "late").send().await.unwrap();
+    problem(late, 503, "request-timeout").await;
+    proxy.release_replies();
+    assert_eq!(forget(&service, "secret-user").await, 0);
+    redis.stop();
+    let failed = request().header("x-request-id", "failed").send().await.unwrap();
+    assert_eq!(failed.status(), 503);
+
+    let log = service.terminate_for_log();
+    let lines = deletions(&log);
+    let given_up = "the deletion of a user was given up before its answer; it may have been done";
+    assert_eq!((lines[0].0.as_str(), lines[0].1.as_str()), (given_up, "late"), "{lines:?}");
+    assert_eq!(lines[1].0, "deleted a user", "{lines:?}");
+    assert!(lines[2].1 == "failed" && lines.len() == 3, "{lines:?}");
+    assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");
 }

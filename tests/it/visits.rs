@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ async fn a_name_of_dots_is_a_name_too() {
     let app = TestApp::spawn(&redis).await;
     for name in [".", ".."] {
         app.record("u104010", name).await;
-        let request = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", count_path(name));
+        let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", count_path(name));
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -246,4 +246,48 @@ async fn a_visit_keeps_counting_while_it_is_repeated_and_expires_on_the_dot_othe
         app.count("sports").await == 1
     })
     .await;
+}
+
+#[tokio::test]
+async fn record_answers_what_became_of_a_visit_if_that_is_preferred() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let post = async |preference: Option<&str>, seen_at: Option<i64>| {
+        let mut visit = json!({ "user_id": "u1", "segment": "sports" });
+        if let Some(seen_at) = seen_at {
+            visit["seen_at"] = json!(seen_at);
+        }
+        let request = app.request("POST", "/segments").json(&visit);
+        let request = preference.into_iter().fold(request, |request, value| request.header("prefer", value));
+        request.send().await.unwrap()
+    };
+    let applied = |response: &Response| {
+        response.headers().get("preference-applied").map(|value| value.to_str().unwrap().to_owned())
+    };
+    let now = Timestamp::now().as_millis() / 1_000;
+    let time = |seconds: i64| Timestamp::from_millis(seconds * 1_000).to_string();
+    const PREFERENCE: &str = "return=representation";
+    for (seen_at, result) in [(now - 60, "accepted"), (now - 15 * 86_400, "expired"), (now - 120, "accepted")] {
+        let response = post(Some(PREFERENCE), Some(seen_at)).await;
+        assert_eq!((response.status().as_u16(), applied(&response).as_deref()), (200, Some(PREFERENCE)));
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let document: Value = response.json().await.unwrap();
+        let expected = json!({ "result": result, "user_id": "u1", "segment": "sports", "seen_at": time(seen_at) });
+        assert_eq!(document, expected);
+    }
+    // Of two visits the later stays, whatever came last.
+    assert_eq!(redis.call::<f64>(&["ZSCORE", "segment:sports", "u1"]), (now - 60) as f64);
+    // What is ahead of the clock, or has no time, is seen now.
+    for seen_at in [Some(now + 240), None] {
+        let document: Value = post(Some(PREFERENCE), seen_at).await.json().await.unwrap();
+        let taken = Timestamp::from_rfc3339(document["seen_at"].as_str().unwrap()).unwrap();
+        assert!(taken <= Timestamp::now() && taken.as_millis() >= now * 1_000, "{document}");
+    }
+    for preference in [None, Some("return=minimal"), Some("respond-async")] {
+        let response = post(preference, Some(now - 15 * 86_400)).await;
+        assert_eq!((response.status().as_u16(), applied(&response)), (204, None), "{preference:?}");
+    }
+    let invalid = post(Some(PREFERENCE), Some(now + 86_400)).await;
+    assert_eq!(applied(&invalid), None);
+    crate::helpers::problem(invalid, 422, "invalid-request").await;
 }

@@ -51,7 +51,7 @@ pub fn not_written(error: store::Error) -> Problem {
     let problem = Problem::from(error);
     // "Nothing was done" is true of a single visit alone.
     if is_overload {
-        problem.with_detail("Too many batches are under way. Repeat the lines after done_through_line later.")
+        problem.with_detail("Too many batches are under way. Repeat the lines after done_through_line, after the seconds in Retry-After.")
     } else {
         problem
     }

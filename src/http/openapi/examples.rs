@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::auth::{Denied, Scope};
+use crate::auth::{Denied, Flaw, Scope};
 use crate::http::batch::failures;
 use crate::http::body::{self, MediaType};
 use crate::http::endpoint;
+use crate::http::host;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::routes::{method_not_allowed, not_found};
 use crate::ingest::{Ingest, LineError, Report};
@@ -39,6 +40,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
             let checked = body::media_type(&HeaderMap::new(), &[MediaType::Json]);
             checked.expect_err("no header declares a type")
         }
+        ProblemKind::Misdirected => host::misdirected(),
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
         ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
@@ -57,6 +59,7 @@ pub fn in_a_batch(kind: ProblemKind) -> Problem {
             let cut_off = axum::Error::new(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file"));
             (body::unreadable(&cut_off), 17)
         }
+        ProblemKind::Unauthorized => (Denied::NotAccepted(Flaw::Expired).into(), 17),
         ProblemKind::BodyTimeout => (failures::too_quiet(BODY_TIMEOUT), 17),
         ProblemKind::Invalid => (failures::all_rejected(""), 0),
         ProblemKind::Overloaded => (failures::not_written(store::Error::Overloaded(8)), 17),

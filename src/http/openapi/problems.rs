@@ -14,12 +14,12 @@ use crate::http::batch::ReportDocument;
 use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
-    BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, NotFound, Overloaded,
-    RequestTimeout, Stopping, TooMany, Unauthorized, Unavailable, UnsupportedMediaType,
+    BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
+    NotFound, Overloaded, RequestTimeout, Stopping, TooMany, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
-const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
+const SHARED: [(&str, &str, &[ProblemKind]); 14] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -28,6 +28,11 @@ const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
     ("BodyTimeout", "The body didn't arrive in time: send it faster.", &[BodyTimeout]),
     ("BodyTooLarge", "The body is too large.", &[BodyTooLarge]),
     ("UnsupportedMediaType", "The body is declared to be something else.", &[UnsupportedMediaType]),
+    (
+        "Misdirected",
+        "The `Host` is none that the service answers for: see its setting `allowed_hosts`.",
+        &[Misdirected],
+    ),
     ("Invalid", "The request can be read and is not valid: correct what `errors` names.", &[Invalid]),
     ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooMany]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
@@ -71,8 +76,10 @@ impl IntoResponses for OfABatch {
         let mut responses = shared(["UnsupportedMediaType", "Internal"]);
         let too_large = ("The array has more than 1,000 visits or 1 MiB: send lines.", [BodyTooLarge].as_slice());
         responses.insert(status(too_large.1), response(too_large.0, too_large.1, alone(), examples::in_a_batch).into());
-        let own: [(_, &[_]); 4] = [
+        let own: [(_, &[_]); 6] = [
             ("The body can't be read, or not to its end.", &[Malformed]),
+            ("The request has no valid token, or none any longer: repeat with another one.", &[Unauthorized]),
+            ("The token lacks the scope that this operation needs.", &[InsufficientScope]),
             ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
             ("The body is no array, or none of the visits is valid.", &[Invalid]),
             (
@@ -184,6 +191,11 @@ impl Modify for Problems {
         components.schemas.insert("Problem".to_owned(), problem.clone().into());
         let batch_problem = schemas::batch_problem(problem, object(ReportDocument::schema()));
         components.schemas.insert("BatchProblem".to_owned(), batch_problem.into());
+        for operation in document.paths.paths.values_mut().flat_map(super::operations) {
+            let is_page = operation.tags.iter().flatten().any(|tag| tag == "pages");
+            let page = || pages(&[("The address is none that the service answers for.", &[Misdirected])]);
+            operation.responses.responses.extend(if is_page { page() } else { shared(["Misdirected"]) });
+        }
     }
 }
 

@@ -38,6 +38,11 @@ pub fn user_id() -> Object {
     name("The id of a user", segment::UserId::MAX_BYTES)
 }
 
+/// What became of a visit.
+pub fn visit_result() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["accepted", "expired"])).build()
+}
+
 /// The types of problems.
 pub fn problem_type() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(problems::types())).build()
@@ -105,7 +110,8 @@ impl PartialSchema for SeenAt {
         let description = "When the user was seen: Unix seconds, fractions allowed, or an RFC 3339 time. Without it, or with \
                            null, the time of the request counts. Up to 5 minutes ahead of the service's clock it is taken \
                            as now, and further ahead it is an error. Of two visits of a user to a segment the later one \
-                           wins, in whatever order they arrive.";
+                           wins, in whatever order they arrive. Send it if the request may be repeated: without it the time \
+                           of the repetition counts.";
         let any = OneOfBuilder::new()
             .item(seconds.description(Some("Unix seconds.")))
             .item(date.description(Some("RFC 3339.")))

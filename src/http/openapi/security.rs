@@ -56,7 +56,10 @@ impl Modify for Security {
                 security.push(token(PASSWORD_SCHEME));
                 operation.responses.responses.extend(problems::of_a_closed_page());
             } else {
-                operation.responses.responses.extend(problems::shared(["Unauthorized", "InsufficientScope"]));
+                for (status, response) in problems::shared(["Unauthorized", "InsufficientScope"]) {
+                    // Unless the operation says more of it.
+                    operation.responses.responses.entry(status).or_insert(response);
+                }
             }
             operation.security = Some(security);
         }

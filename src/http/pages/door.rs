@@ -27,7 +27,7 @@ impl FromRequestParts<Arc<AppState>> for MayLook {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect();
         match state.gate.admit(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
-            Ok(()) => Ok(Self),
+            Ok(_) => Ok(Self),
             Err(denied) => {
                 state.estimator.metrics().http.denied(denied.kind());
                 // Another password is of use where the token isn't accepted. Where it is, the scheme is the one of its scope.

@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::links::Place;
+use super::names::visible;
 use super::words;
 use crate::time::{Timestamp, Window};
 
@@ -40,7 +41,7 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
         html lang="en" {
             head {
                 meta charset="utf-8";
-                title { (title) " – Segment estimator" }
+                title { (visible(title)) " – Segment estimator" }
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href={ (pages) "icon.svg" } type="image/svg+xml";

@@ -6,6 +6,7 @@ use super::chart;
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::links::{Place, with_query};
+use super::names::{name, visible};
 use super::past::USUAL_SPAN;
 use super::words;
 use crate::estimator::Order;
@@ -65,7 +66,7 @@ fn full(list: &List<'_>) -> Markup {
         @if list.rows.is_empty() {
             div .nothing #nothing {
                 @if list.prefix.is_empty() { p { "There are no further segments." } }
-                @else { p { "No segment that anybody is in begins with “" (list.prefix) "”." } }
+                @else { p { "No segment that anybody is in begins with “" (name(list.prefix)) "”." } }
                 p { a href="./" { "All segments" } }
             }
         } @else { (table(list)) }
@@ -86,7 +87,7 @@ fn table(list: &List<'_>) -> Markup {
             table #segments {
                 caption {
                     (shown)
-                    @if !list.prefix.is_empty() { " that begin with “" (list.prefix) "”" }
+                    @if !list.prefix.is_empty() { " that begin with “" (name(list.prefix)) "”" }
                     ", " (words_of(list.sort)) ". Bars are relative to the largest one here."
                 }
                 thead {
@@ -101,8 +102,8 @@ fn table(list: &List<'_>) -> Markup {
                 tbody {
                     @for row in &list.rows {
                         tr {
-                            td .pick { input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (row.segment) }; }
-                            th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (row.segment) } }
+                            td .pick { input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (visible(&row.segment)) }; }
+                            th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (name(&row.segment)) } }
                             td .number { (words::number(row.count)) }
                             td .share { (chart::meter(row.count, largest)) }
                             @if has_trends {
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_row_has_name_count_and_a_bar_relative_to_the_largest() {
         let page = html(&list(vec![row("sports", 4_000, &[]), row("a&b", 1_000, &[])]));
-        assert!(page.contains("<a href=\"pages/segment?name=a%26b\">a&amp;b</a>"), "{page}");
+        assert!(page.contains("<a href=\"pages/segment?name=a%26b\"><bdi>a&amp;b</bdi></a>"), "{page}");
         assert!(page.contains("<td class=\"number\">4,000</td>"), "{page}");
         assert!(page.contains("width=\"100.000%\"") && page.contains("width=\"25.000%\""), "{page}");
         assert!(!page.contains("class=\"trend\""), "without history there is no column for it: {page}");
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn nothing_that_matches_is_not_nothing_at_all() {
         let page = html(&List { prefix: "x", ..list(Vec::new()) });
-        assert!(page.contains("begins with “x”") && !page.contains("first-visit"), "{page}");
+        assert!(page.contains("begins with “<bdi>x</bdi>”") && !page.contains("first-visit"), "{page}");
         let page = html(&list(Vec::new()));
         assert!(
             page.contains("curl -i -X POST 'http://localhost:8080/segments'") && !page.contains("<table"),

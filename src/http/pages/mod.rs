@@ -3,7 +3,7 @@
 //!
 //! `list.rs`, `segment.rs` (with `last_seen.rs` and `past.rs`) and `overlap.rs` have a page each, `answers.rs` what is asked for them,
 //! `trouble.rs` what is shown instead when something is wrong, `files.rs` what all of them load. `frame.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `words.rs` numbers and times as
-//! people read them, `links.rs` where links lead, `curl.rs` the calls behind a page. `door.rs` says who may look.
+//! people read them, `names.rs` names, `links.rs` where links lead, `curl.rs` the calls behind a page. `door.rs` says who may look.
 
 mod answers;
 mod axis;
@@ -15,15 +15,14 @@ mod frame;
 mod last_seen;
 mod links;
 mod list;
+mod names;
 mod overlap;
 mod past;
 mod segment;
 pub(super) mod trouble;
 mod words;
 
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use maud::Markup;
@@ -37,10 +36,9 @@ use self::links::Place;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-const HEADERS: [(HeaderName, HeaderValue); 3] = [
+const HEADERS: [(HeaderName, HeaderValue); 2] = [
     (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
 ];
 
 /// What HTML is sent as.

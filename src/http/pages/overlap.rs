@@ -1,10 +1,13 @@
 //! `/pages/overlap`: picking segments, and how many users they have in common.
 
+use std::borrow::Cow;
+
 use maud::{Markup, html};
 
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::links::{Place, encoded, with_query};
+use super::names::{name as shown_name, visible};
 use super::words;
 use crate::overlap::Overlaps;
 use crate::time::{Timestamp, Window};
@@ -66,13 +69,18 @@ pub fn form(picked: &Picked<'_>) -> Markup {
                     }
                 }
             }
-            datalist #names { @for name in &picked.offered { option value=(name) {} } }
+            datalist #names { @for name in &picked.offered { option value=(name) label=[differing(name)] {} } }
             div .tools {
                 button .chief type="submit" { "Compare" }
                 @if !picked.names.is_empty() { a .button href="overlap" { "Clear" } }
             }
         }
     }
+}
+
+/// How a name is shown, if that differs from the name: a field must have the name itself.
+fn differing(name: &str) -> Option<Cow<'_, str>> {
+    Some(visible(name)).filter(|shown| shown != name)
 }
 
 fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
@@ -98,7 +106,7 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
                         tr {
                             th scope="col" { span .said { "Segment" } }
                             @for (letter, name) in ('A'..).zip(names) {
-                                th scope="col" title=(name) { span aria-hidden="true" { (letter) } span .said { (name) } }
+                                th scope="col" title=(visible(name)) { span aria-hidden="true" { (letter) } span .said { (shown_name(name)) } }
                             }
                         }
                     }
@@ -107,7 +115,7 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
                             tr {
                                 th scope="row" {
                                     span .letter aria-hidden="true" { (letter) }
-                                    a href=(with_query("segment", [("name", *name)])) { (name) }
+                                    a href=(with_query("segment", [("name", *name)])) { (shown_name(name)) }
                                 }
                                 @for column in 0..names.len() { (cell(common, row, column, counts[row])) }
                             }

@@ -8,6 +8,7 @@ use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::last_seen::{Seen, histogram};
 use super::links::{Place, encoded, with_query};
+use super::names;
 use super::past::{Past, USUAL_DAYS, past};
 use super::words;
 use crate::time::{Timestamp, Window};
@@ -35,7 +36,7 @@ pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
     let Segment { name, window, .. } = segment;
     let main = html! {
         p .back { a href="../" { "← All segments" } }
-        h1 { (name) }
+        h1 { (names::name(name)) }
         p .figure #count data-count=(segment.count) { (words::number(segment.count)) }
         p { @if segment.count == 1 { "user was" } @else { "users were" } " seen in the last " (words::span(window.duration())) }
         (frame::as_of(segment.now, None))

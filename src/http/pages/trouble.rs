@@ -2,11 +2,12 @@
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use maud::{PreEscaped, html};
 
 use super::frame::{self, Page, Refresh};
 pub use super::links::Place;
+use super::names::visible;
 use super::{HEADERS, HTML};
 use crate::http::problem::{Document, ProblemKind};
 
@@ -21,14 +22,14 @@ pub fn body(
 ) -> Body {
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HTML);
-    headers.insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     let passes = problem.status == 503;
     let refresh = if passes && beneath.is_none() { Refresh::Often } else { Refresh::Never };
     let title = title(kind).unwrap_or(problem.title);
     let main = html! {
         div .trouble #trouble {
             h1 { (title) }
-            p { (detail(kind).unwrap_or(problem.detail)) }
+            // It repeats names of parameters.
+            p { (visible(detail(kind).unwrap_or(problem.detail))) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
             @if refresh == Refresh::Often { p { "With JavaScript this page asks again every " (frame::REFRESH_SECONDS) " seconds, and shows the numbers when there are some." } }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }

@@ -51,6 +51,20 @@ impl HttpMetrics {
         });
     }
 
+    /// So many keys of a `kind`, `api` or `jwt`, are in force now.
+    pub fn set_auth_keys(&self, kind: &'static str, keys: usize) {
+        with_local_recorder(&*self.recorder, || {
+            gauge!("estimator_auth_keys", "kind" => kind).set(known(Some(keys as u64)));
+        });
+    }
+
+    /// The `files`, `keys` or `certificate`, were just read, with or without success.
+    pub fn set_reload_successful(&self, files: &'static str, is_successful: bool) {
+        with_local_recorder(&*self.recorder, || {
+            gauge!("estimator_reload_successful", "files" => files).set(f64::from(u8::from(is_successful)));
+        });
+    }
+
     /// So many requests are under way now.
     pub fn set_under_way(&self, requests: usize) {
         self.under_way.set(known(Some(requests as u64)));

@@ -14,7 +14,8 @@ use crate::helpers::{Redis, Service, eventually, in_time};
 async fn drip(address: SocketAddr, is_body: bool) -> String {
     const PAUSE: Duration = Duration::from_secs(3);
     let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
-    let head = "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
+    let head =
+        "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     if is_body {
         to.write_all(head.as_bytes()).await.unwrap();
     }

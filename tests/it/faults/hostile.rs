@@ -45,7 +45,7 @@ fn statuses(answers: &str) -> Vec<u16> {
 
 /// `head`, and the rest of a request's.
 fn request(head: &str) -> Vec<u8> {
-    format!("{head}\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+    format!("{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
 fn post(path: &str, content_type: &str, length: usize) -> Vec<u8> {
@@ -71,7 +71,7 @@ fn attacks() -> Vec<Attack> {
     let visit = r#"{"user_id":"u1","segment":"sports"}"#;
     let visit = |rest: &str| {
         let head = format!(
-            "POST /segments HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}",
+            "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}",
             visit.len()
         );
         format!("{head}\r\n\r\n{visit}{rest}").into_bytes()
@@ -117,7 +117,7 @@ fn attacks() -> Vec<Attack> {
         attack("no host", vec![b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec()], &[400]),
         // It is old, and valid.
         attack("HTTP/1.0", vec![b"GET /healthz HTTP/1.0\r\n\r\n".to_vec()], &[200]),
-        attack("HTTP/3.0", vec![b"GET /healthz HTTP/3.0\r\nhost: x\r\n\r\n".to_vec()], &[400]),
+        attack("HTTP/3.0", vec![b"GET /healthz HTTP/3.0\r\nhost: localhost\r\n\r\n".to_vec()], &[400]),
     ]
 }
 

@@ -11,14 +11,16 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use prost::Message as _;
 use tokio::net::TcpListener;
 
 /// A collector on a port of its own.
 pub struct Collector {
     pub address: SocketAddr,
-    spans: Arc<Mutex<Vec<Span>>>,
+    exports: Arc<Mutex<Vec<ResourceSpans>>>,
 }
 
 impl Collector {
@@ -28,8 +30,8 @@ impl Collector {
 
     pub fn start_on(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
-        let spans = Arc::<Mutex<Vec<Span>>>::default();
-        let all = Arc::clone(&spans);
+        let exports = Arc::<Mutex<Vec<ResourceSpans>>>::default();
+        let all = Arc::clone(&exports);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let all = Arc::clone(&all);
@@ -37,18 +39,31 @@ impl Collector {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), take_in));
             }
         });
-        Self { address, spans }
+        Self { address, exports }
     }
 
     /// The spans that have arrived.
     pub fn spans(&self) -> Vec<Span> {
-        self.spans.lock().unwrap().clone()
+        let exports = self.exports.lock().unwrap();
+        let scopes = exports.iter().flat_map(|export| &export.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+
+    /// An attribute of the service that the spans are of.
+    pub fn attribute(&self, key: &str) -> Option<String> {
+        let exports = self.exports.lock().unwrap();
+        let Resource { attributes, .. } = exports.first()?.resource.clone()?;
+        let attribute = attributes.into_iter().find(|attribute| attribute.key == key)?;
+        match attribute.value?.value? {
+            Value::StringValue(text) => Some(text),
+            other => panic!("{key} is {other:?}"),
+        }
     }
 }
 
 async fn take_in(
     request: Request<Incoming>,
-    spans: Arc<Mutex<Vec<Span>>>,
+    exports: Arc<Mutex<Vec<ResourceSpans>>>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
     let mut response = Response::new(Empty::new());
     if request.uri().path() != "/v1/traces" || request.headers()["content-type"] != "application/x-protobuf" {
@@ -57,7 +72,6 @@ async fn take_in(
     }
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let export = ExportTraceServiceRequest::decode(body).unwrap();
-    let scopes = export.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-    spans.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
+    exports.lock().unwrap().extend(export.resource_spans);
     Ok(response)
 }

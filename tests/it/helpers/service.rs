@@ -48,7 +48,13 @@ pub struct Service {
 impl Service {
     /// Starts it in `folder` and waits until it serves.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with_environment(folder, arguments, &[])
+    }
+
+    /// As `start`, with these variables besides.
+    pub fn start_with_environment(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut process = binary(folder)
+            .envs(environment.iter().copied())
             .env("ESTIMATOR_LISTEN", "127.0.0.1:0")
             .env("ESTIMATOR_LOG_FORMAT", "json")
             .env("ESTIMATOR_HISTORY_INTERVAL", "off")

@@ -1,6 +1,7 @@
 //! A certificate authority of the test's own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -38,6 +39,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(folder.join(file).with_extension("pem"), certificate.pem()).unwrap();
-        fs::write(folder.join(file).with_extension("key"), key.serialize_pem()).unwrap();
+        let path = folder.join(file).with_extension("key");
+        fs::write(&path, key.serialize_pem()).unwrap();
+        // A key that everybody may read is warned of.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 }

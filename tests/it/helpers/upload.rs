@@ -14,10 +14,21 @@ pub struct Upload(TcpStream);
 impl Upload {
     /// Sends the head.
     pub async fn begin(address: SocketAddr) -> Self {
+        Self::begin_with_headers(address, "").await
+    }
+
+    /// Sends the head with a token.
+    pub async fn begin_with_token(address: SocketAddr, token: &str) -> Self {
+        Self::begin_with_headers(address, &format!("authorization: Bearer {token}\r\n")).await
+    }
+
+    async fn begin_with_headers(address: SocketAddr, headers: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let head = "POST /segments/batch HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-                    content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head = format!(
+            "POST /segments/batch HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\
+             content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         Self(stream)
     }

@@ -1,0 +1,52 @@
+//! HTTP/2 with prior knowledge, which is refused in its own words ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)): a client that
+//! speaks it reads an answer in HTTP/1.1 as a broken frame, and tells its user nothing.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// What the client is told, for people.
+const REASON: &str = "this service speaks HTTP/1.1 alone";
+
+/// Answers the preface of HTTP/2, which has been read from `stream`: `SETTINGS`, since every server begins with them (section 3.4),
+/// and a `GOAWAY` that asks for HTTP/1.1.
+pub async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    stream.write_all(&frames()).await?;
+    stream.shutdown().await?;
+    // What the client sends meanwhile must be read, or the system resets the connection before the client has read its answer.
+    let mut rest = [0; 4_096];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+fn frames() -> Vec<u8> {
+    const SETTINGS: u8 = 0x04;
+    const GOAWAY: u8 = 0x07;
+    /// Section 7.
+    const HTTP_1_1_REQUIRED: u32 = 0x0d;
+    // Section 6.8: no stream was processed, so that a client may repeat its requests elsewhere.
+    let last_stream = 0_u32;
+    let goaway = [&last_stream.to_be_bytes()[..], &HTTP_1_1_REQUIRED.to_be_bytes(), REASON.as_bytes()].concat();
+    [frame(SETTINGS, &[]), frame(GOAWAY, &goaway)].concat()
+}
+
+/// Section 4.1: length, type, no flags, the stream of the connection itself.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
+    [&length[1..], &[kind, 0], &[0; 4], payload].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_two_frames() {
+        let expected = [
+            b"\0\0\0\x04\0\0\0\0\0".as_slice(),
+            b"\0\0\x2a\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d",
+            b"this service speaks HTTP/1.1 alone",
+        ];
+        assert_eq!(frames(), expected.concat());
+    }
+}

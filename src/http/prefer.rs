@@ -1,0 +1,51 @@
+//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)): how a caller would like to be answered. What is not
+//! known of it is passed over, as the RFC demands.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Asks for a preference.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// Says which preference was followed.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// The preference for an answer that has in it what became of the request.
+pub const RETURN_REPRESENTATION: HeaderValue = HeaderValue::from_static("return=representation");
+
+/// Whether the caller prefers `return=representation` (section 4.2). Of several `return`, the first counts (section 2).
+pub fn wants_representation(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut returns = values.flat_map(|value| value.split(',')).filter_map(|preference| {
+        // Behind it may stand parameters, of which `return` has none.
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("return").then(|| value.trim().trim_matches('"'))
+    });
+    returns.next() == Some("representation")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain(&["return=representation"], true)]
+    #[case::name_in_capitals(&["Return=representation"], true)]
+    #[case::quoted(&["return=\"representation\""], true)]
+    #[case::white_space(&[" return = representation "], true)]
+    #[case::parameter(&["return=representation; lang=en"], true)]
+    #[case::among_others(&["respond-async, wait=10, return=representation"], true)]
+    #[case::in_another_header(&["wait=10", "return=representation"], true)]
+    #[case::first_of_two(&["return=representation, return=minimal"], true)]
+    #[case::second_of_two(&["return=minimal", "return=representation"], false)]
+    #[case::minimal(&["return=minimal"], false)]
+    #[case::value_in_capitals(&["return=REPRESENTATION"], false)]
+    #[case::no_value(&["return"], false)]
+    #[case::other_name(&["returns=representation"], false)]
+    #[case::parameter_of_another(&["wait=10; return=representation"], false)]
+    #[case::empty(&[""], false)]
+    #[case::none(&[], false)]
+    fn representation_is_preferred_by_the_first_return(#[case] values: &[&'static str], #[case] expected: bool) {
+        let values = values.iter().map(|value| (PREFER, HeaderValue::from_static(value)));
+        assert_eq!(wants_representation(&values.collect()), expected);
+    }
+}
