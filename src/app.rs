@@ -142,8 +142,10 @@ impl App {
                 (Some(redis), url.into())
             }
         };
+        let key_prefix = settings.redis_key_prefix.as_str();
         tracing::info!(
             redis = %servers,
+            key_prefix = (!key_prefix.is_empty()).then_some(key_prefix),
             window = %settings.window,
             prune_schedule = %settings.prune_schedule,
             "using Redis"
@@ -152,6 +154,7 @@ impl App {
         let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
+        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);

@@ -104,6 +104,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     let connection = Connection::new(servers.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
+    let store = store.with_key_prefix(settings.redis_key_prefix.clone());
     let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {

@@ -22,7 +22,7 @@ use crate::http::{Origins, RequestLimits, TlsFiles, server};
 use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
 use crate::segment::SegmentName;
-use crate::store::{self, Partitions, Servers, WriteAcks};
+use crate::store::{self, KeyPrefix, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
 
@@ -41,6 +41,8 @@ pub struct Settings {
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
     pub redis: Option<Servers>,
+    /// What the keys of the data set begin with.
+    pub redis_key_prefix: KeyPrefix,
     /// How many partitions the data set has; whatever it has when there is none.
     pub partitions: Option<Partitions>,
     /// How many replicas of Redis must have a visit before it is acknowledged.
@@ -131,6 +133,7 @@ impl Settings {
             cors_origins: layers.optional("cors_origins", Origins::parse)?,
             auth: layers.auth()?,
             redis: layers.redis()?,
+            redis_key_prefix: layers.optional("redis_key_prefix", KeyPrefix::parse)?.unwrap_or_default(),
             partitions: layers.partitions()?,
             write_acks: layers.write_acks()?,
             data_dir: layers.required("data_dir", parse::path)?,

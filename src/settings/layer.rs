@@ -84,6 +84,10 @@ pub struct Layer {
     /// Private key of that certificate, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_client_key_file: Option<String>,
+    /// What the keys of the data set begin with in Redis, such as `prod:`, where other programs or other data sets use the same
+    /// database
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub redis_key_prefix: Option<String>,
     /// Partitions that users are split into, a power of two up to 1024; without it, those that the data set has, and of a new
     /// one 64 on a cluster and 1 elsewhere
     #[arg(long, global = true, value_name = "NUMBER")]
@@ -194,6 +198,7 @@ impl Layer {
             redis_ca_file: None,
             redis_client_cert_file: None,
             redis_client_key_file: None,
+            redis_key_prefix: None,
             partitions: None,
             write_acks: some("0"),
             write_acks_on_disk: some("false"),

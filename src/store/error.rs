@@ -203,7 +203,9 @@ impl Error {
         let detail = match (command.as_str(), code) {
             (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",
             ("CLUSTER SLOTS", "ERR") => "(it is in no cluster: redis_url is for one server)",
-            ("GET layout", "ERR") => "(a sentinel has no data: redis_sentinel is for sentinels)",
+            (command, "ERR") if command.starts_with("GET ") && command.ends_with("layout") => {
+                "(a sentinel has no data: redis_sentinel is for sentinels)"
+            }
             (command, "ERR") if command.starts_with("SENTINEL ") => "(it is no sentinel)",
             _ if Self::is_about_redis(code) => detail,
             _ => "",

@@ -10,7 +10,7 @@ use redis::{Cmd, Value, cmd, pipe};
 
 use super::commands::Commands;
 use super::connection::read;
-use super::keys::{Slot, history_key};
+use super::keys::{KeyNames, Slot};
 use super::{Error, Store};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
@@ -57,9 +57,6 @@ pub enum Turn {
     Done,
 }
 
-/// The key that tells how far the turns are. No segment has a history of this name.
-pub(super) const TURN_KEY: &str = "history:";
-
 /// The field of a sample.
 const COUNT: &str = "n";
 
@@ -94,10 +91,11 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer; the turn may be claimed. Who claims it again has it then.
     pub async fn claim_turn(&self, claim: &Claim<'_>) -> Result<Turn, Error> {
+        let key = self.names.turn();
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(TURN_KEY);
+        let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);
         script.arg(millis(claim.turn)).arg(millis(claim.now)).arg(millis(claim.until)).arg(claim.by);
-        let (whose,): (String,) = self.connection.query(Slot::of_any_key(TURN_KEY), pipeline).await?;
+        let (whose,): (String,) = self.connection.query(Slot::of_any_key(&key), pipeline).await?;
         Ok(match whose.as_str() {
             "claimed" => Turn::Claimed,
             "taken" => Turn::ByAnother,
@@ -111,9 +109,10 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn end_turn(&self, turn: Timestamp) -> Result<(), Error> {
+        let key = self.names.turn();
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(END).arg(1).arg(TURN_KEY).arg(millis(turn));
-        self.connection.query::<Value>(Slot::of_any_key(TURN_KEY), pipeline).await.map(drop)
+        pipeline.cmd("EVAL").arg(END).arg(1).arg(&key).arg(millis(turn));
+        self.connection.query::<Value>(Slot::of_any_key(&key), pipeline).await.map(drop)
     }
 
     /// Adds `samples` to the histories of their segments, and says how many of them are new. A history only grows at its end: what
@@ -125,7 +124,7 @@ impl Store {
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_AT_ONCE) {
-            let slot_of = |named: &&NamedSample| Slot::of_any_key(&history_key(named.segment.as_str()));
+            let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
             for samples in self.connection.by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
             }
@@ -137,7 +136,7 @@ impl Store {
     async fn add_samples_at(&self, samples: &[&NamedSample]) -> Result<u64, Error> {
         let mut commands = Vec::with_capacity(2 * samples.len());
         for (place, NamedSample { segment, sample }) in samples.iter().enumerate() {
-            let key = history_key(segment.as_str());
+            let key = self.names.history(segment.as_str());
             let slot = Slot::of_any_key(&key);
             let mut add = cmd("XADD");
             add.arg(&key).arg("MINID").arg("~").arg(millis(sample.at - Self::KEPT));
@@ -183,7 +182,7 @@ impl Store {
     ) -> Result<Vec<Vec<Sample>>, Error> {
         let mut found: HashMap<&str, Vec<Sample>> = HashMap::new();
         let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(1, Self::SAMPLES_AT_ONCE);
-        let slot_of = |key: &&str| Slot::of_any_key(&history_key(key));
+        let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.connection.by_server(names, slot_of).await? {
             for names in names.chunks(at_once) {
@@ -204,7 +203,7 @@ impl Store {
         let mut asked: Vec<(&str, String)> = names.iter().map(|name| (*name, millis(from).to_string())).collect();
         while !asked.is_empty() {
             let most = Self::SAMPLES_AT_ONCE / asked.len();
-            let commands = asked.iter().map(|(name, from)| range(name, from, to, most));
+            let commands = asked.iter().map(|(name, from)| range(&self.names, name, from, to, most));
             let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
             let mut unfinished = Vec::new();
             for ((name, _), answer) in asked.into_iter().zip(answers) {
@@ -222,8 +221,8 @@ impl Store {
     }
 }
 
-fn range(name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
-    let key = history_key(name);
+fn range(names: &KeyNames, name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
+    let key = names.history(name);
     let slot = Slot::of_any_key(&key);
     let mut range = cmd("XRANGE");
     range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(most);

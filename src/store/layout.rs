@@ -18,9 +18,6 @@ use super::Error;
 use super::keys::{Keyspace, Partitions};
 pub(super) use recorded::Attempt;
 
-/// The key of the record.
-pub(super) const LAYOUT_KEY: &str = "layout";
-
 /// Which keys the data set has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

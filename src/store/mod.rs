@@ -18,6 +18,8 @@
 //!
 //! # Partitions
 //!
+//! All keys of a data set may begin with a [`KeyPrefix`], in front of the tag.
+//!
 //! Past one server, users are split by a hash of their ids into [`Partitions`], and each has keys of its own, with the
 //! partition's tag in front: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a partition share a slot of a
 //! cluster, so that one pipeline serves it; a user's whole record is there; and the count of a segment is the sum of its
@@ -83,7 +85,8 @@ use self::counts::after;
 pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
-pub use self::keys::{Keyspace, Partition, Partitions};
+use self::keys::KeyNames;
+pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
 use self::layout::KnownLayout;
 pub use self::layout::{Layout, Move, Phase};
 pub use self::permissions::Permissions;
@@ -113,6 +116,7 @@ pub struct Store {
     acks: WriteAcks,
     /// How many partitions there must be; any number if none.
     partitions: Option<Partitions>,
+    names: Arc<KeyNames>,
     layout: Arc<ArcSwapOption<KnownLayout>>,
 }
 
@@ -122,7 +126,13 @@ impl Store {
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
         let (acks, layout) = (WriteAcks::default(), Arc::default());
-        Self { connection, visits, batches, acks, partitions: None, layout }
+        Self { connection, visits, batches, acks, partitions: None, names: Arc::default(), layout }
+    }
+
+    /// The same store, of the data set whose keys begin with `prefix`.
+    #[must_use]
+    pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
+        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), ..self }
     }
 
     /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.
@@ -193,7 +203,7 @@ impl Store {
         self.connection.confirm_primary().await;
         let masters = self.connection.masters().await?;
         // The one that all services can agree on.
-        let first = self.connection.masters_of(vec![keys::Slot::of_key(layout::LAYOUT_KEY)]).await?[0];
+        let first = self.connection.masters_of(vec![self.layout_slot()]).await?[0];
         let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
         // Errors first: one that can't serve is reason enough.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -9,8 +9,8 @@ use redis::{Pipeline, Value, pipe};
 use super::batch::Batch;
 use super::commands::Commands;
 use super::connection::read;
-use super::keys::{Keyspace, Partition, Slot};
-use super::layout::{Attempt, KnownLayout, LAYOUT_KEY, Layout};
+use super::keys::{Keyspace, Partition};
+use super::layout::{Attempt, KnownLayout, Layout};
 use super::{Error, Move, Store, after};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
@@ -87,9 +87,9 @@ impl Store {
     pub async fn change_layout(&self, layout: &Layout, keys: Keyspace, moving: Option<Move>) -> Result<Layout, Error> {
         let next = layout.next(keys, moving);
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(LAYOUT_KEY);
+        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
         script.arg(layout.record()).arg(next.record());
-        self.connection.query::<Value>(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        self.connection.query::<Value>(self.layout_slot(), pipeline).await?;
         // Somebody may have taken the same step, or our own attempt before this one has.
         let settled = self.settled_layout().await?;
         if settled == next { Ok(settled) } else { Err(Error::UnknownLayout) }
@@ -117,7 +117,7 @@ impl Store {
     pub async fn count_in(&self, keys: Keyspace, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
-            let key = partition.segment_key(segment.as_str());
+            let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
             let (count,): (u64,) = self.connection.query(partition.slot(), pipeline).await?;
             Ok::<_, Error>(count)
@@ -144,7 +144,7 @@ impl Store {
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        let (record, epoch) = (partition.layout_key(), layout.epoch());
+        let (record, epoch) = (self.names.layout_of(partition), layout.epoch());
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
@@ -154,7 +154,7 @@ impl Store {
             let mut pipeline = pipe();
             for segment in &page.segments {
                 let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
-                script.arg(partition.segment_key(segment.as_str())).arg(partition.index_key());
+                script.arg(self.names.segment(partition, segment.as_str())).arg(self.names.index(partition));
                 script.arg(epoch).arg(segment.as_str());
             }
             let results = self.scripts_on_many_keys(partition, pipeline).await?;
@@ -167,9 +167,9 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
+        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         // What stands for one partition stands for all.
-        if record != LAYOUT_KEY {
+        if record != self.names.layout() {
             self.delete_unless_later(layout, partition, &record).await?;
         }
         Ok(deleted)
@@ -183,7 +183,7 @@ impl Store {
         key: &str,
     ) -> Result<(), Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(partition.layout_key()).arg(key).arg(layout.epoch());
+        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
                 [Some(-1)] => return Err(Error::UnknownLayout),

@@ -2,8 +2,7 @@
 
 use redis::{Pipeline, pipe};
 
-use super::history::TURN_KEY;
-use super::keys::{Slot, history_key};
+use super::keys::{KeyNames, Slot};
 use super::{Connection, Error, Partition, WriteAcks};
 
 /// Whether Redis's ACL allows what we need.
@@ -55,6 +54,7 @@ impl Permissions {
     pub(super) async fn ask(
         connection: &Connection,
         slot: Slot,
+        names: &KeyNames,
         partition: Partition,
         acks: WriteAcks,
     ) -> Result<Self, Error> {
@@ -62,7 +62,7 @@ impl Permissions {
         question.cmd("ACL").arg("WHOAMI");
         let who = connection.ask_each::<String>(slot, question).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let mut dry_run = dry_run(&user, partition, acks);
+        let mut dry_run = dry_run(&user, names, partition, acks);
         if connection.is_cluster() {
             dry_run.cmd("ACL").arg("DRYRUN").arg(&user).arg("CLUSTER").arg("SLOTS");
             dry_run.cmd("ACL").arg("DRYRUN").arg(&user).arg("ASKING");
@@ -85,18 +85,18 @@ impl Permissions {
     }
 }
 
-fn dry_run(user: &str, partition: Partition, acks: WriteAcks) -> Pipeline {
+fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1);
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
-                "segment" => dry_run.arg(partition.segment_key("s")),
-                "segments" => dry_run.arg(partition.index_key()),
-                "layout" => dry_run.arg(partition.layout_key()),
-                "history" => dry_run.arg(history_key("s")),
-                "turn" => dry_run.arg(TURN_KEY),
-                "forgotten" => dry_run.arg(partition.forgotten_key()),
+                "segment" => dry_run.arg(names.segment(partition, "s")),
+                "segments" => dry_run.arg(names.index(partition)),
+                "layout" => dry_run.arg(names.layout_of(partition)),
+                "history" => dry_run.arg(names.history("s")),
+                "turn" => dry_run.arg(names.turn()),
+                "forgotten" => dry_run.arg(names.tombstones(partition)),
                 word => dry_run.arg(word),
             };
         }

@@ -56,7 +56,7 @@ impl Store {
     ) -> Result<Vec<Result<Expired, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
         for segment in segments {
-            let key = partition.segment_key(segment.as_str());
+            let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
@@ -84,7 +84,7 @@ impl Store {
     ) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
-            let key = partition.segment_key(segment.as_str());
+            let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZREMRANGEBYSCORE").arg(key).arg("-inf").arg(cutoff.as_score());
         }
         let removed: Vec<u64> = self.connection.query(partition.slot(), pipeline).await?;
@@ -107,7 +107,7 @@ impl Store {
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<Slice, Error> {
-        let key = partition.segment_key(segment.as_str());
+        let key = self.names.segment(partition, segment.as_str());
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
@@ -138,8 +138,9 @@ impl Store {
     pub async fn drop_if_empty(&self, partition: Partition, segments: &[&SegmentName<'_>]) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
-            let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
-            script.arg(partition.index_key()).arg(segment.as_str());
+            let script =
+                pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(self.names.segment(partition, segment.as_str()));
+            script.arg(self.names.index(partition)).arg(segment.as_str());
         }
         // Where the slot is on its way, the next run looks again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

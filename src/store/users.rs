@@ -67,10 +67,10 @@ impl Store {
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
         let commands = segments.iter().map(|segment| {
             let mut command = cmd("ZSCORE");
-            command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+            command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let commands = Commands::each(commands).and_layouts([partition]);
+        let commands = Commands::each(commands).and_layouts(&self.names, [partition]);
         let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
         let record = answers.pop().expect("each command has an answer")?;
         if !known.is_confirmed_by(&record) {
@@ -127,7 +127,7 @@ impl Store {
             let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
-                command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+                command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
                 command
             });
             let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
@@ -155,8 +155,8 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
         let (mut note, mut expire) = (cmd("ZADD"), cmd("EXPIRE"));
-        note.arg(partition.forgotten_key()).arg(0).arg(user.as_str());
-        expire.arg(partition.forgotten_key()).arg(kept.as_secs());
+        note.arg(self.names.tombstones(partition)).arg(0).arg(user.as_str());
+        expire.arg(self.names.tombstones(partition)).arg(kept.as_secs());
         let (_, is_confirmed) = self.write_in(partition, [note, expire], known).await?;
         Ok(if is_confirmed { Attempt::Done(()) } else { Attempt::Outdated })
     }
@@ -172,7 +172,7 @@ impl Store {
         // What waits for replicas changes the key of the last command, and changes it back. That should be a key of ours, and the
         // index is. No name is empty.
         let mut last = cmd("ZREM");
-        last.arg(partition.index_key()).arg("");
+        last.arg(self.names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
         let commands = Commands::write(commands, last, self.acks, self.connection.limits().answer);
@@ -183,7 +183,7 @@ impl Store {
             results.push(record);
         };
         // Counts and probes don't wait for replicas. Batches do, too.
-        let answers = self.batches.query_settled(commands.and_layouts([partition]), settle).await?;
+        let answers = self.batches.query_settled(commands.and_layouts(&self.names, [partition]), settle).await?;
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let record = answers.pop().expect("each command has an answer");
         answers.pop();
@@ -203,7 +203,7 @@ impl Store {
     ) -> Result<Vec<UserId<'static>>, Error> {
         let from = after.map_or_else(|| "-".to_owned(), |user| format!("({}", user.as_str()));
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(partition.forgotten_key()).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.names.tombstones(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (users,): (Vec<String>,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
@@ -248,7 +248,7 @@ impl Store {
                 is_changed = true;
                 if let Some(is) = is.filter(|is| should.is_none_or(|should| should < *is)) {
                     let script = removals.cmd("EVAL").arg(REMOVE_IF_UNCHANGED).arg(1);
-                    script.arg(target.segment_key(segment.as_str())).arg(user.as_str()).arg(is.as_score());
+                    script.arg(self.names.segment(target, segment.as_str())).arg(user.as_str()).arg(is.as_score());
                 }
                 if let Some(seen_at) = should {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
@@ -271,7 +271,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
     pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
         for partition in keys.all() {
-            self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
+            self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }
         Ok(())
     }

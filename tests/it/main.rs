@@ -42,6 +42,7 @@ mod rounds;
 mod scan;
 mod sentinel;
 mod settings;
+mod shared_redis;
 mod shutdown;
 mod tls;
 mod traces;

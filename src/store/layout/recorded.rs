@@ -7,7 +7,7 @@ use redis::{Value, pipe};
 
 use super::super::keys::{Keyspace, Partition, Partitions, Slot};
 use super::super::{Error, Store};
-use super::{KnownLayout, LAYOUT_KEY, Layout};
+use super::{KnownLayout, Layout};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -80,7 +80,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(partition.layout_key());
+        pipeline.cmd("GET").arg(self.names.layout_of(partition));
         let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
@@ -127,7 +127,7 @@ impl Store {
                     newer
                 }
             };
-            self.record_at(LAYOUT_KEY, Slot::of_key(LAYOUT_KEY), &newer).await?;
+            self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
         }
         Err(Error::UnknownLayout)
     }
@@ -135,9 +135,14 @@ impl Store {
     /// The layout that stands in Redis.
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(LAYOUT_KEY);
-        let (record,): (Option<Vec<u8>>,) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        pipeline.cmd("GET").arg(self.names.layout());
+        let (record,): (Option<Vec<u8>>,) = self.connection.query(self.layout_slot(), pipeline).await?;
         record.map(|record| Layout::read_record(&record)).transpose()
+    }
+
+    /// Where the record is in a cluster.
+    pub(in crate::store) fn layout_slot(&self) -> Slot {
+        Slot::of_any_key(&self.names.layout())
     }
 
     /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
@@ -148,10 +153,11 @@ impl Store {
             (None, Some(known)) => known.layout.clone(),
             (None, None) => Layout::first(self.partitions_of_a_new_set().await?),
         };
+        let key = self.names.layout();
         let mut pipeline = pipe();
-        pipeline.cmd("SET").arg(LAYOUT_KEY).arg(layout.record()).arg("NX");
-        pipeline.cmd("GET").arg(LAYOUT_KEY);
-        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
+        pipeline.cmd("GET").arg(&key);
+        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(self.layout_slot(), pipeline).await?;
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
@@ -163,7 +169,7 @@ impl Store {
         }
         let each = Partition::firsts().map(|partition| async move {
             let mut pipeline = pipe();
-            pipeline.cmd("GET").arg(partition.layout_key());
+            pipeline.cmd("GET").arg(self.names.layout_of(partition));
             let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
             Layout::read_record(&record).ok()
         });
@@ -201,10 +207,10 @@ impl Store {
         if self.connection.is_cluster() {
             return Ok(false);
         }
-        let index = Keyspace::first(Partitions::ONE).of(0).index_key();
+        let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
-        let (exists,) = self.connection.query(Slot::of_key(&index), pipeline).await?;
+        let (exists,) = self.connection.query(Slot::of_any_key(&index), pipeline).await?;
         Ok(exists)
     }
 
@@ -215,8 +221,9 @@ impl Store {
         keys: impl Iterator<Item = Keyspace>,
     ) -> Vec<Result<Option<Layout>, Error>> {
         let each = keys.flat_map(Keyspace::all);
-        let each = each
-            .map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
+        let each = each.map(|partition| async move {
+            self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
+        });
         join_all(each).await
     }
 
