@@ -154,7 +154,7 @@ impl App {
         let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+        let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);

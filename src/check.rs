@@ -9,6 +9,7 @@ use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, Layout, Move, Partitions, Server, Servers, Store};
+use crate::time::Window;
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ pub async fn check(
         writeln!(out, "{address} is {server}")?;
     }
     if let Some(layout) = layout {
+        write_window(settings.window, layout.window(), out)?;
         let partitions = layout.read().partitions();
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {partitions} partitions")?;
@@ -114,6 +116,21 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     }
     let layout = store.found_layout().await.map_err(failed)?;
     Ok(Found { servers: found, layout, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
+}
+
+/// Tells where the window that is set and that of the data set differ.
+fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::Result<()> {
+    match data {
+        Some(data) if data > own => writeln!(
+            out,
+            "the data set keeps visits for {data}, and window is {own}: counts go by {own}, and pruning by {data} until \
+             `segment-estimator window set {own}`"
+        ),
+        Some(data) if data < own => {
+            writeln!(out, "the data set keeps visits for {data}; the service will extend that to {own}")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {

@@ -101,7 +101,7 @@ pub struct Layer {
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
-    /// How long a user stays in a segment after the last visit
+    /// How long a user stays in a segment after the last visit; a data set remembers the longest, and prunes by it
     #[arg(long, global = true, value_name = "DURATION")]
     pub window: Option<String>,
     /// When to remove expired members: cron with 5 fields, or 6 with seconds first, in UTC

@@ -7,8 +7,8 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
-//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window is over |
-//! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
+//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window of the data set is over |
+//! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], and [`Store::set_window`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
@@ -66,6 +66,7 @@ mod scan;
 mod sentinel;
 mod server;
 mod servers;
+mod survey;
 mod tls;
 mod url;
 mod users;
@@ -88,17 +89,18 @@ pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
 use self::layout::KnownLayout;
-pub use self::layout::{Layout, Move, Phase};
+pub use self::layout::{Layout, Move, Phase, WindowChange};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
 pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
+pub use self::survey::Survey;
 pub use self::url::RedisUrl;
 use crate::segment::UserId;
 use crate::telemetry::{Metrics, Traffic};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Window};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
@@ -117,6 +119,8 @@ pub struct Store {
     /// How many partitions there must be; any number if none.
     partitions: Option<Partitions>,
     names: Arc<KeyNames>,
+    /// What members are counted over, for which they must be kept. Without it, nothing is counted.
+    window: Option<Window>,
     layout: Arc<ArcSwapOption<KnownLayout>>,
 }
 
@@ -125,14 +129,28 @@ impl Store {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
-        let (acks, layout) = (WriteAcks::default(), Arc::default());
-        Self { connection, visits, batches, acks, partitions: None, names: Arc::default(), layout }
+        Self {
+            connection,
+            visits,
+            batches,
+            acks: WriteAcks::default(),
+            partitions: None,
+            names: Arc::default(),
+            window: None,
+            layout: Arc::default(),
+        }
     }
 
     /// The same store, of the data set whose keys begin with `prefix`.
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), ..self }
+    }
+
+    /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.
+    #[must_use]
+    pub fn with_window(self, window: Window) -> Self {
+        Self { window: Some(window), ..self }
     }
 
     /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.

@@ -15,12 +15,6 @@ use super::{Error, Move, Store, after};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
 
-/// Replaces the record `ARGV[1]` by `ARGV[2]`.
-const REPLACE_RECORD: &str = "\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1";
-
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
 ///
@@ -46,7 +40,7 @@ impl Store {
     ///
     /// As [`Store::layout`], and when the server of any partition doesn't answer.
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
-        let layout = self.read_layout().await?.layout.clone();
+        let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
             if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
                 return Err(Error::UnknownLayout);
@@ -85,14 +79,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
     /// the layout.
     pub async fn change_layout(&self, layout: &Layout, keys: Keyspace, moving: Option<Move>) -> Result<Layout, Error> {
-        let next = layout.next(keys, moving);
-        let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
-        script.arg(layout.record()).arg(next.record());
-        self.connection.query::<Value>(self.layout_slot(), pipeline).await?;
-        // Somebody may have taken the same step, or our own attempt before this one has.
-        let settled = self.settled_layout().await?;
-        if settled == next { Ok(settled) } else { Err(Error::UnknownLayout) }
+        self.take_step(layout, &layout.next(keys, moving)).await
     }
 
     /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
@@ -102,7 +89,7 @@ impl Store {
     /// An [`Error`] when one of the visits is not acknowledged; any may have been written. [`Error::UnknownLayout`] when `layout` is
     /// not in force any more.
     pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
-        let known = KnownLayout::new(layout.clone());
+        let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &known, self, &self.batches).await {
             Attempt::Done(written) => written.into_result(),
             Attempt::Outdated => Err(Error::UnknownLayout),

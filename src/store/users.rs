@@ -222,7 +222,7 @@ impl Store {
         new: Keyspace,
         user: &UserId<'_>,
     ) -> Result<bool, Error> {
-        let known = KnownLayout::new(layout.clone());
+        let known = KnownLayout::new(*layout);
         let [old, target] = [old, new].map(|keys| keys.of(hash(user.as_str())));
         let mut segments = BTreeSet::new();
         for partition in [old, target] {

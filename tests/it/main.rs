@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod cluster;
 mod cors;
+mod data_window;
 mod demo;
 mod deploy;
 mod docs;

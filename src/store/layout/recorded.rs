@@ -28,13 +28,13 @@ impl Store {
     ///
     /// An [`Error`] when it isn't known and Redis doesn't tell, or is another than is set.
     pub async fn layout(&self) -> Result<Layout, Error> {
-        self.known_layout().await.map(|known| known.layout.clone())
+        self.known_layout().await.map(|known| known.layout)
     }
 
     pub(in crate::store) async fn known_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         match self.layout.load_full() {
-            Some(known) => Ok(known),
-            None => self.read_layout().await,
+            Some(known) if known.layout.is_kept_for(self.window) => Ok(known),
+            _ => self.read_layout().await,
         }
     }
 
@@ -53,7 +53,11 @@ impl Store {
     pub(crate) async fn check_layout(&self) -> Result<(), Error> {
         let known = self.layout.load_full();
         match self.recorded_layout().await? {
-            Some(recorded) if known.is_some_and(|known| known.layout == recorded) => Ok(()),
+            Some(recorded)
+                if known.is_some_and(|known| known.layout == recorded) && recorded.is_kept_for(self.window) =>
+            {
+                Ok(())
+            }
             _ => self.read_layout().await.map(drop),
         }
     }
@@ -91,7 +95,7 @@ impl Store {
     ///
     /// As [`Self::layout`].
     pub(crate) async fn layout_again(&self) -> Result<Layout, Error> {
-        self.read_layout().await.map(|known| known.layout.clone())
+        self.read_layout().await.map(|known| known.layout)
     }
 
     /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
@@ -102,7 +106,8 @@ impl Store {
             }
         })?;
         let known = Arc::new(KnownLayout::new(layout));
-        self.layout.store(Some(Arc::clone(&known)));
+        let before = self.layout.swap(Some(Arc::clone(&known)));
+        self.tell_window(before.and_then(|before| before.layout.window()), layout.window());
         Ok(known)
     }
 
@@ -116,18 +121,24 @@ impl Store {
                 layout.check(self.partitions)?;
             }
             // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
-            let elsewhere = self.layout_in_partitions().await.filter(|other| other.epoch > layout.epoch);
-            let newer = match elsewhere {
-                Some(newer) => newer,
+            let newer = match self.layout_in_partitions().await.filter(|other| other.order() > layout.order()) {
+                Some(newer) => Some(newer),
                 // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
                 None => {
                     let others = self.record_in_partitions(&layout, layout.in_use()).await;
-                    let others = others.into_iter().filter_map(Result::ok).flatten();
-                    let Some(newer) = others.max_by_key(|other| other.epoch) else { return Ok(layout) };
-                    newer
+                    others.into_iter().filter_map(Result::ok).flatten().max_by_key(Layout::order)
                 }
             };
-            self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
+            if let Some(newer) = newer {
+                self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
+                continue;
+            }
+            // Before anything is counted or written by it.
+            let Some(next) = self.window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
+            if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
+                tracing::info!(from = %kept, to = %next.window.unwrap_or(kept), "extending the window of the data set");
+            }
+            self.replace_record(&layout, &next).await?;
         }
         Err(Error::UnknownLayout)
     }
@@ -147,11 +158,16 @@ impl Store {
 
     /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
     async fn make_layout(&self) -> Result<Layout, Error> {
-        let layout = match (self.layout_in_partitions().await, self.layout.load_full()) {
-            (Some(layout), _) => layout,
-            // Redis has forgotten all. It goes on as it was.
-            (None, Some(known)) => known.layout.clone(),
-            (None, None) => Layout::first(self.partitions_of_a_new_set().await?),
+        let layout = match self.layout.load_full() {
+            // Redis has forgotten the record, or all. It goes on as it was.
+            Some(known) => {
+                let newest = self.layout_in_partitions().await.into_iter().chain([known.layout]);
+                newest.max_by_key(Layout::order).unwrap_or(known.layout)
+            }
+            None => match self.layout_in_partitions().await {
+                Some(layout) => layout,
+                None => Layout { window: self.window, ..Layout::first(self.partitions_of_a_new_set().await?) },
+            },
         };
         let key = self.names.layout();
         let mut pipeline = pipe();
@@ -161,7 +177,7 @@ impl Store {
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The latest layout that partitions tell, whatever their number is: each has a first one. Whose server is away tells nothing, and
+    /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing, and
     /// one server has lost all records, or none.
     async fn layout_in_partitions(&self) -> Option<Layout> {
         if !self.connection.is_cluster() {
@@ -173,7 +189,7 @@ impl Store {
             let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
             Layout::read_record(&record).ok()
         });
-        join_all(each).await.into_iter().flatten().max_by_key(|layout| layout.epoch)
+        join_all(each).await.into_iter().flatten().max_by_key(Layout::order)
     }
 
     /// How the data set is laid out; none if there is no data set. Nothing is written.
@@ -236,16 +252,22 @@ impl Store {
     ) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
-        script.arg(layout.record()).arg(layout.epoch);
+        let (epoch, window) = layout.order();
+        script.arg(layout.record()).arg(epoch).arg(window);
         let (other,): (Option<Vec<u8>>,) = self.connection.query(slot, pipeline).await?;
         other.map(|record| Layout::read_record(&record)).transpose()
     }
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]`, unless there is another that is not older, which is the answer then.
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, which
+/// is the answer then.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
-if known and cjson.decode(known).epoch >= tonumber(ARGV[2]) then return known end
+if known then
+  local record, epoch = cjson.decode(known), tonumber(ARGV[2])
+  if record.epoch > epoch then return known end
+  if record.epoch == epoch and (record.window_seconds or 0) >= tonumber(ARGV[3]) then return known end
+end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

@@ -129,12 +129,20 @@ pub struct RedisMetrics {
     up: Gauge,
     segments: Gauge,
     clock_skew: Gauge,
+    window: Gauge,
+    data_window: Gauge,
 }
 
 impl RedisMetrics {
     pub(super) fn new() -> Self {
-        let clock_skew = gauge!("estimator_clock_skew_seconds");
-        clock_skew.set(f64::NAN);
+        let [clock_skew, window, data_window] = [
+            gauge!("estimator_clock_skew_seconds"),
+            gauge!("estimator_window_seconds"),
+            gauge!("estimator_data_window_seconds"),
+        ];
+        for unknown in [&clock_skew, &window, &data_window] {
+            unknown.set(f64::NAN);
+        }
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
             visits: duration("visits"),
@@ -145,6 +153,8 @@ impl RedisMetrics {
             up: gauge!("estimator_redis_up"),
             segments: gauge!("estimator_segments"),
             clock_skew,
+            window,
+            data_window,
         }
     }
 
@@ -172,6 +182,12 @@ impl RedisMetrics {
     pub fn set_segments(&self, segments: Option<u64>) {
         self.up.set(if segments.is_some() { 1 } else { 0 });
         self.segments.set(known(segments));
+    }
+
+    /// Members are counted over a window of `own` seconds, and kept for `data` seconds.
+    pub fn set_windows(&self, own: u64, data: u64) {
+        self.window.set(known(Some(own)));
+        self.data_window.set(known(Some(data)));
     }
 
     /// This machine's clock is ahead of Redis's by so many seconds; `None` when Redis didn't tell its time.
