@@ -57,11 +57,17 @@ pub async fn check(
     write_table(shown, out)?;
     Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    let Found { servers, layout, skew } = match &settings.redis {
+    let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
     writeln!(out)?;
+    writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
+    if let Some(first) = foreign_keys.first() {
+        let count = foreign_keys.len();
+        let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
+        writeln!(out, "{are} what this service has not written, and will be left alone: {first}")?;
+    }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
     }
@@ -86,6 +92,10 @@ pub async fn check(
 struct Found {
     /// Its servers that take writes, with their addresses.
     servers: Vec<(String, Server)>,
+    /// Patterns of the keys that are the service's.
+    key_patterns: Vec<String>,
+    /// Keys that these match and that hold something else.
+    foreign_keys: Vec<String>,
     /// How the data set is laid out, if there is one.
     layout: Option<Layout>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
@@ -107,6 +117,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+    let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
     let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
@@ -115,7 +126,10 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
         }
     }
     let layout = store.found_layout().await.map_err(failed)?;
-    Ok(Found { servers: found, layout, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
+    let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
+    let foreign_keys = store.foreign_keys(layout.as_ref().map(Layout::read)).await.map_err(failed)?;
+    let key_patterns = store.key_patterns(layout.as_ref());
+    Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
 }
 
 /// Tells where the window that is set and that of the data set differ.

@@ -1,5 +1,6 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
+mod adopt;
 mod confirm;
 mod data;
 mod demo;
@@ -19,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::adopt::AdoptCommand;
 use self::demo::DemoCommand;
 use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
@@ -69,6 +71,8 @@ enum Command {
     Repartition(Repartition),
     /// Show how long the data set keeps visits, or set it: `window set 7d`
     Window(WindowCommand),
+    /// Take over a data set that has no record: of an earlier version, or one that lost it
+    Adopt(AdoptCommand),
     /// Print the OpenAPI document, as `/openapi.json` serves it
     Openapi,
 }
@@ -132,6 +136,7 @@ impl Cli {
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
             Some(Command::Window(window)) => runtime.block_on(window.run(&settings)),
+            Some(Command::Adopt(adopt)) => runtime.block_on(adopt.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }

@@ -33,7 +33,9 @@ impl Data {
         let address = servers.to_string();
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
         let store = Store::new(connection).with_acks(settings.write_acks);
-        Ok(Self { store: store.with_key_prefix(settings.redis_key_prefix.clone()), address, redis })
+        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        Ok(Self { store, address, redis })
     }
 
     /// Sees that a private Redis that was started for this goes on, and returns when it doesn't.

@@ -61,9 +61,12 @@ pub enum Turn {
 const COUNT: &str = "n";
 
 /// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
-/// how long it is claimed, and by whom: `done` if it is.
+/// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays.
 const CLAIM: &str = "\
-local turn, ends, by = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) (%S+)$')
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
+local turn, ends, by = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
+if known and not turn then return 'foreign' end
 if turn then
   if tonumber(turn) > tonumber(ARGV[1]) then return 'done' end
   if turn == ARGV[1] and by == 'done' then return 'done' end
@@ -72,9 +75,12 @@ end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 return 'claimed'";
 
-/// Notes that the turn `ARGV[1]` is done, unless a later one has begun.
+/// Notes that the turn `ARGV[1]` is done, unless a later one has begun, or the key is another program's.
 const END: &str = "\
-local turn = string.match(redis.call('GET', KEYS[1]) or '', '^%d+')
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
+local turn = string.match(type(known) == 'string' and known or '', '^(%d+) %d+ %S+$')
+if known and not turn then return 0 end
 if turn and tonumber(turn) > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' 0 done')
 return 1";
@@ -96,11 +102,12 @@ impl Store {
         let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);
         script.arg(millis(claim.turn)).arg(millis(claim.now)).arg(millis(claim.until)).arg(claim.by);
         let (whose,): (String,) = self.connection.query(Slot::of_any_key(&key), pipeline).await?;
-        Ok(match whose.as_str() {
-            "claimed" => Turn::Claimed,
-            "taken" => Turn::ByAnother,
-            _ => Turn::Done,
-        })
+        match whose.as_str() {
+            "claimed" => Ok(Turn::Claimed),
+            "taken" => Ok(Turn::ByAnother),
+            "foreign" => Err(Error::ForeignKey(key)),
+            _ => Ok(Turn::Done),
+        }
     }
 
     /// Notes that `turn` is done.
@@ -219,6 +226,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether a text is what the key of the turns holds.
+pub(super) fn is_turn(text: &str) -> bool {
+    let words: Vec<_> = text.split(' ').collect();
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    matches!(words[..], [turn, until, by] if is_number(turn) && is_number(until) && !by.is_empty())
 }
 
 fn range(names: &KeyNames, name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {

@@ -100,6 +100,22 @@ impl Keyspace {
         self.partitions
     }
 
+    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Those of
+    /// other letters are of another set.
+    pub(super) fn fitting(partitions: &[Partition], users: &[(Partition, u64)]) -> impl Iterator<Item = Self> {
+        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
+        let sets = Self::LETTERS
+            .into_iter()
+            .flat_map(move |letter| counts.clone().map(move |partitions| Self { partitions, letter: Some(letter) }));
+        sets.filter(|keys| {
+            let mut own = partitions.iter().filter(|partition| partition.letter == keys.letter).peekable();
+            let mut users = users.iter().filter(|(partition, _)| partition.letter == keys.letter);
+            own.peek().is_some()
+                && own.all(|partition| partition.number < keys.partitions.0)
+                && users.all(|(partition, hash)| keys.of(*hash) == *partition)
+        })
+    }
+
     /// The partition of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> Partition {
@@ -166,6 +182,12 @@ impl Partition {
             Some(letter) => Slot::of_key(&format!("{letter}{:02}", self.number)),
         }
     }
+
+    /// Every partition that some number of partitions has.
+    pub(super) fn every() -> impl Iterator<Item = Self> {
+        let letters = Keyspace::LETTERS.into_iter().map(Some);
+        letters.flat_map(|letter| (0..Partitions::MOST).map(move |number| Self { letter, number }))
+    }
 }
 
 /// What all keys of a data set begin with, so that it shares a database with others.
@@ -216,6 +238,10 @@ impl KeyNames {
         Self { prefix }
     }
 
+    pub(super) fn prefix(&self) -> &KeyPrefix {
+        &self.prefix
+    }
+
     /// The sorted set of a segment's members.
     pub(super) fn segment(&self, partition: Partition, segment: &str) -> String {
         self.of_partition(partition, "segment:", segment)
@@ -249,6 +275,18 @@ impl KeyNames {
     /// The key that tells how far the turns of sampling are. No segment has an empty name.
     pub(super) fn turn(&self) -> String {
         self.history("")
+    }
+
+    /// A pattern of `SCAN` and of an ACL: the prefix as it is, and `rest`, which may have special characters.
+    pub(super) fn pattern(&self, rest: &str) -> String {
+        let mut pattern = String::with_capacity(self.prefix.0.len() + rest.len());
+        for char in self.prefix.0.chars() {
+            if r"*?[]\".contains(char) {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern + rest
     }
 
     fn of_partition(&self, partition: Partition, kind: &str, rest: &str) -> String {
@@ -353,6 +391,12 @@ mod tests {
         for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
             assert_eq!(Slot::of_any_key(&key), last.slot(), "{key}");
         }
+    }
+
+    #[test]
+    fn pattern_matches_special_characters_of_the_prefix_as_they_are() {
+        let names = KeyNames::new(KeyPrefix::parse(r"a*[b]?\c:").unwrap());
+        assert_eq!(names.pattern("history:*"), r"a\*\[b\]\?\\c:history:*");
     }
 
     #[rstest]

@@ -10,6 +10,7 @@
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
 mod recorded;
+mod unrecorded;
 mod window;
 
 use redis::Value;
@@ -19,6 +20,7 @@ use super::Error;
 use super::keys::{Keyspace, Partitions};
 use crate::time::Window;
 pub(super) use recorded::Attempt;
+pub(super) use unrecorded::Refusal;
 pub use window::WindowChange;
 
 /// Which keys the data set has.
@@ -63,7 +65,12 @@ pub enum Phase {
 impl Layout {
     /// The layout of a data set that is made now.
     pub(super) fn first(partitions: Partitions) -> Self {
-        Self { epoch: 1, keys: Keyspace::first(partitions), moving: None, window: None, shorter: None }
+        Self::of_keys(Keyspace::first(partitions))
+    }
+
+    /// The first layout of a data set that has `keys`.
+    pub(super) fn of_keys(keys: Keyspace) -> Self {
+        Self { epoch: 1, keys, moving: None, window: None, shorter: None }
     }
 
     /// The next step of this one.

@@ -8,7 +8,7 @@
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
 //! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window of the data set is over |
-//! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], and [`Store::set_window`] | nobody; in a partition, [`Store::delete_keys`] |
+//! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
@@ -39,7 +39,7 @@
 //! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `EXPIRE`, and in scripts `EVAL`, `EXISTS`,
 //! `GET`, `SET`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
 //! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
-//! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
+//! `CLUSTER INFO`, which it works without, and `ASKING`; before the first data set is made `SCAN`, which it works without; of sentinels `SENTINEL MASTER` and
 //! `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and
 //! `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
@@ -88,7 +88,7 @@ pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
-use self::layout::KnownLayout;
+use self::layout::{KnownLayout, Refusal};
 pub use self::layout::{Layout, Move, Phase, WindowChange};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
@@ -121,7 +121,10 @@ pub struct Store {
     names: Arc<KeyNames>,
     /// What members are counted over, for which they must be kept. Without it, nothing is counted.
     window: Option<Window>,
+    /// Whether the servers are private ones of this service, so that all they have is ours.
+    is_private: bool,
     layout: Arc<ArcSwapOption<KnownLayout>>,
+    refusal: Arc<Refusal>,
 }
 
 impl Store {
@@ -137,20 +140,44 @@ impl Store {
             partitions: None,
             names: Arc::default(),
             window: None,
+            is_private: false,
             layout: Arc::default(),
+            refusal: Arc::default(),
         }
     }
 
     /// The same store, of the data set whose keys begin with `prefix`.
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
-        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), ..self }
+        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
     /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
         Self { window: Some(window), ..self }
+    }
+
+    /// The same store on a private Redis, whose data is taken for this service's without a record.
+    #[must_use]
+    pub fn on_private_redis(self) -> Self {
+        Self { is_private: true, ..self }
+    }
+
+    /// Patterns of all keys that it may write while `layout` is in force, as an ACL has them.
+    #[must_use]
+    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
+        if !self.names.prefix().as_str().is_empty() {
+            return vec![self.names.pattern("*")];
+        }
+        let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
+        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
+        let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
+            &["{p*}:*", "{q*}:*"][..]
+        } else {
+            &[]
+        };
+        [&["layout", "history:*"], own, partitions].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.

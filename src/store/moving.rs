@@ -19,17 +19,19 @@ use crate::time::Timestamp;
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
 ///
 /// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
-/// told to stop for a while and goes on must do no harm.
+/// told to stop for a while and goes on must do no harm. A key that is no sorted set is another program's, and stays.
 const DELETE_SEGMENT: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-redis.call('UNLINK', KEYS[2])
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
 return redis.call('ZREM', KEYS[3], ARGV[2])";
 
-/// Deletes the key `KEYS[2]`, unless the record `KEYS[1]` is of a later epoch than `ARGV[1]`.
+/// Deletes the key `KEYS[2]`, which is a sorted set or the record itself, unless the record `KEYS[1]` is of a later epoch than
+/// `ARGV[1]`. A key of another type is another program's, and stays.
 const DELETE_KEY: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
 return redis.call('UNLINK', KEYS[2])";
 
 impl Store {

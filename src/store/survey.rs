@@ -1,7 +1,10 @@
 //! What a set of keys holds, for an operator who is about to take it over, or to prune it by another window.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use redis::pipe;
 
+use super::history::is_turn;
+use super::keys::Slot;
 use super::{Error, Expired, Keyspace, Partition, Store};
 use crate::time::Timestamp;
 
@@ -34,6 +37,33 @@ impl Store {
     pub async fn survey(&self, keys: Keyspace, cutoff: Timestamp) -> Result<Survey, Error> {
         let surveys = stream::iter(keys.all()).map(|partition| self.survey_partition(partition, cutoff));
         surveys.buffered(Self::SURVEYS).try_fold(Survey::default(), |sum, survey| async { Ok(sum.and(survey)) }).await
+    }
+
+    /// Keys that are named as those of the data set and hold what the service has not written: those of all segments in `keys`, and
+    /// that of the turns of sampling. What an ACL forbids to look at is not told.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn foreign_keys(&self, keys: Option<Keyspace>) -> Result<Vec<String>, Error> {
+        let mut foreign = match keys {
+            Some(keys) => match self.survey(keys, Timestamp::from_millis(0)).await {
+                Err(Error::Refused { .. }) => Vec::new(),
+                survey => survey?.foreign,
+            },
+            None => Vec::new(),
+        };
+        let turn = self.names.turn();
+        let mut pipeline = pipe();
+        pipeline.cmd("GET").arg(&turn);
+        let answer = self.connection.ask_each::<Option<String>>(Slot::of_any_key(&turn), pipeline).await?.pop();
+        let is_foreign = match answer {
+            Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
+            Some(Err(error)) => matches!(error, Error::WrongType { .. }),
+            None => false,
+        };
+        foreign.extend(is_foreign.then_some(turn));
+        Ok(foreign)
     }
 
     async fn survey_partition(&self, partition: Partition, cutoff: Timestamp) -> Result<Survey, Error> {

@@ -28,6 +28,13 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
+/// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. A key of another type is another program's, and stays as
+/// it is.
+const NOTE: &str = "\
+local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
+if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
+return redis.call('EXPIRE', KEYS[1], ARGV[2])";
+
 impl Store {
     /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
     const SEGMENTS_AT_ONCE: usize = 250;
@@ -154,11 +161,14 @@ impl Store {
         kept: Duration,
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
-        let (mut note, mut expire) = (cmd("ZADD"), cmd("EXPIRE"));
-        note.arg(self.names.tombstones(partition)).arg(0).arg(user.as_str());
-        expire.arg(self.names.tombstones(partition)).arg(kept.as_secs());
-        let (_, is_confirmed) = self.write_in(partition, [note, expire], known).await?;
-        Ok(if is_confirmed { Attempt::Done(()) } else { Attempt::Outdated })
+        let key = self.names.tombstones(partition);
+        let mut note = cmd("EVAL");
+        note.arg(NOTE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
+        let (answers, is_confirmed) = self.write_in(partition, [note], known).await?;
+        if !is_confirmed {
+            return Ok(Attempt::Outdated);
+        }
+        if answers.contains(&Value::Nil) { Err(Error::ForeignKey(key)) } else { Ok(Attempt::Done(())) }
     }
 
     /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in

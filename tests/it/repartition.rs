@@ -91,6 +91,8 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
     redis.call::<()>(&["ZADD", "segment:sports", "1", "u1"]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     let url = redis.url();
+    let adopted = run(binary(folder.path()).args(["adopt", "--yes", "--redis-url", &url]));
+    assert!(adopted.status.success(), "{adopted:?}");
     let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "8"]));
     assert!(message.contains("the data set has 1 partition, and partitions is 8"), "{message}");
     let app = TestApp::spawn(&redis).await;

@@ -100,10 +100,12 @@ impl Store {
 
     /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
+        self.refusal.recent()?;
         let layout = self.find_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
                 self.connection.count_failure(error);
             }
+            self.refusal.remember(error);
         })?;
         let known = Arc::new(KnownLayout::new(layout));
         let before = self.layout.swap(Some(Arc::clone(&known)));
@@ -120,8 +122,10 @@ impl Store {
             if self.layout.load().is_none() {
                 layout.check(self.partitions)?;
             }
-            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
-            let newer = match self.layout_in_partitions().await.filter(|other| other.order() > layout.order()) {
+            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not. One server
+            // has lost all records, or none.
+            let elsewhere = if self.connection.is_cluster() { self.layout_in_partitions().await } else { None };
+            let newer = match elsewhere.filter(|other| other.order() > layout.order()) {
                 Some(newer) => Some(newer),
                 // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
                 None => {
@@ -147,7 +151,10 @@ impl Store {
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout());
-        let (record,): (Option<Vec<u8>>,) = self.connection.query(self.layout_slot(), pipeline).await?;
+        let (record,): (Option<Vec<u8>>,) = match self.connection.query(self.layout_slot(), pipeline).await {
+            Err(Error::WrongType { .. }) => return Err(Error::UnknownLayout),
+            record => record?,
+        };
         record.map(|record| Layout::read_record(&record)).transpose()
     }
 
@@ -164,11 +171,16 @@ impl Store {
                 let newest = self.layout_in_partitions().await.into_iter().chain([known.layout]);
                 newest.max_by_key(Layout::order).unwrap_or(known.layout)
             }
-            None => match self.layout_in_partitions().await {
+            None => match self.unrecorded_layout().await? {
                 Some(layout) => layout,
                 None => Layout { window: self.window, ..Layout::first(self.partitions_of_a_new_set().await?) },
             },
         };
+        self.record_first(&layout).await
+    }
+
+    /// Records `layout` unless there is a record, and gives the one that counts.
+    pub(super) async fn record_first(&self, layout: &Layout) -> Result<Layout, Error> {
         let key = self.names.layout();
         let mut pipeline = pipe();
         pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
@@ -177,17 +189,19 @@ impl Store {
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing, and
-    /// one server has lost all records, or none.
-    async fn layout_in_partitions(&self) -> Option<Layout> {
-        if !self.connection.is_cluster() {
-            return None;
-        }
-        let each = Partition::firsts().map(|partition| async move {
+    /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing.
+    pub(super) async fn layout_in_partitions(&self) -> Option<Layout> {
+        self.latest_layout_in(Partition::firsts()).await
+    }
+
+    /// The latest layout that any of `partitions` has.
+    pub(super) async fn latest_layout_in(&self, partitions: impl Iterator<Item = Partition>) -> Option<Layout> {
+        let each = partitions.map(|partition| async move {
             let mut pipeline = pipe();
             pipeline.cmd("GET").arg(self.names.layout_of(partition));
-            let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
-            Layout::read_record(&record).ok()
+            // An ACL may forbid the keys of partitions where there are none.
+            let record = self.connection.ask_each::<Option<Vec<u8>>>(partition.slot(), pipeline).await.ok()?;
+            Layout::read_record(&record.into_iter().next()?.ok()??).ok()
         });
         join_all(each).await.into_iter().flatten().max_by_key(Layout::order)
     }
@@ -198,11 +212,11 @@ impl Store {
     ///
     /// As [`Self::layout`].
     pub async fn found_layout(&self) -> Result<Option<Layout>, Error> {
-        let layout = match self.recorded_layout().await? {
-            Some(layout) => layout,
-            None if self.has_plain_keys().await? => Layout::first(Partitions::ONE),
-            None => return Ok(None),
+        let recorded = match self.recorded_layout().await? {
+            Some(layout) => Some(layout),
+            None => self.unrecorded_layout().await?,
         };
+        let Some(layout) = recorded else { return Ok(None) };
         layout.check(self.partitions)?;
         Ok(Some(layout))
     }
@@ -218,7 +232,7 @@ impl Store {
     }
 
     /// Whether there is a data set of one partition. There was no record before there were more.
-    async fn has_plain_keys(&self) -> Result<bool, Error> {
+    pub(super) async fn has_plain_keys(&self) -> Result<bool, Error> {
         // A cluster can't keep these together.
         if self.connection.is_cluster() {
             return Ok(false);
