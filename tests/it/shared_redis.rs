@@ -83,7 +83,7 @@ async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] pa
         let prefix = format!("{name}:");
         let url = let_in(&redis, name.trim_end_matches('*'), &format!("~{}:*", name.replace('*', "\\*")));
         let arguments = ["--redis-url", &url, "--redis-key-prefix", &prefix, "--partitions", partitions];
-        let often = ["--window", "3s", "--prune-schedule", "* * * * * *", "--history-interval", "1s"];
+        let often = ["--prune-schedule", "* * * * * *", "--history-interval", "1s"];
         services.push((prefix.clone(), Service::start(folder.path(), &[&arguments[..], &often].concat())));
     }
     for (users, (_, service)) in (1..).zip(&services) {
@@ -100,8 +100,12 @@ async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] pa
         })
         .await;
     }
-    let is_gone = async || redis.sets().is_empty();
-    eventually("both are pruned", is_gone).await;
+    let segments = redis.sets().into_iter().filter(|key| key.ends_with("segment:sports"));
+    for key in segments {
+        redis.call::<()>(&["ZADD", &key, "1", "expired"]);
+        let is_pruned = async || redis.call::<Option<String>>(&["ZSCORE", &key, "expired"]).is_none();
+        eventually("it is pruned", is_pruned).await;
+    }
     let keys: Vec<String> = redis.call(&["KEYS", "*"]);
     assert!(keys.iter().all(|key| services.iter().any(|(prefix, _)| key.starts_with(prefix))), "{keys:?}");
     let denied: Vec<Vec<redis::Value>> = redis.call(&["ACL", "LOG"]);
@@ -256,6 +260,60 @@ async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case]
     let said = succeeds(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(said.contains(&format!("adopted: the data set has {partitions} partition")), "{said}");
     assert_eq!(TestApp::spawn(&redis).await.count("sports").await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_layout_of_a_cluster_is_refused_and_adopted() {
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let urls = cluster.urls();
+    let arguments = ["--redis-cluster", &urls];
+    let service = Service::start(folder.path(), &[&arguments[..], &["--partitions", "8"]].concat());
+    let visits: Vec<_> = (0..200).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
+    service.post_array(&json!(visits)).await.error_for_status().unwrap();
+    assert!(service.terminate().success());
+    for key in cluster.keys().into_iter().filter(|key| key.ends_with("layout")) {
+        cluster.call_where::<u64>(&key, &["DEL", &key]);
+    }
+    let message =
+        refusal(binary(folder.path()).args(["--log-filter", "off", "--listen", "127.0.0.1:0"]).args(arguments));
+    assert!(message.contains(":segments` and no data set of this service"), "{message}");
+    let said = succeeds(binary(folder.path()).args(["adopt", "--yes"]).args(arguments));
+    assert!(said.contains("adopted: the data set has 8 partitions"), "{said}");
+    let service = Service::start(folder.path(), &arguments);
+    assert_eq!(service.count("sports").await, 200);
+    assert!(service.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_that_start_together_make_one_data_set() {
+    for partitions in ["1", "8"] {
+        let redis = Redis::start();
+        let starting = (0..20).map(|n| {
+            let store = redis.store().with_partitions(Some(Partitions::parse(partitions).unwrap()));
+            let estimator = Estimator::new(store, Window::parse("14d").unwrap());
+            tokio::spawn(async move { estimator.record(visit(&format!("u{n}"), "sports", NOON), NOON).await })
+        });
+        for recorded in futures_util::future::join_all(starting.collect::<Vec<_>>()).await {
+            recorded.unwrap().unwrap();
+        }
+        assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(20));
+    }
+}
+
+#[rstest]
+#[case::a_hash(&["HSET", "layout", "a", "b"])]
+#[case::a_text(&["SET", "layout", "theirs"])]
+#[case::a_sorted_set(&["ZADD", "layout", "1", "a"])]
+fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(made_by);
+    let before = contents(&redis);
+    for arguments in [&["check"][..], &["demo"], &["repartition", "--to", "4"], &["adopt", "--yes"], &["window"]] {
+        let output = run(&mut command(folder.path(), arguments, &redis.url()));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains("set redis_key_prefix"), "{arguments:?}: {message}");
+        assert_eq!(contents(&redis), before, "{arguments:?}");
+    }
 }
 
 #[rstest]

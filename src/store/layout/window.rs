@@ -25,8 +25,8 @@ pub enum WindowChange {
 }
 
 impl Store {
-    /// How long instances have to strike out a shorter window. They look every second.
-    const OBJECTION: Duration = Duration::from_secs(3);
+    /// How long instances have to strike out a shorter window. They look every second, and Redis may take two to answer.
+    const OBJECTION: Duration = Duration::from_secs(5);
 
     /// Records that members are kept for `window`, unless an instance counts over a longer one.
     ///
