@@ -56,7 +56,7 @@ impl AdoptCommand {
             Err(error) => return Err(failed(error)),
         }
         let settled = Clock::system().compare_with(store).await.map_err(failed)?.settled;
-        let candidates = store.unrecorded_keys().await.map_err(failed)?;
+        let candidates = store.unrecorded_keys(settings.partitions).await.map_err(failed)?;
         let mut found = Vec::new();
         for keys in candidates {
             let survey = store.survey(keys, settings.window.cutoff(settled)).await.map_err(failed)?;
@@ -108,7 +108,7 @@ fn the_only_one(mut found: Vec<(Keyspace, Survey)>, set: Option<Partitions>) -> 
                 .into())
         }
         (None, _, None) => {
-            Err("nothing was changed: the users in the keys fit no number of partitions, so that this is no data set of the service".into())
+            Err("nothing was changed: the users in the keys fit no number of partitions; if it is known, name it with --partitions".into())
         }
         (Some(_), false, _) => {
             Err("nothing was changed: the keys fit several numbers of partitions; name the right one with --partitions"

@@ -100,16 +100,25 @@ impl Keyspace {
         self.partitions
     }
 
-    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Those of
-    /// other letters are of another set.
-    pub(super) fn fitting(partitions: &[Partition], users: &[(Partition, u64)]) -> impl Iterator<Item = Self> {
+    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Partitions
+    /// of other letters are of another set. If the number of partitions is `known`, those beyond it are leftovers of an earlier one.
+    pub(super) fn fitting(
+        known: Option<Partitions>,
+        partitions: &[Partition],
+        users: &[(Partition, u64)],
+    ) -> impl Iterator<Item = Self> {
         let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
+        let counts = counts.filter(move |count| known.is_none_or(|known| known == *count));
         let sets = Self::LETTERS
             .into_iter()
             .flat_map(move |letter| counts.clone().map(move |partitions| Self { partitions, letter: Some(letter) }));
-        sets.filter(|keys| {
-            let mut own = partitions.iter().filter(|partition| partition.letter == keys.letter).peekable();
-            let mut users = users.iter().filter(|(partition, _)| partition.letter == keys.letter);
+        sets.filter(move |keys| {
+            let is_own = |partition: &Partition| {
+                let is_beyond = known.is_some() && partition.number >= keys.partitions.0;
+                partition.letter == keys.letter && !is_beyond
+            };
+            let mut own = partitions.iter().filter(|partition| is_own(partition)).peekable();
+            let mut users = users.iter().filter(|(partition, _)| is_own(partition));
             own.peek().is_some()
                 && own.all(|partition| partition.number < keys.partitions.0)
                 && users.all(|(partition, hash)| keys.of(*hash) == *partition)

@@ -8,7 +8,7 @@ use segment_estimator::clock::Clock;
 use segment_estimator::estimator::Estimator;
 use segment_estimator::history::{History, Interval, Recorder};
 use segment_estimator::segment::UserId;
-use segment_estimator::store::{Error, Move, Partitions, Phase, Store};
+use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
 use segment_estimator::time::{Timestamp, Window};
 use serde_json::json;
 
@@ -260,6 +260,41 @@ async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case]
     let said = succeeds(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(said.contains(&format!("adopted: the data set has {partitions} partition")), "{said}");
     assert_eq!(TestApp::spawn(&redis).await.count("sports").await, 300);
+}
+
+#[tokio::test]
+async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let [four, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
+    let estimator = Estimator::new(redis.store().with_partitions(Some(four)), Window::parse("14d").unwrap());
+    let fits_both = |id: &String| lane_of(&user(id), four) == lane_of(&user(id), eight);
+    let first = (50..).map(|n| format!("u{n}")).find(fits_both).unwrap();
+    estimator.record(visit(&first, "sports", NOON), NOON).await.unwrap();
+    let delete_records = || {
+        for key in redis.call::<Vec<String>>(&["KEYS", "*layout"]) {
+            redis.call::<()>(&["DEL", &key]);
+        }
+    };
+    delete_records();
+    let url = redis.url();
+    let output = run(&mut command(folder.path(), &["adopt", "--yes"], &url));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("fit several numbers of partitions; name the right one with --partitions"), "{message}");
+    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
+    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(1));
+
+    // A leftover of a time with more partitions, in one where its user never was.
+    for n in 1..49 {
+        estimator.record(visit(&format!("u{n}"), "sports", NOON), NOON).await.unwrap();
+    }
+    redis.call::<()>(&["ZADD", "{p09}:segment:sports", "1", "u1"]);
+    redis.call::<()>(&["ZADD", "{p09}:segments", "0", "sports"]);
+    delete_records();
+    let output = run(&mut command(folder.path(), &["adopt", "--yes"], &url));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("fit no number of partitions; if it is known, name it with --partitions"), "{message}");
+    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
+    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(49));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,12 +92,12 @@ impl Store {
         }
     }
 
-    /// The sets of keys that a data set without a record may have.
+    /// The sets of keys that a data set without a record may have, if the number of partitions isn't `known`.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn unrecorded_keys(&self) -> Result<Vec<Keyspace>, Error> {
+    pub async fn unrecorded_keys(&self, known: Option<Partitions>) -> Result<Vec<Keyspace>, Error> {
         let traces = self.traces().await?;
         let mut found = Vec::new();
         if traces.is_plain {
@@ -110,7 +110,7 @@ impl Store {
                 witnesses.push((partition, hash(&user_id)));
             }
         }
-        found.extend(Keyspace::fitting(&traces.partitions, &witnesses));
+        found.extend(Keyspace::fitting(known, &traces.partitions, &witnesses));
         found.dedup();
         if found.is_empty() && traces.others.is_some() {
             found.push(Keyspace::first(self.partitions_of_a_new_set().await?));
