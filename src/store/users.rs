@@ -168,7 +168,12 @@ impl Store {
         if !is_confirmed {
             return Ok(Attempt::Outdated);
         }
-        if answers.contains(&Value::Nil) { Err(Error::ForeignKey(key)) } else { Ok(Attempt::Done(())) }
+        if answers.contains(&Value::Nil) {
+            let error = Error::ForeignKey(key);
+            self.batches.count_failure(&error);
+            return Err(error);
+        }
+        Ok(Attempt::Done(()))
     }
 
     /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in
