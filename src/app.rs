@@ -119,6 +119,9 @@ pub enum AppError {
     /// The data set has another number of partitions.
     #[error("partitions: {0}")]
     Partitions(store::Error),
+    /// The database has keys that may be another program's.
+    #[error("{0}")]
+    Unrecorded(store::Error),
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -170,8 +173,10 @@ impl App {
                 (Some(redis), url.into())
             }
         };
+        let key_prefix = settings.redis_key_prefix.as_str();
         tracing::info!(
             redis = %servers,
+            key_prefix = (!key_prefix.is_empty()).then_some(key_prefix),
             window = %settings.window,
             prune_schedule = %settings.prune_schedule,
             "using Redis"
@@ -180,12 +185,16 @@ impl App {
         let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
+        let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
+        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);
         // Before the first request. Of a Redis that is away the sampler hears again.
-        if let Err(error @ store::Error::Partitions { .. }) = estimator.compare_clock(&clock).await {
-            return Err(AppError::Partitions(error));
+        match estimator.compare_clock(&clock).await {
+            Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),
+            Err(error @ store::Error::Unrecorded { .. }) => return Err(AppError::Unrecorded(error)),
+            _ => {}
         }
         let (is_stopping, ending) = (Arc::<AtomicBool>::default(), CancellationToken::new());
         let state = Arc::new(AppState {

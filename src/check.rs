@@ -9,6 +9,7 @@ use crate::http::{Tls, TlsError};
 use crate::settings::{Settings, Shown};
 use crate::store::embedded::{EmbeddedError, EmbeddedRedis};
 use crate::store::{self, Connection, Layout, Move, Partitions, Server, Servers, Store};
+use crate::time::Window;
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +58,22 @@ pub async fn check(
     let gate = Gate::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
     write_warnings(settings, &gate, out)?;
-    let Found { servers, layout, skew } = match &settings.redis {
+    let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
     writeln!(out)?;
+    writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
+    if let Some(first) = foreign_keys.first() {
+        let count = foreign_keys.len();
+        let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
+        writeln!(out, "{are} what this service has not written, and will be left alone: {first}")?;
+    }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
     }
     if let Some(layout) = layout {
+        write_window(settings.window, layout.window(), out)?;
         let partitions = layout.read().partitions();
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {partitions} partitions")?;
@@ -85,6 +93,10 @@ pub async fn check(
 struct Found {
     /// Its servers that take writes, with their addresses.
     servers: Vec<(String, Server)>,
+    /// Patterns of the keys that are the service's.
+    key_patterns: Vec<String>,
+    /// Keys that these match and that hold something else.
+    foreign_keys: Vec<String>,
     /// How the data set is laid out, if there is one.
     layout: Option<Layout>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
@@ -105,6 +117,8 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     let connection = Connection::new(servers.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
+    let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+    let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
     let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
@@ -113,7 +127,25 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
         }
     }
     let layout = store.found_layout().await.map_err(failed)?;
-    Ok(Found { servers: found, layout, skew: clock.compare_with(&store).await.map_err(failed)?.skew })
+    let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
+    let foreign_keys = store.foreign_keys(layout.as_ref().map(Layout::read)).await.map_err(failed)?;
+    let key_patterns = store.key_patterns(layout.as_ref());
+    Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
+}
+
+/// Tells where the window that is set and that of the data set differ.
+fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::Result<()> {
+    match data {
+        Some(data) if data > own => writeln!(
+            out,
+            "the data set keeps visits for {data}, and window is {own}: counts go by {own}, and pruning by {data} until \
+             `segment-estimator window set {own}`"
+        ),
+        Some(data) if data < own => {
+            writeln!(out, "the data set keeps visits for {data}; the service will extend that to {own}")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes what keeps nothing from serving, and is likely not meant.

@@ -1,5 +1,7 @@
 //! The command line: what can be asked of the binary, and what it prints.
 
+mod adopt;
+mod confirm;
 mod data;
 mod demo;
 mod export;
@@ -7,6 +9,7 @@ mod healthcheck;
 mod import;
 mod repartition;
 mod token;
+mod window;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -17,12 +20,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::adopt::AdoptCommand;
 use self::demo::DemoCommand;
 use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
 use self::import::ImportCommand;
 use self::repartition::Arguments as Repartition;
 use self::token::Token;
+use self::window::WindowCommand;
 use crate::app::App;
 use crate::check::check;
 use crate::clock::Clock;
@@ -64,6 +69,10 @@ enum Command {
     Healthcheck,
     /// Move the data set to another number of partitions while it is used; what was broken off is taken up again
     Repartition(Repartition),
+    /// Show how long the data set keeps visits, or set it: `window set 7d`
+    Window(WindowCommand),
+    /// Take over a data set that has no record: of an earlier version, or one that lost it
+    Adopt(AdoptCommand),
     /// Print the OpenAPI document, as `/openapi.json` serves it
     Openapi,
 }
@@ -126,6 +135,8 @@ impl Cli {
             Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
+            Some(Command::Window(window)) => runtime.block_on(window.run(&settings)),
+            Some(Command::Adopt(adopt)) => runtime.block_on(adopt.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }

@@ -12,7 +12,7 @@ pub use self::users::Membership;
 use crate::clock::{Clock, Comparison};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
-use crate::store::{self, Eviction, Partitions, Store};
+use crate::store::{self, Eviction, Layout, Partitions, Store};
 use crate::telemetry::{Metrics, VisitMetrics};
 use crate::time::{Timestamp, Window};
 use crate::writer::{BulkWrite, Writer};
@@ -58,9 +58,11 @@ impl Drop for Unanswered<'_> {
 }
 
 impl Estimator {
-    /// An estimator over `store`, whose members count for `window` after their last visit.
+    /// An estimator over `store`, whose members count for `window` after their last visit. A data set that keeps them for less is
+    /// extended before it is used.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
+        let store = store.with_window(window);
         let (writer, counter) = (Writer::new(store.clone()), Counter::new(store.clone()));
         Self { store, window, writer, counter }
     }
@@ -69,6 +71,19 @@ impl Estimator {
     #[must_use]
     pub fn window(&self) -> Window {
         self.window
+    }
+
+    /// How long members are kept: as long as any instance counts them.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub(crate) async fn retention(&self) -> Result<Window, store::Error> {
+        Ok(self.retention_by(&self.store.layout().await?))
+    }
+
+    fn retention_by(&self, layout: &Layout) -> Window {
+        layout.window().map_or(self.window, |kept| kept.max(self.window))
     }
 
     /// Records `visit`, which starts the user's window in that segment anew unless a later visit has done so already.

@@ -106,7 +106,7 @@ impl Overlaps {
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
         let [places, slices] = [limits.at_once, Self::SLICES as usize].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { store, window, limits, places, slices }
+        Self { store: store.with_window(window), window, limits, places, slices }
     }
 
     /// What the users of `segments`, [`Self::LEAST`] to [`Self::MOST`] different ones, have in common: those who were seen within

@@ -127,24 +127,48 @@ impl Repartition {
             if new.partitions() != to {
                 return Err(RepartitionError::AnotherMove(new.partitions()));
             }
+            let phase = self.take_phase(&layout, old, new, phase, &mut members, &mut segments).await;
             layout = match phase {
-                Phase::Copying => {
-                    members = self.copy(&layout, old, new).await?;
-                    self.settle_deletions(&layout, old, new).await?;
-                    segments = self.compare(&layout, old, new).await?;
-                    self.step(&layout, old, Some((new, Phase::Switched))).await?
-                }
-                Phase::Switched => self.step(&layout, old, Some((new, Phase::Cleaning))).await?,
-                Phase::Cleaning => {
-                    self.store.delete_notes(&layout, new).await.map_err(interfered)?;
-                    // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
-                    // acknowledged. What it leaves would be nobody's.
-                    while self.store.delete_keys(&layout, old).await.map_err(interfered)? > 0 {
-                        tokio::time::sleep(Self::SETTLING).await;
+                // An instance has changed the window alone. The phase begins again.
+                Err(RepartitionError::Interfered) => {
+                    let now = self.store.settled_layout().await?;
+                    if now == layout || !now.is_laid_out_as(&layout) {
+                        return Err(RepartitionError::Interfered);
                     }
-                    self.step(&layout, new, None).await?
+                    now
                 }
+                phase => phase?,
             };
+        }
+    }
+
+    /// Does the work of `phase`, and gives the layout of the next one.
+    async fn take_phase(
+        &self,
+        layout: &Layout,
+        old: Keyspace,
+        new: Keyspace,
+        phase: Phase,
+        members: &mut u64,
+        segments: &mut u64,
+    ) -> Result<Layout, RepartitionError> {
+        match phase {
+            Phase::Copying => {
+                *members = self.copy(layout, old, new).await?;
+                self.settle_deletions(layout, old, new).await?;
+                *segments = self.compare(layout, old, new).await?;
+                self.step(layout, old, Some((new, Phase::Switched))).await
+            }
+            Phase::Switched => self.step(layout, old, Some((new, Phase::Cleaning))).await,
+            Phase::Cleaning => {
+                self.store.delete_notes(layout, new).await.map_err(interfered)?;
+                // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
+                // acknowledged. What it leaves would be nobody's.
+                while self.store.delete_keys(layout, old).await.map_err(interfered)? > 0 {
+                    tokio::time::sleep(Self::SETTLING).await;
+                }
+                self.step(layout, new, None).await
+            }
         }
     }
 
@@ -277,7 +301,7 @@ impl Repartition {
     ) -> Result<(), RepartitionError> {
         let mut comparisons = 0;
         loop {
-            let cutoff = self.window.cutoff(self.clock.now());
+            let cutoff = layout.window().map_or(self.window, |kept| kept.max(self.window)).cutoff(self.clock.now());
             let before = self.store.count_in(old_keys, segment, cutoff).await?;
             let new = self.store.count_in(new_keys, segment, cutoff).await?;
             let old = self.store.count_in(old_keys, segment, cutoff).await?;

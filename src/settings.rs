@@ -23,7 +23,7 @@ use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
 use crate::secret_files::SecretFile;
 use crate::segment::SegmentName;
-use crate::store::{self, Partitions, Servers, WriteAcks};
+use crate::store::{self, KeyPrefix, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
 
@@ -44,6 +44,8 @@ pub struct Settings {
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
     pub redis: Option<Servers>,
+    /// What the keys of the data set begin with.
+    pub redis_key_prefix: KeyPrefix,
     /// How many partitions the data set has; whatever it has when there is none.
     pub partitions: Option<Partitions>,
     /// How many replicas of Redis must have a visit before it is acknowledged.
@@ -135,6 +137,7 @@ impl Settings {
             allowed_hosts: layers.optional("allowed_hosts", AllowedHosts::parse)?,
             auth: layers.auth()?,
             redis: layers.redis()?,
+            redis_key_prefix: layers.optional("redis_key_prefix", KeyPrefix::parse)?.unwrap_or_default(),
             partitions: layers.partitions()?,
             write_acks: layers.write_acks()?,
             data_dir: layers.required("data_dir", parse::path)?,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 
 /// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), leap seconds not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +94,10 @@ impl fmt::Display for Timestamp {
 }
 
 /// How long a user stays in a segment after the last visit: a whole number of seconds, from one second to a century.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// In the record of a data set it is the number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u64", try_from = "u64")]
 pub struct Window(Duration);
 
 impl Window {
@@ -145,6 +149,20 @@ impl Window {
     #[must_use]
     pub fn cutoff(self, now: Timestamp) -> Timestamp {
         now - self.0
+    }
+}
+
+impl From<Window> for u64 {
+    fn from(window: Window) -> Self {
+        window.as_secs()
+    }
+}
+
+impl TryFrom<u64> for Window {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        Self::new(Duration::from_secs(seconds))
     }
 }
 

@@ -106,6 +106,8 @@ impl Service {
 
     /// Another build of the service.
     pub fn start_binary(plan: &Plan, redis: &Redis, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        // What the loader has written is a data set: without a record, the service refuses it.
+        redis.call::<redis::Value>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#, "NX"])?;
         let address = free_address()?;
         let mut command = processes::command(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

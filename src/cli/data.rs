@@ -32,7 +32,10 @@ impl Data {
         };
         let address = servers.to_string();
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
-        Ok(Self { store: Store::new(connection).with_acks(settings.write_acks), address, redis })
+        let store = Store::new(connection).with_acks(settings.write_acks);
+        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        Ok(Self { store, address, redis })
     }
 
     /// Sees that a private Redis that was started for this goes on, and returns when it doesn't.

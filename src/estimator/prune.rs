@@ -4,11 +4,11 @@ use futures_util::future::join_all;
 
 use super::Estimator;
 use crate::segment::SegmentName;
-use crate::store::{self, Expired, Partition, Store};
+use crate::store::{self, Expired, Layout, Partition, Store};
 use crate::time::Timestamp;
 
 /// What one run of pruning did. A segment counts once for each partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct PruneReport {
     /// Segments looked at.
     pub segments_examined: u64,
@@ -32,8 +32,11 @@ impl PruneReport {
 impl Estimator {
     /// How many segment names are read from the index at once, and looked at. Redis takes a millisecond for these looks.
     const INDEX_PAGE: usize = 250;
+    /// How often a run begins again because the layout has changed.
+    const PRUNE_ATTEMPTS: usize = 5;
 
-    /// Removes every member that is expired at `now`, in slices, and takes segments that are empty off the index.
+    /// Removes every member that is expired at `now` by the window of the data set, in slices, and takes segments that are empty off the
+    /// index. That window is at least as long as that of any instance.
     ///
     /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
     /// finished by the next. A segment whose key holds something else than a sorted set is passed over.
@@ -42,40 +45,70 @@ impl Estimator {
     ///
     /// A [`store::Error`] when Redis didn't answer. What was removed until then had expired.
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
-        let cutoff = self.window.cutoff(now);
-        let mut report = PruneReport::default();
-        // Each server has one slice under way at a time.
-        let servers = self.store.partitions_by_server().await?.into_iter();
-        let pruning = servers.map(|partitions| self.prune_partitions(partitions, cutoff));
-        for pruned in join_all(pruning).await {
-            report.add(pruned?);
+        let mut before = PruneReport::default();
+        for _ in 0..Self::PRUNE_ATTEMPTS {
+            let layout = self.store.layout().await?;
+            let cutoff = self.retention_by(&layout).cutoff(now);
+            // Each server has one slice under way at a time.
+            let servers = self.store.partitions_by_server().await?.into_iter();
+            let runs = join_all(servers.map(|partitions| self.prune_partitions(&layout, partitions, cutoff))).await;
+            let (mut report, mut failure) = (before, None);
+            for (pruned, outcome) in runs {
+                report.add(pruned);
+                failure = failure.or(outcome.err());
+            }
+            match failure {
+                None => return Ok(report),
+                // The window may have been extended, or the data be on its way to other keys.
+                Some(store::Error::UnknownLayout) => {
+                    let PruneReport { members_removed, segments_dropped, .. } = report;
+                    before = PruneReport { members_removed, segments_dropped, ..PruneReport::default() };
+                }
+                Some(error) => return Err(error),
+            }
+            self.store.layout_again().await?;
         }
-        Ok(report)
+        Err(store::Error::UnknownLayout)
     }
 
+    /// Prunes `partitions`, and says what was done until it ended or failed.
     async fn prune_partitions(
         &self,
+        layout: &Layout,
         partitions: Vec<Partition>,
         cutoff: Timestamp,
-    ) -> Result<PruneReport, store::Error> {
+    ) -> (PruneReport, Result<(), store::Error>) {
         let mut report = PruneReport::default();
         for partition in partitions {
-            let mut cursor = None;
-            loop {
-                let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
-                report.add(self.prune_segments(partition, &page.segments, cutoff).await?);
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
+            if let Err(error) = self.prune_partition(layout, partition, cutoff, &mut report).await {
+                return (report, Err(error));
             }
         }
-        Ok(report)
+        (report, Ok(()))
+    }
+
+    async fn prune_partition(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        cutoff: Timestamp,
+        report: &mut PruneReport,
+    ) -> Result<(), store::Error> {
+        let mut cursor = None;
+        loop {
+            let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
+            report.add(self.prune_segments(layout, partition, &page.segments, cutoff).await?);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes what has expired from `segments`: from those that have little of it, many at a time, up to a slice together.
     async fn prune_segments(
         &self,
+        layout: &Layout,
         partition: Partition,
         segments: &[SegmentName<'_>],
         cutoff: Timestamp,
@@ -98,11 +131,11 @@ impl Estimator {
                 emptied.push(segment);
             }
             if expired > SLICE {
-                report.members_removed += self.prune_large(partition, segment, cutoff).await?;
+                report.members_removed += self.prune_large(layout, partition, segment, cutoff).await?;
                 continue;
             }
             if sum + expired > SLICE {
-                report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+                report.members_removed += self.store.remove_expired(layout, partition, &few, cutoff).await?;
                 (few, sum) = (Vec::new(), 0);
             }
             if expired > 0 {
@@ -111,7 +144,7 @@ impl Estimator {
             }
         }
         if !few.is_empty() {
-            report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
+            report.members_removed += self.store.remove_expired(layout, partition, &few, cutoff).await?;
         }
         if !emptied.is_empty() {
             report.segments_dropped += self.store.drop_if_empty(partition, &emptied).await?;
@@ -122,13 +155,14 @@ impl Estimator {
     /// Removes what has expired from a segment that has much of it, in slices.
     async fn prune_large(
         &self,
+        layout: &Layout,
         partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<u64, store::Error> {
         let mut removed = 0;
         loop {
-            let slice = self.store.prune_slice(partition, segment, cutoff).await?;
+            let slice = self.store.prune_slice(layout, partition, segment, cutoff).await?;
             removed += slice.removed;
             if slice.is_last {
                 return Ok(removed);

@@ -38,6 +38,6 @@ impl Estimator {
     ///
     /// A [`store::Error`] when Redis didn't acknowledge it. Some segments may have him still; whoever repeats it removes him there.
     pub async fn forget(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
-        self.store.forget(user, self.window.duration()).await
+        self.store.forget(user, self.retention().await?.duration()).await
     }
 }

@@ -114,7 +114,10 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<De
 fn failure(error: store::Error) -> Failure {
     let why = error.to_string();
     match error {
-        store::Error::TooOld(_) | store::Error::NoWaitAof | store::Error::Partitions { .. } => Failure::Lasting(why),
+        store::Error::TooOld(_)
+        | store::Error::NoWaitAof
+        | store::Error::Partitions { .. }
+        | store::Error::Unrecorded { .. } => Failure::Lasting(why),
         _ => Failure::Passing { why, pause: None },
     }
 }

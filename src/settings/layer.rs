@@ -88,6 +88,10 @@ pub struct Layer {
     /// Private key of that certificate, in PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub redis_client_key_file: Option<String>,
+    /// What the keys of the data set begin with in Redis, such as `prod:`, where other programs or other data sets use the same
+    /// database
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub redis_key_prefix: Option<String>,
     /// Partitions that users are split into, a power of two up to 1024; without it, those that the data set has, and of a new
     /// one 64 on a cluster and 1 elsewhere
     #[arg(long, global = true, value_name = "NUMBER")]
@@ -101,7 +105,7 @@ pub struct Layer {
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
-    /// How long a user stays in a segment after the last visit
+    /// How long a user stays in a segment after the last visit; a data set remembers the longest, and prunes by it
     #[arg(long, global = true, value_name = "DURATION")]
     pub window: Option<String>,
     /// When to remove expired members: cron with 5 fields, or 6 with seconds first, in UTC
@@ -199,6 +203,7 @@ impl Layer {
             redis_ca_file: None,
             redis_client_cert_file: None,
             redis_client_key_file: None,
+            redis_key_prefix: None,
             partitions: None,
             write_acks: some("0"),
             write_acks_on_disk: some("false"),

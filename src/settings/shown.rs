@@ -31,6 +31,7 @@ impl Settings {
             allowed_hosts,
             auth,
             redis,
+            redis_key_prefix,
             partitions,
             write_acks,
             data_dir,
@@ -97,6 +98,7 @@ impl Settings {
             ("redis_ca_file", file(ca_file.as_ref())),
             ("redis_client_cert_file", file(cert.as_ref())),
             ("redis_client_key_file", file(key.as_ref())),
+            ("redis_key_prefix", redis_key_prefix.as_str().to_owned()),
             (
                 "partitions",
                 partitions.map_or_else(|| "as the data set has".to_owned(), |partitions| partitions.to_string()),

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use redis::{Cmd, Value};
 
 use super::commands::Commands;
-use super::keys::{Keyspace, Partition, Slot, hash};
+use super::keys::{KeyNames, Keyspace, Partition, Slot, hash};
 use super::layout::{Attempt, KnownLayout};
 use super::{Connection, Error, Store};
 use crate::segment::Visit;
@@ -125,7 +125,7 @@ impl Batch {
     }
 
     /// What each partition of `keyspace` gets.
-    fn parts(&self, keyspace: Keyspace) -> Vec<Part> {
+    fn parts(&self, names: &KeyNames, keyspace: Keyspace) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let mut places: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The last visit's time, written out: visits that arrive together mostly have the same.
@@ -140,7 +140,7 @@ impl Batch {
                 Some((at, score)) if *at == visit.seen_at => score,
                 _ => &score.insert((visit.seen_at, visit.seen_at.as_score().to_string())).1,
             };
-            let command = parts[part].command_for(visit.segment, &self.segments[visit.segment]);
+            let command = parts[part].command_for(names, visit.segment, &self.segments[visit.segment]);
             parts[part].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
             parts[part].visits[command].push(place);
         }
@@ -155,7 +155,7 @@ impl Batch {
         store: &Store,
         connection: &Connection,
     ) -> Attempt<Written> {
-        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(keyspace)).collect();
+        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace)).collect();
         let servers = match connection.by_server(parts, |part: &Part| part.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
@@ -182,14 +182,14 @@ impl Part {
     }
 
     /// The place of the command that takes the next visit of `segment`, whose name is given.
-    fn command_for(&mut self, segment: usize, name: &str) -> usize {
+    fn command_for(&mut self, names: &KeyNames, segment: usize, name: &str) -> usize {
         if let Some((command, visits)) = self.open.get_mut(&segment)
             && *visits < Batch::LONGEST
         {
             *visits += 1;
             return *command;
         }
-        let key = self.partition.segment_key(name);
+        let key = names.segment(self.partition, name);
         // Room for one visit of the usual kind: of single visits, few share a segment.
         let mut command = Cmd::with_capacity(5, key.len() + 64);
         command.arg("ZADD").arg(key).arg("GT");
@@ -206,9 +206,9 @@ impl Part {
     }
 
     /// The command that adds its segments to its index.
-    fn names(&self, segments: &[Box<str>]) -> (Slot, Cmd) {
+    fn names(&self, keys: &KeyNames, segments: &[Box<str>]) -> (Slot, Cmd) {
         let mut names = Cmd::new();
-        names.arg("ZADD").arg(self.partition.index_key());
+        names.arg("ZADD").arg(keys.index(self.partition));
         for &segment in self.open.keys() {
             names.arg(0).arg(&*segments[segment]);
         }
@@ -226,10 +226,10 @@ async fn write_parts(
 ) -> Attempt<Vec<(Vec<usize>, Error)>> {
     // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a connection made since,
     // or with a server that has taken the other's place, there might be nothing to wait for.
-    let names: Vec<_> = parts.iter().map(|part| part.names(segments)).collect();
+    let names: Vec<_> = parts.iter().map(|part| part.names(&store.names, segments)).collect();
     let members = parts.iter_mut().flat_map(Part::take_commands);
     let commands = Commands::write(members, names, store.acks, connection.limits().answer);
-    let commands = commands.and_layouts(parts.iter().map(|part| part.partition));
+    let commands = commands.and_layouts(&store.names, parts.iter().map(|part| part.partition));
     let mut is_confirmed = true;
     let settle = |results: &mut Vec<Result<Value, Error>>| {
         let layouts = results.split_off(results.len() - parts.len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Arg, Cmd, Pipeline};
 
 use super::WriteAcks;
-use super::keys::{Partition, Slot};
+use super::keys::{KeyNames, Partition, Slot};
 
 /// The commands of one exchange. They go out in one pipeline. A server that is about to give a partition to another may
 /// redirect some of them, and then their order must be kept.
@@ -67,10 +67,10 @@ impl Commands {
     }
 
     /// Has the records of the layout in `partitions` read at the end.
-    pub(super) fn and_layouts(mut self, partitions: impl IntoIterator<Item = Partition>) -> Self {
+    pub(super) fn and_layouts(mut self, names: &KeyNames, partitions: impl IntoIterator<Item = Partition>) -> Self {
         let reading = partitions.into_iter().map(|partition| {
             let mut command = redis::cmd("GET");
-            command.arg(partition.layout_key());
+            command.arg(names.layout_of(partition));
             (partition.slot(), command)
         });
         self.add_step(reading, false);
@@ -167,7 +167,8 @@ mod tests {
         };
         let partition = super::super::keys::Keyspace::first(super::super::Partitions::ONE).of(0);
         let answer = Duration::from_secs(3);
-        Commands::write([zadd("a"), zadd("b")], [zadd("names")], acks, answer).and_layouts([partition])
+        Commands::write([zadd("a"), zadd("b")], [zadd("names")], acks, answer)
+            .and_layouts(&KeyNames::default(), [partition])
     }
 
     #[test]

@@ -43,14 +43,14 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
         let commands = partitions.iter().flat_map(|partition| {
-            let slot = partition.slot();
+            let (names, slot) = (&self.names, partition.slot());
             questions.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
-                command.arg(partition.segment_key(segment.as_str())).arg(after(*cutoff)).arg("+inf");
+                command.arg(names.segment(*partition, segment.as_str())).arg(after(*cutoff)).arg("+inf");
                 (slot, command)
             })
         });
-        let commands = Commands::each(commands).and_layouts(partitions.iter().copied());
+        let commands = Commands::each(commands).and_layouts(&self.names, partitions.iter().copied());
         let mut answers = self.connection.query_settled(commands, |_| {}).await?;
         for record in answers.split_off(answers.len() - partitions.len()) {
             if !known.is_confirmed_by(&record?) {

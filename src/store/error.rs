@@ -61,8 +61,25 @@ pub enum Error {
         /// As set.
         set: Partitions,
     },
+    /// There are keys that a data set of ours may have, and no record of one.
+    #[error(
+        "the database has {found} and no data set of this service, whose record is `{record}`: if the data is another program's, \
+         set redis_key_prefix; if it is this service's, take it over with `segment-estimator adopt`"
+    )]
+    Unrecorded {
+        /// The keys, or a pattern of them.
+        found: String,
+        /// The key of the record.
+        record: String,
+    },
+    /// A key of ours holds what this service has not written.
+    #[error("`{0}` holds what this service has not written: rename that key, or set redis_key_prefix")]
+    ForeignKey(String),
     /// What is recorded of the data set can't be read, or changes all the time.
-    #[error("the key `layout` holds no record that this version knows, or another one at each look")]
+    #[error(
+        "the key `layout` holds no record that this version knows, or another one at each look; if it is another program's, set \
+         redis_key_prefix"
+    )]
     UnknownLayout,
     /// The key of a segment or of the index holds something else than a sorted set.
     #[error("`{command}` met a key that is not a sorted set")]
@@ -126,8 +143,8 @@ impl Error {
             Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) | Self::NoWaitAof => "too_old",
             Self::NotReplicated { .. } => "not_replicated",
-            Self::Partitions { .. } | Self::UnknownLayout => "layout",
-            Self::WrongType { .. } => "wrong_type",
+            Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout => "layout",
+            Self::WrongType { .. } | Self::ForeignKey(_) => "wrong_type",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
     }
@@ -135,7 +152,7 @@ impl Error {
     /// Whether Redis failed, and not one key.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        !matches!(self, Self::WrongType { .. })
+        !matches!(self, Self::WrongType { .. } | Self::ForeignKey(_))
     }
 
     /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.
@@ -203,7 +220,9 @@ impl Error {
         let detail = match (command.as_str(), code) {
             (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",
             ("CLUSTER SLOTS", "ERR") => "(it is in no cluster: redis_url is for one server)",
-            ("GET layout", "ERR") => "(a sentinel has no data: redis_sentinel is for sentinels)",
+            (command, "ERR") if command.starts_with("GET ") && command.ends_with("layout") => {
+                "(a sentinel has no data: redis_sentinel is for sentinels)"
+            }
             (command, "ERR") if command.starts_with("SENTINEL ") => "(it is no sentinel)",
             (_, "ERR") if is_about_a_missing_command(detail) => {
                 "(it doesn't have this command, or one of this script: renamed, switched off, or not supported)"
@@ -236,7 +255,7 @@ impl Error {
 
     /// Whether it is about how the data set is laid out.
     pub(super) fn is_of_the_layout(&self) -> bool {
-        matches!(self, Self::Partitions { .. } | Self::UnknownLayout)
+        matches!(self, Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout)
     }
 
     /// Whether the keys of one command are not all at one server at the moment.

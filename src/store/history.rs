@@ -10,7 +10,7 @@ use redis::{Cmd, Value, cmd, pipe};
 
 use super::commands::Commands;
 use super::connection::read;
-use super::keys::{Slot, history_key};
+use super::keys::{KeyNames, Slot};
 use super::{Error, Store};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
@@ -57,16 +57,16 @@ pub enum Turn {
     Done,
 }
 
-/// The key that tells how far the turns are. No segment has a history of this name.
-pub(super) const TURN_KEY: &str = "history:";
-
 /// The field of a sample.
 const COUNT: &str = "n";
 
 /// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
-/// how long it is claimed, and by whom: `done` if it is.
+/// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays.
 const CLAIM: &str = "\
-local turn, ends, by = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) (%S+)$')
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
+local turn, ends, by = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
+if known and not turn then return 'foreign' end
 if turn then
   if tonumber(turn) > tonumber(ARGV[1]) then return 'done' end
   if turn == ARGV[1] and by == 'done' then return 'done' end
@@ -75,9 +75,12 @@ end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 return 'claimed'";
 
-/// Notes that the turn `ARGV[1]` is done, unless a later one has begun.
+/// Notes that the turn `ARGV[1]` is done, unless a later one has begun, or the key is another program's.
 const END: &str = "\
-local turn = string.match(redis.call('GET', KEYS[1]) or '', '^%d+')
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
+local turn = string.match(type(known) == 'string' and known or '', '^(%d+) %d+ %S+$')
+if known and not turn then return 0 end
 if turn and tonumber(turn) > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' 0 done')
 return 1";
@@ -94,15 +97,17 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer; the turn may be claimed. Who claims it again has it then.
     pub async fn claim_turn(&self, claim: &Claim<'_>) -> Result<Turn, Error> {
+        let key = self.names.turn();
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(TURN_KEY);
+        let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);
         script.arg(millis(claim.turn)).arg(millis(claim.now)).arg(millis(claim.until)).arg(claim.by);
-        let (whose,): (String,) = self.connection.query(Slot::of_any_key(TURN_KEY), pipeline).await?;
-        Ok(match whose.as_str() {
-            "claimed" => Turn::Claimed,
-            "taken" => Turn::ByAnother,
-            _ => Turn::Done,
-        })
+        let (whose,): (String,) = self.connection.query(Slot::of_any_key(&key), pipeline).await?;
+        match whose.as_str() {
+            "claimed" => Ok(Turn::Claimed),
+            "taken" => Ok(Turn::ByAnother),
+            "foreign" => Err(Error::ForeignKey(key)),
+            _ => Ok(Turn::Done),
+        }
     }
 
     /// Notes that `turn` is done.
@@ -111,9 +116,10 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn end_turn(&self, turn: Timestamp) -> Result<(), Error> {
+        let key = self.names.turn();
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(END).arg(1).arg(TURN_KEY).arg(millis(turn));
-        self.connection.query::<Value>(Slot::of_any_key(TURN_KEY), pipeline).await.map(drop)
+        pipeline.cmd("EVAL").arg(END).arg(1).arg(&key).arg(millis(turn));
+        self.connection.query::<Value>(Slot::of_any_key(&key), pipeline).await.map(drop)
     }
 
     /// Adds `samples` to the histories of their segments, and says how many of them are new. A history only grows at its end: what
@@ -125,7 +131,7 @@ impl Store {
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_AT_ONCE) {
-            let slot_of = |named: &&NamedSample| Slot::of_any_key(&history_key(named.segment.as_str()));
+            let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
             for samples in self.connection.by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
             }
@@ -137,7 +143,7 @@ impl Store {
     async fn add_samples_at(&self, samples: &[&NamedSample]) -> Result<u64, Error> {
         let mut commands = Vec::with_capacity(2 * samples.len());
         for (place, NamedSample { segment, sample }) in samples.iter().enumerate() {
-            let key = history_key(segment.as_str());
+            let key = self.names.history(segment.as_str());
             let slot = Slot::of_any_key(&key);
             let mut add = cmd("XADD");
             add.arg(&key).arg("MINID").arg("~").arg(millis(sample.at - Self::KEPT));
@@ -183,7 +189,7 @@ impl Store {
     ) -> Result<Vec<Vec<Sample>>, Error> {
         let mut found: HashMap<&str, Vec<Sample>> = HashMap::new();
         let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(1, Self::SAMPLES_AT_ONCE);
-        let slot_of = |key: &&str| Slot::of_any_key(&history_key(key));
+        let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.connection.by_server(names, slot_of).await? {
             for names in names.chunks(at_once) {
@@ -204,7 +210,7 @@ impl Store {
         let mut asked: Vec<(&str, String)> = names.iter().map(|name| (*name, millis(from).to_string())).collect();
         while !asked.is_empty() {
             let most = Self::SAMPLES_AT_ONCE / asked.len();
-            let commands = asked.iter().map(|(name, from)| range(name, from, to, most));
+            let commands = asked.iter().map(|(name, from)| range(&self.names, name, from, to, most));
             let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
             let mut unfinished = Vec::new();
             for ((name, _), answer) in asked.into_iter().zip(answers) {
@@ -222,8 +228,15 @@ impl Store {
     }
 }
 
-fn range(name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
-    let key = history_key(name);
+/// Whether a text is what the key of the turns holds.
+pub(super) fn is_turn(text: &str) -> bool {
+    let words: Vec<_> = text.split(' ').collect();
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    matches!(words[..], [turn, until, by] if is_number(turn) && is_number(until) && !by.is_empty())
+}
+
+fn range(names: &KeyNames, name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
+    let key = names.history(name);
     let slot = Slot::of_any_key(&key);
     let mut range = cmd("XRANGE");
     range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(most);

@@ -104,7 +104,7 @@ impl Store {
         if keys.partitions() == Partitions::ONE {
             let only = keys.of(0);
             let mut pipeline = pipe();
-            pipeline.cmd("ZCARD").arg(only.index_key());
+            pipeline.cmd("ZCARD").arg(self.names.index(only));
             let (names,) = self.connection.query(only.slot(), pipeline).await?;
             return Ok(names);
         }
@@ -131,7 +131,7 @@ impl Store {
             None => b"-".to_vec(),
         };
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(partition.index_key()).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.names.index(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (members,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(members)

@@ -100,6 +100,31 @@ impl Keyspace {
         self.partitions
     }
 
+    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Partitions
+    /// of other letters are of another set. If the number of partitions is `known`, those beyond it are leftovers of an earlier one.
+    pub(super) fn fitting(
+        known: Option<Partitions>,
+        partitions: &[Partition],
+        users: &[(Partition, u64)],
+    ) -> impl Iterator<Item = Self> {
+        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
+        let counts = counts.filter(move |count| known.is_none_or(|known| known == *count));
+        let sets = Self::LETTERS
+            .into_iter()
+            .flat_map(move |letter| counts.clone().map(move |partitions| Self { partitions, letter: Some(letter) }));
+        sets.filter(move |keys| {
+            let is_own = |partition: &Partition| {
+                let is_beyond = known.is_some() && partition.number >= keys.partitions.0;
+                partition.letter == keys.letter && !is_beyond
+            };
+            let mut own = partitions.iter().filter(|partition| is_own(partition)).peekable();
+            let mut users = users.iter().filter(|(partition, _)| is_own(partition));
+            own.peek().is_some()
+                && own.all(|partition| partition.number < keys.partitions.0)
+                && users.all(|(partition, hash)| keys.of(*hash) == *partition)
+        })
+    }
+
     /// The partition of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> Partition {
@@ -158,46 +183,131 @@ impl Partition {
         Keyspace::LETTERS.into_iter().map(|letter| Self { letter: Some(letter), number: 0 })
     }
 
-    /// The sorted set of a segment's members.
-    pub(super) fn segment_key(self, segment: &str) -> String {
-        self.key("segment:", segment)
-    }
-
-    /// The sorted set of segment names.
-    pub(super) fn index_key(self) -> String {
-        self.key("segments", "")
-    }
-
-    /// The record of the layout.
-    pub(super) fn layout_key(self) -> String {
-        self.key("layout", "")
-    }
-
-    /// The sorted set of those who were removed while data moves here.
-    pub(super) fn forgotten_key(self) -> String {
-        self.key("forgotten", "")
-    }
-
-    fn key(self, kind: &str, rest: &str) -> String {
-        match self.letter {
-            None => [kind, rest].concat(),
-            Some(letter) => format!("{{{letter}{:02}}}:{kind}{rest}", self.number),
-        }
-    }
-
     /// Where its keys are in a cluster.
     pub(super) fn slot(self) -> Slot {
         match self.letter {
-            // Without braces only the layout's key has a place to speak of; a cluster needs more than one partition.
-            None => Slot::of_key("layout"),
+            // Without braces the keys share no slot; a cluster needs more than one partition.
+            None => Slot(0),
             Some(letter) => Slot::of_key(&format!("{letter}{:02}", self.number)),
         }
     }
+
+    /// Every partition that some number of partitions has.
+    pub(super) fn every() -> impl Iterator<Item = Self> {
+        let letters = Keyspace::LETTERS.into_iter().map(Some);
+        letters.flat_map(|letter| (0..Partitions::MOST).map(move |number| Self { letter, number }))
+    }
 }
 
-/// The stream of a segment's sizes over time, which belongs to no partition.
-pub(super) fn history_key(segment: &str) -> String {
-    format!("history:{segment}")
+/// What all keys of a data set begin with, so that it shares a database with others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPrefix(Box<str>);
+
+impl KeyPrefix {
+    const MAX_BYTES: usize = 64;
+    /// The kinds of keys whose names end in a segment's.
+    const OPEN_KINDS: [&str; 2] = ["segment:", "history:"];
+
+    /// Reads a prefix; an empty text is none.
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(format!("must not be longer than {} bytes", Self::MAX_BYTES));
+        }
+        if text.contains(['{', '}']) {
+            return Err("must not contain braces: they decide where a cluster keeps a key".to_owned());
+        }
+        if text.chars().any(char::is_control) {
+            return Err("must not contain control characters".to_owned());
+        }
+        if let Some(kind) = Self::OPEN_KINDS.into_iter().find(|kind| text.starts_with(kind)) {
+            return Err(format!("must not begin with {kind}, as keys without a prefix do"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The prefix as it stands in keys.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The names of all keys of a data set.
+#[derive(Debug, Default)]
+pub(super) struct KeyNames {
+    prefix: KeyPrefix,
+}
+
+impl KeyNames {
+    pub(super) fn new(prefix: KeyPrefix) -> Self {
+        Self { prefix }
+    }
+
+    pub(super) fn prefix(&self) -> &KeyPrefix {
+        &self.prefix
+    }
+
+    /// The sorted set of a segment's members.
+    pub(super) fn segment(&self, partition: Partition, segment: &str) -> String {
+        self.of_partition(partition, "segment:", segment)
+    }
+
+    /// The sorted set of segment names.
+    pub(super) fn index(&self, partition: Partition) -> String {
+        self.of_partition(partition, "segments", "")
+    }
+
+    /// A partition's copy of the record of the layout.
+    pub(super) fn layout_of(&self, partition: Partition) -> String {
+        self.of_partition(partition, "layout", "")
+    }
+
+    /// The sorted set of users who were removed while data moves here.
+    pub(super) fn tombstones(&self, partition: Partition) -> String {
+        self.of_partition(partition, "forgotten", "")
+    }
+
+    /// The record of the layout.
+    pub(super) fn layout(&self) -> String {
+        self.plain("layout", "")
+    }
+
+    /// The stream of a segment's sizes over time, which belongs to no partition.
+    pub(super) fn history(&self, segment: &str) -> String {
+        self.plain("history:", segment)
+    }
+
+    /// The key that tells how far the turns of sampling are. No segment has an empty name.
+    pub(super) fn turn(&self) -> String {
+        self.history("")
+    }
+
+    /// A pattern of `SCAN` and of an ACL: the prefix as it is, and `rest`, which may have special characters.
+    pub(super) fn pattern(&self, rest: &str) -> String {
+        let mut pattern = String::with_capacity(self.prefix.0.len() + rest.len());
+        for char in self.prefix.0.chars() {
+            if r"*?[]\".contains(char) {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern + rest
+    }
+
+    fn of_partition(&self, partition: Partition, kind: &str, rest: &str) -> String {
+        match partition.letter {
+            None => self.plain(kind, rest),
+            Some(letter) => format!("{}{{{letter}{:02}}}:{kind}{rest}", self.prefix.0, partition.number),
+        }
+    }
+
+    fn plain(&self, kind: &str, rest: &str) -> String {
+        [&self.prefix.0, kind, rest].concat()
+    }
 }
 
 /// One of the 16,384 slots that a cluster's servers share out among them.
@@ -261,15 +371,56 @@ mod tests {
 
     #[test]
     fn one_partition_has_plain_keys_and_several_have_theirs_in_braces() {
+        let names = KeyNames::default();
         let keys = |keyspace: Keyspace| {
             let last = keyspace.all().last().unwrap();
-            [last.segment_key("{x}:y"), last.index_key(), last.layout_key()]
+            [names.segment(last, "{x}:y"), names.index(last), names.layout_of(last)]
         };
         assert_eq!(keys(Keyspace::first(Partitions::ONE)), ["segment:{x}:y", "segments", "layout"]);
         let eight = Keyspace::first(partitions(8));
         assert_eq!(keys(eight), ["{p07}:segment:{x}:y", "{p07}:segments", "{p07}:layout"]);
         assert_eq!(keys(Keyspace::first(partitions(1_024)))[1], "{p1023}:segments");
         assert_eq!(keys(eight.beside(partitions(8)))[1], "{q07}:segments");
+    }
+
+    #[test]
+    fn prefix_begins_every_key_and_moves_no_partition() {
+        let names = KeyNames::new(KeyPrefix::parse("prod:").unwrap());
+        let (plain, last) =
+            (Keyspace::first(Partitions::ONE).of(0), Keyspace::first(partitions(8)).all().last().unwrap());
+        assert_eq!([names.segment(plain, "x"), names.index(plain)], ["prod:segment:x", "prod:segments"]);
+        assert_eq!(
+            [names.segment(last, "x"), names.tombstones(last)],
+            ["prod:{p07}:segment:x", "prod:{p07}:forgotten"]
+        );
+        assert_eq!(
+            [names.layout(), names.history("x"), names.turn()],
+            ["prod:layout", "prod:history:x", "prod:history:"]
+        );
+        for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
+            assert_eq!(Slot::of_any_key(&key), last.slot(), "{key}");
+        }
+    }
+
+    #[test]
+    fn pattern_matches_special_characters_of_the_prefix_as_they_are() {
+        let names = KeyNames::new(KeyPrefix::parse(r"a*[b]?\c:").unwrap());
+        assert_eq!(names.pattern("history:*"), r"a\*\[b\]\?\\c:history:*");
+    }
+
+    #[rstest]
+    #[case::none("", true)]
+    #[case::usual("prod:", true)]
+    #[case::not_ascii("ё-", true)]
+    #[case::longest(&"x".repeat(64), true)]
+    #[case::too_long(&"x".repeat(65), false)]
+    #[case::open_brace("a{b", false)]
+    #[case::closed_brace("a}", false)]
+    #[case::control("a\nb", false)]
+    #[case::key_of_a_segment("segment:", false)]
+    #[case::key_of_a_history("history:x", false)]
+    fn prefix_is_refused_if_it_could_be_mistaken(#[case] text: &str, #[case] is_one: bool) {
+        assert_eq!(KeyPrefix::parse(text).is_ok(), is_one);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How the data set is laid out: which keys it has, and whether it is on its way to others.
+//! How the data set is laid out: which keys it has, whether it is on its way to others, and how long its members are kept.
 //!
 //! The record is one text, in the key `layout` and, so that every exchange can look at it where it is, once more in each
 //! partition. Whoever writes or counts goes by the layout that he knows, and has the partition's record read *behind* what he
@@ -10,19 +10,21 @@
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
 mod recorded;
+mod unrecorded;
+mod window;
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::keys::{Keyspace, Partitions};
+use crate::time::Window;
 pub(super) use recorded::Attempt;
-
-/// The key of the record.
-pub(super) const LAYOUT_KEY: &str = "layout";
+pub(super) use unrecorded::Refusal;
+pub use window::WindowChange;
 
 /// Which keys the data set has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
     /// Counts the changes.
@@ -30,6 +32,12 @@ pub struct Layout {
     keys: Keyspace,
     #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
     moving: Option<Move>,
+    /// How long members are kept. A record of an earlier version has none.
+    #[serde(rename = "window_seconds", default, skip_serializing_if = "Option::is_none")]
+    window: Option<Window>,
+    /// A shorter window that is about to replace it, unless an instance that counts over a longer one strikes it out.
+    #[serde(rename = "shorter_window_seconds", default, skip_serializing_if = "Option::is_none")]
+    shorter: Option<Window>,
 }
 
 /// A move to other keys.
@@ -57,12 +65,47 @@ pub enum Phase {
 impl Layout {
     /// The layout of a data set that is made now.
     pub(super) fn first(partitions: Partitions) -> Self {
-        Self { epoch: 1, keys: Keyspace::first(partitions), moving: None }
+        Self::of_keys(Keyspace::first(partitions))
+    }
+
+    /// The first layout of a data set that has `keys`.
+    pub(super) fn of_keys(keys: Keyspace) -> Self {
+        Self { epoch: 1, keys, moving: None, window: None, shorter: None }
     }
 
     /// The next step of this one.
     pub(super) fn next(&self, keys: Keyspace, moving: Option<Move>) -> Self {
-        Self { epoch: self.epoch + 1, keys, moving }
+        Self { epoch: self.epoch + 1, keys, moving, ..*self }
+    }
+
+    /// Whether `other` has the same keys and is as far in the same move.
+    #[must_use]
+    pub fn is_laid_out_as(&self, other: &Self) -> bool {
+        (self.keys, self.moving) == (other.keys, other.moving)
+    }
+
+    /// How long members are kept; not known of a data set that no instance of this version has used.
+    #[must_use]
+    pub fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// The layout that must be recorded before an instance counts over `window`; none if it may as it is.
+    fn kept_for(&self, window: Window) -> Option<Self> {
+        let kept = self.window.map_or(window, |kept| kept.max(window));
+        let shorter = self.shorter.filter(|shorter| *shorter >= window && *shorter < kept);
+        let is_enough = (self.window, self.shorter) == (Some(kept), shorter);
+        (!is_enough).then(|| Self { epoch: self.epoch + 1, window: Some(kept), shorter, ..*self })
+    }
+
+    /// Whether an instance may count over `window` by it.
+    fn is_kept_for(&self, window: Option<Window>) -> bool {
+        window.is_none_or(|window| self.kept_for(window).is_none())
+    }
+
+    /// What decides which of two records is the newer one.
+    fn order(&self) -> (u64, u64) {
+        (self.epoch, self.window.map_or(0, Window::as_secs))
     }
 
     /// The keys that it had before a move, if there is one, and those that it has if not.

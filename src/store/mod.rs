@@ -7,8 +7,8 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
-//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window is over |
-//! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
+//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window of the data set is over |
+//! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
@@ -17,6 +17,8 @@
 //! be taken for the index.
 //!
 //! # Partitions
+//!
+//! All keys of a data set may begin with a [`KeyPrefix`], in front of the tag.
 //!
 //! Past one server, users are split by a hash of their ids into [`Partitions`], and each has keys of its own, with the
 //! partition's tag in front: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a partition share a slot of a
@@ -36,8 +38,9 @@
 //!
 //! The list stands in the module [`permissions`](self::Permissions), and tests compare it with what the service sends. The service
 //! works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] it also sends `WAIT`, or `WAITAOF`, which
-//! needs Redis 7.2 or Valkey; to sentinels, `SENTINEL MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also
-//! asks `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
+//! needs Redis 7.2 or Valkey; to sentinels, `SENTINEL MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`; before the first data set is
+//! made, `SCAN`, which it works without. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
+//! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 mod access;
 mod acks;
@@ -63,6 +66,7 @@ mod scan;
 mod sentinel;
 mod server;
 mod servers;
+mod survey;
 mod tls;
 mod url;
 mod users;
@@ -83,19 +87,21 @@ pub use self::error::Error;
 pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
-pub use self::keys::{Keyspace, Partition, Partitions};
-use self::layout::KnownLayout;
-pub use self::layout::{Layout, Move, Phase};
+use self::keys::KeyNames;
+pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
+use self::layout::{KnownLayout, Refusal};
+pub use self::layout::{Layout, Move, Phase, WindowChange};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
 pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
+pub use self::survey::Survey;
 pub use self::url::RedisUrl;
 use crate::segment::UserId;
 use crate::telemetry::{Metrics, Traffic};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Window};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
@@ -113,7 +119,13 @@ pub struct Store {
     acks: WriteAcks,
     /// How many partitions there must be; any number if none.
     partitions: Option<Partitions>,
+    names: Arc<KeyNames>,
+    /// What members are counted over, for which they must be kept. Without it, nothing is counted.
+    window: Option<Window>,
+    /// Whether the servers are private ones of this service, so that all they have is ours.
+    is_private: bool,
     layout: Arc<ArcSwapOption<KnownLayout>>,
+    refusal: Arc<Refusal>,
 }
 
 impl Store {
@@ -121,8 +133,52 @@ impl Store {
     #[must_use]
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
-        let (acks, layout) = (WriteAcks::default(), Arc::default());
-        Self { connection, visits, batches, acks, partitions: None, layout }
+        Self {
+            connection,
+            visits,
+            batches,
+            acks: WriteAcks::default(),
+            partitions: None,
+            names: Arc::default(),
+            window: None,
+            is_private: false,
+            layout: Arc::default(),
+            refusal: Arc::default(),
+        }
+    }
+
+    /// The same store, of the data set whose keys begin with `prefix`.
+    #[must_use]
+    pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
+        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+    }
+
+    /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.
+    #[must_use]
+    pub fn with_window(self, window: Window) -> Self {
+        Self { window: Some(window), ..self }
+    }
+
+    /// The same store on a private Redis, whose data is taken for this service's without a record.
+    #[must_use]
+    pub fn on_private_redis(self) -> Self {
+        Self { is_private: true, ..self }
+    }
+
+    /// Patterns of all keys that it may write while `layout` is in force, as an ACL has them.
+    #[must_use]
+    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
+        if !self.names.prefix().as_str().is_empty() {
+            return vec![self.names.pattern("*")];
+        }
+        let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
+        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
+        let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
+            &["{p*}:*", "{q*}:*"][..]
+        } else {
+            &[]
+        };
+        [&["layout", "history:*"], own, partitions].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.
@@ -193,7 +249,7 @@ impl Store {
         self.connection.confirm_primary().await;
         let masters = self.connection.masters().await?;
         // The one that all services can agree on.
-        let first = self.connection.masters_of(vec![keys::Slot::of_key(layout::LAYOUT_KEY)]).await?[0];
+        let first = self.connection.masters_of(vec![self.layout_slot()]).await?[0];
         let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
         // Errors first: one that can't serve is reason enough.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;

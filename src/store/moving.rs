@@ -9,33 +9,29 @@ use redis::{Pipeline, Value, pipe};
 use super::batch::Batch;
 use super::commands::Commands;
 use super::connection::read;
-use super::keys::{Keyspace, Partition, Slot};
-use super::layout::{Attempt, KnownLayout, LAYOUT_KEY, Layout};
+use super::keys::{Keyspace, Partition};
+use super::layout::{Attempt, KnownLayout, Layout};
 use super::{Error, Move, Store, after};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
-
-/// Replaces the record `ARGV[1]` by `ARGV[2]`.
-const REPLACE_RECORD: &str = "\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1";
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
 ///
 /// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
-/// told to stop for a while and goes on must do no harm.
+/// told to stop for a while and goes on must do no harm. A key that is no sorted set is another program's, and stays.
 const DELETE_SEGMENT: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-redis.call('UNLINK', KEYS[2])
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
 return redis.call('ZREM', KEYS[3], ARGV[2])";
 
-/// Deletes the key `KEYS[2]`, unless the record `KEYS[1]` is of a later epoch than `ARGV[1]`.
+/// Deletes the key `KEYS[2]`, which is a sorted set or the record itself, unless the record `KEYS[1]` is of a later epoch than
+/// `ARGV[1]`. A key of another type is another program's, and stays.
 const DELETE_KEY: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
 return redis.call('UNLINK', KEYS[2])";
 
 impl Store {
@@ -46,7 +42,7 @@ impl Store {
     ///
     /// As [`Store::layout`], and when the server of any partition doesn't answer.
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
-        let layout = self.read_layout().await?.layout.clone();
+        let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
             if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
                 return Err(Error::UnknownLayout);
@@ -85,14 +81,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
     /// the layout.
     pub async fn change_layout(&self, layout: &Layout, keys: Keyspace, moving: Option<Move>) -> Result<Layout, Error> {
-        let next = layout.next(keys, moving);
-        let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(LAYOUT_KEY);
-        script.arg(layout.record()).arg(next.record());
-        self.connection.query::<Value>(Slot::of_key(LAYOUT_KEY), pipeline).await?;
-        // Somebody may have taken the same step, or our own attempt before this one has.
-        let settled = self.settled_layout().await?;
-        if settled == next { Ok(settled) } else { Err(Error::UnknownLayout) }
+        self.take_step(layout, &layout.next(keys, moving)).await
     }
 
     /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
@@ -102,7 +91,7 @@ impl Store {
     /// An [`Error`] when one of the visits is not acknowledged; any may have been written. [`Error::UnknownLayout`] when `layout` is
     /// not in force any more.
     pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
-        let known = KnownLayout::new(layout.clone());
+        let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &known, self, &self.batches).await {
             Attempt::Done(written) => written.into_result(),
             Attempt::Outdated => Err(Error::UnknownLayout),
@@ -117,7 +106,7 @@ impl Store {
     pub async fn count_in(&self, keys: Keyspace, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
-            let key = partition.segment_key(segment.as_str());
+            let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
             let (count,): (u64,) = self.connection.query(partition.slot(), pipeline).await?;
             Ok::<_, Error>(count)
@@ -144,7 +133,7 @@ impl Store {
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        let (record, epoch) = (partition.layout_key(), layout.epoch());
+        let (record, epoch) = (self.names.layout_of(partition), layout.epoch());
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
@@ -154,7 +143,7 @@ impl Store {
             let mut pipeline = pipe();
             for segment in &page.segments {
                 let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
-                script.arg(partition.segment_key(segment.as_str())).arg(partition.index_key());
+                script.arg(self.names.segment(partition, segment.as_str())).arg(self.names.index(partition));
                 script.arg(epoch).arg(segment.as_str());
             }
             let results = self.scripts_on_many_keys(partition, pipeline).await?;
@@ -167,9 +156,9 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
+        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         // What stands for one partition stands for all.
-        if record != LAYOUT_KEY {
+        if record != self.names.layout() {
             self.delete_unless_later(layout, partition, &record).await?;
         }
         Ok(deleted)
@@ -183,7 +172,7 @@ impl Store {
         key: &str,
     ) -> Result<(), Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(partition.layout_key()).arg(key).arg(layout.epoch());
+        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
                 [Some(-1)] => return Err(Error::UnknownLayout),

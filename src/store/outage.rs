@@ -41,7 +41,8 @@ impl OutageLog {
 
     /// What was asked for `traffic` failed at `now`.
     pub(super) fn failed(&self, error: &Error, traffic: Traffic, now: Instant) {
-        let is_outage = error.is_outage();
+        // Redis answers and the data set can't be used: no answer to a probe says that this is over.
+        let is_outage = error.is_outage() && !error.is_of_the_layout();
         let mut state = self.lock();
         if is_outage {
             state.last_failure = Some(now);
@@ -58,6 +59,8 @@ impl OutageLog {
         if is_outage {
             self.failing.store(true, Ordering::Relaxed);
             tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
+        } else if error.is_of_the_layout() {
+            tracing::warn!(%error, failures_not_logged, "the data set can't be used; what needs it is answered with 503");
         } else {
             tracing::warn!(%error, failures_not_logged, "what needs this key is answered with 503");
         }

@@ -2,8 +2,7 @@
 
 use redis::{Pipeline, Value, pipe};
 
-use super::history::TURN_KEY;
-use super::keys::{Slot, history_key};
+use super::keys::{KeyNames, Slot};
 use super::{Connection, Error, Partition, WriteAcks};
 
 /// Whether Redis lets us do what we need.
@@ -55,8 +54,8 @@ const NEEDED: [&[&str]; 22] = [
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
 /// The same for several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Commands that the service asks for information and can do without.
-const OPTIONAL: [&str; 2] = ["INFO", "TIME"];
+/// Commands that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made.
+const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
 /// What `repartition` needs besides.
 const TO_MOVE: [&str; 1] = ["UNLINK"];
 /// What a cluster needs besides; of `CLUSTER`, the subcommands.
@@ -102,6 +101,7 @@ impl Permissions {
     pub(super) async fn ask(
         connection: &Connection,
         slot: Slot,
+        names: &KeyNames,
         partition: Partition,
         acks: WriteAcks,
     ) -> Result<Self, Error> {
@@ -112,7 +112,8 @@ impl Permissions {
         question.cmd("ACL").arg("WHOAMI");
         let who = connection.ask_each::<String>(slot, question).await?;
         let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let verdicts = connection.ask_each(slot, dry_run(&user, partition, acks, connection.is_cluster())).await?;
+        let verdicts =
+            connection.ask_each(slot, dry_run(&user, names, partition, acks, connection.is_cluster())).await?;
         Ok(Self::from_verdicts(verdicts))
     }
 
@@ -144,18 +145,18 @@ async fn missing_command(connection: &Connection, slot: Slot) -> Result<Option<&
     Ok(names.into_iter().zip(known).find(|(_, known)| *known == Value::Nil).map(|(name, _)| name))
 }
 
-fn dry_run(user: &str, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
+fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1 + OF_A_CLUSTER.len());
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
-                "segment" => dry_run.arg(partition.segment_key("s")),
-                "segments" => dry_run.arg(partition.index_key()),
-                "layout" => dry_run.arg(partition.layout_key()),
-                "history" => dry_run.arg(history_key("s")),
-                "turn" => dry_run.arg(TURN_KEY),
-                "forgotten" => dry_run.arg(partition.forgotten_key()),
+                "segment" => dry_run.arg(names.segment(partition, "s")),
+                "segments" => dry_run.arg(names.index(partition)),
+                "layout" => dry_run.arg(names.layout_of(partition)),
+                "history" => dry_run.arg(names.history("s")),
+                "turn" => dry_run.arg(names.turn()),
+                "forgotten" => dry_run.arg(names.tombstones(partition)),
                 word => dry_run.arg(word),
             };
         }

@@ -1,10 +1,13 @@
 //! Removing expired members in slices, and names of empty segments from the index.
+//!
+//! Each removal compares the partition's copy of the record with the one that the prune goes by, in the same atomic step. If the window
+//! of the data set was extended in the meantime, nothing is removed.
 
 use redis::{Pipeline, pipe};
 
 use super::commands::Commands;
 use super::connection::read;
-use super::{Error, Partition, Store};
+use super::{Error, Layout, Partition, Store};
 use crate::segment::SegmentName;
 use crate::time::Timestamp;
 
@@ -22,16 +25,24 @@ pub struct Expired {
 pub struct Slice {
     /// Members removed.
     pub removed: u64,
-    /// Whether no expired member was left behind it.
+    /// Whether no expired member was left behind it, or none can be removed at the moment.
     pub is_last: bool,
 }
 
-/// Removes up to `ARGV[2]` of the members scored `ARGV[1]` or less. A script is atomic, so the members that it read are
-/// still expired when it removes them.
+/// Removes the members scored `ARGV[2]` or less of `KEYS[2]` and those that follow, if `KEYS[1]` is the record `ARGV[1]`.
+const REMOVE_EXPIRED: &str = "\
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local removed = 0
+for place = 2, #KEYS do removed = removed + redis.call('ZREMRANGEBYSCORE', KEYS[place], '-inf', ARGV[2]) end
+return removed";
+
+/// Removes up to `ARGV[3]` of the members of `KEYS[2]` scored `ARGV[2]` or less, if `KEYS[1]` is the record `ARGV[1]`. A script is
+/// atomic, so the members that it read are still expired when it removes them.
 const REMOVE_FIRST_EXPIRED: &str = "\
-local members = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local members = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, ARGV[3])
 if #members == 0 then return 0 end
-return redis.call('ZREM', KEYS[1], unpack(members))";
+return redis.call('ZREM', KEYS[2], unpack(members))";
 
 /// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members.
 const DROP_IF_EMPTY: &str = "\
@@ -56,7 +67,7 @@ impl Store {
     ) -> Result<Vec<Result<Expired, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
         for segment in segments {
-            let key = partition.segment_key(segment.as_str());
+            let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
@@ -75,20 +86,30 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; any may have been removed.
+    /// An [`Error`] when Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] when `layout` is not in force any
+    /// more; nothing was removed.
     pub async fn remove_expired(
         &self,
+        layout: &Layout,
         partition: Partition,
         segments: &[&SegmentName<'_>],
         cutoff: Timestamp,
     ) -> Result<u64, Error> {
-        let mut pipeline = Pipeline::with_capacity(segments.len());
+        let mut pipeline = pipe();
+        let script =
+            pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.names.layout_of(partition));
         for segment in segments {
-            let key = partition.segment_key(segment.as_str());
-            pipeline.cmd("ZREMRANGEBYSCORE").arg(key).arg("-inf").arg(cutoff.as_score());
+            script.arg(self.names.segment(partition, segment.as_str()));
         }
-        let removed: Vec<u64> = self.connection.query(partition.slot(), pipeline).await?;
-        Ok(removed.into_iter().sum())
+        script.arg(layout.record()).arg(cutoff.as_score());
+        Ok(self.removal(partition, pipeline).await?.unwrap_or_default())
+    }
+
+    /// Runs a script that removes members, and says how many; nothing while the slot is on its way to another server, after which the
+    /// next run looks again.
+    async fn removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
+        let removed = self.scripts_on_many_keys(partition, script).await?.into_iter().next().flatten();
+        removed.map(|removed| removed.try_into().map_err(|_| Error::UnknownLayout)).transpose()
     }
 
     /// Removes about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`, or all of them
@@ -100,14 +121,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; the slice may have been removed.
+    /// As [`Self::remove_expired`].
     pub async fn prune_slice(
         &self,
+        layout: &Layout,
         partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<Slice, Error> {
-        let key = partition.segment_key(segment.as_str());
+        let (record, key) = (self.names.layout_of(partition), self.names.segment(partition, segment.as_str()));
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
@@ -119,14 +141,15 @@ impl Store {
         let is_plateau = next_end.is_some_and(|score| score <= slice_end);
 
         let mut pipeline = pipe();
+        let script = pipeline.cmd("EVAL").arg(if is_plateau { REMOVE_FIRST_EXPIRED } else { REMOVE_EXPIRED });
+        script.arg(2).arg(record).arg(key).arg(layout.record()).arg(slice_end);
         if is_plateau {
-            let script = pipeline.cmd("EVAL").arg(REMOVE_FIRST_EXPIRED);
-            script.arg(1).arg(&key).arg(slice_end).arg(Self::SLICE);
-        } else {
-            pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(slice_end);
+            script.arg(Self::SLICE);
         }
-        let (removed,) = self.connection.query(partition.slot(), pipeline).await?;
-        Ok(Slice { removed, is_last: is_last && !is_plateau })
+        Ok(match self.removal(partition, pipeline).await? {
+            Some(removed) => Slice { removed, is_last: is_last && !is_plateau },
+            None => Slice { removed: 0, is_last: true },
+        })
     }
 
     /// Removes those of `segments` from the index of `partition` that have no members there, in one round trip, and says how many
@@ -138,8 +161,9 @@ impl Store {
     pub async fn drop_if_empty(&self, partition: Partition, segments: &[&SegmentName<'_>]) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
-            let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2).arg(partition.segment_key(segment.as_str()));
-            script.arg(partition.index_key()).arg(segment.as_str());
+            let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2);
+            script.arg(self.names.segment(partition, segment.as_str()));
+            script.arg(self.names.index(partition)).arg(segment.as_str());
         }
         // Where the slot is on its way, the next run looks again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

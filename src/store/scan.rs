@@ -79,7 +79,7 @@ impl Store {
         cutoff: Timestamp,
     ) -> Result<MembersCursor, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("ZCOUNT").arg(partition.segment_key(segment.as_str())).arg("-inf").arg(cutoff.as_score());
+        pipeline.cmd("ZCOUNT").arg(self.names.segment(partition, segment.as_str())).arg("-inf").arg(cutoff.as_score());
         let (rank,) = self.connection.query(partition.slot(), pipeline).await?;
         // No text begins with this byte, so that all who were seen at the cutoff come before.
         let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
@@ -100,7 +100,7 @@ impl Store {
         cursor: &MembersCursor,
     ) -> Result<(Vec<Vec<u8>>, Option<MembersCursor>), Error> {
         let rank = cursor.rank.saturating_sub(Self::NAMES_OVERLAP);
-        let key = partition.segment_key(segment.as_str());
+        let key = self.names.segment(partition, segment.as_str());
         if let Some((first, last, names)) = self.names_from(partition, &key, rank).await?
             && first.score > cutoff.as_score()
             && (first <= cursor.last || rank == 0)
@@ -152,7 +152,7 @@ impl Store {
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<(Vec<Member>, Option<MembersCursor>), Error> {
-        let key = partition.segment_key(segment.as_str());
+        let key = self.names.segment(partition, segment.as_str());
         let (last, expected) = cursor.map_or((None, 0), |cursor| (Some(&cursor.last), cursor.rank));
         let is_seen = |member: &Member| last.is_some_and(|last| member <= last);
         let mut rank = expected.saturating_sub(Self::OVERLAP);
@@ -181,7 +181,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("ZCARD").arg(partition.segment_key(segment.as_str()));
+        pipeline.cmd("ZCARD").arg(self.names.segment(partition, segment.as_str()));
         let (members,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(members)
     }

@@ -146,7 +146,7 @@ impl Store {
         let info = answers.flatten().collect::<String>();
         let append_fsync = self.append_fsync(slot).await?;
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
-        let permissions = Permissions::ask(&self.connection, slot, partition, self.acks).await?;
+        let permissions = Permissions::ask(&self.connection, slot, &self.names, partition, self.acks).await?;
         Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
     }
 

@@ -28,6 +28,13 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
+/// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. A key of another type is another program's, and stays as
+/// it is.
+const NOTE: &str = "\
+local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
+if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
+return redis.call('EXPIRE', KEYS[1], ARGV[2])";
+
 impl Store {
     /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
     const SEGMENTS_AT_ONCE: usize = 250;
@@ -67,10 +74,10 @@ impl Store {
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
         let commands = segments.iter().map(|segment| {
             let mut command = cmd("ZSCORE");
-            command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+            command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let commands = Commands::each(commands).and_layouts([partition]);
+        let commands = Commands::each(commands).and_layouts(&self.names, [partition]);
         let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
         let record = answers.pop().expect("each command has an answer")?;
         if !known.is_confirmed_by(&record) {
@@ -127,7 +134,7 @@ impl Store {
             let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
-                command.arg(partition.segment_key(segment.as_str())).arg(user.as_str());
+                command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
                 command
             });
             let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
@@ -154,11 +161,19 @@ impl Store {
         kept: Duration,
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
-        let (mut note, mut expire) = (cmd("ZADD"), cmd("EXPIRE"));
-        note.arg(partition.forgotten_key()).arg(0).arg(user.as_str());
-        expire.arg(partition.forgotten_key()).arg(kept.as_secs());
-        let (_, is_confirmed) = self.write_in(partition, [note, expire], known).await?;
-        Ok(if is_confirmed { Attempt::Done(()) } else { Attempt::Outdated })
+        let key = self.names.tombstones(partition);
+        let mut note = cmd("EVAL");
+        note.arg(NOTE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
+        let (answers, is_confirmed) = self.write_in(partition, [note], known).await?;
+        if !is_confirmed {
+            return Ok(Attempt::Outdated);
+        }
+        if answers.contains(&Value::Nil) {
+            let error = Error::ForeignKey(key);
+            self.batches.count_failure(&error);
+            return Err(error);
+        }
+        Ok(Attempt::Done(()))
     }
 
     /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in
@@ -172,7 +187,7 @@ impl Store {
         // What waits for replicas changes the key of the last command, and changes it back. That should be a key of ours, and the
         // index is. No name is empty.
         let mut last = cmd("ZREM");
-        last.arg(partition.index_key()).arg("");
+        last.arg(self.names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
         let commands = Commands::write(commands, last, self.acks, self.connection.limits().answer);
@@ -183,7 +198,7 @@ impl Store {
             results.push(record);
         };
         // Counts and probes don't wait for replicas. Batches do, too.
-        let answers = self.batches.query_settled(commands.and_layouts([partition]), settle).await?;
+        let answers = self.batches.query_settled(commands.and_layouts(&self.names, [partition]), settle).await?;
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let record = answers.pop().expect("each command has an answer");
         answers.pop();
@@ -203,7 +218,7 @@ impl Store {
     ) -> Result<Vec<UserId<'static>>, Error> {
         let from = after.map_or_else(|| "-".to_owned(), |user| format!("({}", user.as_str()));
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(partition.forgotten_key()).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.names.tombstones(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (users,): (Vec<String>,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
@@ -222,7 +237,7 @@ impl Store {
         new: Keyspace,
         user: &UserId<'_>,
     ) -> Result<bool, Error> {
-        let known = KnownLayout::new(layout.clone());
+        let known = KnownLayout::new(*layout);
         let [old, target] = [old, new].map(|keys| keys.of(hash(user.as_str())));
         let mut segments = BTreeSet::new();
         for partition in [old, target] {
@@ -248,7 +263,7 @@ impl Store {
                 is_changed = true;
                 if let Some(is) = is.filter(|is| should.is_none_or(|should| should < *is)) {
                     let script = removals.cmd("EVAL").arg(REMOVE_IF_UNCHANGED).arg(1);
-                    script.arg(target.segment_key(segment.as_str())).arg(user.as_str()).arg(is.as_score());
+                    script.arg(self.names.segment(target, segment.as_str())).arg(user.as_str()).arg(is.as_score());
                 }
                 if let Some(seen_at) = should {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
@@ -271,7 +286,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
     pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
         for partition in keys.all() {
-            self.delete_unless_later(layout, partition, &partition.forgotten_key()).await?;
+            self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }
         Ok(())
     }

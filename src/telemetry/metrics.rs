@@ -142,6 +142,11 @@ fn describe() {
         "estimator_redis_evicted_keys",
         "Keys that Redis has evicted since it was started, whoever they belong to; NaN when not known."
     );
+    describe_gauge!("estimator_window_seconds", "The window that this service counts over; NaN when not known.");
+    describe_gauge!(
+        "estimator_data_window_seconds",
+        "The window that the data set is pruned by: the longest that any instance counts over; NaN when not known."
+    );
     describe_counter!("estimator_prune_runs_total", "Runs of the prune job, by outcome.");
     describe_counter!("estimator_prune_members_removed_total", "Expired members removed.");
     describe_histogram!("estimator_prune_duration_seconds", "Time that a run of the prune job took.");

@@ -33,6 +33,7 @@ fn seen_at(redis: &Redis, user: &str) -> Timestamp {
 
 /// Puts a member that was seen at `time` into `sports` straight away.
 fn add(redis: &Redis, user: &str, time: Timestamp) {
+    redis.record_data_set();
     redis.call::<()>(&["ZADD", "segment:sports", &time.as_score().to_string(), user]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
 }

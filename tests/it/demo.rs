@@ -51,6 +51,7 @@ async fn an_empty_data_set_gets_segments_whose_histories_lead_to_their_counts() 
 #[test]
 fn a_data_set_that_has_something_is_left_alone() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.record_data_set();
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     let message = refusal(binary(folder.path()).args(["demo", "--redis-url", &redis.url()]));
     assert!(message.contains("has segments already (1)") && message.contains("--data-dir data/made-up"), "{message}");

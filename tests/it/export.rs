@@ -14,6 +14,7 @@ use crate::helpers::{Redis, RedisCluster, TestApp, binary, run};
 
 /// Gives `redis` `count` visits of the last hour to each of 3 segments, and 100 that have expired.
 fn fill(redis: &Redis, count: i64) {
+    redis.record_data_set();
     let now = Timestamp::now().as_millis();
     let mut connection = redis.connection();
     for segment in ["news", "sports", "a \"b\" {c}:\\"] {

@@ -109,6 +109,7 @@ fn what_is_no_visit_is_named_by_its_line() {
         "x".repeat(20_000),
     );
     fs::write(folder.path().join("visits"), text).unwrap();
+    redis.record_data_set();
     redis.call::<()>(&["SET", "segment:full", "a key of somebody else's"]);
     let (content, stderr) =
         outcome(&mut import(folder.path(), &["visits", "--errors", "errors", "--redis-url", &redis.url()]));

@@ -74,6 +74,7 @@ fn two_weeks() -> Window {
 
 /// Gives `segment` the users of these numbers, all seen at different times of the last minutes.
 fn fill(redis: &Redis, segment: &str, users: impl Iterator<Item = u32>) {
+    redis.record_data_set();
     let (mut connection, now) = (redis.connection(), Timestamp::now().as_score());
     for some in users.collect::<Vec<_>>().chunks(10_000) {
         let mut command = redis::cmd("ZADD");

@@ -105,11 +105,15 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["ZADD", "segment:sports", "1", "u1"]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
-    let message = last_line(binary(folder.path()).args(["--redis-url", &redis.url(), "--partitions", "8"]));
+    let url = redis.url();
+    let adopted = run(binary(folder.path()).args(["adopt", "--yes", "--redis-url", &url]));
+    assert!(adopted.status.success(), "{adopted:?}");
+    let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "8"]));
     assert!(message.contains("the data set has 1 partition, and partitions is 8"), "{message}");
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.count("sports").await, 0);
-    assert_eq!(redis.call::<String>(&["GET", "layout"]), r#"{"epoch":1,"keys":"plain"}"#);
+    let record = r#"{"epoch":1,"keys":"plain","window_seconds":1209600}"#;
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use redis::{Value, pipe};
 
 use super::super::keys::{Keyspace, Partition, Partitions, Slot};
 use super::super::{Error, Store};
-use super::{KnownLayout, LAYOUT_KEY, Layout};
+use super::{KnownLayout, Layout};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -28,13 +28,13 @@ impl Store {
     ///
     /// An [`Error`] when it isn't known and Redis doesn't tell, or is another than is set.
     pub async fn layout(&self) -> Result<Layout, Error> {
-        self.known_layout().await.map(|known| known.layout.clone())
+        self.known_layout().await.map(|known| known.layout)
     }
 
     pub(in crate::store) async fn known_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         match self.layout.load_full() {
-            Some(known) => Ok(known),
-            None => self.read_layout().await,
+            Some(known) if known.layout.is_kept_for(self.window) => Ok(known),
+            _ => self.read_layout().await,
         }
     }
 
@@ -53,7 +53,11 @@ impl Store {
     pub(crate) async fn check_layout(&self) -> Result<(), Error> {
         let known = self.layout.load_full();
         match self.recorded_layout().await? {
-            Some(recorded) if known.is_some_and(|known| known.layout == recorded) => Ok(()),
+            Some(recorded)
+                if known.is_some_and(|known| known.layout == recorded) && recorded.is_kept_for(self.window) =>
+            {
+                Ok(())
+            }
             _ => self.read_layout().await.map(drop),
         }
     }
@@ -80,7 +84,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(partition.layout_key());
+        pipeline.cmd("GET").arg(self.names.layout_of(partition));
         let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
@@ -91,18 +95,21 @@ impl Store {
     ///
     /// As [`Self::layout`].
     pub(crate) async fn layout_again(&self) -> Result<Layout, Error> {
-        self.read_layout().await.map(|known| known.layout.clone())
+        self.read_layout().await.map(|known| known.layout)
     }
 
     /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
+        self.refusal.recent()?;
         let layout = self.find_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
                 self.connection.count_failure(error);
             }
+            self.refusal.remember(error);
         })?;
         let known = Arc::new(KnownLayout::new(layout));
-        self.layout.store(Some(Arc::clone(&known)));
+        let before = self.layout.swap(Some(Arc::clone(&known)));
+        self.tell_window(before.and_then(|before| before.layout.window()), layout.window());
         Ok(known)
     }
 
@@ -115,19 +122,27 @@ impl Store {
             if self.layout.load().is_none() {
                 layout.check(self.partitions)?;
             }
-            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not.
-            let elsewhere = self.layout_in_partitions().await.filter(|other| other.epoch > layout.epoch);
-            let newer = match elsewhere {
-                Some(newer) => newer,
+            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not. One server
+            // has lost all records, or none.
+            let elsewhere = if self.connection.is_cluster() { self.layout_in_partitions().await } else { None };
+            let newer = match elsewhere.filter(|other| other.order() > layout.order()) {
+                Some(newer) => Some(newer),
                 // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
                 None => {
                     let others = self.record_in_partitions(&layout, layout.in_use()).await;
-                    let others = others.into_iter().filter_map(Result::ok).flatten();
-                    let Some(newer) = others.max_by_key(|other| other.epoch) else { return Ok(layout) };
-                    newer
+                    others.into_iter().filter_map(Result::ok).flatten().max_by_key(Layout::order)
                 }
             };
-            self.record_at(LAYOUT_KEY, Slot::of_key(LAYOUT_KEY), &newer).await?;
+            if let Some(newer) = newer {
+                self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
+                continue;
+            }
+            // Before anything is counted or written by it.
+            let Some(next) = self.window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
+            if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
+                tracing::info!(from = %kept, to = %next.window.unwrap_or(kept), "extending the window of the data set");
+            }
+            self.replace_record(&layout, &next).await?;
         }
         Err(Error::UnknownLayout)
     }
@@ -135,39 +150,60 @@ impl Store {
     /// The layout that stands in Redis.
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(LAYOUT_KEY);
-        let (record,): (Option<Vec<u8>>,) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        pipeline.cmd("GET").arg(self.names.layout());
+        let (record,): (Option<Vec<u8>>,) = match self.connection.query(self.layout_slot(), pipeline).await {
+            Err(Error::WrongType { .. }) => return Err(Error::UnknownLayout),
+            record => record?,
+        };
         record.map(|record| Layout::read_record(&record)).transpose()
+    }
+
+    /// Where the record is in a cluster.
+    pub(in crate::store) fn layout_slot(&self) -> Slot {
+        Slot::of_any_key(&self.names.layout())
     }
 
     /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
     async fn make_layout(&self) -> Result<Layout, Error> {
-        let layout = match (self.layout_in_partitions().await, self.layout.load_full()) {
-            (Some(layout), _) => layout,
-            // Redis has forgotten all. It goes on as it was.
-            (None, Some(known)) => known.layout.clone(),
-            (None, None) => Layout::first(self.partitions_of_a_new_set().await?),
+        let layout = match self.layout.load_full() {
+            // Redis has forgotten the record, or all. It goes on as it was.
+            Some(known) => {
+                let newest = self.layout_in_partitions().await.into_iter().chain([known.layout]);
+                newest.max_by_key(Layout::order).unwrap_or(known.layout)
+            }
+            None => match self.unrecorded_layout().await? {
+                Some(layout) => layout,
+                None => Layout { window: self.window, ..Layout::first(self.partitions_of_a_new_set().await?) },
+            },
         };
+        self.record_first(&layout).await
+    }
+
+    /// Records `layout` unless there is a record, and gives the one that counts.
+    pub(super) async fn record_first(&self, layout: &Layout) -> Result<Layout, Error> {
+        let key = self.names.layout();
         let mut pipeline = pipe();
-        pipeline.cmd("SET").arg(LAYOUT_KEY).arg(layout.record()).arg("NX");
-        pipeline.cmd("GET").arg(LAYOUT_KEY);
-        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(Slot::of_key(LAYOUT_KEY), pipeline).await?;
+        pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
+        pipeline.cmd("GET").arg(&key);
+        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(self.layout_slot(), pipeline).await?;
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The latest layout that partitions tell, whatever their number is: each has a first one. Whose server is away tells nothing, and
-    /// one server has lost all records, or none.
-    async fn layout_in_partitions(&self) -> Option<Layout> {
-        if !self.connection.is_cluster() {
-            return None;
-        }
-        let each = Partition::firsts().map(|partition| async move {
+    /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing.
+    pub(super) async fn layout_in_partitions(&self) -> Option<Layout> {
+        self.latest_layout_in(Partition::firsts()).await
+    }
+
+    /// The latest layout that any of `partitions` has.
+    pub(super) async fn latest_layout_in(&self, partitions: impl Iterator<Item = Partition>) -> Option<Layout> {
+        let each = partitions.map(|partition| async move {
             let mut pipeline = pipe();
-            pipeline.cmd("GET").arg(partition.layout_key());
-            let record = self.connection.query::<(Option<Vec<u8>>,)>(partition.slot(), pipeline).await.ok()?.0?;
-            Layout::read_record(&record).ok()
+            pipeline.cmd("GET").arg(self.names.layout_of(partition));
+            // An ACL may forbid the keys of partitions where there are none.
+            let record = self.connection.ask_each::<Option<Vec<u8>>>(partition.slot(), pipeline).await.ok()?;
+            Layout::read_record(&record.into_iter().next()?.ok()??).ok()
         });
-        join_all(each).await.into_iter().flatten().max_by_key(|layout| layout.epoch)
+        join_all(each).await.into_iter().flatten().max_by_key(Layout::order)
     }
 
     /// How the data set is laid out; none if there is no data set. Nothing is written.
@@ -176,11 +212,11 @@ impl Store {
     ///
     /// As [`Self::layout`].
     pub async fn found_layout(&self) -> Result<Option<Layout>, Error> {
-        let layout = match self.recorded_layout().await? {
-            Some(layout) => layout,
-            None if self.has_plain_keys().await? => Layout::first(Partitions::ONE),
-            None => return Ok(None),
+        let recorded = match self.recorded_layout().await? {
+            Some(layout) => Some(layout),
+            None => self.unrecorded_layout().await?,
         };
+        let Some(layout) = recorded else { return Ok(None) };
         layout.check(self.partitions)?;
         Ok(Some(layout))
     }
@@ -196,15 +232,15 @@ impl Store {
     }
 
     /// Whether there is a data set of one partition. There was no record before there were more.
-    async fn has_plain_keys(&self) -> Result<bool, Error> {
+    pub(super) async fn has_plain_keys(&self) -> Result<bool, Error> {
         // A cluster can't keep these together.
         if self.connection.is_cluster() {
             return Ok(false);
         }
-        let index = Keyspace::first(Partitions::ONE).of(0).index_key();
+        let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
-        let (exists,) = self.connection.query(Slot::of_key(&index), pipeline).await?;
+        let (exists,) = self.connection.query(Slot::of_any_key(&index), pipeline).await?;
         Ok(exists)
     }
 
@@ -215,8 +251,9 @@ impl Store {
         keys: impl Iterator<Item = Keyspace>,
     ) -> Vec<Result<Option<Layout>, Error>> {
         let each = keys.flat_map(Keyspace::all);
-        let each = each
-            .map(|partition| async move { self.record_at(&partition.layout_key(), partition.slot(), layout).await });
+        let each = each.map(|partition| async move {
+            self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
+        });
         join_all(each).await
     }
 
@@ -229,16 +266,22 @@ impl Store {
     ) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
-        script.arg(layout.record()).arg(layout.epoch);
+        let (epoch, window) = layout.order();
+        script.arg(layout.record()).arg(epoch).arg(window);
         let (other,): (Option<Vec<u8>>,) = self.connection.query(slot, pipeline).await?;
         other.map(|record| Layout::read_record(&record)).transpose()
     }
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]`, unless there is another that is not older, which is the answer then.
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, which
+/// is the answer then.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
-if known and cjson.decode(known).epoch >= tonumber(ARGV[2]) then return known end
+if known then
+  local record, epoch = cjson.decode(known), tonumber(ARGV[2])
+  if record.epoch > epoch then return known end
+  if record.epoch == epoch and (record.window_seconds or 0) >= tonumber(ARGV[3]) then return known end
+end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

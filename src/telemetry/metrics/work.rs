@@ -130,14 +130,21 @@ pub struct RedisMetrics {
     segments: Gauge,
     clock_skew: Gauge,
     evicted_keys: Gauge,
+    window: Gauge,
+    data_window: Gauge,
 }
 
 impl RedisMetrics {
     pub(super) fn new() -> Self {
-        let clock_skew = gauge!("estimator_clock_skew_seconds");
-        clock_skew.set(f64::NAN);
-        let evicted_keys = gauge!("estimator_redis_evicted_keys");
-        evicted_keys.set(f64::NAN);
+        let [clock_skew, evicted_keys, window, data_window] = [
+            gauge!("estimator_clock_skew_seconds"),
+            gauge!("estimator_redis_evicted_keys"),
+            gauge!("estimator_window_seconds"),
+            gauge!("estimator_data_window_seconds"),
+        ];
+        for unknown in [&clock_skew, &evicted_keys, &window, &data_window] {
+            unknown.set(f64::NAN);
+        }
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
             visits: duration("visits"),
@@ -149,6 +156,8 @@ impl RedisMetrics {
             segments: gauge!("estimator_segments"),
             clock_skew,
             evicted_keys,
+            window,
+            data_window,
         }
     }
 
@@ -181,6 +190,12 @@ impl RedisMetrics {
     /// Redis has evicted so many keys since it was started; `None` when it didn't tell.
     pub fn set_evicted_keys(&self, keys: Option<u64>) {
         self.evicted_keys.set(known(keys));
+    }
+
+    /// Members are counted over a window of `own` seconds, and kept for `data` seconds.
+    pub fn set_windows(&self, own: u64, data: u64) {
+        self.window.set(known(Some(own)));
+        self.data_window.set(known(Some(data)));
     }
 
     /// This machine's clock is ahead of Redis's by so many seconds; `None` when Redis didn't tell its time.

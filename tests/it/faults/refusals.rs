@@ -165,6 +165,7 @@ async fn a_redis_that_loads_its_data_is_503_until_it_has() {
 async fn a_key_of_another_type_is_503_for_its_segment_alone() {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
+    redis.record_data_set();
     redis.call::<()>(&["SET", "segment:taken", "x"]);
     let service = serve(&folder, &redis.url(), &[]);
     for _ in 0..20 {

@@ -131,6 +131,11 @@ impl Redis {
         call.query(&mut connection)
     }
 
+    /// Records a data set of one partition, unless there is one, whose keys a test may write itself.
+    pub fn record_data_set(&self) {
+        self.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#, "NX"]);
+    }
+
     /// A connection, to look at much of what is stored.
     pub fn connection(&self) -> ::redis::Connection {
         self.try_connect().expect("Redis answers")

@@ -1,0 +1,240 @@
+//! A database without the record of a data set: whether it is empty, has lost the record, or belongs to another program.
+//!
+//! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
+//! them. A data set that lost its record would be counted by the wrong keys.
+
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::try_join_all;
+use redis::{Value, cmd, pipe};
+
+use super::super::commands::Commands;
+use super::super::connection::read;
+use super::super::keys::{Keyspace, Partition, Partitions, Slot, hash};
+use super::super::{Error, Store};
+use super::Layout;
+
+/// The refusal of a database that holds keys of ours, or of another program, and no record. Looking for these keys costs Redis
+/// milliseconds, so requests share what was found for a second.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Refusal(ArcSwapOption<(Instant, Error)>);
+
+impl Refusal {
+    const SHARED_FOR: Duration = Duration::from_secs(1);
+
+    /// Refuses if that was found within the last second.
+    pub(super) fn recent(&self) -> Result<(), Error> {
+        match self.0.load().as_deref() {
+            Some((at, error)) if at.elapsed() < Self::SHARED_FOR => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn remember(&self, error: &Error) {
+        if matches!(error, Error::Unrecorded { .. }) {
+            self.0.store(Some((Instant::now(), error.clone()).into()));
+        }
+    }
+}
+
+/// What a database without a record holds.
+#[derive(Debug, Default)]
+struct Traces {
+    /// A record that partitions have kept.
+    layout: Option<Layout>,
+    /// Whether there is an index outside of partitions.
+    is_plain: bool,
+    /// The partitions that have an index.
+    partitions: Vec<Partition>,
+    /// Keys of other kinds, as a pattern.
+    others: Option<String>,
+}
+
+impl Store {
+    /// Steps of `SCAN` that look for keys of segments and histories, at each server. It happens until a data set is made.
+    const SCAN_STEPS: usize = 1_000;
+    /// Keys that a step looks at.
+    const SCAN_STEP: usize = 1_000;
+    /// Members of a partition that tell how many partitions there are.
+    const WITNESSES: usize = 100;
+
+    /// The layout of a data set that has lost its record, or whose private Redis proves that it is ours; none if there is no data.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unrecorded`] when there are keys that may be another's, or that don't tell how they are laid out. Another [`Error`]
+    /// when Redis didn't answer.
+    pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
+        let traces = self.traces().await?;
+        let first = self.names.index(Keyspace::first(Partitions::ONE).of(0));
+        let found = match &traces {
+            Traces { layout: Some(layout), is_plain, .. } => {
+                let is_of_the_layout = layout.all().any(|keys| keys.partitions() == Partitions::ONE);
+                if !is_plain || is_of_the_layout {
+                    return Ok(Some(*layout));
+                }
+                format!("`{first}` beside partitions")
+            }
+            Traces { partitions, .. } if !partitions.is_empty() => format!("`{}`", self.names.index(partitions[0])),
+            Traces { is_plain: false, others: None, .. } => return Ok(None),
+            Traces { is_plain, .. } if self.is_private => {
+                let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+                return Ok(Some(Layout { window: self.window, ..Layout::first(partitions) }));
+            }
+            Traces { is_plain: true, .. } => format!("`{first}`"),
+            Traces { others, .. } => format!("`{}`", others.as_deref().unwrap_or_default()),
+        };
+        // Another instance may have made a data set in the meantime.
+        match self.recorded_layout().await? {
+            Some(layout) => Ok(Some(layout)),
+            None => Err(Error::Unrecorded { found, record: self.names.layout() }),
+        }
+    }
+
+    /// The sets of keys that a data set without a record may have, if the number of partitions isn't `known`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn unrecorded_keys(&self, known: Option<Partitions>) -> Result<Vec<Keyspace>, Error> {
+        let traces = self.traces().await?;
+        let mut found = Vec::new();
+        if traces.is_plain {
+            found.push(Keyspace::first(Partitions::ONE));
+        }
+        found.extend(traces.layout.map(|layout| layout.read()));
+        let mut witnesses = Vec::new();
+        for &partition in &traces.partitions {
+            for user_id in self.witnesses(partition).await? {
+                witnesses.push((partition, hash(&user_id)));
+            }
+        }
+        found.extend(Keyspace::fitting(known, &traces.partitions, &witnesses));
+        found.dedup();
+        if found.is_empty() && traces.others.is_some() {
+            found.push(Keyspace::first(self.partitions_of_a_new_set().await?));
+        }
+        Ok(found)
+    }
+
+    /// Some users of a partition, whatever it holds.
+    async fn witnesses(&self, partition: Partition) -> Result<Vec<String>, Error> {
+        let index = match self.index_of(partition, None, 1).await {
+            Err(Error::WrongType { .. }) => return Ok(Vec::new()),
+            index => index?,
+        };
+        let Some(segment) = index.segments.first() else { return Ok(Vec::new()) };
+        let page = match self.members(partition, segment, None).await {
+            Err(Error::WrongType { .. }) => return Ok(Vec::new()),
+            page => page?,
+        };
+        Ok(page.members.into_iter().take(Self::WITNESSES).map(|(user_id, _)| user_id.as_str().to_owned()).collect())
+    }
+
+    /// Records that the data set without a record has `keys`, and gives the layout that counts.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn adopt(&self, keys: Keyspace) -> Result<Layout, Error> {
+        let epoch = self.latest_layout_in(Partition::every()).await.map_or(0, |layout| layout.epoch) + 1;
+        let adopted = Layout { epoch, window: self.window, ..Layout::of_keys(keys) };
+        self.record_first(&adopted).await?;
+        self.read_layout().await.map(|known| known.layout)
+    }
+
+    /// What a database without a record holds. The cheap looks come first.
+    async fn traces(&self) -> Result<Traces, Error> {
+        let mut traces = Traces { layout: self.layout_in_partitions().await, ..Traces::default() };
+        traces.is_plain = self.has_plain_keys().await?;
+        if traces.layout.is_some() {
+            return Ok(traces);
+        }
+        traces.partitions = self.partitions_with_index().await?;
+        traces.layout = self.latest_layout_in(traces.partitions.iter().copied()).await;
+        if !traces.is_plain && traces.partitions.is_empty() {
+            traces.others = self.other_keys().await?;
+        }
+        Ok(traces)
+    }
+
+    /// The partitions that have an index, whatever the number of partitions is.
+    async fn partitions_with_index(&self) -> Result<Vec<Partition>, Error> {
+        let exists = |partition: &Partition| {
+            let mut command = cmd("EXISTS");
+            command.arg(self.names.index(*partition));
+            (partition.slot(), command)
+        };
+        if !self.connection.is_cluster() {
+            let mut any = pipe();
+            let command = any.cmd("EXISTS");
+            Partition::every().for_each(|partition| {
+                command.arg(self.names.index(partition));
+            });
+            // An ACL that forbids these keys says that they aren't ours.
+            let any = self.connection.ask_each::<u64>(Slot::of_any_key(&self.names.layout()), any).await?;
+            if !matches!(any.first(), Some(Ok(1..))) {
+                return Ok(Vec::new());
+            }
+        }
+        let servers = self.connection.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
+        let asking = servers.into_iter().map(|partitions| async move {
+            let commands = Commands::each(partitions.iter().map(exists));
+            let answers = self.connection.query_settled(commands, forget_refusals).await?;
+            let answers = answers.into_iter().map(|answer| answer.and_then(read::<u64>));
+            let found: Vec<(Partition, u64)> = partitions
+                .into_iter()
+                .zip(answers)
+                .map(|(partition, answer)| Ok((partition, answer?)))
+                .collect::<Result<_, Error>>()?;
+            Ok::<_, Error>(found.into_iter().filter(|(_, exists)| *exists > 0).map(|(partition, _)| partition))
+        });
+        Ok(try_join_all(asking).await?.into_iter().flatten().collect())
+    }
+
+    /// A pattern of keys that look like those of segments or histories, if there are any. Where an ACL forbids `SCAN`, only the key of
+    /// the turns is looked for.
+    async fn other_keys(&self) -> Result<Option<String>, Error> {
+        let turn = self.names.turn();
+        let mut pipeline = pipe();
+        pipeline.cmd("EXISTS").arg(&turn);
+        let exists = self.connection.ask_each::<u64>(Slot::of_any_key(&turn), pipeline).await?;
+        if let Some(Ok(1..)) = exists.first() {
+            return Ok(Some(self.names.pattern("history:*")));
+        }
+        let kinds = ["segment:", "history:"];
+        let begins = kinds.map(|kind| [self.names.prefix().as_str(), kind].concat());
+        for (slot, _) in self.connection.masters().await? {
+            let mut cursor = "0".to_owned();
+            for _ in 0..Self::SCAN_STEPS {
+                let mut pipeline = pipe();
+                let scan = pipeline.cmd("SCAN").arg(&cursor);
+                // The first letters of both kinds: one pattern is one look at each key.
+                scan.arg("MATCH").arg(self.names.pattern("[sh][ei][gs]*")).arg("COUNT").arg(Self::SCAN_STEP);
+                let page = self.connection.ask_each::<(String, Vec<Vec<u8>>)>(slot, pipeline).await?.into_iter().next();
+                let Some(Ok((next, keys))) = page else { break };
+                let is_of = |begin: &&String| keys.iter().any(|key| key.starts_with(begin.as_bytes()));
+                if let Some(begin) = begins.iter().find(is_of) {
+                    return Ok(Some(format!("{begin}*")));
+                }
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A key that an ACL forbids is not there for this user.
+fn forget_refusals(results: &mut Vec<Result<Value, Error>>) {
+    for result in results {
+        if let Err(Error::Refused { code, .. }) = result
+            && code == "NOPERM"
+        {
+            *result = Ok(Value::Int(0));
+        }
+    }
+}
