@@ -16,7 +16,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
-	exec $(CARGO) run --release --locked -- $(ARGS)
+	@exec $(CARGO) run --release --locked -- $(ARGS)
 
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked
