@@ -6,6 +6,7 @@ mod export;
 mod healthcheck;
 mod import;
 mod repartition;
+mod restore;
 mod token;
 
 use std::io::{self, Write as _};
@@ -22,6 +23,7 @@ use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
 use self::import::ImportCommand;
 use self::repartition::Arguments as Repartition;
+use self::restore::RestoreCommand;
 use self::token::Token;
 use crate::app::App;
 use crate::check::check;
@@ -64,6 +66,8 @@ enum Command {
     Healthcheck,
     /// Move the data set to another number of partitions while it is used; what was broken off is taken up again
     Repartition(Repartition),
+    /// Replace all data of the private Redis with a backup, while no service runs; the old data is kept beside it
+    Restore(RestoreCommand),
     /// Print the OpenAPI document, as `/openapi.json` serves it
     Openapi,
 }
@@ -126,6 +130,7 @@ impl Cli {
             Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
             Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
+            Some(Command::Restore(restore)) => runtime.block_on(restore.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }

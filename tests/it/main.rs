@@ -38,6 +38,7 @@ mod prune;
 mod redis_access;
 mod redis_tls;
 mod repartition;
+mod restore;
 mod rounds;
 mod scan;
 mod sentinel;
