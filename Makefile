@@ -10,7 +10,7 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy bench bench-scale fuzz-api ci
+.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy audit bench bench-scale fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ doc: ## Build the documentation without a warning
 
 check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 	@scripts/check-deploy
+
+audit: ## Check advisories, licences and sources of all crates with cargo-deny, installed into target/tools if missing
+	@scripts/audit
 
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)

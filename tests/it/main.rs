@@ -44,6 +44,7 @@ mod scan;
 mod sentinel;
 mod settings;
 mod shutdown;
+mod supply_chain;
 mod tls;
 mod traces;
 mod users;
