@@ -54,7 +54,7 @@ bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--p
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api
 
-ci: lint doc check-deploy test e2e ## What CI runs
+ci: lint doc check-deploy audit test e2e ## What CI runs
 
 redis:
 	@scripts/ensure-redis

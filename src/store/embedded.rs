@@ -98,45 +98,6 @@ impl Server {
     }
 }
 
-/// The folder of a private Redis that doesn't run. Nobody else can start one there.
-struct LockedFolder {
-    dir: PathBuf,
-    socket: PathBuf,
-    service_lock: File,
-    redis_lock: File,
-}
-
-impl LockedFolder {
-    /// Locks the folder in `data_dir`, which is made if need be.
-    async fn lock(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let dir = make_private_dir(data_dir)?;
-        let socket = dir.join(SOCKET);
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
-            return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
-        }
-
-        let service_lock = open_lock(&dir.join("service.lock"))?;
-        match service_lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse(data_dir.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: dir, source }),
-        }
-        let redis_lock = lock_when_free(&dir.join("redis.lock"), data_dir).await?;
-        Ok(Self { dir, socket, service_lock, redis_lock })
-    }
-
-    /// Starts Redis on the folder and waits until it serves.
-    async fn start(self) -> Result<EmbeddedRedis, EmbeddedError> {
-        let Self { dir, socket, service_lock, redis_lock } = self;
-        let server = spawn(&dir, &redis_lock)?;
-        let mut redis =
-            EmbeddedRedis { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
-        redis.wait_until_it_serves().await?;
-        Ok(redis)
-    }
-}
-
 impl EmbeddedRedis {
     /// How long Redis may take to answer at all; loading its data is not counted.
     const START_LIMIT: Duration = Duration::from_secs(10);
@@ -243,6 +204,45 @@ impl EmbeddedRedis {
             );
         }
         Ok(())
+    }
+}
+
+/// The folder of a private Redis that doesn't run. Nobody else can start one there.
+struct LockedFolder {
+    dir: PathBuf,
+    socket: PathBuf,
+    service_lock: File,
+    redis_lock: File,
+}
+
+impl LockedFolder {
+    /// Locks the folder in `data_dir`, which is made if need be.
+    async fn lock(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let dir = make_private_dir(data_dir)?;
+        let socket = dir.join(SOCKET);
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
+            return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
+        }
+
+        let service_lock = open_lock(&dir.join("service.lock"))?;
+        match service_lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: dir, source }),
+        }
+        let redis_lock = lock_when_free(&dir.join("redis.lock"), data_dir).await?;
+        Ok(Self { dir, socket, service_lock, redis_lock })
+    }
+
+    /// Starts Redis on the folder and waits until it serves.
+    async fn start(self) -> Result<EmbeddedRedis, EmbeddedError> {
+        let Self { dir, socket, service_lock, redis_lock } = self;
+        let server = spawn(&dir, &redis_lock)?;
+        let mut redis =
+            EmbeddedRedis { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
+        redis.wait_until_it_serves().await?;
+        Ok(redis)
     }
 }
 
