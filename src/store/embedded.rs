@@ -116,11 +116,12 @@ impl EmbeddedRedis {
     ///
     /// An [`EmbeddedError`], made to be shown as it is.
     pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        // Before the folder is made: an image without a server has no place for one either.
-        if !is_installed() {
-            return Err(EmbeddedError::NotInstalled);
-        }
-        LockedFolder::lock(data_dir).await?.start().await
+        let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {
+            // An image without a server has no place for its folder either. The server is what to be told of.
+            EmbeddedError::Folder { .. } if !is_installed() => EmbeddedError::NotInstalled,
+            error => error,
+        })?;
+        folder.start().await
     }
 
     /// Where it listens.

@@ -72,7 +72,7 @@ put() {
     trap 'if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || :; fi; rm -rf "$new" restore.sock' EXIT
     trap 'exit 1' HUP INT TERM
 
-    cat "$backup" >"$new/backup" || fail "failed to copy the backup"
+    why=$(cat "$backup" 2>&1 >"$new/backup") || fail "failed to copy the backup: $why"
     case $(head -c 5 "$new/backup" | tr -d '\000') in
     REDIS | VALKE) expected=$(count_keys_of_file "$new/backup") ;;
     # An append-only file that is written as commands.
