@@ -3,8 +3,12 @@
 
 # A profile of Cargo.toml, release or debugging, which is also the name of its folder in target/.
 ARG PROFILE=release
+# A variable may name each by its digest: docs/operating.md, "Images by digest".
+ARG BUILD_IMAGE=rust:1.95-slim-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+ARG DEBUG_IMAGE=debian:bookworm-slim
 
-FROM rust:1.95-slim-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 ARG PROFILE
 # The debugger maps this folder to the checkout: see .vscode/launch.json.
 WORKDIR /app
@@ -19,14 +23,15 @@ RUN mkdir src \
     && echo '//! Empty.' > src/lib.rs \
     && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
     && cargo build --locked --profile "$PROFILE" \
-    && cargo clean --profile "$PROFILE" --package segment-estimator \
-    && rm -r src
+    && cargo clean --profile "$PROFILE" --package segment-estimator
+COPY scripts/licence-texts scripts/
+RUN scripts/licence-texts >licences.txt && rm -r src
 
 COPY src src
 RUN cargo build --locked --profile "$PROFILE" && cp "target/$PROFILE/segment-estimator" .
 
 
-FROM debian:bookworm-slim AS debug
+FROM ${DEBUG_IMAGE} AS debug
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gdbserver \
     && rm -rf /var/lib/apt/lists/*
@@ -39,8 +44,11 @@ ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/seg
 
 
 # The last stage is the default target. It has the C library, the CAs of Debian in /etc/ssl/certs and no shell.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUNTIME_IMAGE}
 COPY --from=build /app/segment-estimator /usr/local/bin/
+# What the licences of the crates ask for: docs/operating.md, "Licences".
+COPY --from=build /app/licences.txt /usr/share/doc/segment-estimator/
+COPY LICENSE /usr/share/doc/segment-estimator/
 # The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
 USER 65532:65532
 ENV ESTIMATOR_LISTEN=0.0.0.0:8080

@@ -10,13 +10,13 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy bench bench-scale fuzz-api ci
+.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy audit bench bench-scale fuzz-api ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
-	exec $(CARGO) run --release --locked -- $(ARGS)
+	@exec $(CARGO) run --release --locked -- $(ARGS)
 
 test: redis ## Run all tests, on real Redis processes
 	$(CARGO) test --locked
@@ -42,6 +42,9 @@ doc: ## Build the documentation without a warning
 check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 	@scripts/check-deploy
 
+audit: ## Check advisories, licences and sources of all crates with cargo-deny, installed into target/tools if missing
+	@scripts/audit
+
 bench: redis bench-tools ## Measure the service; REDIS_SERVER=path/to/valkey-server, BENCH_ARGS='--rounds 3'
 	$(CARGO) bench --locked --bench service -- $(if $(REDIS_SERVER),--redis-server '$(REDIS_SERVER)') $(BENCH_ARGS)
 
@@ -51,7 +54,7 @@ bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--p
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api
 
-ci: lint doc check-deploy test e2e ## What CI runs
+ci: lint doc check-deploy audit test e2e ## What CI runs
 
 redis:
 	@scripts/ensure-redis

@@ -8,6 +8,7 @@ mod export;
 mod healthcheck;
 mod import;
 mod repartition;
+mod restore;
 mod token;
 mod window;
 
@@ -26,6 +27,7 @@ use self::export::ExportCommand;
 use self::healthcheck::healthcheck;
 use self::import::ImportCommand;
 use self::repartition::Arguments as Repartition;
+use self::restore::RestoreCommand;
 use self::token::Token;
 use self::window::WindowCommand;
 use crate::app::App;
@@ -73,6 +75,8 @@ enum Command {
     Window(WindowCommand),
     /// Take over a data set that has no record: of an earlier version, or one that lost it
     Adopt(AdoptCommand),
+    /// Replace all data of the private Redis with a backup, while no service runs; the old data is kept beside it
+    Restore(RestoreCommand),
     /// Print the OpenAPI document, as `/openapi.json` serves it
     Openapi,
 }
@@ -137,6 +141,7 @@ impl Cli {
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
             Some(Command::Window(window)) => runtime.block_on(window.run(&settings)),
             Some(Command::Adopt(adopt)) => runtime.block_on(adopt.run(&settings)),
+            Some(Command::Restore(restore)) => runtime.block_on(restore.run(&settings)),
             Some(Command::Healthcheck) => runtime.block_on(healthcheck(&settings)),
         }
     }

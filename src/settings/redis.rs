@@ -29,7 +29,9 @@ impl Layers<'_> {
             return self.none_of(&BESIDE_THE_URL, FOR_YOUR_OWN).map(|()| None);
         };
         if let Some(second) = set.next() {
-            self.secret(second, |_| Err::<(), _>(format!("is one Redis too many: {place} is set, too")))?;
+            let why =
+                format!("is a second Redis: {place} is set, too; leave one empty (docker compose: --profile external)");
+            self.secret(second, |_| Err::<(), _>(why.clone()))?;
         }
         if place != "redis_sentinel" {
             self.none_of(&["redis_sentinel_master"], "is of no use without redis_sentinel")?;
@@ -241,8 +243,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case(&[("REDIS_URL", "redis://a"), ("REDIS_CLUSTER", "redis://a")], "redis_cluster: the value is one Redis too many")]
-    #[case(&[("REDIS_CLUSTER", "redis://a"), ("REDIS_SENTINEL", "redis://a")], "redis_sentinel: the value is one Redis too")]
+    #[case(&[("REDIS_URL", "redis://a"), ("REDIS_CLUSTER", "redis://a")], "redis_cluster: the value is a second Redis: redis_url is set, too; leave one empty")]
+    #[case(&[("REDIS_CLUSTER", "redis://a"), ("REDIS_SENTINEL", "redis://a")], "redis_sentinel: the value is a second Redis: redis_cluster is set")]
     #[case(&[("REDIS_CLUSTER", "redis://a,b")], "redis_cluster: the value has a part that is not a usable Redis URL")]
     #[case(&[("REDIS_CLUSTER", "redis://a,")], "redis_cluster: the value has a part that is not a usable Redis URL")]
     #[case(&[("REDIS_CLUSTER", "redis://a/1")], "redis_cluster: the value names a database")]

@@ -18,6 +18,7 @@
 
 mod error;
 mod log;
+mod restore;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 pub use self::error::EmbeddedError;
 use self::log::{StartLog, TornTail};
+pub use self::restore::{RestoreError, Restored, restore};
 use super::error::Error;
 use super::greeting::probe;
 use super::url::RedisUrl;
@@ -50,6 +52,9 @@ exec 3<&0
 ) <&3 >/dev/null 2>&1 &
 exec \"$server\" \"$@\" 3<&- </dev/null";
 const NOT_FOUND: i32 = 127;
+
+/// The servers that the loop looks for.
+const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 
 const SOCKET: &str = "redis.sock";
 
@@ -111,25 +116,12 @@ impl EmbeddedRedis {
     ///
     /// An [`EmbeddedError`], made to be shown as it is.
     pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let dir = make_private_dir(data_dir)?;
-        let socket = dir.join(SOCKET);
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
-            return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
-        }
-
-        let service_lock = open_lock(&dir.join("service.lock"))?;
-        match service_lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse(data_dir.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: dir, source }),
-        }
-        let redis_lock = lock_when_free(&dir.join("redis.lock"), data_dir).await?;
-
-        let server = spawn(&dir, &redis_lock)?;
-        let mut redis = Self { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
-        redis.wait_until_it_serves().await?;
-        Ok(redis)
+        let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {
+            // An image without a server has no place for its folder either. The server is what to be told of.
+            EmbeddedError::Folder { .. } if !is_installed() => EmbeddedError::NotInstalled,
+            error => error,
+        })?;
+        folder.start().await
     }
 
     /// Where it listens.
@@ -216,6 +208,45 @@ impl EmbeddedRedis {
     }
 }
 
+/// The folder of a private Redis that doesn't run. Nobody else can start one there.
+struct LockedFolder {
+    dir: PathBuf,
+    socket: PathBuf,
+    service_lock: File,
+    redis_lock: File,
+}
+
+impl LockedFolder {
+    /// Locks the folder in `data_dir`, which is made if need be.
+    async fn lock(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let dir = make_private_dir(data_dir)?;
+        let socket = dir.join(SOCKET);
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
+            return Err(EmbeddedError::PathTooLong { path: data_dir.to_owned(), max });
+        }
+
+        let service_lock = open_lock(&dir.join("service.lock"))?;
+        match service_lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(EmbeddedError::InUse(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(EmbeddedError::Folder { path: dir, source }),
+        }
+        let redis_lock = lock_when_free(&dir.join("redis.lock"), data_dir).await?;
+        Ok(Self { dir, socket, service_lock, redis_lock })
+    }
+
+    /// Starts Redis on the folder and waits until it serves.
+    async fn start(self) -> Result<EmbeddedRedis, EmbeddedError> {
+        let Self { dir, socket, service_lock, redis_lock } = self;
+        let server = spawn(&dir, &redis_lock)?;
+        let mut redis =
+            EmbeddedRedis { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
+        redis.wait_until_it_serves().await?;
+        Ok(redis)
+    }
+}
+
 /// Waits until the Redis at `url` serves. `look` says in between when it no longer can.
 async fn wait_until_it_serves(
     url: &RedisUrl,
@@ -246,6 +277,12 @@ async fn wait_until_it_serves(
         }
         tokio::time::sleep(EmbeddedRedis::POLL).await;
     }
+}
+
+/// Whether a server is on `PATH`.
+fn is_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| SERVERS.iter().any(|server| dir.join(server).is_file()))
 }
 
 /// Makes `data_dir` and in it our own folder, both for this user alone. A `data_dir` that exists keeps its permissions:

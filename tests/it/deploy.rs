@@ -122,3 +122,12 @@ fn the_manifests_set_settings_that_there_are() {
         }
     }
 }
+
+#[test]
+fn prometheus_finds_every_instance_of_compose() {
+    let config = read("deploy/prometheus/prometheus.yml");
+    assert!(
+        config.contains("dns_sd_configs:\n      - names: [estimator]\n        type: A\n        port: 8081\n"),
+        "{config}"
+    );
+}

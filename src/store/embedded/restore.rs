@@ -1,0 +1,144 @@
+//! Restoring a backup into the folder of a private Redis.
+//!
+//! The steps are those of `restore.sh`, which scripts/restore runs for docker compose, too. The folder stays locked meanwhile, so no
+//! service starts on half of it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tokio::process::Command;
+
+use super::{EmbeddedError, EmbeddedRedis, LockedFolder, SOCKET};
+
+const SCRIPT: &str = include_str!("restore.sh");
+
+/// What a restore has done.
+#[derive(Debug)]
+pub struct Restored {
+    /// How many keys without a TTL the backup has.
+    pub keys: u64,
+    /// How many members their sorted sets have.
+    pub members: u64,
+    /// Where the data from before is.
+    pub old_data: PathBuf,
+}
+
+/// Why a backup was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The backup can't be read.
+    #[error("failed to read {}: {source}", .path.display())]
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder can't be used, or a service uses it.
+    #[error("{0}; no data was changed")]
+    Folder(EmbeddedError),
+    /// The data from before is in force.
+    #[error("failed to restore {}: {why}; no data was changed", .path.display())]
+    Unchanged {
+        /// The backup.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Neither the data from before nor the backup is known to be in force.
+    #[error(
+        "failed to restore {}: {why}; then failed to bring the old data back: {undo}; it is in {}",
+        .path.display(), .old_data.display()
+    )]
+    NotUndone {
+        /// The backup.
+        path: PathBuf,
+        /// What went wrong first.
+        why: String,
+        /// What went wrong next.
+        undo: String,
+        /// Where the data from before is.
+        old_data: PathBuf,
+    },
+}
+
+/// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. Starts Redis on
+/// the result, compares what it serves with what the backup has, and stops it. The data from before is kept in a folder of its own.
+///
+/// # Errors
+///
+/// A [`RestoreError`], made to be shown as it is. Except for [`RestoreError::NotUndone`], the data is what it was.
+pub async fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, RestoreError> {
+    let unreadable = |source| RestoreError::Backup { path: backup.to_owned(), source };
+    let file = backup.canonicalize().map_err(unreadable)?;
+    File::open(&file).map_err(unreadable)?;
+    let folder = LockedFolder::lock(data_dir).await.map_err(RestoreError::Folder)?;
+    let dir = folder.dir.clone();
+
+    let mut put = script(&dir, "put");
+    put.arg(&file).args(["--databases", "1"]).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
+    let unchanged = |why| RestoreError::Unchanged { path: backup.to_owned(), why };
+    let done = run(put).await.map_err(unchanged)?;
+    let (name, counts) = done.split_once(' ').ok_or_else(|| unchanged(format!("unexpected output: {done}")))?;
+    let old_data = dir.join(name);
+
+    let why = match serve_and_count(folder).await {
+        Ok(served) if served == counts => {
+            let number = |text: &str| text.parse().ok();
+            let parsed = counts.split_once(' ').and_then(|(keys, members)| Some((number(keys)?, number(members)?)));
+            match parsed {
+                Some((keys, members)) => return Ok(Restored { keys, members, old_data }),
+                None => format!("unexpected output: {counts}"),
+            }
+        }
+        Ok(served) => format!("Redis serves keys and members {served} instead of {counts}"),
+        Err(error) => error,
+    };
+    match undo(data_dir, name).await {
+        Ok(()) => Err(unchanged(why)),
+        Err(undo) => Err(RestoreError::NotUndone { path: backup.to_owned(), why, undo, old_data }),
+    }
+}
+
+/// Starts Redis, counts what it serves, and stops it.
+async fn serve_and_count(folder: LockedFolder) -> Result<String, String> {
+    let dir = folder.dir.clone();
+    let redis: EmbeddedRedis = folder.start().await.map_err(|error| error.to_string())?;
+    let mut count = script(&dir, "count");
+    count.args(["-s", SOCKET]).stdin(Stdio::null());
+    let counts = run(count).await;
+    redis.stop().await;
+    counts
+}
+
+async fn undo(data_dir: &Path, name: &str) -> Result<(), String> {
+    let folder = LockedFolder::lock(data_dir).await.map_err(|error| error.to_string())?;
+    let mut undo = script(&folder.dir, "undo");
+    undo.arg(name).stdin(inherited_lock(&folder).map_err(|error| error.to_string())?);
+    run(undo).await.map(drop)
+}
+
+/// The lock of Redis's files. The script has it as its standard input, so it lasts as long as the script, whatever becomes of this
+/// process.
+fn inherited_lock(folder: &LockedFolder) -> Result<File, EmbeddedError> {
+    folder.redis_lock.try_clone().map_err(EmbeddedError::Spawn)
+}
+
+fn script(dir: &Path, action: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", SCRIPT, "restore", action]).current_dir(dir).env_remove("REDISCLI_AUTH");
+    command
+}
+
+/// Runs the script to its end. Returns the last line of its output, or of what it says of a failure.
+async fn run(mut command: Command) -> Result<String, String> {
+    let Output { status, stdout, stderr } = command.output().await.map_err(|error| error.to_string())?;
+    let last_line = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().last().map(str::to_owned);
+    if status.success() {
+        Ok(last_line(&stdout).unwrap_or_default())
+    } else {
+        Err(last_line(&stderr).unwrap_or_else(|| status.to_string()))
+    }
+}

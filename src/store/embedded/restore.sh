@@ -1,0 +1,140 @@
+# Restores a backup into Redis's data folder, which is the working folder. No server may use the folder. The command `restore` runs
+# this for the private Redis, scripts/restore in the container of docker compose.
+#
+#   restore put BACKUP [SERVER OPTION...]    replaces the data; prints a name, and what `count` prints
+#   restore undo NAME                        brings back the data that `put` replaced and kept under NAME
+#   restore count [CLIENT OPTION...]         prints the number of keys without a TTL, and of the members of their sorted sets
+#
+# A server of its own loads a copy of the backup first, so that a bad one changes nothing. A rename then replaces the data at once.
+set -eu
+umask 077
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+find_tool() {
+    command -v "redis-$1" || command -v "valkey-$1" || fail "there is no redis-$1 or valkey-$1 on PATH"
+}
+
+count() {
+    keyspace=$("$cli" "$@" info keyspace)
+    keys=0 members=0
+    # A key with a TTL may expire at any moment. Visits have none.
+    for line in $(echo "$keyspace" | sed -n 's/^db\([0-9]*\):keys=\([0-9]*\),expires=\([0-9]*\).*/\1:\2:\3/p'); do
+        database=${line%%:*} numbers=${line#*:}
+        keys=$((keys + ${numbers%:*} - ${numbers#*:}))
+        found=$("$cli" "$@" -n "$database" eval "
+            local members, cursor = 0, '0'
+            repeat
+                local page = redis.call('SCAN', cursor, 'COUNT', 1000)
+                cursor = page[1]
+                for _, key in ipairs(page[2]) do
+                    if redis.call('TYPE', key).ok == 'zset' and redis.call('TTL', key) == -1 then
+                        members = members + redis.call('ZCARD', key)
+                    end
+                end
+            until cursor == '0'
+            return members" 0)
+        case $found in '' | *[!0-9]*) fail "Redis doesn't count: $found" ;; esac
+        members=$((members + found))
+    done
+    # An error is an answer, too.
+    case $keyspace in '# Keyspace'*) echo "$keys $members" ;; *) fail "Redis doesn't count: $keyspace" ;; esac
+}
+
+# Prints the number of keys without a TTL in the RDB file $1.
+count_keys_of_file() {
+    if ! checked=$("$check" "$1" 2>&1); then
+        why=$(echo "$checked" | sed -n 's/^\[offset [0-9]*\] //p' | tail -n 1)
+        fail "the backup is damaged, or of a later version than this Redis: ${why:-$checked}"
+    fi
+    keys=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) keys read$/\1/p')
+    expires=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) expires$/\1/p')
+    echo $((keys - expires))
+}
+
+put() {
+    server=$(find_tool server)
+    check=$(find_tool check-rdb)
+    backup=$1
+    shift
+    # What was left by one that was killed.
+    rm -rf restore-[0-9]*
+    time=$(date -u +%Y%m%dT%H%M%SZ)
+    while [ -e "before-restore-$time" ]; do
+        sleep 1
+        time=$(date -u +%Y%m%dT%H%M%SZ)
+    done
+    new=restore-$time old=before-restore-$time pid=
+    mkdir "$new"
+    trap 'if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || :; fi; rm -rf "$new" restore.sock' EXIT
+    trap 'exit 1' HUP INT TERM
+
+    why=$(cat "$backup" 2>&1 >"$new/backup") || fail "failed to copy the backup: $why"
+    case $(head -c 5 "$new/backup" | tr -d '\000') in
+    REDIS | VALKE) expected=$(count_keys_of_file "$new/backup") ;;
+    # An append-only file that is written as commands.
+    '*'*) expected= ;;
+    *) fail "the file is no backup: it begins neither as an RDB file nor as an append-only file (unpack a packed one)" ;;
+    esac
+
+    # Every version from 6.2 on takes over a file of this name as it starts.
+    ln "$new/backup" "$new/appendonly.aof" 2>/dev/null || cp "$new/backup" "$new/appendonly.aof"
+    (
+        cd "$new"
+        exec "$server" --port 0 --unixsocket ../restore.sock --dir . --logfile log --daemonize no \
+            --appendonly yes --aof-load-truncated no --auto-aof-rewrite-percentage 0 --save '' "$@"
+    ) </dev/null >/dev/null 2>&1 &
+    pid=$!
+    until [ "$("$cli" -s restore.sock ping 2>/dev/null)" = PONG ]; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            pid=
+            fail "Redis doesn't load the backup: $(tail -n 1 "$new/log" 2>/dev/null)"
+        fi
+        sleep 0.1
+    done
+    counts=$(count -s restore.sock)
+    if [ -n "$expected" ] && [ "$expected" != "${counts% *}" ]; then
+        fail "Redis has loaded ${counts% *} of the $expected keys of the backup"
+    elif [ "$counts" = "0 0" ]; then
+        fail "the backup is empty; to begin an empty data set, start a service on an empty folder or volume"
+    fi
+    "$cli" -s restore.sock shutdown nosave >/dev/null 2>&1 || :
+    wait "$pid" || :
+    pid=
+
+    sync
+    kill -0 "$PPID" 2>/dev/null || fail "stopped"
+    mkdir "$old"
+    if [ -d appendonlydir ]; then
+        # Passed over while there is the folder, so the last rename is the one that counts.
+        mv -f "$new/backup" appendonly.aof
+        mv appendonlydir "$old/"
+    else
+        # Before 7.0 this file is the data.
+        if [ -e appendonly.aof ]; then ln appendonly.aof "$old/" || cp -p appendonly.aof "$old/"; fi
+        mv -f "$new/backup" appendonly.aof
+    fi
+    sync
+    echo "$old $counts"
+}
+
+undo() {
+    [ -d "$1" ] || fail "there is no $1"
+    rm -rf restore-[0-9]*
+    mkdir restore-0
+    for part in appendonlydir appendonly.aof; do
+        if [ -e "$part" ]; then mv "$part" restore-0/; fi
+        if [ -e "$1/$part" ]; then mv "$1/$part" .; fi
+    done
+    sync
+    rmdir "$1"
+    rm -rf restore-0
+}
+
+cli=$(find_tool cli)
+action=$1
+shift
+"$action" "$@"

@@ -1,0 +1,162 @@
+//! `segment-estimator restore`: a backup takes the place of the private Redis's data, or nothing changes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rstest::rstest;
+
+use crate::helpers::{Service, binary, private_redis, private_redis_connection, refusal, run};
+
+const BACKUP: &str = "backup.rdb";
+
+/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/operating.md does.
+fn back_up(folder: &Path) {
+    // Redis would wait for more who want the same.
+    let mut connection = private_redis_connection(folder);
+    redis::cmd("CONFIG").arg(&["SET", "repl-diskless-sync-delay", "0"]).exec(&mut connection).unwrap();
+    let socket = private_redis(folder).join("redis.sock");
+    let cli = Command::new("redis-cli").arg("-s").arg(socket).args(["--rdb", BACKUP]).current_dir(folder).output();
+    let cli = cli.unwrap();
+    assert!(cli.status.success(), "{cli:?}");
+}
+
+fn restore(folder: &Path) -> Command {
+    let mut command = binary(folder);
+    command.args(["restore", BACKUP]);
+    command
+}
+
+/// What the folder of the private Redis has of restores.
+fn traces(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(private_redis(folder)).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.contains("restore")).collect();
+    names.sort();
+    names
+}
+
+/// A folder with the data of a service that has stopped: two users in sports. The backup is of the first one alone.
+async fn stopped_service() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    service.record("u1", "sports").await;
+    back_up(folder.path());
+    service.record("u2", "sports").await;
+    assert!(service.terminate().success());
+    folder
+}
+
+/// The count of sports in a service on the data in `folder`.
+async fn count(folder: &Path) -> u64 {
+    let service = Service::start(folder, &[]);
+    let count = service.count("sports").await;
+    assert!(service.terminate().success());
+    count
+}
+
+#[tokio::test]
+async fn restore_brings_the_backup_back_each_time_and_keeps_what_it_replaces() {
+    let folder = stopped_service().await;
+    let mut replaced = Vec::new();
+    for _ in 0..5 {
+        let Output { status, stdout, stderr } = run(&mut restore(folder.path()));
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let stdout = String::from_utf8(stdout).unwrap();
+        assert!(
+            stdout.starts_with(
+                "restored backup.rdb: Redis serves its 3 keys with 2 members; the data from before is in "
+            ),
+            "{stdout}"
+        );
+        let old_data = PathBuf::from(stdout.trim().rsplit_once(" is in ").unwrap().1);
+        assert!(old_data.join("appendonlydir").is_dir() || old_data.join("appendonly.aof").is_file(), "{stdout}");
+        replaced.push(old_data.file_name().unwrap().to_str().unwrap().to_owned());
+        assert_eq!(traces(folder.path()), replaced, "each has a name of its own");
+
+        let service = Service::start(folder.path(), &[]);
+        assert_eq!(service.count("sports").await, 1);
+        service.record("u3", "sports").await;
+        assert_eq!(service.count("sports").await, 2);
+        assert!(service.terminate().success());
+    }
+}
+
+#[tokio::test]
+async fn restore_begins_a_data_set_in_a_new_folder() {
+    let folder = stopped_service().await;
+    fs::remove_dir_all(folder.path().join("data")).unwrap();
+    assert!(run(&mut restore(folder.path())).status.success());
+    assert_eq!(count(folder.path()).await, 1);
+}
+
+#[tokio::test]
+async fn restore_takes_an_append_only_file_of_commands() {
+    let folder = stopped_service().await;
+    let zadd = format!("*4\r\n$4\r\nZADD\r\n$14\r\nsegment:sports\r\n$10\r\n{}\r\n", "9999999999");
+    let commands: String = ["$1\r\na\r\n", "$1\r\nb\r\n", "$1\r\nc\r\n"].map(|user| format!("{zadd}{user}")).concat();
+    fs::write(folder.path().join(BACKUP), commands).unwrap();
+    let Output { status, stdout, stderr } = run(&mut restore(folder.path()));
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    assert!(String::from_utf8(stdout).unwrap().contains("its 1 keys with 3 members"));
+}
+
+#[rstest]
+#[case::cut_off(|file: Vec<u8>| file[..file.len() - 20].to_vec(), "the backup is damaged, or of a later version than this Redis: ")]
+#[case::with_another_byte(|mut file: Vec<u8>| { let middle = file.len() - 30; file[middle] ^= 1; file }, "the backup is damaged, ")]
+#[case::of_a_later_version(|mut file: Vec<u8>| { file[5..9].copy_from_slice(b"9999"); file }, "version than this Redis: ")]
+#[case::empty(|_| Vec::new(), "the file is no backup: it begins neither as an RDB file nor as an append-only file")]
+#[case::packed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
+#[case::of_an_empty_redis(|_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".to_vec(), "the backup is empty; ")]
+#[case::commands_that_break_off(
+    |_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\na".to_vec(),
+    "Redis doesn't load the backup: "
+)]
+#[tokio::test]
+async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>) -> Vec<u8>, #[case] reason: &str) {
+    let folder = stopped_service().await;
+    let backup = folder.path().join(BACKUP);
+    fs::write(&backup, spoil(fs::read(&backup).unwrap())).unwrap();
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.contains(reason) && error.ends_with("; no data was changed\n"), "{error}");
+    assert_eq!(traces(folder.path()), [""; 0], "{error}");
+    assert_eq!(count(folder.path()).await, 2);
+}
+
+#[tokio::test]
+async fn restore_brings_the_old_data_back_if_redis_does_not_start_on_the_new() {
+    let folder = stopped_service().await;
+    // Redis can't listen there.
+    let socket = private_redis(folder.path()).join("redis.sock");
+    fs::create_dir(&socket).unwrap();
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.contains("the private Redis didn't start") && error.ends_with("; no data was changed\n"), "{error}");
+    assert_eq!(traces(folder.path()), [""; 0], "{error}");
+    fs::remove_dir(&socket).unwrap();
+    assert_eq!(count(folder.path()).await, 2);
+}
+
+#[tokio::test]
+async fn restore_refuses_while_a_service_runs() {
+    let folder = stopped_service().await;
+    let service = Service::start(folder.path(), &[]);
+    let error = refusal(&mut restore(folder.path()));
+    assert_eq!(
+        error,
+        "segment-estimator: data_dir: data is in use by another segment-estimator; no data was changed\n"
+    );
+    assert_eq!(service.count("sports").await, 2);
+    assert!(service.terminate().success());
+}
+
+#[test]
+fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refusal(restore(folder.path()).args(["--redis-url", "redis://127.0.0.1:1"]));
+    assert!(error.contains("restore is for the private Redis, and redis_url names another"), "{error}");
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.starts_with("segment-estimator: failed to read backup.rdb: No such file"), "{error}");
+    fs::write(folder.path().join(BACKUP), "REDIS").unwrap();
+    let error = refusal(restore(folder.path()).env("PATH", folder.path()));
+    assert!(error.contains("there is no redis-cli or valkey-cli on PATH"), "{error}");
+}
