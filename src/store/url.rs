@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 use super::access::{Access, read_password};
@@ -142,8 +144,10 @@ impl RedisUrl {
         if let Some(path) = &self.access.password_file {
             settings = settings.set_password(read_password(path)?);
         }
+        // A peer that is gone without a word is found by the kernel, too: `Node` asks only on connections that it keeps.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
-        let tcp = TcpSettings::default().set_nodelay(true);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         // Who we are is for us to say: see `greeting.rs`. The library still names itself to Redis before that. Its first exchange
         // may be refused for want of a password, and must take place: TLS may fail as late as that, and only there is it told why.
         let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
@@ -157,6 +161,10 @@ impl RedisUrl {
         client.map(|client| (client, Login::new(&settings))).map_err(|error| format!("redis_url: {error}"))
     }
 }
+
+/// How long a TCP connection is idle before the kernel probes it, and the pause between probes. Linux gives up after nine.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
