@@ -369,7 +369,23 @@ mod tests {
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
     #[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
     #[case("ESTIMATOR_REDIS_URL", "rediss://host/#insecure", "redis_url: the value must not end in #insecure")]
-    #[case("ESTIMATOR_REDIS_URL", "rediss://host#lax", "redis_url: the value is not a usable Redis URL")]
+    #[case("ESTIMATOR_REDIS_URL", "redis://host#insecure", "redis_url: the value must not end in #insecure")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host#lax", "redis_url: the value ends in # and more, which a Redis URL")]
+    #[case(
+        "ESTIMATOR_REDIS_CLUSTER",
+        "redis://a,redis://b?ssl=true",
+        "redis_cluster: the value has a part that asks for TLS behind ?"
+    )]
+    #[case(
+        "ESTIMATOR_REDIS_SENTINEL",
+        "redis://a?db=3",
+        "redis_sentinel: the value has a part that has a database behind ?"
+    )]
+    #[case(
+        "ESTIMATOR_REDIS_SENTINEL",
+        "redis://a#b,redis://c",
+        "redis_sentinel: the value has a part that ends in # and more"
+    )]
     fn a_bad_variable_is_named_in_one_line(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
         let error = environment(&[(name, value)]).unwrap_err().to_string();
         assert!(error.starts_with(message), "{error}");
@@ -398,9 +414,21 @@ mod tests {
     #[case("redis://:hunter2@")]
     #[case("http://:hunter2@localhost")]
     #[case("redis://user:hunter2@localhost/notanumber")]
+    #[case::a_number_sign_in_the_password("redis://:secret@hunter2#rest@localhost")]
+    #[case::a_question_mark_in_the_password("redis://:secret@hunter2?rest@localhost")]
+    #[case::a_slash_in_the_password("redis://:secret@hunter2/rest@localhost")]
+    #[case::a_question_mark_before_the_password_ends("redis://:secret?hunter2=1@localhost")]
+    #[case::a_parameter_that_has_it("redis://localhost?hunter2")]
+    #[case::a_protocol_that_has_it("redis://localhost?protocol=hunter2")]
+    #[case::a_socket_with_a_user_in_front("redis+unix://me:hunter2@localhost/s")]
+    #[case::a_socket_with_a_parameter_too_many("redis+unix:///s?pass=hunter2&auth=hunter2")]
+    #[case::a_percent_sign_that_makes_no_text("redis://:hunter2%ff@localhost")]
     fn a_bad_redis_url_is_not_repeated(#[case] url: &str) {
         let error = environment(&[("ESTIMATOR_REDIS_URL", url)]).unwrap_err().to_string();
-        assert!(error.starts_with("redis_url: the value is not a usable Redis URL"), "{error}");
+        assert!(
+            error.starts_with("redis_url: the value ") && error.ends_with(" (set by ESTIMATOR_REDIS_URL)"),
+            "{error}"
+        );
         assert!(!error.contains("hunter2"), "{error}");
     }
 

@@ -56,8 +56,8 @@ pub struct Layer {
     /// How far the clocks of issuer and service may differ
     #[arg(long, global = true, value_name = "DURATION")]
     pub jwt_leeway: Option<String>,
-    /// Redis to use, such as `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; without
-    /// it, a private one
+    /// Redis to use, such as `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; a password
+    /// is percent-encoded in it; without it, a private one
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
     /// Servers of the Redis Cluster to use, as URLs with commas between them; the others are found by these

@@ -23,6 +23,13 @@ fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
 #[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
 #[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
 #[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
+#[case("ESTIMATOR_REDIS_URL", "redis://host?db=3", "redis_url: the value has a database behind ?")]
+#[case("ESTIMATOR_REDIS_CLUSTER", "redis://host#3", "redis_cluster: the value has a part that ends in # and more")]
+#[case(
+    "ESTIMATOR_REDIS_SENTINEL",
+    "redis://host?tls=1",
+    "redis_sentinel: the value has a part that asks for TLS behind ?"
+)]
 #[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
 #[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
 fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
