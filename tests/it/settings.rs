@@ -92,6 +92,24 @@ fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file(
 }
 
 #[test]
+fn a_dotenv_of_another_program_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = "\u{feff}DATABASE_URL=postgres://x y z\r\nMOTD='it is\r\nexport ESTIMATOR_LISTEN=nowhere\r\n";
+    fs::write(folder.path().join(".env"), content).unwrap();
+    let refusal = refused(folder.path(), &[], &[]);
+    assert!(refusal.starts_with(r#"segment-estimator: listen: "nowhere" must be an IP address"#), "{refusal}");
+    assert!(refusal.ends_with("(set by ESTIMATOR_LISTEN in .env)\n"), "{refusal}");
+}
+
+#[test]
+fn a_folder_called_dotenv_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".env")).unwrap();
+    let refusal = refused(folder.path(), &["--listen", "nowhere"], &[]);
+    assert!(refusal.ends_with("(set by --listen)\n"), "{refusal}");
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let refusal = refused(folder.path(), &["--config", "nowhere.toml"], &[]);
