@@ -155,6 +155,11 @@ impl RedisUrl {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
+    /// Whether Redis is reached by TCP without TLS.
+    pub(super) fn is_plain_tcp(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::Tcp(..))
+    }
+
     /// A client for one connection, and what is to be said on it, with what the files hold now.
     ///
     /// # Errors
