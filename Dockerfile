@@ -32,7 +32,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /app/segment-estimator /app/
 USER 65532:65532
-ENV ESTIMATOR_LISTEN=0.0.0.0:8080 RUST_BACKTRACE=1
+ENV ESTIMATOR_LISTEN=[::]:8080 RUST_BACKTRACE=1
 EXPOSE 8080 2345
 # Docker's seccomp profile forbids to switch address randomization off, and breakpoints don't need it.
 ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/segment-estimator"]
@@ -43,7 +43,8 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /app/segment-estimator /usr/local/bin/
 # The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
 USER 65532:65532
-ENV ESTIMATOR_LISTEN=0.0.0.0:8080
+# IPv4 and IPv6, or IPv4 alone where there is no other.
+ENV ESTIMATOR_LISTEN=[::]:8080
 EXPOSE 8080
 # The command gives up by itself after 5 s, and then says why.
 HEALTHCHECK --interval=5s --timeout=6s --start-period=5s --retries=3 \
