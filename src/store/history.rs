@@ -64,10 +64,11 @@ pub(super) const TURN_KEY: &str = "history:";
 const COUNT: &str = "n";
 
 /// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
-/// how long it is claimed, and by whom: `done` if it is.
+/// how long it is claimed, and by whom: `done` if it is. A turn that is later than the time, and than the clocks of services may
+/// differ, was claimed when a clock was ahead: it doesn't keep the turns out that come before it.
 const CLAIM: &str = "\
 local turn, ends, by = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) (%d+) (%S+)$')
-if turn then
+if turn and tonumber(turn) <= tonumber(ARGV[2]) + 2000 then
   if tonumber(turn) > tonumber(ARGV[1]) then return 'done' end
   if turn == ARGV[1] and by == 'done' then return 'done' end
   if turn == ARGV[1] and by ~= ARGV[4] and tonumber(ends) > tonumber(ARGV[2]) then return 'taken' end
