@@ -37,7 +37,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /app/segment-estimator /app/
 USER 65532:65532
-ENV ESTIMATOR_LISTEN=0.0.0.0:8080 RUST_BACKTRACE=1
+ENV ESTIMATOR_LISTEN=[::]:8080 RUST_BACKTRACE=1
 EXPOSE 8080 2345
 # Docker's seccomp profile forbids to switch address randomization off, and breakpoints don't need it.
 ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/segment-estimator"]
@@ -51,7 +51,8 @@ COPY --from=build /app/licences.txt /usr/share/doc/segment-estimator/
 COPY LICENSE /usr/share/doc/segment-estimator/
 # The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
 USER 65532:65532
-ENV ESTIMATOR_LISTEN=0.0.0.0:8080
+# IPv4 and IPv6, or IPv4 alone where there is no other.
+ENV ESTIMATOR_LISTEN=[::]:8080
 EXPOSE 8080
 # The command gives up by itself after 5 s, and then says why.
 HEALTHCHECK --interval=5s --timeout=6s --start-period=5s --retries=3 \

@@ -2,12 +2,14 @@
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use rustix::io::Errno;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -362,9 +364,42 @@ impl App {
 /// Listens on the `address` that `setting` has; gives the address with its port, too.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Listen { setting, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = match address {
+        SocketAddr::V6(every) if every.ip().is_unspecified() => bind_or_ipv4(every, bind_both_families).await,
+        _ => TcpListener::bind(address).await,
+    };
+    let listener = listener.map_err(failed)?;
     let local_addr = listener.local_addr().map_err(failed)?;
     Ok((listener, local_addr))
+}
+
+/// Binds `[::]` by `bind`, or `0.0.0.0` where there is no IPv6, so that an image can have one address for all machines.
+async fn bind_or_ipv4(
+    address: SocketAddrV6,
+    bind: impl FnOnce(SocketAddrV6) -> io::Result<TcpListener>,
+) -> io::Result<TcpListener> {
+    match bind(address) {
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrNotAvailable
+                || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) =>
+        {
+            tracing::info!(%address, "this machine has no IPv6; listening on IPv4 alone");
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// Binds `[::]` for IPv4, too, whatever `net.ipv6.bindv6only` says.
+fn bind_both_families(address: SocketAddrV6) -> io::Result<TcpListener> {
+    /// The system cuts it down to what it allows, as for [`TcpListener::bind`].
+    const BACKLOG: u32 = 65_535;
+    let socket = TcpSocket::new_v6()?;
+    SockRef::from(&socket).set_only_v6(false)?;
+    // A restart must not wait for connections of before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address.into())?;
+    socket.listen(BACKLOG)
 }
 
 /// Ends when the private Redis, if there is one, can't be kept running.
@@ -372,5 +407,31 @@ async fn supervise(redis: &mut Option<EmbeddedRedis>) -> EmbeddedError {
     match redis {
         Some(redis) => redis.supervise().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::no_such_family(io::Error::from(Errno::AFNOSUPPORT))]
+    #[case::no_such_address(io::Error::from(io::ErrorKind::AddrNotAvailable))]
+    #[tokio::test]
+    async fn bind_takes_ipv4_where_there_is_no_ipv6(#[case] error: io::Error) {
+        let every = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let listener = bind_or_ipv4(every, |_| Err(error)).await.unwrap();
+        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
+    }
+
+    #[tokio::test]
+    async fn bind_tells_any_other_failure() {
+        let every = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let error = bind_or_ipv4(every, |_| Err(io::ErrorKind::AddrInUse.into())).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -83,6 +83,12 @@ impl Clock {
         }
     }
 
+    /// This machine's time, for what a library schedules by it. All else goes by [`Self::now`].
+    #[must_use]
+    pub fn of_this_machine() -> Timestamp {
+        Timestamp::now()
+    }
+
     /// Whether it was ever compared with Redis's. Before that, nobody knows how wrong it is.
     #[must_use]
     pub fn was_compared(&self) -> bool {

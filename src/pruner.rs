@@ -1,19 +1,21 @@
 //! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use croner::Cron;
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::estimator::{Estimator, PruneReport};
 use crate::store;
+use crate::time::Timestamp;
 
 /// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
 #[derive(Debug, Clone)]
@@ -33,6 +35,19 @@ impl Schedule {
         cron.find_next_occurrence(&DateTime::<Utc>::UNIX_EPOCH, false)
             .map_err(|_| "is a cron pattern that matches no time".to_owned())?;
         Ok(Self(cron))
+    }
+
+    /// The job that leaves a `note` at each tick, if there is room for it.
+    fn job(&self, note: mpsc::Sender<()>) -> Result<Job, JobSchedulerError> {
+        Job::new_async(self.six_fields(), move |_, _| {
+            let _ = note.try_send(());
+            Box::pin(std::future::ready(()))
+        })
+    }
+
+    /// The first tick after `now`.
+    fn next_after(&self, now: Timestamp) -> Option<DateTime<Utc>> {
+        self.0.find_next_occurrence(&DateTime::from_timestamp_millis(now.as_millis())?, false).ok()
     }
 
     /// The pattern with all six fields, as the scheduler wants it.
@@ -77,6 +92,9 @@ pub enum PrunerError {
 }
 
 impl Pruner {
+    /// How often the next tick is compared with the clock.
+    const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
     /// A pruner for `estimator` by `clock`.
     #[must_use]
     pub fn new(estimator: Estimator, clock: Clock, schedule: Schedule) -> Self {
@@ -95,17 +113,27 @@ impl Pruner {
     pub async fn run(self, stop: CancellationToken) -> Result<(), PrunerError> {
         let (note, notes) = mpsc::channel(1);
         let mut scheduler = JobScheduler::new().await?;
-        let job = Job::new_async(self.schedule.six_fields(), move |_, _| {
-            let _ = note.try_send(());
-            Box::pin(std::future::ready(()))
-        })?;
-        scheduler.add(job).await?;
+        let job = scheduler.add(self.schedule.job(note)?).await?;
         scheduler.start().await?;
 
         let pruning = one_at_a_time(notes, || self.prune_once());
-        let outcome = stop.run_until_cancelled(pruning).await;
+        let checking = async {
+            loop {
+                tokio::time::sleep(Self::CHECK_INTERVAL).await;
+                if let Err(error) = rearm(&self.schedule, &scheduler, job, Clock::of_this_machine()).await {
+                    break error;
+                }
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                () = pruning => PrunerError::Dropped,
+                error = checking => error.into(),
+            }
+        };
+        let outcome = stop.run_until_cancelled(ended).await;
         scheduler.shutdown().await?;
-        if outcome.is_none() { Ok(()) } else { Err(PrunerError::Dropped) }
+        outcome.map_or(Ok(()), Err)
     }
 
     /// One run, with one line in the log if there is anything to say. It goes by a time that no service on this Redis is
@@ -134,6 +162,30 @@ impl Pruner {
     }
 }
 
+/// Brings the next tick of `job` forward to the first one after `now`, and says whether it had to.
+///
+/// The scheduler computes a tick when the one before it has come, and keeps it. If the clock was ahead then, and is set back, nothing
+/// would happen until the clock has come so far again.
+async fn rearm(
+    schedule: &Schedule,
+    scheduler: &JobScheduler,
+    job: Uuid,
+    now: Timestamp,
+) -> Result<bool, JobSchedulerError> {
+    let Some(next) = schedule.next_after(now) else { return Ok(false) };
+    let context = scheduler.context();
+    let mut jobs = context.metadata_storage.write().await;
+    let kept = jobs.get(job).await?.map_or(0, |job| job.next_tick);
+    if i64::try_from(kept).is_ok_and(|kept| kept <= next.timestamp()) {
+        return Ok(false);
+    }
+    // Without the last tick: one that is later than the next would keep that from coming.
+    jobs.set_next_and_last_tick(job, Some(next), None).await?;
+    let next = next.to_rfc3339_opts(SecondsFormat::Secs, true);
+    tracing::warn!(next, "this machine's clock was set back; scheduled the next pruning again");
+    Ok(true)
+}
+
 /// Calls `run` for every note, and not before the last call has ended.
 async fn one_at_a_time<Run: Future<Output = ()>>(mut notes: mpsc::Receiver<()>, run: impl Fn() -> Run) {
     while notes.recv().await.is_some() {
@@ -144,7 +196,6 @@ async fn one_at_a_time<Run: Future<Output = ()>>(mut notes: mpsc::Receiver<()>, 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::Duration;
 
     use rstest::rstest;
     use tokio::sync::Semaphore;
@@ -178,6 +229,49 @@ mod tests {
         };
         tokio::join!(one_at_a_time(notes, &run), scheduler);
         assert_eq!(runs.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn rearm_brings_a_tick_forward_that_a_clock_ahead_has_put_off() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let (note, mut notes) = mpsc::channel(1);
+        let schedule = Schedule::parse("* * * * * *").unwrap();
+        let scheduler = JobScheduler::new().await.unwrap();
+        let job = scheduler.add(schedule.job(note).unwrap()).await.unwrap();
+        let set = async |tick: DateTime<Utc>| {
+            let context = scheduler.context();
+            let mut jobs = context.metadata_storage.write().await;
+            jobs.set_next_and_last_tick(job, Some(tick), Some(tick)).await.unwrap();
+        };
+        // What a tick leaves behind when the clock is a year ahead.
+        let now = Clock::of_this_machine();
+        let in_a_year = now + Duration::from_secs(365 * 24 * 60 * 60);
+        set(schedule.next_after(in_a_year).unwrap()).await;
+        assert!(!rearm(&schedule, &scheduler, job, in_a_year).await.unwrap(), "by that clock it is right");
+        assert!(rearm(&schedule, &scheduler, job, now).await.unwrap());
+        assert!(!rearm(&schedule, &scheduler, job, now).await.unwrap(), "once is enough");
+        scheduler.start().await.unwrap();
+        assert_eq!(tokio::time::timeout(PATIENCE, notes.recv()).await, Ok(Some(())));
+    }
+
+    #[rstest]
+    #[case::the_clock_stands("2026-11-28T12:30:00Z", false)]
+    #[case::it_goes_on("2026-11-28T12:59:59Z", false)]
+    #[case::the_tick_is_due("2026-11-28T13:00:00Z", false)]
+    #[case::it_was_set_ahead("2027-11-28T12:30:00Z", false)]
+    #[case::set_back_within_the_hour("2026-11-28T12:00:00Z", false)]
+    #[case::set_back_over_a_tick("2026-11-28T11:59:59Z", true)]
+    #[case::set_back_a_year("2025-11-28T12:30:00Z", true)]
+    #[tokio::test]
+    async fn rearm_acts_only_if_the_clock_was_set_back_over_a_tick(#[case] now: &str, #[case] expected: bool) {
+        let (note, _notes) = mpsc::channel(1);
+        let schedule = Schedule::parse("0 * * * *").unwrap();
+        let scheduler = JobScheduler::new().await.unwrap();
+        let job = scheduler.add(schedule.job(note).unwrap()).await.unwrap();
+        let at = |time: &str| Timestamp::from_millis(DateTime::parse_from_rfc3339(time).unwrap().timestamp_millis());
+        let next = schedule.next_after(at("2026-11-28T12:30:00Z"));
+        scheduler.context().metadata_storage.write().await.set_next_and_last_tick(job, next, None).await.unwrap();
+        assert_eq!(rearm(&schedule, &scheduler, job, at(now)).await.unwrap(), expected);
     }
 
     #[tokio::test]

@@ -408,7 +408,23 @@ mod tests {
     #[case("estimator_window", "4s", "estimator_window must be written in capitals")]
     #[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
     #[case("ESTIMATOR_REDIS_URL", "rediss://host/#insecure", "redis_url: the value must not end in #insecure")]
-    #[case("ESTIMATOR_REDIS_URL", "rediss://host#lax", "redis_url: the value is not a usable Redis URL")]
+    #[case("ESTIMATOR_REDIS_URL", "redis://host#insecure", "redis_url: the value must not end in #insecure")]
+    #[case("ESTIMATOR_REDIS_URL", "rediss://host#lax", "redis_url: the value ends in # and more, which a Redis URL")]
+    #[case(
+        "ESTIMATOR_REDIS_CLUSTER",
+        "redis://a,redis://b?ssl=true",
+        "redis_cluster: the value has a part that asks for TLS behind ?"
+    )]
+    #[case(
+        "ESTIMATOR_REDIS_SENTINEL",
+        "redis://a?db=3",
+        "redis_sentinel: the value has a part that has a database behind ?"
+    )]
+    #[case(
+        "ESTIMATOR_REDIS_SENTINEL",
+        "redis://a#b,redis://c",
+        "redis_sentinel: the value has a part that ends in # and more"
+    )]
     fn a_bad_variable_is_named_in_one_line(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
         let error = environment(&[(name, value)]).unwrap_err().to_string();
         assert!(error.starts_with(message), "{error}");
@@ -437,9 +453,21 @@ mod tests {
     #[case("redis://:hunter2@")]
     #[case("http://:hunter2@localhost")]
     #[case("redis://user:hunter2@localhost/notanumber")]
+    #[case::a_number_sign_in_the_password("redis://:secret@hunter2#rest@localhost")]
+    #[case::a_question_mark_in_the_password("redis://:secret@hunter2?rest@localhost")]
+    #[case::a_slash_in_the_password("redis://:secret@hunter2/rest@localhost")]
+    #[case::a_question_mark_before_the_password_ends("redis://:secret?hunter2=1@localhost")]
+    #[case::a_parameter_that_has_it("redis://localhost?hunter2")]
+    #[case::a_protocol_that_has_it("redis://localhost?protocol=hunter2")]
+    #[case::a_socket_with_a_user_in_front("redis+unix://me:hunter2@localhost/s")]
+    #[case::a_socket_with_a_parameter_too_many("redis+unix:///s?pass=hunter2&auth=hunter2")]
+    #[case::a_percent_sign_that_makes_no_text("redis://:hunter2%ff@localhost")]
     fn a_bad_redis_url_is_not_repeated(#[case] url: &str) {
         let error = environment(&[("ESTIMATOR_REDIS_URL", url)]).unwrap_err().to_string();
-        assert!(error.starts_with("redis_url: the value is not a usable Redis URL"), "{error}");
+        assert!(
+            error.starts_with("redis_url: the value ") && error.ends_with(" (set by ESTIMATOR_REDIS_URL)"),
+            "{error}"
+        );
         assert!(!error.contains("hunter2"), "{error}");
     }
 
@@ -489,13 +517,84 @@ mod tests {
                 "line 3: ESTIMATOR_PRUNE_SCHEDULE: a",
             ),
             ("ESTIMATOR_REDIS_URL='redis://:hunter2@localhost", "line 1: ESTIMATOR_REDIS_URL: a value"),
-            ("ESTIMATOR_REDIS_URL redis://:hunter2@h?protocol=resp3", "line 1 is not NAME=value"),
+            (
+                "ESTIMATOR_REDIS_URL='redis://:hunter2@h\nX=1\nESTIMATOR_WINDOW='4s'",
+                "line 1: ESTIMATOR_REDIS_URL: a value",
+            ),
+            ("X=1\r\n\r\nexport ESTIMATOR_REDIS_URL=redis://h :hunter2\r\n", "line 3: ESTIMATOR_REDIS_URL: a value"),
+            ("ESTIMATOR_WINDOW='7d\nPASSWORD=hunter2\nMOTD=it's\n", "line 1: ESTIMATOR_WINDOW: a value"),
+            ("ESTIMATOR_REDIS_URL redis://:hunter2@h?db=3", "line 1 is not NAME=value"),
             ("ESTIMATOR_REDIS_URL: redis://:hunter2=x@h", "line 1 is not NAME=value"),
-            ("redis://:hunter2@h", "line 1 is not NAME=value"),
+            ("\u{feff}estimator_redis_url redis://:hunter2@h", "line 1 is not NAME=value"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = layer::read_dotenv(&path).unwrap_err().to_string();
             assert!(error.contains(message) && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    /// What a `.env` file with these bytes sets of ours.
+    fn dotenv(content: &[u8]) -> Result<Vec<(String, String)>, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        std::fs::write(&path, content).unwrap();
+        let (_, (_, layer)) = layer::from_variables(Source::DotEnv, layer::read_dotenv(&path)?)?;
+        let names = Layer::names();
+        Ok(names.into_iter().filter_map(|name| layer.text_of(&name).map(|value| (name, value))).collect())
+    }
+
+    #[rstest]
+    #[case::a_value_with_spaces("DATABASE_URL=postgres://x y z")]
+    #[case::yaml("FOO: bar")]
+    #[case::no_name("hello world")]
+    #[case::an_open_quote("MOTD='it is")]
+    #[case::an_apostrophe("MOTD=it's")]
+    #[case::a_bad_escape(r"PATTERN=\d+")]
+    #[case::a_name_with_a_dash("MY-VAR=1")]
+    #[case::a_value_of_several_lines("KEY=\"-----BEGIN\nab cd\n-----END\"")]
+    #[case::a_name_that_ends_in_ours("MY_ESTIMATOR_WINDOW=x y")]
+    fn dotenv_lines_of_other_programs_are_passed_over(#[case] line: &str) {
+        let ours = |value: &str| vec![("window".to_owned(), value.to_owned())];
+        for content in [format!("{line}\nESTIMATOR_WINDOW=7d\n"), format!("ESTIMATOR_WINDOW=7d\n{line}")] {
+            for content in [content.clone(), content.replace('\n', "\r\n"), content.replace('\n', "\r")] {
+                assert_eq!(dotenv(content.as_bytes()).unwrap(), ours("7d"), "{content:?}");
+            }
+        }
+    }
+
+    #[rstest]
+    #[case::byte_order_mark(b"\xef\xbb\xbfESTIMATOR_WINDOW=7d\n")]
+    #[case::export(b"export ESTIMATOR_WINDOW=7d")]
+    #[case::blanks(b"  export\tESTIMATOR_WINDOW = 7d \t")]
+    #[case::a_comment_behind(b"ESTIMATOR_WINDOW=7d # it's a week")]
+    #[case::latin_1_elsewhere(b"NAME=M\xfcller\nESTIMATOR_WINDOW=7d")]
+    #[case::a_variable_of_another(b"DAYS=7d\nESTIMATOR_WINDOW=$DAYS\n")]
+    #[case::quotes(b"ESTIMATOR_WINDOW='7d'")]
+    fn dotenv_lines_of_ours_are_read(#[case] content: &[u8]) {
+        assert_eq!(dotenv(content).unwrap(), [("window".to_owned(), "7d".to_owned())]);
+    }
+
+    #[test]
+    fn dotenv_values_of_ours_may_have_several_lines() {
+        let value = dotenv(b"ESTIMATOR_REDIS_CLUSTER=\"redis://a,\n  redis://b\"\nOTHER='x'\n").unwrap();
+        assert_eq!(value, [("redis_cluster".to_owned(), "redis://a,\n  redis://b".to_owned())]);
+    }
+
+    #[test]
+    fn dotenv_in_another_encoding_is_named_if_it_has_a_setting() {
+        let utf_16 = |text: &str| -> Vec<u8> {
+            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+        };
+        let error = dotenv(&utf_16("OTHER=1\r\nESTIMATOR_WINDOW=7d\r\n")).unwrap_err().to_string();
+        assert!(error.ends_with(".env: the file is not UTF-8; save it as UTF-8"), "{error}");
+        assert_eq!(dotenv(&utf_16("OTHER=x y\r\n")).unwrap(), []);
+        let error = dotenv(b"X=1\nESTIMATOR_JWT_ISSUER=M\xfcller\n").unwrap_err().to_string();
+        assert!(error.ends_with(".env: line 2 of the file is not UTF-8; save it as UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_called_dotenv_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(layer::read_dotenv(folder.path()).unwrap(), []);
     }
 }

@@ -28,6 +28,7 @@ use self::masters::{Connections, Masters};
 use self::redirections::is_redirected;
 use self::slots::{Address, Slots};
 use super::commands::Commands;
+use super::connection::Limits;
 use super::error::Error;
 use super::greeting::{Role, connect};
 use super::keys::Slot;
@@ -46,8 +47,7 @@ pub(super) struct Cluster {
 /// What all traffics share.
 struct Shared {
     seeds: Vec<RedisUrl>,
-    /// How long connecting may take.
-    limit: Duration,
+    limits: Limits,
     masters: ArcSwapOption<Masters>,
     /// Connections to servers that we were sent to and that have no slot yet, as when a machine is added.
     strangers: std::sync::Mutex<HashMap<Address, Connections>>,
@@ -68,10 +68,10 @@ impl Cluster {
     /// How many servers are asked at once. The first answer counts.
     const LOOK_AT_ONCE: usize = 3;
 
-    /// The cluster that the servers at `seeds` belong to, to each of which connecting may take `limit`.
-    pub(super) fn new(seeds: Vec<RedisUrl>, limit: Duration, metrics: Arc<Metrics>, traffic: Traffic) -> Self {
+    /// The cluster that the servers at `seeds` belong to, each reached within `limits`.
+    pub(super) fn new(seeds: Vec<RedisUrl>, limits: Limits, metrics: Arc<Metrics>, traffic: Traffic) -> Self {
         let (masters, strangers, last_look) = Default::default();
-        Self { shared: Arc::new(Shared { seeds, limit, masters, strangers, last_look, metrics }), traffic }
+        Self { shared: Arc::new(Shared { seeds, limits, masters, strangers, last_look, metrics }), traffic }
     }
 
     /// The same cluster, reached for another traffic.
@@ -215,8 +215,9 @@ impl Shared {
     /// Asks the server at `url`, be it a master or a replica, who has which slots, and whether all is well with the cluster, as far
     /// as it tells.
     async fn ask(&self, url: &RedisUrl) -> Result<(Slots, bool), Error> {
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(self.limit));
-        let mut connection = connect(url, &config, Role::Any, self.limit).await?;
+        let limit = self.limits.connect;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
+        let mut connection = connect(url, &config, Role::Any, limit).await?;
         let mut pipeline = pipe();
         pipeline.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS").ignore_errors();
         let answers = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
@@ -254,7 +255,7 @@ impl Shared {
 
     /// Connections to the server at `address`, none of which is made yet.
     fn connect_to(&self, address: &Address) -> Connections {
-        let node = Node::new(Server::Member(self.url_of(address).into()), self.limit, Arc::clone(&self.metrics));
+        let node = Node::new(Server::Member(self.url_of(address).into()), self.limits, Arc::clone(&self.metrics));
         Connections { visits: node.another(), batches: node.another(), other: node }
     }
 

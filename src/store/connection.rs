@@ -61,7 +61,7 @@ impl Connection {
     /// A line that names the setting when a file that stands beside a URL can't be used.
     pub fn new(servers: impl Into<Servers>, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
         let (servers, traffic) = (servers.into(), Traffic::Other);
-        let node = |server| Node::new(server, limits.connect, Arc::clone(&metrics));
+        let node = |server| Node::new(server, limits, Arc::clone(&metrics));
         // Every connect reads the files again; this is so that a mistake is told at the start.
         servers.urls().try_for_each(|url| url.client().map(drop))?;
         let way = match &servers {
@@ -71,9 +71,7 @@ impl Connection {
                 let sentinel = Sentinel::new(sentinels, master.clone(), servers.clone());
                 Way::One(node(Server::Primary(Arc::new(sentinel))))
             }
-            Servers::Cluster(seeds) => {
-                Way::Cluster(Cluster::new(seeds.clone(), limits.connect, Arc::clone(&metrics), traffic))
-            }
+            Servers::Cluster(seeds) => Way::Cluster(Cluster::new(seeds.clone(), limits, Arc::clone(&metrics), traffic)),
         };
         Ok(Self(Arc::new(Shared {
             servers,

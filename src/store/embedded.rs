@@ -17,12 +17,12 @@
 //! for the last Redis to finish instead of starting a second one on its files.
 
 mod error;
+mod folder;
 mod log;
 mod restore;
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -116,12 +116,7 @@ impl EmbeddedRedis {
     ///
     /// An [`EmbeddedError`], made to be shown as it is.
     pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {
-            // An image without a server has no place for its folder either. The server is what to be told of.
-            EmbeddedError::Folder { .. } if !is_installed() => EmbeddedError::NotInstalled,
-            error => error,
-        })?;
-        folder.start().await
+        LockedFolder::lock(data_dir).await?.start().await
     }
 
     /// Where it listens.
@@ -150,7 +145,7 @@ impl EmbeddedRedis {
     ///
     /// An [`EmbeddedError`] when it doesn't come to serve, or the folder can't be used.
     pub async fn of_running_service(data_dir: &Path) -> Result<RedisUrl, EmbeddedError> {
-        let dir = make_private_dir(data_dir)?;
+        let dir = folder::prepare(data_dir)?;
         let url = RedisUrl::unix(dir.join(SOCKET));
         wait_until_it_serves(&url, &dir, || Ok(())).await?;
         Ok(url)
@@ -161,7 +156,8 @@ impl EmbeddedRedis {
         loop {
             let status = self.server.process.wait().await;
             self.server.lifeline = None;
-            tracing::error!(status = %describe(status), "private Redis ended by itself; starting it again");
+            let reason = self.server.log.end();
+            tracing::error!(status = %describe(status), reason, "private Redis ended by itself; starting it again");
             let mut failures = 0;
             while let Err(error) = self.restart().await {
                 failures += 1;
@@ -219,7 +215,9 @@ struct LockedFolder {
 impl LockedFolder {
     /// Locks the folder in `data_dir`, which is made if need be.
     async fn lock(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let dir = make_private_dir(data_dir)?;
+        // Where there is no server, as in an image for a Redis elsewhere, no folder would help.
+        let dir = folder::prepare(data_dir)
+            .map_err(|error| if is_installed() { error } else { EmbeddedError::NotInstalled })?;
         let socket = dir.join(SOCKET);
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
             let max = MAX_SOCKET_PATH - "/redis/".len() - SOCKET.len();
@@ -285,26 +283,8 @@ fn is_installed() -> bool {
     std::env::split_paths(&path).any(|dir| SERVERS.iter().any(|server| dir.join(server).is_file()))
 }
 
-/// Makes `data_dir` and in it our own folder, both for this user alone. A `data_dir` that exists keeps its permissions:
-/// it may be somebody's home.
-fn make_private_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
-    let make = |dir: &Path| {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        dir.canonicalize()
-    };
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| EmbeddedError::Folder { path, source }
-    };
-    let dir = make(data_dir).map_err(failed(data_dir))?.join("redis");
-    make(&dir).map_err(failed(&dir))?;
-    std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(failed(&dir))?;
-    Ok(dir)
-}
-
 fn open_lock(path: &Path) -> Result<File, EmbeddedError> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    file.map_err(|source| EmbeddedError::Folder { path: path.to_owned(), source })
+    folder::open(path, OpenOptions::new().truncate(false).write(true))
 }
 
 /// Locks `path` as soon as the Redis that inherited the lock is gone.
@@ -325,9 +305,7 @@ async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedEr
 
 fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
     let start = StartLog::begin(dir);
-    let path = StartLog::path(dir);
-    let log = OpenOptions::new().create(true).append(true).open(&path);
-    let log = log.map_err(|source| EmbeddedError::Folder { path, source })?;
+    let log = folder::open(&StartLog::path(dir), OpenOptions::new().append(true))?;
     let inherited_lock = redis_lock.try_clone().map_err(EmbeddedError::Spawn)?;
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(RUN_TIED_TO_STDIN).arg("segment-estimator-redis");

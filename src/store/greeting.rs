@@ -87,8 +87,8 @@ pub(super) async fn connect(
     let connecting = async {
         let (client, login) = url.client().map_err(Error::Connect)?;
         let connection = client.get_multiplexed_async_connection_with_config(config).await;
-        let mut connection = connection.map_err(|error| Error::from_connecting(&error))?;
-        let info = greet(&mut connection, &login).await?;
+        let mut connection = connection.map_err(|error| connect_error(&error, url, "the first command"))?;
+        let info = greet(&mut connection, url, &login).await?;
         Ok((connection, info))
     };
     let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
@@ -116,10 +116,10 @@ pub(super) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> 
 }
 
 /// Has the server let us in, and gives what it says of itself, which may be nothing.
-async fn greet(connection: &mut MultiplexedConnection, login: &Login) -> Result<String, Error> {
+async fn greet(connection: &mut MultiplexedConnection, url: &RedisUrl, login: &Login) -> Result<String, Error> {
     let (mut greeting, steps) = login.greeting();
     let answers = greeting.ignore_errors().query_async::<Vec<RedisResult<String>>>(connection).await;
-    let answers = answers.map_err(|error| Error::from_connecting(&error))?;
+    let answers = answers.map_err(|error| connect_error(&error, url, "AUTH, SELECT, INFO or CLIENT"))?;
     let mut info = String::new();
     for (step, answer) in steps.into_iter().zip(answers) {
         match answer {
@@ -129,6 +129,17 @@ async fn greet(connection: &mut MultiplexedConnection, login: &Login) -> Result<
         }
     }
     Ok(info)
+}
+
+/// Why a connection to `url` could not be made. If the server hung up, `sent` says at what.
+fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
+    let reason = match Error::from_connecting(error) {
+        Error::Connect(text) if error.is_connection_dropped() && !error.is_connection_refusal() => text,
+        other => return other,
+    };
+    let tls =
+        if url.is_plain_tcp() { "it may want TLS on this port, which rediss:// asks for, or " } else { "it may " };
+    Error::Connect(format!("it hung up at {sent} ({reason}); {tls}be a proxy that refuses these commands"))
 }
 
 /// What it means that `step` was refused, unless it means nothing.

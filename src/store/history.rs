@@ -61,13 +61,15 @@ pub enum Turn {
 const COUNT: &str = "n";
 
 /// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
-/// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays.
+/// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays. A turn that is
+/// later than the time, and than the clocks of services may differ, was claimed when a clock was ahead: it doesn't keep the turns
+/// out that come before it.
 const CLAIM: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
 local turn, ends, by = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
 if known and not turn then return 'foreign' end
-if turn then
+if turn and tonumber(turn) <= tonumber(ARGV[2]) + 2000 then
   if tonumber(turn) > tonumber(ARGV[1]) then return 'done' end
   if turn == ARGV[1] and by == 'done' then return 'done' end
   if turn == ARGV[1] and by ~= ARGV[4] and tonumber(ends) > tonumber(ARGV[2]) then return 'taken' end
@@ -97,6 +99,8 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer; the turn may be claimed. Who claims it again has it then.
     pub async fn claim_turn(&self, claim: &Claim<'_>) -> Result<Turn, Error> {
+        // A data set without a record that has this key would be refused as another program's.
+        self.known_layout().await?;
         let key = self.names.turn();
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);

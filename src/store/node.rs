@@ -5,14 +5,17 @@
 //! (`src/aio/connection_manager.rs` of redis 1.8). A service that must recover by itself needs the opposite.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, cmd};
 use tokio::sync::OwnedMutexGuard;
 
+use super::connection::Limits;
 use super::error::Error;
 use super::greeting::{Role, connect};
 use super::sentinel::Sentinel;
@@ -26,8 +29,7 @@ pub(super) struct Node(Arc<Shared>);
 struct Shared {
     server: Server,
     config: AsyncConnectionConfig,
-    /// How long connecting may take.
-    limit: Duration,
+    limits: Limits,
     /// The connection in use; none before the first use and after a break.
     link: Mutex<Option<Link>>,
     known: Arc<Known>,
@@ -62,9 +64,13 @@ type LastFailure = Option<(Instant, Error)>;
 
 /// One established connection. Clones are the same connection, and are told apart from others by its address.
 #[derive(Clone)]
-struct Link {
-    connection: Arc<MultiplexedConnection>,
+struct Link(Arc<Established>);
+
+struct Established {
+    connection: MultiplexedConnection,
     era: u64,
+    /// Set by every exchange, cleared by the heartbeat.
+    was_used: AtomicBool,
 }
 
 impl Node {
@@ -74,23 +80,26 @@ impl Node {
     /// After a failed connect, callers share its error for this long instead of trying again each.
     const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-    /// A handle on `server`, to which connecting may take `limit`. Nothing is sent before the first exchange.
-    pub(super) fn new(server: Server, limit: Duration, metrics: Arc<Metrics>) -> Self {
+    /// How often a connection is looked at. One that nothing was sent on since the last look is sent a `PING`.
+    const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// A handle on `server`, within `limits`. Nothing is sent before the first exchange.
+    pub(super) fn new(server: Server, limits: Limits, metrics: Arc<Metrics>) -> Self {
         // Whoever waits for an answer sets the limit for it.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(Self::QUEUE);
-        Self(Arc::new(Shared { server, config, limit, link: Mutex::new(None), known: Arc::default(), metrics }))
+        Self(Arc::new(Shared { server, config, limits, link: Mutex::new(None), known: Arc::default(), metrics }))
     }
 
     /// Another connection to the same server. They share what is known of it.
     pub(super) fn another(&self) -> Self {
-        let Shared { server, config, limit, known, metrics, .. } = &*self.0;
+        let Shared { server, config, limits, known, metrics, .. } = &*self.0;
         Self(Arc::new(Shared {
             server: server.clone(),
             config: config.clone(),
-            limit: *limit,
+            limits: *limits,
             link: Mutex::new(None),
             known: Arc::clone(known),
             metrics: Arc::clone(metrics),
@@ -127,7 +136,7 @@ impl Node {
     pub(super) async fn confirm(&self) {
         if let Server::Primary(sentinel) = &self.0.server {
             let era = self.era();
-            if sentinel.has_moved(self.0.limit).await {
+            if sentinel.has_moved(self.0.limits.connect).await {
                 self.end_era(era);
             }
         }
@@ -135,7 +144,8 @@ impl Node {
 
     async fn send(&self, pipeline: &Pipeline, used: &mut Used) -> Result<Vec<RedisResult<Value>>, Error> {
         let (_, link) = used.0.insert((self.clone(), self.link().await?));
-        let mut connection = MultiplexedConnection::clone(&link.connection);
+        link.0.was_used.store(true, Ordering::Relaxed);
+        let mut connection = link.0.connection.clone();
         let answer = pipeline.query_async(&mut connection).await.map_err(|error| Error::from_answer(error, pipeline));
         if let Err(Error::Lost(_)) = answer {
             self.discard(link);
@@ -164,12 +174,13 @@ impl Node {
 
     async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
         let era = self.era();
-        let connected = self.0.server.connect(&self.0.config, self.0.limit).await;
+        let connected = self.0.server.connect(&self.0.config, self.0.limits.connect).await;
         self.0.metrics.redis.connected(connected.is_ok());
         match connected {
             Ok(connection) => {
-                let link = Link { connection: Arc::new(connection), era };
+                let link = Link(Arc::new(Established { connection, era, was_used: AtomicBool::new(true) }));
                 *self.slot() = Some(link.clone());
+                tokio::spawn(Self::keep_alive(Arc::downgrade(&self.0), Arc::downgrade(&link.0)));
                 *last_failure = None;
                 Ok(link)
             }
@@ -180,8 +191,35 @@ impl Node {
         }
     }
 
+    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, connects
+    /// again: what the network has forgotten is found before a request needs it.
+    ///
+    /// One timer for each connection, and none for a request. In a box, since connecting spawns this in turn.
+    fn keep_alive(node: Weak<Shared>, link: Weak<Established>) -> BoxFuture<'static, ()> {
+        async move {
+            loop {
+                tokio::time::sleep(Self::HEARTBEAT_INTERVAL).await;
+                let (Some(node), Some(link)) = (node.upgrade().map(Self), link.upgrade().map(Link)) else { return };
+                if !node.current().is_some_and(|current| current.is(&link)) {
+                    return;
+                }
+                // An exchange that is in flight has a timeout of its own. This task and the slot have the link, too.
+                let is_in_use = link.0.was_used.swap(false, Ordering::Relaxed) || Arc::strong_count(&link.0) > 2;
+                if is_in_use || link.is_alive(node.0.limits.answer).await {
+                    continue;
+                }
+                tracing::debug!(?node, "an idle connection to Redis is dead; connecting again");
+                node.discard(&link);
+                // A failure is for the next request to meet and to log.
+                let _ = node.link().await;
+                return;
+            }
+        }
+        .boxed()
+    }
+
     fn current(&self) -> Option<Link> {
-        self.slot().clone().filter(|link| link.era == self.era())
+        self.slot().clone().filter(|link| link.0.era == self.era())
     }
 
     fn era(&self) -> u64 {
@@ -196,7 +234,7 @@ impl Node {
     /// Forgets `link`, unless somebody has replaced it already.
     fn discard(&self, link: &Link) {
         let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(&current.connection, &link.connection)) {
+        if slot.as_ref().is_some_and(|current| current.is(link)) {
             *slot = None;
         }
     }
@@ -204,6 +242,23 @@ impl Node {
     fn slot(&self) -> MutexGuard<'_, Option<Link>> {
         // Nothing panics while it holds the lock; were it otherwise, the value would still be whole.
         self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    /// Whether both are the same connection.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether a `PING` is answered on it within `limit`. An error is an answer, too.
+    async fn is_alive(&self, limit: Duration) -> bool {
+        let mut connection = self.0.connection.clone();
+        let ping = cmd("PING");
+        match tokio::time::timeout(limit, ping.query_async::<Value>(&mut connection)).await {
+            Ok(answer) => !answer.is_err_and(|error| error.is_unrecoverable_error()),
+            Err(_) => false,
+        }
     }
 }
 
@@ -221,7 +276,7 @@ impl Used {
     pub(super) fn take_note(&self, error: &Error) {
         let Some((node, link)) = &self.0 else { return };
         if error.is_of_a_replica() {
-            node.end_era(link.era);
+            node.end_era(link.0.era);
         } else if error.spoils_the_connection() {
             node.discard(link);
         }

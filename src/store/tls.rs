@@ -61,6 +61,25 @@ fn parse_certificates(name: &str, path: &Path, pem: &[u8]) -> Result<Vec<Certifi
     })
 }
 
+/// Why a certificate was refused. Of the reasons that are webpki's own, rustls shows the name alone.
+fn describe(why: &CertificateError) -> String {
+    let CertificateError::Other(other) = why else { return why.to_string() };
+    match other.to_string().as_str() {
+        "CaUsedAsEndEntity" => {
+            "it is a CA's own (CA:TRUE), which signs others and is no server's; give the server one that \
+                                is signed by it, or make it again with `openssl req -x509 -addext \
+                                basicConstraints=critical,CA:FALSE` and the other options that it was made with"
+                .to_owned()
+        }
+        "UnsupportedCertVersion" => {
+            "it is of X.509 version 1, which names no host; make it again with `openssl req -x509 \
+                                     -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE`"
+                .to_owned()
+        }
+        name => name.to_owned(),
+    }
+}
+
 /// Why TLS could not be agreed on; `None` when `error` is of another kind.
 pub(super) fn explain(error: &RedisError) -> Option<String> {
     let cause = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
@@ -69,7 +88,7 @@ pub(super) fn explain(error: &RedisError) -> Option<String> {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "nobody we trust has signed its certificate; redis_ca_file says whom to trust".to_owned()
         }
-        rustls::Error::InvalidCertificate(why) => format!("its certificate won't do: {why}"),
+        rustls::Error::InvalidCertificate(why) => format!("its certificate won't do: {}", describe(why)),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
             "it wants a certificate of ours; redis_client_cert_file names one".to_owned()
         }

@@ -6,7 +6,7 @@ use rstest::rstest;
 use segment_estimator::store::Permissions;
 
 use crate::helpers::{
-    Redis, Service, TestApp, binary, kill, private_redis, private_redis_connection, private_redis_pid, run,
+    Proxy, Redis, Service, TestApp, binary, kill, private_redis, private_redis_connection, private_redis_pid, run,
 };
 
 /// What `check` in `folder` ends with: whether it is content, standard output, standard error.
@@ -108,6 +108,19 @@ fn a_replica_fails_the_check() {
     let why = "can't serve: it is a replica, of 127.0.0.1:1; a primary is needed\n";
     assert!(!content && error.starts_with("segment-estimator: redis_url: the Redis at "), "{error}");
     assert!(error.ends_with(why) && error.lines().count() == 1, "{error}");
+}
+
+/// On threads of their own: the proxy has to pass on while this test waits for the check.
+#[rstest]
+#[case::client("SETINFO", "it hung up at the first command (")]
+#[case::info("INFO\r\n$6\r\nserver", "it hung up at AUTH, SELECT, INFO or CLIENT (")]
+#[tokio::test(flavor = "multi_thread")]
+async fn check_names_what_a_proxy_hangs_up_at(#[case] word: &'static str, #[case] why: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::start();
+    let proxy = Proxy::start_refusing(&redis, word).await;
+    let (content, _, error) = check(folder.path(), &["--redis-url", &proxy.url()]);
+    assert!(!content && error.contains(why) && error.contains("be a proxy that refuses these commands"), "{error}");
 }
 
 #[test]

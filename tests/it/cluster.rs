@@ -43,6 +43,26 @@ async fn a_replica_takes_the_place_of_a_master_that_is_killed_and_gives_it_back(
     assert_eq!(cluster.master_of("key"), master);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeat_pings_the_idle_connections_to_each_master() {
+    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
+    let visit = |user: usize| json!({ "user_id": format!("u{user}"), "segment": "sports" });
+    for user in 0..100 {
+        assert_eq!(service.post_visit(&visit(user)).await.status(), 204);
+    }
+    let batch = (100..200).map(visit).collect::<Vec<_>>();
+    assert_eq!(service.post_array(&json!(batch)).await.status(), 200);
+
+    let pinged = |node: usize| {
+        let clients: String = cluster[node].call(&["CLIENT", "LIST"]);
+        clients.lines().filter(|client| client.contains(" cmd=ping ")).count()
+    };
+    // Those of the visits and of the batches. That of the counts is in use all the time.
+    eventually("two are pinged", async || cluster.masters().into_iter().all(|node| pinged(node) >= 2)).await;
+    assert!(service.terminate().success());
+}
+
 /// The first URL alone, of a replica at that: the rest is found by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {

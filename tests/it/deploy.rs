@@ -131,3 +131,18 @@ fn prometheus_finds_every_instance_of_compose() {
         "{config}"
     );
 }
+
+#[test]
+fn image_compose_and_manifests_listen_by_ipv4_and_by_ipv6() {
+    let files = ["Dockerfile", "docker-compose.yml", "deploy/kubernetes/base/kustomization.yaml"];
+    for file in files {
+        let text = read(file);
+        let addresses = text
+            .split("LISTEN")
+            .skip(1)
+            .filter_map(|rest| rest.trim_start_matches(['=', ':', ' ', '"']).lines().next());
+        let addresses: Vec<_> = addresses.filter(|rest| rest.contains(":808")).collect();
+        assert!(!addresses.is_empty(), "{file}");
+        assert!(addresses.iter().all(|address| address.starts_with("[::]:")), "{file}: {addresses:?}");
+    }
+}

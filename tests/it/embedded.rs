@@ -159,6 +159,69 @@ fn a_folder_that_is_a_file_says_so() {
     assert!(error.starts_with("segment-estimator: data_dir: can't use taken: "), "{error}");
 }
 
+/// As in an image without Redis, whose user can write nowhere.
+#[test]
+fn a_missing_server_is_told_before_a_folder_that_cannot_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("taken"), "").unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--data-dir", "taken/data"];
+    let error = refusal(binary(folder.path()).args(arguments).env("PATH", folder.path()));
+    assert!(error.starts_with("segment-estimator: there is no redis-server or valkey-server on PATH: "), "{error}");
+}
+
+#[rstest]
+#[case::the_folder("")]
+#[case::the_log("redis.log")]
+#[case::a_lock("service.lock")]
+#[case::the_socket("redis.sock")]
+#[case::the_append_only_file("appendonlydir")]
+fn start_refuses_links_and_leaves_alone_what_they_lead_to(#[case] name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target");
+    let link = match name {
+        "" => private_redis(folder.path()),
+        name => private_redis(folder.path()).join(name),
+    };
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    if ["", "appendonlydir"].contains(&name) { fs::create_dir(&target) } else { fs::write(&target, "precious") }
+        .unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    let link = folder.path().canonicalize().unwrap().join(link.strip_prefix(folder.path()).unwrap());
+    assert!(error.starts_with(&format!("segment-estimator: data_dir: {} is a link", link.display())), "{error}");
+    assert_eq!(mode(&target), 0o755);
+    if target.is_dir() {
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    } else {
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+}
+
+#[rstest]
+#[case::the_folder("data/redis")]
+#[case::the_data_dir("data")]
+#[case::a_file("data/redis/redis.log")]
+#[tokio::test]
+async fn start_refuses_what_belongs_to_another_user(#[case] name: &str) {
+    const ANOTHER: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Service::start(folder.path(), &[]).terminate().success());
+    let path = folder.path().join(name).canonicalize().unwrap();
+    // Only root can give something away. What an unprivileged user is refused, the unit tests of the folder have.
+    if std::os::unix::fs::chown(&path, Some(ANOTHER), None).is_err() {
+        return;
+    }
+    for arguments in [&["--listen", "127.0.0.1:0"][..], &["check"], &["export"]] {
+        let error = refusal(binary(folder.path()).args(arguments).args(["--log-filter", "off"]));
+        let expected = format!("segment-estimator: data_dir: {} belongs to the user {ANOTHER}", path.display());
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+    assert!(Service::start(folder.path(), &[]).terminate().success());
+}
+
 #[test]
 fn files_that_redis_cannot_read_are_told_of() {
     let folder = tempfile::tempdir().unwrap();

@@ -91,6 +91,23 @@ async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_ther
 }
 
 #[tokio::test]
+async fn record_goes_on_when_a_clock_that_was_ahead_is_set_back() {
+    let redis = Redis::start();
+    let store = redis.store();
+    let recorders = [recorder(store.clone()), recorder(store.clone())];
+    let year = 365 * 24 * HOUR;
+    assert_eq!(recorders[0].record(noon_plus(year), noon_plus(year)).await, Ok(Recorded::Points(0)));
+
+    record_visits(&store, &[("u1", "sports")]).await;
+    assert_eq!(recorders[1].record(NOON, noon_plus(80)).await, Ok(Recorded::Points(1)));
+    assert_eq!(recorders[0].record(NOON, noon_plus(90)).await, Ok(Recorded::Before));
+    assert_eq!(recorders[0].record(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(Recorded::Points(1)));
+    assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(1), Some(1)]);
+    // Within what two clocks may differ, a later turn is later.
+    assert_eq!(recorders[1].record(NOON, noon_plus(HOUR - 1_999)).await, Ok(Recorded::Before));
+}
+
+#[tokio::test]
 async fn a_gap_is_a_gap_and_nobody_is_a_zero() {
     let redis = Redis::start();
     let store = redis.store();

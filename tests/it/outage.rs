@@ -139,6 +139,68 @@ async fn a_connection_that_went_dead_is_replaced() {
     assert_eq!(app.count("sports").await, 1);
 }
 
+/// How many connections to Redis the service has made.
+async fn connects(app: &TestApp) -> u64 {
+    let metrics = app.get("/metrics").await.text().await.unwrap();
+    let made = metrics.lines().find_map(|line| line.strip_prefix(r#"estimator_redis_connects_total{outcome="done"} "#));
+    made.unwrap().parse().unwrap()
+}
+
+/// A service on the Redis behind `proxy`, with a connection for each of visits, batches and counts.
+async fn app_with_all_connections(proxy: &Proxy) -> TestApp {
+    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
+    app.record("u104010", "sports").await;
+    assert_eq!(app.post_array(&json!([{ "user_id": "u104011", "segment": "sports" }])).await.status(), 200);
+    assert_eq!(app.count("sports").await, 2);
+    app
+}
+
+/// The first of each, none of which may find its connection dead.
+async fn assert_all_are_taken_at_once(app: &TestApp) {
+    assert_eq!(post(app).await, 204);
+    assert_eq!(app.post_array(&json!([{ "user_id": "u104012", "segment": "sports" }])).await.status(), 200);
+    assert_eq!(app.count("sports").await, 3);
+}
+
+#[tokio::test]
+async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_them() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let app = app_with_all_connections(&proxy).await;
+    let before = connects(&app).await;
+
+    proxy.strike(Blow::Deaden);
+    eventually("all three are made again", async || connects(&app).await >= before + 3).await;
+    assert_all_are_taken_at_once(&app).await;
+}
+
+#[tokio::test]
+async fn heartbeat_keeps_idle_connections_that_the_network_would_forget() {
+    const FORGETS_AFTER: Duration = Duration::from_secs(5);
+    let redis = Redis::start();
+    let proxy = Proxy::start_forgetful(&redis, FORGETS_AFTER).await;
+    let app = app_with_all_connections(&proxy).await;
+    // Nothing but time makes a connection idle.
+    tokio::time::sleep(FORGETS_AFTER + Duration::from_secs(1)).await;
+    assert_all_are_taken_at_once(&app).await;
+}
+
+/// In its table of sockets Linux shows which timer runs for each: 2 is that of keepalive.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn keepalive_is_on_for_every_connection_to_redis() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let _app = app_with_all_connections(&proxy).await;
+    let port = format!(":{:04X}", proxy.address.port());
+    let probed = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[2].ends_with(&port) && row.get(5).is_some_and(|timer| timer.starts_with("02:"))).count()
+    };
+    eventually("the kernel probes all three", async || probed() == 3).await;
+}
+
 #[tokio::test]
 async fn a_connection_to_a_replica_is_replaced() {
     let (old, new) = (Redis::start(), Redis::start());

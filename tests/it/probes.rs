@@ -3,7 +3,7 @@
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run};
+use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run};
 
 #[tokio::test]
 async fn a_healthy_service_is_live_and_ready() {
@@ -42,12 +42,31 @@ async fn the_healthcheck_command_tells_by_its_exit_code() {
 
     let healthy = run(binary(folder.path()).args(["healthcheck", "--listen", &address]));
     assert!(healthy.status.success(), "{healthy:?}");
-    let port_of_all = format!("0.0.0.0:{}", service.address.port());
-    assert!(run(binary(folder.path()).args(["healthcheck", "--listen", &port_of_all])).status.success());
+    for all in ["0.0.0.0", "[::]"] {
+        let port_of_all = format!("{all}:{}", service.address.port());
+        assert!(run(binary(folder.path()).args(["healthcheck", "--listen", &port_of_all])).status.success(), "{all}");
+    }
 
     assert!(service.terminate().success());
     let gone = run(binary(folder.path()).args(["healthcheck", "--listen", &address]));
     assert_eq!(gone.status.code(), Some(1));
     let message = String::from_utf8(gone.stderr).unwrap();
     assert!(message.starts_with(&format!("segment-estimator: no answer from {address}: ")), "{message}");
+}
+
+#[tokio::test]
+async fn listen_on_every_address_answers_by_ipv4_and_by_ipv6() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--listen", "[::]:0", "--admin-listen", "[::]:0"]);
+    // Where a machine has no IPv6, IPv4 alone must do.
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    let families = ["127.0.0.1", "[::1]"].into_iter().take(if has_ipv6 { 2 } else { 1 });
+    for family in families {
+        for (port, path) in [(service.address.port(), "/segments"), (service.admin_address.unwrap().port(), "/readyz")]
+        {
+            let client = Client::new(format!("{family}:{port}").parse().unwrap());
+            assert_eq!(client.status_of(path).await, 200, "{family} {path}");
+        }
+    }
+    assert!(service.terminate().success());
 }

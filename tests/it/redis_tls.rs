@@ -187,6 +187,22 @@ async fn a_certificate_that_has_expired_is_503_and_one_line() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_an_authority_is_503_and_one_line() {
+    let tls = TlsRedis::start_with(|_, folder| Authority::write_self_signed_authority(folder, "server", "localhost"));
+    let why = "its certificate won't do: it is a CA's own (CA:TRUE), which signs others and is no server's; ";
+    assert_refused(&tls, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
+}
+
+#[tokio::test]
+async fn a_url_without_tls_at_a_port_with_it_is_503_and_one_line() {
+    let tls = TlsRedis::start();
+    let url = format!("redis://localhost:{}", tls.port);
+    assert_refused(&tls, &url, &[], "it hung up at the first command (").await;
+    let error = refusal(binary(tls.folder.path()).args(["check", "--redis-url", &url]));
+    assert!(error.contains("it may want TLS on this port, which rediss:// asks for"), "{error}");
+}
+
+#[tokio::test]
 async fn a_redis_without_tls_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let port = free_port();

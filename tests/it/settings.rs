@@ -23,6 +23,13 @@ fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> S
 #[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
 #[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
 #[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
+#[case("ESTIMATOR_REDIS_URL", "redis://host?db=3", "redis_url: the value has a database behind ?")]
+#[case("ESTIMATOR_REDIS_CLUSTER", "redis://host#3", "redis_cluster: the value has a part that ends in # and more")]
+#[case(
+    "ESTIMATOR_REDIS_SENTINEL",
+    "redis://host?tls=1",
+    "redis_sentinel: the value has a part that asks for TLS behind ?"
+)]
 #[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
 #[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
 fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
@@ -82,6 +89,24 @@ fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file(
     let environment = [("ESTIMATOR_LISTEN", "nowhere-3")];
     assert_eq!(told(refused(folder.path(), &[], &environment)), listen(3));
     assert_eq!(told(refused(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
+}
+
+#[test]
+fn a_dotenv_of_another_program_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = "\u{feff}DATABASE_URL=postgres://x y z\r\nMOTD='it is\r\nexport ESTIMATOR_LISTEN=nowhere\r\n";
+    fs::write(folder.path().join(".env"), content).unwrap();
+    let refusal = refused(folder.path(), &[], &[]);
+    assert!(refusal.starts_with(r#"segment-estimator: listen: "nowhere" must be an IP address"#), "{refusal}");
+    assert!(refusal.ends_with("(set by ESTIMATOR_LISTEN in .env)\n"), "{refusal}");
+}
+
+#[test]
+fn a_folder_called_dotenv_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join(".env")).unwrap();
+    let refusal = refused(folder.path(), &["--listen", "nowhere"], &[]);
+    assert!(refusal.ends_with("(set by --listen)\n"), "{refusal}");
 }
 
 #[test]

@@ -39,6 +39,22 @@ pub enum EmbeddedError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another user owns the folder, or could put something else in its place.
+    #[error("data_dir: {} {why}", .path.display())]
+    Untrusted {
+        /// The folder, a folder above it, or a file in it.
+        path: PathBuf,
+        /// What is wrong with it, without its subject.
+        why: String,
+    },
+    /// The server ended, and there is no room on its disk.
+    #[error("the disk of {} is full, and the private Redis can't write; make room (its log ends with: {last_lines})", .dir.display())]
+    DiskFull {
+        /// Its folder.
+        dir: PathBuf,
+        /// The end of its log, in one line; on a full disk it may lack the last words.
+        last_lines: String,
+    },
     /// The server could not be run.
     #[error("can't run the private Redis: {0}")]
     Spawn(io::Error),

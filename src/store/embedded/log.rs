@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use super::EmbeddedError;
 
 /// Where Redis keeps the parts of its append-only file since 7.0, and what lists them.
-const PARTS: &str = "appendonlydir";
+pub(super) const PARTS: &str = "appendonlydir";
 const MANIFEST: &str = "appendonly.aof.manifest";
 /// The append-only file of Redis 6.2.
 const SINGLE_FILE: &str = "appendonly.aof";
@@ -41,6 +41,8 @@ pub(super) struct TornTail {
 impl StartLog {
     /// What the log is called.
     pub(super) const NAME: &str = "redis.log";
+    /// How much of the log's end is read for its last lines.
+    const TAIL: u64 = 8 * 1024;
 
     /// A start in `dir` that is about to begin.
     pub(super) fn begin(dir: &Path) -> Self {
@@ -58,14 +60,16 @@ impl StartLog {
 
     /// What the start has added so far.
     fn added(&self) -> String {
-        String::from_utf8_lossy(&self.read_added().unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&self.read_added(u64::MAX).unwrap_or_default()).into_owned()
     }
 
-    fn read_added(&self) -> io::Result<Vec<u8>> {
+    /// Reads what the start has added, or the last `limit` bytes of it.
+    fn read_added(&self, limit: u64) -> io::Result<Vec<u8>> {
         let mut log = File::open(Self::path(&self.dir))?;
+        let length = log.metadata()?.len();
         // A log that is shorter than it was has been put aside, and begun anew by this start.
-        let begins_at = if log.metadata()?.len() < self.begins_at { 0 } else { self.begins_at };
-        log.seek(SeekFrom::Start(begins_at))?;
+        let begins_at = if length < self.begins_at { 0 } else { self.begins_at };
+        log.seek(SeekFrom::Start(begins_at.max(length.saturating_sub(limit))))?;
         let mut added = Vec::new();
         log.read_to_end(&mut added)?;
         Ok(added)
@@ -82,12 +86,28 @@ impl StartLog {
         Some(TornTail { file, kept_bytes, cut_off_bytes })
     }
 
+    /// Why Redis ended after it had served: that its disk is full, or the last lines of its log.
+    pub(super) fn end(&self) -> String {
+        let tail = self.read_added(Self::TAIL).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&tail);
+        self.disk_full(&tail).map_or_else(|| last_lines(&tail), |error| error.to_string())
+    }
+
+    /// That Redis has no room to write, if so. Its log, which is on the same disk, may lack the line that says so.
+    fn disk_full(&self, log: &str) -> Option<EmbeddedError> {
+        let room = || rustix::fs::statvfs(&self.dir).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let is_full = log.contains("No space left on device") || room().is_ok_and(is_full);
+        is_full.then(|| EmbeddedError::DiskFull { dir: self.dir.clone(), last_lines: last_lines(log) })
+    }
+
     /// Why there is no Redis although it was started and has ended with `status`.
     pub(super) fn failure(&self, status: ExitStatus) -> EmbeddedError {
         let added = self.added();
         let damaged = added.lines().find_map(|line| line.split_once("Bad file format reading the append only file"));
         let Some((_, what)) = damaged else {
-            return EmbeddedError::Exited { status, log: Self::path(&self.dir), last_lines: last_lines(&added) };
+            let exited =
+                || EmbeddedError::Exited { status, log: Self::path(&self.dir), last_lines: last_lines(&added) };
+            return self.disk_full(&added).unwrap_or_else(exited);
         };
         let file = self.file(what.split_once(": ").map_or("", |(name, _)| name.trim()));
         let tool = if what.contains("valkey-check-aof") { "valkey-check-aof" } else { "redis-check-aof" };
@@ -103,11 +123,16 @@ impl StartLog {
     }
 }
 
+/// Whether a disk with so many bytes of room is full: what Redis could not write may have been longer than that.
+fn is_full(room: u64) -> bool {
+    room < 1024 * 1024
+}
+
 /// The end of a log in one line, for a message.
 fn last_lines(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
     lines.reverse();
-    lines.join(" | ")
+    if lines.is_empty() { "(nothing)".to_owned() } else { lines.join(" | ") }
 }
 
 #[cfg(test)]
@@ -153,6 +178,25 @@ mod tests {
     ) {
         let expected = expected.map(|(file, kept, cut_off)| (file.to_owned(), kept, cut_off));
         assert_eq!(torn_tail(words), expected);
+    }
+
+    #[test]
+    fn end_names_a_full_disk_or_the_last_lines_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = StartLog::begin(dir.path());
+        assert_eq!(start.end(), "(nothing)");
+        std::fs::write(
+            StartLog::path(dir.path()),
+            format!("{}1:M # Out of memory\n", "1:M * Background\n".repeat(9_999)),
+        )
+        .unwrap();
+        assert_eq!(start.end(), "1:M * Background | 1:M * Background | 1:M # Out of memory");
+        let log = "1:M # Error writing to the AOF file: No space left on device\n1:M # Can't recover\n";
+        std::fs::write(StartLog::path(dir.path()), log).unwrap();
+        let full =
+            format!("the disk of {} is full, and the private Redis can't write; make room", dir.path().display());
+        assert!(start.end().starts_with(&full) && start.end().ends_with(" | 1:M # Can't recover)"), "{}", start.end());
+        assert!(is_full(1024 * 1024 - 1) && !is_full(1024 * 1024));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use segment_estimator::time::Window;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{broadcast, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
 use super::redis::Redis;
@@ -25,12 +25,16 @@ pub struct Proxy {
     blows: broadcast::Sender<Blow>,
 }
 
-/// Where new connections lead.
+/// Where new connections lead, and what is special about them.
 #[derive(Clone)]
 struct Route {
     socket: PathBuf,
     /// How long they wait before anything is passed on.
     delay: Duration,
+    /// After so long without a command nothing is passed on any more, and neither end hears of it.
+    idle_limit: Option<Duration>,
+    /// At the first command that has this word both ends are closed.
+    refused_word: Option<&'static str>,
 }
 
 /// What becomes of what is sent, as long as it lasts.
@@ -68,10 +72,26 @@ impl Proxy {
 
     /// A proxy that lets every new connection wait for `delay`.
     pub async fn start_slow(redis: &Redis, delay: Duration) -> Self {
+        Self::start_with(redis, |route| route.delay = delay).await
+    }
+
+    /// A proxy that forgets each connection that was idle for `limit`, as balancers and firewalls do.
+    pub async fn start_forgetful(redis: &Redis, limit: Duration) -> Self {
+        Self::start_with(redis, |route| route.idle_limit = Some(limit)).await
+    }
+
+    /// A proxy that hangs up at a command that has `word`.
+    pub async fn start_refusing(redis: &Redis, word: &'static str) -> Self {
+        Self::start_with(redis, |route| route.refused_word = Some(word)).await
+    }
+
+    async fn start_with(redis: &Redis, change: impl FnOnce(&mut Route)) -> Self {
+        let mut route = Route { socket: redis.socket(), delay: Duration::ZERO, idle_limit: None, refused_word: None };
+        change(&mut route);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             address: listener.local_addr().unwrap(),
-            route: Arc::new(Mutex::new(Route { socket: redis.socket(), delay })),
+            route: Arc::new(Mutex::new(route)),
             weather: watch::Sender::new(Weather::Fine),
             blows: broadcast::Sender::new(16),
         };
@@ -133,9 +153,9 @@ async fn connect(
     sleep(route.delay).await;
     let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await;
     // A Redis that is away is a connection that ends.
-    let Ok(mut server) = UnixStream::connect(route.socket).await else { return };
+    let Ok(mut server) = UnixStream::connect(&route.socket).await else { return };
     let blow = tokio::select! {
-        () = pass_on(&mut client, &mut server, weather) => return,
+        () = pass_on(&mut client, &mut server, &route, weather) => return,
         blow = blows.recv() => blow.unwrap_or(Blow::Cut),
     };
     drop(server);
@@ -151,22 +171,29 @@ async fn connect(
 }
 
 /// Passes on what either end sends, until one of them closes.
-async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, weather: watch::Receiver<Weather>) {
+async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, route: &Route, weather: watch::Receiver<Weather>) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
         () = pass_replies(from_server, to_client, weather.clone()) => {}
-        () = pass_commands(from_client, to_server, weather) => {}
+        () = pass_commands(from_client, to_server, route, weather) => {}
     }
 }
 
 async fn pass_commands(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
+    route: &Route,
     mut weather: watch::Receiver<Weather>,
 ) {
     let mut piece = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
+    let idle_limit = route.idle_limit.unwrap_or(Duration::MAX);
+    loop {
+        let Ok(read) = timeout(idle_limit, from.read(&mut piece)).await else { return pending().await };
+        let Ok(length @ 1..) = read else { return };
+        if route.refused_word.is_some_and(|word| String::from_utf8_lossy(&piece[..length]).contains(word)) {
+            return;
+        }
         let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await;
         if to.write_all(&piece[..length]).await.is_err() {
             return;

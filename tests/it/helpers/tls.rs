@@ -35,6 +35,15 @@ impl Authority {
         self.write(folder, file, params);
     }
 
+    /// Writes a certificate of an authority of its own, for the host `name`, as `openssl req -x509` makes it.
+    pub fn write_self_signed_authority(folder: &Path, file: &str, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        fs::write(folder.join(file).with_extension("pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(folder.join(file).with_extension("key"), key.serialize_pem()).unwrap();
+    }
+
     fn write(&self, folder: &Path, file: &str, params: CertificateParams) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

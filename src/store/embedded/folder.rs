@@ -1,0 +1,238 @@
+//! The folder of the private Redis. It is this user's alone, and refused if another user could have put something there.
+//!
+//! ssh and PostgreSQL do the same. The append-only file holds every user's id, and whoever answers on the socket is believed.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::EmbeddedError;
+use super::log::PARTS;
+
+const ROOT: u32 = 0;
+const WRITABLE_BY_ALL: u32 = 0o002;
+/// In a folder with this bit, entries are renamed and removed by their owners alone.
+const STICKY: u32 = 0o1000;
+
+/// Makes `data_dir` and the folder `redis` in it, and gives the latter. A `data_dir` that exists keeps its permissions, and may
+/// be a link or a mount.
+///
+/// # Errors
+///
+/// [`EmbeddedError::Folder`] if one can't be made or used, [`EmbeddedError::Untrusted`] if another user could change what is in it.
+pub(super) fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    prepare_as(data_dir, rustix::process::geteuid().as_raw())
+}
+
+/// As [`prepare`], of a process whose effective user is `user`.
+fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmbeddedError::Folder { path, source }
+    };
+    // As it is written, before anything is made there; and as it is without links.
+    check_path(&std::path::absolute(data_dir).map_err(failed(data_dir))?, user)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed(data_dir))?;
+    let data_dir = data_dir.canonicalize().map_err(failed(data_dir))?;
+    check_path(&data_dir, user)?;
+
+    let dir = data_dir.join("redis");
+    match DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&dir)(error)),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&dir).map_err(failed(&dir))?;
+    check_entry(&dir, &found, &[user], user)?;
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    let handle = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&dir);
+    let set = handle.and_then(|handle| handle.set_permissions(Permissions::from_mode(0o700)));
+    set.map_err(failed(&dir))?;
+    for folder in [dir.clone(), dir.join(PARTS)] {
+        check_entries(&folder, user).map_err(failed(&folder))??;
+    }
+    Ok(dir)
+}
+
+/// Opens a file of ours in the folder, and makes it if need be. A link is an error.
+pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
+    let file = options.create(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path);
+    file.map_err(|source| EmbeddedError::Folder { path: path.to_owned(), source })
+}
+
+/// Refuses a path of which another user could rename a part. Of what isn't there yet nothing is said.
+///
+/// A group may write: the members of a group are chosen by whoever gives it that right, which Kubernetes (`fsGroup`) and systems
+/// with a group for each user do by default.
+fn check_path(path: &Path, user: u32) -> Result<(), EmbeddedError> {
+    let parts: Vec<_> = path.ancestors().collect();
+    for part in parts.into_iter().rev() {
+        let Ok(found) = fs::symlink_metadata(part) else { return Ok(()) };
+        if ![ROOT, user].contains(&found.uid()) {
+            let why = format!(
+                "belongs to the user {}, who could put other data in its place; choose a folder below those of root and \
+                 of the user {user}, which the service runs as",
+                found.uid()
+            );
+            return Err(untrusted(part, why));
+        }
+        if found.is_dir() && found.mode() & (WRITABLE_BY_ALL | STICKY) == WRITABLE_BY_ALL {
+            const WHY: &str = "can be written by every user, who could put other data in its place; choose another folder, or \
+                               take that right away with `chmod o-w`";
+            return Err(untrusted(part, WHY.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a folder in which something is a link, or belongs to neither `user` nor root.
+fn check_entries(folder: &Path, user: u32) -> io::Result<Result<(), EmbeddedError>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
+        // What isn't a folder is for Redis to tell.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Ok(())),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        // A Redis that runs may have removed it since.
+        let Ok(found) = entry.metadata() else { continue };
+        if let Err(error) = check_entry(&entry.path(), &found, &[ROOT, user], user) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn check_entry(path: &Path, found: &Metadata, owners: &[u32], user: u32) -> Result<(), EmbeddedError> {
+    if found.is_symlink() {
+        const WHY: &str = "is a link, which could lead to the files of somebody else; put what it leads to in its place, or make \
+                           data_dir itself the link";
+        return Err(untrusted(path, WHY.to_owned()));
+    }
+    if owners.contains(&found.uid()) {
+        return Ok(());
+    }
+    let why = format!(
+        "belongs to the user {}, and the service runs as {user}; run it as that user, or look at what it holds and `chown -R \
+         {user}` it",
+        found.uid()
+    );
+    Err(untrusted(path, why))
+}
+
+fn untrusted(path: &Path, why: String) -> EmbeddedError {
+    EmbeddedError::Untrusted { path: path.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn own_uid() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    /// A folder `data/redis` with the files of a Redis that ran in it.
+    fn used() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let redis = prepare(&folder.path().join("data")).unwrap();
+        fs::create_dir(redis.join(PARTS)).unwrap();
+        for name in ["redis.log", "service.lock", "redis.sock", "appendonlydir/appendonly.aof.manifest"] {
+            fs::write(redis.join(name), "").unwrap();
+        }
+        (folder, redis)
+    }
+
+    fn refusal(data_dir: &Path, user: u32) -> String {
+        let error = prepare_as(data_dir, user).unwrap_err();
+        assert!(matches!(error, EmbeddedError::Untrusted { .. }), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn prepare_takes_the_folder_that_it_made() {
+        let (folder, redis) = used();
+        fs::set_permissions(&redis, Permissions::from_mode(0o2770)).unwrap();
+        assert_eq!(prepare(&folder.path().join("data")).unwrap(), redis);
+        assert_eq!(fs::metadata(&redis).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn prepare_takes_a_data_dir_that_is_a_link_or_that_a_group_may_write() {
+        let (folder, redis) = used();
+        let link = folder.path().join("link");
+        symlink(folder.path().join("data"), &link).unwrap();
+        assert_eq!(prepare(&link).unwrap(), redis);
+        fs::set_permissions(folder.path().join("data"), Permissions::from_mode(0o2775)).unwrap();
+        assert_eq!(prepare(&link).unwrap(), redis);
+    }
+
+    #[rstest]
+    #[case::the_folder("redis")]
+    #[case::the_log("redis/redis.log")]
+    #[case::a_lock("redis/service.lock")]
+    #[case::the_socket("redis/redis.sock")]
+    #[case::the_parts("redis/appendonlydir")]
+    #[case::a_part("redis/appendonlydir/appendonly.aof.manifest")]
+    fn prepare_refuses_a_link_and_changes_nothing_behind_it(#[case] name: &str) {
+        let (folder, _) = used();
+        let (path, moved) = (folder.path().join("data").join(name), folder.path().join("elsewhere"));
+        fs::rename(&path, &moved).unwrap();
+        fs::set_permissions(&moved, Permissions::from_mode(0o755)).unwrap();
+        symlink(&moved, &path).unwrap();
+        let error = refusal(&folder.path().join("data"), own_uid());
+        assert!(error.starts_with(&format!("data_dir: {} is a link", path.display())), "{error}");
+        assert_eq!(fs::metadata(&moved).unwrap().mode() & 0o777, 0o755);
+    }
+
+    #[rstest]
+    #[case::the_folder_above("above")]
+    #[case::the_data_dir("above/data")]
+    fn prepare_refuses_a_folder_that_every_user_can_write(#[case] name: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("above/data");
+        fs::create_dir_all(&data).unwrap();
+        let open = folder.path().join(name);
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        let error = refusal(&data, own_uid());
+        assert!(error.starts_with(&format!("data_dir: {} can be written by every user", open.display())), "{error}");
+        assert!(!data.join("redis").exists());
+
+        fs::set_permissions(&open, Permissions::from_mode(0o1777)).unwrap();
+        prepare(&data).unwrap();
+    }
+
+    /// To another user than the one that it was made by, everything here belongs to somebody else.
+    #[test]
+    fn prepare_refuses_what_belongs_to_another_user() {
+        let (folder, _) = used();
+        let another = own_uid() + 1;
+        let error = refusal(&folder.path().join("data"), another);
+        // Root is trusted with the folders above, and with them alone.
+        let first = if own_uid() == ROOT { folder.path().join("data/redis") } else { folder.path().to_owned() };
+        assert!(
+            error.starts_with(&format!("data_dir: {} belongs to the user {}", first.display(), own_uid())),
+            "{error}"
+        );
+        assert!(error.contains(&another.to_string()), "{error}");
+    }
+
+    #[test]
+    fn open_follows_no_link() {
+        let (folder, redis) = used();
+        let target = folder.path().join("target");
+        fs::write(&target, "precious").unwrap();
+        fs::remove_file(redis.join("redis.log")).unwrap();
+        symlink(&target, redis.join("redis.log")).unwrap();
+        assert!(open(&redis.join("redis.log"), OpenOptions::new().append(true)).is_err());
+        assert!(open(&redis.join("redis.lock"), OpenOptions::new().write(true)).is_ok());
+    }
+}
