@@ -36,8 +36,8 @@ pub enum Order {
 pub struct ListCursor {
     /// Its name.
     pub segment: SegmentName<'static>,
-    /// How many users were in it.
-    pub count: u64,
+    /// How many users were in it; `None` as in [`Counted`].
+    pub count: Option<u64>,
 }
 
 /// Segments that somebody is in.
@@ -54,8 +54,8 @@ pub struct List {
 pub struct Counted {
     /// Its name.
     pub segment: SegmentName<'static>,
-    /// How many.
-    pub count: u64,
+    /// How many; `None` if the segment's key holds something else than a sorted set.
+    pub count: Option<u64>,
 }
 
 impl Estimator {
@@ -63,7 +63,8 @@ impl Estimator {
     /// serves other connections between the 16 KiB that it reads of this one at a time.
     const COUNTED_AT_ONCE: usize = 200;
 
-    /// The segments that `query` asks for, as far as somebody is in them at `now`.
+    /// The segments that `query` asks for, as far as somebody is in them at `now`. A segment whose count can't be known because
+    /// its key holds another type is listed, too, behind all others in the order of counts.
     ///
     /// # Errors
     ///
@@ -127,10 +128,10 @@ impl Estimator {
     ) -> Result<impl Iterator<Item = Counted>, store::Error> {
         let counts = self.count_each(&names, cutoff).await?;
         let counted = names.into_iter().zip(counts).map(|(segment, count)| Counted { segment, count });
-        Ok(counted.filter(|counted| counted.count > 0))
+        Ok(counted.filter(|counted| counted.count != Some(0)))
     }
 
-    /// How many users are in each of `segments` at `now`, over `window`.
+    /// How many users are in each of `segments` at `now`, over `window`; `None` as in [`Counted`].
     ///
     /// # Errors
     ///
@@ -140,17 +141,26 @@ impl Estimator {
         segments: &[SegmentName<'static>],
         window: Window,
         now: Timestamp,
-    ) -> Result<Vec<u64>, EstimateError> {
+    ) -> Result<Vec<Option<u64>>, EstimateError> {
         self.check_window(window)?;
         Ok(self.count_each(segments, window.cutoff(now)).await?)
     }
 
-    async fn count_each(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<Vec<u64>, store::Error> {
+    async fn count_each(
+        &self,
+        segments: &[SegmentName<'static>],
+        cutoff: Timestamp,
+    ) -> Result<Vec<Option<u64>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
         for segments in segments.chunks(self.counted_at_once()) {
             let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
             for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
-                counts.push(count?);
+                counts.push(match count {
+                    Ok(count) => Some(count),
+                    // One key's fault must not take the others along.
+                    Err(store::Error::WrongType { .. }) => None,
+                    Err(error) => return Err(error),
+                });
             }
         }
         Ok(counts)

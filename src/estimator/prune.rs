@@ -16,7 +16,7 @@ pub struct PruneReport {
     pub members_removed: u64,
     /// Empty segments taken off the index.
     pub segments_dropped: u64,
-    /// Segments that could not be pruned because of what their key holds. The run went on without them.
+    /// Segments whose key holds something else than a sorted set. Their names were taken off the index, too.
     pub segments_failed: u64,
 }
 
@@ -36,7 +36,8 @@ impl Estimator {
     /// Removes every member that is expired at `now`, in slices, and takes segments that are empty off the index.
     ///
     /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
-    /// finished by the next. A segment whose key holds something else than a sorted set is passed over.
+    /// finished by the next. Of a segment whose key holds something else than a sorted set, the name is taken off the index; the
+    /// key stays as it is.
     ///
     /// # Errors
     ///
@@ -90,12 +91,13 @@ impl Estimator {
             let Expired { expired, members } = match found {
                 Err(store::Error::WrongType { .. }) => {
                     report.segments_failed += 1;
+                    emptied.push(segment.as_str());
                     continue;
                 }
                 found => found?,
             };
             if expired == members {
-                emptied.push(segment);
+                emptied.push(segment.as_str());
             }
             if expired > SLICE {
                 report.members_removed += self.prune_large(partition, segment, cutoff).await?;
@@ -114,7 +116,7 @@ impl Estimator {
             report.members_removed += self.store.remove_expired(partition, &few, cutoff).await?;
         }
         if !emptied.is_empty() {
-            report.segments_dropped += self.store.drop_if_empty(partition, &emptied).await?;
+            report.segments_dropped += self.store.drop_unless_occupied(partition, &emptied).await?;
         }
         Ok(report)
     }

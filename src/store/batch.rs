@@ -1,7 +1,7 @@
 //! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
 //! indexes, then the waiting for replicas, in one round trip.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ struct Part {
     open: HashMap<usize, (usize, usize), RandomState>,
     /// The places of the visits of each command.
     visits: Vec<Vec<usize>>,
+    /// The segment of each command.
+    segments: Vec<usize>,
 }
 
 impl Batch {
@@ -178,7 +180,7 @@ impl Batch {
 
 impl Part {
     fn new(partition: Partition) -> Self {
-        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new() }
+        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new(), segments: Vec::new() }
     }
 
     /// The place of the command that takes the next visit of `segment`, whose name is given.
@@ -195,6 +197,7 @@ impl Part {
         command.arg("ZADD").arg(key).arg("GT");
         self.commands.push(command);
         self.visits.push(Vec::new());
+        self.segments.push(segment);
         self.open.insert(segment, (self.commands.len() - 1, 1));
         self.commands.len() - 1
     }
@@ -260,10 +263,19 @@ async fn write_parts(
     }
     let (mut members, mut failures) = (results.into_iter(), Vec::new());
     for (part, names) in parts.into_iter().zip(names) {
-        for (visits, member) in part.visits.into_iter().zip(members.by_ref()) {
+        let mut refused = BTreeSet::new();
+        for ((visits, segment), member) in part.visits.into_iter().zip(part.segments).zip(members.by_ref()) {
+            if let Err(Error::WrongType { .. }) = member {
+                refused.insert(&*segments[segment]);
+            }
             if let Err(error) = member.and_then(|_| names.clone()) {
                 failures.push((visits, error));
             }
+        }
+        if !refused.is_empty() {
+            let refused: Vec<_> = refused.into_iter().collect();
+            // If this fails, the connection logs it, and pruning drops the names.
+            let _ = store.drop_unless_occupied(part.partition, &refused).await;
         }
     }
     Attempt::Done(failures)

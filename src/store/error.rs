@@ -64,8 +64,8 @@ pub enum Error {
     /// What is recorded of the data set can't be read, or changes all the time.
     #[error("the key `layout` holds no record that this version knows, or another one at each look")]
     UnknownLayout,
-    /// The key of a segment or of the index holds something else than a sorted set.
-    #[error("`{command}` met a key that is not a sorted set")]
+    /// A key of ours holds another type: another program writes to this Redis.
+    #[error("`{command}` met a key of another type: another program writes to this Redis")]
     WrongType {
         /// The command's name and its key.
         command: String,

@@ -6,10 +6,10 @@
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
-//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
+//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_unless_occupied`], [`Store::delete_keys`], name by name |
 //! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none, and [`Store::change_layout`] | nobody; in a partition, [`Store::delete_keys`] |
-//! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
+//! | `history:<name>` | list, and a stream beyond 500 samples | the time and the count of each sample in turn; in the stream `n`, the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
@@ -26,16 +26,19 @@
 //!
 //! # Why the index never loses a segment
 //!
-//! [`Store::write`] writes members first and names second. [`Store::drop_if_empty`] looks at the segment and
+//! [`Store::write`] writes members first and names second. [`Store::drop_unless_occupied`] looks at the segment and
 //! removes the name in one atomic script. If the script runs before the member is written, the name is written after
-//! it; if it runs after, the segment isn't empty and the name stays. Should Redis die between the two commands, the visit is
+//! it; if it runs after, the segment isn't empty and the name stays.
+//!
+//! Both go out in one pipeline, so the name is written even if the segment's key holds another type and refuses the member.
+//! [`Store::write`] then runs the same script before it answers: a key of another type has no members. Should Redis die between the two commands, the visit is
 //! not acknowledged, and the name comes with its repetition or with the segment's next visit. Until then the member counts
 //! as it should, and only pruning doesn't know of it.
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `EXPIRE`, and in scripts `EVAL`, `EXISTS`,
-//! `GET`, `SET`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
+//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `RPUSH`, `LRANGE`, `LINDEX`, `LLEN`, `LPOP`, `TYPE`, `EXPIRE`, and in scripts `EVAL`,
+//! `GET`, `SET`, `ZCARD`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
 //! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
 //! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
 //! `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN` and `CONFIG GET`. `ZADD GT` and

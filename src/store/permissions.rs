@@ -20,7 +20,7 @@ pub enum Permissions {
 /// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
 /// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these,
 /// `forgotten` for the notes of users who were removed while data moves.
-const NEEDED: [&[&str]; 21] = [
+const NEEDED: [&[&str]; 27] = [
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
     &["ZCARD", "segments"],
@@ -34,13 +34,19 @@ const NEEDED: [&[&str]; 21] = [
     &["SET", "layout", ""],
     // The commands of a script are checked one by one when it calls them.
     &["EVAL", "", "2", "segment", "segments"],
-    &["EXISTS", "segment"],
+    &["ZCARD", "segment"],
     &["EXISTS", "segments"],
     &["ZREM", "segments", "s"],
     &["ZREM", "segment", "u"],
     &["EXPIRE", "forgotten", "1"],
     &["XADD", "history", "MINID", "~", "0", "1-0", "n", "0"],
     &["XRANGE", "history", "0", "1", "COUNT", "1"],
+    &["RPUSH", "history", "0", "0"],
+    &["LRANGE", "history", "0", "-1"],
+    &["LINDEX", "history", "0"],
+    &["LLEN", "history"],
+    &["LPOP", "history", "2"],
+    &["TYPE", "history"],
     &["EXPIRE", "history", "1"],
     &["SET", "turn", ""],
 ];

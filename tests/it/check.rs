@@ -128,7 +128,7 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 22] = [
+const ENOUGH: [&str; 28] = [
     "~segment:*",
     "~segments",
     "~layout",
@@ -150,6 +150,12 @@ const ENOUGH: [&str; 22] = [
     "+zrem",
     "+xadd",
     "+xrange",
+    "+rpush",
+    "+lrange",
+    "+lindex",
+    "+llen",
+    "+lpop",
+    "+type",
     "+expire",
 ];
 const TELLS: [&str; 2] = ["+acl|whoami", "+acl|dryrun"];
@@ -175,6 +181,12 @@ fn an_acl_that_allows_what_is_needed_passes() {
 #[case("-zrem", "'zrem'")]
 #[case("-xadd", "'xadd'")]
 #[case("-xrange", "'xrange'")]
+#[case("-rpush", "'rpush'")]
+#[case("-lrange", "'lrange'")]
+#[case("-lindex", "'lindex'")]
+#[case("-llen", "'llen'")]
+#[case("-lpop", "'lpop'")]
+#[case("-type", "'type'")]
 #[case("-expire", "'expire'")]
 #[case("resetkeys", "'segment:")]
 fn an_acl_that_forbids_a_command_fails(#[case] rule: &str, #[case] what: &str) {

@@ -246,6 +246,29 @@ async fn a_key_of_another_type_and_a_foreign_name_do_not_stop_the_run() {
 }
 
 #[tokio::test]
+async fn prune_drops_the_names_of_keys_of_another_type_and_leaves_the_keys() {
+    let redis = Redis::start();
+    let mut connection = redis.connection();
+    let mut pipeline = redis::pipe();
+    // More than a page of the index, with segments that somebody is in before and behind them.
+    for n in 0..600 {
+        pipeline.cmd("RPUSH").arg(format!("segment:m{n}")).arg("not ours").ignore();
+        pipeline.cmd("ZADD").arg("segments").arg(0).arg(format!("m{n}")).ignore();
+    }
+    pipeline.exec(&mut connection).unwrap();
+    for name in ["a", "z"] {
+        fill(&redis, name, 10, |n| noon_plus(n as i64));
+    }
+
+    let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap();
+
+    assert_eq!((report.segments_failed, report.segments_dropped, report.members_removed), (600, 600, 10));
+    assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["a", "z"]);
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:m*"]).len(), 600);
+    assert_eq!(redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap().segments_failed, 0);
+}
+
+#[tokio::test]
 async fn the_job_prunes_on_its_schedule_and_survives_a_failed_run() {
     let mut redis = Redis::start();
     let every_second =

@@ -27,6 +27,12 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+zrem",
         "+xadd",
         "+xrange",
+        "+rpush",
+        "+lrange",
+        "+lindex",
+        "+llen",
+        "+lpop",
+        "+type",
         "+expire",
     ];
     let password = format!(">{password}");

@@ -177,5 +177,5 @@ async fn a_key_of_another_type_is_503_for_its_segment_alone() {
     assert_eq!(service.status_of("/readyz").await, 200);
     assert!(failures(&service, "wrong_type").await >= 40);
     let log = service.terminate_for_log();
-    assert_eq!(log.iter().filter(|line| line.contains("not a sorted set")).count(), 1, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("a key of another type")).count(), 1, "{log:#?}");
 }
