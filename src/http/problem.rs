@@ -49,6 +49,8 @@ pub enum ProblemKind {
     UnsupportedMediaType,
     /// The request can be read, but what it says is not valid.
     Invalid,
+    /// So many lines of a batch are rejected that the rest was not read.
+    TooManyRejected,
     /// More of these questions are asked than are answered at the same time.
     TooMany,
     /// Our fault.
@@ -80,6 +82,9 @@ impl ProblemKind {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
+            Self::TooManyRejected => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too-many-rejected", "Too many lines are rejected")
+            }
             Self::TooMany => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-overlaps", "Too many overlaps are asked for already")
             }

@@ -40,6 +40,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
             checked.expect_err("no header declares a type")
         }
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
+        ProblemKind::TooManyRejected => failures::too_many_rejected(),
         ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
         ProblemKind::Unavailable => store::Error::Lost("an example".to_owned()).into(),

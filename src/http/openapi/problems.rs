@@ -15,7 +15,7 @@ use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, NotFound, Overloaded,
-    RequestTimeout, Stopping, TooMany, Unauthorized, Unavailable, UnsupportedMediaType,
+    RequestTimeout, Stopping, TooMany, TooManyRejected, Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
@@ -33,6 +33,24 @@ const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
     ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
+];
+
+/// The answers of a batch alone, as [`SHARED`].
+const OF_A_BATCH: [(&str, &[ProblemKind]); 5] = [
+    ("The body can't be read, or not to its end.", &[Malformed]),
+    ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
+    (
+        "The array has more than 1,000 visits or 1 MiB: send lines. Or the body unpacks to more than 200 times its size.",
+        &[BodyTooLarge],
+    ),
+    (
+        "The body is no array, none of the visits is valid, or so many are rejected that the rest was not read.",
+        &[Invalid, TooManyRejected],
+    ),
+    (
+        "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",
+        &[Unavailable, Overloaded, RequestTimeout, Stopping],
+    ),
 ];
 
 /// What may go wrong everywhere.
@@ -69,18 +87,7 @@ pub struct OfABatch;
 impl IntoResponses for OfABatch {
     fn responses() -> Responses {
         let mut responses = shared(["UnsupportedMediaType", "Internal"]);
-        let too_large = ("The array has more than 1,000 visits or 1 MiB: send lines.", [BodyTooLarge].as_slice());
-        responses.insert(status(too_large.1), response(too_large.0, too_large.1, alone(), examples::in_a_batch).into());
-        let own: [(_, &[_]); 4] = [
-            ("The body can't be read, or not to its end.", &[Malformed]),
-            ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
-            ("The body is no array, or none of the visits is valid.", &[Invalid]),
-            (
-                "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",
-                &[Unavailable, Overloaded, RequestTimeout, Stopping],
-            ),
-        ];
-        for (description, kinds) in own {
+        for (description, kinds) in OF_A_BATCH {
             responses.insert(status(kinds), response(description, kinds, either(), examples::in_a_batch).into());
         }
         responses
@@ -197,7 +204,8 @@ fn object(schema: RefOr<Schema>) -> Object {
 /// The types of all problems: there is no kind that no answer may be.
 pub fn types() -> impl Iterator<Item = String> {
     let mut all: Vec<ProblemKind> = Vec::new();
-    for kind in SHARED.iter().flat_map(|(_, _, kinds)| *kinds) {
+    let kinds = SHARED.iter().map(|(_, _, kinds)| kinds).chain(OF_A_BATCH.iter().map(|(_, kinds)| kinds));
+    for kind in kinds.copied().flatten() {
         if !all.contains(kind) {
             all.push(*kind);
         }
