@@ -152,6 +152,7 @@ impl App {
         let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
+        let store = store.with_max_segments(settings.max_segments as u64);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);

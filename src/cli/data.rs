@@ -32,7 +32,8 @@ impl Data {
         };
         let address = servers.to_string();
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
-        Ok(Self { store: Store::new(connection).with_acks(settings.write_acks), address, redis })
+        let store = Store::new(connection).with_acks(settings.write_acks);
+        Ok(Self { store: store.with_max_segments(settings.max_segments as u64), address, redis })
     }
 
     /// Sees that a private Redis that was started for this goes on, and returns when it doesn't.

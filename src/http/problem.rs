@@ -49,6 +49,8 @@ pub enum ProblemKind {
     UnsupportedMediaType,
     /// The request can be read, but what it says is not valid.
     Invalid,
+    /// The visit is to a new segment, and there are as many as there may be.
+    TooManySegments,
     /// So many lines of a batch are rejected that the rest was not read.
     TooManyRejected,
     /// More of these questions are asked than are answered at the same time.
@@ -82,6 +84,9 @@ impl ProblemKind {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
+            Self::TooManySegments => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too-many-segments", "There are as many segments as there may be")
+            }
             Self::TooManyRejected => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-many-rejected", "Too many lines are rejected")
             }
@@ -196,6 +201,15 @@ impl From<store::Error> for Problem {
         if let store::Error::Overloaded(_) = error {
             let detail = format!("Nothing was done: {error}. Repeat the request later.");
             return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
+        }
+        if let store::Error::TooManySegments(max) = error {
+            let detail = format!(
+                "Nothing was written: there are {max} segments, and this one would be new. Correct the segment, or have the operator \
+                 raise max_segments. Segments that nobody is in make room."
+            );
+            let why = FieldError::new("segment", format!("would be new, and there are {max} segments already"));
+            let problem = Self::new(ProblemKind::TooManySegments, detail).caused_by(error);
+            return Self { errors: vec![why], ..problem };
         }
         let detail = match error {
             store::Error::NotReplicated { .. } => {

@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 pub(crate) use self::lines::Lines;
 use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
-use crate::estimator::Estimator;
+use crate::estimator::{Estimator, measure_failure};
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 use crate::time::Timestamp;
@@ -59,7 +59,7 @@ impl Written {
         let mut accepted = visits as u64;
         for error in (0..visits).filter_map(|place| self.written.of(place).err()) {
             accepted -= 1;
-            metrics.visits.failed(error.kind(), 1);
+            measure_failure(&metrics.visits, error);
         }
         metrics.visits.accepted(accepted);
     }
@@ -259,8 +259,13 @@ impl Ingest {
         if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// One visit was not written: its segment's key holds another type, or Redis failed, be it for its partition alone.
+    /// One visit was not written: its segment would be one too many, its segment's key holds another type, or Redis failed, for all
+    /// or for its partition alone.
     fn not_written(&mut self, line: u64, error: &store::Error) {
+        if let store::Error::TooManySegments(_) = error {
+            self.report.reject_segment(line, error.to_string());
+            return;
+        }
         if !error.is_outage() {
             let detail = "could not be written: Redis refused this segment's command".to_owned();
             self.report.list(LineError { line, field: Some("segment".into()), detail });

@@ -70,6 +70,9 @@ pub enum Error {
         /// The command's name and its key.
         command: String,
     },
+    /// The visit is to a new segment, and there are as many as there may be. Nothing was written.
+    #[error("there are {0} segments, as many as max_segments allows, and this one would be new")]
+    TooManySegments(u64),
     /// Redis answered with any other error, such as `READONLY`, `MISCONF` or `NOPERM`.
     #[error("Redis refused `{command}`: {}", format!("{code} {detail}").trim_end())]
     Refused {
@@ -113,7 +116,8 @@ fn state_of_redis(code: &str) -> Option<&'static str> {
 }
 
 impl Error {
-    /// What a log or a metric calls this failure: one of [`telemetry::FAILURES`](crate::telemetry::FAILURES).
+    /// What a log or a metric calls this failure: one of [`telemetry::FAILURES`](crate::telemetry::FAILURES), or
+    /// `too_many_segments`, which is no failure of Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -128,14 +132,15 @@ impl Error {
             Self::NotReplicated { .. } => "not_replicated",
             Self::Partitions { .. } | Self::UnknownLayout => "layout",
             Self::WrongType { .. } => "wrong_type",
+            Self::TooManySegments(_) => "too_many_segments",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
     }
 
-    /// Whether Redis failed, and not one key.
+    /// Whether Redis failed, and not one segment.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        !matches!(self, Self::WrongType { .. })
+        !matches!(self, Self::WrongType { .. } | Self::TooManySegments(_))
     }
 
     /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.

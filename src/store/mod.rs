@@ -37,7 +37,7 @@
 //!
 //! # Commands
 //!
-//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `RPUSH`, `LRANGE`, `LINDEX`, `LLEN`, `LPOP`, `TYPE`, `EXPIRE`, and in scripts `EVAL`,
+//! `PING`, `INFO`, `TIME`, `GET`, `SET`, `EXISTS`, `ZADD`, `ZCARD`, `ZCOUNT`, `ZRANGE`, `ZSCORE`, `ZMSCORE`, `ZREM`, `ZREMRANGEBYSCORE`, `XADD`, `XRANGE`, `RPUSH`, `LRANGE`, `LINDEX`, `LLEN`, `LPOP`, `TYPE`, `EXPIRE`, and in scripts `EVAL`,
 //! `GET`, `SET`, `ZCARD`, `ZREM`: what an ACL must allow; the service works without `INFO`, and without `TIME`, by its own clock then. With
 //! [`WriteAcks`] also `WAIT`, or `WAITAOF`, which needs Redis 7.2 or Valkey; to move the data, `UNLINK`; of a cluster `CLUSTER SLOTS`,
 //! `CLUSTER INFO`, which it works without, and `ASKING`; of sentinels `SENTINEL MASTER` and
@@ -64,6 +64,7 @@ mod outage;
 mod permissions;
 mod prune;
 mod scan;
+mod segment_limit;
 mod sentinel;
 mod server;
 mod servers;
@@ -92,6 +93,7 @@ pub use self::layout::{Layout, Move, Phase};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
+use self::segment_limit::SegmentLimit;
 pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
@@ -117,6 +119,8 @@ pub struct Store {
     /// How many partitions there must be; any number if none.
     partitions: Option<Partitions>,
     layout: Arc<ArcSwapOption<KnownLayout>>,
+    /// How many segments there may be; any number if none.
+    segment_limit: Option<Arc<SegmentLimit>>,
 }
 
 impl Store {
@@ -125,7 +129,7 @@ impl Store {
     pub fn new(connection: Connection) -> Self {
         let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
         let (acks, layout) = (WriteAcks::default(), Arc::default());
-        Self { connection, visits, batches, acks, partitions: None, layout }
+        Self { connection, visits, batches, acks, partitions: None, layout, segment_limit: None }
     }
 
     /// The same store, which refuses a data set with another number of partitions, and makes one with as many if there is none.
@@ -139,6 +143,12 @@ impl Store {
     #[must_use]
     pub fn with_acks(self, acks: WriteAcks) -> Self {
         Self { acks, ..self }
+    }
+
+    /// The same store, which refuses visits to new segments when there are so many.
+    #[must_use]
+    pub fn with_max_segments(self, max: u64) -> Self {
+        Self { segment_limit: Some(Arc::new(SegmentLimit::new(max))), ..self }
     }
 
     /// How many replicas must have a visit.

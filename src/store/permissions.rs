@@ -20,7 +20,7 @@ pub enum Permissions {
 /// One of each command that we send, on keys of ours. `segment` stands for the key of a segment, `segments` for the index, and
 /// `layout` for its record, `history` for a segment's history and `turn` for whose turn it is to add to these,
 /// `forgotten` for the notes of users who were removed while data moves.
-const NEEDED: [&[&str]; 27] = [
+const NEEDED: [&[&str]; 28] = [
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
     &["ZCARD", "segments"],
@@ -29,6 +29,7 @@ const NEEDED: [&[&str]; 27] = [
     &["ZRANGE", "segment", "0", "0", "WITHSCORES"],
     &["ZREMRANGEBYSCORE", "segment", "-inf", "0"],
     &["ZSCORE", "segment", "u"],
+    &["ZMSCORE", "segments", "s"],
     &["ZADD", "forgotten", "0", "u"],
     &["GET", "layout"],
     &["SET", "layout", ""],

@@ -128,7 +128,7 @@ fn check_with_acl(rules: &[&str]) -> (bool, String, String) {
 }
 
 /// The rules that the documentation of the store asks for.
-const ENOUGH: [&str; 28] = [
+const ENOUGH: [&str; 29] = [
     "~segment:*",
     "~segments",
     "~layout",
@@ -144,6 +144,7 @@ const ENOUGH: [&str; 28] = [
     "+zcount",
     "+zrange",
     "+zscore",
+    "+zmscore",
     "+zremrangebyscore",
     "+eval",
     "+exists",
@@ -175,6 +176,7 @@ fn an_acl_that_allows_what_is_needed_passes() {
 #[case("-zcount", "'zcount'")]
 #[case("-zrange", "'zrange'")]
 #[case("-zscore", "'zscore'")]
+#[case("-zmscore", "'zmscore'")]
 #[case("-zremrangebyscore", "'zremrangebyscore'")]
 #[case("-eval", "'eval'")]
 #[case("-exists", "'exists'")]

@@ -21,6 +21,7 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
         "+zcount",
         "+zrange",
         "+zscore",
+        "+zmscore",
         "+zremrangebyscore",
         "+eval",
         "+exists",

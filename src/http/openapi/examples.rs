@@ -22,6 +22,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;
 const MAX_OVERLAPS: usize = 2;
+const MAX_SEGMENTS: u64 = 10_000;
 
 /// A problem of this kind that is not about a batch.
 pub fn alone(kind: ProblemKind) -> Problem {
@@ -40,6 +41,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
             checked.expect_err("no header declares a type")
         }
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
+        ProblemKind::TooManySegments => store::Error::TooManySegments(MAX_SEGMENTS).into(),
         ProblemKind::TooManyRejected => failures::too_many_rejected(),
         ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),

@@ -15,11 +15,12 @@ use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, NotFound, Overloaded,
-    RequestTimeout, Stopping, TooMany, TooManyRejected, Unauthorized, Unavailable, UnsupportedMediaType,
+    RequestTimeout, Stopping, TooMany, TooManyRejected, TooManySegments, Unauthorized, Unavailable,
+    UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
-const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
+const SHARED: [(&str, &str, &[ProblemKind]); 14] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -29,6 +30,11 @@ const SHARED: [(&str, &str, &[ProblemKind]); 13] = [
     ("BodyTooLarge", "The body is too large.", &[BodyTooLarge]),
     ("UnsupportedMediaType", "The body is declared to be something else.", &[UnsupportedMediaType]),
     ("Invalid", "The request can be read and is not valid: correct what `errors` names.", &[Invalid]),
+    (
+        "InvalidVisit",
+        "The visit is not valid: correct what `errors` names. Or its segment is new, and one too many.",
+        &[Invalid, TooManySegments],
+    ),
     ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooMany]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
@@ -76,7 +82,7 @@ pub struct OfAVisit;
 
 impl IntoResponses for OfAVisit {
     fn responses() -> Responses {
-        let of_a_body = ["Malformed", "BodyTimeout", "BodyTooLarge", "UnsupportedMediaType", "Invalid"];
+        let of_a_body = ["Malformed", "BodyTimeout", "BodyTooLarge", "UnsupportedMediaType", "InvalidVisit"];
         shared(of_a_body.into_iter().chain(["Internal", "Unavailable"]))
     }
 }

@@ -180,7 +180,7 @@ async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
     const SEGMENTS: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
-    let service = serve(&folder, &redis.url(), &[]);
+    let service = serve(&folder, &redis.url(), &["--max-segments", "20000"]);
     service.record("u1", "sports").await;
     let before = peak_memory(service.pid());
     let name = |number| format!("{number:0>128}");
