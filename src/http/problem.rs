@@ -220,6 +220,10 @@ impl From<store::Error> for Problem {
                 "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
                  than Redis can promise."
             }
+            store::Error::Refused { ref code, .. } if code == "OOM" => {
+                "Redis's memory is full: visits can't be taken until the operator raises its maxmemory, or users expire. Counts are \
+                 answered. Repeat the request later; repeating a write does no harm."
+            }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \
                  or may not have been done. Repeat the request; repeating a write does no harm."

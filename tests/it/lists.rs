@@ -295,10 +295,10 @@ async fn visit_that_a_key_of_another_type_refuses_leaves_no_name_in_the_index(
         let visit = json!({ "user_id": format!("u{n}"), "segment": "taken" });
         let index = format!("{tag}segments");
         let single = app.post_visit(&visit).await.status().as_u16();
-        assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()), false);
+        assert!(!redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()));
         let other = json!({ "user_id": format!("u{n}"), "segment": "sports" });
         let batch = app.post_array(&json!([visit, other])).await.status().as_u16();
-        assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()), false);
+        assert!(!redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()));
         assert_eq!(single == 503, batch == 503);
         assert!([503, 204].contains(&single) && (single == 503 || partitions == "16"));
     }
