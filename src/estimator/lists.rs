@@ -1,6 +1,7 @@
 //! Many segments at once: lists of those that somebody is in, and the counts of some.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::{EstimateError, Estimator};
 use crate::segment::SegmentName;
@@ -73,43 +74,56 @@ impl Estimator {
         self.check_window(query.window)?;
         let ListQuery { prefix, order, limit, after, window } = query;
         let (start, cutoff) = (IndexCursor::before(prefix), window.cutoff(now));
-        let segments = match order {
+        let mut segments = Vec::new();
+        match order {
             Order::Name => {
                 let start = after.as_ref().map_or(start, |after| Some(IndexCursor::after(&after.segment)));
-                // One more than that tells that there is another list.
-                self.occupied_from(start, prefix, *limit, cutoff).await?
+                let take = |counted: Counted| {
+                    segments.push(counted);
+                    // One more than that tells that there is another list.
+                    segments.len() > *limit
+                };
+                self.walk_occupied(start, prefix, cutoff, take).await?;
             }
             Order::Count => {
-                let mut segments = self.occupied_from(start, prefix, usize::MAX, cutoff).await?;
-                if let Some(ListCursor { segment, count }) = after {
-                    segments.retain(|counted| (Reverse(counted.count), &counted.segment) > (Reverse(*count), segment));
-                }
-                segments.sort_by(|one, other| (other.count, &one.segment).cmp(&(one.count, &other.segment)));
-                segments
+                let after = after.as_ref().map(|after| (Reverse(after.count), after.segment.clone()));
+                // The first of the order so far, and one more: memory for a page, however many segments there are.
+                let mut first = BinaryHeap::new();
+                let take = |Counted { segment, count }: Counted| {
+                    let place = (Reverse(count), segment);
+                    if after.as_ref().is_none_or(|after| place > *after) {
+                        first.push(place);
+                        if first.len() > limit.saturating_add(1) {
+                            first.pop();
+                        }
+                    }
+                    false
+                };
+                self.walk_occupied(start, prefix, cutoff, take).await?;
+                let first = first.into_sorted_vec().into_iter();
+                segments = first.map(|(Reverse(count), segment)| Counted { segment, count }).collect();
             }
-        };
+        }
         Ok(cut(segments, *limit))
     }
 
-    /// The segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`: all of them, or
-    /// more than `enough`.
-    async fn occupied_from(
+    /// Gives `take` the segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`,
+    /// in name order, until `take` says that it has enough.
+    async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,
         prefix: &str,
-        enough: usize,
         cutoff: Timestamp,
-    ) -> Result<Vec<Counted>, store::Error> {
-        let mut segments = Vec::new();
+        mut take: impl FnMut(Counted) -> bool,
+    ) -> Result<(), store::Error> {
         loop {
             let page = self.store.index(cursor.as_ref(), self.counted_at_once()).await?;
             let found = page.segments.len();
             let names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
             let is_end = names.len() < found || page.next.is_none();
-            segments.extend(self.occupied(names, cutoff).await?);
-            if segments.len() > enough || is_end {
-                return Ok(segments);
+            if self.occupied(names, cutoff).await?.any(&mut take) || is_end {
+                return Ok(());
             }
             cursor = page.next;
         }
