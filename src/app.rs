@@ -189,6 +189,7 @@ impl App {
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
         let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
         let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        let store = store.with_max_segments(settings.max_segments as u64);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window);

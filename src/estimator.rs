@@ -57,6 +57,14 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// Counts a visit that was not written.
+pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
+    match error {
+        store::Error::TooManySegments(_) => metrics.rejected(error.kind()),
+        error => metrics.failed(error.kind(), 1),
+    }
+}
+
 impl Estimator {
     /// An estimator over `store`, whose members count for `window` after their last visit. A data set that keeps them for less is
     /// extended before it is used.
@@ -101,7 +109,7 @@ impl Estimator {
         let unanswered = Unanswered(metrics);
         let written = self.writer.write(visit.into_owned()).await;
         std::mem::forget(unanswered);
-        written.inspect_err(|error| metrics.failed(error.kind(), 1))?;
+        written.inspect_err(|error| measure_failure(metrics, error))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)
     }

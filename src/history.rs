@@ -53,7 +53,7 @@ impl History {
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] when Redis didn't answer, or the history's key holds something else.
     pub async fn of(
         &self,
         segment: &SegmentName<'_>,
@@ -63,28 +63,29 @@ impl History {
     ) -> Result<Vec<Point>, store::Error> {
         let segment = segment.clone().into_owned();
         let mut histories = self.of_each(std::slice::from_ref(&segment), from, to, step).await?;
-        Ok(histories.pop().expect("there is one for each segment"))
+        histories.pop().expect("there is one for each segment")
     }
 
-    /// As [`Self::of`], of several segments, in few round trips.
+    /// As [`Self::of`], of several segments, in few round trips. A key that holds something else is the failure of its own segment.
     ///
     /// # Errors
     ///
-    /// As [`Self::of`].
+    /// A [`store::Error`] when Redis didn't answer.
     pub async fn of_each(
         &self,
         segments: &[SegmentName<'static>],
         from: Timestamp,
         to: Timestamp,
         step: Duration,
-    ) -> Result<Vec<Vec<Point>>, store::Error> {
+    ) -> Result<Vec<Result<Vec<Point>, store::Error>>, store::Error> {
         let Steps { first, last, step } = Steps::of(from, to, step);
         let until = Timestamp::from_millis(last.saturating_add(step - 1));
         // How many samples are to be expected, so that no round trip is long. More come in further ones.
         let expected = self.interval.map_or(step, Interval::millis);
         let expected = usize::try_from((until.as_millis() - first) / expected).unwrap_or(usize::MAX);
         let samples = self.store.samples(segments, Timestamp::from_millis(first), until, expected).await?;
-        Ok(samples.iter().map(|samples| Steps { first, last, step }.points(samples)).collect())
+        let points = |samples: Vec<Sample>| Steps { first, last, step }.points(&samples);
+        Ok(samples.into_iter().map(|samples| samples.map(points)).collect())
     }
 
     /// The step that is good for looking at what is between `from` and `to`, when nobody says how many points there may be.

@@ -148,7 +148,11 @@ impl Pruner {
             Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {
                 metrics.done(self.clock.now().as_score(), members_removed, since.elapsed());
                 if segments_failed > 0 {
-                    tracing::warn!(segments_failed, "passed over segments whose key is not a sorted set");
+                    tracing::warn!(
+                        segments_failed,
+                        "dropped segments whose key is not a sorted set from the index, and left their keys alone; find the other \
+                         program that writes to this Redis"
+                    );
                 }
                 if members_removed > 0 || segments_dropped > 0 {
                     tracing::info!(%now, segments_examined, members_removed, segments_dropped, "pruned");

@@ -56,6 +56,8 @@ pub struct Settings {
     pub window: Window,
     /// When to prune.
     pub prune_schedule: Schedule,
+    /// How many segments there may be before visits to new ones are refused.
+    pub max_segments: usize,
     /// How often the counts of all segments are sampled; never if there is none.
     pub history_interval: Option<Interval>,
     /// How log lines look.
@@ -143,6 +145,7 @@ impl Settings {
             data_dir: layers.required("data_dir", parse::path)?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
+            max_segments: layers.required("max_segments", parse::number::<1, 100_000_000>)?,
             history_interval: layers.required("history_interval", Interval::parse)?,
             log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
             log_filter: layers.required("log_filter", LogFilter::parse)?,

@@ -34,6 +34,7 @@ impl Data {
         let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
         let store = Store::new(connection).with_acks(settings.write_acks);
         let store = store.with_key_prefix(settings.redis_key_prefix.clone());
+        let store = store.with_max_segments(settings.max_segments as u64);
         let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
         Ok(Self { store, address, redis })
     }

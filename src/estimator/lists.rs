@@ -1,6 +1,7 @@
 //! Many segments at once: lists of those that somebody is in, and the counts of some.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::{EstimateError, Estimator};
 use crate::segment::SegmentName;
@@ -36,8 +37,8 @@ pub enum Order {
 pub struct ListCursor {
     /// Its name.
     pub segment: SegmentName<'static>,
-    /// How many users were in it.
-    pub count: u64,
+    /// How many users were in it; `None` as in [`Counted`].
+    pub count: Option<u64>,
 }
 
 /// Segments that somebody is in.
@@ -54,8 +55,8 @@ pub struct List {
 pub struct Counted {
     /// Its name.
     pub segment: SegmentName<'static>,
-    /// How many.
-    pub count: u64,
+    /// How many; `None` if the segment's key holds something else than a sorted set.
+    pub count: Option<u64>,
 }
 
 impl Estimator {
@@ -63,7 +64,8 @@ impl Estimator {
     /// serves other connections between the 16 KiB that it reads of this one at a time.
     const COUNTED_AT_ONCE: usize = 200;
 
-    /// The segments that `query` asks for, as far as somebody is in them at `now`.
+    /// The segments that `query` asks for, as far as somebody is in them at `now`. A segment whose count can't be known because
+    /// its key holds another type is listed, too, behind all others in the order of counts.
     ///
     /// # Errors
     ///
@@ -72,43 +74,56 @@ impl Estimator {
         self.check_window(query.window)?;
         let ListQuery { prefix, order, limit, after, window } = query;
         let (start, cutoff) = (IndexCursor::before(prefix), window.cutoff(now));
-        let segments = match order {
+        let mut segments = Vec::new();
+        match order {
             Order::Name => {
                 let start = after.as_ref().map_or(start, |after| Some(IndexCursor::after(&after.segment)));
-                // One more than that tells that there is another list.
-                self.occupied_from(start, prefix, *limit, cutoff).await?
+                let take = |counted: Counted| {
+                    segments.push(counted);
+                    // One more than that tells that there is another list.
+                    segments.len() > *limit
+                };
+                self.walk_occupied(start, prefix, cutoff, take).await?;
             }
             Order::Count => {
-                let mut segments = self.occupied_from(start, prefix, usize::MAX, cutoff).await?;
-                if let Some(ListCursor { segment, count }) = after {
-                    segments.retain(|counted| (Reverse(counted.count), &counted.segment) > (Reverse(*count), segment));
-                }
-                segments.sort_by(|one, other| (other.count, &one.segment).cmp(&(one.count, &other.segment)));
-                segments
+                let after = after.as_ref().map(|after| (Reverse(after.count), after.segment.clone()));
+                // The first of the order so far, and one more: memory for a page, however many segments there are.
+                let mut first = BinaryHeap::new();
+                let take = |Counted { segment, count }: Counted| {
+                    let place = (Reverse(count), segment);
+                    if after.as_ref().is_none_or(|after| place > *after) {
+                        first.push(place);
+                        if first.len() > limit.saturating_add(1) {
+                            first.pop();
+                        }
+                    }
+                    false
+                };
+                self.walk_occupied(start, prefix, cutoff, take).await?;
+                let first = first.into_sorted_vec().into_iter();
+                segments = first.map(|(Reverse(count), segment)| Counted { segment, count }).collect();
             }
-        };
+        }
         Ok(cut(segments, *limit))
     }
 
-    /// The segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`: all of them, or
-    /// more than `enough`.
-    async fn occupied_from(
+    /// Gives `take` the segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`,
+    /// in name order, until `take` says that it has enough.
+    async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,
         prefix: &str,
-        enough: usize,
         cutoff: Timestamp,
-    ) -> Result<Vec<Counted>, store::Error> {
-        let mut segments = Vec::new();
+        mut take: impl FnMut(Counted) -> bool,
+    ) -> Result<(), store::Error> {
         loop {
             let page = self.store.index(cursor.as_ref(), self.counted_at_once()).await?;
             let found = page.segments.len();
             let names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
             let is_end = names.len() < found || page.next.is_none();
-            segments.extend(self.occupied(names, cutoff).await?);
-            if segments.len() > enough || is_end {
-                return Ok(segments);
+            if self.occupied(names, cutoff).await?.any(&mut take) || is_end {
+                return Ok(());
             }
             cursor = page.next;
         }
@@ -127,10 +142,10 @@ impl Estimator {
     ) -> Result<impl Iterator<Item = Counted>, store::Error> {
         let counts = self.count_each(&names, cutoff).await?;
         let counted = names.into_iter().zip(counts).map(|(segment, count)| Counted { segment, count });
-        Ok(counted.filter(|counted| counted.count > 0))
+        Ok(counted.filter(|counted| counted.count != Some(0)))
     }
 
-    /// How many users are in each of `segments` at `now`, over `window`.
+    /// How many users are in each of `segments` at `now`, over `window`; `None` as in [`Counted`].
     ///
     /// # Errors
     ///
@@ -140,17 +155,26 @@ impl Estimator {
         segments: &[SegmentName<'static>],
         window: Window,
         now: Timestamp,
-    ) -> Result<Vec<u64>, EstimateError> {
+    ) -> Result<Vec<Option<u64>>, EstimateError> {
         self.check_window(window)?;
         Ok(self.count_each(segments, window.cutoff(now)).await?)
     }
 
-    async fn count_each(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<Vec<u64>, store::Error> {
+    async fn count_each(
+        &self,
+        segments: &[SegmentName<'static>],
+        cutoff: Timestamp,
+    ) -> Result<Vec<Option<u64>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
         for segments in segments.chunks(self.counted_at_once()) {
             let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
             for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
-                counts.push(count?);
+                counts.push(match count {
+                    Ok(count) => Some(count),
+                    // One key's fault must not take the others along.
+                    Err(store::Error::WrongType { .. }) => None,
+                    Err(error) => return Err(error),
+                });
             }
         }
         Ok(counts)

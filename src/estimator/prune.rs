@@ -16,7 +16,7 @@ pub struct PruneReport {
     pub members_removed: u64,
     /// Empty segments taken off the index.
     pub segments_dropped: u64,
-    /// Segments that could not be pruned because of what their key holds. The run went on without them.
+    /// Segments whose key holds something else than a sorted set. Their names were taken off the index, too.
     pub segments_failed: u64,
 }
 
@@ -39,11 +39,13 @@ impl Estimator {
     /// index. That window is at least as long as that of any instance.
     ///
     /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
-    /// finished by the next. A segment whose key holds something else than a sorted set is passed over.
+    /// finished by the next. Of a segment whose key holds something else than a sorted set, the name is taken off the index; the
+    /// key stays as it is.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer. What was removed until then had expired.
+    /// A [`store::Error`] when Redis didn't answer, or refused a command for some segments; the others were pruned all the same. What
+    /// was removed had expired.
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
         let mut before = PruneReport::default();
         for _ in 0..Self::PRUNE_ATTEMPTS {
@@ -78,13 +80,15 @@ impl Estimator {
         partitions: Vec<Partition>,
         cutoff: Timestamp,
     ) -> (PruneReport, Result<(), store::Error>) {
-        let mut report = PruneReport::default();
+        let (mut report, mut refusal) = (PruneReport::default(), None);
         for partition in partitions {
-            if let Err(error) = self.prune_partition(layout, partition, cutoff, &mut report).await {
-                return (report, Err(error));
+            match self.prune_partition(layout, partition, cutoff, &mut report).await {
+                Ok(()) => {}
+                Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
+                Err(error) => return (report, Err(error)),
             }
         }
-        (report, Ok(()))
+        (report, refusal.map_or(Ok(()), Err))
     }
 
     async fn prune_partition(
@@ -94,13 +98,18 @@ impl Estimator {
         cutoff: Timestamp,
         report: &mut PruneReport,
     ) -> Result<(), store::Error> {
-        let mut cursor = None;
+        let (mut cursor, mut refusal) = (None, None);
         loop {
             let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
-            report.add(self.prune_segments(layout, partition, &page.segments, cutoff).await?);
+            match self.prune_segments(layout, partition, &page.segments, cutoff).await {
+                Ok(pruned) => report.add(pruned),
+                // What Redis refuses for one page it may do for the next.
+                Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
+                Err(error) => return Err(error),
+            }
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(());
+                return refusal.map_or(Ok(()), Err);
             }
         }
     }
@@ -123,12 +132,13 @@ impl Estimator {
             let Expired { expired, members } = match found {
                 Err(store::Error::WrongType { .. }) => {
                     report.segments_failed += 1;
+                    emptied.push(segment.as_str());
                     continue;
                 }
                 found => found?,
             };
             if expired == members {
-                emptied.push(segment);
+                emptied.push(segment.as_str());
             }
             if expired > SLICE {
                 report.members_removed += self.prune_large(layout, partition, segment, cutoff).await?;
@@ -147,7 +157,7 @@ impl Estimator {
             report.members_removed += self.store.remove_expired(layout, partition, &few, cutoff).await?;
         }
         if !emptied.is_empty() {
-            report.segments_dropped += self.store.drop_if_empty(partition, &emptied).await?;
+            report.segments_dropped += self.store.drop_unless_occupied(partition, &emptied).await?;
         }
         Ok(report)
     }

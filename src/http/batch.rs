@@ -20,7 +20,7 @@ use super::endpoint::in_time;
 use super::openapi::{problems, schemas};
 use super::problem::{Problem, Result};
 use super::{AppState, json};
-use crate::ingest::{Failed, Ingest, LineError, Report};
+use crate::ingest::{Aborted, Ingest, LineError, Report};
 use crate::time::Timestamp;
 
 /// An array is read to its end before its first visit is looked at. More visits than this are better sent as lines.
@@ -32,12 +32,13 @@ const ONE_LINE: &str =
 /// Record many visits.
 ///
 /// 200 once Redis has acknowledged all visits that were not rejected, and says what became of them. A line that is not a
-/// visit is named by its number, and the rest goes on; when no line is a visit, the status is 422. Nothing at all, or `[]`,
+/// visit is named by its number, and the rest goes on; when no line is a visit, the status is 422. So it is after 10,000 rejected
+/// lines in a row, or if most of 100,000 were rejected, and the lines behind are not read. Nothing at all, or `[]`,
 /// is 200 with nothing accepted.
 ///
 /// When a batch breaks off, the problem says how far it came, as `done_through_line`. A token that expires or is taken back in the
 /// middle of a stream breaks it off, too. Repeating a part of a batch does no harm if its visits have a `seen_at`. The body may be
-/// compressed with gzip (`content-encoding: gzip`).
+/// compressed with gzip (`content-encoding: gzip` or `x-gzip`), to a two hundredth of its size at the least.
 #[utoipa::path(
     post,
     path = "/segments/batch",
@@ -140,9 +141,12 @@ enum Cut {
     Here(Problem),
 }
 
-impl From<Failed> for Cut {
-    fn from(_: Failed) -> Self {
-        Self::Redis
+impl From<Aborted> for Cut {
+    fn from(aborted: Aborted) -> Self {
+        match aborted {
+            Aborted::Store => Self::Redis,
+            Aborted::Rejections => Self::Here(failures::too_many_rejected()),
+        }
     }
 }
 
@@ -178,7 +182,7 @@ async fn feed_lines(
                     renew().map_err(Cut::Here)?;
                     let piece = frame.into_data().unwrap_or_default();
                     lines = ingest.feed(&piece, state.clock.now()).await?;
-                    // A sender that is always ahead must not keep this thread from the other requests.
+                    // A sender that is always ahead must not keep this thread from the other requests, nor must a short piece.
                     tokio::task::yield_now().await;
                 }
                 Ok(Some(Err(error))) => return Err(Cut::Here(body::unreadable(&error))),

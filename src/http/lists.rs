@@ -58,20 +58,30 @@ struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// How many users were seen in it within the window.
-    count: u64,
+    /// How many users were seen in it within the window; null if that can't be known, as `error` tells.
+    #[schema(required)]
+    count: Option<u64>,
+    /// Why there is no count: the segment's key in Redis belongs to something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'static str>,
 }
+
+/// Why a segment has no count.
+const NOT_A_SEGMENT: &str = "the segment's key in Redis is not a sorted set: another program writes to this Redis";
 
 impl From<Counted> for SegmentCount {
     fn from(Counted { segment, count }: Counted) -> Self {
-        Self { segment: segment.to_string(), count }
+        let error = count.is_none().then_some(NOT_A_SEGMENT);
+        Self { segment: segment.to_string(), count, error }
     }
 }
 
 /// The segments that there are users in, with their counts.
 ///
 /// In pages: as long as `next_cursor` is not null, ask again with it as `cursor` and all else as before. A segment that nobody is in
-/// any more is not listed. In the order of names, what is there all the while is listed once. In the order of counts, a segment that
+/// any more is not listed. One whose key in Redis belongs to another program is listed with the count null and an `error`, last in the
+/// order of counts. In the order of names, what is there all the while is listed once. In the order of counts, a segment that
 /// grows or shrinks between two pages may be listed twice, or not at all.
 #[utoipa::path(
     get,
@@ -133,7 +143,8 @@ pub async fn list(_: May<Read>, State(state): State<Arc<AppState>>, query: RawQu
 
 /// The counts of up to 100 segments.
 ///
-/// Exact, each as of the same moment. A segment nobody is in counts 0.
+/// Exact, each as of the same moment. A segment nobody is in counts 0. One whose key in Redis belongs to another program has the
+/// count null and an `error`, and the others are counted.
 #[utoipa::path(
     get,
     path = "/counts",
@@ -210,6 +221,7 @@ fn write_cursor(order: Order, ListCursor { segment, count }: &ListCursor) -> Str
         Order::Name => 'n',
         Order::Count => 'c',
     };
+    let count = count.map(|count| count.to_string()).unwrap_or_default();
     BASE64URL_NOPAD.encode(format!("{order}{count}:{segment}").as_bytes())
 }
 
@@ -222,7 +234,8 @@ fn read_cursor(text: &str) -> Option<(Order, ListCursor)> {
         _ => return None,
     };
     let (count, name) = rest.split_once(':')?;
-    Some((order, ListCursor { segment: SegmentName::parse(name.to_owned()).ok()?, count: count.parse().ok()? }))
+    let count = if count.is_empty() { None } else { Some(count.parse().ok()?) };
+    Some((order, ListCursor { segment: SegmentName::parse(name.to_owned()).ok()?, count }))
 }
 
 #[cfg(test)]
@@ -231,9 +244,9 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_as_it_was_written() {
-        let cursor = ListCursor { segment: SegmentName::parse("größe: 5/7?").unwrap(), count: u64::MAX };
-        for order in [Order::Name, Order::Count] {
-            assert_eq!(read_cursor(&write_cursor(order, &cursor)), Some((order, cursor.clone())));
+        for (order, count) in [(Order::Name, Some(u64::MAX)), (Order::Count, Some(0)), (Order::Count, None)] {
+            let cursor = ListCursor { segment: SegmentName::parse("größe: 5/7?").unwrap(), count };
+            assert_eq!(read_cursor(&write_cursor(order, &cursor)), Some((order, cursor)));
         }
     }
 

@@ -51,6 +51,10 @@ pub enum ProblemKind {
     Misdirected,
     /// The request can be read, but what it says is not valid.
     Invalid,
+    /// The visit is to a new segment, and there are as many as there may be.
+    TooManySegments,
+    /// So many lines of a batch are rejected that the rest was not read.
+    TooManyRejected,
     /// More of these questions are asked than are answered at the same time.
     TooMany,
     /// Our fault.
@@ -85,6 +89,12 @@ impl ProblemKind {
                 (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "The request is for another host")
             }
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),
+            Self::TooManySegments => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too-many-segments", "There are as many segments as there may be")
+            }
+            Self::TooManyRejected => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too-many-rejected", "Too many lines are rejected")
+            }
             Self::TooMany => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-overlaps", "Too many overlaps are asked for already")
             }
@@ -202,6 +212,15 @@ impl From<store::Error> for Problem {
             let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
             return Self::new(ProblemKind::Overloaded, detail).caused_by(error);
         }
+        if let store::Error::TooManySegments(max) = error {
+            let detail = format!(
+                "Nothing was written: there are {max} segments, and this one would be new. Correct the segment, or have the operator \
+                 raise max_segments. Segments that nobody is in make room."
+            );
+            let why = FieldError::new("segment", format!("would be new, and there are {max} segments already"));
+            let problem = Self::new(ProblemKind::TooManySegments, detail).caused_by(error);
+            return Self { errors: vec![why], ..problem };
+        }
         let detail = match error {
             store::Error::NotReplicated { .. } => {
                 "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; a \
@@ -210,6 +229,10 @@ impl From<store::Error> for Problem {
             store::Error::NoWaitAof => {
                 "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
                  than Redis can promise."
+            }
+            store::Error::Refused { ref code, .. } if code == "OOM" => {
+                "Redis's memory is full: visits can't be taken until the operator raises its maxmemory, or users expire. Counts are \
+                 answered. Repeat the request later; repeating a write does no harm."
             }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \

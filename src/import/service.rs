@@ -32,6 +32,8 @@ struct Answer {
     errors: Vec<AnswerError>,
     #[serde(default)]
     errors_truncated: bool,
+    /// Where it broke off, if it is a problem.
+    done_through_line: Option<u64>,
     title: Option<String>,
     detail: Option<String>,
 }
@@ -100,7 +102,7 @@ impl Service {
     /// Posts the visits of `text`, which stand on `lines` of the file.
     pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<Delivered, Failure> {
         let mut delivered = Delivered::default();
-        // An answer lists so many errors and no more. Halves that were taken in already may come again.
+        // An answer lists so many errors and no more, and may break off at too many. Halves that were taken in already may come again.
         let mut parts = vec![(text, lines)];
         while let Some((text, lines)) = parts.pop() {
             let report = self.post_once(text.to_vec(), lines).await?;
@@ -125,7 +127,7 @@ impl Service {
         let body = response.bytes().await.map_err(unreached)?;
         let answer: Option<Answer> = serde_json::from_slice(&body).ok();
         match answer {
-            // When no visit is accepted, the report is in a problem.
+            // When no visit is accepted, or too many are rejected, the report is in a problem.
             Some(answer) if status == StatusCode::OK || status == StatusCode::UNPROCESSABLE_ENTITY => {
                 answer.report(lines).ok_or_else(|| Failure::Lasting(format!("{} answers no report", self.base)))
             }
@@ -147,6 +149,7 @@ impl Service {
 impl Answer {
     /// The report, with the lines of the file; none if this is no answer of the service.
     fn report(self, lines: &[u64]) -> Option<Report> {
+        let is_to_the_end = self.done_through_line.is_none_or(|done| done >= lines.len() as u64);
         let mut delivered =
             Delivered { accepted: self.accepted?, expired: self.expired, rejected: self.rejected, errors: Vec::new() };
         for AnswerError { line, field, detail } in self.errors {
@@ -154,7 +157,7 @@ impl Answer {
             let line = *lines.get(place)?;
             delivered.errors.push(LineError { line, field: field.map(Into::into), detail });
         }
-        Some(Report { delivered, is_complete: !self.errors_truncated })
+        Some(Report { delivered, is_complete: is_to_the_end && !self.errors_truncated })
     }
 }
 

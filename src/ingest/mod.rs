@@ -4,17 +4,20 @@
 //! under way. There is no HTTP here and no clock.
 
 mod lines;
+mod rejections;
 mod report;
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 pub(crate) use self::lines::Lines;
+use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
-use crate::estimator::Estimator;
+use crate::estimator::{Estimator, measure_failure};
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 use crate::time::Timestamp;
@@ -29,6 +32,7 @@ pub struct Ingest {
     /// In the order of their lines.
     under_way: VecDeque<JoinHandle<Written>>,
     report: Report,
+    rejections: Rejections,
     failure: Option<store::Error>,
 }
 
@@ -55,15 +59,28 @@ impl Written {
         let mut accepted = visits as u64;
         for error in (0..visits).filter_map(|place| self.written.of(place).err()) {
             accepted -= 1;
-            metrics.visits.failed(error.kind(), 1);
+            measure_failure(&metrics.visits, error);
         }
         metrics.visits.accepted(accepted);
     }
 }
 
-/// Redis failed, so taking in more is of no use. [`Ingest::finish`] has the reason.
+/// Why taking in more is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed;
+pub enum Aborted {
+    /// Redis failed. [`Ingest::finish`] has the reason.
+    Store,
+    /// Too many lines are rejected.
+    Rejections,
+}
+
+/// What a line was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Visit,
+    Blank,
+    Rejected,
+}
 
 impl Ingest {
     /// The longest line, in bytes: far more than the longest visit takes, even with every character escaped.
@@ -73,6 +90,12 @@ impl Ingest {
     const CHUNK: usize = 8_192;
     /// Chunks of one batch that are under way at once. Two would keep Redis busy if replies came at once.
     const UNDER_WAY: usize = 4;
+    /// How long lines are read before other tasks of the thread have their turn. A piece may have tens of thousands.
+    const TURN: Duration = Duration::from_millis(1);
+    /// How many rejected lines in a row end a batch.
+    pub const MAX_REJECTED_IN_A_ROW: u64 = Rejections::MAX_IN_A_ROW;
+    /// Of how many lines most must not be rejected.
+    pub const REJECTION_BLOCK: u64 = Rejections::BLOCK;
 
     /// Begins a batch.
     #[must_use]
@@ -83,6 +106,7 @@ impl Ingest {
             chunk: Chunk::default(),
             under_way: VecDeque::new(),
             report: Report::default(),
+            rejections: Rejections::default(),
             failure: None,
         }
     }
@@ -92,12 +116,23 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
-    pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Failed> {
-        let before = self.lines.count();
+    /// When Redis has failed, or too many lines are rejected.
+    pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Aborted> {
+        /// Reading the clock costs as much as a blank line.
+        const BETWEEN_LOOKS: u64 = 64;
+        let (before, mut since) = (self.lines.count(), Instant::now());
         while let Some(line) = self.lines.next(&mut piece) {
-            take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
+            let number = line.number;
+            match take(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
+                Taken::Blank => {}
+                taken => self.rejections.read(taken == Taken::Rejected),
+            }
+            self.check_rejections()?;
             self.launch_if_full().await?;
+            if number.is_multiple_of(BETWEEN_LOOKS) && since.elapsed() >= Self::TURN {
+                tokio::task::yield_now().await;
+                since = Instant::now();
+            }
         }
         Ok(self.lines.count() - before)
     }
@@ -107,7 +142,7 @@ impl Ingest {
     /// # Errors
     ///
     /// When Redis has failed.
-    pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Failed> {
+    pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
         take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
         self.launch_if_full().await
@@ -118,7 +153,7 @@ impl Ingest {
     /// # Errors
     ///
     /// When Redis has failed.
-    pub async fn launch_if_idle(&mut self) -> Result<(), Failed> {
+    pub async fn launch_if_idle(&mut self) -> Result<(), Aborted> {
         if self.under_way.is_empty() { self.launch().await } else { Ok(()) }
     }
 
@@ -126,8 +161,17 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
-    pub async fn progress(&mut self) -> Result<(), Failed> {
+    /// When Redis has failed, or too many visits were refused.
+    pub async fn progress(&mut self) -> Result<(), Aborted> {
+        self.settle_oldest().await?;
+        self.check_rejections()
+    }
+
+    fn check_rejections(&self) -> Result<(), Aborted> {
+        if self.rejections.are_too_many() { Err(Aborted::Rejections) } else { Ok(()) }
+    }
+
+    async fn settle_oldest(&mut self) -> Result<(), Aborted> {
         let Some(oldest) = self.under_way.front_mut() else { return std::future::pending().await };
         let written = oldest.await;
         self.under_way.pop_front();
@@ -153,7 +197,7 @@ impl Ingest {
             self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
         }
         while !self.under_way.is_empty() {
-            let _ = self.progress().await;
+            let _ = self.settle_oldest().await;
         }
         // What came after the last visit is dealt with once the visits are.
         if self.failure.is_none() {
@@ -168,17 +212,17 @@ impl Ingest {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
     }
 
-    async fn launch_if_full(&mut self) -> Result<(), Failed> {
+    async fn launch_if_full(&mut self) -> Result<(), Aborted> {
         if self.chunk.lines.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
     }
 
     /// Starts writing the chunk, if it has visits and when there is room for it.
-    async fn launch(&mut self) -> Result<(), Failed> {
+    async fn launch(&mut self) -> Result<(), Aborted> {
         if self.chunk.lines.is_empty() {
             return Ok(());
         }
         while self.under_way.len() >= Self::UNDER_WAY {
-            self.progress().await?;
+            self.settle_oldest().await?;
         }
         let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
         let chunk = mem::take(&mut self.chunk);
@@ -197,24 +241,31 @@ impl Ingest {
     }
 
     /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
-    fn settle(&mut self, written: Option<Written>) -> Result<(), Failed> {
+    fn settle(&mut self, written: Option<Written>) -> Result<(), Aborted> {
         let Some(Written { chunk, written }) = written else {
             return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
         };
+        let before = (self.report.accepted, self.report.rejected);
         for (place, line) in chunk.lines.into_iter().enumerate() {
             match written.of(place) {
                 Ok(()) => self.report.accepted += 1,
                 Err(error) => self.not_written(line, error),
             }
         }
+        self.rejections.written(self.report.accepted - before.0, self.report.rejected - before.1);
         if self.failure.is_none() {
             self.report.done_through_line = chunk.last_line;
         }
-        if self.is_over() { Err(Failed) } else { Ok(()) }
+        if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// One visit was not written: its segment's key holds another type, or Redis failed, be it for its partition alone.
+    /// One visit was not written: its segment would be one too many, its segment's key holds another type, or Redis failed, for all
+    /// or for its partition alone.
     fn not_written(&mut self, line: u64, error: &store::Error) {
+        if let store::Error::TooManySegments(_) = error {
+            self.report.reject_segment(line, error.to_string());
+            return;
+        }
         if !error.is_outage() {
             let detail = "could not be written: Redis refused this segment's command".to_owned();
             self.report.list(LineError { line, field: Some("segment".into()), detail });
@@ -226,15 +277,15 @@ impl Ingest {
     }
 
     /// Keeps the reason why something was not written. What fails Redis as a whole matters more than what fails one key.
-    fn fail(&mut self, error: store::Error) -> Failed {
+    fn fail(&mut self, error: store::Error) -> Aborted {
         if !self.is_over() {
             self.failure = Some(error);
         }
-        Failed
+        Aborted::Store
     }
 }
 
-/// Adds the visit on a line to `chunk`, or what it is instead to `report`.
+/// Adds the visit on a line to `chunk`, or what it is instead to `report`, and says which it was.
 fn take(
     estimator: &Estimator,
     chunk: &mut Chunk,
@@ -242,28 +293,80 @@ fn take(
     number: u64,
     text: Option<&[u8]>,
     now: Timestamp,
-) {
+) -> Taken {
     chunk.last_line = number;
     let metrics = &estimator.metrics().visits;
     let Some(text) = text else {
         metrics.rejected("too_long");
-        return report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
+        report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
+        return Taken::Rejected;
     };
     if text.iter().all(u8::is_ascii_whitespace) {
-        return;
+        return Taken::Blank;
     }
     match visit_json::parse(text, now) {
         Ok(visit) if estimator.is_expired(&visit, now) => {
             metrics.expired();
             report.expired += 1;
+            Taken::Visit
         }
         Ok(visit) => {
             chunk.batch.add(&visit);
             chunk.lines.push(number);
+            Taken::Visit
         }
         Err(error) => {
             metrics.rejected(error.kind());
             report.reject(number, error);
+            Taken::Rejected
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::{Connection, Limits, RedisUrl, Store};
+    use crate::time::Window;
+
+    /// An ingest into a Redis that is nowhere.
+    fn ingest() -> Ingest {
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
+        let connection = Connection::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());
+        Ingest::new(Estimator::new(Store::new(connection.unwrap()), Window::parse("14d").unwrap()))
+    }
+
+    #[tokio::test]
+    async fn feed_lets_other_tasks_run_while_it_reads_a_long_piece() {
+        let expired = "{\"user_id\":\"u1\",\"segment\":\"sports\",\"seen_at\":1}\n";
+        for line in [expired, "\n"] {
+            let piece = line.repeat(4_000_000 / line.len());
+            let (mut ingest, turns) = (ingest(), Cell::new(0));
+            let others = async {
+                loop {
+                    turns.set(turns.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                fed = ingest.feed(piece.as_bytes(), Timestamp::now()) => assert!(fed.is_ok()),
+                () = others => {}
+            }
+            assert!(turns.get() >= 3, "{line:?}: others had {} turns", turns.get());
+        }
+    }
+
+    #[tokio::test]
+    async fn feed_ends_after_too_many_rejected_lines_and_reports_them() {
+        let mut ingest = ingest();
+        let fed = ingest.feed("x\n".repeat(3_000_000).as_bytes(), Timestamp::now()).await;
+        assert_eq!(fed, Err(Aborted::Rejections));
+        let (report, failure) = ingest.finish().await;
+        assert_eq!((report.rejected, report.done_through_line, report.errors.len()), (10_000, 10_000, 100));
+        assert_eq!(failure, None);
     }
 }

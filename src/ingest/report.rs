@@ -12,7 +12,7 @@ pub struct Report {
     pub accepted: u64,
     /// Visits that lay outside the window already, and were not written.
     pub expired: u64,
-    /// Lines that are not a visit.
+    /// Lines that are not a visit, or whose segment would be one too many.
     pub rejected: u64,
     /// What is wrong with lines: the first [`Self::MAX_ERRORS`] errors that were found.
     pub errors: Vec<LineError>,
@@ -87,6 +87,12 @@ impl Report {
     pub(super) fn reject_too_long(&mut self, line: u64, max_bytes: usize) {
         self.rejected += 1;
         self.list(LineError::too_long(line, max_bytes));
+    }
+
+    /// The segment of `line` can't be taken.
+    pub(super) fn reject_segment(&mut self, line: u64, why: String) {
+        self.rejected += 1;
+        self.list(LineError { line, field: Some("segment".into()), detail: format!("was not written: {why}") });
     }
 
     pub(super) fn list(&mut self, error: LineError) {

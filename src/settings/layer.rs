@@ -111,6 +111,9 @@ pub struct Layer {
     /// When to remove expired members: cron with 5 fields, or 6 with seconds first, in UTC
     #[arg(long, global = true, value_name = "CRON")]
     pub prune_schedule: Option<String>,
+    /// How many segments there may be before visits to new ones are refused with 422
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_segments: Option<String>,
     /// How often the counts of all segments are sampled for their history: a part of a day, or off
     #[arg(long, global = true, value_name = "DURATION")]
     pub history_interval: Option<String>,
@@ -210,6 +213,7 @@ impl Layer {
             data_dir: some("data"),
             window: some("14d"),
             prune_schedule: some("0 * * * *"),
+            max_segments: some("10000"),
             history_interval: some("1h"),
             log_format: None,
             log_filter: some("info,tokio_cron_scheduler=warn"),

@@ -1,7 +1,7 @@
 //! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
 //! indexes, then the waiting for replicas, in one round trip.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ struct Entry {
 pub struct Written {
     /// Why those failed that did, by their places.
     failures: HashMap<usize, Error, RandomState>,
+    /// How many names were added to indexes.
+    names_added: u64,
 }
 
 impl Written {
@@ -91,6 +93,8 @@ struct Part {
     open: HashMap<usize, (usize, usize), RandomState>,
     /// The places of the visits of each command.
     visits: Vec<Vec<usize>>,
+    /// The segment of each command.
+    segments: Vec<usize>,
 }
 
 impl Batch {
@@ -124,13 +128,14 @@ impl Batch {
         self.visits.is_empty()
     }
 
-    /// What each partition of `keyspace` gets.
-    fn parts(&self, names: &KeyNames, keyspace: Keyspace) -> Vec<Part> {
+    /// What each partition of `keyspace` gets, without the segments at the places `refused`.
+    fn parts(&self, names: &KeyNames, keyspace: Keyspace, refused: &[usize]) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let mut places: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The last visit's time, written out: visits that arrive together mostly have the same.
         let mut score: Option<(Timestamp, String)> = None;
-        for (place, visit) in self.visits.iter().enumerate() {
+        let visits = self.visits.iter().enumerate();
+        for (place, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
             let partition = keyspace.of(visit.hash);
             let part = *places.entry(partition).or_insert_with(|| {
                 parts.push(Part::new(partition));
@@ -147,15 +152,17 @@ impl Batch {
         parts
     }
 
-    /// Writes it over `connection`, to each of `keyspaces`, and confirms that the layout is `known`.
+    /// Writes it over `connection`, to each of `keyspaces`, and confirms that the layout is `known`. Segments at the places `refused`,
+    /// which ascend, are left out.
     pub(super) async fn write_to(
         &self,
         keyspaces: impl IntoIterator<Item = Keyspace>,
+        refused: &[usize],
         known: &KnownLayout,
         store: &Store,
         connection: &Connection,
     ) -> Attempt<Written> {
-        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace)).collect();
+        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace, refused)).collect();
         let servers = match connection.by_server(parts, |part: &Part| part.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
@@ -164,7 +171,8 @@ impl Batch {
         let mut written = Written::default();
         for attempt in join_all(writing).await {
             match attempt {
-                Attempt::Done(failures) => {
+                Attempt::Done((failures, names_added)) => {
+                    written.names_added += names_added;
                     for (places, error) in failures {
                         written.fail(places, &error);
                     }
@@ -178,7 +186,7 @@ impl Batch {
 
 impl Part {
     fn new(partition: Partition) -> Self {
-        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new() }
+        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new(), segments: Vec::new() }
     }
 
     /// The place of the command that takes the next visit of `segment`, whose name is given.
@@ -195,6 +203,7 @@ impl Part {
         command.arg("ZADD").arg(key).arg("GT");
         self.commands.push(command);
         self.visits.push(Vec::new());
+        self.segments.push(segment);
         self.open.insert(segment, (self.commands.len() - 1, 1));
         self.commands.len() - 1
     }
@@ -216,14 +225,14 @@ impl Part {
     }
 }
 
-/// Writes `parts`, which are at one server, and says which visits are not acknowledged, and why.
+/// Writes `parts`, which are at one server. Returns which visits are not acknowledged, and why, and how many names were added.
 async fn write_parts(
     mut parts: Vec<Part>,
     segments: &[Box<str>],
     known: &KnownLayout,
     store: &Store,
     connection: &Connection,
-) -> Attempt<Vec<(Vec<usize>, Error)>> {
+) -> Attempt<(Vec<(Vec<usize>, Error)>, u64)> {
     // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a connection made since,
     // or with a server that has taken the other's place, there might be nothing to wait for.
     let names: Vec<_> = parts.iter().map(|part| part.names(&store.names, segments)).collect();
@@ -246,13 +255,17 @@ async fn write_parts(
     let mut results = match connection.query_settled(commands, settle).await {
         Ok(results) => results,
         Err(error) => {
-            return Attempt::Done(vec![(parts.into_iter().flat_map(|part| part.visits).flatten().collect(), error)]);
+            let visits = parts.into_iter().flat_map(|part| part.visits).flatten().collect();
+            return Attempt::Done((vec![(visits, error)], 0));
         }
     };
     if !is_confirmed {
         return Attempt::Outdated;
     }
     let mut names = results.split_off(results.len() - parts.len());
+    // `ZADD` answers with the number of members that are new.
+    let added = |name: &Result<Value, Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
+    let names_added = names.iter().map(added).sum::<i64>().unsigned_abs();
     // What waits for replicas is for all of them, and its failure is that of the last.
     if let (true, Some(Err(error))) = (store.acks.is_asked(), names.last()) {
         let error = error.clone();
@@ -260,13 +273,22 @@ async fn write_parts(
     }
     let (mut members, mut failures) = (results.into_iter(), Vec::new());
     for (part, names) in parts.into_iter().zip(names) {
-        for (visits, member) in part.visits.into_iter().zip(members.by_ref()) {
+        let mut refused = BTreeSet::new();
+        for ((visits, segment), member) in part.visits.into_iter().zip(part.segments).zip(members.by_ref()) {
+            if let Err(Error::WrongType { .. }) = member {
+                refused.insert(&*segments[segment]);
+            }
             if let Err(error) = member.and_then(|_| names.clone()) {
                 failures.push((visits, error));
             }
         }
+        if !refused.is_empty() {
+            let refused: Vec<_> = refused.into_iter().collect();
+            // If this fails, the connection logs it, and pruning drops the names.
+            let _ = store.drop_unless_occupied(part.partition, &refused).await;
+        }
     }
-    Attempt::Done(failures)
+    Attempt::Done((failures, names_added))
 }
 
 impl fmt::Debug for Batch {
@@ -282,7 +304,8 @@ impl fmt::Debug for Batch {
 impl Store {
     /// Writes `batch`, to all its partitions at once. A later visit that is already there stays (`GT`), so any batch may be
     /// written again at any time. Each visit has a result of its own: a segment whose key holds another type fails alone, and so
-    /// does a partition whose server doesn't answer, or has too few replicas. Any visit may have been written all the same.
+    /// does a partition whose server doesn't answer, or has too few replicas. Any visit may have been written all the same. A visit to
+    /// a new segment beyond [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
     pub async fn write(&self, batch: &Batch) -> Written {
         self.write_over(&self.visits, batch).await
     }
@@ -293,8 +316,24 @@ impl Store {
     }
 
     async fn write_over(&self, connection: &Connection, batch: &Batch) -> Written {
+        let Some(limit) = self.segment_limit.as_deref() else {
+            return self.write_without(&[], connection, batch).await;
+        };
+        let (reservation, refused) = self.admit(limit, &batch.segments).await;
+        let mut written = self.write_without(&refused, connection, batch).await;
+        reservation.added(written.names_added);
+        if !refused.is_empty() {
+            let places = batch.visits.iter().enumerate();
+            let places = places.filter(|(_, visit)| refused.binary_search(&visit.segment).is_ok());
+            written.fail(places.map(|(place, _)| place), &Error::TooManySegments(limit.max()));
+        }
+        written
+    }
+
+    /// Writes `batch` without the segments at the places `refused`.
+    async fn write_without(&self, refused: &[usize], connection: &Connection, batch: &Batch) -> Written {
         let write = |known: Arc<KnownLayout>| async move {
-            Ok(batch.write_to(known.layout.written(), &known, self, connection).await)
+            Ok(batch.write_to(known.layout.written(), refused, &known, self, connection).await)
         };
         self.by_layout(write).await.unwrap_or_else(|error| Written::all_failed(batch.len(), &error))
     }

@@ -26,7 +26,12 @@ impl Store {
                 let mut counts = counts.into_iter();
                 while counts.len() > 0 {
                     for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
-                        *sum = std::mem::replace(sum, Ok(0)).and_then(|sum| Ok(sum + count?));
+                        *sum = match (std::mem::replace(sum, Ok(0)), count) {
+                            (Ok(sum), Ok(count)) => Ok(sum + count),
+                            // A wrong type is one key's fault; anything else is about Redis and matters more.
+                            (Err(before), Err(error)) if error.is_outage() && !before.is_outage() => Err(error),
+                            (Err(error), _) | (_, Err(error)) => Err(error),
+                        };
                     }
                 }
             }

@@ -81,12 +81,15 @@ pub enum Error {
          redis_key_prefix"
     )]
     UnknownLayout,
-    /// The key of a segment or of the index holds something else than a sorted set.
-    #[error("`{command}` met a key that is not a sorted set")]
+    /// A key of ours holds another type: another program writes to this Redis.
+    #[error("`{command}` met a key of another type: another program writes to this Redis")]
     WrongType {
         /// The command's name and its key.
         command: String,
     },
+    /// The visit is to a new segment, and there are as many as there may be. Nothing was written.
+    #[error("there are {0} segments, as many as max_segments allows, and this one would be new")]
+    TooManySegments(u64),
     /// Redis answered with any other error, such as `READONLY`, `MISCONF` or `NOPERM`.
     #[error("Redis refused `{command}`: {}", format!("{code} {detail}").trim_end())]
     Refused {
@@ -130,7 +133,8 @@ fn state_of_redis(code: &str) -> Option<&'static str> {
 }
 
 impl Error {
-    /// What a log or a metric calls this failure: one of [`telemetry::FAILURES`](crate::telemetry::FAILURES).
+    /// What a log or a metric calls this failure: one of [`telemetry::FAILURES`](crate::telemetry::FAILURES), or
+    /// `too_many_segments`, which is no failure of Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -145,14 +149,21 @@ impl Error {
             Self::NotReplicated { .. } => "not_replicated",
             Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout => "layout",
             Self::WrongType { .. } | Self::ForeignKey(_) => "wrong_type",
+            Self::TooManySegments(_) => "too_many_segments",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
     }
 
-    /// Whether Redis failed, and not one key.
+    /// Whether Redis failed, and not one segment.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        !matches!(self, Self::WrongType { .. } | Self::ForeignKey(_))
+        !matches!(self, Self::WrongType { .. } | Self::ForeignKey(_) | Self::TooManySegments(_))
+    }
+
+    /// Whether Redis refused this command and may run others: it doesn't have the command, or an ACL forbids it on these keys.
+    #[must_use]
+    pub fn is_refused_command(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "NOPERM" || !Self::is_about_redis(code))
     }
 
     /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.
@@ -226,6 +237,10 @@ impl Error {
             (command, "ERR") if command.starts_with("SENTINEL ") => "(it is no sentinel)",
             (_, "ERR") if is_about_a_missing_command(detail) => {
                 "(it doesn't have this command, or one of this script: renamed, switched off, or not supported)"
+            }
+            // Redis 7 says so of a script; before, it is NOPERM.
+            (_, "ERR") if detail.contains("The user executing the script can't") => {
+                "(an ACL forbids a command or a key of this script)"
             }
             _ if Self::is_about_redis(code) => detail,
             _ => "",

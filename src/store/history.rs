@@ -1,4 +1,8 @@
-//! The sizes of segments over time: a stream for each segment, and whose turn it is to add to them.
+//! The sizes of segments over time: a history for each segment, and whose turn it is to add to them.
+//!
+//! A history begins as a list that holds the time and the count of each sample in turn: 184 bytes for one sample, 12 to 17 bytes
+//! for each of many. Redis allocates 4 KiB for a stream's first entry, and a list can't be searched. So a list of more than
+//! [`Store::LISTED_SAMPLES`] samples becomes a stream.
 //!
 //! A history is of a segment in all partitions together, so that its key is in none of them, and a move to other partitions
 //! doesn't touch it.
@@ -60,6 +64,45 @@ pub enum Turn {
 /// The field of a sample.
 const COUNT: &str = "n";
 
+/// Adds the samples in `ARGV[4]` and behind, each a time and a count, to the history `KEYS[1]`, and returns how many are later than
+/// what it has; -1 if the key is no history, which stays as it is. Samples before `ARGV[1]` are dropped. A list of more than
+/// `ARGV[2]` samples becomes a stream. The history expires after `ARGV[3]` seconds.
+const ADD: &str = "\
+local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
+local function is_number(text) return text and string.find(text, '^%d+$') end
+local last
+if kind == 'list' then
+  last = redis.call('LINDEX', key, -2)
+  local is_even = redis.call('LLEN', key) % 2 == 0
+  if not (is_even and is_number(last) and is_number(redis.call('LINDEX', key, -1))) then return -1 end
+elseif kind == 'stream' then
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  if first and (#first[2] ~= 2 or first[2][1] ~= 'n') then return -1 end
+elseif kind ~= 'none' then return -1 end
+local added = 0
+for i = 4, #ARGV, 2 do
+  local at, count = ARGV[i], ARGV[i + 1]
+  if kind == 'stream' then
+    local id = redis.pcall('XADD', key, 'MINID', '~', ARGV[1], at .. '-0', 'n', count)
+    if type(id) == 'string' then added = added + 1
+    elseif not string.find(id.err, 'ID specified in XADD', 1, true) then return id end
+  elseif not last or tonumber(at) > tonumber(last) then
+    local length = redis.call('RPUSH', key, at, count)
+    kind, last, added = 'list', at, added + 1
+    while tonumber(redis.call('LINDEX', key, 0)) < tonumber(ARGV[1]) and length > 2 do
+      redis.call('LPOP', key, 2)
+      length = length - 2
+    end
+    if length > 2 * tonumber(ARGV[2]) then
+      local samples = redis.call('LPOP', key, length)
+      for j = 1, length, 2 do redis.call('XADD', key, samples[j] .. '-0', 'n', samples[j + 1]) end
+      kind = 'stream'
+    end
+  end
+end
+if added > 0 then redis.call('EXPIRE', key, ARGV[3]) end
+return added";
+
 /// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
 /// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays. A turn that is
 /// later than the time, and than the clocks of services may differ, was claimed when a clock was ahead: it doesn't keep the turns
@@ -90,6 +133,10 @@ return 1";
 impl Store {
     /// How long samples are kept: 13 months.
     pub const KEPT: Duration = Duration::from_secs(396 * 24 * 60 * 60);
+    /// How long a history is kept after its last sample. A segment without users gets no samples once pruning has dropped it.
+    pub const KEPT_AFTER_LAST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+    /// How many samples a history has at the most before it becomes a stream: about 8 KiB, what a list has in one piece.
+    pub const LISTED_SAMPLES: usize = 500;
     /// Samples that are read, or written, in one round trip. Redis takes about a microsecond for each.
     const SAMPLES_AT_ONCE: usize = 2_000;
 
@@ -126,8 +173,9 @@ impl Store {
         self.connection.query::<Value>(Slot::of_any_key(&key), pipeline).await.map(drop)
     }
 
-    /// Adds `samples` to the histories of their segments, and says how many of them are new. A history only grows at its end: what
-    /// it has already, or has later ones than, is passed over. So they may be added again.
+    /// Adds `samples` to the histories of their segments, and returns how many of them are new. A history only grows at its end: what
+    /// it has already, or has later ones than, is passed over. So adding them again changes nothing. A key that holds something else
+    /// is logged and stays as it is.
     ///
     /// # Errors
     ///
@@ -145,86 +193,132 @@ impl Store {
 
     /// Adds `samples` to histories that are at one server.
     async fn add_samples_at(&self, samples: &[&NamedSample]) -> Result<u64, Error> {
-        let mut commands = Vec::with_capacity(2 * samples.len());
-        for (place, NamedSample { segment, sample }) in samples.iter().enumerate() {
-            let key = self.names.history(segment.as_str());
-            let slot = Slot::of_any_key(&key);
-            let mut add = cmd("XADD");
-            add.arg(&key).arg("MINID").arg("~").arg(millis(sample.at - Self::KEPT));
-            add.arg(format!("{}-0", millis(sample.at))).arg(COUNT).arg(sample.count);
-            commands.push((slot, add));
-            // Once for each segment, behind its last one.
-            if samples.get(place + 1).is_none_or(|next| next.segment != *segment) {
-                let mut expire = cmd("EXPIRE");
-                expire.arg(key).arg(Self::KEPT.as_secs());
-                commands.push((slot, expire));
+        let histories: Vec<_> = samples.chunk_by(|one, next| one.segment == next.segment).collect();
+        let keys: Vec<_> = histories.iter().map(|samples| self.names.history(samples[0].segment.as_str())).collect();
+        let commands = histories.iter().zip(&keys).map(|(samples, key)| {
+            let newest = samples.iter().map(|named| named.sample.at).max().expect("a chunk has a sample");
+            let mut add = cmd("EVAL");
+            add.arg(ADD).arg(1).arg(key).arg(millis(newest - Self::KEPT));
+            add.arg(Self::LISTED_SAMPLES).arg(Self::KEPT_AFTER_LAST.as_secs());
+            for NamedSample { sample, .. } in *samples {
+                add.arg(millis(sample.at)).arg(sample.count);
             }
-        }
+            (Slot::of_any_key(key), add)
+        });
         let settle = |answers: &mut Vec<Result<Value, Error>>| {
-            for answer in answers {
-                // An id that is not beyond the last, which a stream has no other word for; or a key that is no stream.
-                if answer.as_ref().is_err_and(|error| is_old_sample(error) || matches!(error, Error::WrongType { .. }))
-                {
-                    *answer = Ok(Value::Nil);
+            for (answer, key) in answers.iter_mut().zip(&keys) {
+                if let Ok(Value::Int(..0)) = answer {
+                    *answer = Err(Error::WrongType { command: format!("EVAL {key}") });
                 }
             }
         };
         let answers = self.connection.query_settled(Commands::each(commands), settle).await?;
         let mut added = 0;
         for answer in answers {
-            // `XADD` answers with the id.
-            added += u64::from(matches!(answer?, Value::BulkString(_)));
+            match answer.and_then(read::<u64>) {
+                Ok(new) => added += new,
+                // One key's fault must not take the others along.
+                Err(Error::WrongType { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(added)
     }
 
     /// The samples of each of `segments` from `from` through `to`, in the order of time. About `expected` samples should there be of
-    /// each.
+    /// each. A key that is no history is the failure of its own segment.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer, or a key is no stream.
+    /// An [`Error`] when Redis didn't answer.
     pub async fn samples(
         &self,
         segments: &[SegmentName<'static>],
         from: Timestamp,
         to: Timestamp,
         expected: usize,
-    ) -> Result<Vec<Vec<Sample>>, Error> {
-        let mut found: HashMap<&str, Vec<Sample>> = HashMap::new();
-        let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(1, Self::SAMPLES_AT_ONCE);
+    ) -> Result<Vec<Result<Vec<Sample>, Error>>, Error> {
+        let mut found: HashMap<&str, Result<Vec<Sample>, Error>> = HashMap::new();
+        // A list is read as a whole, however few of its samples are asked for.
+        let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_AT_ONCE);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.connection.by_server(names, slot_of).await? {
-            for names in names.chunks(at_once) {
-                self.samples_at(names, from, to, &mut found).await?;
+            for names in names.chunks(Self::SAMPLES_AT_ONCE) {
+                let kinds = self.kinds_of(names).await?;
+                let histories: Vec<_> =
+                    names.iter().copied().zip(kinds).filter(|(_, kind)| *kind != Kind::None).collect();
+                for histories in histories.chunks(at_once) {
+                    self.samples_at(histories, from, to, &mut found).await?;
+                }
             }
         }
-        Ok(segments.iter().map(|segment| found.get(segment.as_str()).cloned().unwrap_or_default()).collect())
+        let samples_of = |segment: &SegmentName<'_>| found.get(segment.as_str()).cloned().unwrap_or(Ok(Vec::new()));
+        Ok(segments.iter().map(samples_of).collect())
     }
 
-    /// As [`Self::samples`], of segments whose histories are at one server.
+    /// What the keys of the histories of `names`, which are at one server, hold.
+    async fn kinds_of(&self, names: &[&str]) -> Result<Vec<Kind>, Error> {
+        let commands = names.iter().map(|name| {
+            let key = self.names.history(name);
+            let slot = Slot::of_any_key(&key);
+            let mut kind = cmd("TYPE");
+            kind.arg(key);
+            (slot, kind)
+        });
+        let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
+        let kind = |answer: Result<Value, Error>| {
+            Ok(match answer.and_then(read::<String>)?.as_str() {
+                "none" => Kind::None,
+                "list" => Kind::List,
+                "stream" => Kind::Stream,
+                _ => Kind::Other,
+            })
+        };
+        answers.into_iter().map(kind).collect()
+    }
+
+    /// As [`Self::samples`], of histories at one server whose keys hold what is given with their names.
     async fn samples_at<'a>(
         &self,
-        names: &[&'a str],
+        histories: &[(&'a str, Kind)],
         from: Timestamp,
         to: Timestamp,
-        found: &mut HashMap<&'a str, Vec<Sample>>,
+        found: &mut HashMap<&'a str, Result<Vec<Sample>, Error>>,
     ) -> Result<(), Error> {
-        let mut asked: Vec<(&str, String)> = names.iter().map(|name| (*name, millis(from).to_string())).collect();
+        let mut asked: Vec<_> = histories.iter().map(|(name, kind)| (*name, *kind, millis(from).to_string())).collect();
         while !asked.is_empty() {
             let most = Self::SAMPLES_AT_ONCE / asked.len();
-            let commands = asked.iter().map(|(name, from)| range(&self.names, name, from, to, most));
+            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, most));
             let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
             let mut unfinished = Vec::new();
-            for ((name, _), answer) in asked.into_iter().zip(answers) {
-                let entries: Vec<Entry> = answer.and_then(read)?;
+            for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
+                let entries = match (kind, answer) {
+                    // A list that has become a stream since.
+                    (Kind::List, Err(Error::WrongType { .. })) => {
+                        unfinished.push((name, Kind::Stream, millis(from).to_string()));
+                        continue;
+                    }
+                    (_, Err(error @ Error::WrongType { .. })) => {
+                        found.insert(name, Err(error));
+                        continue;
+                    }
+                    (Kind::List, answer) => {
+                        let samples = listed(answer.and_then(read)?, &self.names.history(name));
+                        let is_asked = |sample: &Sample| (from..=to).contains(&sample.at);
+                        found.insert(name, samples.map(|samples| samples.into_iter().filter(is_asked).collect()));
+                        continue;
+                    }
+                    (_, answer) => answer.and_then(read::<Vec<Entry>>)?,
+                };
                 if entries.len() >= most
                     && let Some((last, _)) = entries.last()
                 {
-                    unfinished.push((name, format!("({last}")));
+                    unfinished.push((name, kind, format!("({last}")));
                 }
-                found.entry(name).or_default().extend(entries.iter().filter_map(sample_of));
+                if let Ok(samples) = found.entry(name).or_insert_with(|| Ok(Vec::new())) {
+                    samples.extend(entries.iter().filter_map(sample_of));
+                }
             }
             asked = unfinished;
         }
@@ -239,12 +333,46 @@ pub(super) fn is_turn(text: &str) -> bool {
     matches!(words[..], [turn, until, by] if is_number(turn) && is_number(until) && !by.is_empty())
 }
 
-fn range(names: &KeyNames, name: &str, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
+/// What the key of a history holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    None,
+    /// Times and counts in turn.
+    List,
+    /// Entries with a time as their id.
+    Stream,
+    /// Nothing of ours.
+    Other,
+}
+
+/// The command that reads samples of a history whose key holds `kind`: all of a list.
+fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
     let key = names.history(name);
     let slot = Slot::of_any_key(&key);
+    if kind == Kind::List {
+        let mut range = cmd("LRANGE");
+        range.arg(key).arg(0).arg(-1);
+        return (slot, range);
+    }
+    // Redis refuses it where there is another type, and names that.
     let mut range = cmd("XRANGE");
     range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(most);
     (slot, range)
+}
+
+/// The samples that stand in a list, the time and the count of each in turn.
+fn listed(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
+    let number = |text: &[u8]| str::from_utf8(text).ok()?.parse::<u64>().ok();
+    let sample = |pair: &[Vec<u8>]| match pair {
+        [at, count] => {
+            let at = Timestamp::from_millis(i64::try_from(number(at)?).ok()?);
+            Some(Sample { at, count: number(count)? })
+        }
+        _ => None,
+    };
+    let samples: Option<Vec<_>> = elements.chunks(2).map(sample).collect();
+    samples.ok_or_else(|| Error::WrongType { command: format!("LRANGE {key}") })
 }
 
 /// The id of an entry, and its fields and their values in turn.
@@ -264,8 +392,4 @@ fn sample_of((id, fields): &Entry) -> Option<Sample> {
 /// A time as an id of a stream has it, which can't be before the epoch.
 fn millis(time: Timestamp) -> i64 {
     time.as_millis().max(0)
-}
-
-fn is_old_sample(error: &Error) -> bool {
-    matches!(error, Error::Refused { command, code, .. } if code == "ERR" && command.starts_with("XADD "))
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join_all;
 use redis::pipe;
 
+use super::commands::Commands;
+use super::connection::read;
 use super::layout::Attempt;
+use super::segment_limit::{Reservation, SegmentLimit};
 use super::{Error, Partition, Partitions, Store};
 use crate::segment::SegmentName;
 
@@ -98,6 +101,15 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn index_size(&self) -> Result<u64, Error> {
+        let look = self.segment_limit.as_ref().map(|limit| (limit, limit.begin_look()));
+        let names = self.count_names().await?;
+        if let Some((limit, look)) = look {
+            limit.end_look(look, names);
+        }
+        Ok(names)
+    }
+
+    async fn count_names(&self) -> Result<u64, Error> {
         /// In all partitions together.
         const AT_ONCE: usize = 100_000;
         let keys = self.layout().await?.read();
@@ -118,6 +130,59 @@ impl Store {
                 return Ok(names);
             }
         }
+    }
+
+    /// Decides which segments of a write may be written, whose names are `names`: reserves room for those that may be new, and returns
+    /// the places of those that are one too many.
+    pub(super) async fn admit<'a>(&self, limit: &'a SegmentLimit, names: &[Box<str>]) -> (Reservation<'a>, Vec<usize>) {
+        if limit.is_unknown() {
+            // Where Redis doesn't answer, the write tells.
+            let _ = self.index_size().await;
+        }
+        if let Some(reservation) = limit.reserve(names.len() as u64) {
+            return (reservation, Vec::new());
+        }
+        let mut new = limit.not_found(names.iter().map(|name| &**name));
+        let asked: Vec<_> = new.iter().map(|place| &*names[*place]).collect();
+        let Ok(found) = self.names_found(&asked).await else { return (limit.reserve_up_to(0), Vec::new()) };
+        limit.note_found(asked.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
+        let mut found = found.into_iter();
+        new.retain(|_| !found.next().unwrap_or_default());
+
+        let patience = self.connection.limits().answer;
+        let mut reservation = limit.reserve_new(new.len() as u64, patience).await;
+        if reservation.names < new.len() as u64 && limit.begin_look_if_due().is_some() {
+            // Pruning may have made room.
+            drop(reservation);
+            let _ = self.index_size().await;
+            reservation = limit.reserve_new(new.len() as u64, patience).await;
+        }
+        let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
+        (reservation, refused)
+    }
+
+    /// Whether each of `names` is in the index of any partition.
+    async fn names_found(&self, names: &[&str]) -> Result<Vec<bool>, Error> {
+        const AT_ONCE: usize = 1_000;
+        let mut found = vec![false; names.len()];
+        for (found, names) in found.chunks_mut(AT_ONCE).zip(names.chunks(AT_ONCE)) {
+            let servers = self.by_server(self.layout().await?.read()).await?;
+            let asking = servers.into_iter().map(|partitions| async move {
+                let commands = partitions.into_iter().map(|partition| {
+                    let mut scores = redis::cmd("ZMSCORE");
+                    scores.arg(self.names.index(partition)).arg(names);
+                    (partition.slot(), scores)
+                });
+                self.connection.query_settled(Commands::each(commands), |_| {}).await
+            });
+            for answer in try_join_all(asking).await?.into_iter().flatten() {
+                let scores = answer.and_then(read::<Vec<Option<f64>>>)?;
+                for (found, score) in found.iter_mut().zip(scores) {
+                    *found |= score.is_some();
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn members_of_index(

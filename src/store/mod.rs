@@ -6,10 +6,10 @@
 //! | key | type | member | score | written by | deleted by |
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
-//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_if_empty`], [`Store::delete_keys`], name by name |
+//! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_unless_occupied`], [`Store::delete_keys`], name by name |
 //! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window of the data set is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
-//! | `history:<name>` | stream | `n`, how many users the segment had | the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 13 months after the last sample |
+//! | `history:<name>` | list, and a stream beyond 500 samples | the time and the count of each sample in turn; in the stream `n`, the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
@@ -28,9 +28,12 @@
 //!
 //! # Why the index never loses a segment
 //!
-//! [`Store::write`] writes members first and names second. [`Store::drop_if_empty`] looks at the segment and
+//! [`Store::write`] writes members first and names second. [`Store::drop_unless_occupied`] looks at the segment and
 //! removes the name in one atomic script. If the script runs before the member is written, the name is written after
-//! it; if it runs after, the segment isn't empty and the name stays. Should Redis die between the two commands, the visit is
+//! it; if it runs after, the segment isn't empty and the name stays.
+//!
+//! Both go out in one pipeline, so the name is written even if the segment's key holds another type and refuses the member.
+//! [`Store::write`] then runs the same script before it answers: a key of another type has no members. Should Redis die between the two commands, the visit is
 //! not acknowledged, and the name comes with its repetition or with the segment's next visit. Until then the member counts
 //! as it should, and only pruning doesn't know of it.
 //!
@@ -63,6 +66,7 @@ mod outage;
 mod permissions;
 mod prune;
 mod scan;
+mod segment_limit;
 mod sentinel;
 mod server;
 mod servers;
@@ -94,6 +98,7 @@ pub use self::layout::{Layout, Move, Phase, WindowChange};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
+use self::segment_limit::SegmentLimit;
 pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
@@ -126,6 +131,8 @@ pub struct Store {
     is_private: bool,
     layout: Arc<ArcSwapOption<KnownLayout>>,
     refusal: Arc<Refusal>,
+    /// How many segments there may be; any number if none.
+    segment_limit: Option<Arc<SegmentLimit>>,
 }
 
 impl Store {
@@ -144,6 +151,7 @@ impl Store {
             is_private: false,
             layout: Arc::default(),
             refusal: Arc::default(),
+            segment_limit: None,
         }
     }
 
@@ -192,6 +200,12 @@ impl Store {
     #[must_use]
     pub fn with_acks(self, acks: WriteAcks) -> Self {
         Self { acks, ..self }
+    }
+
+    /// The same store, which refuses visits to new segments when there are so many.
+    #[must_use]
+    pub fn with_max_segments(self, max: u64) -> Self {
+        Self { segment_limit: Some(Arc::new(SegmentLimit::new(max))), ..self }
     }
 
     /// How many replicas must have a visit.

@@ -92,7 +92,7 @@ impl Store {
     /// not in force any more.
     pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
-        match batch.write_to([keys], &known, self, &self.batches).await {
+        match batch.write_to([keys], &[], &known, self, &self.batches).await {
             Attempt::Done(written) => written.into_result(),
             Attempt::Outdated => Err(Error::UnknownLayout),
         }

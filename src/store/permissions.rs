@@ -24,7 +24,7 @@ pub enum Permissions {
 /// `segment` stands for the key of a segment, `segments` for the index, `layout` for its record, `history` for a segment's
 /// history, `turn` for the lease on adding to histories, and `forgotten` for the tombstones of users who were removed while
 /// data moves.
-const NEEDED: [&[&str]; 22] = [
+const NEEDED: [&[&str]; 29] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
@@ -34,18 +34,25 @@ const NEEDED: [&[&str]; 22] = [
     &["ZRANGE", "segment", "0", "0", "WITHSCORES"],
     &["ZSCORE", "segment", "u"],
     &["ZREMRANGEBYSCORE", "segment", "-inf", "0"],
+    &["ZMSCORE", "segments", "s"],
     &["ZADD", "forgotten", "0", "u"],
     &["GET", "layout"],
     &["SET", "layout", ""],
     // The commands of a script are checked one by one when it calls them.
     &["EVAL", "", "2", "segment", "segments"],
-    &["EXISTS", "segment"],
+    &["ZCARD", "segment"],
     &["EXISTS", "segments"],
     &["ZREM", "segments", "s"],
     &["ZREM", "segment", "u"],
     &["XADD", "history", "MINID", "~", "0", "1-0", "n", "0"],
     &["XRANGE", "history", "0", "1", "COUNT", "1"],
     &["EXPIRE", "forgotten", "1"],
+    &["RPUSH", "history", "0", "0"],
+    &["LRANGE", "history", "0", "-1"],
+    &["LINDEX", "history", "0"],
+    &["LLEN", "history"],
+    &["LPOP", "history", "2"],
+    &["TYPE", "history"],
     &["EXPIRE", "history", "1"],
     &["SET", "turn", ""],
 ];

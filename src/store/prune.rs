@@ -44,9 +44,15 @@ local members = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT
 if #members == 0 then return 0 end
 return redis.call('ZREM', KEYS[2], unpack(members))";
 
-/// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members.
-const DROP_IF_EMPTY: &str = "\
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+/// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members. A key of another type has none, and
+/// stays as it is.
+const DROP_UNLESS_OCCUPIED: &str = "\
+local members = redis.pcall('ZCARD', KEYS[1])
+if type(members) == 'table' then
+  if not string.find(members.err, 'WRONGTYPE', 1, true) then return members end
+  members = 0
+end
+if members > 0 then return 0 end
 return redis.call('ZREM', KEYS[2], ARGV[1])";
 
 impl Store {
@@ -152,18 +158,17 @@ impl Store {
         })
     }
 
-    /// Removes those of `segments` from the index of `partition` that have no members there, in one round trip, and says how many
-    /// they were.
+    /// Removes those of `segments` from the index of `partition` that have no members there, in one round trip, and returns their
+    /// number. A segment whose key holds another type has no members; the key itself stays.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; any may have been removed.
-    pub async fn drop_if_empty(&self, partition: Partition, segments: &[&SegmentName<'_>]) -> Result<u64, Error> {
+    pub async fn drop_unless_occupied(&self, partition: Partition, segments: &[&str]) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
-            let script = pipeline.cmd("EVAL").arg(DROP_IF_EMPTY).arg(2);
-            script.arg(self.names.segment(partition, segment.as_str()));
-            script.arg(self.names.index(partition)).arg(segment.as_str());
+            let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(2);
+            script.arg(self.names.segment(partition, segment)).arg(self.names.index(partition)).arg(*segment);
         }
         // Where the slot is on its way, the next run looks again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

@@ -126,7 +126,10 @@ fn describe() {
     describe_gauge!("estimator_reload_successful", "Whether keys, and the certificate, could be used when last read.");
     describe_counter!("estimator_visits_accepted_total", "Visits that Redis has acknowledged.");
     describe_counter!("estimator_visits_expired_total", "Visits that lay outside the window already.");
-    describe_counter!("estimator_visits_rejected_total", "What was sent as a visit and is none, by reason.");
+    describe_counter!(
+        "estimator_visits_rejected_total",
+        "Visits rejected as invalid, or as one segment too many, by reason."
+    );
     describe_counter!("estimator_visits_failed_total", "Visits that Redis has not acknowledged, by reason.");
     describe_histogram!("estimator_round_size", "Single visits, or counts, that shared a round trip to Redis.");
     describe_gauge!("estimator_round_waiting", "Single visits, or counts, that wait for the next round trip.");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::Response;
+use rstest::rstest;
 use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
@@ -318,8 +319,76 @@ async fn a_decompression_bomb_meets_the_limits() {
     let bomb = gzip(&vec![b'['; 64 * 1024 * 1024]);
     assert!(bomb.len() < 100_000);
     problem(post_gzip(&app, "application/json", bomb.clone()).await, 413, "body-too-large").await;
-    let document = problem(post_gzip(&app, "application/x-ndjson", bomb).await, 422, "invalid-request").await;
-    assert_eq!(document["errors"], json!([{ "line": 1, "detail": "is longer than 16384 bytes" }]));
+    let document = problem(post_gzip(&app, "application/x-ndjson", bomb).await, 413, "body-too-large").await;
+    assert!(document["detail"].as_str().unwrap().contains("more than 200 times its size"), "{document}");
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(0), &json!(0)));
+}
+
+#[rstest]
+#[case::blank_lines("\n")]
+#[case::one_visit_again_and_again("{\"user_id\":\"u1\",\"segment\":\"sports\"}\n")]
+#[case::one_expired_visit("{\"user_id\":\"u1\",\"segment\":\"sports\",\"seen_at\":1}\n")]
+#[tokio::test]
+async fn batch_ends_where_it_unpacks_to_too_much(#[case] line: &str) {
+    let (_redis, app) = app().await;
+    let body = gzip(line.repeat(8_000_000 / line.len()).as_bytes());
+    let document = problem(post_gzip(&app, "application/x-ndjson", body.clone()).await, 413, "body-too-large").await;
+    let done = document["done_through_line"].as_u64().unwrap();
+    let (most, line) = (1024 * 1024 + 200 * body.len() as u64, line.len() as u64);
+    assert!(done * line <= most, "{done} lines of {line} bytes are more than {most} bytes: {document}");
+    let taken = document["accepted"].as_u64().unwrap() + document["expired"].as_u64().unwrap();
+    assert!(taken == done || line == 1, "{document}");
+    problem(post_gzip(&app, "application/json", gzip(&vec![b' '; 8_000_000])).await, 413, "body-too-large").await;
+}
+
+/// Real visits pack to a 4th to a 120th.
+#[tokio::test]
+async fn batch_takes_visits_that_pack_well() {
+    let (_redis, app) = app().await;
+    let segment = "s".repeat(128);
+    let user = |n: usize| format!("{}{n:06}", "tenant-".repeat(35));
+    let lines: String = (0..20_000).map(|n| line(&user(n), &segment)).collect();
+    let body = gzip(lines.as_bytes());
+    assert!(lines.len() / body.len() > 80, "{}", lines.len() / body.len());
+    assert_eq!(taken_in(post_gzip(&app, "application/x-ndjson", body).await).await, all_accepted(20_000));
+}
+
+#[rstest]
+#[case::not_json("x", 10_000)]
+#[case::wrong_fields("{\"user_id\":\"\",\"segment\":\"sports\"}", 10_000)]
+#[case::too_long(&"x".repeat(17_000), 10_000)]
+#[tokio::test]
+async fn batch_ends_after_too_many_rejected_lines_in_a_row(#[case] bad: &str, #[case] in_a_row: u64) {
+    let (_redis, app) = app().await;
+    let good: String = (0..300).map(|n| line(&format!("u{n}"), "sports")).collect();
+    // Nothing of what comes behind the bad lines is read.
+    let lines = [good, format!("{bad}\n").repeat(10_500), line("late", "news")].concat();
+    let document = problem(app.post_lines(lines).await, 422, "too-many-rejected").await;
+    assert_eq!((&document["accepted"], &document["rejected"]), (&json!(300), &json!(in_a_row)));
+    assert_eq!(document["done_through_line"], json!(300 + in_a_row));
+    assert_eq!(document["errors"].as_array().unwrap().len(), 100);
+    assert!(document["detail"].as_str().unwrap().contains("10000 lines in a row, or most of 100000"), "{document}");
+    assert_eq!((app.count("sports").await, app.count("news").await), (300, 0));
+}
+
+#[tokio::test]
+async fn batch_ends_if_most_of_a_hundred_thousand_lines_are_rejected() {
+    let (_redis, app) = app().await;
+    let lines: String =
+        (0..150_000).map(|n| if n % 3 == 0 { line(&format!("u{n}"), "sports") } else { "x\n".to_owned() }).collect();
+    let document = problem(app.post_lines(lines).await, 422, "too-many-rejected").await;
+    assert_eq!(document["done_through_line"], json!(100_000));
+    assert_eq!((&document["accepted"], &document["rejected"]), (&json!(33_334), &json!(66_666)));
+    assert_eq!(app.count("sports").await, 33_334);
+}
+
+#[tokio::test]
+async fn batch_goes_on_if_lines_are_rejected_now_and_then() {
+    let (_redis, app) = app().await;
+    let lines: String =
+        (0..120_000).map(|n| if n % 3 != 0 { line(&format!("u{n}"), "sports") } else { "x\n".to_owned() }).collect();
+    let report = taken_in(app.post_lines(lines).await).await;
+    assert_eq!((&report["accepted"], &report["rejected"]), (&json!(80_000), &json!(40_000)));
 }
 
 #[tokio::test]

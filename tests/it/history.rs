@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rstest::rstest;
 use segment_estimator::clock::Clock;
 use segment_estimator::estimator::Estimator;
 use segment_estimator::history::{History, Interval, Recorded, Recorder};
@@ -63,8 +64,8 @@ async fn of_all_who_would_record_a_turn_one_does() {
     assert_eq!(recorders[0].record(NOON, noon_plus(80)).await, Ok(Recorded::Before));
     assert_eq!(recorders[1].record(noon_plus(-HOUR), noon_plus(80)).await, Ok(Recorded::Before));
     for name in &names {
-        let length: u64 = redis.call(&["XLEN", &format!("history:{name}")]);
-        assert_eq!(length, 1, "{name}");
+        let elements: Vec<String> = redis.call(&["LRANGE", &format!("history:{name}"), "0", "-1"]);
+        assert_eq!(elements.len(), 2, "{name}: a time and a count");
     }
     assert_eq!(counts(redis.store(), "s7", 0, 0).await, [Some(2)]);
     // The next turn is another.
@@ -164,8 +165,97 @@ async fn thirteen_months_are_kept_and_read_in_pages() {
     assert_eq!(all, (first..=last).map(|n| Some(n as u64)).collect::<Vec<_>>());
 
     // A segment without visits has its history for so long, and no longer.
-    let lives: u64 = redis.call(&["TTL", "history:sports"]);
-    assert!((Store::KEPT.as_secs() - 60..=Store::KEPT.as_secs()).contains(&lives), "{lives}");
+    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+}
+
+fn assert_lives(redis: &Redis, key: &str, kept: Duration) {
+    let lives: u64 = redis.call(&["TTL", key]);
+    assert!((kept.as_secs() - 60..=kept.as_secs()).contains(&lives), "{key}: {lives}");
+}
+
+fn memory(redis: &Redis, key: &str) -> usize {
+    redis.call(&["MEMORY", "USAGE", key, "SAMPLES", "0"])
+}
+
+#[tokio::test]
+async fn history_of_few_samples_takes_little_memory_and_becomes_a_stream_when_it_grows() {
+    let redis = Redis::start();
+    let store = redis.store();
+    let most = Store::LISTED_SAMPLES as i64;
+    let samples: Vec<_> = (0..most + 700).map(|n| sample("sports", noon_plus(n * HOUR), 300_000 + n as u64)).collect();
+    let kind = || redis.call::<String>(&["TYPE", "history:sports"]);
+    for n in 0..most {
+        assert_eq!(store.add_samples(&samples[n as usize..=n as usize]).await, Ok(1), "{n}");
+        if n < 6 {
+            assert!(memory(&redis, "history:sports") <= 300, "{n}: {}", memory(&redis, "history:sports"));
+        }
+    }
+    assert_eq!(kind(), "list");
+    assert!(memory(&redis, "history:sports") / most as usize <= 24, "{}", memory(&redis, "history:sports"));
+    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+    let all = |until: i64| (0..until).map(|n| Some(300_000 + n as u64)).collect::<Vec<_>>();
+    assert_eq!(counts(store.clone(), "sports", 0, (most - 1) * HOUR).await, all(most));
+    assert_eq!(counts(store.clone(), "sports", 5 * HOUR, 6 * HOUR).await, [Some(300_005), Some(300_006)]);
+
+    // The one that makes it a stream, in one go with some that are there and some that follow.
+    assert_eq!(store.add_samples(&samples[most as usize - 2..most as usize + 2]).await, Ok(2));
+    assert_eq!(kind(), "stream");
+    assert_eq!(counts(store.clone(), "sports", 0, (most + 1) * HOUR).await, all(most + 2));
+    assert_eq!(store.add_samples(&samples).await, Ok(698));
+    assert_eq!(store.add_samples(&samples).await, Ok(0), "all are there");
+    assert_eq!(counts(store.clone(), "sports", 0, (most + 699) * HOUR).await, all(most + 700));
+    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+}
+
+#[tokio::test]
+async fn history_that_began_as_a_stream_goes_on_as_one() {
+    let redis = Redis::start();
+    let store = redis.store();
+    let id = |hour: i64| format!("{}-0", noon_plus(hour * HOUR).as_millis());
+    redis.call::<String>(&["XADD", "history:sports", &id(0), "n", "7"]);
+    assert_eq!(store.add_samples(&[sample("sports", noon_plus(-HOUR), 5)]).await, Ok(0), "it grows at its end alone");
+    assert_eq!(redis.call::<i64>(&["TTL", "history:sports"]), -1, "nothing was added");
+    assert_eq!(store.add_samples(&[sample("sports", noon_plus(HOUR), 8)]).await, Ok(1));
+    assert_eq!(redis.call::<u64>(&["XLEN", "history:sports"]), 2);
+    assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(7), Some(8)]);
+    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+}
+
+#[tokio::test]
+async fn history_drops_samples_that_are_older_than_thirteen_months() {
+    let redis = Redis::start();
+    let store = redis.store();
+    let month = 30 * 24 * HOUR;
+    for n in 0..20 {
+        assert_eq!(store.add_samples(&[sample("sports", noon_plus(n * month), n as u64)]).await, Ok(1));
+    }
+    let elements: Vec<u64> = redis.call(&["LRANGE", "history:sports", "0", "-1"]);
+    let kept: Vec<_> = elements.chunks(2).map(|sample| sample[1]).collect();
+    assert_eq!(kept, (6..20).collect::<Vec<_>>(), "13 months and the newest");
+}
+
+#[rstest]
+#[case::text(&["SET", "x"])]
+#[case::text_that_expires(&["SETEX", "60", "x"])]
+#[case::list_of_one(&["RPUSH", "x"])]
+#[case::list_of_texts(&["RPUSH", "a", "b"])]
+#[case::list_with_a_number(&["RPUSH", "1", "b"])]
+#[case::hash(&["HSET", "a", "b"])]
+#[case::set(&["SADD", "a"])]
+#[case::sorted_set(&["ZADD", "1", "a"])]
+#[case::stream(&["XADD", "1-0", "temperature", "20"])]
+#[tokio::test]
+async fn add_samples_leaves_a_key_alone_that_is_no_history(#[case] command: &[&str]) {
+    let redis = Redis::start();
+    let store = redis.store();
+    redis.call::<()>(&[&command[..1], &["history:b"], &command[1..]].concat());
+    let before: Vec<u8> = redis.call(&["DUMP", "history:b"]);
+    let lives: i64 = redis.call(&["TTL", "history:b"]);
+    let samples = ["a", "b", "c"].map(|name| sample(name, NOON, 7));
+    assert_eq!(store.add_samples(&samples).await, Ok(2));
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", "history:b"]), before);
+    assert!((lives - 30..=lives).contains(&redis.call::<i64>(&["TTL", "history:b"])), "its time to live is its own");
+    assert_eq!(counts(store, "c", 0, 0).await, [Some(7)]);
 }
 
 #[tokio::test]
@@ -185,6 +275,7 @@ async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
     let histories = history(store).of_each(&segments, midnight, noon_plus(60 * HOUR - 1), day).await.unwrap();
 
     assert_eq!(histories.len(), 31);
+    let histories: Vec<_> = histories.into_iter().map(Result::unwrap).collect();
     for (n, points) in (0..30).rev().zip(&histories) {
         // The last sample of each of the two days.
         let counts: Vec<_> = points.iter().map(|point| point.count).collect();
@@ -217,9 +308,10 @@ async fn two_services_record_each_turn_once_and_tell_it() {
     let points = known(&history);
     assert!(points.len() >= 3 && points[2]["count"] == 2, "{points:?}");
     assert_eq!((&history["segment"], &history["step_seconds"]), (&json!("sports"), &json!(1)));
-    // All ids are a whole second, and no two have the same.
-    let ids: Vec<(String, Vec<String>)> = redis.call(&["XRANGE", "history:sports", "-", "+"]);
-    assert!(ids.iter().all(|(id, _)| id.ends_with("000-0")), "{ids:?}");
+    // All times are a whole second, and no two are the same.
+    let elements: Vec<u64> = redis.call(&["LRANGE", "history:sports", "0", "-1"]);
+    let times: Vec<_> = elements.chunks(2).map(|sample| sample[0]).collect();
+    assert!(times.iter().all(|at| at % 1_000 == 0) && times.is_sorted_by(|one, next| one < next), "{times:?}");
     let metric = async |app: &TestApp| -> usize {
         let text = app.get("/metrics").await.text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("estimator_history_points_total ")).unwrap();
@@ -227,8 +319,8 @@ async fn two_services_record_each_turn_once_and_tell_it() {
     };
     // Both together have added as many as there are, and what is added meanwhile.
     let added = metric(&apps[0]).await + metric(&apps[1]).await;
-    let there: usize = redis.call(&["XLEN", "history:sports"]);
-    assert!((ids.len() - 1..=there).contains(&added), "{} <= {added} <= {there}", ids.len());
+    let there = redis.call::<usize>(&["LLEN", "history:sports"]) / 2;
+    assert!((times.len() - 1..=there).contains(&added), "{} <= {added} <= {there}", times.len());
 }
 
 #[tokio::test]
@@ -313,7 +405,7 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let segments = names.map(|name| SegmentName::parse(name.to_owned()).unwrap());
     let histories = history(store).of_each(&segments, NOON, NOON, STEP).await.unwrap();
     for (name, points) in names.iter().zip(histories) {
-        assert_eq!(points[0].count, Some(2), "{name}");
+        assert_eq!(points.unwrap()[0].count, Some(2), "{name}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
+use rstest::rstest;
 use segment_estimator::settings::Layer;
 use serde_json::{Value, json};
 
@@ -194,13 +195,112 @@ async fn without_redis_there_is_no_list() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     fill(&app, &SIZES).await;
-    // What the key of one segment holds is no count of it, and no reason to leave it out.
-    redis.call::<()>(&["SET", "segment:news", "x"]);
-    for path in ["/segments", "/segments?sort=count", "/counts?segment=news"] {
-        problem(app.get(path).await, 503, "store-unavailable").await;
-    }
     redis.stop();
     for path in ["/segments", "/segments?sort=count", "/counts?segment=sports"] {
         problem(app.get(path).await, 503, "store-unavailable").await;
     }
+}
+
+/// What a key of another type may be made with.
+const OTHER_TYPES: [&[&str]; 4] = [&["SET", "x"], &["RPUSH", "x"], &["SADD", "x"], &["HSET", "x", "y"]];
+
+/// Puts a key of another type in the place of `key`.
+fn take(redis: &Redis, key: &str, command: &[&str]) {
+    redis.call::<()>(&["DEL", key]);
+    redis.call::<()>(&[&command[..1], &[key], &command[1..]].concat());
+}
+
+#[rstest]
+#[case::one_partition("1", "segment:news")]
+#[case::one_of_sixteen_partitions("16", "{p03}:segment:news")]
+#[tokio::test]
+async fn list_gives_a_segment_whose_key_is_of_another_type_a_null_count(#[case] partitions: &str, #[case] key: &str) {
+    let redis = Redis::start();
+    let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    fill(&app, &SIZES).await;
+    for command in OTHER_TYPES {
+        take(&redis, key, command);
+        for (sort, is_last) in [("name", false), ("count", true)] {
+            let (mut listed, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let answer = page(&app, &format!("?limit=1&sort={sort}{cursor}")).await;
+                listed.extend(answer["segments"].as_array().unwrap().iter().cloned());
+                let Some(next) = answer["next_cursor"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            let at = listed.iter().position(|one| one["segment"] == "news").unwrap();
+            let news = listed.remove(at);
+            assert_eq!(news["count"], Value::Null, "{command:?}");
+            assert!(news["error"].as_str().unwrap().contains("not a sorted set"), "{news}");
+            assert_eq!(at == listed.len(), is_last, "{sort}");
+            let mut expected = if sort == "name" { by_name() } else { by_count() };
+            expected.retain(|(name, _)| name != "news");
+            assert_eq!(pairs(&json!(listed)), expected, "{command:?}");
+            assert!(listed.iter().all(|one| one.get("error").is_none()), "{listed:?}");
+        }
+        let counts: Value = app.get("/counts?segment=news&segment=sports").await.json().await.unwrap();
+        assert_eq!((&counts["counts"][0]["count"], &counts["counts"][1]["count"]), (&Value::Null, &json!(3)));
+        let start = app.get("/").await.text().await.unwrap();
+        assert!(start.contains(">no count</td>") && start.contains("pages/segment?name=sports"), "{start}");
+        let comparing = app.get("/pages/overlap").await.text().await.unwrap();
+        assert!(
+            comparing.contains("<option value=\"sports\">") && !comparing.contains("value=\"news\""),
+            "{comparing}"
+        );
+        problem(app.get("/segments/news/count").await, 503, "store-unavailable").await;
+    }
+}
+
+#[tokio::test]
+async fn page_shows_all_other_lines_if_a_history_is_of_another_type() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    fill(&app, &SIZES).await;
+    let hour_ago = (segment_estimator::time::Timestamp::now().as_millis() - 3_600_000).to_string();
+    redis.call::<()>(&["RPUSH", "history:Zoo", &hour_ago, "7"]);
+    let foreign_stream: &[&str] = &["XADD", "*", "temperature", "20"];
+    for command in OTHER_TYPES.into_iter().chain([&["RPUSH", "1", "x"], foreign_stream]) {
+        take(&redis, "history:news", command);
+        let start = app.get("/").await;
+        assert_eq!(start.status(), StatusCode::OK, "{command:?}");
+        let start = start.text().await.unwrap();
+        assert!(start.contains("aria-label=\"14 days: between 7 and 7\""), "{command:?}: {start}");
+        assert_eq!(app.status_of("/pages/segment?name=Zoo").await, StatusCode::OK);
+        let own = app.get("/pages/segment?name=news").await;
+        assert_eq!(own.status(), StatusCode::OK, "{command:?}");
+        let is_told = own.text().await.unwrap().contains("key in Redis holds something else");
+        // Samples can be told from what else stands in a stream, one by one.
+        assert_eq!(is_told, command != foreign_stream, "{command:?}");
+        if is_told {
+            problem(app.get("/segments/news/history").await, 503, "store-unavailable").await;
+        }
+    }
+}
+
+#[rstest]
+#[case::one_partition("1", "")]
+#[case::sixteen_partitions("16", "{p03}:")]
+#[tokio::test]
+async fn visit_that_a_key_of_another_type_refuses_leaves_no_name_in_the_index(
+    #[case] partitions: &str,
+    #[case] tag: &str,
+) {
+    let redis = Redis::start();
+    let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    for n in 0..64 {
+        app.record(&format!("u{n}"), "sports").await;
+        take(&redis, &format!("{tag}segment:taken"), OTHER_TYPES[n % 4]);
+        let visit = json!({ "user_id": format!("u{n}"), "segment": "taken" });
+        let index = format!("{tag}segments");
+        let single = app.post_visit(&visit).await.status().as_u16();
+        assert!(!redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()));
+        let other = json!({ "user_id": format!("u{n}"), "segment": "sports" });
+        let batch = app.post_array(&json!([visit, other])).await.status().as_u16();
+        assert!(!redis.call::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).contains(&"taken".to_owned()));
+        assert_eq!(single == 503, batch == 503);
+        assert!([503, 204].contains(&single) && (single == 503 || partitions == "16"));
+    }
+    assert_eq!(app.count("sports").await, 64);
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use segment_estimator::estimator::Estimator;
 use segment_estimator::settings::Layer;
-use segment_estimator::store::{Keyspace, Partitions, Store};
-use segment_estimator::time::Timestamp;
+use segment_estimator::store::{Connection, Keyspace, Limits, Partitions, RedisUrl, Store};
+use segment_estimator::time::{Timestamp, Window};
 use tokio::task::JoinSet;
 
-use crate::helpers::{NOON, Redis, TestApp, eventually, noon_plus, segment, visit};
+use crate::helpers::{NOON, PATIENCE, Redis, TestApp, eventually, noon_plus, segment, visit};
 
 const WINDOW: &str = "10s";
 const WINDOW_MILLIS: i64 = 10_000;
@@ -130,6 +130,41 @@ async fn a_storm_of_refreshes_loses_nobody() {
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), USERS as u64 / 2);
 }
 
+#[tokio::test]
+async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
+    let redis = Redis::start();
+    redis.record_data_set();
+    // A page of the index that an ACL hides, and then some segments that it doesn't.
+    let (hidden, open) = (250, 10);
+    for n in 0..hidden {
+        fill(&redis, &format!("a{n}"), 1, |_| NOON);
+    }
+    for n in 0..open {
+        fill(&redis, &format!("b{n}"), 1, |_| NOON);
+    }
+    redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
+    let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 1 };
+    let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+    let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
+
+    let error = estimator.prune(noon_plus(WINDOW_MILLIS)).await.unwrap_err();
+
+    assert!(error.to_string().starts_with("Redis refused `ZCOUNT segment:a"), "{error}");
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:b*"]), [""; 0]);
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:a*"]).len(), hidden);
+    assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), hidden);
+}
+
+#[tokio::test]
+async fn prune_names_a_command_that_redis_does_not_have() {
+    let redis = Redis::start_with(&["--rename-command", "EVAL", ""]);
+    redis.record_data_set();
+    fill(&redis, "sports", 1, |_| NOON);
+    let error = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS)).await.unwrap_err().to_string();
+    assert!(error.starts_with("Redis refused `EVAL`: ERR (it doesn't have this command"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
     // Just a slice, so that one cut by rank would reach whoever comes back meanwhile.
@@ -247,6 +282,29 @@ async fn a_key_of_another_type_and_a_foreign_name_do_not_stop_the_run() {
 
     assert_eq!((report.segments_examined, report.segments_failed, report.members_removed), (3, 1, 20));
     assert_eq!(redis.call::<String>(&["GET", "segment:b"]), "not ours");
+}
+
+#[tokio::test]
+async fn prune_drops_the_names_of_keys_of_another_type_and_leaves_the_keys() {
+    let redis = Redis::start();
+    let mut connection = redis.connection();
+    let mut pipeline = redis::pipe();
+    // More than a page of the index, with segments that somebody is in before and behind them.
+    for n in 0..600 {
+        pipeline.cmd("RPUSH").arg(format!("segment:m{n}")).arg("not ours").ignore();
+        pipeline.cmd("ZADD").arg("segments").arg(0).arg(format!("m{n}")).ignore();
+    }
+    pipeline.exec(&mut connection).unwrap();
+    for name in ["a", "z"] {
+        fill(&redis, name, 10, |n| noon_plus(n as i64));
+    }
+
+    let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap();
+
+    assert_eq!((report.segments_failed, report.segments_dropped, report.members_removed), (600, 600, 10));
+    assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["a", "z"]);
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:m*"]).len(), 600);
+    assert_eq!(redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap().segments_failed, 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Who the service is to Redis: users of its ACL, and passwords that come as files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -60,9 +61,15 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
         window: Some("1s".to_owned()),
         prune_schedule: Some("* * * * * *".to_owned()),
         history_interval: Some("1s".to_owned()),
+        max_segments: Some("2".to_owned()),
         ..access("estimator", file.path())
     };
     let app = TestApp::spawn_with(&redis, settings).await;
+    let at_start = commands_run(&redis);
+    // Histories that are long, and that are older than they are kept for.
+    redis.call::<()>(&["XADD", "history:sports", "1-0", "n", "1"]);
+    redis.call::<()>(&["RPUSH", "history:news", "1", "1"]);
+    redis.call::<()>(&["CONFIG", "RESETSTAT"]);
     // Before it makes a data set it looks for keys that this ACL may hide.
     redis.call::<()>(&["ACL", "LOG", "RESET"]);
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
@@ -78,23 +85,28 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
         "/segments/sports/histogram",
         "/segments/sports/history",
         "/overlap?segment=sports&segment=news",
+        "/segments/news/history",
         "/users/u104010/segments",
     ] {
         assert_eq!(app.status_of(path).await, 200, "{path}");
     }
     app.record("u104011", "sports").await;
+    app.record("u104011", "news").await;
+    let third = json!({ "user_id": "u104011", "segment": "third" });
+    problem(app.post_visit(&third).await, 422, "too-many-segments").await;
     app.request("DELETE", "/users/u104011").send().await.unwrap().error_for_status().unwrap();
     // A segment that was pruned and dropped, and a sample.
     eventually("all kinds of commands", async || {
         let run = commands_run(&redis);
         app.record("u104010", "news").await;
-        ["ZREMRANGEBYSCORE", "XADD", "EXPIRE", "EVAL"].iter().all(|name| run.iter().any(|run| run == name))
+        ["ZREMRANGEBYSCORE", "XADD", "LPOP", "EXPIRE"].iter().all(|name| run.iter().any(|run| run == name))
     })
     .await;
 
     // A connection begins with these, and may look at the information.
     let own = ["ACL|LOG", "ACL|SETUSER", "AUTH", "CLIENT|SETINFO", "HELLO", "INFO", "SCAN", "SELECT", "TIME"];
-    let run: Vec<_> = commands_run(&redis).into_iter().filter(|name| !own.contains(&name.as_str())).collect();
+    let run = commands_run(&redis).into_iter().chain(at_start).filter(|name| !own.contains(&name.as_str()));
+    let run: Vec<_> = run.collect::<BTreeSet<_>>().into_iter().collect();
     let mut needed = Permissions::needed_commands();
     needed.sort_unstable();
     assert_eq!(run, needed);

@@ -8,7 +8,7 @@ use segment_estimator::clock::Clock;
 use segment_estimator::estimator::Estimator;
 use segment_estimator::history::{History, Interval, Recorder};
 use segment_estimator::segment::UserId;
-use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
+use segment_estimator::store::{Error, Move, Partitions, Permissions, Phase, Store, lane_of};
 use segment_estimator::time::{Timestamp, Window};
 use serde_json::json;
 
@@ -16,32 +16,12 @@ use crate::helpers::{
     NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
 };
 
-/// What the documents say that the service needs, beside the keys.
-const COMMANDS: [&str; 19] = [
-    "+ping",
-    "+info",
-    "+time",
-    "+get",
-    "+set",
-    "+zadd",
-    "+zcard",
-    "+zcount",
-    "+zrange",
-    "+zscore",
-    "+zremrangebyscore",
-    "+eval",
-    "+exists",
-    "+zrem",
-    "+xadd",
-    "+xrange",
-    "+expire",
-    "+unlink",
-    "+scan",
-];
-
 /// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
 fn let_in(redis: &Redis, user: &str, pattern: &str) -> String {
-    redis.call::<()>(&[&["ACL", "SETUSER", user, "reset", "on", ">secret", pattern][..], &COMMANDS].concat());
+    let needed = Permissions::acl_rules();
+    let commands: Vec<_> = needed.iter().map(String::as_str).filter(|rule| rule.starts_with('+')).collect();
+    let rules = ["ACL", "SETUSER", user, "reset", "on", ">secret", pattern, "+unlink"];
+    redis.call::<()>(&[&rules[..], &commands].concat());
     format!("{}?user={user}&pass=secret", redis.url())
 }
 

@@ -7,6 +7,7 @@ use serde_json::error::Category;
 
 use super::MAX_ARRAY_VISITS;
 use crate::http::problem::{Problem, ProblemKind};
+use crate::ingest::Ingest;
 use crate::{store, visit_json};
 
 /// `json` is no array, as `error` tells.
@@ -61,6 +62,16 @@ pub fn not_written(error: store::Error) -> Problem {
 pub fn all_rejected(hint: &str) -> Problem {
     let detail = format!("None of the visits is valid. See errors for the first ones.{hint}");
     Problem::new(ProblemKind::Invalid, detail)
+}
+
+/// So many lines were rejected that the rest was not read.
+pub fn too_many_rejected() -> Problem {
+    let (in_a_row, block) = (Ingest::MAX_REJECTED_IN_A_ROW, Ingest::REJECTION_BLOCK);
+    let detail = format!(
+        "The batch was broken off: {in_a_row} lines in a row, or most of {block}, were rejected. See errors for the first ones. \
+         Correct the lines, and send those after done_through_line again."
+    );
+    Problem::new(ProblemKind::TooManyRejected, detail)
 }
 
 /// No line came to its end within `time_limit`.

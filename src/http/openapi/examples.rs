@@ -23,6 +23,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;
 const MAX_OVERLAPS: usize = 2;
+const MAX_SEGMENTS: u64 = 10_000;
 
 /// A problem of this kind that is not about a batch.
 pub fn alone(kind: ProblemKind) -> Problem {
@@ -42,6 +43,8 @@ pub fn alone(kind: ProblemKind) -> Problem {
         }
         ProblemKind::Misdirected => host::misdirected(),
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
+        ProblemKind::TooManySegments => store::Error::TooManySegments(MAX_SEGMENTS).into(),
+        ProblemKind::TooManyRejected => failures::too_many_rejected(),
         ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
         ProblemKind::Unavailable => store::Error::Lost("an example".to_owned()).into(),

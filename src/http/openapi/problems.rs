@@ -15,11 +15,12 @@ use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, Stopping, TooMany, Unauthorized, Unavailable, UnsupportedMediaType,
+    NotFound, Overloaded, RequestTimeout, Stopping, TooMany, TooManyRejected, TooManySegments, Unauthorized,
+    Unavailable, UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
-const SHARED: [(&str, &str, &[ProblemKind]); 14] = [
+const SHARED: [(&str, &str, &[ProblemKind]); 15] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -34,10 +35,35 @@ const SHARED: [(&str, &str, &[ProblemKind]); 14] = [
         &[Misdirected],
     ),
     ("Invalid", "The request can be read and is not valid: correct what `errors` names.", &[Invalid]),
+    (
+        "InvalidVisit",
+        "The visit is not valid: correct what `errors` names. Or its segment is new, and one too many.",
+        &[Invalid, TooManySegments],
+    ),
     ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooMany]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
     ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
+];
+
+/// The answers of a batch alone, as [`SHARED`].
+const OF_A_BATCH: [(&str, &[ProblemKind]); 7] = [
+    ("The body can't be read, or not to its end.", &[Malformed]),
+    ("The request has no valid token, or none any longer: repeat with another one.", &[Unauthorized]),
+    ("The token lacks the scope that this operation needs.", &[InsufficientScope]),
+    ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
+    (
+        "The array has more than 1,000 visits or 1 MiB: send lines. Or the body unpacks to more than 200 times its size.",
+        &[BodyTooLarge],
+    ),
+    (
+        "The body is no array, none of the visits is valid, or so many are rejected that the rest was not read.",
+        &[Invalid, TooManyRejected],
+    ),
+    (
+        "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",
+        &[Unavailable, Overloaded, RequestTimeout, Stopping],
+    ),
 ];
 
 /// What may go wrong everywhere.
@@ -63,7 +89,7 @@ pub struct OfAVisit;
 
 impl IntoResponses for OfAVisit {
     fn responses() -> Responses {
-        let of_a_body = ["Malformed", "BodyTimeout", "BodyTooLarge", "UnsupportedMediaType", "Invalid"];
+        let of_a_body = ["Malformed", "BodyTimeout", "BodyTooLarge", "UnsupportedMediaType", "InvalidVisit"];
         shared(of_a_body.into_iter().chain(["Internal", "Unavailable"]))
     }
 }
@@ -74,20 +100,7 @@ pub struct OfABatch;
 impl IntoResponses for OfABatch {
     fn responses() -> Responses {
         let mut responses = shared(["UnsupportedMediaType", "Internal"]);
-        let too_large = ("The array has more than 1,000 visits or 1 MiB: send lines.", [BodyTooLarge].as_slice());
-        responses.insert(status(too_large.1), response(too_large.0, too_large.1, alone(), examples::in_a_batch).into());
-        let own: [(_, &[_]); 6] = [
-            ("The body can't be read, or not to its end.", &[Malformed]),
-            ("The request has no valid token, or none any longer: repeat with another one.", &[Unauthorized]),
-            ("The token lacks the scope that this operation needs.", &[InsufficientScope]),
-            ("The array didn't arrive in time, or no line was completed in time.", &[BodyTimeout]),
-            ("The body is no array, or none of the visits is valid.", &[Invalid]),
-            (
-                "Not now: repeat the lines after `done_through_line` after the seconds in `Retry-After`.",
-                &[Unavailable, Overloaded, RequestTimeout, Stopping],
-            ),
-        ];
-        for (description, kinds) in own {
+        for (description, kinds) in OF_A_BATCH {
             responses.insert(status(kinds), response(description, kinds, either(), examples::in_a_batch).into());
         }
         responses
@@ -209,7 +222,8 @@ fn object(schema: RefOr<Schema>) -> Object {
 /// The types of all problems: there is no kind that no answer may be.
 pub fn types() -> impl Iterator<Item = String> {
     let mut all: Vec<ProblemKind> = Vec::new();
-    for kind in SHARED.iter().flat_map(|(_, _, kinds)| *kinds) {
+    let kinds = SHARED.iter().map(|(_, _, kinds)| kinds).chain(OF_A_BATCH.iter().map(|(_, kinds)| kinds));
+    for kind in kinds.copied().flatten() {
         if !all.contains(kind) {
             all.push(*kind);
         }

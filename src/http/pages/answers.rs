@@ -16,7 +16,7 @@ use super::past::{Past, RANGES, USUAL_DAYS};
 use super::segment::{self, Segment};
 use super::shown;
 use crate::estimator::{ListCursor, ListQuery, Order};
-use crate::history::History;
+use crate::history::{History, Point};
 use crate::http::AppState;
 use crate::http::endpoint::in_time;
 use crate::http::lists;
@@ -68,7 +68,9 @@ pub async fn of_list(
         rows: rows.collect(),
         prefix: &query.prefix,
         sort: order,
-        next: found.next.map(|ListCursor { segment, count }| format!("{count}.{segment}")),
+        next: found.next.map(|ListCursor { segment, count }| {
+            format!("{}.{segment}", count.map(|count| count.to_string()).unwrap_or_default())
+        }),
         is_first,
         now,
         window,
@@ -79,7 +81,8 @@ pub async fn of_list(
 /// Where a page of the list ended: a count, and a name.
 fn cursor(text: &str) -> Option<ListCursor> {
     let (count, segment) = text.split_once('.')?;
-    Some(ListCursor { count: count.parse().ok()?, segment: SegmentName::parse(segment.to_owned()).ok()? })
+    let count = if count.is_empty() { None } else { Some(count.parse().ok()?) };
+    Some(ListCursor { count, segment: SegmentName::parse(segment.to_owned()).ok()? })
 }
 
 /// The sizes of each segment over the usual time.
@@ -92,7 +95,9 @@ async fn trends(
     const POINTS: u64 = 84;
     let from = now - Duration::from_secs(USUAL_DAYS * 86_400);
     let points = history.of_each(segments, from, now, history.step_for(from, now, POINTS)).await?;
-    Ok(points.into_iter().map(|points| points.into_iter().map(|point| point.count).collect()).collect())
+    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
+    // A key that is no history leaves its own row without a line, and no other.
+    Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
 }
 
 /// A segment as a page.
@@ -130,7 +135,10 @@ pub async fn of_segment(
     let now = state.now().await?;
     let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
     let from = now - Duration::from_secs(days * 86_400);
-    let points = state.history.of(&name, from, now, state.history.step_for(from, now, READ)).await?;
+    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, READ)).await {
+        Err(store::Error::WrongType { .. }) => None,
+        points => Some(points?),
+    };
     let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });
     let segment = Segment {
         name: name.as_str(),
@@ -141,7 +149,8 @@ pub async fn of_segment(
         last_seen: seen.collect(),
         past: Past {
             days,
-            points: points.into_iter().map(|point| (point.at, point.count)).collect(),
+            is_readable: points.is_some(),
+            points: points.unwrap_or_default().into_iter().map(|point| (point.at, point.count)).collect(),
             step: state.history.step_for(from, now, DRAWN),
             interval: state.history.interval(),
         },
@@ -208,6 +217,7 @@ async fn offered(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
     let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MOST_OFFERED, after: None, window };
     let list = in_time(state.limits.request, state.estimator.list(&query, now)).await??;
     let mut names = list.segments;
+    names.retain(|counted| counted.count.is_some());
     names.sort_by(|one, other| one.segment.cmp(&other.segment));
     Ok(names.into_iter().map(|counted| counted.segment.to_string()).collect())
 }

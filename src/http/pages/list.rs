@@ -37,8 +37,8 @@ pub struct List<'a> {
 pub struct Row {
     /// Its name.
     pub segment: String,
-    /// How many users are in it.
-    pub count: u64,
+    /// How many users are in it; `None` if its key holds something else.
+    pub count: Option<u64>,
     /// How many there were, in even steps until now.
     pub trend: Vec<Option<u64>>,
 }
@@ -74,7 +74,7 @@ fn full(list: &List<'_>) -> Markup {
 }
 
 fn table(list: &List<'_>) -> Markup {
-    let largest = list.rows.iter().map(|row| row.count).max().unwrap_or_default();
+    let largest = list.rows.iter().filter_map(|row| row.count).max().unwrap_or_default();
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
     let shown = words::counted(list.rows.len() as u64, "segment", "segments");
     let shown = match (list.is_first, &list.next) {
@@ -102,10 +102,19 @@ fn table(list: &List<'_>) -> Markup {
                 tbody {
                     @for row in &list.rows {
                         tr {
-                            td .pick { input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (visible(&row.segment)) }; }
+                            td .pick {
+                                @if row.count.is_some() {
+                                    input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (visible(&row.segment)) };
+                                }
+                            }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (name(&row.segment)) } }
-                            td .number { (words::number(row.count)) }
-                            td .share { (chart::meter(row.count, largest)) }
+                            @if let Some(count) = row.count {
+                                td .number { (words::number(count)) }
+                                td .share { (chart::meter(count, largest)) }
+                            } @else {
+                                td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
+                                td .share {}
+                            }
                             @if has_trends {
                                 td .trend { (chart::spark(&chart::spark_label(&row.trend, USUAL_SPAN), &row.trend)) }
                             }
@@ -195,7 +204,7 @@ mod tests {
     use super::*;
 
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
-        Row { segment: segment.to_owned(), count, trend: trend.to_vec() }
+        Row { segment: segment.to_owned(), count: Some(count), trend: trend.to_vec() }
     }
 
     fn list(rows: Vec<Row>) -> List<'static> {
@@ -223,6 +232,14 @@ mod tests {
         assert!(!page.contains("class=\"trend\""), "without history there is no column for it: {page}");
         assert!(page.contains("2 segments, the largest first"), "{page}");
         assert!(page.contains("datetime=\"2026-11-22T10:00:05.000Z\">22 Nov 2026, 10:00:05 UTC</time>"), "{page}");
+    }
+
+    #[test]
+    fn list_shows_a_segment_without_a_count_as_such() {
+        let rows = vec![row("sports", 40, &[]), Row { count: None, ..row("foreign", 0, &[]) }];
+        let page = html(&list(rows));
+        assert!(page.contains("another program writes to this Redis.\">no count</td>"), "{page}");
+        assert_eq!(page.matches("type=\"checkbox\"").count(), 1, "it can't be compared: {page}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 pub struct Past {
     /// How many days the page goes back.
     pub days: u64,
+    /// Whether the history's key holds a history.
+    pub is_readable: bool,
     /// From the oldest, all samples that there are.
     pub points: Vec<(Timestamp, Option<u64>)>,
     /// How far those are apart that are drawn.
@@ -32,7 +34,7 @@ pub const USUAL_SPAN: &str = "14 days";
 
 /// The sizes of a segment as a line, and as a table.
 pub fn past(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, interval, .. } = &segment.past;
+    let Past { days, points, interval, is_readable, .. } = &segment.past;
     html! {
         p .note {
             "The count over the last " (words::span(segment.longest.duration()))
@@ -47,7 +49,9 @@ pub fn past(segment: &Segment<'_>) -> Markup {
                 }
             }
         }
-        @if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
+        @if !is_readable {
+            p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." }
+        } @else if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
         @else {
             p .nothing #no-history {
                 "There are no samples of this time. "

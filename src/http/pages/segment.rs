@@ -124,7 +124,7 @@ mod tests {
             window,
             longest: window,
             last_seen: (1..=14).rev().map(seen).collect(),
-            past: Past { days: 1, points: points.collect(), step: hour, interval: Some(hour) },
+            past: Past { days: 1, is_readable: true, points: points.collect(), step: hour, interval: Some(hour) },
         }
     }
 
@@ -181,6 +181,8 @@ mod tests {
         assert!(page.contains("no samples of this time") && !page.contains("id=\"history\""), "{page}");
         new.past.interval = None;
         assert!(html(&new).contains("history_interval"));
+        new.past.is_readable = false;
+        assert!(html(&new).contains("key in Redis holds something else"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl VisitMetrics {
             rejected: Family::new(
                 "estimator_visits_rejected_total",
                 "reason",
-                &["not_json", "not_an_object", "fields", "too_long"],
+                &["not_json", "not_an_object", "fields", "too_long", "too_many_segments"],
             ),
             failed: Family::new("estimator_visits_failed_total", "reason", &[&FAILURES[..], &[ABANDONED]].concat()),
         }

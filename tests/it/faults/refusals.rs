@@ -9,7 +9,7 @@ use serde_json::json;
 use super::ledger::Ledger;
 use super::load::Load;
 use super::{nothing_is_acknowledged, post, recovers, serve, turn, under_load};
-use crate::helpers::{Redis, Service, eventually, free_port};
+use crate::helpers::{Redis, Service, eventually, free_port, problem};
 
 /// What Redis is made to do, and how it shows.
 struct Refusal {
@@ -70,6 +70,11 @@ async fn a_refusal_is_503_and_a_metric_and_one_line(#[case] refusal: Refusal) {
 
     redis.call::<()>(refusal.begin);
     eventually("a visit is refused", async || post(&service).await == 503).await;
+    if refusal.kind == "out_of_memory" {
+        let answer = service.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
+        let document = problem(answer, 503, "store-unavailable").await;
+        assert!(document["detail"].as_str().unwrap().contains("raises its maxmemory"), "{document}");
+    }
     nothing_is_acknowledged(&ledger, WHILE).await;
     if refusal.counts {
         assert_eq!(service.status_of("/segments/sports/count").await, 200);
@@ -178,5 +183,5 @@ async fn a_key_of_another_type_is_503_for_its_segment_alone() {
     assert_eq!(service.status_of("/readyz").await, 200);
     assert!(failures(&service, "wrong_type").await >= 40);
     let log = service.terminate_for_log();
-    assert_eq!(log.iter().filter(|line| line.contains("not a sorted set")).count(), 1, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("a key of another type")).count(), 1, "{log:#?}");
 }

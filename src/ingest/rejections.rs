@@ -1,0 +1,92 @@
+//! When so many lines of a batch are rejected that the rest is not worth reading.
+//!
+//! A rejected line costs the service as much as a visit, and the sender next to nothing: compressed, three million bad lines are
+//! six kilobytes. A sender with a mistake in all lines also learns of it sooner.
+
+/// Counts the lines of a batch that are rejected.
+#[derive(Debug, Default)]
+pub(super) struct Rejections {
+    /// Lines in a row that are not a visit.
+    in_a_row: u64,
+    /// Visits in a row that are refused when they are to be written.
+    refused_in_a_row: u64,
+    /// Lines of the block that is under way, and how many of them are rejected.
+    lines: u64,
+    rejected: u64,
+    are_too_many: bool,
+}
+
+impl Rejections {
+    /// The most rejected lines in a row.
+    pub(super) const MAX_IN_A_ROW: u64 = 10_000;
+    /// The lines of a block, of which the most part must not be rejected.
+    pub(super) const BLOCK: u64 = 100_000;
+
+    /// Notes a line that was read.
+    pub(super) fn read(&mut self, is_rejected: bool) {
+        self.lines += 1;
+        self.rejected += u64::from(is_rejected);
+        self.in_a_row = if is_rejected { self.in_a_row + 1 } else { 0 };
+        self.are_too_many |= self.in_a_row >= Self::MAX_IN_A_ROW;
+        if self.lines >= Self::BLOCK {
+            self.are_too_many |= self.rejected > self.lines / 2;
+            (self.lines, self.rejected) = (0, 0);
+        }
+    }
+
+    /// Notes visits that were written together, and those among them that were refused for good.
+    pub(super) fn written(&mut self, accepted: u64, refused: u64) {
+        self.rejected += refused;
+        self.refused_in_a_row = if accepted == 0 { self.refused_in_a_row + refused } else { 0 };
+        self.are_too_many |= self.refused_in_a_row >= Self::MAX_IN_A_ROW;
+    }
+
+    /// Whether the rest is not worth reading.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.are_too_many
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// How many lines are read until there are too many rejected ones, if `is_rejected` says which are; `None` if that isn't in the
+    /// first million.
+    fn read_until(is_rejected: impl Fn(u64) -> bool) -> Option<u64> {
+        let mut rejections = Rejections::default();
+        (1..=1_000_000).find(|line| {
+            rejections.read(is_rejected(*line));
+            rejections.are_too_many()
+        })
+    }
+
+    #[rstest]
+    #[case::all(|_| true, Some(10_000))]
+    #[case::all_behind_good_ones(|line| line > 500_000, Some(510_000))]
+    #[case::a_good_one_now_and_then(|line| line % 10_000 != 0, Some(100_000))]
+    #[case::more_than_half(|line| line % 2 == 1 || line == 2, Some(100_000))]
+    #[case::half(|line| line % 2 == 1, None)]
+    #[case::one_in_three(|line| line % 3 == 0, None)]
+    #[case::none(|_| false, None)]
+    #[case::most_of_a_later_block(|line| (300_000..400_000).contains(&line) && line % 9_999 != 0, Some(400_000))]
+    fn rejections_are_too_many_in_a_row_or_for_the_most_part(
+        #[case] is_rejected: fn(u64) -> bool,
+        #[case] expected: Option<u64>,
+    ) {
+        assert_eq!(read_until(is_rejected), expected);
+    }
+
+    #[test]
+    fn rejections_count_visits_that_are_refused_when_they_are_written() {
+        let mut rejections = Rejections::default();
+        rejections.written(0, 9_999);
+        rejections.written(1, 8_000);
+        rejections.written(0, 9_999);
+        assert!(!rejections.are_too_many(), "some were accepted in between");
+        rejections.written(0, 1);
+        assert!(rejections.are_too_many());
+    }
+}
