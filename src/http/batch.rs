@@ -36,7 +36,7 @@ const ONE_LINE: &str =
 /// is 200 with nothing accepted.
 ///
 /// When a batch breaks off, the problem says how far it came, as `done_through_line`. Repeating a part of a batch never
-/// does harm. The body may be compressed with gzip (`content-encoding: gzip`).
+/// does harm. The body may be compressed with gzip (`content-encoding: gzip` or `x-gzip`).
 #[utoipa::path(
     post,
     path = "/segments/batch",

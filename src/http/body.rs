@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use async_compression::tokio::bufread::GzipDecoder;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -11,6 +10,7 @@ use futures_util::TryStreamExt;
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::gunzip::Gunzip;
 use super::problem::{Problem, ProblemKind, Result};
 
 /// What a body may be declared as.
@@ -57,14 +57,12 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
     if is_plain(headers) {
         return Ok(body);
     }
-    if !encoding_is(headers, "gzip") {
+    // RFC 9110, 8.4.1.3: the second is an old name of the first.
+    if !encoding_is(headers, "gzip") && !encoding_is(headers, "x-gzip") {
         return Err(unsupported("A body may be compressed with gzip; another Content-Encoding is not accepted."));
     }
     let packed = StreamReader::new(TryStreamExt::map_err(body.into_data_stream(), io::Error::other));
-    let mut unpacked = GzipDecoder::new(packed);
-    // Files that were compressed one by one and joined: all of them are read, not the first alone.
-    unpacked.multiple_members(true);
-    Ok(Body::from_stream(ReaderStream::with_capacity(unpacked, PIECE)))
+    Ok(Body::from_stream(ReaderStream::with_capacity(Gunzip::new(packed), PIECE)))
 }
 
 fn is_plain(headers: &HeaderMap) -> bool {
