@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,10 @@ pub struct ImportCommand {
     /// Columns of CSV that have names of their own, as in `user_id=uid,segment=tag,seen_at=at`; a number counts from 1
     #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     columns: Vec<ColumnOf>,
+    /// Column of CSV with the time of the visits, or `now` for the time of the import; it must be given if the header names
+    /// further columns and no `seen_at`
+    #[arg(long, value_name = "COLUMN|now")]
+    seen_at: Option<SeenAt>,
     /// Take the first record of CSV for a visit; columns are `user_id`, `segment` and perhaps `seen_at` unless --columns gives
     /// their numbers
     #[arg(long)]
@@ -46,6 +51,21 @@ pub struct ImportCommand {
     /// Go on where an earlier run broke off
     #[arg(long)]
     resume: bool,
+}
+
+/// Where the time of a visit comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum SeenAt {
+    Now,
+    Column(ColumnOf),
+}
+
+impl FromStr for SeenAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "now" { Ok(Self::Now) } else { ColumnOf::of_seen_at(text).map(Self::Column) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,15 +125,30 @@ impl ImportCommand {
     }
 
     fn form(&self) -> Result<Form, String> {
-        let Self { file, format, columns, no_header, delimiter, .. } = self;
-        let form = CsvForm { delimiter: delimiter.unwrap_or(b','), has_header: !no_header, columns: columns.clone() };
+        let Self { file, format, columns, seen_at, no_header, delimiter, .. } = self;
+        let is_csv_told = !columns.is_empty() || seen_at.is_some() || *no_header || delimiter.is_some();
         match format.unwrap_or_else(|| format_of(file)) {
-            Format::Csv => Ok(Form::Csv(form)),
-            Format::Ndjson if !columns.is_empty() || *no_header || delimiter.is_some() => {
-                Err("--columns, --no-header and --delimiter are for CSV: add --format csv".to_owned())
+            Format::Csv => {}
+            Format::Ndjson if is_csv_told => {
+                return Err(
+                    "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv".to_owned()
+                );
             }
-            Format::Ndjson => Ok(Form::Ndjson),
+            Format::Ndjson => return Ok(Form::Ndjson),
         }
+        let mut columns = columns.clone();
+        if let Some(SeenAt::Column(column)) = seen_at {
+            columns.push(column.clone());
+        }
+        let seen_at_now = *seen_at == Some(SeenAt::Now);
+        let mut fields: Vec<_> = columns.iter().map(ColumnOf::field).collect();
+        fields.extend(seen_at_now.then_some("seen_at"));
+        fields.sort_unstable();
+        if let Some([field, _]) = fields.array_windows().find(|[field, next]| field == next) {
+            return Err(format!("the column of {field} is given twice, by --columns or --seen-at: give it once"));
+        }
+        let delimiter = delimiter.unwrap_or(b',');
+        Ok(Form::Csv(CsvForm { delimiter, has_header: !no_header, columns, seen_at_now }))
     }
 
     fn token(&self) -> Result<Option<String>, String> {

@@ -178,7 +178,12 @@ fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() 
 #[case::no_redis(&["visits"], "Connection refused")]
 #[case::no_service(&["visits", "--url", "http://127.0.0.1:1"], "segment-estimator: http://127.0.0.1:1/: Connection refused")]
 #[case::no_url(&["visits", "--url", "redis://x"], "--url: redis://x is no URL of a service, such as http://localhost:8080\n")]
-#[case::no_csv(&["visits", "--no-header"], "--columns, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::no_csv(&["visits", "--no-header"], "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::seen_at_of_ndjson(&["visits", "--seen-at", "now"], "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::column_twice(&["visits", "--format", "csv", "--columns", "user_id=a,segment=b,user_id=c"],
+    "the column of user_id is given twice, by --columns or --seen-at: give it once\n")]
+#[case::seen_at_twice(&["visits", "--format", "csv", "--columns", "seen_at=a", "--seen-at", "now"],
+    "the column of seen_at is given twice, by --columns or --seen-at: give it once\n")]
 #[case::no_token(&["visits", "--url", "http://x", "--token-file", "nothing"], "--token-file: nothing: No such file")]
 #[case::token_for_nobody(&["visits", "--token-file", "visits"], "--url <URL>")]
 #[case::no_state(&["-", "--resume"], "of standard input, --state names the file to go on by")]
@@ -316,6 +321,58 @@ async fn an_import_that_is_interrupted_says_how_to_go_on() {
     let (content, stderr) = fed.end();
     assert!(content && stderr.contains(&format!("({done} of these in an earlier run)")), "{stderr}");
     assert_eq!(members(&redis), 100_000);
+}
+
+#[rstest]
+#[case::lf("\n")]
+#[case::crlf("\r\n")]
+#[case::cr("\r")]
+fn import_names_a_record_by_the_line_that_an_editor_shows(#[case] end: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let lines = ["user_id,segment", "u1,s1", "\"u", "", "2\",s1", "", ",s1", "u3"];
+    fs::write(folder.path().join("visits.csv"), lines.join(end)).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
+    let found: Vec<_> = stderr.lines().filter_map(|line| line.strip_prefix("line ")?.split_once(':')).collect();
+    assert!(!content);
+    assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), ["3", "7", "8"], "{stderr}");
+}
+
+#[rstest]
+#[case::another_name("timestamp", &[], Err("no column is named seen_at, and there are further columns: timestamp; --seen-at COLUMN says which holds the time, --seen-at now takes the time of the import"))]
+#[case::in_capitals("Seen_At", &[], Ok(true))]
+#[case::named("timestamp", &["--seen-at", "Timestamp"], Ok(true))]
+#[case::named_by_columns("timestamp", &["--columns", "seen_at=timestamp"], Ok(true))]
+#[case::numbered("timestamp", &["--seen-at", "3"], Ok(true))]
+#[case::now("timestamp", &["--seen-at", "now"], Ok(false))]
+#[case::now_over_seen_at("seen_at", &["--seen-at", "now"], Ok(false))]
+#[case::twice("seen_at,seen_at", &[], Err("the header has the column seen_at twice, as column 3 and as column 4; choose one by its number, as in --columns seen_at=3"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_takes_now_for_the_time_of_a_csv_only_if_told(
+    #[case] columns: &str,
+    #[case] arguments: &[&str],
+    #[case] expected: Result<bool, &str>,
+    #[values("redis", "service")] target: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let (url, address) = (redis.url(), format!("http://{}", app.address));
+    let target = if target == "redis" { ["--redis-url", &url] } else { ["--url", &address] };
+    let seen_at = seconds_ago(3_000);
+    let times = columns.split(',').map(|_| seen_at.to_string()).collect::<Vec<_>>().join(",");
+    fs::write(folder.path().join("visits.csv"), format!("user_id,segment,{columns}\nu1,s1,{times}\n")).unwrap();
+    let (content, stderr) = outcome(import(folder.path(), &["visits.csv"]).args(target).args(arguments));
+    assert_eq!(content, expected.is_ok(), "{stderr}");
+    match expected {
+        Ok(is_seen_then) => {
+            let score: f64 = redis.call(&["ZSCORE", "segment:s1", "u1"]);
+            assert_eq!(score == seen_at as f64, is_seen_then, "{score}");
+            assert!(is_seen_then || score > seconds_ago(1_000) as f64);
+        }
+        Err(why) => {
+            assert_eq!(stderr.lines().last().unwrap(), format!("segment-estimator: visits.csv: {why}"));
+            assert_eq!(members(&redis), 0);
+        }
+    }
 }
 
 /// Reads standard error until it says that the other side fails.
