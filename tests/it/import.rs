@@ -205,6 +205,12 @@ fn a_file_that_breaks_off_is_told_and_what_came_before_is_written() {
     assert!(!content && members(&redis) > 10_000, "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("segment-estimator: visits: ") && last.contains("; all up to line 1"), "{stderr}");
+    assert!(last.ends_with("is done; go on with --resume when it can be read to its end"), "{stderr}");
+
+    fs::write(folder.path().join("visits"), packed).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--resume", "--redis-url", &redis.url()]));
+    assert!(content && stderr.starts_with("going on after line 1"), "{stderr}");
+    assert_eq!(members(&redis), 20_000);
 }
 
 #[test]
@@ -231,8 +237,18 @@ impl Fed {
         Self(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    fn feed(&mut self, text: &str) {
-        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    fn feed(&mut self, text: impl AsRef<[u8]>) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_ref()).unwrap();
+    }
+
+    /// Stops it while somebody may still write into the pipe, and gives standard error.
+    fn stop(mut self, signal: &str) -> String {
+        let stdin = self.0.stdin.take();
+        kill(signal, self.0.id());
+        let output = self.0.wait_with_output().unwrap();
+        drop(stdin);
+        assert!(!output.status.success());
+        without_progress(&String::from_utf8(output.stderr).unwrap())
     }
 
     /// Ends the input, and gives whether all was taken, and standard error.
@@ -306,21 +322,154 @@ async fn an_import_that_is_interrupted_says_how_to_go_on() {
     let mut fed = Fed::start(&mut import(folder.path(), &arguments));
     fed.feed(&text[..text.len() / 2]);
     eventually("something is done", async || done_through_line(&state).is_some()).await;
-    // While somebody may still write into the pipe.
-    let stdin = fed.0.stdin.take();
-    kill("-INT", fed.0.id());
-    let output = fed.0.wait_with_output().unwrap();
-    let stderr = without_progress(&String::from_utf8(output.stderr).unwrap());
-    drop(stdin);
+    let stderr = fed.stop("-INT");
     let done = done_through_line(&state).unwrap();
     let last = format!("segment-estimator: stopped; all up to line {done} is done; go on with --resume\n");
-    assert!(!output.status.success() && stderr.ends_with(&last), "{stderr}");
+    assert!(stderr.ends_with(&last), "{stderr}");
 
     let mut fed = Fed::start(import(folder.path(), &arguments).arg("--resume"));
     fed.feed(&text);
     let (content, stderr) = fed.end();
     assert!(content && stderr.contains(&format!("({done} of these in an earlier run)")), "{stderr}");
     assert_eq!(members(&redis), 100_000);
+}
+
+/// Imports the beginning of a file from standard input, with the state in the file `state`, until some of it is done, and stops.
+async fn interrupt(folder: &Path, arguments: &[&str], beginning: &[u8]) -> u64 {
+    let state = folder.join("state");
+    let mut fed = Fed::start(import(folder, &["-", "--state", "state"]).args(arguments));
+    fed.feed(beginning);
+    eventually("something is done", async || done_through_line(&state).is_some()).await;
+    let stderr = fed.stop("-TERM");
+    assert!(stderr.ends_with("is done; go on with --resume\n"), "{stderr}");
+    done_through_line(&state).unwrap()
+}
+
+/// Every member of every segment, with its score.
+fn data_set(redis: &Redis) -> Vec<Vec<(String, f64)>> {
+    (0..7).map(|n| redis.call(&["ZRANGE", &format!("segment:s{n}"), "0", "-1", "WITHSCORES"])).collect()
+}
+
+#[rstest]
+#[case::lf(&["\n"])]
+#[case::crlf(&["\r\n"])]
+#[case::cr(&["\r"])]
+#[case::lf_header_over_cr(&["\n", "\r", "\r", "\r", "\r", "\r", "\r"])]
+#[case::cr_header_over_lf(&["\r", "\n", "\n", "\n", "\n", "\n", "\n"])]
+#[case::mixed(&["\r\n", "\r", "\n", "\n\r", "\r\r\n"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_a_csv_whatever_ends_its_records(
+    #[case] ends: &[&str],
+    #[values("none", "gzip", "zstd")] packing: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let mut records: Vec<_> = csv(20_000).lines().map(str::to_owned).collect();
+    for (n, record) in records.iter_mut().enumerate() {
+        record.push_str(if n % 3 == 0 { ",\"a\rb\r\nc\nd\"" } else { ",e" });
+    }
+    let records: Vec<_> = records.iter().zip(ends.iter().cycle()).map(|(text, end)| format!("{text}{end}")).collect();
+    let pack = |text: String| match packing {
+        "gzip" => gzip(&text),
+        "zstd" => zstd::encode_all(text.as_bytes(), 1).unwrap(),
+        _ => text.into_bytes(),
+    };
+    let beginning = pack(records[..12_000].concat());
+    let all = [beginning.clone(), pack(records[12_000..].concat())].concat();
+    fs::write(folder.path().join("visits"), all).unwrap();
+    let url = redis.url();
+    let arguments = ["--format", "csv", "--columns", "user_id=uid,segment=tag", "--redis-url", &url];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&["visits"], &arguments[..]].concat()));
+    assert!(content && stderr.starts_with("20000 accepted, 0 expired, 0 rejected; "), "{stderr}");
+    let expected = data_set(&redis);
+    redis.call::<()>(&["FLUSHALL"]);
+
+    let line = interrupt(folder.path(), &arguments, &beginning).await;
+    let resume = ["visits", "--resume", "--state", "state"];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&resume, &arguments[..]].concat()));
+    assert!(content, "{stderr}");
+    let expected_stderr = format!(
+        "going on after line {line}\n20000 accepted, 0 expired, 0 rejected (8192 of these in an earlier run); "
+    );
+    assert!(stderr.starts_with(&expected_stderr), "{stderr}");
+    assert!(data_set(&redis) == expected, "it differs from what an import in one run writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_into_a_service_a_csv_that_ends_records_with_cr() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let url = format!("http://{}", app.address);
+    let text = csv(120_000).replace('\n', "\r");
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let arguments = ["--format", "csv", "--columns", "user_id=uid,segment=tag", "--url", &url];
+    let line = interrupt(folder.path(), &arguments, &text.as_bytes()[..text.len() / 2]).await;
+    assert_eq!(line, 50_001);
+    let resume = ["visits", "--resume", "--state", "state"];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&resume, &arguments[..]].concat()));
+    assert!(content && stderr.contains("120000 accepted, 0 expired, 0 rejected (50000 of these"), "{stderr}");
+    assert_eq!(members(&redis), 120_000);
+}
+
+#[rstest]
+#[case::grown("more", &[], None)]
+#[case::another_user("edited", &[], Some("another file"))]
+#[case::a_record_less("shorter", &[], Some("another file"))]
+#[case::other_line_ends("windows", &[], Some("another file"))]
+#[case::other_columns("visits", &["--columns", "seen_at=2"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_delimiter("visits", &["--delimiter", ";"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_time("visits", &["--seen-at", "now"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_format("visits", &["--format", "ndjson"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_a_file_that_begins_with_what_was_done_and_refuses_another(
+    #[case] file: &str,
+    #[case] arguments: &[&str],
+    #[case] refusal: Option<&str>,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let text = csv(10_000).replacen("seen_at,uid,tag", "seen_at,user_id,segment", 1);
+    let content = match file {
+        "more" => format!("{text}{},more,s1\n", seconds_ago(10)),
+        "edited" => text.replacen(",u7,", ",x7,", 1),
+        "shorter" => text.replacen(&text.lines().nth(5).map(|line| format!("{line}\n")).unwrap(), "", 1),
+        "windows" => text.replace('\n', "\r\n"),
+        _ => text.clone(),
+    };
+    fs::write(folder.path().join(file), content).unwrap();
+    interrupt(folder.path(), &["--format", "csv", "--redis-url", &url], text.as_bytes()).await;
+    let state = fs::read_to_string(folder.path().join("state")).unwrap();
+    fs::write(folder.path().join("errors"), "of an earlier run").unwrap();
+    let mut resumed = import(folder.path(), &[file, "--resume", "--state", "state", "--errors", "errors"]);
+    let format = if arguments.contains(&"--format") { &[][..] } else { &["--format", "csv"] };
+    let (content, stderr) = outcome(resumed.args(["--redis-url", &url]).args(format).args(arguments));
+    let Some(refusal) = refusal else {
+        assert!(content, "{stderr}");
+        assert_eq!(members(&redis), 10_001);
+        return;
+    };
+    let what = format!("--resume: state is of {refusal}; without --resume the import starts at the beginning");
+    assert!(!content);
+    assert_eq!(stderr, format!("segment-estimator: {what}\n"));
+    assert_eq!(members(&redis), 8_192);
+    assert_eq!(fs::read_to_string(folder.path().join("state")).unwrap(), state);
+    assert_eq!(fs::read_to_string(folder.path().join("errors")).unwrap(), "of an earlier run");
+}
+
+#[test]
+fn import_refuses_to_resume_by_a_state_of_another_version_and_replaces_it() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    fs::write(folder.path().join("visits"), ndjson(7)).unwrap();
+    let state = r#"{"source":{"bytes":7,"head":1},"target":"x","done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#;
+    fs::write(folder.path().join("visits.import"), state).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--resume", "--redis-url", &url]));
+    let what =
+        "visits.import is of another version of this program; without --resume the import starts at the beginning";
+    assert!(!content);
+    assert_eq!((stderr, members(&redis)), (format!("segment-estimator: --resume: {what}\n"), 0));
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--redis-url", &url]));
+    assert!(content && stderr.starts_with("visits.import is of an earlier run; without --resume"), "{stderr}");
+    assert_eq!(members(&redis), 7);
 }
 
 #[rstest]
@@ -375,6 +524,33 @@ async fn import_takes_now_for_the_time_of_a_csv_only_if_told(
     }
 }
 
+#[rstest]
+#[case::csv("visits.csv", "user_id,segment\r\nu1,s1\r\n")]
+#[case::ndjson("visits", "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n")]
+fn import_says_how_to_convert_utf_16(#[case] name: &str, #[case] text: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let utf_16: Vec<_> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join(name), utf_16).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &[name, "--redis-url", &redis.url()]));
+    let why = "it is UTF-16LE, and UTF-8 is read; convert it to UTF-8, as in: iconv -f UTF-16LE -t UTF-8 OLD > NEW";
+    assert!(!content);
+    assert_eq!(stderr, format!("segment-estimator: {name}: {why}\n"));
+}
+
+#[test]
+fn import_passes_over_zeros_behind_gzip_and_says_what_came_before_anything_else() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    fs::write(folder.path().join("padded"), [gzip(&ndjson(70)), vec![0; 1_024]].concat()).unwrap();
+    fs::write(folder.path().join("followed"), [gzip(&ndjson(140)), b"x".to_vec()].concat()).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["padded", "--redis-url", &url]));
+    assert!(content, "{stderr}");
+    assert_eq!(members(&redis), 70);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["followed", "--redis-url", &url]));
+    assert!(!content && stderr.contains("bytes that are no gzip follow the gzip data; all up to line 140"), "{stderr}");
+    assert_eq!(members(&redis), 140);
+}
+
 /// Reads standard error until it says that the other side fails.
 fn wait_for_a_failure(stderr: &mut impl BufRead) {
     let mut line = String::new();
@@ -410,7 +586,7 @@ async fn a_redis_that_is_killed_and_started_again_ends_no_import() {
 async fn progress_is_plain_lines_where_there_is_no_terminal() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     let mut fed = Fed::start(&mut import(folder.path(), &["-", "--redis-url", &redis.url()]));
-    fed.feed(&ndjson(20_000));
+    fed.feed(ndjson(20_000));
     let mut stderr = BufReader::new(fed.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
