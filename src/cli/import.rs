@@ -12,6 +12,7 @@ use super::{Outcome, StopSignals};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::import::{ColumnOf, CsvForm, Form, Import, Service};
+use crate::ingest::Ingest;
 use crate::settings::Settings;
 
 /// What to import, how it is to be read, and where it goes.
@@ -42,6 +43,10 @@ pub struct ImportCommand {
     /// File with the token for that service
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+    /// Greatest body of a request to that service, in bytes, at least 16384 [default: 50,000 visits, about 3 MB]; a proxy may set
+    /// a limit, such as 1048576
+    #[arg(long, value_name = "BYTES", requires = "url", value_parser = batch_bytes)]
+    batch_bytes: Option<usize>,
     /// File to write what is wrong with which line to, as NDJSON; without it, the first 20 go to standard error
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
@@ -109,7 +114,8 @@ impl ImportCommand {
             resume: self.resume,
         };
         if let Some(url) = &self.url {
-            let service = Service::new(url, self.token()?.as_deref()).map_err(|why| format!("--url: {why}"))?;
+            let service = Service::new(url, self.token()?.as_deref(), self.batch_bytes);
+            let service = service.map_err(|why| format!("--url: {why}"))?;
             return Ok(import.into_service(service, stop).await?);
         }
         let mut data = Data::open(settings).await?;
@@ -168,6 +174,15 @@ fn format_of(file: &Path) -> Format {
     if name.ends_with(".csv") { Format::Csv } else { Format::Ndjson }
 }
 
+/// A request holds at least one visit, and so must have room for the longest.
+fn batch_bytes(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| "it must be a number of bytes, such as 1048576".to_owned())?;
+    if bytes < Ingest::MAX_LINE_BYTES {
+        return Err(format!("it must be at least {}, for a single visit may take as much", Ingest::MAX_LINE_BYTES));
+    }
+    Ok(bytes)
+}
+
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"\"\r\n".contains(byte) => Ok(*byte),
@@ -191,6 +206,14 @@ mod tests {
             ("-", false),
         ] {
             assert_eq!(format_of(Path::new(file)) == Format::Csv, is_csv, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_request_has_room_for_any_visit() {
+        assert_eq!(batch_bytes("16384"), Ok(16_384));
+        for text in ["", "1MiB", "-1", "16383"] {
+            assert!(batch_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -5,13 +5,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
+use http_body_util::Full;
+use hyper::Response;
 use rstest::rstest;
 use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};
 
 /// A second of an hour ago or later: all of them are in the window.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -184,6 +187,8 @@ fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() 
     "the column of user_id is given twice, by --columns or --seen-at: give it once\n")]
 #[case::seen_at_twice(&["visits", "--format", "csv", "--columns", "seen_at=a", "--seen-at", "now"],
     "the column of seen_at is given twice, by --columns or --seen-at: give it once\n")]
+#[case::requests_without_a_service(&["visits", "--batch-bytes", "20000"], "--url <URL>")]
+#[case::requests_too_small(&["visits", "--url", "http://x", "--batch-bytes", "100"], "it must be at least 16384")]
 #[case::no_token(&["visits", "--url", "http://x", "--token-file", "nothing"], "--token-file: nothing: No such file")]
 #[case::token_for_nobody(&["visits", "--token-file", "visits"], "--url <URL>")]
 #[case::no_state(&["-", "--resume"], "of standard input, --state names the file to go on by")]
@@ -549,6 +554,94 @@ fn import_passes_over_zeros_behind_gzip_and_says_what_came_before_anything_else(
     let (content, stderr) = outcome(&mut import(folder.path(), &["followed", "--redis-url", &url]));
     assert!(!content && stderr.contains("bytes that are no gzip follow the gzip data; all up to line 140"), "{stderr}");
     assert_eq!(members(&redis), 140);
+}
+
+#[rstest]
+#[case::limit_of_a_proxy(1_048_576, &[], 3_000_000)]
+#[case::small_limit(30_000, &[], 3_000_000)]
+#[case::batch_bytes(1_048_576, &["--batch-bytes", "100000"], 100_000)]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_divides_requests_that_are_too_large(
+    #[case] max_bytes: usize,
+    #[case] arguments: &[&str],
+    #[case] greatest: usize,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let sizes = Arc::<Mutex<Vec<usize>>>::default();
+    let seen = Arc::clone(&sizes);
+    let proxy = Site::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
+    fs::write(folder.path().join("visits"), ndjson(60_000)).unwrap();
+    let url = format!("http://{}", proxy.address);
+    let (content, stderr) = outcome(import(folder.path(), &["visits", "--url", &url]).args(arguments));
+    assert!(content && stderr.starts_with("60000 accepted, 0 expired, 0 rejected; "), "{stderr}");
+    assert_eq!(members(&redis), 60_000);
+    let sizes = sizes.lock().unwrap();
+    assert!(sizes.iter().all(|size| *size <= greatest), "{sizes:?}");
+    // What was learned is kept: few are refused.
+    let refused = sizes.iter().filter(|size| **size > max_bytes).count();
+    assert!(refused <= 16, "{sizes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_ends_if_a_single_visit_is_too_large_for_a_request() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let proxy = Site::limit(app.address, 10, |_| {}).await;
+    fs::write(folder.path().join("visits"), "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n".repeat(3)).unwrap();
+    let url = format!("http://{}", proxy.address);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+    let last = format!("segment-estimator: {url}/: 413 Payload Too Large, for a request of 32 bytes");
+    assert!(!content);
+    assert_eq!(stderr.lines().last(), Some(&last[..]), "{stderr}");
+}
+
+#[rstest]
+#[case::redirect(302, ("location", "https://login.example/auth?secret=1#x"), "",
+    "302 Found to https://login.example/auth, which is not followed; if the service is there, give that address to --url")]
+#[case::moved(308, ("location", "https://u:p@est.example/x/segments/batch"), "",
+    "308 Permanent Redirect to https://est.example/x/, which is not followed; if the service is there, give that address to --url")]
+#[case::login_page(200, ("content-type", "text/html; charset=utf-8"), "<html>", "the answer, 200 OK (text/html), is not that of")]
+#[case::other_json(200, ("content-type", "application/json"), "{\"ok\":true}", "the answer, 200 OK (application/json), is not that of")]
+#[case::report_of_others(200, ("content-type", "application/json"), "{\"accepted\":7}", "the answer, 200 OK (application/json), is not that of")]
+#[case::no_content(204, ("x", "x"), "", "the answer, 204 No Content (of no type), is not that of")]
+#[case::not_found(404, ("content-type", "text/html"), "<html>", "the answer, 404 Not Found (text/html), is not that of")]
+#[case::no_method(405, ("content-type", "text/html"), "<html>", "the answer, 405 Method Not Allowed (text/html), is not that of")]
+#[case::forbidden(403, ("content-type", "text/html"), "<html>", "the answer, 403 Forbidden (text/html), is not that of")]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_tells_a_site_that_is_not_the_service(
+    #[case] status: u16,
+    #[case] header: (&'static str, &'static str),
+    #[case] body: &'static str,
+    #[case] expected: &str,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::start(move |_| async move {
+        Response::builder().status(status).header(header.0, header.1).body(Full::from(body)).unwrap()
+    })
+    .await;
+    fs::write(folder.path().join("visits"), ndjson(1)).unwrap();
+    let url = format!("http://{}", site.address);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+    assert!(!content && stderr.starts_with(&format!("segment-estimator: {url}/: {expected}")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_tells_a_wrong_path_and_a_wrong_protocol() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    fs::write(folder.path().join("visits"), ndjson(1)).unwrap();
+    for (url, expected) in [
+        (format!("http://{}/x", app.address), "Check the address in --url, which is that of the service's root.\n"),
+        (
+            format!("https://{}", app.address),
+            "; it speaks no TLS: check the port in --url, and whether it begins with http://\n",
+        ),
+    ] {
+        let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+        assert!(!content && stderr.ends_with(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
 }
 
 /// Reads standard error until it says that the other side fails.
