@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use super::{Outcome, StopSignals};
 use crate::clock::Clock;
 use crate::estimator::Estimator;
 use crate::import::{ColumnOf, CsvForm, Form, Import, Service};
+use crate::ingest::Ingest;
 use crate::settings::Settings;
 
 /// What to import, how it is to be read, and where it goes.
@@ -24,6 +26,10 @@ pub struct ImportCommand {
     /// Columns of CSV that have names of their own, as in `user_id=uid,segment=tag,seen_at=at`; a number counts from 1
     #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     columns: Vec<ColumnOf>,
+    /// Column of CSV with the time of the visits, or `now` for the time of the import; it must be given if the header names
+    /// further columns and no `seen_at`
+    #[arg(long, value_name = "COLUMN|now")]
+    seen_at: Option<SeenAt>,
     /// Take the first record of CSV for a visit; columns are `user_id`, `segment` and perhaps `seen_at` unless --columns gives
     /// their numbers
     #[arg(long)]
@@ -37,6 +43,10 @@ pub struct ImportCommand {
     /// File with the token for that service
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+    /// Greatest body of a request to that service, in bytes, at least 16384 [default: 50,000 visits, about 3 MB]; a proxy may set
+    /// a limit, such as 1048576
+    #[arg(long, value_name = "BYTES", requires = "url", value_parser = batch_bytes)]
+    batch_bytes: Option<usize>,
     /// File to write what is wrong with which line to, as NDJSON; without it, the first 20 go to standard error
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
@@ -46,6 +56,21 @@ pub struct ImportCommand {
     /// Go on where an earlier run broke off
     #[arg(long)]
     resume: bool,
+}
+
+/// Where the time of a visit comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum SeenAt {
+    Now,
+    Column(ColumnOf),
+}
+
+impl FromStr for SeenAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "now" { Ok(Self::Now) } else { ColumnOf::of_seen_at(text).map(Self::Column) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,7 +114,8 @@ impl ImportCommand {
             resume: self.resume,
         };
         if let Some(url) = &self.url {
-            let service = Service::new(url, self.token()?.as_deref()).map_err(|why| format!("--url: {why}"))?;
+            let service = Service::new(url, self.token()?.as_deref(), self.batch_bytes);
+            let service = service.map_err(|why| format!("--url: {why}"))?;
             return Ok(import.into_service(service, stop).await?);
         }
         let mut data = Data::open(settings).await?;
@@ -105,15 +131,30 @@ impl ImportCommand {
     }
 
     fn form(&self) -> Result<Form, String> {
-        let Self { file, format, columns, no_header, delimiter, .. } = self;
-        let form = CsvForm { delimiter: delimiter.unwrap_or(b','), has_header: !no_header, columns: columns.clone() };
+        let Self { file, format, columns, seen_at, no_header, delimiter, .. } = self;
+        let is_csv_told = !columns.is_empty() || seen_at.is_some() || *no_header || delimiter.is_some();
         match format.unwrap_or_else(|| format_of(file)) {
-            Format::Csv => Ok(Form::Csv(form)),
-            Format::Ndjson if !columns.is_empty() || *no_header || delimiter.is_some() => {
-                Err("--columns, --no-header and --delimiter are for CSV: add --format csv".to_owned())
+            Format::Csv => {}
+            Format::Ndjson if is_csv_told => {
+                return Err(
+                    "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv".to_owned()
+                );
             }
-            Format::Ndjson => Ok(Form::Ndjson),
+            Format::Ndjson => return Ok(Form::Ndjson),
         }
+        let mut columns = columns.clone();
+        if let Some(SeenAt::Column(column)) = seen_at {
+            columns.push(column.clone());
+        }
+        let seen_at_now = *seen_at == Some(SeenAt::Now);
+        let mut fields: Vec<_> = columns.iter().map(ColumnOf::field).collect();
+        fields.extend(seen_at_now.then_some("seen_at"));
+        fields.sort_unstable();
+        if let Some([field, _]) = fields.array_windows().find(|[field, next]| field == next) {
+            return Err(format!("the column of {field} is given twice, by --columns or --seen-at: give it once"));
+        }
+        let delimiter = delimiter.unwrap_or(b',');
+        Ok(Form::Csv(CsvForm { delimiter, has_header: !no_header, columns, seen_at_now }))
     }
 
     fn token(&self) -> Result<Option<String>, String> {
@@ -131,6 +172,15 @@ fn format_of(file: &Path) -> Format {
     let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
     if name.ends_with(".csv") { Format::Csv } else { Format::Ndjson }
+}
+
+/// A request holds at least one visit, and so must have room for the longest.
+fn batch_bytes(text: &str) -> Result<usize, String> {
+    let bytes: usize = text.parse().map_err(|_| "it must be a number of bytes, such as 1048576".to_owned())?;
+    if bytes < Ingest::MAX_LINE_BYTES {
+        return Err(format!("it must be at least {}, for a single visit may take as much", Ingest::MAX_LINE_BYTES));
+    }
+    Ok(bytes)
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -156,6 +206,14 @@ mod tests {
             ("-", false),
         ] {
             assert_eq!(format_of(Path::new(file)) == Format::Csv, is_csv, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_request_has_room_for_any_visit() {
+        assert_eq!(batch_bytes("16384"), Ok(16_384));
+        for text in ["", "1MiB", "-1", "16383"] {
+            assert!(batch_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_compression::tokio::bufread::GzipDecoder;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -16,6 +15,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::bytes::BytesMut;
 use tokio_util::io::StreamReader;
 
+use super::gunzip::Gunzip;
 use super::problem::{Problem, ProblemKind, Result};
 
 /// What a body may be declared as.
@@ -62,7 +62,8 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
     if is_plain(headers) {
         return Ok(body);
     }
-    if !encoding_is(headers, "gzip") {
+    // RFC 9110, 8.4.1.3: the second is an old name of the first.
+    if !encoding_is(headers, "gzip") && !encoding_is(headers, "x-gzip") {
         return Err(unsupported("A body may be compressed with gzip; another Content-Encoding is not accepted."));
     }
     let arrived = Arc::new(AtomicU64::new(0));
@@ -70,10 +71,7 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
     let packed = TryStreamExt::map_err(body.into_data_stream(), io::Error::other).inspect_ok(move |piece| {
         counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
     });
-    let mut decoder = GzipDecoder::new(StreamReader::new(packed));
-    // Files that were compressed one by one and joined: all of them are read, not the first alone.
-    decoder.multiple_members(true);
-    let begun = Unpacking::Begun { decoder, unpacked: 0 };
+    let begun = Unpacking::Begun { decoder: Gunzip::new(StreamReader::new(packed)), unpacked: 0 };
     let pieces = stream::unfold(begun, move |unpacking| unpacking.next(arrived.load(Ordering::Relaxed), PIECE));
     Ok(Body::from_stream(pieces))
 }
@@ -81,9 +79,9 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
 /// A compressed body that is read in pieces.
 enum Unpacking<P> {
     /// So many bytes were unpacked.
-    Begun { decoder: GzipDecoder<StreamReader<P, Bytes>>, unpacked: u64 },
+    Begun { decoder: Gunzip<StreamReader<P, Bytes>>, unpacked: u64 },
     /// Unpacking has failed. Whoever discards the rest need not unpack it.
-    BrokenOff(P),
+    BrokenOff(Option<P>),
 }
 
 impl<P: Stream<Item = io::Result<Bytes>> + Unpin> Unpacking<P> {
@@ -91,9 +89,10 @@ impl<P: Stream<Item = io::Result<Bytes>> + Unpin> Unpacking<P> {
     async fn next(self, arrived: u64, size: usize) -> Option<(io::Result<Bytes>, Self)> {
         let (mut decoder, unpacked) = match self {
             Self::Begun { decoder, unpacked } => (decoder, unpacked),
-            Self::BrokenOff(mut packed) => {
+            Self::BrokenOff(packed) => {
+                let mut packed = packed?;
                 let piece = packed.next().await?;
-                return Some((piece.map(|_| Bytes::new()), Self::BrokenOff(packed)));
+                return Some((piece.map(|_| Bytes::new()), Self::BrokenOff(Some(packed))));
             }
         };
         let mut piece = BytesMut::with_capacity(size);
@@ -108,7 +107,7 @@ impl<P: Stream<Item = io::Result<Bytes>> + Unpin> Unpacking<P> {
             Ok(_) => io::Error::other(TooTightlyPacked),
             Err(error) => error,
         };
-        Some((Err(error), Self::BrokenOff(decoder.into_inner().into_inner())))
+        Some((Err(error), Self::BrokenOff(decoder.into_packed().map(StreamReader::into_inner))))
     }
 }
 

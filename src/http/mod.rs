@@ -12,6 +12,7 @@ mod body;
 mod cors;
 mod docs;
 mod endpoint;
+mod gunzip;
 mod health;
 mod histogram;
 mod history;

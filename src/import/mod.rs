@@ -18,15 +18,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::chunk::Form;
+use self::chunk::Read;
 pub use self::csv::{ColumnOf, CsvForm};
 use self::rejects::Rejects;
 use self::run::{Delivery, Run, StateFile};
 pub use self::service::Service;
 use self::source::Source;
-use self::state::{State, with_suffix};
+use self::state::{LoadError, State, with_suffix};
 use self::target::Target;
 use crate::clock::Clock;
 use crate::estimator::Estimator;
@@ -61,14 +63,17 @@ pub enum ImportError {
     /// Another file of ours can't be used.
     #[error("{0}")]
     File(String),
-    /// The file or the target is another than it was.
-    #[error("--resume: {state} is of {what}; without --resume the import starts anew")]
+    /// The file, the way that it is read, or the target is another than it was.
+    #[error("--resume: {state} is of {what}; without --resume the import starts at the beginning")]
     Another {
         /// The file with the state.
         state: String,
         /// What differs.
-        what: &'static str,
+        what: String,
     },
+    /// It was stopped before it began.
+    #[error("stopped; nothing was imported")]
+    Stopped,
     /// Nothing was begun: Redis, or the service, doesn't take visits.
     #[error("{0}")]
     Refused(String),
@@ -122,15 +127,16 @@ impl Import {
         self.check_files()?;
         let source = Source::open(&self.file).map_err(|error| self.unreadable(error.to_string()))?;
         target.greet(clock).await.map_err(ImportError::Refused)?;
-        let progress = Arc::new(Progress::start(Measure::Bytes, source.identity.bytes, "visits"));
-        let state = self.first_state(&source, to, &progress)?;
+        let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
+        let state = self.first_state(to, &progress)?;
+        let purpose = target.purpose(clock);
+        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), state.done);
+        let mut chunks = chunks.map_err(|error| self.unreadable(error.to_string()))?;
+        self.pass_over(&state, &mut chunks, &progress, stop).await?;
         let rejects = match &self.errors {
             Some(path) => Rejects::into_file(path, state.errors_bytes).map_err(|error| cant_write(path, &error))?,
             None => Rejects::shown(),
         };
-        let purpose = target.purpose(clock);
-        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), state.done_through_line);
-        let mut chunks = chunks.map_err(|error| self.unreadable(error.to_string()))?;
         let delivery =
             Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
         let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
@@ -176,8 +182,8 @@ impl Import {
     }
 
     /// Where to begin.
-    fn first_state(&self, source: &Source, to: &str, progress: &Progress) -> Result<State, ImportError> {
-        let fresh = State::new(source.identity.clone(), to.to_owned());
+    fn first_state(&self, to: &str, progress: &Progress) -> Result<State, ImportError> {
+        let fresh = State::new(self.form.to_string(), to.to_owned());
         let Some(path) = self.state_file() else {
             return if self.resume {
                 Err(ImportError::File("--resume: of standard input, --state names the file to go on by".to_owned()))
@@ -186,31 +192,67 @@ impl Import {
             };
         };
         let shown = path.display().to_string();
+        let earlier = State::load(&path);
         if !self.resume {
             // It will be replaced, so it must be one of ours.
-            let earlier = State::load(&path)
-                .map_err(|why| ImportError::File(format!("{why}: remove it, or name another file with --state")))?;
-            if earlier.is_some() {
-                progress.note(format_args!("{shown} is of an earlier run; without --resume the import starts anew"));
+            match earlier {
+                Ok(None) => {}
+                Ok(Some(_)) | Err(LoadError::OtherVersion(_)) => progress.note(format_args!(
+                    "{shown} is of an earlier run; without --resume the import starts at the beginning"
+                )),
+                Err(why) => {
+                    let advice = "remove it, or name another file with --state";
+                    return Err(ImportError::File(format!("{why}: {advice}")));
+                }
             }
             return Ok(fresh);
         }
-        match State::load(&path).map_err(|why| ImportError::File(format!("--resume: {why}")))? {
-            None => {
+        match earlier {
+            Ok(None) => {
                 progress.note(format_args!("--resume: there is no {shown}; the import starts at the beginning"));
                 Ok(fresh)
             }
-            Some(state) if state.source != fresh.source => {
-                Err(ImportError::Another { state: shown, what: "another file" })
+            Ok(Some(state)) if state.form != fresh.form => {
+                let what = format!("a file that was read in another way ({})", state.form);
+                Err(ImportError::Another { state: shown, what })
             }
-            Some(state) if state.target != fresh.target => {
-                Err(ImportError::Another { state: shown, what: "another target" })
+            Ok(Some(state)) if state.target != fresh.target => {
+                Err(ImportError::Another { state: shown, what: "another target".to_owned() })
             }
-            Some(state) => {
-                progress.note(format_args!("going on after line {}", state.done_through_line));
-                Ok(state)
+            Ok(Some(state)) => Ok(state),
+            Err(LoadError::OtherVersion(_)) => {
+                Err(ImportError::Another { state: shown, what: "another version of this program".to_owned() })
             }
+            Err(why) => Err(ImportError::File(format!("--resume: {why}"))),
         }
+    }
+
+    /// Waits until the reader has passed over what earlier runs have done, which must be how the source begins.
+    async fn pass_over(
+        &self,
+        state: &State,
+        chunks: &mut mpsc::Receiver<Read>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), ImportError> {
+        let word = tokio::select! {
+            word = chunks.recv() => word,
+            () = stop.cancelled() => return Err(ImportError::Stopped),
+        };
+        match word {
+            Some(Read::Resumed) => {}
+            Some(Read::Differs) => {
+                let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
+                return Err(ImportError::Another { state, what: "another file".to_owned() });
+            }
+            Some(Read::Failed(why)) => return Err(self.unreadable(why)),
+            Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
+            None => return Err(self.unreadable("reading was broken off".to_owned())),
+        }
+        if state.done_through_line > 0 {
+            progress.note(format_args!("going on after line {}", state.done_through_line));
+        }
+        Ok(())
     }
 }
 

@@ -89,15 +89,22 @@ impl Run {
                 Some(settled) = under_way.next(), if !under_way.is_empty() => {
                     let (chunk, delivered) = settled.map_err(|_| Cut::Broken("a delivery was broken off".to_owned()))?;
                     self.settle(chunk, delivered?)?;
+                    // What has no end is not done: the file may grow. When all else is done, there will be no state anyhow.
+                    if !(under_way.is_empty() && matches!(ending, Some(Ok(())))) {
+                        self.save_now_and_then()?;
+                    }
                 }
                 () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Cut::Stopped)),
                 read = chunks.recv(), if wants_more => match read {
                     Some(Read::Chunk(chunk)) => under_way.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
+                    // Who writes into the pipe may have been stopped, too, in the middle of a line.
+                    Some(Read::End(_)) if stop.is_cancelled() => ending = Some(Err(Cut::Stopped)),
                     Some(Read::End(rest)) => {
                         under_way.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
                         ending = Some(Ok(()));
                     }
                     Some(Read::Failed(why)) => ending = Some(Err(Cut::Unreadable(why))),
+                    Some(Read::Resumed | Read::Differs) => unreachable!("the reader says these before all else"),
                     None => ending = Some(Err(Cut::Broken("reading was broken off".to_owned()))),
                 },
                 _ = tick.tick() => {}
@@ -121,12 +128,15 @@ impl Run {
         counts.accepted += delivered.accepted;
         counts.expired += chunk.expired + delivered.expired;
         counts.rejected += chunk.rejected + delivered.rejected;
-        self.state.done_through_line = chunk.last_line;
+        (self.state.done, self.state.done_through_line) = (chunk.end, chunk.last_line);
         self.bytes_read = chunk.bytes_read;
         let mut errors = chunk.errors;
         errors.extend(delivered.errors);
         errors.sort_by_key(|error| error.line);
-        self.rejects.take(&errors, &self.delivery.progress).map_err(|error| Cut::Ours(rejects_not_written(&error)))?;
+        self.rejects.take(&errors, &self.delivery.progress).map_err(|error| Cut::Ours(rejects_not_written(&error)))
+    }
+
+    fn save_now_and_then(&mut self) -> Result<(), Cut> {
         if self.saved.is_none_or(|saved| saved.elapsed() >= Self::SAVE_EVERY) {
             self.save()?;
         }
@@ -187,8 +197,9 @@ impl Run {
             Cut::Ours(error) => return error,
             Cut::Unreadable(why) if line == 0 => return import.unreadable(why),
             Cut::Unreadable(why) => {
-                // The whole file would be another one.
-                advice = "; import it anew when it can be read to its end: nothing is counted twice";
+                if self.state_file.path.is_some() {
+                    advice = "; go on with --resume when it can be read to its end";
+                }
                 import.unreadable(why).to_string()
             }
             Cut::Broken(why) => why,

@@ -1,34 +1,26 @@
-//! What is imported: a file or standard input, unpacked if it is packed, and recognised again by its beginning.
+//! What is imported: a file or standard input, unpacked if it is packed.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh64::xxh64;
+use flate2::bufread::GzDecoder;
 
 /// A file, or standard input, that is open.
 pub(super) struct Source {
-    pub(super) identity: Identity,
+    /// Its size as it lies there; `None` if nobody knows before its end.
+    pub(super) bytes: Option<u64>,
     reader: Box<dyn Read + Send>,
     packed_bytes_read: Arc<AtomicU64>,
 }
 
-/// What a source is recognised by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    /// Its size as it lies there; `None` if nobody knows before its end.
-    pub(super) bytes: Option<u64>,
-    /// A hash of its first [`Source::HEAD`] bytes.
-    head: u64,
-}
-
 impl Source {
-    /// How many bytes a source is recognised by.
-    const HEAD: u64 = 64 * 1024;
+    /// How many bytes tell how a source is packed.
+    const MAGIC: u64 = 4;
+    /// How many bytes tell how a text is encoded.
+    const ENCODING: usize = 256;
     /// How many bytes are read at once.
     const BUFFER: usize = 256 * 1024;
 
@@ -45,28 +37,34 @@ impl Source {
         Self::new(file, metadata.is_file().then_some(metadata.len()))
     }
 
-    fn new(mut file: impl Read + Send + 'static, bytes: Option<u64>) -> io::Result<Self> {
-        let mut head = Vec::new();
-        file.by_ref().take(Self::HEAD).read_to_end(&mut head)?;
-        let identity = Identity { bytes, head: xxh64(&head, 0) };
+    pub(super) fn new(mut file: impl Read + Send + 'static, bytes: Option<u64>) -> io::Result<Self> {
+        let mut magic = Vec::new();
+        file.by_ref().take(Self::MAGIC).read_to_end(&mut magic)?;
+        let (is_gzip, is_zstd) = (is_gzip(&magic), is_zstd(&magic));
         let packed_bytes_read = Arc::new(AtomicU64::new(0));
-        let is_gzip = head.starts_with(b"\x1F\x8B");
-        let is_zstd = head.starts_with(b"\x28\xB5\x2F\xFD");
-        let packed = Counted { inner: Cursor::new(head).chain(file), count: Arc::clone(&packed_bytes_read) };
+        let packed = Counted { inner: Cursor::new(magic).chain(file), count: Arc::clone(&packed_bytes_read) };
         let packed = BufReader::with_capacity(Self::BUFFER, packed);
-        let reader: Box<dyn Read + Send> = if is_gzip {
-            // Files that were joined are one text.
-            Box::new(MultiGzDecoder::new(packed))
+        let mut reader: Box<dyn Read + Send> = if is_gzip {
+            Box::new(Gzip::new(packed))
         } else if is_zstd {
             Box::new(zstd::Decoder::with_buffer(packed)?)
         } else {
             Box::new(packed)
         };
-        let mut reader = BufReader::with_capacity(Self::BUFFER, reader);
-        if reader.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
-            reader.consume(3);
+        let (mut start, failure) = read_start(&mut reader, Self::ENCODING);
+        if let Some(encoding) = utf_16(&start) {
+            let advice = format!("convert it to UTF-8, as in: iconv -f {encoding} -t UTF-8 OLD > NEW");
+            return Err(io::Error::other(format!("it is {encoding}, and UTF-8 is read; {advice}")));
         }
-        Ok(Self { identity, reader: Box::new(reader), packed_bytes_read })
+        if start.starts_with(b"\xEF\xBB\xBF") {
+            start.drain(..3);
+        }
+        let reader: Box<dyn Read + Send> = match failure {
+            // What came before is good.
+            Some(error) => Box::new(Cursor::new(start).chain(Failed(Some(error)))),
+            None => Box::new(Cursor::new(start).chain(reader)),
+        };
+        Ok(Self { bytes, reader, packed_bytes_read })
     }
 
     /// How many bytes of the file were read, packed as they are there.
@@ -79,6 +77,102 @@ impl Source {
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
+    }
+}
+
+fn is_gzip(start: &[u8]) -> bool {
+    start.starts_with(b"\x1F\x8B")
+}
+
+/// Skippable frames may come first: parallel compressors keep sizes in them.
+fn is_zstd(start: &[u8]) -> bool {
+    start.starts_with(b"\x28\xB5\x2F\xFD") || matches!(start, [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..])
+}
+
+/// Reads the first `bytes` bytes, or all up to the end or a failure.
+fn read_start(reader: &mut impl Read, bytes: usize) -> (Vec<u8>, Option<io::Error>) {
+    let mut start = vec![0; bytes];
+    let mut length = 0;
+    let failure = loop {
+        match reader.read(&mut start[length..]) {
+            Ok(0) => break None,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Some(error),
+        }
+    };
+    start.truncate(length);
+    (start, failure)
+}
+
+/// The kind of UTF-16 that a text begins with, if it does: it has a byte order mark, or every other byte is zero, as in most names
+/// of columns.
+fn utf_16(start: &[u8]) -> Option<&'static str> {
+    let zeros = |skipped| start.iter().skip(skipped).step_by(2).filter(|byte| **byte == 0).count();
+    let enough = start.len().div_ceil(4).max(1);
+    match (start, zeros(0), zeros(1)) {
+        ([0xFF, 0xFE, ..], ..) => Some("UTF-16LE"),
+        ([0xFE, 0xFF, ..], ..) => Some("UTF-16BE"),
+        (_, 0, odd) if odd >= enough => Some("UTF-16LE"),
+        (_, even, 0) if even >= enough => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+/// The text of a gzip file. Files that were joined are one text. Zeros may fill up the file behind the last of them, as tapes and
+/// block devices do.
+struct Gzip<R> {
+    /// `None` once the end was reached.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn new(packed: R) -> Self {
+        Self { member: Some(GzDecoder::new(packed)) }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            if let Some(member) = self.member.take() {
+                self.member = next_member(member.into_inner())?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The member that follows in `packed`, if one does.
+fn next_member<R: BufRead>(mut packed: R) -> io::Result<Option<GzDecoder<R>>> {
+    let mut is_padded = false;
+    loop {
+        let ahead = packed.fill_buf()?;
+        match ahead.iter().position(|byte| *byte != 0) {
+            None if ahead.is_empty() => return Ok(None),
+            None => {
+                is_padded = true;
+                let zeros = ahead.len();
+                packed.consume(zeros);
+            }
+            Some(0) if !is_padded && ahead[0] == 0x1F => return Ok(Some(GzDecoder::new(packed))),
+            Some(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that are no gzip follow the gzip data"));
+            }
+        }
+    }
+}
+
+/// What can't be read any further, for a reason that is told once.
+struct Failed(Option<io::Error>);
+
+impl Read for Failed {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
     }
 }
 
@@ -100,6 +194,8 @@ impl<R: Read> Read for Counted<R> {
 mod tests {
     use std::io::Write as _;
 
+    use rstest::rstest;
+
     use super::*;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
@@ -108,23 +204,73 @@ mod tests {
         packed.finish().unwrap()
     }
 
-    fn read(bytes: Vec<u8>) -> (Vec<u8>, u64) {
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        zstd::encode_all(text, 1).unwrap()
+    }
+
+    /// A skippable frame of zstd, of the kind 0 to 15.
+    fn skippable(kind: u8, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap().to_le_bytes();
+        [&[0x50 + kind, 0x2A, 0x4D, 0x18], &length[..], content].concat()
+    }
+
+    /// The text of a file, how much of the file was read, and why not all of it was.
+    fn read(bytes: Vec<u8>) -> (Vec<u8>, u64, Option<String>) {
         let mut source = Source::new(Cursor::new(bytes), None).unwrap();
         let mut text = Vec::new();
-        source.read_to_end(&mut text).unwrap();
-        (text, source.packed_bytes_read())
+        let failure = source.read_to_end(&mut text).err().map(|error| error.to_string());
+        (text, source.packed_bytes_read(), failure)
     }
 
     #[test]
     fn what_is_packed_is_unpacked_and_files_that_were_joined_are_one_text() {
         let (one, two) = ("one\n".repeat(50_000).into_bytes(), "two\n".repeat(50_000).into_bytes());
         let expected = [one.clone(), two.clone()].concat();
-        let zstd = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
-        for file in [expected.clone(), [gzip(&one), gzip(&two)].concat(), [zstd(&one), zstd(&two)].concat()] {
+        let by_pzstd = [skippable(0, &[1, 0, 0, 0]), zstd(&one), skippable(0, &[1, 0, 0, 0]), zstd(&two)].concat();
+        for file in [
+            expected.clone(),
+            [gzip(&one), gzip(b""), gzip(&two)].concat(),
+            [zstd(&one), zstd(&two)].concat(),
+            by_pzstd,
+        ] {
             let bytes = file.len() as u64;
-            let (text, packed_bytes) = read(file);
-            assert!(text == expected);
+            let (text, packed_bytes, failure) = read(file);
+            assert!(text == expected && failure.is_none(), "{failure:?}");
             assert_eq!(packed_bytes, bytes);
+        }
+    }
+
+    #[test]
+    fn skippable_frames_of_zstd_are_passed_over_wherever_they_are() {
+        for kind in 0..16 {
+            let frame = skippable(kind, &vec![b'{'; 70_000]);
+            let file =
+                [frame.clone(), frame.clone(), zstd(b"one\n"), frame.clone(), zstd(b"two\n"), frame.clone()].concat();
+            assert_eq!((read(file).0, read(frame).0), (b"one\ntwo\n".to_vec(), Vec::new()), "kind {kind}");
+        }
+    }
+
+    #[rstest]
+    #[case::short(b"one\n".to_vec())]
+    #[case::long("one\n".repeat(100_000).into_bytes())]
+    fn zeros_behind_gzip_are_passed_over_and_anything_else_is_told(#[case] text: Vec<u8>) {
+        for zeros in [1, 2, 512, 300_000] {
+            let file = [gzip(&text), gzip(&text), vec![0; zeros]].concat();
+            let (found, _, failure) = read(file.clone());
+            assert!(found == text.repeat(2) && failure.is_none(), "{zeros} zeros: {failure:?}");
+            for other in [&b"x"[..], b"\x1F", b"\0x", &gzip(b"two\n")] {
+                let (found, _, failure) = read([&file, other].concat());
+                assert!(found == text.repeat(2), "{zeros} zeros and {other:?}");
+                assert_eq!(failure.as_deref(), Some("bytes that are no gzip follow the gzip data"));
+            }
+        }
+        for (file, expected) in [
+            ([gzip(&text), b"x".to_vec()].concat(), "bytes that are no gzip follow the gzip data"),
+            (gzip(&text)[..gzip(&text).len() - 1].to_vec(), "unexpected end of file"),
+        ] {
+            let (found, _, failure) = read(file);
+            assert!(found == text);
+            assert_eq!(failure.as_deref(), Some(expected));
         }
     }
 
@@ -136,11 +282,34 @@ mod tests {
         assert!(read(Vec::new()).0.is_empty());
     }
 
-    #[test]
-    fn another_file_is_another() {
-        let identity = |text: &str, bytes| Source::new(Cursor::new(text.to_owned()), bytes).unwrap().identity;
-        assert_eq!(identity("a", Some(1)), identity("a", Some(1)));
-        assert_ne!(identity("a", Some(1)), identity("b", Some(1)));
-        assert_ne!(identity("a", Some(1)), identity("a", Some(2)));
+    fn encoded(text: &str, to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(to_bytes).collect()
+    }
+
+    #[rstest]
+    #[case::csv("user_id,segment\r\nu1,sports\r\n")]
+    #[case::ndjson("{\"user_id\":\"u1\",\"segment\":\"sports\"}\n")]
+    #[case::cyrillic_columns("user_id,segment,время,страна\n")]
+    #[case::one_letter("u")]
+    fn utf_16_is_told(#[case] text: &str) {
+        for (name, to_bytes) in [("UTF-16LE", u16::to_le_bytes as fn(u16) -> [u8; 2]), ("UTF-16BE", u16::to_be_bytes)] {
+            for text in [encoded(text, to_bytes), encoded(&format!("\u{feff}{text}"), to_bytes)] {
+                for file in [text.clone(), gzip(&text), zstd(&text)] {
+                    let error = Source::new(Cursor::new(file), None).err().unwrap().to_string();
+                    let advice = format!("convert it to UTF-8, as in: iconv -f {name} -t UTF-8 OLD > NEW");
+                    assert_eq!(error, format!("it is {name}, and UTF-8 is read; {advice}"));
+                }
+            }
+        }
+        assert!(Source::new(Cursor::new(text.to_owned()), None).is_ok());
+    }
+
+    #[rstest]
+    #[case::a_zero_in_a_name(b"user_id,segment\nu\x001,sports\n".to_vec())]
+    #[case::tar([&b"visits.csv"[..], &[0; 90], b"0000644\x000001750\x00", &[0; 300]].concat())]
+    #[case::zeros(vec![0; 1_000])]
+    #[case::not_ascii("имя,сегмент\n".as_bytes().to_vec())]
+    fn what_is_no_utf_16_is_not_taken_for_it(#[case] file: Vec<u8>) {
+        assert!(read(file.clone()).0 == file);
     }
 }

@@ -7,21 +7,32 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::Identity;
-
 /// What is written into the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
-    /// What is imported.
-    pub(super) source: Identity,
+    /// [`Self::VERSION`].
+    version: u32,
+    /// How the text is read: with other columns, other visits would be left out.
+    pub(super) form: String,
     /// Where to.
     pub(super) target: String,
-    /// Every record that begins on a line up to this one is dealt with.
+    /// Everything up to here is dealt with.
+    pub(super) done: Position,
+    /// The line that the last of it begins on, for people.
     pub(super) done_through_line: u64,
     pub(super) counts: Counts,
     /// How long the file with what was rejected is by then, in bytes.
     pub(super) errors_bytes: u64,
+}
+
+/// The end of a record, by what was read until then. The compression of the text makes no difference, nor does what follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// How many records: lines of NDJSON, or records of CSV with its header.
+    pub(super) records: u64,
+    /// XXH64 of the text up to the end of the last of them.
+    pub(super) text_hash: u64,
 }
 
 /// What became of the records.
@@ -41,25 +52,58 @@ impl Counts {
     }
 }
 
+/// Why there is no state to be had from a file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("{0} doesn't hold the state of an import")]
+    Foreign(String),
+    /// It is one of ours, and nobody knows any more, or yet, what it means.
+    #[error("{0} is of another version of this program")]
+    OtherVersion(String),
+}
+
 impl State {
+    /// Version 1, which had none, told places by lines that end in LF. It has nothing that would tell a file by.
+    const VERSION: u32 = 2;
+
     /// An import that has not begun.
-    pub(super) fn new(source: Identity, target: String) -> Self {
-        Self { source, target, done_through_line: 0, counts: Counts::default(), errors_bytes: 0 }
+    pub(super) fn new(form: String, target: String) -> Self {
+        Self {
+            version: Self::VERSION,
+            form,
+            target,
+            done: Position::default(),
+            done_through_line: 0,
+            counts: Counts::default(),
+            errors_bytes: 0,
+        }
     }
 
     /// Reads the state from the file at `path`; none if there is no such file.
-    ///
-    /// # Errors
-    ///
-    /// Why it can't be used, in one line.
-    pub(super) fn load(path: &Path) -> Result<Option<Self>, String> {
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
+        /// What the states of all versions have.
+        #[derive(Deserialize)]
+        struct AnyVersion {
+            version: Option<u32>,
+            #[serde(rename = "target")]
+            _target: String,
+            #[serde(rename = "done_through_line")]
+            _done_through_line: u64,
+        }
+        let shown = || path.display().to_string();
         let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("can't read {}: {error}", path.display())),
+            Err(error) => return Err(LoadError::Unreadable(format!("can't read {}: {error}", path.display()))),
         };
-        let state = serde_json::from_slice(&text);
-        state.map(Some).map_err(|_| format!("{} doesn't hold the state of an import", path.display()))
+        match serde_json::from_slice(&text) {
+            Ok(AnyVersion { version: Some(Self::VERSION), .. }) => {}
+            Ok(_) => return Err(LoadError::OtherVersion(shown())),
+            Err(_) => return Err(LoadError::Foreign(shown())),
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|_| LoadError::Foreign(shown()))
     }
 
     /// Replaces the file at `path`: a reader finds the one or the other, and so does whoever comes after a crash.
@@ -82,24 +126,43 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use rstest::rstest;
 
     use super::*;
-    use crate::import::source::Source;
 
     #[test]
-    fn what_is_saved_is_loaded_and_what_is_something_else_is_refused() {
+    fn what_is_saved_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
-        let (input, path) = (folder.path().join("visits"), folder.path().join("visits.import"));
-        fs::write(&input, "x").unwrap();
+        let path = folder.path().join("visits.import");
         assert_eq!(State::load(&path), Ok(None));
-        let mut state = State::new(Source::open(Path::new(&input)).unwrap().identity, "127.0.0.1:6379".to_owned());
-        state.done_through_line = 7;
+        let mut state = State::new("ndjson".to_owned(), "127.0.0.1:6379".to_owned());
+        (state.done, state.done_through_line) = (Position { records: 7, text_hash: u64::MAX }, 8);
         for _ in 0..2 {
             state.save(&path).unwrap();
             assert_eq!(State::load(&path).unwrap().as_ref(), Some(&state));
         }
-        fs::write(&path, "{").unwrap();
-        assert!(State::load(&path).unwrap_err().ends_with("doesn't hold the state of an import"));
+    }
+
+    #[rstest]
+    #[case::no_json("{", "doesn't hold the state of an import")]
+    #[case::a_visit(r#"{"user_id":"u1","segment":"s1"}"#, "doesn't hold the state of an import")]
+    #[case::another_member(
+        r#"{"version":2,"target":"x","done_through_line":1,"x":1}"#,
+        "doesn't hold the state of an import"
+    )]
+    #[case::version_1(
+        r#"{"source":{"bytes":9,"head":1},"target":"x","done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
+        "is of another version of this program"
+    )]
+    #[case::a_later_version(
+        r#"{"version":3,"target":"x","done_through_line":1}"#,
+        "is of another version of this program"
+    )]
+    fn what_is_something_else_is_refused(#[case] text: &str, #[case] expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("visits.import");
+        fs::write(&path, text).unwrap();
+        let error = State::load(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{} {expected}", path.display()));
     }
 }

@@ -298,6 +298,45 @@ async fn a_compressed_batch_is_recorded() {
     assert_eq!((app.count("sports").await, app.count("news").await), (20_000, 1));
 }
 
+#[rstest]
+#[case::none(0)]
+#[case::a_byte(1)]
+#[case::a_block(512)]
+#[case::more_than_a_piece(300_000)]
+#[tokio::test]
+async fn batch_passes_over_zeros_behind_gzip_and_refuses_anything_else(#[case] zeros: usize) {
+    let (_redis, app) = app().await;
+    let lines = [line("u1", "sports"), line("u2", "sports")].concat();
+    let padded = [gzip(b""), gzip(lines.as_bytes()), vec![0; zeros]].concat();
+    let response = post_gzip(&app, "application/x-ndjson", padded.clone()).await;
+    assert_eq!(taken_in(response).await, all_accepted(2));
+    let array = json!([{ "user_id": "u1", "segment": "news" }]).to_string();
+    let array = [gzip(array.as_bytes()), vec![0; zeros]].concat();
+    assert_eq!(taken_in(post_gzip(&app, "application/json", array).await).await, all_accepted(1));
+
+    let followed = [padded, b"x".to_vec()].concat();
+    let document = problem(post_gzip(&app, "application/x-ndjson", followed).await, 400, "malformed-request").await;
+    let detail = "The body could not be read to its end: bytes that are no gzip follow the gzip data.";
+    assert_eq!(
+        (&document["detail"], &document["accepted"], &document["done_through_line"]),
+        (&json!(detail), &json!(2), &json!(2))
+    );
+}
+
+#[rstest]
+#[case::gzip("gzip")]
+#[case::gzip_in_capitals("GZIP")]
+#[case::x_gzip("x-gzip")]
+#[case::x_gzip_in_capitals("X-GZip")]
+#[tokio::test]
+async fn batch_takes_gzip_by_both_its_names(#[case] name: &str) {
+    let (_redis, app) = app().await;
+    let request = app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
+    let body = gzip(line("u1", "sports").as_bytes());
+    let response = request.header("content-encoding", name).body(body).send().await.unwrap();
+    assert_eq!(taken_in(response).await, all_accepted(1));
+}
+
 #[tokio::test]
 async fn a_compressed_batch_that_breaks_off_says_what_was_recorded() {
     let (_redis, app) = app().await;

@@ -10,6 +10,7 @@ mod proxy;
 mod redis;
 mod sentinel;
 mod service;
+mod site;
 mod tls;
 mod upload;
 
@@ -28,6 +29,7 @@ pub use self::proxy::{Blow, Proxy, Weather};
 pub use self::redis::Redis;
 pub use self::sentinel::Sentinels;
 pub use self::service::{Service, binary, private_redis, private_redis_connection, private_redis_pid, refusal, run};
+pub use self::site::Site;
 pub use self::tls::Authority;
 pub use self::upload::Upload;
 

@@ -5,13 +5,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
+use http_body_util::Full;
+use hyper::Response;
 use rstest::rstest;
 use segment_estimator::settings::Layer;
 use segment_estimator::time::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};
 
 /// A second of an hour ago or later: all of them are in the window.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -182,7 +185,14 @@ fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() 
 #[case::no_redis(&["visits"], "Connection refused")]
 #[case::no_service(&["visits", "--url", "http://127.0.0.1:1"], "segment-estimator: http://127.0.0.1:1/: Connection refused")]
 #[case::no_url(&["visits", "--url", "redis://x"], "--url: redis://x is no URL of a service, such as http://localhost:8080\n")]
-#[case::no_csv(&["visits", "--no-header"], "--columns, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::no_csv(&["visits", "--no-header"], "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::seen_at_of_ndjson(&["visits", "--seen-at", "now"], "--columns, --seen-at, --no-header and --delimiter are for CSV: add --format csv\n")]
+#[case::column_twice(&["visits", "--format", "csv", "--columns", "user_id=a,segment=b,user_id=c"],
+    "the column of user_id is given twice, by --columns or --seen-at: give it once\n")]
+#[case::seen_at_twice(&["visits", "--format", "csv", "--columns", "seen_at=a", "--seen-at", "now"],
+    "the column of seen_at is given twice, by --columns or --seen-at: give it once\n")]
+#[case::requests_without_a_service(&["visits", "--batch-bytes", "20000"], "--url <URL>")]
+#[case::requests_too_small(&["visits", "--url", "http://x", "--batch-bytes", "100"], "it must be at least 16384")]
 #[case::no_token(&["visits", "--url", "http://x", "--token-file", "nothing"], "--token-file: nothing: No such file")]
 #[case::token_for_nobody(&["visits", "--token-file", "visits"], "--url <URL>")]
 #[case::no_state(&["-", "--resume"], "of standard input, --state names the file to go on by")]
@@ -204,6 +214,12 @@ fn a_file_that_breaks_off_is_told_and_what_came_before_is_written() {
     assert!(!content && members(&redis) > 10_000, "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.starts_with("segment-estimator: visits: ") && last.contains("; all up to line 1"), "{stderr}");
+    assert!(last.ends_with("is done; go on with --resume when it can be read to its end"), "{stderr}");
+
+    fs::write(folder.path().join("visits"), packed).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--resume", "--redis-url", &redis.url()]));
+    assert!(content && stderr.starts_with("going on after line 1"), "{stderr}");
+    assert_eq!(members(&redis), 20_000);
 }
 
 #[test]
@@ -230,8 +246,18 @@ impl Fed {
         Self(command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    fn feed(&mut self, text: &str) {
-        self.0.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    fn feed(&mut self, text: impl AsRef<[u8]>) {
+        self.0.stdin.as_mut().unwrap().write_all(text.as_ref()).unwrap();
+    }
+
+    /// Stops it while somebody may still write into the pipe, and gives standard error.
+    fn stop(mut self, signal: &str) -> String {
+        let stdin = self.0.stdin.take();
+        kill(signal, self.0.id());
+        let output = self.0.wait_with_output().unwrap();
+        drop(stdin);
+        assert!(!output.status.success());
+        without_progress(&String::from_utf8(output.stderr).unwrap())
     }
 
     /// Ends the input, and gives whether all was taken, and standard error.
@@ -305,21 +331,321 @@ async fn an_import_that_is_interrupted_says_how_to_go_on() {
     let mut fed = Fed::start(&mut import(folder.path(), &arguments));
     fed.feed(&text[..text.len() / 2]);
     eventually("something is done", async || done_through_line(&state).is_some()).await;
-    // While somebody may still write into the pipe.
-    let stdin = fed.0.stdin.take();
-    kill("-INT", fed.0.id());
-    let output = fed.0.wait_with_output().unwrap();
-    let stderr = without_progress(&String::from_utf8(output.stderr).unwrap());
-    drop(stdin);
+    let stderr = fed.stop("-INT");
     let done = done_through_line(&state).unwrap();
     let last = format!("segment-estimator: stopped; all up to line {done} is done; go on with --resume\n");
-    assert!(!output.status.success() && stderr.ends_with(&last), "{stderr}");
+    assert!(stderr.ends_with(&last), "{stderr}");
 
     let mut fed = Fed::start(import(folder.path(), &arguments).arg("--resume"));
     fed.feed(&text);
     let (content, stderr) = fed.end();
     assert!(content && stderr.contains(&format!("({done} of these in an earlier run)")), "{stderr}");
     assert_eq!(members(&redis), 100_000);
+}
+
+/// Imports the beginning of a file from standard input, with the state in the file `state`, until some of it is done, and stops.
+async fn interrupt(folder: &Path, arguments: &[&str], beginning: &[u8]) -> u64 {
+    let state = folder.join("state");
+    let mut fed = Fed::start(import(folder, &["-", "--state", "state"]).args(arguments));
+    fed.feed(beginning);
+    eventually("something is done", async || done_through_line(&state).is_some()).await;
+    let stderr = fed.stop("-TERM");
+    assert!(stderr.ends_with("is done; go on with --resume\n"), "{stderr}");
+    done_through_line(&state).unwrap()
+}
+
+/// Every member of every segment, with its score.
+fn data_set(redis: &Redis) -> Vec<Vec<(String, f64)>> {
+    (0..7).map(|n| redis.call(&["ZRANGE", &format!("segment:s{n}"), "0", "-1", "WITHSCORES"])).collect()
+}
+
+#[rstest]
+#[case::lf(&["\n"])]
+#[case::crlf(&["\r\n"])]
+#[case::cr(&["\r"])]
+#[case::lf_header_over_cr(&["\n", "\r", "\r", "\r", "\r", "\r", "\r"])]
+#[case::cr_header_over_lf(&["\r", "\n", "\n", "\n", "\n", "\n", "\n"])]
+#[case::mixed(&["\r\n", "\r", "\n", "\n\r", "\r\r\n"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_a_csv_whatever_ends_its_records(
+    #[case] ends: &[&str],
+    #[values("none", "gzip", "zstd")] packing: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let mut records: Vec<_> = csv(20_000).lines().map(str::to_owned).collect();
+    for (n, record) in records.iter_mut().enumerate() {
+        record.push_str(if n % 3 == 0 { ",\"a\rb\r\nc\nd\"" } else { ",e" });
+    }
+    let records: Vec<_> = records.iter().zip(ends.iter().cycle()).map(|(text, end)| format!("{text}{end}")).collect();
+    let pack = |text: String| match packing {
+        "gzip" => gzip(&text),
+        "zstd" => zstd::encode_all(text.as_bytes(), 1).unwrap(),
+        _ => text.into_bytes(),
+    };
+    let beginning = pack(records[..12_000].concat());
+    let all = [beginning.clone(), pack(records[12_000..].concat())].concat();
+    fs::write(folder.path().join("visits"), all).unwrap();
+    let url = redis.url();
+    let arguments = ["--format", "csv", "--columns", "user_id=uid,segment=tag", "--redis-url", &url];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&["visits"], &arguments[..]].concat()));
+    assert!(content && stderr.starts_with("20000 accepted, 0 expired, 0 rejected; "), "{stderr}");
+    let expected = data_set(&redis);
+    redis.call::<()>(&["FLUSHALL"]);
+
+    let line = interrupt(folder.path(), &arguments, &beginning).await;
+    let resume = ["visits", "--resume", "--state", "state"];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&resume, &arguments[..]].concat()));
+    assert!(content, "{stderr}");
+    let expected_stderr = format!(
+        "going on after line {line}\n20000 accepted, 0 expired, 0 rejected (8192 of these in an earlier run); "
+    );
+    assert!(stderr.starts_with(&expected_stderr), "{stderr}");
+    assert!(data_set(&redis) == expected, "it differs from what an import in one run writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_into_a_service_a_csv_that_ends_records_with_cr() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let url = format!("http://{}", app.address);
+    let text = csv(120_000).replace('\n', "\r");
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let arguments = ["--format", "csv", "--columns", "user_id=uid,segment=tag", "--url", &url];
+    let line = interrupt(folder.path(), &arguments, &text.as_bytes()[..text.len() / 2]).await;
+    assert_eq!(line, 50_001);
+    let resume = ["visits", "--resume", "--state", "state"];
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&resume, &arguments[..]].concat()));
+    assert!(content && stderr.contains("120000 accepted, 0 expired, 0 rejected (50000 of these"), "{stderr}");
+    assert_eq!(members(&redis), 120_000);
+}
+
+#[rstest]
+#[case::grown("more", &[], None)]
+#[case::another_user("edited", &[], Some("another file"))]
+#[case::a_record_less("shorter", &[], Some("another file"))]
+#[case::other_line_ends("windows", &[], Some("another file"))]
+#[case::other_columns("visits", &["--columns", "seen_at=2"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_delimiter("visits", &["--delimiter", ";"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_time("visits", &["--seen-at", "now"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[case::another_format("visits", &["--format", "ndjson"], Some("a file that was read in another way (csv --delimiter ',')"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_a_file_that_begins_with_what_was_done_and_refuses_another(
+    #[case] file: &str,
+    #[case] arguments: &[&str],
+    #[case] refusal: Option<&str>,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let text = csv(10_000).replacen("seen_at,uid,tag", "seen_at,user_id,segment", 1);
+    let content = match file {
+        "more" => format!("{text}{},more,s1\n", seconds_ago(10)),
+        "edited" => text.replacen(",u7,", ",x7,", 1),
+        "shorter" => text.replacen(&text.lines().nth(5).map(|line| format!("{line}\n")).unwrap(), "", 1),
+        "windows" => text.replace('\n', "\r\n"),
+        _ => text.clone(),
+    };
+    fs::write(folder.path().join(file), content).unwrap();
+    interrupt(folder.path(), &["--format", "csv", "--redis-url", &url], text.as_bytes()).await;
+    let state = fs::read_to_string(folder.path().join("state")).unwrap();
+    fs::write(folder.path().join("errors"), "of an earlier run").unwrap();
+    let mut resumed = import(folder.path(), &[file, "--resume", "--state", "state", "--errors", "errors"]);
+    let format = if arguments.contains(&"--format") { &[][..] } else { &["--format", "csv"] };
+    let (content, stderr) = outcome(resumed.args(["--redis-url", &url]).args(format).args(arguments));
+    let Some(refusal) = refusal else {
+        assert!(content, "{stderr}");
+        assert_eq!(members(&redis), 10_001);
+        return;
+    };
+    let what = format!("--resume: state is of {refusal}; without --resume the import starts at the beginning");
+    assert!(!content);
+    assert_eq!(stderr, format!("segment-estimator: {what}\n"));
+    assert_eq!(members(&redis), 8_192);
+    assert_eq!(fs::read_to_string(folder.path().join("state")).unwrap(), state);
+    assert_eq!(fs::read_to_string(folder.path().join("errors")).unwrap(), "of an earlier run");
+}
+
+#[test]
+fn import_refuses_to_resume_by_a_state_of_another_version_and_replaces_it() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    fs::write(folder.path().join("visits"), ndjson(7)).unwrap();
+    let state = r#"{"source":{"bytes":7,"head":1},"target":"x","done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#;
+    fs::write(folder.path().join("visits.import"), state).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--resume", "--redis-url", &url]));
+    let what =
+        "visits.import is of another version of this program; without --resume the import starts at the beginning";
+    assert!(!content);
+    assert_eq!((stderr, members(&redis)), (format!("segment-estimator: --resume: {what}\n"), 0));
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--redis-url", &url]));
+    assert!(content && stderr.starts_with("visits.import is of an earlier run; without --resume"), "{stderr}");
+    assert_eq!(members(&redis), 7);
+}
+
+#[rstest]
+#[case::lf("\n")]
+#[case::crlf("\r\n")]
+#[case::cr("\r")]
+fn import_names_a_record_by_the_line_that_an_editor_shows(#[case] end: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let lines = ["user_id,segment", "u1,s1", "\"u", "", "2\",s1", "", ",s1", "u3"];
+    fs::write(folder.path().join("visits.csv"), lines.join(end)).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
+    let found: Vec<_> = stderr.lines().filter_map(|line| line.strip_prefix("line ")?.split_once(':')).collect();
+    assert!(!content);
+    assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), ["3", "7", "8"], "{stderr}");
+}
+
+#[rstest]
+#[case::another_name("timestamp", &[], Err("no column is named seen_at, and there are further columns: timestamp; --seen-at COLUMN says which holds the time, --seen-at now takes the time of the import"))]
+#[case::in_capitals("Seen_At", &[], Ok(true))]
+#[case::named("timestamp", &["--seen-at", "Timestamp"], Ok(true))]
+#[case::named_by_columns("timestamp", &["--columns", "seen_at=timestamp"], Ok(true))]
+#[case::numbered("timestamp", &["--seen-at", "3"], Ok(true))]
+#[case::now("timestamp", &["--seen-at", "now"], Ok(false))]
+#[case::now_over_seen_at("seen_at", &["--seen-at", "now"], Ok(false))]
+#[case::twice("seen_at,seen_at", &[], Err("the header has the column seen_at twice, as column 3 and as column 4; choose one by its number, as in --columns seen_at=3"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_takes_now_for_the_time_of_a_csv_only_if_told(
+    #[case] columns: &str,
+    #[case] arguments: &[&str],
+    #[case] expected: Result<bool, &str>,
+    #[values("redis", "service")] target: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let (url, address) = (redis.url(), format!("http://{}", app.address));
+    let target = if target == "redis" { ["--redis-url", &url] } else { ["--url", &address] };
+    let seen_at = seconds_ago(3_000);
+    let times = columns.split(',').map(|_| seen_at.to_string()).collect::<Vec<_>>().join(",");
+    fs::write(folder.path().join("visits.csv"), format!("user_id,segment,{columns}\nu1,s1,{times}\n")).unwrap();
+    let (content, stderr) = outcome(import(folder.path(), &["visits.csv"]).args(target).args(arguments));
+    assert_eq!(content, expected.is_ok(), "{stderr}");
+    match expected {
+        Ok(is_seen_then) => {
+            let score: f64 = redis.call(&["ZSCORE", "segment:s1", "u1"]);
+            assert_eq!(score == seen_at as f64, is_seen_then, "{score}");
+            assert!(is_seen_then || score > seconds_ago(1_000) as f64);
+        }
+        Err(why) => {
+            assert_eq!(stderr.lines().last().unwrap(), format!("segment-estimator: visits.csv: {why}"));
+            assert_eq!(members(&redis), 0);
+        }
+    }
+}
+
+#[rstest]
+#[case::csv("visits.csv", "user_id,segment\r\nu1,s1\r\n")]
+#[case::ndjson("visits", "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n")]
+fn import_says_how_to_convert_utf_16(#[case] name: &str, #[case] text: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let utf_16: Vec<_> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join(name), utf_16).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &[name, "--redis-url", &redis.url()]));
+    let why = "it is UTF-16LE, and UTF-8 is read; convert it to UTF-8, as in: iconv -f UTF-16LE -t UTF-8 OLD > NEW";
+    assert!(!content);
+    assert_eq!(stderr, format!("segment-estimator: {name}: {why}\n"));
+}
+
+#[test]
+fn import_passes_over_zeros_behind_gzip_and_says_what_came_before_anything_else() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    fs::write(folder.path().join("padded"), [gzip(&ndjson(70)), vec![0; 1_024]].concat()).unwrap();
+    fs::write(folder.path().join("followed"), [gzip(&ndjson(140)), b"x".to_vec()].concat()).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["padded", "--redis-url", &url]));
+    assert!(content, "{stderr}");
+    assert_eq!(members(&redis), 70);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["followed", "--redis-url", &url]));
+    assert!(!content && stderr.contains("bytes that are no gzip follow the gzip data; all up to line 140"), "{stderr}");
+    assert_eq!(members(&redis), 140);
+}
+
+#[rstest]
+#[case::limit_of_a_proxy(1_048_576, &[], 3_000_000)]
+#[case::small_limit(30_000, &[], 3_000_000)]
+#[case::batch_bytes(1_048_576, &["--batch-bytes", "100000"], 100_000)]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_divides_requests_that_are_too_large(
+    #[case] max_bytes: usize,
+    #[case] arguments: &[&str],
+    #[case] greatest: usize,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let sizes = Arc::<Mutex<Vec<usize>>>::default();
+    let seen = Arc::clone(&sizes);
+    let proxy = Site::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
+    fs::write(folder.path().join("visits"), ndjson(60_000)).unwrap();
+    let url = format!("http://{}", proxy.address);
+    let (content, stderr) = outcome(import(folder.path(), &["visits", "--url", &url]).args(arguments));
+    assert!(content && stderr.starts_with("60000 accepted, 0 expired, 0 rejected; "), "{stderr}");
+    assert_eq!(members(&redis), 60_000);
+    let sizes = sizes.lock().unwrap();
+    assert!(sizes.iter().all(|size| *size <= greatest), "{sizes:?}");
+    // What was learned is kept: few are refused.
+    let refused = sizes.iter().filter(|size| **size > max_bytes).count();
+    assert!(refused <= 16, "{sizes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_ends_if_a_single_visit_is_too_large_for_a_request() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    let proxy = Site::limit(app.address, 10, |_| {}).await;
+    fs::write(folder.path().join("visits"), "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n".repeat(3)).unwrap();
+    let url = format!("http://{}", proxy.address);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+    let last = format!("segment-estimator: {url}/: 413 Payload Too Large, for a request of 32 bytes");
+    assert!(!content);
+    assert_eq!(stderr.lines().last(), Some(&last[..]), "{stderr}");
+}
+
+#[rstest]
+#[case::redirect(302, ("location", "https://login.example/auth?secret=1#x"), "",
+    "302 Found to https://login.example/auth, which is not followed; if the service is there, give that address to --url")]
+#[case::moved(308, ("location", "https://u:p@est.example/x/segments/batch"), "",
+    "308 Permanent Redirect to https://est.example/x/, which is not followed; if the service is there, give that address to --url")]
+#[case::login_page(200, ("content-type", "text/html; charset=utf-8"), "<html>", "the answer, 200 OK (text/html), is not that of")]
+#[case::other_json(200, ("content-type", "application/json"), "{\"ok\":true}", "the answer, 200 OK (application/json), is not that of")]
+#[case::report_of_others(200, ("content-type", "application/json"), "{\"accepted\":7}", "the answer, 200 OK (application/json), is not that of")]
+#[case::no_content(204, ("x", "x"), "", "the answer, 204 No Content (of no type), is not that of")]
+#[case::not_found(404, ("content-type", "text/html"), "<html>", "the answer, 404 Not Found (text/html), is not that of")]
+#[case::no_method(405, ("content-type", "text/html"), "<html>", "the answer, 405 Method Not Allowed (text/html), is not that of")]
+#[case::forbidden(403, ("content-type", "text/html"), "<html>", "the answer, 403 Forbidden (text/html), is not that of")]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_tells_a_site_that_is_not_the_service(
+    #[case] status: u16,
+    #[case] header: (&'static str, &'static str),
+    #[case] body: &'static str,
+    #[case] expected: &str,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::start(move |_| async move {
+        Response::builder().status(status).header(header.0, header.1).body(Full::from(body)).unwrap()
+    })
+    .await;
+    fs::write(folder.path().join("visits"), ndjson(1)).unwrap();
+    let url = format!("http://{}", site.address);
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+    assert!(!content && stderr.starts_with(&format!("segment-estimator: {url}/: {expected}")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_tells_a_wrong_path_and_a_wrong_protocol() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let app = TestApp::spawn(&redis).await;
+    fs::write(folder.path().join("visits"), ndjson(1)).unwrap();
+    for (url, expected) in [
+        (format!("http://{}/x", app.address), "Check the address in --url, which is that of the service's root.\n"),
+        (
+            format!("https://{}", app.address),
+            "; it speaks no TLS: check the port in --url, and whether it begins with http://\n",
+        ),
+    ] {
+        let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+        assert!(!content && stderr.ends_with(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
 }
 
 /// Reads standard error until it says that the other side fails.
@@ -357,7 +683,7 @@ async fn a_redis_that_is_killed_and_started_again_ends_no_import() {
 async fn progress_is_plain_lines_where_there_is_no_terminal() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     let mut fed = Fed::start(&mut import(folder.path(), &["-", "--redis-url", &redis.url()]));
-    fed.feed(&ndjson(20_000));
+    fed.feed(ndjson(20_000));
     let mut stderr = BufReader::new(fed.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
