@@ -143,7 +143,7 @@ fn describe() {
     );
     describe_gauge!(
         "estimator_redis_evicted_keys",
-        "Keys that Redis has evicted since it was started, whoever they belong to; NaN when not known."
+        "Keys that Redis has evicted since it was started, of every program that uses it; NaN when not known."
     );
     describe_gauge!("estimator_window_seconds", "The window that this service counts over; NaN when not known.");
     describe_gauge!(
