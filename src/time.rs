@@ -103,6 +103,8 @@ pub struct Window(Duration);
 impl Window {
     /// An hour.
     pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
+    /// What a data set may be counted over that was written before its window was recorded: the default of `window`.
+    pub(crate) const BEFORE_IT_WAS_RECORDED: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
     const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
     /// Reads a window such as `14d`, `36h` or `1h 30m`.

@@ -60,7 +60,10 @@ impl WindowCommand {
         let Some(Change::Set { to, yes }) = &self.change else {
             match kept {
                 Some(kept) => writeln!(out, "{kept}")?,
-                None => writeln!(out, "not recorded yet: the first instance of this version records its own")?,
+                None => writeln!(
+                    out,
+                    "not recorded yet: the first instance of this version records its own, or 14d if that is longer"
+                )?,
             }
             return Ok(());
         };

@@ -151,10 +151,13 @@ impl Store {
 
         let patience = self.connection.limits().answer;
         let mut reservation = limit.reserve_new(new.len() as u64, patience).await;
-        if reservation.names < new.len() as u64 && limit.begin_look_if_due().is_some() {
-            // Pruning may have made room.
+        // There may be fewer segments than that, or pruning may have made room.
+        while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_look_if_due().is_some()) {
             drop(reservation);
-            let _ = self.index_size().await;
+            if self.index_size().await.is_err() {
+                // Where Redis doesn't answer, the write tells.
+                return (limit.reserve_up_to(0), Vec::new());
+            }
             reservation = limit.reserve_new(new.len() as u64, patience).await;
         }
         let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));

@@ -3,10 +3,10 @@
 //! An instance knows the number of segments from its last look at the index, and adds what its own writes have added since: Redis
 //! tells that in its answer to each of them. A write first reserves room for all of its segments, as if they were new. Only if there
 //! isn't enough, its names are looked up in the index, and those that are new and too many are refused, once the writes in flight have
-//! told what they added.
+//! told what they added. Without a look, such a sum is an upper bound: a name that is new in one partition may be known in another. So
+//! nothing is refused by it before another look.
 //!
-//! So the limit costs nothing below it, and one instance never exceeds it. Several may, by what the others have added since the last
-//! look. In partitions the limit is on the number of different names, however many partitions each is in.
+//! So the limit costs nothing below it. Instances may exceed it by what they have added since their last looks. In partitions the limit is on the number of different names, however many partitions each is in.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +32,10 @@ struct State {
     reserved: u64,
     /// Names that writes of this instance have added since it started.
     added: u64,
+    /// How many of them may have been there already, in other partitions.
+    estimated: u64,
+    /// As much of that as the last look has corrected.
+    corrected: u64,
     /// When the last look began, and how long it took.
     look: Option<(Instant, Duration)>,
     /// Names that were found in the index, so that they aren't looked up for each write.
@@ -44,6 +48,8 @@ pub(super) struct Reservation<'a> {
     limit: &'a SegmentLimit,
     /// For how many.
     pub(super) names: u64,
+    /// Whether all of them were looked up, and are new.
+    is_exact: bool,
 }
 
 /// A look at the index that has begun.
@@ -52,6 +58,8 @@ pub(super) struct Look {
     began: Instant,
     /// What was added before: the look sees it for sure.
     added: u64,
+    /// The part of it that is an estimate.
+    estimated: u64,
 }
 
 impl SegmentLimit {
@@ -81,16 +89,23 @@ impl SegmentLimit {
             return None;
         }
         state.reserved += names;
-        Some(Reservation { limit: self, names })
+        Some(Reservation { limit: self, names, is_exact: false })
     }
 
-    /// Reserves room for `names`, or for as many of them as there is room for.
+    /// Whether there may be fewer segments than is known: a name that a write adds to the index of one partition may be in that of
+    /// another.
+    pub(super) fn is_estimate(&self) -> bool {
+        let state = self.state();
+        state.estimated > state.corrected
+    }
+
+    /// Reserves room for `names` that are new, or for as many of them as there is room for.
     pub(super) fn reserve_up_to(&self, names: u64) -> Reservation<'_> {
         let mut state = self.state();
         let room = self.max.saturating_sub(state.names.unwrap_or_default() + state.reserved);
         let names = names.min(room);
         state.reserved += names;
-        Reservation { limit: self, names }
+        Reservation { limit: self, names, is_exact: true }
     }
 
     /// Reserves room for `names` that are new, or for as many of them as there is room for. Writes in flight may have reserved more than
@@ -102,7 +117,7 @@ impl SegmentLimit {
                 tokio::pin!(ended);
                 ended.as_mut().enable();
                 if let Some(reservation) = self.reserve(names) {
-                    return reservation;
+                    return Reservation::exact(reservation);
                 }
                 if self.state().reserved == 0 {
                     return self.reserve_up_to(names);
@@ -129,7 +144,7 @@ impl SegmentLimit {
     /// Begins a look at the index.
     pub(super) fn begin_look(&self) -> Look {
         let mut state = self.state();
-        let look = Look { began: Instant::now(), added: state.added };
+        let look = Look { began: Instant::now(), added: state.added, estimated: state.estimated };
         let took = state.look.map_or(Duration::ZERO, |(_, took)| took);
         state.look = Some((look.began, took));
         look
@@ -146,6 +161,7 @@ impl SegmentLimit {
     pub(super) fn end_look(&self, look: Look, names: u64) {
         let mut state = self.state();
         state.names = Some(names + (state.added - look.added));
+        state.corrected = state.corrected.max(look.estimated);
         state.look = Some((look.began, look.began.elapsed()));
         // Pruning may have dropped some of them.
         state.found.clear();
@@ -157,10 +173,21 @@ impl SegmentLimit {
 }
 
 impl Reservation<'_> {
-    /// The write has added so many names to the index.
+    /// The same, of names that were looked up and are new.
+    fn exact(mut self) -> Self {
+        self.is_exact = true;
+        self
+    }
+
+    /// The write has added so many names to indexes. A name that is new in several partitions is counted in each of them, and adds one
+    /// segment at most.
     pub(super) fn added(self, names: u64) {
+        let names = names.min(self.names);
         let mut state = self.limit.state();
         state.added += names;
+        if !self.is_exact {
+            state.estimated += names;
+        }
         if let Some(known) = &mut state.names {
             *known += names;
         }

@@ -175,14 +175,38 @@ async fn instance_that_starts_while_others_prune_loses_nothing_once_it_has_count
     }
 }
 
+/// A window that is set wrongly must not wipe the data set at the update either.
+#[rstest]
+#[case::shorter_than_the_default("14m", 1_209_600, "14d\n")]
+#[case::longer_than_the_default("30d", 2_592_000, "30d\n")]
 #[tokio::test]
-async fn record_of_an_earlier_version_gets_the_window_of_the_first_instance() {
+async fn record_of_an_earlier_version_gets_the_default_window_or_a_longer_one(
+    #[case] own: &str,
+    #[case] seconds: u64,
+    #[case] said: &str,
+) {
     let redis = Redis::start();
-    redis.record_data_set();
-    assert_eq!(says(&redis, &["window"]), "not recorded yet: the first instance of this version records its own\n");
-    redis.estimator("7d").ready().await.unwrap();
-    assert_eq!(records(&redis), [r#"{"epoch":2,"keys":"plain","window_seconds":604800}"#]);
-    assert_eq!(says(&redis, &["window"]), "7d\n");
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#]);
+    let unknown = "not recorded yet: the first instance of this version records its own, or 14d if that is longer\n";
+    assert_eq!(says(&redis, &["window"]), unknown);
+    redis.estimator(own).ready().await.unwrap();
+    assert_eq!(records(&redis), [format!(r#"{{"epoch":2,"keys":"plain","window_seconds":{seconds}}}"#)]);
+    assert_eq!(says(&redis, &["window"]), said);
+}
+
+/// As after a failover to a replica that lacked the last record. Another instance counts over the longer window still.
+#[tokio::test]
+async fn window_of_a_record_that_went_back_is_extended_by_an_instance_that_knows_better() {
+    let redis = Redis::start();
+    let short = redis.estimator("60s");
+    short.ready().await.unwrap();
+    let before: String = redis.call(&["GET", "layout"]);
+    redis.estimator("14d").ready().await.unwrap();
+    short.ready().await.unwrap();
+    redis.call::<()>(&["SET", "layout", &before]);
+    short.ready().await.unwrap();
+    let record: String = redis.call(&["GET", "layout"]);
+    assert!(record.contains(r#""window_seconds":1209600"#), "{record}");
 }
 
 #[tokio::test]

@@ -119,3 +119,22 @@ async fn limit_asks_redis_for_nothing_while_there_is_room() {
     assert_eq!(report["accepted"], 900);
     assert_eq!(redis.calls("zmscore"), 0);
 }
+
+/// A name that is new in one partition is known in another: such names are one segment.
+#[tokio::test]
+async fn limit_is_on_segments_and_not_on_the_partitions_that_they_are_in() {
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings("100", "64")).await;
+    for round in 0..3 {
+        // Users of all partitions, in a batch for each few, so that the same names come into other partitions again and again.
+        for part in 0..10 {
+            let visits = (0..30).flat_map(|user| {
+                (0..30).map(move |n| format!(r#"{{"user_id":"u{round}-{part}-{user}","segment":"s{round}-{n}"}}"#))
+            });
+            let report: Value = app.post_lines(visits.collect::<Vec<_>>().join("\n")).await.json().await.unwrap();
+            assert_eq!((&report["accepted"], &report["rejected"]), (&json!(900), &json!(0)), "{report}");
+        }
+    }
+    let listed: Value = app.get("/segments").await.json().await.unwrap();
+    assert_eq!(listed["segments"].as_array().unwrap().len(), 90);
+}

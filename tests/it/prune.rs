@@ -254,9 +254,9 @@ async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
 #[tokio::test]
 async fn an_index_of_more_than_one_page_is_pruned_to_its_end() {
     let redis = Redis::start();
+    redis.record_data_set();
     let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
     let mut pipeline = redis::pipe();
-    pipeline.cmd("SET").arg("layout").arg(r#"{"epoch":1,"keys":"plain"}"#).ignore();
     for n in 0..2_500 {
         pipeline.cmd("ZADD").arg(format!("segment:s{n}")).arg(NOON.as_score()).arg("u1").ignore();
         pipeline.cmd("ZADD").arg("segments").arg(0).arg(format!("s{n}")).ignore();

@@ -25,6 +25,26 @@ fn let_in(redis: &Redis, user: &str, pattern: &str) -> String {
     format!("{}?user={user}&pass=secret", redis.url())
 }
 
+/// A running service finds them in the place of its own: the database was flushed, or a name leads to another server.
+#[rstest]
+#[case::an_index_with_scores(&["ZADD", "segments", "1", "theirs"])]
+#[case::another_type(&["SET", "segments", "x"])]
+#[tokio::test]
+async fn running_service_refuses_foreign_keys_in_the_place_of_its_own(#[case] foreign: &[&str]) {
+    let redis = Redis::start();
+    let estimator = redis.estimator("1s");
+    estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    redis.call::<()>(&["FLUSHALL"]);
+    redis.call::<()>(foreign);
+    redis.call::<()>(&["ZADD", "segment:theirs", "1", "a", "2", "b"]);
+    let theirs = contents(&redis);
+    for _ in 0..2 {
+        assert!(estimator.prune(noon_plus(10_000)).await.is_err());
+        assert!(matches!(estimator.ready().await, Err(Error::Unrecorded { .. })));
+    }
+    assert_eq!(contents(&redis), theirs);
+}
+
 /// All keys with what they hold and whether they expire.
 fn contents(redis: &Redis) -> Vec<(String, Vec<u8>, i64)> {
     let mut keys: Vec<String> = redis.call(&["KEYS", "*"]);

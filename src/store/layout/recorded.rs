@@ -18,8 +18,8 @@ pub(in crate::store) enum Attempt<T> {
 }
 
 impl Store {
-    /// The layout changes four times in a move, which takes minutes. Who finds another one more often than this meets something
-    /// else.
+    /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that something is
+    /// broken.
     const ATTEMPTS: usize = 10;
 
     /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
@@ -137,8 +137,11 @@ impl Store {
                 self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
                 continue;
             }
+            // A server that took the place of another may lack the record of an extension, by which others count.
+            let known = self.layout.load_full().map(|known| known.layout).filter(|known| known.epoch > layout.epoch);
+            let window = self.window.max(known.and_then(|known| known.window).filter(|_| self.window.is_some()));
             // Before anything is counted or written by it.
-            let Some(next) = self.window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
+            let Some(next) = window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
             if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
                 tracing::info!(from = %kept, to = %next.window.unwrap_or(kept), "extending the window of the data set");
             }
@@ -169,7 +172,9 @@ impl Store {
             // Redis has forgotten the record, or all. It goes on as it was.
             Some(known) => {
                 let newest = self.layout_in_partitions().await.into_iter().chain([known.layout]);
-                newest.max_by_key(Layout::order).unwrap_or(known.layout)
+                let newest = newest.max_by_key(Layout::order).unwrap_or(known.layout);
+                self.refuse_foreign_index(&newest).await?;
+                newest
             }
             None => match self.unrecorded_layout().await? {
                 Some(layout) => layout,

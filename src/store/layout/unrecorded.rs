@@ -80,7 +80,7 @@ impl Store {
             Traces { is_plain: false, others: None, .. } => return Ok(None),
             Traces { is_plain, .. } if self.is_private => {
                 let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
-                return Ok(Some(Layout { window: self.window, ..Layout::first(partitions) }));
+                return Ok(Some(Layout::first(partitions)));
             }
             Traces { is_plain: true, .. } => format!("`{first}`"),
             Traces { others, .. } => format!("`{}`", others.as_deref().unwrap_or_default()),
@@ -90,6 +90,33 @@ impl Store {
             Some(layout) => Ok(Some(layout)),
             None => Err(Error::Unrecorded { found, record: self.names.layout() }),
         }
+    }
+
+    /// Refuses a database whose index can't be ours. What a running service finds in the place of its own may be another program's:
+    /// the database was flushed and filled by that, or a name leads to another server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unrecorded`] then. Another [`Error`] when Redis didn't answer.
+    pub(super) async fn refuse_foreign_index(&self, layout: &Layout) -> Result<(), Error> {
+        let plain = Keyspace::first(Partitions::ONE);
+        if self.is_private || !layout.in_use().any(|keys| keys == plain) {
+            return Ok(());
+        }
+        let index = self.names.index(plain.of(0));
+        let mut pipeline = pipe();
+        // All scores of ours are 0.
+        pipeline.cmd("ZCOUNT").arg(&index).arg("-inf").arg("(0");
+        pipeline.cmd("ZCOUNT").arg(&index).arg("(0").arg("+inf");
+        let is_foreign = match self.connection.query::<(u64, u64)>(Slot::of_any_key(&index), pipeline).await {
+            Ok(counts) => counts != (0, 0),
+            Err(Error::WrongType { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        if is_foreign {
+            return Err(Error::Unrecorded { found: format!("`{index}`"), record: self.names.layout() });
+        }
+        Ok(())
     }
 
     /// The sets of keys that a data set without a record may have, if the number of partitions isn't `known`.

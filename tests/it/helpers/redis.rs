@@ -133,7 +133,7 @@ impl Redis {
 
     /// Records a data set of one partition, unless there is one, whose keys a test may write itself.
     pub fn record_data_set(&self) {
-        self.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#, "NX"]);
+        self.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain","window_seconds":1}"#, "NX"]);
     }
 
     /// A connection, to look at much of what is stored.
