@@ -192,7 +192,7 @@ impl App {
         let store = store.with_max_segments(settings.max_segments as u64);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
-        let estimator = Estimator::new(store, settings.window);
+        let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
         // Before the first request. Of a Redis that is away the sampler hears again.
         match estimator.compare_clock(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),

@@ -3,13 +3,20 @@
 mod histogram;
 mod lists;
 mod prune;
+mod ranking;
 mod users;
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Counted, List, ListCursor, ListQuery, Order};
 pub use self::prune::PruneReport;
+use self::ranking::Rankings;
 pub use self::users::Membership;
 use crate::clock::{Clock, Comparison};
+use crate::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use crate::counter::Counter;
 use crate::segment::{SegmentName, Visit};
 use crate::store::{self, Eviction, Layout, Partitions, Store};
@@ -26,6 +33,8 @@ pub struct Estimator {
     window: Window,
     writer: Writer,
     counter: Counter,
+    list_limit: ConcurrencyLimit,
+    rankings: Arc<Rankings>,
 }
 
 /// What became of a valid visit.
@@ -43,6 +52,9 @@ pub enum EstimateError {
     /// The window is longer than the one that members are kept for, which is given.
     #[error("must not be longer than the configured window of {0}")]
     WindowTooLong(Window),
+    /// Too many lists are being made.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// Redis didn't answer.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -66,13 +78,33 @@ pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
 }
 
 impl Estimator {
+    /// How many lists are made at a time without [`Self::with_max_lists`].
+    const DEFAULT_MAX_LISTS: usize = 16;
+
     /// An estimator over `store`, whose members count for `window` after their last visit. A data set that keeps them for less is
     /// extended before it is used.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
         let store = store.with_window(window);
         let (writer, counter) = (Writer::new(store.clone()), Counter::new(store.clone()));
-        Self { store, window, writer, counter }
+        let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
+        Self { store, window, writer, counter, list_limit, rankings: Arc::default() }
+    }
+
+    /// Limits the lists that are made at a time to `max`.
+    #[must_use]
+    pub fn with_max_lists(self, max: usize) -> Self {
+        Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
+    }
+
+    /// Returns a permit for a request that visits every segment. [`Self::list`] takes one itself. A server takes one for each
+    /// call of [`Self::segments_of`] and [`Self::forget`].
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] when as many such requests are under way as may be.
+    pub fn acquire_list_permit(&self) -> Result<OwnedSemaphorePermit, TooMany> {
+        self.list_limit.try_acquire()
     }
 
     /// How long a user stays in a segment after the last visit.

@@ -37,6 +37,7 @@
 //! * [`time`] has points in time and the window.
 //! * [`estimator`] has record, estimate, prune: the whole service without HTTP.
 //! * [`overlap`] has what segments have in common.
+//! * [`concurrency_limit`] limits how many overlaps and lists are made at a time.
 //! * [`writer`] and [`counter`] have group commit, for visits and for counts; [`rounds`] has what they share.
 //! * [`history`] has the sizes of segments over time, and who samples them.
 //! * [`clock`] has the time that the service goes by, which all services on one Redis share.
@@ -62,6 +63,7 @@ pub mod auth;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod concurrency_limit;
 pub mod counter;
 pub mod crypto;
 pub mod demo;

@@ -20,6 +20,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
 use self::join::{Join, Share, Tally};
+use crate::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use crate::segment::SegmentName;
 use crate::store::{self, Layout, Partition, Store};
 use crate::time::{Timestamp, Window};
@@ -31,7 +32,7 @@ pub struct Overlaps {
     window: Window,
     limits: OverlapLimits,
     /// For those that are asked at the same time.
-    places: Arc<Semaphore>,
+    limit: ConcurrencyLimit,
     /// For slices that Redis reads for them at the same time.
     slices: Arc<Semaphore>,
 }
@@ -79,8 +80,8 @@ pub enum OverlapError {
     #[error("must not be longer than the configured window of {0}")]
     WindowTooLong(Window),
     /// As many as may be asked at the same time are being answered.
-    #[error("{0} overlaps are under way already")]
-    TooMany(usize),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// It took too long.
     #[error("the overlap was not known within {}", humantime::format_duration(*.0))]
     TooLate(Duration),
@@ -105,8 +106,9 @@ impl Overlaps {
     /// Overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let [places, slices] = [limits.at_once, Self::SLICES as usize].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { store: store.with_window(window), window, limits, places, slices }
+        let limit = ConcurrencyLimit::new(CostlyReads::Overlaps, limits.at_once);
+        let slices = Arc::new(Semaphore::new(Self::SLICES as usize));
+        Self { store: store.with_window(window), window, limits, limit, slices }
     }
 
     /// What the users of `segments`, [`Self::LEAST`] to [`Self::MOST`] different ones, have in common: those who were seen within
@@ -124,7 +126,7 @@ impl Overlaps {
         if window > self.window {
             return Err(OverlapError::WindowTooLong(self.window));
         }
-        let Ok(_place) = self.places.try_acquire() else { return Err(OverlapError::TooMany(self.limits.at_once)) };
+        let _permit = self.limit.try_acquire()?;
         let reading = self.read(segments, window.cutoff(now));
         let tally = tokio::time::timeout(self.limits.timeout, reading).await;
         Ok(tally.map_err(|_| OverlapError::TooLate(self.limits.timeout))??.overlap())

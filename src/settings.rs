@@ -86,6 +86,8 @@ pub struct Settings {
     pub overlap_timeout: Duration,
     /// Overlaps that may be under way at a time before more are refused.
     pub max_overlaps: usize,
+    /// Lists, and requests for a user, that may be under way at a time before more are refused.
+    pub max_lists: usize,
     /// How long connecting to Redis may take.
     pub redis_connect_timeout: Duration,
     /// How long Redis may take to answer, connecting included.
@@ -160,6 +162,7 @@ impl Settings {
             max_requests: layers.required("max_requests", parse::number::<1, 1_000_000>)?,
             overlap_timeout: layers.required("overlap_timeout", parse::limit)?,
             max_overlaps: layers.required("max_overlaps", parse::number::<1, 100>)?,
+            max_lists: layers.required("max_lists", parse::number::<1, 1_000>)?,
             redis_connect_timeout: layers.required("redis_connect_timeout", parse::limit)?,
             redis_timeout: layers.required("redis_timeout", parse::limit)?,
             max_waiting: layers.required("max_waiting", parse::number::<1, 1_000_000>)?,

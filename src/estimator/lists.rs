@@ -2,8 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+
+use super::ranking::{Ranking, Walk};
 use super::{EstimateError, Estimator};
+use crate::concurrency_limit::TooMany;
 use crate::segment::SegmentName;
 use crate::store::{self, IndexCursor};
 use crate::time::{Timestamp, Window};
@@ -48,6 +53,8 @@ pub struct List {
     pub segments: Vec<Counted>,
     /// Where the next list begins, if there may be more.
     pub next: Option<ListCursor>,
+    /// The moment that the counts are of.
+    pub as_of: Timestamp,
 }
 
 /// A segment, and how many users are in it.
@@ -59,6 +66,13 @@ pub struct Counted {
     pub count: Option<u64>,
 }
 
+impl Counted {
+    /// Whether it comes after `cursor` in the order of counts.
+    pub(super) fn is_behind(&self, cursor: &ListCursor) -> bool {
+        (Reverse(self.count), &self.segment) > (Reverse(cursor.count), &cursor.segment)
+    }
+}
+
 impl Estimator {
     /// How many segments are counted in one round trip when there is one partition: Redis takes a few microseconds for each count. It
     /// serves other connections between the 16 KiB that it reads of this one at a time.
@@ -67,63 +81,109 @@ impl Estimator {
     /// The segments that `query` asks for, as far as somebody is in them at `now`. A segment whose count can't be known because
     /// its key holds another type is listed, too, behind all others in the order of counts.
     ///
+    /// In the order of counts, lists share a walk over all segments: with 1,000 segments or more the list may be of a moment shortly before
+    /// `now`, which [`List::as_of`] tells. It is a second before at the most, or as long before as the walk takes.
+    ///
     /// # Errors
     ///
-    /// As [`Estimator::estimate_within`]. A count is never guessed.
+    /// As [`Estimator::estimate_within`], and when too many lists are being made. A count is never guessed.
     pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
         self.check_window(query.window)?;
-        let ListQuery { prefix, order, limit, after, window } = query;
-        let (start, cutoff) = (IndexCursor::before(prefix), window.cutoff(now));
-        let mut segments = Vec::new();
-        match order {
-            Order::Name => {
-                let start = after.as_ref().map_or(start, |after| Some(IndexCursor::after(&after.segment)));
-                let take = |counted: Counted| {
-                    segments.push(counted);
-                    // One more than that tells that there is another list.
-                    segments.len() > *limit
-                };
-                self.walk_occupied(start, prefix, cutoff, take).await?;
-            }
-            Order::Count => {
-                let after = after.as_ref().map(|after| (Reverse(after.count), after.segment.clone()));
-                // The first of the order so far, and one more: memory for a page, however many segments there are.
-                let mut first = BinaryHeap::new();
-                let take = |Counted { segment, count }: Counted| {
-                    let place = (Reverse(count), segment);
-                    if after.as_ref().is_none_or(|after| place > *after) {
-                        first.push(place);
-                        if first.len() > limit.saturating_add(1) {
-                            first.pop();
-                        }
-                    }
-                    false
-                };
-                self.walk_occupied(start, prefix, cutoff, take).await?;
-                let first = first.into_sorted_vec().into_iter();
-                segments = first.map(|(Reverse(count), segment)| Counted { segment, count }).collect();
-            }
+        match query.order {
+            Order::Name => self.list_by_name(query, now).await,
+            Order::Count => self.list_by_count(query, now).await,
         }
-        Ok(cut(segments, *limit))
+    }
+
+    async fn list_by_name(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+        let ListQuery { prefix, limit, after, window, .. } = query;
+        let _permit = self.acquire_list_permit()?;
+        let start = match after {
+            Some(after) => Some(IndexCursor::after(&after.segment)),
+            None => IndexCursor::before(prefix),
+        };
+        let mut segments = Vec::new();
+        let take = |counted: Counted| {
+            segments.push(counted);
+            // One more than that tells that there is another list.
+            segments.len() > *limit
+        };
+        self.walk_occupied(start, prefix, window.cutoff(now), take).await?;
+        Ok(cut(segments, *limit, now))
+    }
+
+    async fn list_by_count(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+        let ListQuery { prefix, limit, after, window, .. } = query;
+        let key = (*window, prefix.clone());
+        let ranking = match after {
+            _ if *limit > Ranking::MAX_LIMIT => None,
+            Some(_) => self.rankings.recent(&key, now),
+            None => Some(self.rankings.get(&key, now, || self.start_ranking(prefix.clone(), *window, now)).await?),
+        };
+        if let Some(list) = ranking.and_then(|ranking| ranking.page(after.as_ref(), *limit)) {
+            return Ok(list);
+        }
+        let _permit = self.acquire_list_permit()?;
+        let (segments, _) = self.first_by_count(prefix, *window, after.as_ref(), *limit, now).await?;
+        Ok(cut(segments, *limit, now))
+    }
+
+    /// A walk over all segments whose names begin with `prefix`, for those who share its ranking. It has a permit until it ends.
+    fn start_ranking(&self, prefix: String, window: Window, now: Timestamp) -> Result<Walk, TooMany> {
+        let permit = self.acquire_list_permit()?;
+        let estimator = self.clone();
+        let walk = async move {
+            let _permit = permit;
+            let first = estimator.first_by_count(&prefix, window, None, Ranking::MAX_LIMIT, now).await;
+            first.map(|(segments, counted)| Arc::new(Ranking { segments, counted, as_of: now }))
+        };
+        Ok(walk.boxed().shared())
+    }
+
+    /// The first `limit` segments behind `after` in the order of counts, and one more if there is one; and how many were counted.
+    async fn first_by_count(
+        &self,
+        prefix: &str,
+        window: Window,
+        after: Option<&ListCursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Counted>, usize), store::Error> {
+        // Memory for a page, however many segments there are.
+        let mut first = BinaryHeap::new();
+        let take = |counted: Counted| {
+            if after.is_none_or(|after| counted.is_behind(after)) {
+                first.push((Reverse(counted.count), counted.segment));
+                if first.len() > limit.saturating_add(1) {
+                    first.pop();
+                }
+            }
+            false
+        };
+        let counted = self.walk_occupied(IndexCursor::before(prefix), prefix, window.cutoff(now), take).await?;
+        let first = first.into_sorted_vec().into_iter();
+        Ok((first.map(|(Reverse(count), segment)| Counted { segment, count }).collect(), counted))
     }
 
     /// Gives `take` the segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`,
-    /// in name order, until `take` says that it has enough.
+    /// in name order, until `take` says that it has enough. Returns how many segments were counted.
     async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,
         prefix: &str,
         cutoff: Timestamp,
         mut take: impl FnMut(Counted) -> bool,
-    ) -> Result<(), store::Error> {
+    ) -> Result<usize, store::Error> {
+        let mut counted = 0;
         loop {
             let page = self.store.index(cursor.as_ref(), self.counted_at_once()).await?;
             let found = page.segments.len();
             let names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
             let is_end = names.len() < found || page.next.is_none();
+            counted += names.len();
             if self.occupied(names, cutoff).await?.any(&mut take) || is_end {
-                return Ok(());
+                return Ok(counted);
             }
             cursor = page.next;
         }
@@ -182,9 +242,9 @@ impl Estimator {
 }
 
 /// The first `limit` of `segments`, and where the rest begins.
-fn cut(mut segments: Vec<Counted>, limit: usize) -> List {
+pub(super) fn cut(mut segments: Vec<Counted>, limit: usize, as_of: Timestamp) -> List {
     let has_more = segments.len() > limit;
     segments.truncate(limit);
     let last = segments.last().filter(|_| has_more).cloned();
-    List { segments, next: last.map(|Counted { segment, count }| ListCursor { segment, count }) }
+    List { segments, next: last.map(|Counted { segment, count }| ListCursor { segment, count }), as_of }
 }

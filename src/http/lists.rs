@@ -83,6 +83,9 @@ impl From<Counted> for SegmentCount {
 /// any more is not listed. One whose key in Redis belongs to another program is listed with the count null and an `error`, last in the
 /// order of counts. In the order of names, what is there all the while is listed once. In the order of counts, a segment that
 /// grows or shrinks between two pages may be listed twice, or not at all.
+///
+/// With 1,000 segments or more, lists in the order of counts that are asked for at the same time share one answer, for a second: its
+/// `as_of` may lie shortly before the request. Few lists are made at a time.
 #[utoipa::path(
     get,
     path = "/segments",
@@ -125,7 +128,7 @@ impl From<Counted> for SegmentCount {
             "segments": [{ "segment": "news", "count": 7 }, { "segment": "sports", "count": 42 }],
             "next_cursor": "bjQyOnNwb3J0cw", "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
-        problems::OfACount,
+        problems::OfAList,
     )
 )]
 pub async fn list(_: May<Read>, State(state): State<Arc<AppState>>, query: RawQuery) -> Result<Response> {
@@ -137,7 +140,7 @@ pub async fn list(_: May<Read>, State(state): State<Arc<AppState>>, query: RawQu
         segments: list.segments.into_iter().map(SegmentCount::from).collect(),
         next_cursor: list.next.as_ref().map(|next| write_cursor(query.order, next)),
         window_seconds: query.window.as_secs(),
-        as_of: now.to_string(),
+        as_of: list.as_of.to_string(),
     }))
 }
 

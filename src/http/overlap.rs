@@ -132,12 +132,7 @@ impl From<OverlapError> for Problem {
         match error {
             OverlapError::Store(error) => error.into(),
             OverlapError::WindowTooLong(_) => invalid("window", error.to_string()),
-            OverlapError::TooMany(_) => {
-                let detail = format!(
-                    "Nothing was done: {error}, and no more are answered at a time. Repeat the request after the seconds in Retry-After."
-                );
-                Self::new(ProblemKind::TooMany, detail)
-            }
+            OverlapError::TooMany(error) => error.into(),
             OverlapError::TooLate(_) => {
                 let detail = format!(
                     "Nothing is guessed: {error}, and it was given up. Ask for fewer or smaller segments or a shorter \

@@ -18,6 +18,7 @@ use super::batch::ReportDocument;
 use super::json_line;
 use super::openapi::schemas;
 use super::pages::trouble::{self, Place};
+use crate::concurrency_limit::{CostlyReads, TooMany};
 use crate::ingest::Report;
 use crate::segment::FieldError;
 use crate::store;
@@ -55,8 +56,10 @@ pub enum ProblemKind {
     TooManySegments,
     /// So many lines of a batch are rejected that the rest was not read.
     TooManyRejected,
-    /// More of these questions are asked than are answered at the same time.
-    TooMany,
+    /// As many overlaps as are answered at the same time are under way.
+    TooManyOverlaps,
+    /// As many lists and requests for users as are answered at the same time are under way.
+    TooManyLists,
     /// Our fault.
     Internal,
     /// Redis can't do it now.
@@ -95,8 +98,11 @@ impl ProblemKind {
             Self::TooManyRejected => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-many-rejected", "Too many lines are rejected")
             }
-            Self::TooMany => {
+            Self::TooManyOverlaps => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-overlaps", "Too many overlaps are asked for already")
+            }
+            Self::TooManyLists => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-lists", "Too many lists or users are asked for already")
             }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The service failed"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "Redis can't answer now"),
@@ -203,6 +209,19 @@ impl Problem {
     fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
         self.cause = Some(Arc::new(cause));
         self
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(error: TooMany) -> Self {
+        let kind = match error.reads {
+            CostlyReads::Overlaps => ProblemKind::TooManyOverlaps,
+            CostlyReads::Lists => ProblemKind::TooManyLists,
+        };
+        let detail = format!(
+            "Nothing was done: {error}, and no more are answered at a time. Repeat the request after the seconds in Retry-After."
+        );
+        Self::new(kind, detail)
     }
 }
 

@@ -185,6 +185,7 @@ impl From<EstimateError> for Problem {
     fn from(error: EstimateError) -> Self {
         match error {
             EstimateError::Store(error) => error.into(),
+            EstimateError::TooMany(error) => error.into(),
             EstimateError::WindowTooLong(_) => invalid("window", error.to_string()),
         }
     }

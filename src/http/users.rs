@@ -82,7 +82,7 @@ impl From<Membership> for UserSegment {
             }],
             "window_seconds": 1209600, "as_of": "2026-11-22T10:00:00.000Z",
         })),
-        problems::OfACount,
+        problems::OfAList,
     )
 )]
 pub async fn segments(
@@ -94,6 +94,7 @@ pub async fn segments(
     let user = user_of(user)?;
     query.knowing("a user's segments", &[])?;
     let now = state.now().await?;
+    let _permit = state.estimator.acquire_list_permit()?;
     let segments = state.estimator.segments_of(&user, now).await?;
     Ok(json(&UserSegments {
         user_id: user.as_str().to_owned(),
@@ -118,7 +119,7 @@ pub async fn segments(
         (status = 200, description = "The user is in no segment.", body = Forgotten, example = json!({
             "user_id": "u104010", "segments_removed": 3,
         })),
-        problems::OfACount,
+        problems::OfAList,
     )
 )]
 pub async fn forget(
@@ -134,6 +135,7 @@ pub async fn forget(
         caller.admitted?;
         let user = user_of(user)?;
         query.knowing("forgetting a user", &[])?;
+        let _permit = state.estimator.acquire_list_permit()?;
         let segments_removed = state.estimator.forget(&user).await?;
         Ok(Forgotten { user_id: user.as_str().to_owned(), segments_removed })
     };

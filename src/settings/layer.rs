@@ -159,6 +159,9 @@ pub struct Layer {
     /// How many overlaps may be under way before more are refused with 429; each takes up to 64 MiB
     #[arg(long, global = true, value_name = "NUMBER")]
     pub max_overlaps: Option<String>,
+    /// How many lists and requests for a user, which visit every segment, may be under way before more are refused with 429
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub max_lists: Option<String>,
     /// How long connecting to Redis may take
     #[arg(long, global = true, value_name = "DURATION")]
     pub redis_connect_timeout: Option<String>,
@@ -229,6 +232,7 @@ impl Layer {
             max_requests: some("8000"),
             overlap_timeout: some("30s"),
             max_overlaps: some("2"),
+            max_lists: some("16"),
             redis_connect_timeout: some("1s"),
             redis_timeout: some("2s"),
             max_waiting: some("10000"),

@@ -26,6 +26,7 @@ mod import;
 mod jwt;
 mod limits;
 mod lists;
+mod max_lists;
 mod max_segments;
 mod metrics;
 mod model;

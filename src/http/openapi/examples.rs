@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use crate::auth::{Denied, Flaw, Scope};
+use crate::concurrency_limit::{CostlyReads, TooMany};
 use crate::http::batch::failures;
 use crate::http::body::{self, MediaType};
 use crate::http::endpoint;
@@ -13,7 +14,6 @@ use crate::http::host;
 use crate::http::problem::{Problem, ProblemKind};
 use crate::http::routes::{method_not_allowed, not_found};
 use crate::ingest::{Ingest, LineError, Report};
-use crate::overlap::OverlapError;
 use crate::store;
 use crate::time::Timestamp;
 use crate::visit_json;
@@ -23,6 +23,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;
 const MAX_OVERLAPS: usize = 2;
+const MAX_LISTS: usize = 16;
 const MAX_SEGMENTS: u64 = 10_000;
 
 /// A problem of this kind that is not about a batch.
@@ -45,7 +46,8 @@ pub fn alone(kind: ProblemKind) -> Problem {
         ProblemKind::Invalid => of_a_visit(br#"{"user_id":"","segment":"sports","seenat":1}"#),
         ProblemKind::TooManySegments => store::Error::TooManySegments(MAX_SEGMENTS).into(),
         ProblemKind::TooManyRejected => failures::too_many_rejected(),
-        ProblemKind::TooMany => OverlapError::TooMany(MAX_OVERLAPS).into(),
+        ProblemKind::TooManyOverlaps => TooMany { reads: CostlyReads::Overlaps, max: MAX_OVERLAPS }.into(),
+        ProblemKind::TooManyLists => TooMany { reads: CostlyReads::Lists, max: MAX_LISTS }.into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
         ProblemKind::Unavailable => store::Error::Lost("an example".to_owned()).into(),
         ProblemKind::Overloaded => store::Error::Overloaded(MAX_WAITING).into(),

@@ -15,12 +15,12 @@ use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, Stopping, TooMany, TooManyRejected, TooManySegments, Unauthorized,
-    Unavailable, UnsupportedMediaType,
+    NotFound, Overloaded, RequestTimeout, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected, TooManySegments,
+    Unauthorized, Unavailable, UnsupportedMediaType,
 };
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
-const SHARED: [(&str, &str, &[ProblemKind]); 15] = [
+const SHARED: [(&str, &str, &[ProblemKind]); 16] = [
     ("Malformed", "The body can't be read: send JSON.", &[Malformed]),
     ("Unauthorized", "The request has no valid token.", &[Unauthorized]),
     ("InsufficientScope", "The token lacks the scope that this operation needs.", &[InsufficientScope]),
@@ -40,7 +40,8 @@ const SHARED: [(&str, &str, &[ProblemKind]); 15] = [
         "The visit is not valid: correct what `errors` names. Or its segment is new, and one too many.",
         &[Invalid, TooManySegments],
     ),
-    ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooMany]),
+    ("TooMany", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyOverlaps]),
+    ("TooManyLists", "Too many at a time: repeat after the seconds in `Retry-After`.", &[TooManyLists]),
     ("Internal", "The service failed: tell the operator the request id.", &[Internal]),
     ("Unavailable", "Not now: repeat after the seconds in `Retry-After`.", &[Unavailable, Overloaded, RequestTimeout]),
     ("NotReady", "Redis can't answer, or the service is stopping.", &[Unavailable, Stopping]),
@@ -116,6 +117,15 @@ impl IntoResponses for OfACount {
     }
 }
 
+/// What may go wrong with what visits every segment: a list, or a request for a user.
+pub struct OfAList;
+
+impl IntoResponses for OfAList {
+    fn responses() -> Responses {
+        shared(["Invalid", "TooManyLists", "Internal", "Unavailable"])
+    }
+}
+
 /// What may go wrong with a page, or with a file of one: that is a page itself.
 pub struct OfAPage;
 
@@ -129,12 +139,22 @@ impl IntoResponses for OfAPage {
     }
 }
 
+/// What may go wrong with the page that lists segments.
+pub struct OfAListPage;
+
+impl IntoResponses for OfAListPage {
+    fn responses() -> Responses {
+        let too_many = pages(&[("Too many lists are asked for at a time.", &[TooManyLists])]);
+        OfAPage::responses().into_iter().chain(too_many).collect()
+    }
+}
+
 /// What may go wrong with the page of an overlap.
 pub struct OfAnOverlapPage;
 
 impl IntoResponses for OfAnOverlapPage {
     fn responses() -> Responses {
-        let too_many = pages(&[("Too many are compared at a time.", &[TooMany])]);
+        let too_many = pages(&[("Too many are compared, or listed, at a time.", &[TooManyOverlaps, TooManyLists])]);
         OfAPage::responses().into_iter().chain(too_many).collect()
     }
 }
@@ -291,7 +311,7 @@ fn headers(kind: ProblemKind) -> Vec<(&'static str, Object, &'static str)> {
             vec![("www-authenticate", text(), "The scheme that is wanted: `Bearer`, or on a page `Basic`.")]
         }
         MethodNotAllowed => vec![("allow", text(), "The methods that the path has.")],
-        TooMany | Unavailable | Overloaded | RequestTimeout | Stopping => {
+        TooManyOverlaps | TooManyLists | Unavailable | Overloaded | RequestTimeout | Stopping => {
             vec![("retry-after", seconds(), "When to come again, in seconds.")]
         }
         _ => Vec::new(),

@@ -40,7 +40,7 @@ use crate::time::Timestamp;
         ("prefix" = inline(Option<String>), Query, description = "What the names begin with.", example = json!("sp")),
         ("sort" = inline(Option<schemas::PageOrder>), Query, description = "The order.", example = json!("name")),
     ),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAPage)
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAListPage)
 )]
 pub async fn of_list(
     _: MayLook,
@@ -72,7 +72,7 @@ pub async fn of_list(
             format!("{}.{segment}", count.map(|count| count.to_string()).unwrap_or_default())
         }),
         is_first,
-        now,
+        now: found.as_of,
         window,
     };
     Ok(shown(list::page(&list, &reached)))
@@ -197,10 +197,12 @@ pub async fn of_overlap(
     if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
         let segments =
             parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &picked))?;
+        // First, since it costs less: when it is refused, no overlap was made for nothing.
+        let names = offered(&state, state.now().await?).await;
+        picked.offered = names.map_err(|problem| above(problem, &picked))?;
         let (now, window) = (state.now().await?, state.estimator.window());
         let found = state.overlaps.of(&segments, window, now).await;
         let found = found.map_err(|error| above(error.into(), &picked))?;
-        picked.offered = offered(&state, now).await?;
         let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
         let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
         return Ok(shown(overlap::page(&picked, Some(&common), &reached)));

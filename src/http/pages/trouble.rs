@@ -22,7 +22,7 @@ pub fn body(
 ) -> Body {
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HTML);
-    let passes = problem.status == 503;
+    let passes = problem.status == 503 || kind == ProblemKind::TooManyLists;
     let refresh = if passes && beneath.is_none() { Refresh::Often } else { Refresh::Never };
     let title = title(kind).unwrap_or(problem.title);
     let main = html! {
@@ -47,7 +47,7 @@ const fn title(kind: ProblemKind) -> Option<&'static str> {
         ProblemKind::Unauthorized => Some("Sign in to see the numbers"),
         ProblemKind::InsufficientScope => Some("This token may not see the numbers"),
         ProblemKind::NotFound => Some("There is no such page"),
-        ProblemKind::Overloaded => Some("The service has too much to do"),
+        ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service has too much to do"),
         ProblemKind::Invalid => Some("This can’t be shown"),
         _ => None,
     }
