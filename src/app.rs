@@ -170,7 +170,7 @@ impl App {
         let (redis, servers) = match &settings.redis {
             Some(servers) => (None, servers.clone()),
             None => {
-                let redis = EmbeddedRedis::start(&settings.data_dir).await?;
+                let redis = EmbeddedRedis::start(&settings.data_dir, settings.redis_max_memory).await?;
                 let url = redis.url();
                 (Some(redis), url.into())
             }
@@ -179,6 +179,7 @@ impl App {
         tracing::info!(
             redis = %servers,
             key_prefix = (!key_prefix.is_empty()).then_some(key_prefix),
+            max_memory = settings.redis_max_memory.map(tracing::field::display),
             window = %settings.window,
             prune_schedule = %settings.prune_schedule,
             "using Redis"

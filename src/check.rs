@@ -104,7 +104,7 @@ struct Found {
 }
 
 async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir).await?;
+    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
     let answer = ask("the private Redis", &url.into(), settings, clock).await;
     if let Some(redis) = redis {
         redis.stop().await;

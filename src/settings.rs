@@ -23,6 +23,7 @@ use crate::overlap::{OverlapLimits, Overlaps};
 use crate::pruner::Schedule;
 use crate::secret_files::SecretFile;
 use crate::segment::SegmentName;
+use crate::store::embedded::MaxMemory;
 use crate::store::{self, KeyPrefix, Partitions, Servers, WriteAcks};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 use crate::time::Window;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub write_acks: WriteAcks,
     /// The private Redis's folder.
     pub data_dir: PathBuf,
+    /// How much memory the private Redis may take; none with another Redis, and where the system doesn't tell how much there is.
+    pub redis_max_memory: Option<MaxMemory>,
     /// How long a user stays in a segment after the last visit.
     pub window: Window,
     /// When to prune.
@@ -145,6 +148,7 @@ impl Settings {
             partitions: layers.partitions()?,
             write_acks: layers.write_acks()?,
             data_dir: layers.required("data_dir", parse::path)?,
+            redis_max_memory: layers.redis_max_memory()?,
             window: layers.required("window", Window::parse)?,
             prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
             max_segments: layers.required("max_segments", parse::number::<1, 100_000_000>)?,

@@ -26,7 +26,7 @@ impl Data {
         let (servers, redis): (Servers, _) = match &settings.redis {
             Some(servers) => (servers.clone(), None),
             None => {
-                let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir).await?;
+                let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
                 (url.into(), redis)
             }
         };

@@ -250,8 +250,8 @@ impl From<store::Error> for Problem {
                  than Redis can promise."
             }
             store::Error::Refused { ref code, .. } if code == "OOM" => {
-                "Redis's memory is full: visits can't be taken until the operator raises its maxmemory, or users expire. Counts are \
-                 answered. Repeat the request later; repeating a write does no harm."
+                "Redis's memory is full: visits can't be taken until the operator raises its maxmemory (redis_max_memory, if it is the \
+                 private Redis), or users expire. Counts are answered. Repeat the request later; repeating a write does no harm."
             }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \

@@ -105,6 +105,10 @@ pub struct Layer {
     /// Folder of the private Redis
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<String>,
+    /// Memory that the private Redis may take before visits are refused with 503; without it, half of the machine's, or of the
+    /// container's limit if that is smaller
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub redis_max_memory: Option<String>,
     /// How long a user stays in a segment after the last visit; a data set remembers the longest, and prunes by it
     #[arg(long, global = true, value_name = "DURATION")]
     pub window: Option<String>,
@@ -214,6 +218,7 @@ impl Layer {
             write_acks: some("0"),
             write_acks_on_disk: some("false"),
             data_dir: some("data"),
+            redis_max_memory: None,
             window: some("14d"),
             prune_schedule: some("0 * * * *"),
             max_segments: some("10000"),

@@ -1,6 +1,7 @@
 //! The settings of the connection to Redis, which have to fit together.
 
 use super::{Layers, SettingsError, parse};
+use crate::store::embedded::MaxMemory;
 use crate::store::{Access, ClientFiles, Partitions, RedisUrl, Servers, WriteAcks};
 
 /// The settings that say which servers there are. One of them is enough.
@@ -67,6 +68,17 @@ impl Layers<'_> {
             self.none_of(&["write_acks_on_disk"], WHY)?;
         }
         Ok(WriteAcks { replicas, on_disk })
+    }
+
+    /// How much memory the private Redis may take.
+    pub(super) fn redis_max_memory(&self) -> Result<Option<MaxMemory>, SettingsError> {
+        if let Some(place) = PLACES.iter().find(|name| self.topmost(name).is_some()) {
+            let why = format!(
+                "is for the private Redis, and {place} is set: set the maxmemory of that Redis (docker compose: REDIS_MAX_MEMORY)"
+            );
+            return self.none_of(&["redis_max_memory"], &why).map(|()| None);
+        }
+        Ok(self.optional("redis_max_memory", MaxMemory::parse)?.or_else(MaxMemory::of_this_machine))
     }
 
     fn one(&self, url: RedisUrl) -> Result<Servers, SettingsError> {
@@ -255,6 +267,10 @@ mod tests {
     #[case(&[("PARTITIONS", "3")], "partitions: \"3\" must be a power of two from 1 to 1024")]
     #[case(&[("REDIS_URL", "redis://a"), ("REDIS_SENTINEL_MASTER", "x")], "redis_sentinel_master: \"x\" is of no use")]
     #[case(&[("REDIS_SENTINEL_MASTER", "x")], "redis_sentinel_master: \"x\" is for a Redis of your own")]
+    #[case(&[("REDIS_URL", "redis://a"), ("REDIS_MAX_MEMORY", "2gb")], "redis_max_memory: \"2gb\" is for the private Redis, and redis_url is")]
+    #[case(&[("REDIS_CLUSTER", "redis://a"), ("REDIS_MAX_MEMORY", "2gb")], "redis_max_memory: \"2gb\" is for the private Redis, and redis_cluster is")]
+    #[case(&[("REDIS_SENTINEL", "redis://a"), ("REDIS_MAX_MEMORY", "2gb")], "redis_max_memory: \"2gb\" is for the private Redis, and redis_sentinel is")]
+    #[case(&[("REDIS_MAX_MEMORY", "2GiB")], "redis_max_memory: \"2GiB\" must be a size of at least 1mb, such as 512mb or 2gb")]
     #[case(&[("REDIS_SENTINEL", "redis://a,redis://b/1")], "redis_sentinel: the value has URLs that differ")]
     #[case(&[("REDIS_CLUSTER", "redis://a"), ("REDIS_CA_FILE", "x")], "redis_ca_file: \"x\" is for TLS, and redis_cluster")]
     fn servers_that_do_not_fit_together_are_named(#[case] set: &[(&str, &str)], #[case] message: &str) {

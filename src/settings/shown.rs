@@ -35,6 +35,7 @@ impl Settings {
             partitions,
             write_acks,
             data_dir,
+            redis_max_memory,
             window,
             prune_schedule,
             max_segments,
@@ -72,6 +73,7 @@ impl Settings {
             Some(Servers::Cluster(seeds)) => cluster = list(seeds),
             Some(Servers::Sentinel { sentinels, master, .. }) => (sentinel, name) = (list(sentinels), master.clone()),
         }
+        let no_limit = if redis.is_none() { "no limit" } else { "" }.to_owned();
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();
         let file = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let jwt = auth.jwt.as_ref();
@@ -108,6 +110,7 @@ impl Settings {
             ("write_acks", write_acks.replicas.to_string()),
             ("write_acks_on_disk", write_acks.on_disk.to_string()),
             ("data_dir", data_dir.display().to_string()),
+            ("redis_max_memory", redis_max_memory.map_or(no_limit, |limit| limit.to_string())),
             ("window", window.to_string()),
             ("prune_schedule", prune_schedule.to_string()),
             ("max_segments", max_segments.to_string()),

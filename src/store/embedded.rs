@@ -19,6 +19,7 @@
 mod error;
 mod folder;
 mod log;
+mod memory;
 mod restore;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 pub use self::error::EmbeddedError;
 use self::log::{StartLog, TornTail};
+pub use self::memory::MaxMemory;
 pub use self::restore::{RestoreError, Restored, restore};
 use super::error::Error;
 use super::greeting::probe;
@@ -66,6 +68,7 @@ const MAX_SOCKET_PATH: usize = 103;
 pub struct EmbeddedRedis {
     dir: PathBuf,
     url: RedisUrl,
+    max_memory: Option<MaxMemory>,
     server: Server,
     redis_lock: File,
     _service_lock: File,
@@ -110,13 +113,14 @@ impl EmbeddedRedis {
     /// How often in a row a restart may fail, as when the process is out of descriptors for a while.
     const RESTARTS: u32 = 10;
 
-    /// Starts a Redis on the files in `data_dir`, which is made if need be, and waits until it serves.
+    /// Starts a Redis on the files in `data_dir`, which is made if need be, and waits until it serves. Beyond `max_memory` it
+    /// refuses writes, but loads what its files have.
     ///
     /// # Errors
     ///
     /// An [`EmbeddedError`], made to be shown as it is.
-    pub async fn start(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        LockedFolder::lock(data_dir).await?.start().await
+    pub async fn start(data_dir: &Path, max_memory: Option<MaxMemory>) -> Result<Self, EmbeddedError> {
+        LockedFolder::lock(data_dir).await?.start(max_memory).await
     }
 
     /// Where it listens.
@@ -130,8 +134,11 @@ impl EmbeddedRedis {
     /// # Errors
     ///
     /// As [`Self::start`] and [`Self::of_running_service`].
-    pub async fn start_or_join(data_dir: &Path) -> Result<(RedisUrl, Option<Self>), EmbeddedError> {
-        match Self::start(data_dir).await {
+    pub async fn start_or_join(
+        data_dir: &Path,
+        max_memory: Option<MaxMemory>,
+    ) -> Result<(RedisUrl, Option<Self>), EmbeddedError> {
+        match Self::start(data_dir, max_memory).await {
             Ok(redis) => Ok((redis.url(), Some(redis))),
             Err(EmbeddedError::InUse(data_dir)) => Ok((Self::of_running_service(&data_dir).await?, None)),
             Err(error) => Err(error),
@@ -173,7 +180,7 @@ impl EmbeddedRedis {
         tokio::time::sleep(Self::RESTART_PAUSE).await;
         // A server that started but never answered is still there, and its lock is ours as well: it would not stop us.
         self.server.end().await.map_err(EmbeddedError::Spawn)?;
-        self.server = spawn(&self.dir, &self.redis_lock)?;
+        self.server = spawn(&self.dir, self.max_memory, &self.redis_lock)?;
         self.wait_until_it_serves().await
     }
 
@@ -235,11 +242,11 @@ impl LockedFolder {
     }
 
     /// Starts Redis on the folder and waits until it serves.
-    async fn start(self) -> Result<EmbeddedRedis, EmbeddedError> {
+    async fn start(self, max_memory: Option<MaxMemory>) -> Result<EmbeddedRedis, EmbeddedError> {
         let Self { dir, socket, service_lock, redis_lock } = self;
-        let server = spawn(&dir, &redis_lock)?;
-        let mut redis =
-            EmbeddedRedis { url: RedisUrl::unix(socket), dir, server, redis_lock, _service_lock: service_lock };
+        let server = spawn(&dir, max_memory, &redis_lock)?;
+        let url = RedisUrl::unix(socket);
+        let mut redis = EmbeddedRedis { dir, url, max_memory, server, redis_lock, _service_lock: service_lock };
         redis.wait_until_it_serves().await?;
         Ok(redis)
     }
@@ -303,7 +310,7 @@ async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedEr
     }
 }
 
-fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
+fn spawn(dir: &Path, max_memory: Option<MaxMemory>, redis_lock: &File) -> Result<Server, EmbeddedError> {
     let start = StartLog::begin(dir);
     let log = folder::open(&StartLog::path(dir), OpenOptions::new().append(true))?;
     let inherited_lock = redis_lock.try_clone().map_err(EmbeddedError::Spawn)?;
@@ -322,6 +329,8 @@ fn spawn(dir: &Path, redis_lock: &File) -> Result<Server, EmbeddedError> {
             "--maxmemory-policy",
             "noeviction",
         ])
+        // 0 is no limit.
+        .args(["--maxmemory", &max_memory.map_or(0, MaxMemory::bytes).to_string()])
         .current_dir(dir)
         // Out of the terminal's foreground group: Ctrl-C is for the service, which stops Redis last.
         .process_group(0)

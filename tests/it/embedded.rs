@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rstest::rstest;
+use serde_json::json;
 
 use crate::helpers::{
-    Service, binary, eventually, is_running, kill, private_redis, private_redis_connection, private_redis_pid, refusal,
+    Service, binary, eventually, is_running, kill, private_redis, private_redis_connection, private_redis_pid, problem,
+    refusal, run,
 };
 
 fn mode(path: &Path) -> u32 {
@@ -118,6 +120,77 @@ async fn redis_is_private() {
     assert_eq!(config("port")[1], "0");
     assert_eq!(config("appendonly")[1], "yes");
     assert_eq!(config("appendfsync")[1], "always");
+    assert!(service.terminate().success());
+}
+
+fn max_memory(folder: &Path) -> u64 {
+    let mut connection = private_redis_connection(folder);
+    let answer: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("maxmemory").query(&mut connection).unwrap();
+    answer[1].parse().unwrap()
+}
+
+#[tokio::test]
+async fn start_limits_the_memory_of_redis_to_half_of_the_machines_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+
+    let limit = max_memory(folder.path());
+    assert!(limit > 0);
+    assert!(service.has_logged(r#""max_memory":""#), "the limit is told");
+    // Where Linux tells it in a file.
+    if let Ok(meminfo) = fs::read_to_string("/proc/meminfo") {
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+        let total: u64 = total.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(limit <= total * 1024 / 2, "{limit} of {total} kB");
+    }
+    assert!(service.terminate().success());
+}
+
+#[tokio::test]
+async fn start_and_restart_limit_the_memory_of_redis_as_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--redis-max-memory", "100mb"];
+    let service = Service::start(folder.path(), &arguments);
+    assert_eq!(max_memory(folder.path()), 100 << 20);
+    assert!(service.has_logged(r#""max_memory":"100mb""#));
+
+    let first = private_redis_pid(folder.path());
+    kill("-KILL", first);
+    eventually("another Redis answers", async || {
+        let is_ready = service.status_of("/readyz").await == 200;
+        is_ready && private_redis_pid(folder.path()) != first
+    })
+    .await;
+    assert_eq!(max_memory(folder.path()), 100 << 20);
+    assert!(service.terminate().success());
+
+    let output = run(binary(folder.path()).arg("check").args(arguments));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let line = table.lines().find(|line| line.starts_with("redis_max_memory ")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(words, ["redis_max_memory", "100mb", "--redis-max-memory"]);
+}
+
+#[tokio::test]
+async fn data_beyond_the_memory_of_redis_is_counted_and_visits_name_the_setting() {
+    const USERS: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let lines: String =
+        (0..USERS).map(|user| format!("{{\"user_id\":\"u{user}\",\"segment\":\"sports\"}}\n")).collect();
+    assert_eq!(service.post_lines(lines).await.status(), 200);
+    assert!(service.terminate().success());
+
+    let service = Service::start(folder.path(), &["--redis-max-memory", "1mb"]);
+    let response = service.post_visit(&json!({ "user_id": "late", "segment": "sports" })).await;
+    let document = problem(response, 503, "store-unavailable").await;
+    assert!(document["detail"].as_str().unwrap().contains("redis_max_memory"), "{document}");
+    assert_eq!(service.count("sports").await, USERS);
+    assert!(service.terminate().success());
+
+    let service = Service::start(folder.path(), &["--redis-max-memory", "100mb"]);
+    service.record("late", "sports").await;
+    assert_eq!(service.count("sports").await, USERS + 1);
     assert!(service.terminate().success());
 }
 
