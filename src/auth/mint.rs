@@ -72,7 +72,7 @@ pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String,
     } else {
         "\n\n"
     };
-    // Whoever may write it lets anybody in, whatever the umask says.
+    // A user who may write it lets anybody in, whatever the umask says.
     let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
     let written = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));
     written.map_err(|error| failed(format!("can't be written: {error}")))?;

@@ -67,7 +67,7 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     }
 }
 
-/// Who calls, and whether that caller may do what needs the scope `S`: for a handler that logs who was refused, too.
+/// The caller, and whether it may do what needs the scope `S`: for a handler that logs a refused caller, too.
 pub struct Caller<S> {
     /// The name of the API key or the subject of the token, as far as it may be logged.
     pub name: Option<String>,

@@ -80,7 +80,7 @@ pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
 enum Unpacking<P> {
     /// So many bytes were unpacked.
     Begun { decoder: Gunzip<StreamReader<P, Bytes>>, unpacked: u64 },
-    /// Unpacking has failed. Whoever discards the rest need not unpack it.
+    /// Unpacking has failed. The rest is discarded as it is.
     BrokenOff(Option<P>),
 }
 

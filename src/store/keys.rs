@@ -276,7 +276,7 @@ impl KeyNames {
         self.plain("layout", "")
     }
 
-    /// The stream of a segment's sizes over time, which belongs to no partition.
+    /// The history of a segment: a list or a stream of its sizes over time. It belongs to no partition.
     pub(super) fn history(&self, segment: &str) -> String {
         self.plain("history:", segment)
     }
