@@ -98,10 +98,18 @@ impl<R: AsyncBufRead + Unpin> Gunzip<R> {
 impl<R: AsyncBufRead + Unpin> AsyncRead for Gunzip<R> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, text: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        /// Steps before other tasks get their turn: a member may be empty, and there may be any number of them.
+        const STEPS: u32 = 64;
         let before = text.filled().len();
+        let mut steps = 0;
         // Small members fill a piece together. What there is waits for nothing, and comes before a failure.
         while text.remaining() > 0 {
             let has_text = text.filled().len() > before;
+            steps += 1;
+            if steps > STEPS && !has_text {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match this.poll_step(cx, text) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => break,
@@ -177,5 +185,25 @@ mod tests {
         for length in 0..file.len() {
             assert!(gunzip(&file[..length], 5).await.1.is_some(), "{length} bytes");
         }
+    }
+
+    #[tokio::test]
+    async fn gunzip_lets_other_tasks_run_between_members_that_are_empty() {
+        let file = gzip(b"").repeat(10_000);
+        let (turns, is_read) = (std::cell::Cell::new(0), std::cell::Cell::new(false));
+        let reading = async {
+            let mut text = Vec::new();
+            Gunzip::new(&file[..]).read_to_end(&mut text).await.unwrap();
+            is_read.set(true);
+            assert!(text.is_empty());
+        };
+        let others = async {
+            while !is_read.get() {
+                turns.set(turns.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(reading, others);
+        assert!(turns.get() > 100, "{} turns", turns.get());
     }
 }

@@ -251,7 +251,7 @@ impl From<store::Error> for Problem {
             }
             store::Error::Refused { ref code, .. } if code == "OOM" => {
                 "Redis's memory is full: visits can't be taken until the operator raises its maxmemory (redis_max_memory, if it is the \
-                 private Redis), or users expire. Counts are answered. Repeat the request later; repeating a write does no harm."
+                 private Redis), or users expire. Counts are answered. Repeat the request later; a visit without seen_at counts from the repetition."
             }
             _ => {
                 "Redis didn't answer, or answered with an error. Nothing is guessed: a count is not known, and a write may \

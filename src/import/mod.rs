@@ -87,8 +87,8 @@ pub enum ImportError {
         /// How to go on.
         advice: &'static str,
     },
-    /// All was read, and some of it was no visit.
-    #[error("not every line is a visit: {rejected} rejected; {place}")]
+    /// All was read, and some of it was rejected: it was no visit, or one to a segment too many.
+    #[error("{rejected} {} rejected; {place}", if *rejected == 1 { "line was" } else { "lines were" })]
     Rejected {
         /// How many.
         rejected: u64,

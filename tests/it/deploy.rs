@@ -74,10 +74,11 @@ async fn dashboard_alerts_and_page_name_metrics_that_there_are_and_the_dashboard
 }
 
 #[test]
-fn no_two_panels_of_the_dashboard_overlap() {
+fn no_two_panels_of_the_dashboard_overlap_or_share_an_id() {
     let dashboard: serde_json::Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
-    let mut cells = BTreeSet::new();
+    let (mut cells, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{} has the id of another panel", panel["title"]);
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
         assert!(x + w <= 24, "{} is wider than the page", panel["title"]);
         for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {

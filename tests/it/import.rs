@@ -119,10 +119,7 @@ fn what_is_no_visit_is_named_by_its_line() {
     assert!(!content);
     let lines: Vec<_> = stderr.lines().collect();
     assert!(lines[0].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
-    assert_eq!(
-        lines[1..],
-        ["segment-estimator: not every line is a visit: 4 rejected; errors says which lines, and why"]
-    );
+    assert_eq!(lines[1..], ["segment-estimator: 4 lines were rejected; errors says which lines, and why"]);
     assert_eq!(members(&redis), 2);
     let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
     let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -175,7 +172,7 @@ fn without_a_file_for_them_the_first_errors_are_shown_and_no_line_is_repeated() 
     assert_eq!(lines[19], "line 21: segment must not start or end with white space");
     assert_eq!(lines[20], "more lines are rejected; --errors FILE takes them all");
     assert!(lines[21].starts_with("0 accepted, 0 expired, 30 rejected; "), "{stderr}");
-    let last = "segment-estimator: not every line is a visit: 30 rejected; --errors FILE has all of them written into FILE, each with the reason";
+    let last = "segment-estimator: 30 lines were rejected; --errors FILE has all of them written into FILE, each with the reason";
     assert_eq!(lines[22..], [last]);
 }
 

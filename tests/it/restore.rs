@@ -160,3 +160,41 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
     let error = refusal(restore(folder.path()).env("PATH", folder.path()));
     assert!(error.contains("there is no redis-cli or valkey-cli on PATH"), "{error}");
 }
+
+/// What was in force before is brought back once, wherever the first `undo` was killed.
+#[test]
+fn undo_goes_on_where_it_was_killed() {
+    let script = include_str!("../../src/store/embedded/restore.sh");
+    let lines: Vec<_> = script.lines().collect();
+    let begin = lines.iter().position(|line| *line == "undo() {").unwrap();
+    let end = begin + lines[begin..].iter().position(|line| *line == "}").unwrap();
+    let commands = ["mkdir", "sync", "rmdir", "rm", ":", "if", "for"];
+    let is_command = |place: &usize| {
+        commands.iter().any(|name| lines[*place].trim().starts_with(&format!("{name} ")))
+            || lines[*place].trim() == "sync"
+    };
+    let mut kills = 0;
+    for place in (begin..end).filter(is_command) {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in
+            [("before-restore-1/appendonlydir/data", "old"), ("appendonlydir/data", "new"), ("appendonly.aof", "new")]
+        {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let undo = |script: &str| {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", script, "restore", "undo", "before-restore-1"]).current_dir(&folder);
+            shell.status().unwrap().success()
+        };
+        let mut killed = lines.clone();
+        killed.insert(place, "kill -KILL $$");
+        kills += usize::from(!undo(&killed.join("\n")));
+        assert!(undo(script) && undo(script), "line {place}");
+        assert_eq!(fs::read_to_string(folder.path().join("appendonlydir/data")).unwrap(), "old", "line {place}");
+        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["appendonlydir"], "line {place}");
+    }
+    assert!(kills > 7, "{kills} kills");
+}

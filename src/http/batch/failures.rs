@@ -69,7 +69,7 @@ pub fn too_many_rejected() -> Problem {
     let (in_a_row, block) = (Ingest::MAX_REJECTED_IN_A_ROW, Ingest::REJECTION_BLOCK);
     let detail = format!(
         "The batch was broken off: {in_a_row} lines in a row, or most of {block}, were rejected. See errors for the first ones. \
-         Correct the lines, and send those after done_through_line again."
+         Correct those that were rejected and send them again, and send those after done_through_line."
     );
     Problem::new(ProblemKind::TooManyRejected, detail)
 }

@@ -77,26 +77,31 @@ pub async fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, Restore
     let folder = LockedFolder::lock(data_dir).await.map_err(RestoreError::Folder)?;
     let dir = folder.dir.clone();
 
-    let mut put = script(&dir, "put");
-    put.arg(&file).args(["--databases", "1"]).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
     let unchanged = |why| RestoreError::Unchanged { path: backup.to_owned(), why };
-    let done = run(put).await.map_err(unchanged)?;
-    let (name, counts) = done.split_once(' ').ok_or_else(|| unchanged(format!("unexpected output: {done}")))?;
-    let old_data = dir.join(name);
-
-    let why = match serve_and_count(folder).await {
-        Ok(served) if served == counts => {
-            let number = |text: &str| text.parse().ok();
-            let parsed = counts.split_once(' ').and_then(|(keys, members)| Some((number(keys)?, number(members)?)));
-            match parsed {
-                Some((keys, members)) => return Ok(Restored { keys, members, old_data }),
-                None => format!("unexpected output: {counts}"),
-            }
+    let name = run(script(&dir, "name")).await.map_err(unchanged)?;
+    let old_data = dir.join(&name);
+    let mut put = script(&dir, "put");
+    put.arg(&name).arg(&file).args(["--databases", "1"]).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
+    let why = match run(put).await {
+        // The script may have failed behind the switch.
+        Err(why) => {
+            drop(folder);
+            why
         }
-        Ok(served) => format!("Redis serves keys and members {served} instead of {counts}"),
-        Err(error) => error,
+        Ok(counts) => match serve_and_count(folder).await {
+            Ok(served) if served == counts => {
+                let number = |text: &str| text.parse().ok();
+                let parsed = counts.split_once(' ').and_then(|(keys, members)| Some((number(keys)?, number(members)?)));
+                match parsed {
+                    Some((keys, members)) => return Ok(Restored { keys, members, old_data }),
+                    None => format!("unexpected output: {counts}"),
+                }
+            }
+            Ok(served) => format!("Redis serves keys and members {served} instead of {counts}"),
+            Err(error) => error,
+        },
     };
-    match undo(data_dir, name).await {
+    match undo(data_dir, &name).await {
         Ok(()) => Err(unchanged(why)),
         Err(undo) => Err(RestoreError::NotUndone { path: backup.to_owned(), why, undo, old_data }),
     }

@@ -1,8 +1,10 @@
 # Restores a backup into Redis's data folder, which is the working folder. No server may use the folder. The command `restore` runs
 # this for the private Redis, scripts/restore in the container of docker compose.
 #
-#   restore put BACKUP [SERVER OPTION...]    replaces the data; prints a name, and what `count` prints
-#   restore undo NAME                        brings back the data that `put` replaced and kept under NAME
+#   restore name                             prints a name for the data that `put` is to replace
+#   restore put NAME BACKUP [SERVER OPTION...]
+#                                            replaces the data, which is kept under NAME; prints what `count` prints
+#   restore undo NAME                        brings back the data that is kept under NAME, if `put` got so far; may be repeated
 #   restore count [CLIENT OPTION...]         prints the number of keys without a TTL, and of the members of their sorted sets
 #
 # A server of its own loads a copy of the backup first, so that a bad one changes nothing. A rename then replaces the data at once.
@@ -58,16 +60,12 @@ count_keys_of_file() {
 put() {
     server=$(find_tool server)
     check=$(find_tool check-rdb)
-    backup=$1
-    shift
+    old=$1 backup=$2 pid=
+    shift 2
+    [ ! -e "$old" ] || fail "there is a $old already; try again"
+    new=.restore-work
     # What was left by one that was killed.
-    rm -rf restore-[0-9]*
-    time=$(date -u +%Y%m%dT%H%M%SZ)
-    while [ -e "before-restore-$time" ]; do
-        sleep 1
-        time=$(date -u +%Y%m%dT%H%M%SZ)
-    done
-    new=restore-$time old=before-restore-$time pid=
+    rm -rf "$new"
     mkdir "$new"
     trap 'if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || :; fi; rm -rf "$new" restore.sock' EXIT
     trap 'exit 1' HUP INT TERM
@@ -118,20 +116,44 @@ put() {
         mv -f "$new/backup" appendonly.aof
     fi
     sync
-    echo "$old $counts"
+    echo "$counts"
+}
+
+name() {
+    name=before-restore-$(date -u +%Y%m%dT%H%M%SZ)
+    while [ -e "$name" ]; do
+        sleep 1
+        name=before-restore-$(date -u +%Y%m%dT%H%M%SZ)
+    done
+    echo "$name"
 }
 
 undo() {
-    [ -d "$1" ] || fail "there is no $1"
-    rm -rf restore-[0-9]*
-    mkdir restore-0
+    failed=failed-${1#before-}
+    if [ ! -d "$1" ]; then
+        rm -rf "$failed"
+        return 0
+    fi
+    # Killed at any point and run again, it goes on: nothing of the old data is in force before the mark, and nothing of the new behind it.
+    mkdir -p "$failed"
+    if [ ! -e "$failed/moved" ]; then
+        # `put` did not get so far as to move anything there.
+        if [ -z "$(ls -A "$1")" ]; then
+            rmdir "$1" "$failed"
+            return 0
+        fi
+        for part in appendonlydir appendonly.aof; do
+            if [ -e "$part" ]; then mv "$part" "$failed/"; fi
+        done
+        : >"$failed/moved"
+        sync
+    fi
     for part in appendonlydir appendonly.aof; do
-        if [ -e "$part" ]; then mv "$part" restore-0/; fi
         if [ -e "$1/$part" ]; then mv "$1/$part" .; fi
     done
     sync
     rmdir "$1"
-    rm -rf restore-0
+    rm -rf "$failed"
 }
 
 cli=$(find_tool cli)
