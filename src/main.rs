@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::iter;
 use std::process::ExitCode;
 
-use segment_estimator::cli::Cli;
+use segment_estimator::commands::Cli;
 
 fn main() -> ExitCode {
     match Cli::from_command_line().and_then(Cli::run) {

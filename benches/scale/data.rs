@@ -9,8 +9,7 @@
 use std::ops::Range;
 
 use clap::ValueEnum;
-use segment_estimator::segment::SegmentName;
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::{SegmentName, Timestamp};
 
 use crate::Result;
 use crate::random::Random;

@@ -9,7 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use segment_estimator::store::{Connection, Limits, Partitions, RedisUrl, Servers, Store};
+use segment_estimator::redis::{Connection, Limits, RedisUrl, Servers};
+use segment_estimator::store::{Partitions, Store};
 
 use crate::Result;
 use crate::master::Master;

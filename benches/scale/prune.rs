@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use segment_estimator::domain::Timestamp;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::time::Timestamp;
 
 use crate::Result;
 use crate::counts::percentile;

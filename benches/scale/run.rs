@@ -3,11 +3,10 @@
 
 use std::num::NonZero;
 
+use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::time::Window;
 use tokio::runtime::Runtime;
 
-use crate::counts;
 use crate::data::{DAYS, Data};
 use crate::engine::{Engine, Kind, Restart};
 use crate::load::{self, Loaded};
@@ -15,7 +14,7 @@ use crate::master::Census;
 use crate::plan::Plan;
 use crate::prune::{self, Pruned};
 use crate::report::thousands;
-use crate::{Result, progress};
+use crate::{Result, counts, progress};
 
 /// What was measured of one engine with so many pairs in one round. Times are seconds and memory is bytes, unless said
 /// otherwise; what is a list has a figure for each master.

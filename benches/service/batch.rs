@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use crate::http::{self, Answer};
 use crate::loader::{self, Member, Pipeline};

@@ -1,6 +1,6 @@
 //! Counts of small, large and very large segments, beside webdis.
 
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::domain::{Timestamp, Window};
 
 use crate::plan::Plan;
 use crate::random::Random;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use segment_estimator::auth::{JwtAlgorithm, JwtConfig, Scope, mint};
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use crate::Result;
 use crate::plan::Plan;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
 use crate::plan::Plan;

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
 use crate::plan::Plan;

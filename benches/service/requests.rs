@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use crate::Result;
 use crate::random::Random;

@@ -4,11 +4,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use crate::Result;
-use crate::http;
 use crate::plan::Plan;
 use crate::processes::{self, Process};
-use crate::requests;
+use crate::{Result, http, requests};
 
 /// An address that nobody listens on.
 fn free_address() -> Result<SocketAddr> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use crate::plan::Plan;
 use crate::processes::{self, Process};

@@ -15,7 +15,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 
 use super::{Holder, Scope, Scopes};
-use crate::toml_text;
+use crate::config::toml_text;
 
 /// The API keys that are accepted.
 pub struct ApiKeys(Vec<ApiKey>);

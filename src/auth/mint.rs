@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::jwt::key_file::secret;
 use super::keys::{ApiKeys, check_name, digest_of};
 use super::{JwtAlgorithm, JwtConfig, Scope};
-use crate::time::Timestamp;
+use crate::domain::Timestamp;
 
 /// Why a token can't be made: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,7 @@
 //! The members of a segment by when they were last seen.
 
 use super::{EstimateError, Estimator};
-use crate::segment::SegmentName;
-use crate::time::{Timestamp, Window};
+use crate::domain::{SegmentName, Timestamp, Window};
 
 /// The members of a segment by when they were last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]

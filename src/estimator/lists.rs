@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
+use super::concurrency_limit::TooMany;
 use super::ranking::{Ranking, Walk};
 use super::{EstimateError, Estimator};
-use crate::concurrency_limit::TooMany;
-use crate::segment::SegmentName;
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::store::{self, IndexCursor};
-use crate::time::{Timestamp, Window};
 
 /// Which segments are asked for, and how.
 #[derive(Debug, Clone)]

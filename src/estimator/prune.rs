@@ -3,9 +3,8 @@
 use futures_util::future::join_all;
 
 use super::Estimator;
-use crate::segment::SegmentName;
+use crate::domain::{SegmentName, Timestamp};
 use crate::store::{self, Expired, Layout, Partition, Store};
-use crate::time::Timestamp;
 
 /// What one run of pruning did. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::EstimateError;
-use super::lists::{Counted, List, ListCursor, cut};
-use crate::concurrency_limit::TooMany;
+use super::concurrency_limit::TooMany;
+use super::lists::cut;
+use super::{Counted, EstimateError, List, ListCursor};
+use crate::domain::{Timestamp, Window};
 use crate::store;
-use crate::time::{Timestamp, Window};
 
 /// The first segments in the order of counts.
 #[derive(Debug)]

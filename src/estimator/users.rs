@@ -1,9 +1,8 @@
 //! One user: the segments that he is in, and having him forgotten.
 
 use super::Estimator;
-use crate::segment::{SegmentName, UserId};
+use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::store;
-use crate::time::Timestamp;
 
 /// That a user is in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]

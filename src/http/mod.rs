@@ -5,34 +5,14 @@
 //! surrounds each, `answer.rs` all of them. `query.rs` takes parameters in, `prefer.rs` preferences, `body.rs` bodies, `problem.rs` has
 //! the errors, `server.rs`, `stream.rs`, `tls.rs` and `http2.rs` the connections.
 
-mod access;
-mod answer;
-mod batch;
-mod body;
-mod cors;
-mod docs;
-mod endpoint;
-mod gunzip;
-mod health;
-mod histogram;
-mod history;
-mod host;
-mod http2;
-mod lists;
-mod metrics;
-pub mod openapi;
-mod overlap;
+mod api;
+pub mod docs;
+mod extract;
+mod middleware;
 mod pages;
-mod prefer;
 mod problem;
-mod query;
 mod routes;
-mod segments;
 pub mod server;
-mod stream;
-mod tls;
-mod trace;
-mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -44,17 +24,16 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::cors::Origins;
-pub use self::host::AllowedHosts;
+pub use self::middleware::cors::Origins;
 pub use self::routes::Site;
-pub use self::tls::{Tls, TlsError, TlsFiles};
+pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
 use crate::auth::Gate;
-use crate::clock::Clock;
+use crate::domain::Timestamp;
 use crate::estimator::Estimator;
-use crate::history::History;
-use crate::overlap::Overlaps;
+use crate::estimator::clock::Clock;
+use crate::estimator::history::History;
+use crate::estimator::overlap::Overlaps;
 use crate::store;
-use crate::time::Timestamp;
 
 /// What the handlers share.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 problem documents, and the one place where they are rendered and logged.
 //!
-//! A handler returns a [`Problem`]. Its response is empty but for the problem, which [`answer`](super::answer) takes out of
+//! A handler returns a [`Problem`]. Its response is empty but for the problem, which [`answer`](super::middleware::answer) takes out of
 //! it again and has written as `application/problem+json`.
 
 use std::any::Any;
@@ -14,13 +14,13 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::batch::ReportDocument;
+use super::api::batch::ReportDocument;
+use super::docs::openapi::schemas;
 use super::json_line;
-use super::openapi::schemas;
 use super::pages::trouble::{self, Place};
-use crate::concurrency_limit::{CostlyReads, TooMany};
+use crate::domain::FieldError;
+use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
 use crate::ingest::Report;
-use crate::segment::FieldError;
 use crate::store;
 
 /// What every problem's type begins with.

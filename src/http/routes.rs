@@ -7,14 +7,13 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::access::{May, Read};
-use super::cors::{self, Origins};
-use super::endpoint::{Bounds, Endpoint};
-use super::host::AllowedHosts;
+use super::api::{batch, health, histogram, history, lists, metrics, overlap, segments, users};
+use super::docs::{self, openapi};
+use super::extract::auth::{May, Read};
+use super::middleware::cors;
+use super::middleware::endpoint::{Bounds, Endpoint};
 use super::problem::{Problem, ProblemKind};
-use super::{
-    AppState, batch, docs, health, histogram, history, lists, metrics, openapi, overlap, pages, segments, users,
-};
+use super::{AllowedHosts, AppState, Origins, pages};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
 /// [`Server`](super::server::Server) makes problems of their errors.
@@ -159,14 +158,15 @@ mod tests {
 
     use super::*;
     use crate::auth::{AuthConfig, Gate};
-    use crate::clock::Clock;
+    use crate::domain::Window;
     use crate::estimator::Estimator;
-    use crate::history::History;
+    use crate::estimator::clock::Clock;
+    use crate::estimator::history::History;
+    use crate::estimator::overlap::{OverlapLimits, Overlaps};
     use crate::http::RequestLimits;
     use crate::http::server::{Limits, Server};
-    use crate::overlap::{OverlapLimits, Overlaps};
-    use crate::store::{self, Connection, RedisUrl, Store};
-    use crate::time::Window;
+    use crate::redis::{self, Connection, RedisUrl};
+    use crate::store::Store;
 
     #[test]
     fn the_router_has_the_paths_of_the_document() {
@@ -210,7 +210,7 @@ mod tests {
     /// The state of a service whose Redis is nowhere.
     fn state() -> AppState {
         let second = Duration::from_secs(1);
-        let limits = store::Limits { connect: second, answer: second, waiting: 1 };
+        let limits = redis::Limits { connect: second, answer: second, waiting: 1 };
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();

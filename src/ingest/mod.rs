@@ -17,11 +17,10 @@ use tracing::Instrument as _;
 pub(crate) use self::lines::Lines;
 use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
+use crate::domain::{Timestamp, visit_json};
 use crate::estimator::{Estimator, measure_failure};
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
-use crate::time::Timestamp;
-use crate::visit_json;
 
 /// Takes in the visits of one batch. Whoever feeds it waits while Redis is slower than the feed.
 #[derive(Debug)]
@@ -329,8 +328,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::store::{Connection, Limits, RedisUrl, Store};
-    use crate::time::Window;
+    use crate::domain::Window;
+    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::store::Store;
 
     /// 2026-11-28, noon.
     const NOW: Timestamp = Timestamp::from_millis(1_795_867_200_000);

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::segment::FieldError;
-use crate::visit_json::VisitError;
+use crate::domain::FieldError;
+use crate::domain::visit_json::VisitError;
 
 /// What became of the visits of a batch, so far or in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd, pipe};
 
-use super::commands::Commands;
-use super::connection::read;
-use super::keys::{KeyNames, Slot};
-use super::{Error, Store};
-use crate::segment::SegmentName;
-use crate::time::Timestamp;
+use super::Store;
+use super::keys::KeyNames;
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::Commands;
+use crate::redis::read;
+use crate::redis::{Error, Slot};
 
 /// How many users a segment had at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join_all;
 use redis::pipe;
 
-use super::commands::Commands;
-use super::connection::read;
 use super::layout::Attempt;
 use super::segment_limit::{Reservation, SegmentLimit};
-use super::{Error, Partition, Partitions, Store};
-use crate::segment::SegmentName;
+use super::{Partition, Partitions, Store};
+use crate::domain::SegmentName;
+use crate::redis::Commands;
+use crate::redis::Error;
+use crate::redis::read;
 
 /// One page of an index.
 #[derive(Debug)]

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use crc::{CRC_16_XMODEM, Crc};
+use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
+
+use crate::redis::Slot;
 
 /// How many partitions the users are split into: a power of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +268,18 @@ impl KeyNames {
         self.of_partition(partition, "layout", "")
     }
 
+    /// Commands that read the record of the layout in each of `partitions`.
+    pub(super) fn layout_reads(
+        &self,
+        partitions: impl IntoIterator<Item = Partition>,
+    ) -> impl Iterator<Item = (Slot, Cmd)> {
+        partitions.into_iter().map(|partition| {
+            let mut command = redis::cmd("GET");
+            command.arg(self.layout_of(partition));
+            (partition.slot(), command)
+        })
+    }
+
     /// The sorted set of users who were removed while data moves here.
     pub(super) fn tombstones(&self, partition: Partition) -> String {
         self.of_partition(partition, "forgotten", "")
@@ -310,28 +324,6 @@ impl KeyNames {
     }
 }
 
-/// One of the 16,384 slots that a cluster's servers share out among them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot(pub(super) u16);
-
-impl Slot {
-    const COUNT: u16 = 16_384;
-
-    /// The slot of a key without braces, or of what stands in them. The
-    /// [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model) names
-    /// the checksum: CRC16, XMODEM.
-    pub(super) fn of_key(text: &str) -> Self {
-        const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
-        Self(CRC16.checksum(text.as_bytes()) % Self::COUNT)
-    }
-
-    /// The slot of a key that may have any braces in it: if there is something in the first, that alone decides.
-    pub(super) fn of_any_key(key: &str) -> Self {
-        let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
-        Self::of_key(tag.filter(|tag| !tag.is_empty()).unwrap_or(key))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -349,24 +341,6 @@ mod tests {
     #[case(&"кино".repeat(10), 0x66A3_BED4_354C_6965)]
     fn the_hash_never_changes(#[case] user_id: &str, #[case] expected: u64) {
         assert_eq!(hash(user_id), expected, "{:#X}", hash(user_id));
-    }
-
-    /// The first is the specification's.
-    #[rstest]
-    #[case("123456789", 12_739)]
-    #[case("foo", 12_182)]
-    fn a_slot_is_what_redis_says_it_is(#[case] text: &str, #[case] slot: u16) {
-        assert_eq!(Slot::of_key(text), Slot(slot));
-    }
-
-    #[rstest]
-    #[case("history:sports", "history:sports")]
-    #[case("history:{a}b{c}", "a")]
-    #[case("history:{{a}}", "{a")]
-    #[case("history:{}a{b}", "history:{}a{b}")]
-    #[case("history:}a{", "history:}a{")]
-    fn braces_in_a_name_decide_its_slot(#[case] key: &str, #[case] what_counts: &str) {
-        assert_eq!(Slot::of_any_key(key), Slot::of_key(what_counts));
     }
 
     #[test]

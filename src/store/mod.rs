@@ -39,40 +39,26 @@
 //!
 //! # Commands
 //!
-//! The list stands in the module [`permissions`](self::Permissions), and tests compare it with what the service sends. The service
+//! The list stands in the module [`permissions`](self::diagnostics::Permissions), and tests compare it with what the service sends. The service
 //! works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] it also sends `WAIT`, or `WAITAOF`, which
 //! needs Redis 7.2 or Valkey; to sentinels, `SENTINEL MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`; before the first data set is
 //! made, `SCAN`, which it works without. `segment-estimator check` also asks `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
 //! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
-mod access;
-mod acks;
-mod batch;
-mod cluster;
-mod commands;
-mod connection;
-mod counts;
-pub mod embedded;
-mod error;
-mod eviction;
-mod greeting;
+pub mod diagnostics;
+mod write;
+
+mod count;
+
 mod history;
 mod index;
 mod keys;
 mod layout;
-mod moving;
-mod node;
-mod outage;
-mod permissions;
+
+mod members;
 mod prune;
-mod scan;
 mod segment_limit;
-mod sentinel;
-mod server;
-mod servers;
-mod survey;
-mod tls;
-mod url;
+
 mod users;
 
 use std::sync::Arc;
@@ -81,32 +67,25 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use redis::{FromRedisValue as _, Value, pipe};
 
-pub use self::access::{Access, ClientFiles};
-pub use self::acks::WriteAcks;
-pub use self::batch::{Batch, Written};
-use self::commands::Commands;
-pub use self::connection::{Connection, Limits};
-use self::counts::after;
-pub use self::error::Error;
-pub use self::eviction::{Eviction, EvictionPolicy};
+use crate::redis::{Connection, Limits, Slot, WriteAcks};
+
+use self::count::after;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
+pub use self::layout::WindowChange;
 use self::layout::{KnownLayout, Refusal};
-pub use self::layout::{Layout, Move, Phase, WindowChange};
-pub use self::permissions::Permissions;
+pub use self::layout::{Layout, Move, Phase};
+pub use self::members::{MembersCursor, MembersPage};
 pub use self::prune::{Expired, Slice};
-pub use self::scan::{MembersCursor, MembersPage};
 use self::segment_limit::SegmentLimit;
-pub use self::server::Server;
-use self::server::primary_of;
-pub use self::servers::Servers;
-pub use self::survey::Survey;
-pub use self::url::RedisUrl;
-use crate::segment::UserId;
+pub use self::write::{Batch, Written};
+use crate::domain::{Timestamp, UserId, Window};
+use crate::redis::Commands;
+pub use crate::redis::Error;
+use crate::redis::primary_of;
 use crate::telemetry::{Metrics, Traffic};
-use crate::time::{Timestamp, Window};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
@@ -271,7 +250,7 @@ impl Store {
         Ok(times.get(first).copied().flatten())
     }
 
-    async fn ping_at(&self, slot: keys::Slot) -> Result<Option<Timestamp>, Error> {
+    async fn ping_at(&self, slot: Slot) -> Result<Option<Timestamp>, Error> {
         let mut question = pipe();
         question.cmd("PING").cmd("INFO").arg("replication").cmd("TIME");
         let mut time = None;

@@ -5,11 +5,11 @@
 
 use redis::{Pipeline, pipe};
 
-use super::commands::Commands;
-use super::connection::read;
-use super::{Error, Layout, Partition, Store};
-use crate::segment::SegmentName;
-use crate::time::Timestamp;
+use super::{Layout, Partition, Store};
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::Commands;
+use crate::redis::Error;
+use crate::redis::read;
 
 /// What one segment has to be pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, cmd, pipe};
 
-use super::batch::Batch;
-use super::commands::Commands;
-use super::connection::read;
-use super::keys::{Keyspace, Partition, hash};
-use super::layout::{Attempt, KnownLayout, Layout};
-use super::{Error, IndexCursor, Move, Phase, Store};
-use crate::segment::{SegmentName, UserId, Visit};
-use crate::time::Timestamp;
+use super::keys::hash;
+use super::layout::{Attempt, KnownLayout};
+use super::{Batch, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::redis::Commands;
+use crate::redis::Error;
+use crate::redis::read;
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
 const REMOVE_IF_UNCHANGED: &str = "\
@@ -77,7 +76,7 @@ impl Store {
             command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let commands = Commands::each(commands).and_layouts(&self.names, [partition]);
+        let commands = Commands::each(commands).and_then_read(self.names.layout_reads([partition]));
         let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
         let record = answers.pop().expect("each command has an answer")?;
         if !known.is_confirmed_by(&record) {
@@ -89,7 +88,7 @@ impl Store {
     }
 
     /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been
-    /// pruned. With [`WriteAcks`](super::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one
+    /// pruned. With [`WriteAcks`](crate::redis::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one
     /// that is recorded meanwhile may be there. What has to be noted while data moves is kept for `kept`.
     ///
     /// # Errors
@@ -198,7 +197,8 @@ impl Store {
             results.push(record);
         };
         // Counts and probes don't wait for replicas. Batches do, too.
-        let answers = self.batches.query_settled(commands.and_layouts(&self.names, [partition]), settle).await?;
+        let answers =
+            self.batches.query_settled(commands.and_then_read(self.names.layout_reads([partition])), settle).await?;
         let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let record = answers.pop().expect("each command has an answer");
         answers.pop();

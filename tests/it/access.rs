@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
 use crate::helpers::{Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run};

@@ -7,8 +7,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::Response;
 use rstest::rstest;
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::helpers::{Proxy, Redis, TestApp, Upload, eventually, in_time, problem};

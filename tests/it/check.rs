@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rstest::rstest;
-use segment_estimator::store::Permissions;
+use segment_estimator::store::diagnostics::Permissions;
 
 use crate::helpers::{
     Proxy, Redis, Service, TestApp, binary, kill, private_redis, private_redis_connection, private_redis_pid, run,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rstest::rstest;
-use segment_estimator::check::check;
-use segment_estimator::clock::{Clock, Skew};
-use segment_estimator::settings::{Layer, Settings, Source};
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::commands::check::check;
+use segment_estimator::config::{Layer, Settings, Source};
+use segment_estimator::domain::{Timestamp, Window};
+use segment_estimator::estimator::clock::{Clock, Skew};
 use serde_json::json;
 
 use crate::helpers::{Client, Redis, TestApp, eventually, problem};
@@ -231,7 +231,7 @@ async fn the_check_tells_of_a_wrong_clock_and_is_content(#[case] ahead_by: i64, 
 #[test]
 fn what_serves_looks_at_no_other_clock() {
     // The last makes tokens on a command line.
-    let allowed = ["src/clock.rs", "src/lib.rs", "src/time.rs", "src/cli/token.rs"];
+    let allowed = ["src/estimator/clock.rs", "src/lib.rs", "src/domain/time.rs", "src/commands/token.rs"];
     let mut folders = vec![PathBuf::from("src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder)).unwrap() {

@@ -2,7 +2,7 @@
 //! under load stands in `faults/cluster.rs`.
 
 use reqwest::StatusCode;
-use segment_estimator::segment::UserId;
+use segment_estimator::domain::UserId;
 use segment_estimator::store::{Partitions, lane_of};
 use serde_json::json;
 

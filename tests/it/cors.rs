@@ -1,7 +1,7 @@
 //! What a page of another origin may do.
 
 use reqwest::Response;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::json;
 
 use crate::helpers::{Redis, TestApp, problem};

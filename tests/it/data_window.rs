@@ -5,12 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rstest::rstest;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::settings::Layer;
-use segment_estimator::store::{
-    Connection, Error, Layout, Limits, Move, Partitions, Phase, RedisUrl, Servers, Store, WindowChange,
-};
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::redis::{Connection, Error, Limits, RedisUrl, Servers};
+use segment_estimator::store::WindowChange;
+use segment_estimator::store::{Layout, Move, Partitions, Phase, Store};
 
 use crate::helpers::{
     NOON, PATIENCE, Redis, RedisCluster, Service, TestApp, binary, noon_plus, refusal, run, segment, visit,
@@ -303,7 +303,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().beside(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
-    short.forget(&segment_estimator::segment::UserId::parse("u0").unwrap()).await.unwrap();
+    short.forget(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let ttl: u64 = redis.call(&["TTL", &tombstones[0]]);
     assert!(ttl > 13 * 86_400, "{ttl}");

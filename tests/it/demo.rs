@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
-use segment_estimator::history::{History, Interval};
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
+use segment_estimator::estimator::history::{History, Interval};
 
 use crate::helpers::{Redis, binary, refusal, run, segment};
 

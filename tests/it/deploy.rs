@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 
 use crate::helpers::{Client, Redis, TestApp, eventually, problem};
 

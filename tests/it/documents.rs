@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rstest::rstest;
-use segment_estimator::settings::Layer;
-use segment_estimator::store::Permissions;
+use segment_estimator::config::Layer;
+use segment_estimator::store::diagnostics::Permissions;
 
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -79,7 +79,7 @@ fn the_debugging_example_breaks_in_the_count_handler() {
     let example = read("docker-compose-debug.yml");
     let line = example.lines().find_map(|line| line.split_once("break segments.rs:")).unwrap().1;
     let line: usize = line.split_whitespace().next().unwrap().parse().unwrap();
-    let source = read("src/http/segments.rs");
+    let source = read("src/http/api/segments.rs");
     let handler: Vec<_> =
         source.lines().take(line).skip_while(|line| !line.starts_with("pub async fn count(")).collect();
     assert_eq!(handler.last(), Some(&"    let now = state.now().await?;"), "line {line}");
@@ -137,7 +137,7 @@ fn no_service_of_compose_starts_beside_the_cluster_unasked() {
 
 #[test]
 fn a_repetition_is_harmless_only_where_its_condition_is_said() {
-    let openapi = segment_estimator::http::openapi::to_json();
+    let openapi = segment_estimator::http::docs::openapi::to_json();
     let pages = ["README.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
     for text in pages.iter().chain([&openapi]) {
         // In JSON each text is one line.

@@ -6,8 +6,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
 use crate::helpers::{Redis, RedisCluster, TestApp, binary, run};

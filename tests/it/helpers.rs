@@ -16,8 +16,7 @@ mod upload;
 
 use std::time::{Duration, Instant};
 
-use segment_estimator::segment::{SegmentName, UserId, Visit};
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::{SegmentName, Timestamp, UserId, Visit};
 
 pub use self::app::TestApp;
 pub use self::client::{Client, count_path, problem};

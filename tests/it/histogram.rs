@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::settings::Layer;
-use segment_estimator::time::{Timestamp, Window};
 use serde_json::{Value, json};
 
 use crate::helpers::{NOON, Redis, TestApp, noon_plus, problem, segment, visit};

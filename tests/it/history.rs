@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rstest::rstest;
-use segment_estimator::clock::Clock;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::history::{History, Interval, Recorded, Recorder};
-use segment_estimator::segment::SegmentName;
-use segment_estimator::settings::Layer;
-use segment_estimator::store::{
-    Claim, Connection, Limits, NamedSample, Partitions, RedisUrl, Sample, Servers, Store, Turn,
-};
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::estimator::clock::Clock;
+use segment_estimator::estimator::history::{History, Interval};
+use segment_estimator::jobs::{Recorded, Recorder};
+use segment_estimator::redis::{Connection, Limits, RedisUrl, Servers};
+use segment_estimator::store::{Claim, NamedSample, Partitions, Sample, Store, Turn};
 use serde_json::{Value, json};
 
 use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};

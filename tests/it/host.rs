@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

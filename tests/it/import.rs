@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use http_body_util::Full;
 use hyper::Response;
 use rstest::rstest;
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
 use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};

@@ -10,8 +10,8 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rstest::rstest;
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run};

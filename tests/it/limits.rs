@@ -1,6 +1,6 @@
 //! What a request and a connection may take, and what becomes of more.
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};

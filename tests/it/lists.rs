@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, problem};
@@ -121,7 +121,7 @@ async fn a_list_may_have_a_shorter_window() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     fill(&app, &[("news", 1), ("sports", 2)]).await;
-    let two_days_ago = (segment_estimator::time::Timestamp::now().as_millis() / 1000 - 2 * 86_400).to_string();
+    let two_days_ago = (segment_estimator::domain::Timestamp::now().as_millis() / 1000 - 2 * 86_400).to_string();
     redis.call::<()>(&["ZADD", "segment:sports", &two_days_ago, "u0"]);
     redis.call::<()>(&["ZADD", "segment:news", &two_days_ago, "u0"]);
     let answer = page(&app, "?window=1d").await;
@@ -257,7 +257,7 @@ async fn page_shows_all_other_lines_if_a_history_is_of_another_type() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     fill(&app, &SIZES).await;
-    let hour_ago = (segment_estimator::time::Timestamp::now().as_millis() - 3_600_000).to_string();
+    let hour_ago = (segment_estimator::domain::Timestamp::now().as_millis() - 3_600_000).to_string();
     redis.call::<()>(&["RPUSH", "history:Zoo", &hour_ago, "7"]);
     let foreign_stream: &[&str] = &["XADD", "*", "temperature", "20"];
     for command in OTHER_TYPES.into_iter().chain([&["RPUSH", "1", "x"], foreign_stream]) {

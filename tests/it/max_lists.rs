@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 
 use reqwest::{Response, StatusCode};
 use rstest::rstest;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::{EstimateError, Estimator, List, ListQuery, Order};
-use segment_estimator::settings::Layer;
-use segment_estimator::time::{Timestamp, Window};
 use tokio::task::{JoinHandle, yield_now};
 
 use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem};

@@ -1,7 +1,7 @@
 //! The limit on the number of segments: `max_segments`.
 
 use rstest::rstest;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, problem};

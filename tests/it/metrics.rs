@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::json;
 use tokio::net::TcpStream;
 

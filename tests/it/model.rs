@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use rstest::rstest;
+use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
 use segment_estimator::estimator::{Estimator, Recorded};
-use segment_estimator::segment::{UserId, Visit};
 use segment_estimator::store::Partitions;
-use segment_estimator::time::{Timestamp, Window};
 
 use crate::helpers::{NOON, Redis, segment};
 

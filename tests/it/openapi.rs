@@ -7,7 +7,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{RequestBuilder, Response};
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Map, Value, json};
 
 use crate::helpers::{Redis, TestApp, Upload, binary, run};

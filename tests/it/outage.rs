@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
 use crate::helpers::{Blow, Client, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem};

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
-use segment_estimator::segment::SegmentName;
-use segment_estimator::settings::Layer;
+use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
 use segment_estimator::store::Store;
-use segment_estimator::time::{Timestamp, Window};
 use serde_json::{Value, json};
 
 use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment, visit};

@@ -1,7 +1,7 @@
 //! The pages: what they show is what the API says, to those who may look, and nothing else.
 
 use reqwest::Response;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 
 use crate::helpers::{Redis, TestApp};
 
@@ -258,7 +258,7 @@ async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
     };
     let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
     let settings =
-        segment_estimator::settings::Layer { api_keys_file: Some(keys.display().to_string()), ..Default::default() };
+        segment_estimator::config::Layer { api_keys_file: Some(keys.display().to_string()), ..Default::default() };
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
         async |path: &str, key: &str| app.request("GET", path).basic_auth("whoever", Some(key)).send().await.unwrap();

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use segment_estimator::segment::SegmentName;
+use segment_estimator::domain::SegmentName;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

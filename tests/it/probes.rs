@@ -1,6 +1,6 @@
 //! Probes, as an orchestrator uses them.
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
 use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run};

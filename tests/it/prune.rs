@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use segment_estimator::config::Layer;
+use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::settings::Layer;
-use segment_estimator::store::{Connection, Keyspace, Limits, Partitions, RedisUrl, Store};
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::store::{Keyspace, Partitions, Store};
 use tokio::task::JoinSet;
 
 use crate::helpers::{NOON, PATIENCE, Redis, TestApp, eventually, noon_plus, segment, visit};

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use segment_estimator::settings::Layer;
-use segment_estimator::store::Permissions;
+use segment_estimator::config::Layer;
+use segment_estimator::store::diagnostics::Permissions;
 use serde_json::json;
 
 use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rstest::rstest;
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -164,7 +164,7 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
 /// What was in force before is brought back once, wherever the first `undo` was killed.
 #[test]
 fn undo_goes_on_where_it_was_killed() {
-    let script = include_str!("../../src/store/embedded/restore.sh");
+    let script = include_str!("../../src/embedded_redis/restore.sh");
     let lines: Vec<_> = script.lines().collect();
     let begin = lines.iter().position(|line| *line == "undo() {").unwrap();
     let end = begin + lines[begin..].iter().position(|line| *line == "}").unwrap();

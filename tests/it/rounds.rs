@@ -1,8 +1,8 @@
 //! Single visits and counts that are asked together share round trips, and each caller gets the answer to its own.
 
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Visit;
 use segment_estimator::estimator::{Estimator, Recorded};
-use segment_estimator::segment::Visit;
-use segment_estimator::settings::Layer;
 use segment_estimator::store;
 use serde_json::json;
 use tokio::task::{JoinHandle, yield_now};

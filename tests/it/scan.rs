@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::test_runner::{Config, TestRunner};
 use segment_estimator::store::{Keyspace, MembersCursor, Partition, Partitions, Store};
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use crate::helpers::{Redis, segment};
 

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rstest::rstest;
-use segment_estimator::clock::Clock;
+use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::history::{History, Interval, Recorder};
-use segment_estimator::segment::UserId;
-use segment_estimator::store::{Error, Move, Partitions, Permissions, Phase, Store, lane_of};
-use segment_estimator::time::{Timestamp, Window};
+use segment_estimator::estimator::clock::Clock;
+use segment_estimator::estimator::history::{History, Interval};
+use segment_estimator::jobs::Recorder;
+use segment_estimator::redis::Error;
+use segment_estimator::store::diagnostics::Permissions;
+use segment_estimator::store::{Move, Partitions, Phase, Store, lane_of};
 use serde_json::json;
 
 use crate::helpers::{
@@ -241,7 +243,7 @@ async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case]
     let url = redis.url();
     let app = TestApp::spawn_with(
         &redis,
-        segment_estimator::settings::Layer { partitions: Some(partitions.to_owned()), ..Default::default() },
+        segment_estimator::config::Layer { partitions: Some(partitions.to_owned()), ..Default::default() },
     )
     .await;
     let visits: Vec<_> = (0..300).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
 
 use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, problem};
 

@@ -3,9 +3,9 @@
 mod moves;
 
 use reqwest::{Response, StatusCode};
-use segment_estimator::settings::Layer;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Move, Partitions, Phase};
-use segment_estimator::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::helpers::{

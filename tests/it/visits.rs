@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use reqwest::{Response, StatusCode};
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

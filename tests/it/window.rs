@@ -1,7 +1,7 @@
 //! The window, with a clock of the test's own: who is in a segment at a moment, to the millisecond.
 
+use segment_estimator::domain::Window;
 use segment_estimator::estimator::{EstimateError, Recorded};
-use segment_estimator::time::Window;
 
 use crate::helpers::{NOON, Redis, noon_plus, segment, visit};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::settings::Layer;
-use segment_estimator::time::Timestamp;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

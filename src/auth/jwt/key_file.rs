@@ -11,7 +11,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicK
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 
-use super::JwtAlgorithm;
+use crate::auth::JwtAlgorithm;
 
 /// A key, with the id that a set gives it.
 pub struct Key {
@@ -20,7 +20,7 @@ pub struct Key {
 }
 
 /// A secret that can be guessed signs anything (RFC 7518, section 3.2: at least as long as the hash).
-pub(in crate::auth) const MIN_SECRET_BYTES: usize = 32;
+pub(crate) const MIN_SECRET_BYTES: usize = 32;
 /// Fewer different bytes than this are no secret, however many there are.
 const MIN_DIFFERENT_BYTES: usize = 4;
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -47,7 +47,7 @@ pub fn keys(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
 /// # Errors
 ///
 /// What is wrong with it. Above all, what others may know is refused: with a public key as the secret, everybody could sign.
-pub(in crate::auth) fn secret(text: &str) -> Result<&[u8], String> {
+pub(crate) fn secret(text: &str) -> Result<&[u8], String> {
     const OTHER_KEY: &str = "but HS256 needs a secret; a public key as a secret would let everybody sign";
     let secret = text.trim_end_matches(['\r', '\n']);
     if let Some(what) = other_key(secret) {

@@ -15,18 +15,17 @@ use super::overlap::{self, Common, Picked};
 use super::past::{Past, RANGES, USUAL_DAYS};
 use super::segment::{self, Segment};
 use super::shown;
+use crate::domain::{SegmentName, Timestamp};
+use crate::estimator::history::{History, Point};
+use crate::estimator::overlap::Overlaps;
 use crate::estimator::{ListCursor, ListQuery, Order};
-use crate::history::{History, Point};
 use crate::http::AppState;
-use crate::http::endpoint::in_time;
-use crate::http::lists;
-use crate::http::openapi::{problems, schemas};
+use crate::http::api::lists;
+use crate::http::docs::openapi::{problems, schemas};
+use crate::http::extract::query::{RawQuery, invalid};
+use crate::http::middleware::endpoint::in_time;
 use crate::http::problem::{Problem, Result};
-use crate::http::query::{RawQuery, invalid};
-use crate::overlap::Overlaps;
-use crate::segment::SegmentName;
 use crate::store;
-use crate::time::Timestamp;
 
 /// All segments as a page.
 ///

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike as _, Months, Utc};
 
 use super::words;
-use crate::time::Timestamp;
+use crate::domain::Timestamp;
 
 /// A place on an axis, and what is written there.
 #[derive(Debug, Clone, PartialEq)]

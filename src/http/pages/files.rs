@@ -5,7 +5,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
 use super::HEADERS;
-use crate::http::openapi::{problems, schemas};
+use crate::http::docs::openapi::{problems, schemas};
 use crate::http::problem::Result;
 use crate::http::routes::not_found;
 

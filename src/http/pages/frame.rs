@@ -2,10 +2,10 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::links::Place;
 use super::names::visible;
+use super::trouble::Place;
 use super::words;
-use crate::time::{Timestamp, Window};
+use crate::domain::{Timestamp, Window};
 
 /// How often the script asks for a page again, in seconds.
 pub(super) const REFRESH_SECONDS: u64 = 15;

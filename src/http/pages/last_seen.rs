@@ -8,7 +8,7 @@ use super::axis::Tick;
 use super::chart::{self, Bar, Surroundings};
 use super::segment::Segment;
 use super::words;
-use crate::time::{Timestamp, Window};
+use crate::domain::{Timestamp, Window};
 
 /// Members that were last seen after `from`, and at or before `to`.
 pub struct Seen {

@@ -2,15 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::chart;
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
-use super::links::{Place, with_query};
+use super::links::with_query;
 use super::names::{name, visible};
 use super::past::USUAL_SPAN;
-use super::words;
+use super::trouble::Place;
+use super::{chart, words};
+use crate::domain::{Timestamp, Window};
 use crate::estimator::Order;
-use crate::time::{Timestamp, Window};
 
 /// How many segments are on a page.
 pub const ROWS: usize = 100;

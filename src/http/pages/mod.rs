@@ -30,7 +30,7 @@ use maud::Markup;
 pub(super) use self::answers::{__path_of_list, __path_of_overlap, __path_of_segment, of_list, of_overlap, of_segment};
 pub use self::files::NAMES;
 pub(super) use self::files::{__path_file, file};
-use self::links::Place;
+use self::trouble::Place;
 
 /// Lets a page load its files, send its forms, and be refreshed, all of it from this service, and nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \

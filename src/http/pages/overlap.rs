@@ -6,11 +6,12 @@ use maud::{Markup, html};
 
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
-use super::links::{Place, encoded, with_query};
+use super::links::{encoded, with_query};
 use super::names::{name as shown_name, visible};
+use super::trouble::Place;
 use super::words;
-use crate::overlap::Overlaps;
-use crate::time::{Timestamp, Window};
+use crate::domain::{Timestamp, Window};
+use crate::estimator::overlap::Overlaps;
 
 /// How many fields there are at the least.
 const FIELDS: usize = 3;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::axis;
 use super::chart::{self, Mark, Surroundings};
 use super::segment::{Segment, link};
-use super::words;
-use crate::time::Timestamp;
+use super::{axis, words};
+use crate::domain::Timestamp;
 
 /// The sizes of a segment over time.
 pub struct Past {

@@ -7,11 +7,11 @@ use maud::{Markup, html};
 use super::curl::Reached;
 use super::frame::{self, Page, Refresh};
 use super::last_seen::{Seen, histogram};
-use super::links::{Place, encoded, with_query};
-use super::names;
+use super::links::{encoded, with_query};
 use super::past::{Past, USUAL_DAYS, past};
-use super::words;
-use crate::time::{Timestamp, Window};
+use super::trouble::Place;
+use super::{names, words};
+use crate::domain::{Timestamp, Window};
 
 /// What the page shows.
 pub struct Segment<'a> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
-use crate::time::Timestamp;
+use crate::domain::Timestamp;
 
 /// `number` with a comma before every three digits: `1,234,567`.
 pub fn number(number: u64) -> String {

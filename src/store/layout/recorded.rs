@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use redis::{Value, pipe};
 
-use super::super::keys::{Keyspace, Partition, Partitions, Slot};
-use super::super::{Error, Store};
-use super::{KnownLayout, Layout};
+use super::KnownLayout;
+use crate::redis::{Error, Slot};
+use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {

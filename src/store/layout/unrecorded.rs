@@ -9,11 +9,11 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
 use redis::{Value, cmd, pipe};
 
-use super::super::commands::Commands;
-use super::super::connection::read;
-use super::super::keys::{Keyspace, Partition, Partitions, Slot, hash};
-use super::super::{Error, Store};
-use super::Layout;
+use crate::redis::Commands;
+use crate::redis::read;
+use crate::redis::{Error, Slot};
+use crate::store::keys::hash;
+use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// The refusal of a database that holds keys of ours, or of another program, and no record. Looking for these keys costs Redis
 /// milliseconds, so requests share what was found for a second.

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use redis::{Value, pipe};
 
-use super::super::{Error, Store};
-use super::Layout;
-use crate::time::Window;
+use crate::domain::Window;
+use crate::redis::Error;
+use crate::store::{Layout, Store};
 
 /// What became of a window that an operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

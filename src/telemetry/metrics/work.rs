@@ -6,7 +6,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::{Family, known};
 
-/// The kinds of failure that [`store::Error`](crate::store::Error) knows, as its `kind` names them.
+/// The kinds of failure that [`store::Error`](crate::redis::Error) knows, as its `kind` names them.
 pub const FAILURES: [&str; 21] = [
     "busy",
     "cluster_down",
@@ -76,7 +76,7 @@ impl VisitMetrics {
         self.failed.add(ABANDONED, 1);
     }
 
-    /// Redis has not acknowledged so many, for a reason of this [kind](crate::store::Error::kind).
+    /// Redis has not acknowledged so many, for a reason of this [kind](crate::redis::Error::kind).
     pub fn failed(&self, kind: &'static str, visits: u64) {
         self.failed.add(kind, visits);
     }
@@ -171,7 +171,7 @@ impl RedisMetrics {
         histogram.record(since.elapsed());
     }
 
-    /// A failure of this [kind](crate::store::Error::kind).
+    /// A failure of this [kind](crate::redis::Error::kind).
     pub fn failed(&self, kind: &'static str) {
         self.errors.add(kind, 1);
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use super::stored::Stored;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use segment_estimator::time::Timestamp;
+use segment_estimator::domain::Timestamp;
 
 use super::ledger::SEGMENTS;
 use crate::helpers::Redis;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 
-use segment_estimator::app::{App, AppError};
-use segment_estimator::clock::Clock;
-use segment_estimator::settings::{Layer, Settings, Source};
+use segment_estimator::commands::serve::{App, AppError};
+use segment_estimator::config::{Layer, Settings, Source};
+use segment_estimator::estimator::clock::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 

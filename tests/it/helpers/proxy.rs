@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
-use segment_estimator::time::Window;
+use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::store::Store;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{broadcast, watch};

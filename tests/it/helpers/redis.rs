@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{Connection, Limits, RedisUrl, Store};
-use segment_estimator::time::Window;
+use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::store::Store;
 use tempfile::TempDir;
 
 use super::PATIENCE;

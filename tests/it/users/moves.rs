@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::segment::{UserId, Visit};
 use segment_estimator::store::{Batch, Keyspace, Layout, Move, Partitions, Phase, Store};
-use segment_estimator::time::{Timestamp, Window};
 use tempfile::TempDir;
 
 use super::forget;

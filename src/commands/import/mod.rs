@@ -1,0 +1,263 @@
+//! `segment-estimator import`: visits out of a file, into Redis or into a service.
+//!
+//! A thread reads, parses and makes chunks; a few chunks are under way at once; what became of them is settled in the order of
+//! their lines. A chunk is kept until it is acknowledged, and goes again when the other side fails: to write twice changes
+//! nothing. (So it doesn't go through [`Ingest`](crate::ingest::Ingest), which holds as little as it can and leaves repeating to
+//! the sender.) Now and then the line up to which all is settled is written down, and another run may begin there.
+
+mod chunk;
+mod command;
+mod csv;
+mod rejects;
+mod run;
+mod service;
+mod source;
+mod state;
+mod target;
+
+pub(super) use self::command::ImportCommand;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use self::chunk::Form;
+use self::chunk::Read;
+pub use self::csv::{ColumnOf, CsvForm};
+use self::rejects::Rejects;
+use self::run::{Delivery, Run, StateFile};
+pub use self::service::Service;
+use self::source::Source;
+use self::state::{LoadError, State, with_suffix};
+use self::target::Target;
+use super::progress::{Measure, Progress};
+use crate::estimator::Estimator;
+use crate::estimator::clock::Clock;
+
+/// What to import, and how.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The file; `-` is standard input.
+    pub file: PathBuf,
+    /// How its lines are to be read.
+    pub form: Form,
+    /// The file that takes what is wrong with which line.
+    pub errors: Option<PathBuf>,
+    /// The file that holds how far the import has come; beside the file that is imported, if none is named.
+    pub state: Option<PathBuf>,
+    /// Whether to go on where an earlier run was when it ended.
+    pub resume: bool,
+}
+
+/// Why an import ended early, or not all was taken in: one line, made to be shown as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file can't be read, from its beginning or on.
+    #[error("{file}: {why}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the system says, or what is wrong with what is in it.
+        why: String,
+    },
+    /// Another file of ours can't be used.
+    #[error("{0}")]
+    File(String),
+    /// The file, the way that it is read, or the target is another than it was.
+    #[error("--resume: {state} is of {what}; without --resume the import starts at the beginning")]
+    Another {
+        /// The file with the state.
+        state: String,
+        /// What differs.
+        what: String,
+    },
+    /// It was stopped before it began.
+    #[error("stopped; nothing was imported")]
+    Stopped,
+    /// Nothing was begun: Redis, or the service, doesn't take visits.
+    #[error("{0}")]
+    Refused(String),
+    /// It broke off.
+    #[error("{why}; all up to line {line} is done{advice}")]
+    BrokenOff {
+        /// Why.
+        why: String,
+        /// The line.
+        line: u64,
+        /// How to go on.
+        advice: &'static str,
+    },
+    /// All was read, and some of it was rejected: it was no visit, or one to a segment too many.
+    #[error("{rejected} {} rejected; {place}", if *rejected == 1 { "line was" } else { "lines were" })]
+    Rejected {
+        /// How many.
+        rejected: u64,
+        /// Where they are.
+        place: String,
+    },
+}
+
+impl Import {
+    /// Imports into Redis.
+    ///
+    /// # Errors
+    ///
+    /// An [`ImportError`], also when all was read and some of it was rejected.
+    pub async fn to_redis(
+        &self,
+        estimator: Estimator,
+        to: &str,
+        clock: &Clock,
+        stop: &CancellationToken,
+    ) -> Result<(), ImportError> {
+        self.run(Target::Redis(estimator), to, clock, stop).await
+    }
+
+    /// Imports into a service.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::to_redis`].
+    pub async fn to_service(&self, service: Service, stop: &CancellationToken) -> Result<(), ImportError> {
+        let to = service.to_string();
+        self.run(Target::Service(service), &to, &Clock::system(), stop).await
+    }
+
+    async fn run(&self, target: Target, to: &str, clock: &Clock, stop: &CancellationToken) -> Result<(), ImportError> {
+        self.check_files()?;
+        let source = Source::open(&self.file).map_err(|error| self.unreadable(error.to_string()))?;
+        target.greet(clock).await.map_err(ImportError::Refused)?;
+        let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
+        let state = self.first_state(to, &progress)?;
+        let purpose = target.purpose(clock);
+        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), state.done);
+        let mut chunks = chunks.map_err(|error| self.unreadable(error.to_string()))?;
+        self.pass_over(&state, &mut chunks, &progress, stop).await?;
+        let rejects = match &self.errors {
+            Some(path) => Rejects::into_file(path, state.errors_bytes).map_err(|error| cant_write(path, &error))?,
+            None => Rejects::shown(),
+        };
+        let delivery =
+            Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
+        let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
+        let mut run = Run::new(delivery, state, state_file, rejects);
+        let outcome = run.carry_out(&mut chunks).await;
+        progress.end();
+        run.finish(outcome, self)
+    }
+
+    /// Refuses a file that would be read and written, or written twice.
+    fn check_files(&self) -> Result<(), ImportError> {
+        // One that isn't there yet has no other name.
+        let place = |path: &PathBuf| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+        let (state, errors) = (self.state_file(), self.errors.as_ref());
+        for (name, path, other) in [
+            ("--errors", errors, Some(&self.file)),
+            ("--state", state.as_ref(), Some(&self.file)),
+            ("--errors", errors, state.as_ref()),
+        ] {
+            if let (Some(path), Some(other)) = (path, other)
+                && place(path) == place(other)
+            {
+                let path = path.display();
+                return Err(ImportError::File(format!("{name}: {path} is used already: name a file of its own")));
+            }
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, why: String) -> ImportError {
+        let file =
+            if self.file == Path::new("-") { "standard input".to_owned() } else { self.file.display().to_string() };
+        ImportError::Unreadable { file, why }
+    }
+
+    /// The file with the state. Of standard input there is none, unless one is named.
+    fn state_file(&self) -> Option<PathBuf> {
+        match &self.state {
+            Some(named) => Some(named.clone()),
+            None if self.file == Path::new("-") => None,
+            None => Some(with_suffix(&self.file, ".import")),
+        }
+    }
+
+    /// Where to begin.
+    fn first_state(&self, to: &str, progress: &Progress) -> Result<State, ImportError> {
+        let fresh = State::new(self.form.to_string(), to.to_owned());
+        let Some(path) = self.state_file() else {
+            return if self.resume {
+                Err(ImportError::File("--resume: of standard input, --state names the file to go on by".to_owned()))
+            } else {
+                Ok(fresh)
+            };
+        };
+        let shown = path.display().to_string();
+        let earlier = State::load(&path);
+        if !self.resume {
+            // It will be replaced, so it must be one of ours.
+            match earlier {
+                Ok(None) => {}
+                Ok(Some(_)) | Err(LoadError::OtherVersion(_)) => progress.note(format_args!(
+                    "{shown} is of an earlier run; without --resume the import starts at the beginning"
+                )),
+                Err(why) => {
+                    let advice = "remove it, or name another file with --state";
+                    return Err(ImportError::File(format!("{why}: {advice}")));
+                }
+            }
+            return Ok(fresh);
+        }
+        match earlier {
+            Ok(None) => {
+                progress.note(format_args!("--resume: there is no {shown}; the import starts at the beginning"));
+                Ok(fresh)
+            }
+            Ok(Some(state)) if state.form != fresh.form => {
+                let what = format!("a file that was read in another way ({})", state.form);
+                Err(ImportError::Another { state: shown, what })
+            }
+            Ok(Some(state)) if state.target != fresh.target => {
+                Err(ImportError::Another { state: shown, what: "another target".to_owned() })
+            }
+            Ok(Some(state)) => Ok(state),
+            Err(LoadError::OtherVersion(_)) => {
+                Err(ImportError::Another { state: shown, what: "another version of this program".to_owned() })
+            }
+            Err(why) => Err(ImportError::File(format!("--resume: {why}"))),
+        }
+    }
+
+    /// Waits until the reader has passed over what earlier runs have done, which must be how the source begins.
+    async fn pass_over(
+        &self,
+        state: &State,
+        chunks: &mut mpsc::Receiver<Read>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), ImportError> {
+        let word = tokio::select! {
+            word = chunks.recv() => word,
+            () = stop.cancelled() => return Err(ImportError::Stopped),
+        };
+        match word {
+            Some(Read::Resumed) => {}
+            Some(Read::Differs) => {
+                let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
+                return Err(ImportError::Another { state, what: "another file".to_owned() });
+            }
+            Some(Read::Failed(why)) => return Err(self.unreadable(why)),
+            Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
+            None => return Err(self.unreadable("reading was broken off".to_owned())),
+        }
+        if state.done_through_line > 0 {
+            progress.note(format_args!("going on after line {}", state.done_through_line));
+        }
+        Ok(())
+    }
+}
+
+fn cant_write(path: &Path, error: &io::Error) -> ImportError {
+    ImportError::File(format!("can't write {}: {error}", path.display()))
+}

@@ -1,0 +1,270 @@
+//! A run: chunks are taken and delivered, what became of them is settled, and all is put in order at the end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::chunk::{Chunk, Read};
+use super::rejects::Rejects;
+use super::state::{Counts, State};
+use super::target::{Delivered, Failure, Target};
+use super::{Import, ImportError, cant_write};
+use crate::commands::backoff::Patience;
+use crate::commands::progress::Progress;
+
+/// Why an import ended before its end.
+pub(super) enum Cut {
+    /// Somebody wants it to.
+    Stopped,
+    /// The other side fails.
+    Broken(String),
+    /// The source can't be read on.
+    Unreadable(String),
+    /// A file of ours can't be written.
+    Ours(ImportError),
+}
+
+/// Where the state is written.
+pub(super) struct StateFile {
+    /// Nowhere if there is none.
+    pub(super) path: Option<PathBuf>,
+    /// Whether somebody wants it there.
+    pub(super) is_named: bool,
+}
+
+/// An import under way.
+pub(super) struct Run {
+    delivery: Delivery,
+    state: State,
+    state_file: StateFile,
+    /// What earlier runs did.
+    counts_before: Counts,
+    bytes_read: u64,
+    /// When the state was written last.
+    saved: Option<Instant>,
+    rejects: Rejects,
+    started: Instant,
+}
+
+impl Run {
+    /// Chunks that are under way at once.
+    const UNDER_WAY: usize = 4;
+    /// How often the state is written.
+    const SAVE_EVERY: Duration = Duration::from_secs(2);
+    /// How often it is told how far the import is, at the least.
+    const TICK: Duration = Duration::from_millis(500);
+
+    /// An import of which earlier runs have done what `state` says.
+    pub(super) fn new(delivery: Delivery, state: State, state_file: StateFile, rejects: Rejects) -> Self {
+        let counts_before = state.counts;
+        Self {
+            delivery,
+            state,
+            state_file,
+            counts_before,
+            bytes_read: 0,
+            saved: None,
+            rejects,
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes the chunks until there are no more, or something fails.
+    pub(super) async fn carry_out(&mut self, chunks: &mut mpsc::Receiver<Read>) -> Result<(), Cut> {
+        let mut under_way: FuturesOrdered<JoinHandle<_>> = FuturesOrdered::new();
+        let mut ending = None;
+        let mut tick = tokio::time::interval(Self::TICK);
+        let stop = self.delivery.stop.clone();
+        loop {
+            let wants_more = ending.is_none() && under_way.len() < Self::UNDER_WAY;
+            tokio::select! {
+                Some(settled) = under_way.next(), if !under_way.is_empty() => {
+                    let (chunk, delivered) = settled.map_err(|_| Cut::Broken("a delivery was broken off".to_owned()))?;
+                    self.settle(chunk, delivered?)?;
+                    // What has no end is not done: the file may grow. When all else is done, there will be no state anyhow.
+                    if !(under_way.is_empty() && matches!(ending, Some(Ok(())))) {
+                        self.save_now_and_then()?;
+                    }
+                }
+                () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Cut::Stopped)),
+                read = chunks.recv(), if wants_more => match read {
+                    Some(Read::Chunk(chunk)) => under_way.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
+                    // Who writes into the pipe may have been stopped, too, in the middle of a line.
+                    Some(Read::End(_)) if stop.is_cancelled() => ending = Some(Err(Cut::Stopped)),
+                    Some(Read::End(rest)) => {
+                        under_way.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
+                        ending = Some(Ok(()));
+                    }
+                    Some(Read::Failed(why)) => ending = Some(Err(Cut::Unreadable(why))),
+                    Some(Read::Resumed | Read::Differs) => unreachable!("the reader says these before all else"),
+                    None => ending = Some(Err(Cut::Broken("reading was broken off".to_owned()))),
+                },
+                _ = tick.tick() => {}
+            }
+            self.tell();
+            if under_way.is_empty()
+                && let Some(ending) = ending.take()
+            {
+                return ending;
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let visits = self.state.counts.records() - self.counts_before.records();
+        self.delivery.progress.tell(self.bytes_read, visits);
+    }
+
+    fn settle(&mut self, chunk: Chunk, delivered: Delivered) -> Result<(), Cut> {
+        let counts = &mut self.state.counts;
+        counts.accepted += delivered.accepted;
+        counts.expired += chunk.expired + delivered.expired;
+        counts.rejected += chunk.rejected + delivered.rejected;
+        (self.state.done, self.state.done_through_line) = (chunk.end, chunk.last_line);
+        self.bytes_read = chunk.bytes_read;
+        let mut errors = chunk.errors;
+        errors.extend(delivered.errors);
+        errors.sort_by_key(|error| error.line);
+        self.rejects.take(&errors, &self.delivery.progress).map_err(|error| Cut::Ours(rejects_not_written(&error)))
+    }
+
+    fn save_now_and_then(&mut self) -> Result<(), Cut> {
+        if self.saved.is_none_or(|saved| saved.elapsed() >= Self::SAVE_EVERY) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Cut> {
+        self.state.errors_bytes = self.rejects.flush().map_err(|error| Cut::Ours(rejects_not_written(&error)))?;
+        self.saved = Some(Instant::now());
+        let StateFile { path: Some(path), is_named } = &self.state_file else { return Ok(()) };
+        match self.state.save(path) {
+            Ok(()) => Ok(()),
+            // The folder may be for reading alone, and the import is none the worse for it.
+            Err(error) if !is_named => {
+                let path = path.display();
+                self.delivery.progress.note(format_args!(
+                    "can't write {path}: {error}; if the import breaks off, it can't go on from there (--state names another file)"
+                ));
+                self.state_file.path = None;
+                Ok(())
+            }
+            Err(error) => Err(Cut::Ours(cant_write(path, &error))),
+        }
+    }
+
+    /// Puts everything in order, and says what became of all.
+    pub(super) fn finish(mut self, outcome: Result<(), Cut>, import: &Import) -> Result<(), ImportError> {
+        let outcome = match outcome {
+            Ok(()) => self.complete(),
+            Err(cut) => Err(self.broken_off(cut, import)),
+        };
+        self.delivery.progress.note(self.summary());
+        outcome?;
+        match self.state.counts.rejected {
+            0 => Ok(()),
+            rejected => Err(ImportError::Rejected { rejected, place: self.rejects.place() }),
+        }
+    }
+
+    fn complete(&mut self) -> Result<(), ImportError> {
+        self.rejects.flush().map_err(|error| rejects_not_written(&error))?;
+        if let Some(path) = &self.state_file.path {
+            // It may never have been written.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(())
+    }
+
+    fn broken_off(&mut self, cut: Cut, import: &Import) -> ImportError {
+        let line = self.state.done_through_line;
+        if line > 0
+            && let Err(Cut::Ours(error)) = self.save()
+        {
+            return error;
+        }
+        let mut advice = if self.state_file.path.is_some() { "; go on with --resume" } else { "" };
+        let why = match cut {
+            Cut::Ours(error) => return error,
+            Cut::Unreadable(why) if line == 0 => return import.unreadable(why),
+            Cut::Unreadable(why) => {
+                if self.state_file.path.is_some() {
+                    advice = "; go on with --resume when it can be read to its end";
+                }
+                import.unreadable(why).to_string()
+            }
+            Cut::Broken(why) => why,
+            Cut::Stopped => "stopped".to_owned(),
+        };
+        if line == 0 {
+            return ImportError::Refused(why);
+        }
+        ImportError::BrokenOff { why, line, advice }
+    }
+
+    fn summary(&self) -> String {
+        let Counts { accepted, expired, rejected } = self.state.counts;
+        let before = self.counts_before.records();
+        let records = self.state.counts.records() - before;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = (records as f64 / seconds.max(0.001)) as u64;
+        let earlier = if before > 0 { format!(" ({before} of these in an earlier run)") } else { String::new() };
+        format!("{accepted} accepted, {expired} expired, {rejected} rejected{earlier}; {seconds:.1} s, {rate} visits/s")
+    }
+}
+
+/// What delivers chunks. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Delivery {
+    pub(super) target: Target,
+    pub(super) progress: Arc<Progress>,
+    /// Whether it has been said that the other side fails.
+    pub(super) is_failing: Arc<AtomicBool>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Delivery {
+    /// Delivers `chunk`, as often as it takes and patience allows.
+    async fn deliver(self, chunk: Chunk) -> (Chunk, Result<Delivered, Cut>) {
+        let mut patience = Patience::default();
+        loop {
+            let (why, pause) = match self.target.deliver(&chunk).await {
+                Ok(delivered) => {
+                    if self.is_failing.swap(false, Ordering::Relaxed) {
+                        self.progress.note("it goes on");
+                    }
+                    return (chunk, Ok(delivered));
+                }
+                Err(Failure::Lasting(why)) => return (chunk, Err(Cut::Broken(why))),
+                Err(Failure::Passing { why, pause }) => (why, pause),
+            };
+            let Some(pause) = patience.pause(pause, Instant::now()) else {
+                let limit = Patience::LIMIT.as_secs();
+                return (
+                    chunk,
+                    Err(Cut::Broken(format!("given up after {limit} s of failures, the last of them: {why}"))),
+                );
+            };
+            if !self.is_failing.swap(true, Ordering::Relaxed) {
+                self.progress.note(format_args!("{why}; trying again"));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => return (chunk, Err(Cut::Stopped)),
+            }
+        }
+    }
+}
+
+fn rejects_not_written(error: &io::Error) -> ImportError {
+    ImportError::File(format!("can't write the file of --errors: {error}"))
+}

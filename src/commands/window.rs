@@ -1,0 +1,103 @@
+//! `segment-estimator window`: how long the data set keeps visits.
+
+use std::io::{self, Write as _};
+
+use clap::{Args, Subcommand};
+
+use super::confirm::confirm;
+use super::data::Data;
+use super::{Failure, Outcome};
+use crate::config::Settings;
+use crate::domain::Window;
+use crate::estimator::clock::Clock;
+use crate::store::WindowChange;
+use crate::store::{self, Store};
+
+/// What to do with the window of the data set.
+#[derive(Args)]
+pub(super) struct WindowCommand {
+    #[command(subcommand)]
+    change: Option<Change>,
+}
+
+#[derive(Subcommand)]
+enum Change {
+    /// Set it. A shorter one lets the next prune remove what is older, for good
+    Set {
+        /// How long visits are kept, such as 7d: as long as the longest `window` of any instance
+        #[arg(value_parser = Window::parse)]
+        to: Window,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl WindowCommand {
+    /// Shows the window of the data set, or sets it.
+    ///
+    /// # Errors
+    ///
+    /// The reason in one line.
+    pub(super) async fn run(&self, settings: &Settings) -> Outcome {
+        let mut data = Data::open(settings).await?;
+        let store = data.store.clone();
+        let outcome = tokio::select! {
+            outcome = self.show_or_set(&store) => outcome,
+            failure = data.supervise() => Err(failure),
+        };
+        data.close().await;
+        outcome
+    }
+
+    async fn show_or_set(&self, store: &Store) -> Outcome {
+        let failed = |error: store::Error| Failure::from(format!("failed to read the window: {error}"));
+        let layout = store.found_layout().await.map_err(failed)?;
+        let Some(layout) = layout else {
+            return Err("there is no data set yet: the first instance makes it, with its window".into());
+        };
+        let kept = layout.window();
+        let mut out = io::stdout();
+        let Some(Change::Set { to, yes }) = &self.change else {
+            match kept {
+                Some(kept) => writeln!(out, "{kept}")?,
+                None => writeln!(
+                    out,
+                    "not recorded yet: the first instance of this version records its own, or 14d if that is longer"
+                )?,
+            }
+            return Ok(());
+        };
+        if kept == Some(*to) {
+            writeln!(out, "nothing to do: the window is {to}")?;
+            return Ok(());
+        }
+        if kept.is_none_or(|kept| *to < kept) {
+            let clock = Clock::system();
+            let settled = clock.compare_with(store).await.map_err(failed)?.settled;
+            let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
+            let (expired, members) = (survey.expired, survey.members);
+            writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
+            confirm(&format!("Set the window of the data set to {to}?"), *yes)?;
+        }
+        let change = store.set_window(*to).await;
+        let change = change.map_err(|error| match error {
+            store::Error::UnknownLayout => {
+                "failed to set the window: another process has changed the data set at the same time; try again"
+                    .to_owned()
+            }
+            error => format!("failed to set the window: {error}"),
+        });
+        match change? {
+            WindowChange::Done => writeln!(out, "the window of the data set is {to}")?,
+            WindowChange::Refused => {
+                return Err(format!(
+                    "nothing was changed: an instance that runs counts over more than {to}; restart every instance with window={to} \
+                     first"
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+}

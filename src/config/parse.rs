@@ -1,0 +1,67 @@
+//! How the texts of settings are read. Each gives a sentence without its subject when a text won't do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::SegmentName;
+use crate::jobs::Sampler;
+
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+/// Names with a comma between them.
+pub fn segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
+    let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
+    let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
+    if names.len() > Sampler::MAX_SEGMENTS {
+        return Err(format!("has {} names; at most {} are counted", names.len(), Sampler::MAX_SEGMENTS));
+    }
+    Ok(names)
+}
+
+pub fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    name(text).map(PathBuf::from)
+}
+
+/// A number of which fewer than `LEAST` would not work, and more than `MOST` would only be a mistake.
+pub fn number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {LEAST} to {MOST}")),
+    }
+}
+
+pub fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+/// One thread for each core but one, which is Redis's.
+pub fn usual_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
+}
+
+/// The longest time limit. Longer ones help nobody, and might overflow a deadline.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub fn delay(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|_| "is not a duration such as 500ms, 10s or 1m".to_owned())?;
+    if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
+}
+
+pub fn limit(text: &str) -> Result<Duration, String> {
+    let duration = delay(text)?;
+    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
+/// A duration that may be zero and has no part of a second.
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = delay(text)?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
+}

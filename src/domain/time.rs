@@ -1,0 +1,272 @@
+//! Points in time and the window: integers of milliseconds, and nothing that reads a clock except
+//! [`Timestamp::now`], which only the edges of the service call, by way of [`Clock`](crate::estimator::clock::Clock).
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), leap seconds not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest and the latest time that can be written as RFC 3339 (years -9999 to 9999), in milliseconds.
+    const LIMIT: i64 = 253_402_300_799_999;
+
+    /// The system clock's time. [`Clock`](crate::estimator::clock::Clock) calls this for the service, and the command that makes tokens; logic
+    /// takes `now` as an argument.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::from_millis(Utc::now().timestamp_millis())
+    }
+
+    /// The time `millis` milliseconds after the Unix epoch, held within the years -9999 to 9999.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        if millis > Self::LIMIT {
+            Self(Self::LIMIT)
+        } else if millis < -Self::LIMIT {
+            Self(-Self::LIMIT)
+        } else {
+            Self(millis)
+        }
+    }
+
+    /// The time `seconds` after the Unix epoch, to the nearest millisecond.
+    ///
+    /// A number too large for the calendar is held at its end: it is in the far future or the far past all the same.
+    #[must_use]
+    pub fn from_unix_seconds(seconds: f64) -> Self {
+        // `as` saturates, so that no number is too large.
+        Self::from_millis((seconds * 1000.0).round() as i64)
+    }
+
+    /// Reads an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`. What is finer than a
+    /// millisecond is cut off.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self::from_millis(time.timestamp_millis()))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The time as the score of a sorted set: Unix seconds, milliseconds as their fraction.
+    ///
+    /// Redis keeps scores as IEEE 754 doubles. For every time until the year 9999 the nearest double to a whole number
+    /// of milliseconds is a different one, in the same order, so comparing scores compares times exactly.
+    #[must_use]
+    pub fn as_score(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, rhs: Duration) -> Self {
+        Self::from_millis(self.0.saturating_add(saturating_millis(rhs)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    fn sub(self, rhs: Duration) -> Self {
+        Self::from_millis(self.0.saturating_sub(saturating_millis(rhs)))
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds: `2026-11-22T10:00:00.000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DateTime::from_timestamp_millis(self.0) {
+            Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+/// How long a user stays in a segment after the last visit: a whole number of seconds, from one second to a century.
+///
+/// In the record of a data set it is the number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u64", try_from = "u64")]
+pub struct Window(Duration);
+
+impl Window {
+    /// An hour.
+    pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
+    /// What a data set may be counted over that was written before its window was recorded: the default of `window`.
+    pub(crate) const BEFORE_IT_WAS_RECORDED: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
+    const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+
+    /// Reads a window such as `14d`, `36h` or `1h 30m`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let duration =
+            humantime::parse_duration(text).map_err(|_| "is not a duration such as 14d, 36h or 1h 30m".to_owned())?;
+        Self::new(duration)
+    }
+
+    /// Makes a window of `duration`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Window::parse`]: zero, a fraction of a second, or more than a century.
+    pub fn new(duration: Duration) -> Result<Self, String> {
+        if duration.is_zero() {
+            Err("must be longer than zero".to_owned())
+        } else if duration.subsec_nanos() != 0 {
+            Err("must be a whole number of seconds".to_owned())
+        } else if duration > Self::LONGEST {
+            Err("must not be longer than 36500 days".to_owned())
+        } else {
+            Ok(Self(duration))
+        }
+    }
+
+    /// The length of the window in seconds.
+    #[must_use]
+    pub const fn as_secs(self) -> u64 {
+        self.0.as_secs()
+    }
+
+    /// The length of the window.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+
+    /// The window's edge at `now`: members seen at or before it are out, members seen after it are in.
+    #[must_use]
+    pub fn cutoff(self, now: Timestamp) -> Timestamp {
+        now - self.0
+    }
+}
+
+impl From<Window> for u64 {
+    fn from(window: Window) -> Self {
+        window.as_secs()
+    }
+}
+
+impl TryFrom<u64> for Window {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        Self::new(Duration::from_secs(seconds))
+    }
+}
+
+/// As people write it, in one unit: `14d`, `36h`, `90m`.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.as_secs();
+        match [(86_400, "d"), (3_600, "h"), (60, "m")].into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", seconds / unit),
+            None => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+fn saturating_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::utc("2026-11-22T10:00:00Z", 1_795_341_600_000)]
+    #[case::offset("2026-11-22T11:00:00.250+01:00", 1_795_341_600_250)]
+    #[case::finer_than_a_millisecond("2026-11-22T10:00:00.0009Z", 1_795_341_600_000)]
+    #[case::before_the_epoch("1969-12-31T23:59:59Z", -1_000)]
+    fn rfc_3339_is_read_to_the_millisecond(#[case] text: &str, #[case] millis: i64) {
+        assert_eq!(Timestamp::from_rfc3339(text), Some(Timestamp(millis)));
+    }
+
+    #[rstest]
+    #[case("2026-11-22")]
+    #[case("2026-11-22T10:00:00")]
+    #[case("1763805600")]
+    #[case("yesterday")]
+    fn what_is_not_rfc_3339_is_not_a_time(#[case] text: &str) {
+        assert_eq!(Timestamp::from_rfc3339(text), None);
+    }
+
+    #[rstest]
+    #[case(1_763_805_600.0, 1_763_805_600_000)]
+    #[case(1_763_805_600.123, 1_763_805_600_123)]
+    #[case(-0.5, -500)]
+    #[case(1e300, Timestamp::LIMIT)]
+    #[case(-1e300, -Timestamp::LIMIT)]
+    fn unix_seconds_are_read_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
+        assert_eq!(Timestamp::from_unix_seconds(seconds), Timestamp(millis));
+    }
+
+    #[test]
+    fn a_time_is_shown_as_rfc_3339_with_milliseconds() {
+        assert_eq!(Timestamp(1_795_341_600_007).to_string(), "2026-11-22T10:00:00.007Z");
+        for end in [Timestamp::LIMIT, -Timestamp::LIMIT] {
+            assert!(!Timestamp(end).to_string().ends_with("ms"));
+        }
+    }
+
+    #[rstest]
+    #[case("14d", 14 * 24 * 60 * 60)]
+    #[case("4s", 4)]
+    #[case("1h 30m", 5_400)]
+    fn a_window_is_a_human_duration(#[case] text: &str, #[case] seconds: u64) {
+        assert_eq!(Window::parse(text).map(Window::as_secs), Ok(seconds));
+    }
+
+    #[rstest]
+    #[case("336h", "14d")]
+    #[case("36h", "36h")]
+    #[case("1h 30m", "90m")]
+    #[case("61s", "61s")]
+    fn a_window_is_shown_in_one_unit(#[case] text: &str, #[case] shown: &str) {
+        let window = Window::parse(text).unwrap();
+        assert_eq!(window.to_string(), shown);
+        assert_eq!(Window::parse(shown), Ok(window));
+    }
+
+    #[rstest]
+    #[case("0s", "must be longer than zero")]
+    #[case("1500ms", "must be a whole number of seconds")]
+    #[case("101years", "must not be longer than 36500 days")]
+    #[case("14", "is not a duration such as 14d, 36h or 1h 30m")]
+    #[case("", "is not a duration such as 14d, 36h or 1h 30m")]
+    fn a_bad_window_says_why(#[case] text: &str, #[case] message: &str) {
+        assert_eq!(Window::parse(text), Err(message.to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn scores_keep_the_order_of_times_to_the_millisecond(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+            let (earlier, later) = (Timestamp(millis), Timestamp(millis + 1));
+            prop_assert!(earlier.as_score() < later.as_score());
+            prop_assert_eq!(Timestamp::from_unix_seconds(later.as_score()), later);
+        }
+
+        #[test]
+        fn a_score_survives_being_written_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+            let score = Timestamp(millis).as_score();
+            prop_assert_eq!(score.to_string().parse::<f64>(), Ok(score));
+        }
+    }
+}

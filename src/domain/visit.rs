@@ -1,0 +1,268 @@
+//! The nouns of the service: a segment's name, a user's id, and a visit that ties them to a time.
+//!
+//! Each is parsed once, at the edge; whoever holds one holds a valid one. There is no I/O here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use super::Timestamp;
+
+/// What is wrong with one field of what a caller sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name as the caller writes it.
+    pub field: Cow<'static, str>,
+    /// What is wrong with it: a sentence without its subject, such as "must not be empty".
+    pub detail: String,
+}
+
+impl FieldError {
+    /// Says `detail` of `field`.
+    pub fn new(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), detail: detail.into() }
+    }
+
+    /// All of `errors` in one line.
+    #[must_use]
+    pub fn list(errors: &[Self]) -> String {
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.detail)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// The name of a segment: 1 to 128 bytes of UTF-8, no control characters, no white space at either end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName<'a>(Cow<'a, str>);
+
+impl<'a> SegmentName<'a> {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Takes `text` as a segment's name.
+    ///
+    /// # Errors
+    ///
+    /// A [`FieldError`] for `segment` that says which rule `text` breaks.
+    pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
+        check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("segment", why))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same name with text of its own.
+    #[must_use]
+    pub fn into_owned(self) -> SegmentName<'static> {
+        SegmentName(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+impl fmt::Display for SegmentName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The id of a user: 1 to 256 bytes of UTF-8, no control characters, no white space at either end.
+///
+/// Its `Debug` shows the length alone, so that no user's id reaches a log.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId<'a>(Cow<'a, str>);
+
+impl<'a> UserId<'a> {
+    /// The longest id, in bytes.
+    pub const MAX_BYTES: usize = 256;
+
+    /// Takes `text` as a user's id.
+    ///
+    /// # Errors
+    ///
+    /// A [`FieldError`] for `user_id` that says which rule `text` breaks.
+    pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
+        check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("user_id", why))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same id with text of its own.
+    #[must_use]
+    pub fn into_owned(self) -> UserId<'static> {
+        UserId(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+impl fmt::Debug for UserId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserId({} bytes)", self.0.len())
+    }
+}
+
+fn check_name(text: Cow<'_, str>, max_bytes: usize) -> Result<Cow<'_, str>, String> {
+    // Nearly every name is this simple, and its bytes alone tell: 0x21 to 0x7E are neither controls nor white space.
+    if (1..=max_bytes).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text);
+    }
+    if text.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if text.len() > max_bytes {
+        return Err(format!("is {} bytes long; at most {max_bytes} are allowed", text.len()));
+    }
+    if let Some((at, control)) = text.char_indices().find(|(_, c)| c.is_control()) {
+        return Err(format!("must not contain control characters; U+{:04X} is at byte {at}", u32::from(control)));
+    }
+    if text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
+        return Err("must not start or end with white space".to_owned());
+    }
+    Ok(text)
+}
+
+/// A user was seen in a segment. It borrows its texts from whatever it was read from, or owns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit<'a> {
+    /// Who.
+    pub user_id: UserId<'a>,
+    /// Where.
+    pub segment: SegmentName<'a>,
+    /// When; never later than the moment the visit was taken in.
+    pub seen_at: Timestamp,
+}
+
+impl<'a> Visit<'a> {
+    /// How far ahead of our clock a sender's clock may be.
+    pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+    /// A visit that is taken in at `now`. `seen_at` is `now` unless given; up to [`Self::MAX_CLOCK_SKEW`] ahead of
+    /// `now` it becomes `now`, since nobody can have been seen in the future.
+    ///
+    /// # Errors
+    ///
+    /// A [`FieldError`] for `seen_at` when it is further ahead than that.
+    pub fn new(
+        user_id: UserId<'a>,
+        segment: SegmentName<'a>,
+        seen_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Self, FieldError> {
+        let seen_at = seen_at.unwrap_or(now);
+        if seen_at > now + Self::MAX_CLOCK_SKEW {
+            let detail = format!("is {seen_at}, more than 5 minutes ahead of this service's clock, {now}");
+            return Err(FieldError::new("seen_at", detail));
+        }
+        Ok(Self { user_id, segment, seen_at: seen_at.min(now) })
+    }
+
+    /// The same visit with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Visit<'static> {
+        Visit { user_id: self.user_id.into_owned(), segment: self.segment.into_owned(), seen_at: self.seen_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("sports")]
+    #[case::one_byte("s")]
+    #[case::inner_space("sports news")]
+    #[case::braces("{sports}")]
+    #[case::separators("a:b/c%2Fd?e#f")]
+    #[case::dots("..")]
+    #[case::emoji("⚽️🏆")]
+    #[case::cyrillic("спорт")]
+    #[case::quotes("\"'\\`$;")]
+    #[case::longest(&"n".repeat(128))]
+    fn a_good_name_is_kept_as_it_is(#[case] text: &str) {
+        assert_eq!(SegmentName::parse(text).unwrap().as_str(), text);
+    }
+
+    #[rstest]
+    #[case::empty("", "must not be empty")]
+    #[case::too_long(&"n".repeat(129), "is 129 bytes long; at most 128 are allowed")]
+    #[case::too_long_in_bytes(&"é".repeat(65), "is 130 bytes long; at most 128 are allowed")]
+    #[case::nul("a\0b", "must not contain control characters; U+0000 is at byte 1")]
+    #[case::new_line("sports\n", "must not contain control characters; U+000A is at byte 6")]
+    #[case::c1_control("é\u{85}", "must not contain control characters; U+0085 is at byte 2")]
+    #[case::delete("\u{7f}", "must not contain control characters; U+007F is at byte 0")]
+    #[case::space_before(" sports", "must not start or end with white space")]
+    #[case::space_after("sports ", "must not start or end with white space")]
+    #[case::no_break_space("sports\u{a0}", "must not start or end with white space")]
+    #[case::ideographic_space("\u{3000}", "must not start or end with white space")]
+    fn a_bad_name_says_why(#[case] text: &str, #[case] detail: &str) {
+        assert_eq!(SegmentName::parse(text), Err(FieldError::new("segment", detail)));
+    }
+
+    #[test]
+    fn a_user_id_may_be_twice_as_long_as_a_name() {
+        assert!(UserId::parse("u".repeat(256)).is_ok());
+        let detail = "is 257 bytes long; at most 256 are allowed";
+        assert_eq!(UserId::parse("u".repeat(257)), Err(FieldError::new("user_id", detail)));
+    }
+
+    #[test]
+    fn a_user_id_is_not_shown_by_debug() {
+        let visit = Visit::new(
+            UserId::parse("u104010").unwrap(),
+            SegmentName::parse("sports").unwrap(),
+            None,
+            Timestamp::from_millis(0),
+        );
+        assert!(!format!("{visit:?}").contains("u104010"));
+    }
+
+    const NOW: Timestamp = Timestamp::from_millis(1_763_805_600_000);
+
+    #[rstest]
+    #[case::absent(None, Some(0))]
+    #[case::now(Some(0), Some(0))]
+    #[case::earlier(Some(-1), Some(-1))]
+    #[case::a_year_ago(Some(-31_536_000_000), Some(-31_536_000_000))]
+    #[case::slightly_ahead(Some(1), Some(0))]
+    #[case::five_minutes_ahead(Some(300_000), Some(0))]
+    #[case::further_ahead(Some(300_001), None)]
+    fn seen_at_is_held_at_now_and_rejected_beyond_five_minutes(
+        #[case] offset: Option<i64>,
+        #[case] expected: Option<i64>,
+    ) {
+        let at = |offset| Timestamp::from_millis(NOW.as_millis() + offset);
+        let visit =
+            Visit::new(UserId::parse("u104010").unwrap(), SegmentName::parse("sports").unwrap(), offset.map(at), NOW);
+        match expected {
+            Some(expected) => assert_eq!(visit.unwrap().seen_at, at(expected)),
+            None => assert_eq!(visit.unwrap_err().field, "seen_at"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_accepted_exactly_when_it_keeps_the_rules(text in ".{0,140}|[ a\u{0}\u{85}\u{a0}é]{0,4}") {
+            let keeps_the_rules = (1..=128).contains(&text.len())
+                && text.trim() == text
+                && !text.chars().any(char::is_control);
+            match SegmentName::parse(text.as_str()) {
+                Ok(name) => prop_assert!(keeps_the_rules && name.as_str() == text),
+                Err(error) => prop_assert!(!keeps_the_rules && error.field == "segment"),
+            }
+        }
+    }
+}

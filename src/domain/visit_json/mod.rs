@@ -1,0 +1,445 @@
+//! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`.
+//!
+//! One pass over the bytes, which borrows what it can. Whatever JSON stands in a field, the pass goes on to the end, so
+//! that one answer names everything that is wrong. Unknown fields are errors: a misspelt `seen_at` would otherwise
+//! record the wrong time without a word.
+
+#[cfg(test)]
+mod properties;
+mod reported;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::Utf8Error;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+
+pub use self::reported::Reported;
+use super::{FieldError, SegmentName, Timestamp, UserId, Visit};
+
+/// Why some bytes are not a visit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VisitError {
+    /// They are not JSON at all.
+    #[error("{0}")]
+    NotJson(String),
+    /// They are more than one JSON value; another begins at this byte, counted from 1.
+    #[error("more than one JSON value; another begins at column {0}")]
+    SeveralValues(usize),
+    /// They are JSON, but of this kind instead of an object.
+    #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
+    NotAnObject(&'static str),
+    /// They are an object, but these fields don't make a visit.
+    #[error("{}", FieldError::list(.0))]
+    Fields(Vec<FieldError>),
+}
+
+impl VisitError {
+    /// What a metric calls this: a fixed word for each kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotJson(_) | Self::SeveralValues(_) => "not_json",
+            Self::NotAnObject(_) => "not_an_object",
+            Self::Fields(_) => "fields",
+        }
+    }
+}
+
+/// Reads the JSON form of a visit that arrives at `now`.
+///
+/// # Errors
+///
+/// A [`VisitError`] that says what is wrong, naming every bad field.
+pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
+    read(json)?.arriving_at(now)
+}
+
+/// Reads the JSON form of a visit, whenever it arrives.
+///
+/// # Errors
+///
+/// As [`parse`], except for a `seen_at` that is ahead of the clock.
+pub fn read(json: &[u8]) -> Result<Reported<'_>, VisitError> {
+    // Checked to be UTF-8 as a whole, the texts in it need no check each; those that are passed over would get none.
+    let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
+    let raw: RawVisit<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
+    raw.checked()
+}
+
+/// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
+#[must_use]
+pub fn disguise(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        Some("it begins with a byte order mark (EF BB BF), which must be left out")
+    } else if bytes.starts_with(b"\x1F\x8B") {
+        Some("it is compressed with gzip, and no content-encoding says so")
+    } else {
+        None
+    }
+}
+
+/// The byte at which an object begins behind a first value in `json`, counted from 1.
+#[must_use]
+pub fn second_value(json: &[u8]) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    let rest = json[values.byte_offset()..].trim_ascii_start();
+    rest.starts_with(b"{").then(|| json.len() - rest.len() + 1)
+}
+
+fn not_utf_8(error: Utf8Error, json: &[u8]) -> VisitError {
+    let why = disguise(json).map_or_else(|| format!("byte {} is not UTF-8", error.valid_up_to() + 1), str::to_owned);
+    VisitError::NotJson(format!("not JSON: {why}"))
+}
+
+/// serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
+fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
+    if json.is_empty() {
+        return VisitError::NotJson("empty".to_owned());
+    }
+    if let Some(why) = disguise(json) {
+        return VisitError::NotJson(format!("not JSON: {why}"));
+    }
+    if let Some(at) = second_value(json) {
+        return VisitError::SeveralValues(at);
+    }
+    if error.classify() != Category::Data {
+        return not_json(error, json);
+    }
+    match serde_json::from_slice::<Value>(json) {
+        Ok(value) => VisitError::NotAnObject(value.kind()),
+        Err(syntax) => not_json(&syntax, json),
+    }
+}
+
+fn not_json(error: &serde_json::Error, json: &[u8]) -> VisitError {
+    let text = format!("not JSON: {error}");
+    // A visit that stands on one line may be one of many: "line 1" would mislead.
+    VisitError::NotJson(if json.contains(&b'\n') { text } else { text.replace(" at line 1 column", " at column") })
+}
+
+fn text<'de>(field: &'static str, value: Option<Value<'de>>) -> Result<Cow<'de, str>, FieldError> {
+    match value {
+        Some(Value::Text(text)) => Ok(text),
+        None | Some(Value::Null) => Err(FieldError::new(field, "is required")),
+        Some(other) => Err(FieldError::new(field, format!("must be a string, not {}", other.kind()))),
+    }
+}
+
+fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestamp>, FieldError> {
+    const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
+    /// No time that anybody means in seconds; every time since 1973 that somebody wrote in milliseconds.
+    const YEAR_5138: f64 = 1e11;
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(seconds)) if seconds > YEAR_5138 => {
+            Err(FieldError::new(field, "is too large: Unix time is in seconds here, not in milliseconds"))
+        }
+        Some(Value::Number(seconds)) => Ok(Some(Timestamp::from_unix_seconds(seconds))),
+        Some(Value::Text(text)) => match Timestamp::from_rfc3339(&text) {
+            Some(time) => Ok(Some(time)),
+            None => Err(FieldError::new(field, WANTED)),
+        },
+        Some(other) => Err(FieldError::new(field, format!("{WANTED}, not {}", other.kind()))),
+    }
+}
+
+/// The fields as they stand, and what is wrong with their names.
+#[derive(Default)]
+struct RawVisit<'de> {
+    user_id: Option<Value<'de>>,
+    segment: Option<Value<'de>>,
+    seen_at: Option<Value<'de>>,
+    errors: Vec<FieldError>,
+}
+
+impl<'de> RawVisit<'de> {
+    /// All fields, if each is what it must be.
+    fn checked(self) -> Result<Reported<'de>, VisitError> {
+        let Self { user_id, segment, seen_at, mut errors } = self;
+        let mut keep = |error| errors.push(error);
+        let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
+        let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
+        let seen_at = time("seen_at", seen_at).map_err(&mut keep);
+        match (user_id, segment, seen_at) {
+            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Reported { user_id, segment, seen_at }),
+            _ => Err(VisitError::Fields(errors)),
+        }
+    }
+
+    /// Ten errors tell enough, and the answer must not be a multiple of the request.
+    fn complain(&mut self, error: FieldError) {
+        const MOST: usize = 10;
+        if self.errors.len() < MOST {
+            self.errors.push(error);
+        }
+    }
+}
+
+/// The start of a field's name that a caller made up.
+fn shortened(mut name: String) -> String {
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
+        name.truncate(name.floor_char_boundary(LONGEST));
+        name.push('…');
+    }
+    name
+}
+
+/// A field's value: what a visit can use, or the kind of what it can't.
+enum Value<'de> {
+    Null,
+    Text(Cow<'de, str>),
+    Number(f64),
+    Boolean,
+    Array,
+    Object,
+}
+
+impl Value<'_> {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Text(_) => "a string",
+            Self::Number(_) => "a number",
+            Self::Boolean => "a boolean",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    UserId,
+    Segment,
+    SeenAt,
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for RawVisit<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawVisit<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with user_id, segment and optionally seen_at")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = RawVisit::default();
+                while let Some(field) = map.next_key()? {
+                    let (name, slot) = match field {
+                        Field::UserId => ("user_id", &mut raw.user_id),
+                        Field::Segment => ("segment", &mut raw.segment),
+                        Field::SeenAt => ("seen_at", &mut raw.seen_at),
+                        Field::Unknown(name) => {
+                            map.next_value::<IgnoredAny>()?;
+                            let detail = "is not a field of a visit; those are user_id, segment and seen_at";
+                            raw.complain(FieldError::new(shortened(name), detail));
+                            continue;
+                        }
+                    };
+                    if slot.replace(map.next_value()?).is_some() {
+                        raw.complain(FieldError::new(name, "is given more than once"));
+                    }
+                }
+                Ok(raw)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyValue;
+
+        impl<'de> Visitor<'de> for AnyValue {
+            type Value = Value<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Value::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Value::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Value::Number(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Value::Number(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Value::Number(number))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(Value::Boolean)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Value::Array)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Value::Object)
+            }
+        }
+
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
+
+    fn fields(json: &str) -> Vec<(String, String)> {
+        match parse(json.as_bytes(), NOW) {
+            Err(VisitError::Fields(errors)) => {
+                errors.into_iter().map(|error| (error.field.into_owned(), error.detail)).collect()
+            }
+            other => panic!("{json} gave {other:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::no_time(r#"{"user_id":"u1","segment":"sports"}"#, 0)]
+    #[case::null_time(r#"{"user_id":"u1","segment":"sports","seen_at":null}"#, 0)]
+    #[case::other_order(r#" { "segment" : "sports", "user_id" : "u1" } "#, 0)]
+    #[case::seconds(r#"{"user_id":"u1","segment":"sports","seen_at":1795341599}"#, -1_000)]
+    #[case::fraction(r#"{"user_id":"u1","segment":"sports","seen_at":1795341599.75}"#, -250)]
+    #[case::rfc_3339(r#"{"user_id":"u1","segment":"sports","seen_at":"2026-11-22T10:59:59+01:00"}"#, -1_000)]
+    #[case::epoch(r#"{"user_id":"u1","segment":"sports","seen_at":0}"#, -1_795_341_600_000)]
+    #[case::escapes(r#"{"user_\u0069d":"\u00751","segment":"s\u0070orts"}"#, 0)]
+    fn a_visit_is_read(#[case] json: &str, #[case] offset_millis: i64) {
+        let visit = parse(json.as_bytes(), NOW).unwrap();
+        assert_eq!((visit.user_id.as_str(), visit.segment.as_str()), ("u1", "sports"));
+        assert_eq!(visit.seen_at.as_millis() - NOW.as_millis(), offset_millis);
+    }
+
+    #[rstest]
+    #[case::empty("")]
+    #[case::words("user_id=u1&segment=sports")]
+    #[case::cut(r#"{"user_id":"u1","segment":"spo"#)]
+    #[case::trailing(r#"{"user_id":"u1","segment":"sports"} ]"#)]
+    #[case::wrong_type_then_cut("[1,")]
+    #[case::lone_surrogate(r#"{"user_id":"\ud800","segment":"sports"}"#)]
+    #[case::number_too_large(r#"{"user_id":"u1","segment":"sports","seen_at":1e999}"#)]
+    #[case::too_deep(&"[".repeat(100_000))]
+    fn what_is_not_json_is_told_apart(#[case] json: &str) {
+        assert!(matches!(parse(json.as_bytes(), NOW), Err(VisitError::NotJson(_))));
+    }
+
+    #[rstest]
+    #[case(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
+    #[case("{}{", 3)]
+    #[case("[]\n{}", 4)]
+    fn a_second_value_is_found(#[case] json: &str, #[case] column: usize) {
+        assert_eq!(parse(json.as_bytes(), NOW), Err(VisitError::SeveralValues(column)));
+    }
+
+    #[rstest]
+    #[case(b"\xEF\xBB\xBF{}", "not JSON: it begins with a byte order mark (EF BB BF), which must be left out")]
+    #[case(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
+    fn what_only_looks_like_no_json_is_named(#[case] bytes: &[u8], #[case] why: &str) {
+        assert_eq!(parse(bytes, NOW), Err(VisitError::NotJson(why.to_owned())));
+    }
+
+    #[rstest]
+    #[case::in_a_field(b"{\"user_id\":\"u\xff\",\"segment\":\"sports\"}", 14)]
+    #[case::in_what_is_passed_over(b"{\"other\":[\"\xff\"],\"user_id\":\"u1\"}", 12)]
+    fn bytes_that_are_not_utf_8_are_not_json(#[case] json: &[u8], #[case] place: usize) {
+        assert_eq!(parse(json, NOW), Err(VisitError::NotJson(format!("not JSON: byte {place} is not UTF-8"))));
+    }
+
+    #[rstest]
+    #[case("[{}]", "an array")]
+    #[case("null", "null")]
+    #[case("7", "a number")]
+    #[case("\"sports\"", "a string")]
+    fn what_is_not_an_object_is_told_apart(#[case] json: &str, #[case] kind: &str) {
+        match parse(json.as_bytes(), NOW) {
+            Err(VisitError::NotAnObject(found)) => assert_eq!(found, kind),
+            other => panic!("{json} gave {other:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::missing(r#"{"user_id":"u1"}"#, "segment", "is required")]
+    #[case::null(r#"{"user_id":null,"segment":"s"}"#, "user_id", "is required")]
+    #[case::number(r#"{"user_id":104010,"segment":"s"}"#, "user_id", "must be a string, not a number")]
+    #[case::array(r#"{"user_id":"u1","segment":["s"]}"#, "segment", "must be a string, not an array")]
+    #[case::object(r#"{"user_id":"u1","segment":{"n":"s"}}"#, "segment", "must be a string, not an object")]
+    #[case::empty(r#"{"user_id":"u1","segment":""}"#, "segment", "must not be empty")]
+    #[case::twice(r#"{"user_id":"u1","user_id":"u2","segment":"s"}"#, "user_id", "is given more than once")]
+    #[case::misspelt(
+        r#"{"user_id":"u1","segment":"s","seenat":1}"#,
+        "seenat",
+        "is not a field of a visit; those are user_id, segment and seen_at"
+    )]
+    #[case::date_alone(
+        r#"{"user_id":"u1","segment":"s","seen_at":"2026-11-22"}"#,
+        "seen_at",
+        "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z"
+    )]
+    #[case::boolean_time(
+        r#"{"user_id":"u1","segment":"s","seen_at":true}"#,
+        "seen_at",
+        "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z, not a boolean"
+    )]
+    #[case::milliseconds(
+        r#"{"user_id":"u1","segment":"s","seen_at":1795341600000}"#,
+        "seen_at",
+        "is too large: Unix time is in seconds here, not in milliseconds"
+    )]
+    #[case::an_hour_ahead(
+        r#"{"user_id":"u1","segment":"s","seen_at":1795345200}"#,
+        "seen_at",
+        "is 2026-11-22T11:00:00.000Z, more than 5 minutes ahead of this service's clock, 2026-11-22T10:00:00.000Z"
+    )]
+    fn a_bad_field_is_named(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
+        assert_eq!(fields(json), [(field.to_owned(), detail.to_owned())]);
+    }
+
+    #[test]
+    fn every_bad_field_is_named_at_once() {
+        let named: Vec<_> = fields(r#"{"user_id":7,"extra":[1,{"a":2}],"seen_at":"soon"}"#);
+        let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(named, ["extra", "user_id", "segment", "seen_at"]);
+    }
+
+    #[test]
+    fn the_errors_of_a_visit_are_few_and_short() {
+        let unknown: Vec<_> = (0..500).map(|n| format!("\"é{}{n}\":0", "x".repeat(100))).collect();
+        let errors = fields(&format!("{{{}}}", unknown.join(",")));
+        assert_eq!(errors.len(), 12);
+        assert_eq!(errors[0].0, format!("é{}…", "x".repeat(62)));
+        assert_eq!((errors[10].0.as_str(), errors[11].0.as_str()), ("user_id", "segment"));
+    }
+}

@@ -1,0 +1,6 @@
+//! What surrounds the handlers: each endpoint, and the router as a whole.
+
+pub mod answer;
+pub mod cors;
+pub mod endpoint;
+pub mod trace;

@@ -1,0 +1,105 @@
+//! TLS on the listener: the certificate, read again when it has changed, and the handshake.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::stream::Stream;
+use crate::tls;
+
+/// Where the certificate and its key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate in PEM, followed by those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// TLS with the certificate of the moment. Clones share it.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: TlsFiles,
+    config: ArcSwap<ServerConfig>,
+}
+
+/// What is wrong with the certificate or its key: one line that names its setting.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {}: {why}", path.display())]
+pub struct TlsError {
+    setting: &'static str,
+    path: PathBuf,
+    why: String,
+}
+
+impl Tls {
+    /// TLS with the certificate in `files`.
+    ///
+    /// # Errors
+    ///
+    /// A [`TlsError`] when one of the files can't be used.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let config = ArcSwap::from_pointee(config(&files)?);
+        Ok(Self(Arc::new(Inner { files, config })))
+    }
+
+    /// Reads the files again. Connections that are open stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// A [`TlsError`] when one of the files can't be used; the certificate before stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.0.config.store(Arc::new(config(&self.0.files)?));
+        Ok(())
+    }
+
+    /// Takes the handshake on `stream`. Has no limit of time of its own.
+    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<TlsStream<Stream>> {
+        TlsAcceptor::from(self.0.config.load_full()).accept(stream).await
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tls").field(&self.0.files).finish()
+    }
+}
+
+fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let cert_error = |why| TlsError { setting: "tls_cert_file", path: files.cert.clone(), why };
+    let key_error = |why| TlsError { setting: "tls_key_file", path: files.key.clone(), why };
+    let certs = certificates(&files.cert).map_err(cert_error)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| key_error(why(&error, "private key")))?;
+    let config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3");
+    let config = config.with_no_client_auth().with_single_cert(certs, key);
+    let mut config = config.map_err(|error| key_error(format!("can't be used with the certificate: {error}")))?;
+    // A client that offers HTTP/2 as well is told to speak what we do.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = std::fs::read(path).map_err(PemError::Io);
+    pem.and_then(|pem| tls::certificates(&pem)).map_err(|error| why(&error, "certificate"))
+}
+
+/// Says it without what the file holds.
+fn why(error: &PemError, what: &str) -> String {
+    match error {
+        PemError::Io(error) => format!("can't be read: {error}"),
+        PemError::NoItemsFound => format!("has no {what} in PEM"),
+        _ => format!("has a {what} that is not well-formed PEM"),
+    }
+}

@@ -1,0 +1,320 @@
+//! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use croner::Cron;
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use tokio::sync::mpsc;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::domain::Timestamp;
+use crate::estimator::clock::Clock;
+use crate::estimator::{Estimator, PruneReport};
+use crate::store;
+
+/// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
+#[derive(Debug, Clone)]
+pub struct Schedule(Cron);
+
+impl Schedule {
+    /// Reads a cron pattern such as `0 * * * *` (every hour) or `*/10 * * * * *` (every ten seconds).
+    ///
+    /// # Errors
+    ///
+    /// A sentence without its subject when `pattern` is none, or matches no time at all.
+    pub fn parse(pattern: &str) -> Result<Self, String> {
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(true).build();
+        let cron = parser.parse(pattern).map_err(|error| {
+            format!("is not a cron pattern of five fields, or six with seconds first{}", reason(&error))
+        })?;
+        cron.find_next_occurrence(&DateTime::<Utc>::UNIX_EPOCH, false)
+            .map_err(|_| "is a cron pattern that matches no time".to_owned())?;
+        Ok(Self(cron))
+    }
+
+    /// The job that leaves a `note` at each tick, if there is room for it.
+    fn job(&self, note: mpsc::Sender<()>) -> Result<Job, JobSchedulerError> {
+        Job::new_async(self.six_fields(), move |_, _| {
+            let _ = note.try_send(());
+            Box::pin(std::future::ready(()))
+        })
+    }
+
+    /// The first tick after `now`.
+    fn next_after(&self, now: Timestamp) -> Option<DateTime<Utc>> {
+        self.0.find_next_occurrence(&DateTime::from_timestamp_millis(now.as_millis())?, false).ok()
+    }
+
+    /// The pattern with all six fields, as the scheduler wants it.
+    fn six_fields(&self) -> String {
+        let pattern = self.0.pattern.to_string();
+        if pattern.split_whitespace().count() == 5 { format!("0 {pattern}") } else { pattern }
+    }
+}
+
+/// The pattern as it was given, but for names, which are numbers.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.pattern.fmt(f)
+    }
+}
+
+/// What the parser adds to "this is no pattern", where that is about the pattern's parts.
+fn reason(error: &CronError) -> String {
+    match error {
+        CronError::ComponentError(why) | CronError::IllegalCharacters(why) => format!(": {why}"),
+        _ => String::new(),
+    }
+}
+
+/// Prunes whenever its schedule says so.
+#[derive(Debug)]
+pub struct Pruner {
+    estimator: Estimator,
+    clock: Clock,
+    schedule: Schedule,
+}
+
+/// Why the pruner ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PrunerError {
+    /// The scheduler could not be set up.
+    #[error("the prune schedule can't be run: {0}")]
+    Scheduler(#[from] JobSchedulerError),
+    /// The scheduler has let go of the job.
+    #[error("the scheduler has dropped the prune job")]
+    Dropped,
+}
+
+impl Pruner {
+    /// How often the next tick is compared with the clock.
+    const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// A pruner for `estimator` by `clock`.
+    #[must_use]
+    pub fn new(estimator: Estimator, clock: Clock, schedule: Schedule) -> Self {
+        Self { estimator, clock, schedule }
+    }
+
+    /// Prunes at every tick of the schedule until `stop` is cancelled. A run that is under way then is dropped between
+    /// two slices; the next one, here or in another replica, goes on where it was.
+    ///
+    /// The scheduler may fire while a run is under way. It only leaves a note, of which there is room for one, so runs
+    /// never overlap and never pile up.
+    ///
+    /// # Errors
+    ///
+    /// A [`PrunerError`] when the scheduler fails; never because of Redis.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), PrunerError> {
+        let (note, notes) = mpsc::channel(1);
+        let mut scheduler = JobScheduler::new().await?;
+        let job = scheduler.add(self.schedule.job(note)?).await?;
+        scheduler.start().await?;
+
+        let pruning = one_at_a_time(notes, || self.prune_once());
+        let checking = async {
+            loop {
+                tokio::time::sleep(Self::CHECK_INTERVAL).await;
+                if let Err(error) = rearm(&self.schedule, &scheduler, job, Clock::of_this_machine()).await {
+                    break error;
+                }
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                () = pruning => PrunerError::Dropped,
+                error = checking => error.into(),
+            }
+        };
+        let outcome = stop.run_until_cancelled(ended).await;
+        scheduler.shutdown().await?;
+        outcome.map_or(Ok(()), Err)
+    }
+
+    /// One run, with one line in the log if there is anything to say. It goes by a time that no service on this Redis is
+    /// behind, found out anew for each run: what is pruned too early is lost, and too late costs nothing.
+    pub async fn prune_once(&self) {
+        let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
+        let run = async {
+            let settled = self.estimator.compare_clock(&self.clock).await?.settled;
+            Ok::<_, store::Error>((settled, self.estimator.prune(settled).await?))
+        };
+        match run.await {
+            Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {
+                metrics.done(self.clock.now().as_score(), members_removed, since.elapsed());
+                if segments_failed > 0 {
+                    tracing::warn!(
+                        segments_failed,
+                        "dropped segments whose key is not a sorted set from the index, and left their keys alone; find the other \
+                         program that writes to this Redis"
+                    );
+                }
+                if members_removed > 0 || segments_dropped > 0 {
+                    tracing::info!(%now, segments_examined, members_removed, segments_dropped, "pruned");
+                }
+            }
+            Err(error) => {
+                metrics.failed(since.elapsed());
+                tracing::warn!(%error, "pruning failed; the next tick tries again");
+            }
+        }
+    }
+}
+
+/// Brings the next tick of `job` forward to the first one after `now`, and says whether it had to.
+///
+/// The scheduler computes a tick when the one before it has come, and keeps it. If the clock was ahead then, and is set back, nothing
+/// would happen until the clock has come so far again.
+async fn rearm(
+    schedule: &Schedule,
+    scheduler: &JobScheduler,
+    job: Uuid,
+    now: Timestamp,
+) -> Result<bool, JobSchedulerError> {
+    let Some(next) = schedule.next_after(now) else { return Ok(false) };
+    let context = scheduler.context();
+    let mut jobs = context.metadata_storage.write().await;
+    let kept = jobs.get(job).await?.map_or(0, |job| job.next_tick);
+    if i64::try_from(kept).is_ok_and(|kept| kept <= next.timestamp()) {
+        return Ok(false);
+    }
+    // Without the last tick: one that is later than the next would keep that from coming.
+    jobs.set_next_and_last_tick(job, Some(next), None).await?;
+    let next = next.to_rfc3339_opts(SecondsFormat::Secs, true);
+    tracing::warn!(next, "this machine's clock was set back; scheduled the next pruning again");
+    Ok(true)
+}
+
+/// Calls `run` for every note, and not before the last call has ended.
+async fn one_at_a_time<Run: Future<Output = ()>>(mut notes: mpsc::Receiver<()>, run: impl Fn() -> Run) {
+    while notes.recv().await.is_some() {
+        run().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use rstest::rstest;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::domain::Window;
+    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::store::Store;
+    use crate::telemetry::tests::Captured;
+
+    #[tokio::test]
+    async fn runs_never_overlap_and_never_pile_up() {
+        let (note, notes) = mpsc::channel(1);
+        let (may_end, has_begun) = (Semaphore::new(0), Semaphore::new(0));
+        let (running, runs) = (Cell::new(0), Cell::new(0));
+        let run = async || {
+            running.set(running.get() + 1);
+            assert_eq!(running.get(), 1);
+            has_begun.add_permits(1);
+            may_end.acquire().await.unwrap().forget();
+            runs.set(runs.get() + 1);
+            running.set(running.get() - 1);
+        };
+        let scheduler = async {
+            note.try_send(()).unwrap();
+            has_begun.acquire().await.unwrap().forget();
+            // Three ticks while the first run is under way leave one note.
+            let kept = (0..3).filter(|_| note.try_send(()).is_ok()).count();
+            assert_eq!(kept, 1);
+            may_end.add_permits(2);
+            drop(note);
+        };
+        tokio::join!(one_at_a_time(notes, &run), scheduler);
+        assert_eq!(runs.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn rearm_brings_a_tick_forward_that_a_clock_ahead_has_put_off() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let (note, mut notes) = mpsc::channel(1);
+        let schedule = Schedule::parse("* * * * * *").unwrap();
+        let scheduler = JobScheduler::new().await.unwrap();
+        let job = scheduler.add(schedule.job(note).unwrap()).await.unwrap();
+        let set = async |tick: DateTime<Utc>| {
+            let context = scheduler.context();
+            let mut jobs = context.metadata_storage.write().await;
+            jobs.set_next_and_last_tick(job, Some(tick), Some(tick)).await.unwrap();
+        };
+        // What a tick leaves behind when the clock is a year ahead.
+        let now = Clock::of_this_machine();
+        let in_a_year = now + Duration::from_secs(365 * 24 * 60 * 60);
+        set(schedule.next_after(in_a_year).unwrap()).await;
+        assert!(!rearm(&schedule, &scheduler, job, in_a_year).await.unwrap(), "by that clock it is right");
+        assert!(rearm(&schedule, &scheduler, job, now).await.unwrap());
+        assert!(!rearm(&schedule, &scheduler, job, now).await.unwrap(), "once is enough");
+        scheduler.start().await.unwrap();
+        assert_eq!(tokio::time::timeout(PATIENCE, notes.recv()).await, Ok(Some(())));
+    }
+
+    #[rstest]
+    #[case::the_clock_stands("2026-11-28T12:30:00Z", false)]
+    #[case::it_goes_on("2026-11-28T12:59:59Z", false)]
+    #[case::the_tick_is_due("2026-11-28T13:00:00Z", false)]
+    #[case::it_was_set_ahead("2027-11-28T12:30:00Z", false)]
+    #[case::set_back_within_the_hour("2026-11-28T12:00:00Z", false)]
+    #[case::set_back_over_a_tick("2026-11-28T11:59:59Z", true)]
+    #[case::set_back_a_year("2025-11-28T12:30:00Z", true)]
+    #[tokio::test]
+    async fn rearm_acts_only_if_the_clock_was_set_back_over_a_tick(#[case] now: &str, #[case] expected: bool) {
+        let (note, _notes) = mpsc::channel(1);
+        let schedule = Schedule::parse("0 * * * *").unwrap();
+        let scheduler = JobScheduler::new().await.unwrap();
+        let job = scheduler.add(schedule.job(note).unwrap()).await.unwrap();
+        let at = |time: &str| Timestamp::from_millis(DateTime::parse_from_rfc3339(time).unwrap().timestamp_millis());
+        let next = schedule.next_after(at("2026-11-28T12:30:00Z"));
+        scheduler.context().metadata_storage.write().await.set_next_and_last_tick(job, next, None).await.unwrap();
+        assert_eq!(rearm(&schedule, &scheduler, job, at(now)).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_failed_run_is_logged_once() {
+        let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
+        let store = Store::new(Connection::new(nowhere, limits, std::sync::Arc::default()).unwrap());
+        let estimator = Estimator::new(store, Window::parse("14d").unwrap());
+        let pruner = Pruner::new(estimator, Clock::system(), Schedule::parse("0 * * * *").unwrap());
+
+        let captured = Captured::default();
+        let guard = tracing::subscriber::set_default(captured.subscriber());
+        pruner.prune_once().await;
+        drop(guard);
+        let lines = captured.lines();
+        assert_eq!(lines.iter().filter(|line| line.contains("pruning failed")).count(), 1, "{lines:#?}");
+    }
+
+    #[rstest]
+    #[case::five_fields("0 * * * *", "0 0 * * * *")]
+    #[case::six_fields("*/10 * * * * *", "*/10 * * * * *")]
+    #[case::nickname("@hourly", "0 0 * * * *")]
+    #[case::names("30 4 * * MON-FRI", "0 30 4 * * 1-5")]
+    fn five_and_six_fields_are_read(#[case] pattern: &str, #[case] six_fields: &str) {
+        let schedule = Schedule::parse(pattern).unwrap();
+        assert_eq!(schedule.six_fields(), six_fields);
+        assert!(Job::new(schedule.six_fields(), |_, _| {}).is_ok());
+    }
+
+    #[rstest]
+    #[case("", "is not a cron pattern")]
+    #[case("* * * *", "is not a cron pattern")]
+    #[case("every hour", "is not a cron pattern")]
+    #[case("99 * * * *", "is not a cron pattern")]
+    #[case("0 0 0 1 1 * 2017", "is not a cron pattern")]
+    #[case("0 0 31 2 *", "matches no time")]
+    fn what_is_no_schedule_says_so(#[case] pattern: &str, #[case] message: &str) {
+        let error = Schedule::parse(pattern).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+}

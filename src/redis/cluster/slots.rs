@@ -1,0 +1,155 @@
+//! Which master has which slots, as `CLUSTER SLOTS` tells.
+
+use std::fmt;
+
+use redis::{FromRedisValue as _, Value};
+
+use crate::redis::Slot;
+
+/// Where a server of a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Address {
+    /// Reads `host:port`, as redirections have it; none when the host is left out, as it may be.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        (!host.is_empty()).then(|| Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Who has which slots.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Slots {
+    masters: Vec<Address>,
+    /// Ranges in order, that don't overlap: the first slot, the last, and the master's place in `masters`.
+    ranges: Vec<(u16, u16, usize)>,
+    replicas: Vec<Address>,
+}
+
+impl Slots {
+    /// Reads an answer to `CLUSTER SLOTS` from a server on `host`, which is how others that don't tell a host are reached, too.
+    /// None when it is no such answer, or no slot is anybody's.
+    pub(super) fn read(answer: Value, host: &str) -> Option<Self> {
+        let mut slots = Self::default();
+        for range in Vec::<Value>::from_redis_value(answer).ok()? {
+            let mut parts = Vec::<Value>::from_redis_value(range).ok()?.into_iter();
+            let first = u16::from_redis_value(parts.next()?).ok()?;
+            let last = u16::from_redis_value(parts.next()?).ok()?;
+            let master = read_server(parts.next()?, host)?;
+            let place = slots.masters.iter().position(|known| *known == master).unwrap_or_else(|| {
+                slots.masters.push(master);
+                slots.masters.len() - 1
+            });
+            slots.ranges.push((first, last, place));
+            slots.replicas.extend(parts.filter_map(|replica| read_server(replica, host)));
+        }
+        slots.ranges.sort_unstable();
+        slots.replicas.sort_unstable();
+        slots.replicas.dedup();
+        (!slots.ranges.is_empty()).then_some(slots)
+    }
+
+    /// The place, among [`Self::masters`], of the one that has `slot`.
+    pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
+        let behind = self.ranges.partition_point(|(first, ..)| *first <= slot.0);
+        let (_, last, master) = self.ranges.get(behind.checked_sub(1)?)?;
+        (slot.0 <= *last).then_some(*master)
+    }
+
+    /// All masters, each with a slot that it has.
+    pub(super) fn masters(&self) -> impl Iterator<Item = (Slot, &Address)> {
+        self.masters.iter().enumerate().map(|(place, master)| {
+            let range = self.ranges.iter().find(|range| range.2 == place).expect("a master is one for its slots");
+            (Slot(range.0), master)
+        })
+    }
+
+    /// All servers.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Address> {
+        self.masters.iter().chain(&self.replicas)
+    }
+}
+
+/// A server in an answer: its host, its port, and more that we have no use for.
+fn read_server(value: Value, asked: &str) -> Option<Address> {
+    let mut parts = Vec::<Value>::from_redis_value(value).ok()?.into_iter();
+    let host = match parts.next()? {
+        Value::Nil => asked.to_owned(),
+        host => match String::from_redis_value(host).ok()? {
+            host if host.is_empty() => asked.to_owned(),
+            // It doesn't know its own name yet.
+            host if host == "?" => return None,
+            host => host,
+        },
+    };
+    Some(Address { host, port: u16::from_redis_value(parts.next()?).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn server(host: Value, port: i64) -> Value {
+        Value::Array(vec![host, Value::Int(port), text("07c37df"), Value::Array(vec![])])
+    }
+
+    fn range(first: i64, last: i64, servers: Vec<Value>) -> Value {
+        Value::Array([Value::Int(first), Value::Int(last)].into_iter().chain(servers).collect())
+    }
+
+    #[test]
+    fn each_slot_has_its_master() {
+        let answer = Value::Array(vec![
+            range(10_923, 16_383, vec![server(text("c"), 3)]),
+            range(0, 5_460, vec![server(text("a"), 1), server(text("d"), 4)]),
+            range(6_000, 10_922, vec![server(Value::Nil, 2), server(text("?"), 5)]),
+            range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
+        ]);
+        let slots = Slots::read(answer, "asked").unwrap();
+        let owner = |slot| slots.owner(Slot(slot)).map(|place| slots.masters[place].to_string());
+        for (slot, expected) in [(0, "a:1"), (5_461, "a:1"), (6_000, "asked:2"), (10_922, "asked:2"), (16_383, "c:3")] {
+            assert_eq!(owner(slot).as_deref(), Some(expected), "{slot}");
+        }
+        assert_eq!((owner(5_462), owner(5_999)), (None, None));
+        let servers: Vec<_> = slots.servers().map(ToString::to_string).collect();
+        assert_eq!(servers, ["c:3", "a:1", "asked:2", "d:4"]);
+        for (slot, address) in slots.masters() {
+            assert_eq!(owner(slot.0), Some(address.to_string()));
+        }
+    }
+
+    #[rstest]
+    #[case(Value::Array(vec![]))]
+    #[case(Value::Okay)]
+    #[case(Value::Array(vec![Value::Int(1)]))]
+    fn what_tells_no_master_is_no_answer(#[case] answer: Value) {
+        assert_eq!(Slots::read(answer, "asked"), None);
+    }
+
+    #[rstest]
+    #[case("10.0.0.1:6379", Some(("10.0.0.1", 6379)))]
+    #[case("fd00::1:6379", Some(("fd00::1", 6379)))]
+    #[case(":6379", None)]
+    #[case("redis", None)]
+    fn an_address_is_a_host_and_a_port(#[case] text: &str, #[case] expected: Option<(&str, u16)>) {
+        let expected = expected.map(|(host, port)| Address { host: host.to_owned(), port });
+        assert_eq!(Address::parse(text), expected);
+    }
+}

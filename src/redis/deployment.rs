@@ -1,0 +1,71 @@
+//! Which servers hold the data.
+
+use std::fmt;
+
+use super::{Access, RedisUrl};
+
+/// The servers that hold the data, and how the one is found that has what is wanted.
+#[derive(Debug, Clone)]
+pub enum Servers {
+    /// One server.
+    One(RedisUrl),
+    /// The primary that sentinels name.
+    Sentinel {
+        /// Where the sentinels are, and how they are reached.
+        sentinels: Vec<RedisUrl>,
+        /// What they call the primary.
+        master: String,
+        /// How the servers are reached, whatever their address is.
+        servers: RedisUrl,
+    },
+    /// A cluster that these servers belong to: at least one.
+    Cluster(Vec<RedisUrl>),
+}
+
+impl Servers {
+    /// What stands beside the URLs of the servers.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        match self {
+            Self::One(url) | Self::Sentinel { servers: url, .. } => url.access(),
+            Self::Cluster(seeds) => seeds[0].access(),
+        }
+    }
+
+    /// The setting that says so.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::One(_) => "redis_url",
+            Self::Sentinel { .. } => "redis_sentinel",
+            Self::Cluster(_) => "redis_cluster",
+        }
+    }
+
+    /// The URLs that it is made of.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &RedisUrl> {
+        let (many, one) = match self {
+            Self::One(url) => (&[][..], Some(url)),
+            Self::Sentinel { sentinels, servers, .. } => (&sentinels[..], Some(servers)),
+            Self::Cluster(seeds) => (&seeds[..], None),
+        };
+        many.iter().chain(one)
+    }
+}
+
+impl From<RedisUrl> for Servers {
+    fn from(url: RedisUrl) -> Self {
+        Self::One(url)
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::One(url) => url.fmt(f),
+            Self::Sentinel { sentinels, master, .. } => write!(f, "{master}, by the sentinels {}", list(sentinels)),
+            Self::Cluster(seeds) => write!(f, "the cluster of {}", list(seeds)),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A new connection, and what is said on it before it is used: who we are, which database we want, which version
+//! it is, and whether it is a primary.
+//!
+//! The library would say it for us. But it makes "authentication failed" of whatever Redis answers to `AUTH`, that it has no
+//! room for another client among it, and no code is left of what Redis answers to `SELECT`.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, RedisResult};
+
+use super::{Error, RedisUrl};
+use crate::redis::{info_field, primary_of};
+
+/// Who we are to Redis, and which of its databases we want. `Debug` shows the database alone.
+pub(crate) struct Login {
+    username: Option<String>,
+    password: Option<String>,
+    db: i64,
+}
+
+/// A step of the greeting, in the order in which they are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Auth,
+    Select,
+    Info,
+    /// The name that `CLIENT LIST` shows for us, as the library's own may have been refused. Redis has it since 7.2.
+    Name,
+}
+
+impl Login {
+    /// What `settings` say of it.
+    pub(crate) fn new(settings: &RedisConnectionInfo) -> Self {
+        Self {
+            username: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            db: settings.db(),
+        }
+    }
+
+    /// The commands of the greeting, and the step that each is.
+    fn greeting(&self) -> (Pipeline, Vec<Step>) {
+        let (mut pipeline, mut steps) = (redis::pipe(), Vec::new());
+        if let Some(password) = &self.password {
+            pipeline.cmd("AUTH").arg(&self.username).arg(password);
+            steps.push(Step::Auth);
+        }
+        if self.db != 0 {
+            pipeline.cmd("SELECT").arg(self.db);
+            steps.push(Step::Select);
+        }
+        // Redis takes several sections at once since 7.0.
+        pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+        steps.extend([Step::Info; 2]);
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
+        steps.extend([Step::Name; 2]);
+        (pipeline, steps)
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+/// What a server must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// One that takes writes. What another has may be old, and a visit that it took would be lost at the next synchronisation.
+    Primary,
+    /// Anything that answers.
+    Any,
+}
+
+/// Makes a connection to a server that is what it must be, and has the commands we need, within `limit`.
+pub(crate) async fn connect(
+    url: &RedisUrl,
+    config: &AsyncConnectionConfig,
+    role: Role,
+    limit: Duration,
+) -> Result<MultiplexedConnection, Error> {
+    let connecting = async {
+        let (client, login) = url.client().map_err(Error::Connect)?;
+        let connection = client.get_multiplexed_async_connection_with_config(config).await;
+        let mut connection = connection.map_err(|error| connect_error(&error, url, "the first command"))?;
+        let info = greet(&mut connection, url, &login).await?;
+        Ok((connection, info))
+    };
+    let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+        // A Redis that speaks no TLS waits for the end of the first command.
+        let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
+        Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
+    })?;
+    if let (Role::Primary, Some(primary)) = (role, primary_of(&info)) {
+        return Err(Error::Replica(primary));
+    }
+    // An old server would serve counts and refuse every write.
+    match info_field(&info, "redis_version") {
+        Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
+        _ => Ok(connection),
+    }
+}
+
+/// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
+pub(crate) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
+    let mut connection = connect(url, &config, Role::Primary, limit).await?;
+    let mut ping = redis::pipe();
+    ping.cmd("PING").ignore();
+    ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))
+}
+
+/// Has the server let us in, and gives what it says of itself, which may be nothing.
+async fn greet(connection: &mut MultiplexedConnection, url: &RedisUrl, login: &Login) -> Result<String, Error> {
+    let (mut greeting, steps) = login.greeting();
+    let answers = greeting.ignore_errors().query_async::<Vec<RedisResult<String>>>(connection).await;
+    let answers = answers.map_err(|error| connect_error(&error, url, "AUTH, SELECT, INFO or CLIENT"))?;
+    let mut info = String::new();
+    for (step, answer) in steps.into_iter().zip(answers) {
+        match answer {
+            Ok(answer) if step == Step::Info => info += &answer,
+            Ok(_) => {}
+            Err(error) => refusal(step, login, &error).map_or(Ok(()), Err)?,
+        }
+    }
+    Ok(info)
+}
+
+/// Why a connection to `url` could not be made. If the server hung up, `sent` says at what.
+fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
+    let reason = match Error::from_connecting(error) {
+        Error::Connect(text) if error.is_connection_dropped() && !error.is_connection_refusal() => text,
+        other => return other,
+    };
+    let tls =
+        if url.is_plain_tcp() { "it may want TLS on this port, which rediss:// asks for, or " } else { "it may " };
+    Error::Connect(format!("it hung up at {sent} ({reason}); {tls}be a proxy that refuses these commands"))
+}
+
+/// What it means that `step` was refused, unless it means nothing.
+fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
+    let code = error.code().unwrap_or_default();
+    let detail = error.detail().unwrap_or_default();
+    if code == "DENIED" || detail.starts_with("max number of clients") {
+        // Protected mode, which explains itself at length.
+        let reason = detail.split(". ").next().unwrap_or_default();
+        return Some(Error::Connect(format!("it lets nobody in: {reason}")));
+    }
+    match step {
+        // Whatever it is about, it may repeat the password.
+        Step::Auth if code == "WRONGPASS" || code == "ERR" => Some(Error::WrongPassword),
+        Step::Auth => Some(Error::refused("AUTH".to_owned(), code, detail)),
+        Step::Select if code == "ERR" => Some(Error::Connect(format!("no database {}: {detail}", login.db))),
+        Step::Select => Some(Error::refused(format!("SELECT {}", login.db), code, detail)),
+        // A server that doesn't tell what it is, be it that an ACL forbids it, is taken as it is.
+        Step::Info if code == "NOPERM" || !Error::is_about_redis(code) => None,
+        Step::Info => Some(Error::refused("INFO".to_owned(), code, detail)),
+        Step::Name => None,
+    }
+}
+
+/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey says 7.2.4 here.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("6.0.16", true)]
+    #[case("5.0.14", true)]
+    #[case("6.2.0", false)]
+    #[case("7.0.15", false)]
+    #[case("8.0", false)]
+    #[case("10.1.2", false)]
+    #[case("unstable", false)]
+    fn servers_before_6_2_are_too_old(#[case] version: &str, #[case] expected: bool) {
+        assert_eq!(is_too_old(version), expected);
+    }
+
+    /// What it means that Redis answers `step` with this error.
+    fn meaning(step: Step, answer: &str) -> Option<Error> {
+        let login = Login { username: None, password: Some("secret".to_owned()), db: 3 };
+        let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+        refusal(step, &login, &answer.extract_error().unwrap_err())
+    }
+
+    #[rstest]
+    #[case("READONLY You can't write against a read only replica.", "readonly")]
+    #[case("LOADING Redis is loading the dataset in memory", "loading")]
+    #[case("NOREPLICAS Not enough good replicas to write.", "no_replicas")]
+    #[case("CLUSTERDOWN The cluster is down", "cluster_down")]
+    #[case("MISCONF Errors writing to the AOF file", "misconf")]
+    #[case("OOM command not allowed when used memory > 'maxmemory'.", "out_of_memory")]
+    #[case("MASTERDOWN Link with MASTER is down", "master_down")]
+    #[case("BUSY Redis is busy running a script.", "busy")]
+    #[case("NOAUTH Authentication required.", "no_auth")]
+    fn what_a_server_says_of_its_state_is_told_as_it_is(#[case] answer: &str, #[case] kind: &str) {
+        for step in [Step::Auth, Step::Select, Step::Info] {
+            let error = meaning(step, answer).unwrap();
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().ends_with(answer), "{error}");
+        }
+        assert_eq!(meaning(Step::Name, answer), None);
+    }
+
+    #[test]
+    fn a_server_that_does_not_tell_its_version_is_taken_as_it_is() {
+        let forbidden = "NOPERM User me has no permissions to run the 'info' command";
+        assert_eq!(meaning(Step::Info, forbidden), None);
+        assert_eq!(meaning(Step::Info, "ERR unknown command 'INFO'"), None);
+        assert_eq!(meaning(Step::Select, forbidden).unwrap().kind(), "no_permission");
+    }
+
+    #[rstest]
+    #[case("WRONGPASS invalid username-password pair or user is disabled.")]
+    #[case("ERR AUTH <password> called without any password configured for the default user.")]
+    #[case("ERR unknown command 'AUTH', with args beginning with: 'secret'")]
+    fn a_refused_password_is_told_apart_and_not_shown(#[case] answer: &str) {
+        let error = meaning(Step::Auth, answer).unwrap();
+        assert_eq!(error, Error::WrongPassword);
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[rstest]
+    #[case("ERR max number of clients reached", "max number of clients reached")]
+    #[case(
+        "DENIED Redis is running in protected mode because of this. In this mode",
+        "Redis is running in protected mode"
+    )]
+    fn a_server_that_lets_nobody_in_is_no_wrong_password(#[case] answer: &str, #[case] why: &str) {
+        for step in [Step::Auth, Step::Select, Step::Info] {
+            let error = meaning(step, answer).unwrap();
+            assert_eq!(error.kind(), "connect");
+            assert!(error.to_string().contains(why) && !error.to_string().contains("In this mode"), "{error}");
+        }
+    }
+}

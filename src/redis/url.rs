@@ -1,0 +1,308 @@
+//! Where Redis is.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, parse_redis_url};
+
+use super::Access;
+use super::credentials::read_password;
+use super::handshake::Login;
+use super::tls::read_certificates;
+use crate::tls;
+
+/// Where Redis is, `redis://[user:password@]host[:port][/db]`, the same with TLS as `rediss://...`, or
+/// `redis+unix:///path/to/socket`, and what is needed beside that to be let in.
+///
+/// `Debug` and `Display` show the address, whether TLS is used, and the database, but not the user and the password.
+#[derive(Clone)]
+pub struct RedisUrl {
+    info: ConnectionInfo,
+    access: Access,
+}
+
+impl RedisUrl {
+    /// Reads a Redis URL. The library passes over what it doesn't know; this refuses it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong. It repeats no part of `url`: with a `#`, `?` or `/` in a password, any part may belong
+    /// to that.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let unusable = || format!("is not a usable Redis URL, such as redis://user:password@host:6379/0; {ESCAPES}");
+        let parsed = parse_redis_url(url).ok_or_else(unusable)?;
+        match parsed.fragment() {
+            None => {}
+            Some("insecure") => {
+                let why = "must not end in #insecure: a certificate that nobody checks protects nothing; name whom to \
+                           trust in redis_ca_file";
+                return Err(why.to_owned());
+            }
+            Some(_) => return Err(format!("ends in # and more, which a Redis URL has no use for; {ESCAPES}")),
+        }
+        let is_socket = parsed.scheme().ends_with("unix");
+        let mut names = HashSet::new();
+        for (name, value) in parsed.query_pairs() {
+            check_parameter(&name, &value, is_socket)?;
+            if !names.insert(name) {
+                return Err("has a parameter behind ? twice".to_owned());
+            }
+        }
+        let has_login = !parsed.username().is_empty() || parsed.password().is_some();
+        if is_socket && (has_login || parsed.port().is_some()) {
+            const WHY: &str = "has a user, a password or a port in front of a socket's path; write \
+                               redis+unix:///path?user=NAME&pass=PASSWORD";
+            return Err(WHY.to_owned());
+        }
+        let database = parsed.path().trim_matches('/');
+        if !is_socket && !database.is_empty() && database.parse::<u32>().is_err() {
+            return Err(format!("has a path that is not the number of a database; {ESCAPES}"));
+        }
+        // Its errors may repeat a part.
+        let info = parsed.into_connection_info().map_err(|_| unusable())?;
+        Ok(Self { info, access: Access::default() })
+    }
+
+    /// The Redis that listens on the Unix socket at `path`.
+    #[must_use]
+    pub fn unix(path: PathBuf) -> Self {
+        let info = ConnectionAddr::Unix(path).into_connection_info().expect("an address alone is complete");
+        Self { info, access: Access::default() }
+    }
+
+    /// The server at another address, reached in the same way.
+    #[must_use]
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let addr = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Self { info: self.info.clone().set_addr(addr), access: self.access.clone() }
+    }
+
+    /// Whether another URL differs in the address alone, which is one of TCP.
+    #[must_use]
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        let login = |url: &Self| {
+            let settings = url.info.redis_settings();
+            (settings.username().map(str::to_owned), settings.password().map(str::to_owned), settings.db())
+        };
+        let is_tcp = |url: &Self| !matches!(url.info.addr(), ConnectionAddr::Unix(_));
+        is_tcp(self) && is_tcp(other) && self.is_tls() == other.is_tls() && login(self) == login(other)
+    }
+
+    /// The same without user and password.
+    #[must_use]
+    pub fn without_login(&self) -> Self {
+        let settings = RedisConnectionInfo::default().set_db(self.info.redis_settings().db());
+        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+    }
+
+    /// The same without a database.
+    #[must_use]
+    pub fn without_database(&self) -> Self {
+        let settings = self.info.redis_settings().clone().set_db(0);
+        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+    }
+
+    /// The host's name or address; of a Unix socket, the host that it is on.
+    pub(crate) fn host(&self) -> String {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+            _ => "localhost".to_owned(),
+        }
+    }
+
+    /// Whether a database other than the first stands in the URL.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.info.redis_settings().db() != 0
+    }
+
+    /// The same Redis, reached with `access`, which goes before what the URL says.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// What stands beside the URL.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Whether a user stands in the URL.
+    #[must_use]
+    pub fn has_username(&self) -> bool {
+        self.info.redis_settings().username().is_some()
+    }
+
+    /// Whether a password stands in the URL.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.info.redis_settings().password().is_some()
+    }
+
+    /// Whether Redis is reached by TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// Whether Redis is reached by TCP without TLS.
+    pub(crate) fn is_plain_tcp(&self) -> bool {
+        matches!(self.info.addr(), ConnectionAddr::Tcp(..))
+    }
+
+    /// A client for one connection, and what is to be said on it, with what the files hold now.
+    ///
+    /// # Errors
+    ///
+    /// A line that names the setting when a file can't be used.
+    pub(crate) fn client(&self) -> Result<(Client, Login), String> {
+        let mut settings = self.info.redis_settings().clone();
+        if let Some(username) = &self.access.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(path) = &self.access.password_file {
+            settings = settings.set_password(read_password(path)?);
+        }
+        // A peer that is gone without a word is found by the kernel, too: `Node` asks only on connections that it keeps.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+        // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+        // Who we are is for us to say: see `greeting.rs`. The library still names itself to Redis before that. Its first exchange
+        // may be refused for want of a password, and must take place: TLS may fail as late as that, and only there is it told why.
+        let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
+        let client = if self.is_tls() {
+            tls::use_aws_lc();
+            let Access { ca_file, client_files, .. } = &self.access;
+            Client::build_with_tls(info, read_certificates(ca_file.as_deref(), client_files.as_ref())?)
+        } else {
+            Client::open(info)
+        };
+        client.map(|client| (client, Login::new(&settings))).map_err(|error| format!("redis_url: {error}"))
+    }
+}
+
+/// How long a TCP connection is idle before the kernel probes it, and the pause between probes. Linux gives up after nine.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What to do about a character that ends a part of a URL too early.
+const ESCAPES: &str =
+    "in a user or a password, write # as %23, ? as %3F, / as %2F, @ as %40, % as %25, and in a list a comma as %2C";
+
+/// Refuses a parameter that [`RedisUrl::parse`] would have to pass over. `is_socket` says whether the URL is that of a Unix socket.
+fn check_parameter(name: &str, value: &str, is_socket: bool) -> Result<(), String> {
+    let why = match (name, is_socket) {
+        ("db" | "user" | "pass", true) => return Ok(()),
+        ("protocol", _) if ["2", "resp2"].contains(&value) => return Ok(()),
+        ("protocol", _) => "asks for another protocol than RESP2, the only one that the service speaks; leave it out",
+        ("ssl" | "tls", _) => "asks for TLS behind ?; begin it with rediss:// instead",
+        ("db" | "database", _) => "has a database behind ?; write redis://host:6379/3, or redis+unix:///path?db=3",
+        ("user" | "username" | "pass" | "password", _) => {
+            "has a user or a password behind ?; write redis://user:password@host:6379, or \
+             redis+unix:///path?user=NAME&pass=PASSWORD"
+        }
+        _ => return Err(format!("has a parameter behind ? that is not known here; {ESCAPES}")),
+    };
+    Err(why.to_owned())
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.addr().fmt(f)?;
+        match (self.is_tls(), self.info.redis_settings().db()) {
+            (false, 0) => Ok(()),
+            (true, 0) => f.write_str(" (TLS)"),
+            (false, db) => write!(f, " (database {db})"),
+            (true, db) => write!(f, " (TLS, database {db})"),
+        }
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("redis://h", "h:6379")]
+    #[case("redis://h:7000/3", "h:7000 (database 3)")]
+    #[case("redis://h/", "h:6379")]
+    #[case("redis://h?", "h:6379")]
+    #[case("redis://h?protocol=2", "h:6379")]
+    #[case("valkeys://u:p@h/3?protocol=resp2", "h:6379 (TLS, database 3)")]
+    #[case("redis+unix:///s?db=3&user=u&pass=p", "/s (database 3)")]
+    #[case("unix:///s", "/s")]
+    fn parse_takes_what_it_understands(#[case] url: &str, #[case] shown: &str) {
+        assert_eq!(RedisUrl::parse(url).unwrap().to_string(), shown);
+    }
+
+    #[rstest]
+    #[case::database("redis://h?db=3", "has a database behind ?; write redis://host:6379/3")]
+    #[case::database_by_another_name("redis://h?database=3", "has a database behind ?")]
+    #[case::database_twice("redis+unix:///s?db=1&db=2", "has a parameter behind ? twice")]
+    #[case::database_below_zero("redis://h/-1", "has a path that is not the number of a database")]
+    #[case::database_of_words("redis://h/prod", "has a path that is not the number of a database")]
+    #[case::database_of_words_of_a_socket("redis+unix:///s?db=prod", "is not a usable Redis URL")]
+    #[case::tls("redis://h?ssl=true", "asks for TLS behind ?; begin it with rediss:// instead")]
+    #[case::tls_off("rediss://h?tls=false", "asks for TLS behind ?")]
+    #[case::password("redis://h?password=x", "has a user or a password behind ?")]
+    #[case::password_of_a_socket("redis+unix:///s?password=x", "has a user or a password behind ?")]
+    #[case::user_in_front_of_a_socket("redis+unix://u@localhost/s", "has a user, a password or a port in front of")]
+    #[case::port_in_front_of_a_socket("redis+unix://localhost:1/s", "has a user, a password or a port in front of")]
+    #[case::resp3("redis://h?protocol=resp3", "asks for another protocol than RESP2")]
+    #[case::unknown("redis://h?timeout=5", "has a parameter behind ? that is not known here; in a user or a password")]
+    #[case::unknown_of_a_socket("redis+unix:///s?timeout=5", "has a parameter behind ? that is not known here")]
+    #[case::capitals("redis+unix:///s?DB=3", "has a parameter behind ? that is not known here")]
+    #[case::fragment("redis://h#3", "ends in # and more")]
+    #[case::empty_fragment("redis://h#", "ends in # and more")]
+    #[case::fragment_of_a_socket("redis+unix:///s#3", "ends in # and more")]
+    #[case::insecure("redis+unix:///s#insecure", "must not end in #insecure")]
+    #[case::no_url("h:6379", "is not a usable Redis URL")]
+    fn parse_refuses_what_it_would_pass_over(#[case] url: &str, #[case] why: &str) {
+        let error = RedisUrl::parse(url).unwrap_err();
+        assert!(error.starts_with(why), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn parse_reads_any_password_that_is_percent_encoded(password in "\\PC{1,20}") {
+            let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let url = RedisUrl::parse(&format!("redis://:{encoded}@h/3")).unwrap();
+            prop_assert_eq!(url.info.redis_settings().password(), Some(password.as_str()));
+            prop_assert_eq!(url.to_string(), "h:6379 (database 3)");
+        }
+
+        /// A password as somebody types it, with what ends a part of a URL in it. Either it is read as it was typed, or nothing of it
+        /// is shown.
+        #[test]
+        fn parse_shows_no_part_of_a_password(before in "[a-z]{1,3}", parts in prop::collection::vec("[#?/@:%&=]QZX", 1..4)) {
+            let password = format!("{before}{}", parts.concat());
+            match RedisUrl::parse(&format!("redis://:{password}@h:7000/3")) {
+                Ok(url) => {
+                    prop_assert_eq!(url.info.redis_settings().password(), Some(password.as_str()));
+                    prop_assert_eq!(url.to_string(), "h:7000 (database 3)");
+                }
+                Err(error) => prop_assert!(!error.contains("QZX"), "{}", error),
+            }
+        }
+    }
+}

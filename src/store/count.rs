@@ -1,0 +1,72 @@
+//! Counting the members of segments.
+
+use futures_util::future::try_join_all;
+
+use super::layout::{Attempt, KnownLayout};
+use super::{Partition, Store};
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::Commands;
+use crate::redis::Error;
+use crate::redis::read;
+
+impl Store {
+    /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
+    pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
+        self.by_layout(|known| async move {
+            let servers = self.by_server(known.layout.read()).await?;
+            let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, questions, &known));
+            let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
+            for counts in try_join_all(counting).await? {
+                let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
+                // Of each partition, an answer to each question.
+                let mut counts = counts.into_iter();
+                while counts.len() > 0 {
+                    for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
+                        *sum = match (std::mem::replace(sum, Ok(0)), count) {
+                            (Ok(sum), Ok(count)) => Ok(sum + count),
+                            // A wrong type is one key's fault; anything else is about Redis and matters more.
+                            (Err(before), Err(error)) if error.is_outage() && !before.is_outage() => Err(error),
+                            (Err(error), _) | (_, Err(error)) => Err(error),
+                        };
+                    }
+                }
+            }
+            Ok(Attempt::Done(sums))
+        })
+        .await
+    }
+
+    /// The answers to `questions` of each of `partitions`, which are at one server.
+    async fn counts_at(
+        &self,
+        partitions: Vec<Partition>,
+        questions: &[&(SegmentName<'_>, Timestamp)],
+        known: &KnownLayout,
+    ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
+        let commands = partitions.iter().flat_map(|partition| {
+            let (names, slot) = (&self.names, partition.slot());
+            questions.iter().map(move |(segment, cutoff)| {
+                let mut command = redis::cmd("ZCOUNT");
+                command.arg(names.segment(*partition, segment.as_str())).arg(after(*cutoff)).arg("+inf");
+                (slot, command)
+            })
+        });
+        let commands = Commands::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
+        let mut answers = self.connection.query_settled(commands, |_| {}).await?;
+        for record in answers.split_off(answers.len() - partitions.len()) {
+            if !known.is_confirmed_by(&record?) {
+                return Ok(Attempt::Outdated);
+            }
+        }
+        Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
+    }
+}
+
+/// A lower bound for scores that leaves `cutoff` itself out.
+pub(super) fn after(cutoff: Timestamp) -> String {
+    format!("({}", cutoff.as_score())
+}

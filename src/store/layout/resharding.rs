@@ -1,0 +1,182 @@
+//! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
+//! why nobody goes by one that is over at [`layout`](crate::store::layout).
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use redis::{Pipeline, Value, pipe};
+
+use super::{Attempt, KnownLayout};
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::Commands;
+use crate::redis::Error;
+use crate::redis::read;
+use crate::store::{Batch, Keyspace, Layout, Move, Partition, Store, after};
+
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
+/// either gone with it, or has its name written behind. The server frees the memory beside its other work.
+///
+/// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
+/// told to stop for a while and goes on must do no harm. A key that is no sorted set is another program's, and stays.
+const DELETE_SEGMENT: &str = "\
+local known = redis.call('GET', KEYS[1])
+if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
+return redis.call('ZREM', KEYS[3], ARGV[2])";
+
+/// Deletes the key `KEYS[2]`, which is a sorted set or the record itself, unless the record `KEYS[1]` is of a later epoch than
+/// `ARGV[1]`. A key of another type is another program's, and stays.
+const DELETE_KEY: &str = "\
+local known = redis.call('GET', KEYS[1])
+if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
+return redis.call('UNLINK', KEYS[2])";
+
+impl Store {
+    /// The layout as it is recorded now, which every partition has when this returns: those of keys that nobody goes by any more,
+    /// too, which somebody may go by still.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::layout`], and when the server of any partition doesn't answer.
+    pub async fn settled_layout(&self) -> Result<Layout, Error> {
+        let layout = self.read_layout().await?.layout;
+        for other in self.record_in_partitions(&layout, layout.all()).await {
+            if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
+                return Err(Error::UnknownLayout);
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Runs scripts on several keys of `partition`, and gives a number for each; none for one whose slot is on its way.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer, or refused one of them.
+    pub(in crate::store) async fn scripts_on_many_keys(
+        &self,
+        partition: Partition,
+        pipeline: Pipeline,
+    ) -> Result<Vec<Option<i64>>, Error> {
+        let settle = |results: &mut Vec<Result<Value, Error>>| {
+            for result in results {
+                if result.as_ref().is_err_and(Error::is_try_again) {
+                    *result = Ok(Value::Nil);
+                }
+            }
+        };
+        let commands = Commands::new(partition.slot(), pipeline);
+        let results = self.connection.query_settled(commands, settle).await?;
+        results.into_iter().map(|result| result.and_then(read)).collect()
+    }
+
+    /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
+    /// answer any more that goes by `layout`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
+    /// the layout.
+    pub async fn change_layout(&self, layout: &Layout, keys: Keyspace, moving: Option<Move>) -> Result<Layout, Error> {
+        self.take_step(layout, &layout.next(keys, moving)).await
+    }
+
+    /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when one of the visits is not acknowledged; any may have been written. [`Error::UnknownLayout`] when `layout` is
+    /// not in force any more.
+    pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
+        let known = KnownLayout::new(*layout);
+        match batch.write_to([keys], &[], &known, self, &self.batches).await {
+            Attempt::Done(written) => written.into_result(),
+            Attempt::Outdated => Err(Error::UnknownLayout),
+        }
+    }
+
+    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn count_in(&self, keys: Keyspace, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
+        let counting = keys.all().map(|partition| async move {
+            let mut pipeline = pipe();
+            let key = self.names.segment(partition, segment.as_str());
+            pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
+            let (count,): (u64,) = self.connection.query(partition.slot(), pipeline).await?;
+            Ok::<_, Error>(count)
+        });
+        Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
+    }
+
+    /// Deletes all keys of `keys`, which nobody goes by while `layout` is in force. Says how many segments there were, each counted
+    /// once for each partition.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer; some may be deleted. [`Error::UnknownLayout`] when another layout is in force.
+    pub async fn delete_keys(&self, layout: &Layout, keys: Keyspace) -> Result<u64, Error> {
+        let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
+        let deleted = deleting.buffer_unordered(Self::DELETIONS).try_collect::<Vec<_>>().await?;
+        Ok(deleted.into_iter().sum())
+    }
+
+    /// Partitions that are deleted at once.
+    const DELETIONS: usize = 8;
+    /// How long to wait for a slot that is on its way to another server.
+    pub(in crate::store) const SLOT_PAUSE: Duration = Duration::from_millis(20);
+
+    async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
+        const SOME: usize = 100;
+        let (record, epoch) = (self.names.layout_of(partition), layout.epoch());
+        let mut deleted = 0;
+        loop {
+            let page = self.index_of(partition, None, SOME).await?;
+            if page.segments.is_empty() {
+                break;
+            }
+            let mut pipeline = pipe();
+            for segment in &page.segments {
+                let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
+                script.arg(self.names.segment(partition, segment.as_str())).arg(self.names.index(partition));
+                script.arg(epoch).arg(segment.as_str());
+            }
+            let results = self.scripts_on_many_keys(partition, pipeline).await?;
+            if results.contains(&Some(-1)) {
+                return Err(Error::UnknownLayout);
+            }
+            let done = results.iter().filter(|result| result.is_some()).count();
+            if done == 0 {
+                tokio::time::sleep(Self::SLOT_PAUSE).await;
+            }
+            deleted += done as u64;
+        }
+        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
+        // What stands for one partition stands for all.
+        if record != self.names.layout() {
+            self.delete_unless_later(layout, partition, &record).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes a key of `partition`, unless a layout later than `layout` is in force there, which somebody goes by.
+    pub(in crate::store) async fn delete_unless_later(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        key: &str,
+    ) -> Result<(), Error> {
+        let mut pipeline = pipe();
+        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
+        loop {
+            match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
+                [Some(-1)] => return Err(Error::UnknownLayout),
+                [Some(_)] => return Ok(()),
+                _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
+            }
+        }
+    }
+}

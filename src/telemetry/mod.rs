@@ -1,0 +1,14 @@
+//! What the service tells of itself: logs, metrics and traces. They are set up here, and emitted by spans, by the endpoints and
+//! by the few places where a failure is handled.
+
+mod logs;
+mod metrics;
+mod traces;
+
+#[cfg(test)]
+pub(crate) use self::logs::tests;
+pub use self::logs::{LogFilter, LogFormat, init};
+#[cfg(test)]
+pub use self::metrics::FAILURES;
+pub use self::metrics::{Metrics, RoundMetrics, RouteMetrics, Traffic, VisitMetrics};
+pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};
