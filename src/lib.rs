@@ -9,14 +9,14 @@
 //! ```no_run
 //! use segment_estimator::estimator::Estimator;
 //! use segment_estimator::domain::{SegmentName, Timestamp, UserId, Visit, Window};
-//! use segment_estimator::redis::{Connection, Limits, RedisUrl};
+//! use segment_estimator::redis::{Client, Limits, RedisUrl};
 //! use segment_estimator::store::Store;
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), waiting: 10_000 };
-//! let connection = Connection::new(RedisUrl::parse("redis://localhost")?, limits, Arc::default())?;
+//! let connection = Client::new(RedisUrl::parse("redis://localhost")?, limits, Arc::default())?;
 //! let estimator = Estimator::new(Store::new(connection), Window::parse("14d")?);
 //!
 //! let now = Timestamp::now();

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use segment_estimator::redis::{Connection, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
 use segment_estimator::store::{Partitions, Store};
 
 use crate::Result;
@@ -114,7 +114,7 @@ impl Engine {
             Kind::Cluster => Servers::Cluster(urls),
         };
         let partitions = Partitions::parse(&self.kind.partitions().to_string())?;
-        Ok(Store::new(Connection::new(servers, limits, Arc::default())?).with_partitions(Some(partitions)))
+        Ok(Store::new(Client::new(servers, limits, Arc::default())?).with_partitions(Some(partitions)))
     }
 
     /// Waits until `is_so` of every master, and fails when one ends before that.

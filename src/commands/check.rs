@@ -9,7 +9,7 @@ use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Connection, Servers};
+use crate::redis::{Client, Servers};
 use crate::store::diagnostics::Server;
 use crate::store::{self, Layout, Move, Partitions, Store};
 
@@ -116,7 +116,7 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckE
 
 async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Connection::new(servers.clone(), settings.store_limits(), Arc::default());
+    let connection = Client::new(servers.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::Settings;
 use crate::embedded_redis::EmbeddedRedis;
-use crate::redis::{Connection, Servers};
+use crate::redis::{Client, Servers};
 use crate::store::Store;
 
 /// A data set, and the private Redis that was started for the command, if one was.
@@ -32,7 +32,7 @@ impl Data {
             }
         };
         let address = servers.to_string();
-        let connection = Connection::new(servers, settings.store_limits(), Arc::default())?;
+        let connection = Client::new(servers, settings.store_limits(), Arc::default())?;
         let store = Store::new(connection).with_acks(settings.write_acks);
         let store = store.with_key_prefix(settings.redis_key_prefix.clone());
         let store = store.with_max_segments(settings.max_segments as u64);

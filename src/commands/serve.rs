@@ -24,7 +24,7 @@ use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
 use crate::jobs::{Pruner, PrunerError, Recorder, Sampler};
-use crate::redis::Connection;
+use crate::redis::Client;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
@@ -185,7 +185,7 @@ impl App {
             "using Redis"
         );
         let metrics = Arc::<Metrics>::default();
-        let connection = Connection::new(servers, settings.store_limits(), Arc::clone(&metrics));
+        let connection = Client::new(servers, settings.store_limits(), Arc::clone(&metrics));
         let connection = connection.map_err(AppError::Redis)?;
         let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
         let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);

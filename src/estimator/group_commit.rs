@@ -169,13 +169,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::redis::{Client, Limits, RedisUrl};
 
     /// A store that leads nowhere: these trips don't ask it.
     fn nowhere(answer: Duration, waiting: usize) -> Store {
         let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
         let limits = Limits { connect: answer, answer, waiting };
-        Store::new(Connection::new(url, limits, Arc::default()).unwrap())
+        Store::new(Client::new(url, limits, Arc::default()).unwrap())
     }
 
     fn rounds<Q: Send + 'static, A: Send + 'static, F>(

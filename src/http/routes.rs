@@ -165,7 +165,7 @@ mod tests {
     use crate::estimator::overlap::{OverlapLimits, Overlaps};
     use crate::http::RequestLimits;
     use crate::http::server::{Limits, Server};
-    use crate::redis::{self, Connection, RedisUrl};
+    use crate::redis::{self, Client, RedisUrl};
     use crate::store::Store;
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let limits = redis::Limits { connect: second, answer: second, waiting: 1 };
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
-        let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+        let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();
         let overlaps = OverlapLimits { timeout: second, at_once: 1, memory: 1_000_000 };
         AppState {

@@ -329,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::domain::Window;
-    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::redis::{Client, Limits, RedisUrl};
     use crate::store::Store;
 
     /// 2026-11-28, noon.
@@ -338,7 +338,7 @@ mod tests {
     /// An ingest into a Redis that is nowhere.
     fn ingest() -> Ingest {
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
-        let connection = Connection::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());
+        let connection = Client::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());
         Ingest::new(Estimator::new(Store::new(connection.unwrap()), Window::parse("14d").unwrap()))
     }
 

@@ -206,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::domain::Window;
-    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::redis::{Client, Limits, RedisUrl};
     use crate::store::Store;
     use crate::telemetry::tests::Captured;
 
@@ -283,7 +283,7 @@ mod tests {
     async fn a_failed_run_is_logged_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
-        let store = Store::new(Connection::new(nowhere, limits, std::sync::Arc::default()).unwrap());
+        let store = Store::new(Client::new(nowhere, limits, std::sync::Arc::default()).unwrap());
         let estimator = Estimator::new(store, Window::parse("14d").unwrap());
         let pruner = Pruner::new(estimator, Clock::system(), Schedule::parse("0 * * * *").unwrap());
 

@@ -1,8 +1,8 @@
-//! One shared connection to one server, which is made when it is first needed and made again when it breaks.
+//! One shared connection to one server. It connects when it is first used and reconnects after a failure.
 //!
-//! redis's own `ConnectionManager` was the first choice. It keeps a connection that timed out or that answers
-//! `READONLY`, and gives up for good when a connect fails with anything but an I/O error, such as a wrong password
-//! (`src/aio/connection_manager.rs` of redis 1.8). A service that must recover by itself needs the opposite.
+//! The `ConnectionManager` of the `redis` crate keeps a connection that timed out or that answers `READONLY`, and gives up for good if
+//! a connect fails with anything but an I/O error, such as a wrong password (`src/aio/connection_manager.rs` of redis 1.8). This
+//! service must recover from all of these by itself.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,295 +15,285 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, cmd};
 use tokio::sync::OwnedMutexGuard;
 
+use super::deadline::Deadline;
+use super::endpoint::Endpoint;
 use super::handshake::{Role, connect};
-use super::sentinel::Sentinel;
-use super::{Error, Limits, RedisUrl};
+use super::{Error, Limits};
 use crate::telemetry::Metrics;
 
 /// A handle on the connection; clones share it.
 #[derive(Clone)]
-pub(crate) struct Node(Arc<Shared>);
+pub(crate) struct Connection(Arc<Inner>);
 
-struct Shared {
-    server: Server,
+struct Inner {
+    endpoint: Arc<dyn Endpoint>,
     config: AsyncConnectionConfig,
     limits: Limits,
-    /// The connection in use; none before the first use and after a break.
-    link: Mutex<Option<Link>>,
-    known: Arc<Known>,
+    /// `None` before the first use and after a failure.
+    established: Mutex<Option<Established>>,
+    state: Arc<SharedState>,
     metrics: Arc<Metrics>,
 }
 
-/// The connection that was used last for an exchange, so that who waits for it in vain can have it forgotten.
+/// State that several connections to the same server share.
 #[derive(Default)]
-pub(crate) struct Used(Option<(Node, Link)>);
-
-/// Which server it is.
-#[derive(Clone)]
-pub(crate) enum Server {
-    /// The one with this address.
-    At(Box<RedisUrl>),
-    /// One of several, with this address, which is named when it can't be reached.
-    Member(Box<RedisUrl>),
-    /// The one that is the primary at the moment.
-    Primary(Arc<Sentinel>),
-}
-
-/// What several connections to the same server share.
-#[derive(Default)]
-struct Known {
-    /// Held while somebody connects; those who wait for it share the failure.
+struct SharedState {
+    /// Locked while a task connects. Tasks that wait for the lock share its failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
-    /// Goes up when a connection turns out to lead to a replica. The others lead there, too: none of an earlier era is used again.
-    era: AtomicU64,
+    /// Incremented when a connection turns out to lead to a replica. Connections of earlier generations lead there, too, and are not
+    /// used again.
+    generation: AtomicU64,
 }
 
 type LastFailure = Option<(Instant, Error)>;
 
-/// One established connection. Clones are the same connection, and are told apart from others by its address.
+/// An established connection; clones share it.
 #[derive(Clone)]
-struct Link(Arc<Established>);
+struct Established(Arc<EstablishedInner>);
 
-struct Established {
+struct EstablishedInner {
     connection: MultiplexedConnection,
-    era: u64,
+    generation: u64,
     /// Set by every exchange, cleared by the heartbeat.
     was_used: AtomicBool,
 }
 
-impl Node {
-    /// How many pipelines may wait to be written before callers wait for room. Rounds keep them few, but probes and
-    /// pruning must not wait behind the library's 50.
-    const QUEUE: usize = 1024;
-    /// After a failed connect, callers share its error for this long instead of trying again each.
-    const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-    /// How often a connection is looked at. One that nothing was sent on since the last look is sent a `PING`.
+impl Connection {
+    /// Number of pipelines that may wait to be written before callers are blocked. Group commit keeps them few, but probes and pruning
+    /// must not wait behind the library's default of 50.
+    const MAX_QUEUED_PIPELINES: usize = 1024;
+    /// After a failed connect, callers get its error for this long instead of a new attempt each.
+    const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+    /// How often a connection is checked. One that was idle since the last check is sent a `PING`.
     const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// A handle on `server`, within `limits`. Nothing is sent before the first exchange.
-    pub(crate) fn new(server: Server, limits: Limits, metrics: Arc<Metrics>) -> Self {
-        // Whoever waits for an answer sets the limit for it.
+    /// Returns a handle on the server at `endpoint`. It connects at the first [`Self::send`].
+    pub(crate) fn new(endpoint: Arc<dyn Endpoint>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        // The deadline of each request is the only timeout.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
-            .set_pipeline_buffer_size(Self::QUEUE);
-        Self(Arc::new(Shared { server, config, limits, link: Mutex::new(None), known: Arc::default(), metrics }))
+            .set_pipeline_buffer_size(Self::MAX_QUEUED_PIPELINES);
+        let (established, state) = (Mutex::new(None), Arc::default());
+        Self(Arc::new(Inner { endpoint, config, limits, established, state, metrics }))
     }
 
-    /// Another connection to the same server. They share what is known of it.
-    pub(crate) fn another(&self) -> Self {
-        let Shared { server, config, limits, known, metrics, .. } = &*self.0;
-        Self(Arc::new(Shared {
-            server: server.clone(),
+    /// Returns a second connection to the same server. Both share what is known of its failures.
+    pub(crate) fn clone_config(&self) -> Self {
+        let Inner { endpoint, config, limits, state, metrics, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            endpoint: Arc::clone(endpoint),
             config: config.clone(),
             limits: *limits,
-            link: Mutex::new(None),
-            known: Arc::clone(known),
+            established: Mutex::new(None),
+            state: Arc::clone(state),
             metrics: Arc::clone(metrics),
         }))
     }
 
-    /// Whether both are the same connection.
+    /// Whether both handles share a connection.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Sends `pipeline`, once more if the connection broke, and gives what became of each command, whose errors it must be made
-    /// to give one by one. `used` says on which connection it was sent last, also to whoever gives up waiting.
-    pub(crate) async fn exchange(
-        &self,
-        pipeline: &Pipeline,
-        used: &mut Used,
-    ) -> Result<Vec<RedisResult<Value>>, Error> {
-        match self.send(pipeline, used).await {
-            Err(Error::Lost(_)) => self.send(pipeline, used).await,
-            answer => answer,
-        }
-    }
-
-    /// Where it is, if that is known.
+    /// The address of the server, if it is known.
     pub(crate) fn address(&self) -> Option<String> {
-        match &self.0.server {
-            Server::At(url) | Server::Member(url) => Some(url.to_string()),
-            Server::Primary(sentinel) => sentinel.last_primary(),
+        self.0.endpoint.address()
+    }
+
+    /// Sends `pipeline`, which must ignore errors, and returns a result for each of its commands. Sends it once more if the connection
+    /// breaks. Discards the connection if it breaks or times out, or if the server turns out to be a replica.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if the server didn't answer by `deadline`.
+    pub(crate) async fn send(&self, pipeline: &Pipeline, deadline: Deadline) -> Result<Vec<RedisResult<Value>>, Error> {
+        let answers = match self.send_once(pipeline, deadline).await {
+            Err(Error::Lost(_)) => self.send_once(pipeline, deadline).await,
+            answers => answers,
+        };
+        answers.map_err(|error| match error {
+            Error::Timeout(_) => self.located(error),
+            error => error,
+        })
+    }
+
+    async fn send_once(&self, pipeline: &Pipeline, deadline: Deadline) -> Result<Vec<RedisResult<Value>>, Error> {
+        let established = match self.current() {
+            Some(current) => current,
+            None => deadline.bound(self.establish()).await?,
+        };
+        established.0.was_used.store(true, Ordering::Relaxed);
+        let mut connection = established.0.connection.clone();
+        let query = async {
+            let answers = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
+            answers.map_err(|error| Error::from_answer(error, pipeline))
+        };
+        let answers = deadline.bound(query).await;
+        match &answers {
+            Ok(answers) if answers.iter().any(is_of_a_replica) => self.invalidate_generation(established.0.generation),
+            Err(Error::Lost(_) | Error::Timeout(_)) => self.discard(&established),
+            _ => {}
+        }
+        answers
+    }
+
+    /// Reconnects if the sentinels report a different primary.
+    pub(crate) async fn confirm_primary(&self) {
+        let generation = self.generation();
+        if self.0.endpoint.has_moved(self.0.limits.connect).await {
+            self.invalidate_generation(generation);
         }
     }
 
-    /// Has all connections to this server made anew if sentinels say that another is the primary by now.
-    pub(crate) async fn confirm(&self) {
-        if let Server::Primary(sentinel) = &self.0.server {
-            let era = self.era();
-            if sentinel.has_moved(self.0.limits.connect).await {
-                self.end_era(era);
-            }
-        }
+    /// Reconnects all connections to this server before they are used again.
+    pub(crate) fn invalidate(&self) {
+        self.invalidate_generation(self.generation());
     }
 
-    async fn send(&self, pipeline: &Pipeline, used: &mut Used) -> Result<Vec<RedisResult<Value>>, Error> {
-        let (_, link) = used.0.insert((self.clone(), self.link().await?));
-        link.0.was_used.store(true, Ordering::Relaxed);
-        let mut connection = link.0.connection.clone();
-        let answer = pipeline.query_async(&mut connection).await.map_err(|error| Error::from_answer(error, pipeline));
-        if let Err(Error::Lost(_)) = answer {
-            self.discard(link);
+    /// Returns the connection, after connecting if there is none.
+    async fn establish(&self) -> Result<Established, Error> {
+        if let Some(current) = self.current() {
+            return Ok(current);
         }
-        answer
-    }
-
-    /// The connection in use, made now if there is none.
-    async fn link(&self) -> Result<Link, Error> {
-        if let Some(link) = self.current() {
-            return Ok(link);
-        }
-        let last_failure = Arc::clone(&self.0.known.last_failure).lock_owned().await;
-        if let Some(link) = self.current() {
-            return Ok(link);
+        let last_failure = Arc::clone(&self.0.state.last_failure).lock_owned().await;
+        if let Some(current) = self.current() {
+            return Ok(current);
         }
         if let Some((at, error)) = &*last_failure
-            && at.elapsed() < Self::RETRY_PAUSE
+            && at.elapsed() < Self::RECONNECT_PAUSE
         {
             return Err(error.clone());
         }
-        // In a task of its own: a caller that goes away must not break off what the next one needs too.
+        // In a task of its own: a caller that is cancelled must not cancel the connect that the next one waits for.
         let connecting = tokio::spawn(self.clone().connect(last_failure));
         connecting.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
     }
 
-    async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Link, Error> {
-        let era = self.era();
-        let connected = self.0.server.connect(&self.0.config, self.0.limits.connect).await;
+    async fn connect(self, mut last_failure: OwnedMutexGuard<LastFailure>) -> Result<Established, Error> {
+        let generation = self.generation();
+        let connected = self.resolve_and_connect().await;
         self.0.metrics.redis.connected(connected.is_ok());
         match connected {
             Ok(connection) => {
-                let link = Link(Arc::new(Established { connection, era, was_used: AtomicBool::new(true) }));
-                *self.slot() = Some(link.clone());
-                tokio::spawn(Self::keep_alive(Arc::downgrade(&self.0), Arc::downgrade(&link.0)));
+                let was_used = AtomicBool::new(true);
+                let established = Established(Arc::new(EstablishedInner { connection, generation, was_used }));
+                *self.lock() = Some(established.clone());
+                tokio::spawn(Self::keep_alive(Arc::downgrade(&self.0), Arc::downgrade(&established.0)));
                 *last_failure = None;
-                Ok(link)
+                Ok(established)
             }
             Err(error) => {
+                if let Error::Replica(_) = error {
+                    // Other connections may have survived the change of roles.
+                    self.invalidate_generation(generation);
+                }
                 *last_failure = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
     }
 
-    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, connects
-    /// again: what the network has forgotten is found before a request needs it.
+    async fn resolve_and_connect(&self) -> Result<MultiplexedConnection, Error> {
+        let Inner { endpoint, config, limits, .. } = &*self.0;
+        let deadline = Deadline::after(limits.connect);
+        let url = endpoint.resolve(limits.connect).await?;
+        let connected = connect(&url, config, Role::Primary, deadline).await;
+        connected.map_err(|error| if endpoint.is_one_of_several() { error.at(&url) } else { error })
+    }
+
+    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, reconnects, so that a
+    /// connection that the network has forgotten is found before a request needs it.
     ///
-    /// One timer for each connection, and none for a request. In a box, since connecting spawns this in turn.
-    fn keep_alive(node: Weak<Shared>, link: Weak<Established>) -> BoxFuture<'static, ()> {
+    /// This takes one timer for each connection, and none for each request. The future is boxed because connecting spawns it again.
+    fn keep_alive(connection: Weak<Inner>, established: Weak<EstablishedInner>) -> BoxFuture<'static, ()> {
         async move {
             loop {
                 tokio::time::sleep(Self::HEARTBEAT_INTERVAL).await;
-                let (Some(node), Some(link)) = (node.upgrade().map(Self), link.upgrade().map(Link)) else { return };
-                if !node.current().is_some_and(|current| current.is(&link)) {
+                let (Some(connection), Some(established)) = (connection.upgrade(), established.upgrade()) else {
+                    return;
+                };
+                let (connection, established) = (Self(connection), Established(established));
+                if !connection.current().is_some_and(|current| current.is(&established)) {
                     return;
                 }
-                // An exchange that is in flight has a timeout of its own. This task and the slot have the link, too.
-                let is_in_use = link.0.was_used.swap(false, Ordering::Relaxed) || Arc::strong_count(&link.0) > 2;
-                if is_in_use || link.is_alive(node.0.limits.answer).await {
+                // An exchange in flight has a deadline of its own. This task and the slot hold the other two references.
+                let is_in_use =
+                    established.0.was_used.swap(false, Ordering::Relaxed) || Arc::strong_count(&established.0) > 2;
+                if is_in_use || established.is_alive(connection.0.limits.answer).await {
                     continue;
                 }
-                tracing::debug!(?node, "an idle connection to Redis is dead; connecting again");
-                node.discard(&link);
-                // A failure is for the next request to meet and to log.
-                let _ = node.link().await;
+                tracing::debug!(?connection, "an idle connection to Redis is dead, reconnecting");
+                connection.discard(&established);
+                // The next request meets and logs a failure.
+                let _ = connection.establish().await;
                 return;
             }
         }
         .boxed()
     }
 
-    fn current(&self) -> Option<Link> {
-        self.slot().clone().filter(|link| link.0.era == self.era())
+    fn current(&self) -> Option<Established> {
+        self.lock().clone().filter(|established| established.0.generation == self.generation())
     }
 
-    fn era(&self) -> u64 {
-        self.0.known.era.load(Ordering::Relaxed)
+    fn generation(&self) -> u64 {
+        self.0.state.generation.load(Ordering::Relaxed)
     }
 
-    /// Has all connections made anew, unless that was done since `era`.
-    fn end_era(&self, era: u64) {
-        let _ = self.0.known.era.compare_exchange(era, era + 1, Ordering::Relaxed, Ordering::Relaxed);
+    /// Starts a new generation, unless one was started since `generation`.
+    fn invalidate_generation(&self, generation: u64) {
+        let current = &self.0.state.generation;
+        let _ = current.compare_exchange(generation, generation + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets `link`, unless somebody has replaced it already.
-    fn discard(&self, link: &Link) {
-        let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|current| current.is(link)) {
+    /// Drops `established`, unless it was replaced already.
+    fn discard(&self, established: &Established) {
+        let mut slot = self.lock();
+        if slot.as_ref().is_some_and(|current| current.is(established)) {
             *slot = None;
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Link>> {
-        // Nothing panics while it holds the lock; were it otherwise, the value would still be whole.
-        self.0.link.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Adds the address to `error` if there are several servers.
+    fn located(&self, error: Error) -> Error {
+        match self.address() {
+            Some(address) if self.0.endpoint.is_one_of_several() => error.at(address),
+            _ => error,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Established>> {
+        // Nothing panics while it holds the lock. If something did, the value would still be whole.
+        self.0.established.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Link {
+impl Established {
     /// Whether both are the same connection.
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether a `PING` is answered on it within `limit`. An error is an answer, too.
-    async fn is_alive(&self, limit: Duration) -> bool {
+    /// Whether a `PING` is answered within `timeout`. An error reply is an answer, too.
+    async fn is_alive(&self, timeout: Duration) -> bool {
         let mut connection = self.0.connection.clone();
         let ping = cmd("PING");
-        match tokio::time::timeout(limit, ping.query_async::<Value>(&mut connection)).await {
+        match tokio::time::timeout(timeout, ping.query_async::<Value>(&mut connection)).await {
             Ok(answer) => !answer.is_err_and(|error| error.is_unrecoverable_error()),
             Err(_) => false,
         }
     }
 }
 
-impl Used {
-    /// The same error, with the server that it was met at.
-    pub(crate) fn name(&self, error: Error) -> Error {
-        let address = self.0.as_ref().and_then(|(node, _)| node.address());
-        match (error, address) {
-            (Error::Timeout(limit), Some(address)) => Error::TimeoutAt(address, limit),
-            (error, _) => error,
-        }
-    }
-
-    /// Has the connection forgotten if `error`, which was met on it, shows that it is not worth keeping.
-    pub(crate) fn take_note(&self, error: &Error) {
-        let Some((node, link)) = &self.0 else { return };
-        if error.is_of_a_replica() {
-            node.end_era(link.0.era);
-        } else if error.spoils_the_connection() {
-            node.discard(link);
-        }
-    }
+/// Whether a server answers that it is a replica. A new connection may find the new primary.
+fn is_of_a_replica(answer: &RedisResult<Value>) -> bool {
+    let code = answer.as_ref().err().and_then(|error| error.code());
+    code.is_some_and(|code| Error::REPLICA_CODES.contains(&code))
 }
 
-impl Server {
-    /// Makes a connection to it, within `limit`.
-    async fn connect(&self, config: &AsyncConnectionConfig, limit: Duration) -> Result<MultiplexedConnection, Error> {
-        match self {
-            Self::At(url) => connect(url, config, Role::Primary, limit).await,
-            Self::Member(url) => {
-                connect(url, config, Role::Primary, limit).await.map_err(|error| error.at(url.as_ref()))
-            }
-            Self::Primary(sentinel) => {
-                let deadline = Instant::now() + limit;
-                let url = sentinel.primary(limit).await?;
-                let limit = deadline.saturating_duration_since(Instant::now());
-                connect(&url, config, Role::Primary, limit).await.map_err(|error| error.at(&url))
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Node {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.server {
-            Server::At(url) | Server::Member(url) => write!(f, "Node({url})"),
-            Server::Primary(sentinel) => write!(f, "Node(the primary of {sentinel})"),
-        }
+        write!(f, "Connection({})", self.0.endpoint)
     }
 }

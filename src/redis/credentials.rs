@@ -1,32 +1,59 @@
-//! What a connection to Redis needs beside the URL: who we are, and whom we trust.
+//! What a connection to Redis needs beside the URL: user, password and certificates.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Who we are to Redis, and whom we trust to be it. `Debug` shows names of files, never what is in them.
+use redis::RedisConnectionInfo;
+
+/// The user, and the files with the password and the certificates. `Debug` shows names of files, never their contents.
 ///
-/// Files are read again whenever a connection is made, so that a secret that was renewed is used without a restart.
+/// Files are read each time a connection is made, so that a renewed secret is used without a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     /// The user of Redis's ACL.
     pub username: Option<String>,
     /// The file that holds the password.
     pub password_file: Option<PathBuf>,
-    /// The file with the certificates that Redis's may be signed by; without it, those that the system trusts.
+    /// The file with the trusted CA certificates; the system's if `None`.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate, for a Redis that asks for one.
+    /// The client certificate, for a server that requires one.
     pub client_files: Option<ClientFiles>,
 }
 
-/// The two files of a client's certificate.
+/// The files of a client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The certificate, and those between it and the CA.
+    /// The certificate and the intermediate ones.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
-/// The password in the file of the setting `redis_password_file`: all of it but a byte order mark and the end of its line.
+/// The user, the password and the database of a new connection, with what the files hold now. `Debug` shows the database alone.
+pub(crate) struct Login {
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) db: i64,
+}
+
+impl Login {
+    /// Reads the login from `settings`.
+    pub(crate) fn new(settings: &RedisConnectionInfo) -> Self {
+        Self {
+            username: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            db: settings.db(),
+        }
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("db", &self.db).finish_non_exhaustive()
+    }
+}
+
+/// Reads the password from the file of the setting `redis_password_file`, without a byte order mark and the line end.
 ///
 /// # Errors
 ///
@@ -48,7 +75,7 @@ pub(crate) fn read_password(path: &Path) -> Result<String, String> {
     if text.is_empty() { Err(format!("{NAME}: {} is empty", path.display())) } else { Ok(text) }
 }
 
-/// Reads the file that the setting `name` names, without the byte order mark that editors on Windows put in front.
+/// Reads the file of the setting `name`, without the byte order mark that editors on Windows write.
 pub(crate) fn read_file(name: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content = std::fs::read(path).map_err(|error| format!("{name}: can't read {}: {error}", path.display()))?;
     if content.starts_with(b"\xef\xbb\xbf") {

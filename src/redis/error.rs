@@ -161,10 +161,24 @@ impl Error {
         !matches!(self, Self::WrongType { .. } | Self::ForeignKey(_) | Self::TooManySegments(_))
     }
 
+    /// Whether a key holds another type.
+    #[must_use]
+    pub fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::WrongType { .. })
+    }
+
     /// Whether Redis refused this command and may run others: it doesn't have the command, or an ACL forbids it on these keys.
     #[must_use]
     pub fn is_refused_command(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "NOPERM" || !Self::is_about_redis(code))
+    }
+
+    /// Codes of errors that mean that the server is a replica.
+    pub(crate) const REPLICA_CODES: [&str; 3] = ["READONLY", "MASTERDOWN", UNBLOCKED];
+
+    /// Whether Redis refused `command`, given by its name.
+    pub(crate) fn is_refusal_of(&self, name: &str) -> bool {
+        matches!(self, Self::Refused { command, .. } if command.split(' ').next() == Some(name))
     }
 
     /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.
@@ -191,6 +205,7 @@ impl Error {
         match self {
             Self::Connect(why) => Self::Connect(format!("{address}: {why}")),
             Self::Tls(why) => Self::Tls(format!("{address}: {why}")),
+            Self::Timeout(limit) => Self::TimeoutAt(address.to_string(), limit),
             other => other,
         }
     }
@@ -259,11 +274,6 @@ impl Error {
         Self::Refused { command, code: error.category().to_owned(), detail: String::new() }
     }
 
-    /// Whether the connection that this happened on is not worth keeping: it broke, or it hangs.
-    pub(crate) fn spoils_the_connection(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Timeout(_) | Self::TimeoutAt(..))
-    }
-
     /// Whether another server may serve what this one doesn't: it is away, or no primary.
     pub(crate) fn may_be_elsewhere(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Replica(_))
@@ -277,15 +287,6 @@ impl Error {
     /// Whether the keys of one command are not all at one server at the moment.
     pub(crate) fn is_try_again(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == TRY_AGAIN)
-    }
-
-    /// Whether it tells of a replica. A new connection may find the new primary.
-    pub(crate) fn is_of_a_replica(&self) -> bool {
-        match self {
-            Self::Replica(_) => true,
-            Self::Refused { code, .. } => ["READONLY", "MASTERDOWN", UNBLOCKED].contains(&code.as_str()),
-            _ => false,
-        }
     }
 }
 

@@ -1,99 +1,80 @@
-//! A new connection, and what is said on it before it is used: who we are, which database we want, which version
-//! it is, and whether it is a primary.
+//! Connecting, and the handshake on a new connection: authentication, the database, the server's version and its role.
 //!
-//! The library would say it for us. But it makes "authentication failed" of whatever Redis answers to `AUTH`, that it has no
-//! room for another client among it, and no code is left of what Redis answers to `SELECT`.
+//! The `redis` crate would do the handshake itself. But it turns every answer to `AUTH` into "authentication failed", such as that
+//! there are too many clients, and drops the error code of an answer to `SELECT`.
 
-use std::fmt;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, RedisResult};
+use redis::{AsyncConnectionConfig, Pipeline, RedisError, RedisResult};
 
+use super::credentials::Login;
+use super::deadline::Deadline;
+use super::info::{info_field, primary_of};
 use super::{Error, RedisUrl};
-use crate::redis::{info_field, primary_of};
 
-/// Who we are to Redis, and which of its databases we want. `Debug` shows the database alone.
-pub(crate) struct Login {
-    username: Option<String>,
-    password: Option<String>,
-    db: i64,
-}
-
-/// A step of the greeting, in the order in which they are sent.
+/// A step of the handshake, in the order in which they are sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Auth,
     Select,
     Info,
-    /// The name that `CLIENT LIST` shows for us, as the library's own may have been refused. Redis has it since 7.2.
+    /// The name in `CLIENT LIST`, since the library's own attempt may have been refused. Redis has it since 7.2.
     Name,
 }
 
-impl Login {
-    /// What `settings` say of it.
-    pub(crate) fn new(settings: &RedisConnectionInfo) -> Self {
-        Self {
-            username: settings.username().map(str::to_owned),
-            password: settings.password().map(str::to_owned),
-            db: settings.db(),
-        }
+/// Returns the commands of the handshake, and the step of each.
+fn commands_of(login: &Login) -> (Pipeline, Vec<Step>) {
+    let (mut pipeline, mut steps) = (redis::pipe(), Vec::new());
+    if let Some(password) = &login.password {
+        pipeline.cmd("AUTH").arg(&login.username).arg(password);
+        steps.push(Step::Auth);
     }
-
-    /// The commands of the greeting, and the step that each is.
-    fn greeting(&self) -> (Pipeline, Vec<Step>) {
-        let (mut pipeline, mut steps) = (redis::pipe(), Vec::new());
-        if let Some(password) = &self.password {
-            pipeline.cmd("AUTH").arg(&self.username).arg(password);
-            steps.push(Step::Auth);
-        }
-        if self.db != 0 {
-            pipeline.cmd("SELECT").arg(self.db);
-            steps.push(Step::Select);
-        }
-        // Redis takes several sections at once since 7.0.
-        pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-        steps.extend([Step::Info; 2]);
-        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
-        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
-        steps.extend([Step::Name; 2]);
-        (pipeline, steps)
+    if login.db != 0 {
+        pipeline.cmd("SELECT").arg(login.db);
+        steps.push(Step::Select);
     }
+    // Redis takes several sections at once since 7.0.
+    pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    steps.extend([Step::Info; 2]);
+    pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
+    pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
+    steps.extend([Step::Name; 2]);
+    (pipeline, steps)
 }
 
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("db", &self.db).finish_non_exhaustive()
-    }
-}
-
-/// What a server must be.
+/// The role that a server must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// One that takes writes. What another has may be old, and a visit that it took would be lost at the next synchronisation.
+    /// A primary. The data of a replica may be old, and the next synchronisation would discard a visit that it took.
     Primary,
-    /// Anything that answers.
+    /// Any role.
     Any,
 }
 
-/// Makes a connection to a server that is what it must be, and has the commands we need, within `limit`.
+/// Connects to the server at `url`.
+///
+/// # Errors
+///
+/// An [`Error`] if the server isn't connected by `deadline`, refuses the login, has another role than `role` or is too old.
 pub(crate) async fn connect(
     url: &RedisUrl,
     config: &AsyncConnectionConfig,
     role: Role,
-    limit: Duration,
+    deadline: Deadline,
 ) -> Result<MultiplexedConnection, Error> {
     let connecting = async {
         let (client, login) = url.client().map_err(Error::Connect)?;
         let connection = client.get_multiplexed_async_connection_with_config(config).await;
         let mut connection = connection.map_err(|error| connect_error(&error, url, "the first command"))?;
-        let info = greet(&mut connection, url, &login).await?;
+        let info = shake_hands(&mut connection, url, &login).await?;
         Ok((connection, info))
     };
-    let (connection, info) = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+    let (connection, info) = deadline.bound(connecting).await.map_err(|error| {
+        let Error::Timeout(timeout) = error else { return error };
         // A Redis that speaks no TLS waits for the end of the first command.
         let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
-        Err(Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(limit))))
+        Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(timeout)))
     })?;
     if let (Role::Primary, Some(primary)) = (role, primary_of(&info)) {
         return Err(Error::Replica(primary));
@@ -105,19 +86,19 @@ pub(crate) async fn connect(
     }
 }
 
-/// Connects to the Redis at `url`, asks whether it can serve, and hangs up.
+/// Connects to the Redis at `url`, checks that it can serve, and disconnects.
 pub(crate) async fn probe(url: &RedisUrl, limit: Duration) -> Result<(), Error> {
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
-    let mut connection = connect(url, &config, Role::Primary, limit).await?;
+    let mut connection = connect(url, &config, Role::Primary, Deadline::after(limit)).await?;
     let mut ping = redis::pipe();
     ping.cmd("PING").ignore();
     ping.exec_async(&mut connection).await.map_err(|error| Error::from_answer(error, &ping))
 }
 
-/// Has the server let us in, and gives what it says of itself, which may be nothing.
-async fn greet(connection: &mut MultiplexedConnection, url: &RedisUrl, login: &Login) -> Result<String, Error> {
-    let (mut greeting, steps) = login.greeting();
-    let answers = greeting.ignore_errors().query_async::<Vec<RedisResult<String>>>(connection).await;
+/// Runs the handshake, and returns the answers to `INFO`, which may be empty.
+async fn shake_hands(connection: &mut MultiplexedConnection, url: &RedisUrl, login: &Login) -> Result<String, Error> {
+    let (mut pipeline, steps) = commands_of(login);
+    let answers = pipeline.ignore_errors().query_async::<Vec<RedisResult<String>>>(connection).await;
     let answers = answers.map_err(|error| connect_error(&error, url, "AUTH, SELECT, INFO or CLIENT"))?;
     let mut info = String::new();
     for (step, answer) in steps.into_iter().zip(answers) {
@@ -130,7 +111,7 @@ async fn greet(connection: &mut MultiplexedConnection, url: &RedisUrl, login: &L
     Ok(info)
 }
 
-/// Why a connection to `url` could not be made. If the server hung up, `sent` says at what.
+/// The error of a connection to `url` that failed. `sent` names the commands that the server hung up at.
 fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
     let reason = match Error::from_connecting(error) {
         Error::Connect(text) if error.is_connection_dropped() && !error.is_connection_refusal() => text,
@@ -141,22 +122,22 @@ fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
     Error::Connect(format!("it hung up at {sent} ({reason}); {tls}be a proxy that refuses these commands"))
 }
 
-/// What it means that `step` was refused, unless it means nothing.
+/// The error of a refused `step`; `None` if the step may be refused.
 fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();
     if code == "DENIED" || detail.starts_with("max number of clients") {
-        // Protected mode, which explains itself at length.
+        // Protected mode has a long explanation.
         let reason = detail.split(". ").next().unwrap_or_default();
         return Some(Error::Connect(format!("it lets nobody in: {reason}")));
     }
     match step {
-        // Whatever it is about, it may repeat the password.
+        // The text may repeat the password.
         Step::Auth if code == "WRONGPASS" || code == "ERR" => Some(Error::WrongPassword),
         Step::Auth => Some(Error::refused("AUTH".to_owned(), code, detail)),
         Step::Select if code == "ERR" => Some(Error::Connect(format!("no database {}: {detail}", login.db))),
         Step::Select => Some(Error::refused(format!("SELECT {}", login.db), code, detail)),
-        // A server that doesn't tell what it is, be it that an ACL forbids it, is taken as it is.
+        // An ACL may forbid `INFO`. Such a server is used without knowing its version and role.
         Step::Info if code == "NOPERM" || !Error::is_about_redis(code) => None,
         Step::Info => Some(Error::refused("INFO".to_owned(), code, detail)),
         Step::Name => None,

@@ -61,25 +61,14 @@ impl WriteAcks {
         pipeline.cmd(&words.next().expect("a command has a name")).arg(words.collect::<Vec<_>>());
     }
 
-    /// Takes the results of what [`Self::add_to`] added off `results`. The one before them, which is of the last write,
-    /// becomes an error if that can't be acknowledged.
-    pub(crate) fn settle(self, results: &mut Vec<Result<Value, Error>>) {
-        if !self.is_asked() {
-            return;
-        }
-        let (waited, written) = (results.pop(), results.pop());
-        // Where writing was refused, what became of the waiting says nothing.
-        if let (Some(last @ Ok(_)), Some(waited), Some(written)) = (results.last_mut(), waited, written)
-            && let Err(error) = written.and_then(|_| self.check(waited))
-        {
-            *last = Err(error);
-        }
-    }
-
-    /// Whether as many replicas have it as are asked.
-    fn check(self, waited: Result<Value, Error>) -> Result<(), Error> {
+    /// Checks the answer to the wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReplicated`] if fewer replicas have the writes than asked; why waiting failed otherwise.
+    pub(crate) fn check(self, waited: Result<Value, Error>) -> Result<(), Error> {
         let reached = match waited {
-            Ok(waited) => reached(&waited),
+            Ok(waited) => replicas_reached(&waited),
             Err(error) if self.on_disk && error.is_unknown_command() => return Err(Error::NoWaitAof),
             Err(error) => return Err(error),
         };
@@ -88,8 +77,8 @@ impl WriteAcks {
     }
 }
 
-/// How many replicas an answer to `WAIT` or `WAITAOF` tells of.
-pub(crate) fn reached(waited: &Value) -> i64 {
+/// The number of replicas in an answer to `WAIT` or `WAITAOF`.
+pub(crate) fn replicas_reached(waited: &Value) -> i64 {
     match waited {
         Value::Int(replicas) => *replicas,
         // This server's own file stands first.
@@ -118,14 +107,6 @@ mod tests {
         Ok(Value::Array(numbers.iter().copied().map(Value::Int).collect()))
     }
 
-    /// What becomes of a write, given what became of the waiting.
-    fn outcome(acks: WriteAcks, waited: Result<Value, Error>) -> Option<Error> {
-        let mut results = vec![Ok(Value::Int(1)), Ok(Value::Int(0)), Ok(Value::Int(1)), waited];
-        acks.settle(&mut results);
-        assert_eq!((results.len(), results[0].is_ok()), (2, true));
-        results.pop().unwrap().err()
-    }
-
     #[rstest]
     #[case(TWO, Ok(Value::Int(2)), None)]
     #[case(TWO, Ok(Value::Int(3)), None)]
@@ -143,20 +124,12 @@ mod tests {
         #[case] waited: Result<Value, Error>,
         #[case] error: Option<&str>,
     ) {
-        let outcome = outcome(acks, waited).map(|error| error.to_string());
+        let outcome = acks.check(waited).err().map(|error| error.to_string());
         match (&outcome, error) {
             (None, None) => {}
             (Some(told), Some(error)) => assert!(told.contains(error), "{told}"),
             _ => panic!("{outcome:?}"),
         }
-    }
-
-    #[test]
-    fn a_write_that_is_refused_keeps_its_own_reason() {
-        // Before Redis 7.0, what a script met is `ERR`, whatever it was.
-        let mut results = vec![refused("READONLY"), refused("READONLY"), refused("ERR"), refused("ERR")];
-        TWO.settle(&mut results);
-        assert_eq!(results, [refused("READONLY"), refused("READONLY")]);
     }
 
     #[test]

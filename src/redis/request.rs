@@ -1,74 +1,90 @@
-//! What is sent in one exchange: commands on the keys of partitions that are at one server, and which of them must follow which.
+//! A request: commands that go out in one pipeline, and the order in which they must take effect.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use redis::{Arg, Cmd, Pipeline};
 
-use super::{Slot, WriteAcks};
+use super::{Error, Slot, WriteAcks};
 
-/// The commands of one exchange. They go out in one pipeline. A server that is about to give a partition to another may
-/// redirect some of them, and then their order must be kept.
+/// Commands on keys that are on one server. A server that is giving a slot away may redirect some of them, and then the order of the
+/// steps must be kept.
 #[derive(Debug)]
-pub(crate) struct Commands {
+pub(crate) struct Request {
     pipeline: Pipeline,
-    /// Where the key of each command is in a cluster.
+    /// The slot of each command's key.
     slots: Vec<Slot>,
     steps: Vec<Step>,
-    /// What waits for replicas, and how long all may take.
+    /// The replicas to wait for, and the timeout for the whole answer.
     acks: Option<(WriteAcks, Duration)>,
+    nil_for: Option<fn(&Error) -> bool>,
+    is_probe: bool,
 }
 
-/// Commands that may go out when those before have taken effect.
+/// Commands in any order, which may go out when those of the step before have taken effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Their places in the pipeline.
+    /// The indices of the commands.
     pub(crate) commands: Range<usize>,
     /// Whether they write.
     writes: bool,
 }
 
-impl Commands {
-    /// How many commands wait for replicas.
+impl Request {
+    /// Number of commands that wait for replicas.
     pub(crate) const ACKS: usize = 2;
 
-    /// Commands in any order, none of which has to wait for replicas.
+    fn empty(pipeline: Pipeline) -> Self {
+        Self { pipeline, slots: Vec::new(), steps: Vec::new(), acks: None, nil_for: None, is_probe: false }
+    }
+
+    /// Returns a request with one step on the keys of `slot`.
     pub(crate) fn new(slot: Slot, pipeline: Pipeline) -> Self {
         let slots = vec![slot; pipeline.len()];
         let steps = vec![Step { commands: 0..pipeline.len(), writes: false }];
-        Self { pipeline, slots, steps, acks: None }
+        Self { slots, steps, ..Self::empty(pipeline) }
     }
 
-    /// Commands in any order, each where its key is.
+    /// Returns a request with one step, whose commands have slots of their own.
     pub(crate) fn each(commands: impl IntoIterator<Item = (Slot, Cmd)>) -> Self {
-        let mut all = Self { pipeline: Pipeline::new(), slots: Vec::new(), steps: Vec::new(), acks: None };
-        all.add_step(commands, false);
-        all
+        let mut request = Self::empty(Pipeline::new());
+        request.add_step(commands, false);
+        request
     }
 
-    /// Writes in any order, then those in `last`, and then the waiting for replicas.
+    /// Returns a request that writes in two steps and then waits for replicas. `answer` is the timeout for the whole answer.
     pub(crate) fn write(
         first: impl IntoIterator<Item = (Slot, Cmd)>,
         last: impl IntoIterator<Item = (Slot, Cmd)>,
         acks: WriteAcks,
         answer: Duration,
     ) -> Self {
-        let acks = acks.is_asked().then_some((acks, answer));
-        let mut all = Self { pipeline: Pipeline::new(), slots: Vec::new(), steps: Vec::new(), acks };
-        all.add_step(first, true);
-        all.add_step(last, true);
-        if let (Some((acks, answer)), Some(slot)) = (acks, all.slots.last().copied()) {
-            let key = key_of(&all.pipeline, all.pipeline.len() - 1);
-            acks.add_to(&mut all.pipeline, &key, answer);
-            all.slots.extend([slot; Self::ACKS]);
+        let mut request = Self::empty(Pipeline::new());
+        request.acks = acks.is_asked().then_some((acks, answer));
+        request.add_step(first, true);
+        request.add_step(last, true);
+        if let (Some((acks, answer)), Some(slot)) = (request.acks, request.slots.last().copied()) {
+            let key = key_of(&request.pipeline, request.pipeline.len() - 1);
+            acks.add_to(&mut request.pipeline, &key, answer);
+            request.slots.extend([slot; Self::ACKS]);
         }
-        all
+        request
     }
 
-    /// Appends reads that go out when the commands before have taken effect.
+    /// Appends a step that reads.
     pub(crate) fn and_then_read(mut self, reads: impl IntoIterator<Item = (Slot, Cmd)>) -> Self {
         self.add_step(reads, false);
         self
+    }
+
+    /// Replaces errors for which `is_nil` returns true by nil, and neither counts nor logs them.
+    pub(crate) fn nil_for(self, is_nil: fn(&Error) -> bool) -> Self {
+        Self { nil_for: Some(is_nil), ..self }
+    }
+
+    /// Leaves errors to the caller: they are neither counted nor logged. For commands that a server may well refuse.
+    pub(crate) fn probe(self) -> Self {
+        Self { is_probe: true, ..self }
     }
 
     fn add_step(&mut self, commands: impl IntoIterator<Item = (Slot, Cmd)>, writes: bool) {
@@ -80,48 +96,68 @@ impl Commands {
         self.steps.push(Step { commands: start..self.pipeline.len(), writes });
     }
 
-    /// Where the key of the command at a place is in a cluster.
-    pub(crate) fn slot_of(&self, at: usize) -> Slot {
-        self.slots[at]
+    /// The slot of the command at `index`.
+    pub(crate) fn slot_of(&self, index: usize) -> Slot {
+        self.slots[index]
     }
 
-    /// As one pipeline, which gives the errors one by one.
+    /// The commands in one pipeline that ignores errors.
     pub(crate) fn pipeline(&mut self) -> &Pipeline {
         self.pipeline.ignore_errors()
     }
 
-    /// The commands alone.
+    /// The commands as they were sent.
     pub(crate) fn as_sent(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// The steps that they are taken in one after the other, if not all at once.
+    /// The steps, in order.
     pub(crate) fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// The places of the commands that wait for replicas, if any do.
+    /// The steps alone.
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.steps
+    }
+
+    /// Whether `error` counts as nil.
+    pub(crate) fn is_nil(&self, error: &Error) -> bool {
+        self.nil_for.is_some_and(|is_nil| is_nil(error))
+    }
+
+    /// Whether errors are left to the caller.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// The replicas to wait for, if any.
+    pub(crate) fn write_acks(&self) -> Option<WriteAcks> {
+        self.acks.map(|(acks, _)| acks)
+    }
+
+    /// The indices of the commands that wait for replicas, if any do.
     pub(crate) fn acks(&self) -> Option<Range<usize>> {
         let end = self.steps.iter().filter(|step| step.writes).map(|step| step.commands.end).max()?;
         self.acks.map(|_| end..end + Self::ACKS)
     }
 
-    /// Those of the commands `at` these places, in one pipeline. With `asking`, a server executes them that is about to have their
-    /// slot. Of a `step` that writes, they end in the waiting for replicas.
-    pub(crate) fn some(&self, step: &Step, at: &[usize], asking: bool) -> Pipeline {
-        let mut pipeline = Pipeline::with_capacity(2 * (at.len() + Self::ACKS));
+    /// Returns the commands of `step` at `indices` in one pipeline. With `asking`, a server that imports their slot executes them. If the
+    /// step writes, the pipeline ends with the wait for replicas.
+    pub(crate) fn subset(&self, step: &Step, indices: &[usize], asking: bool) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(2 * (indices.len() + Self::ACKS));
         let ask = |pipeline: &mut Pipeline| {
             if asking {
                 // It holds for the next command alone.
                 pipeline.cmd("ASKING").ignore();
             }
         };
-        for &at in at {
+        for &index in indices {
             ask(&mut pipeline);
-            pipeline.add_command(self.pipeline.cmd_iter().nth(at).expect("it is one of them").clone());
+            pipeline.add_command(self.pipeline.cmd_iter().nth(index).expect("it is one of them").clone());
         }
-        if let (Some((acks, answer)), true, Some(last)) = (self.acks, step.writes, at.last()) {
-            // On a key that is there for sure by now: the index may be at another server.
+        if let (Some((acks, answer)), true, Some(last)) = (self.acks, step.writes, indices.last()) {
+            // On a key that surely exists by now: the index may be on another server.
             ask(&mut pipeline);
             acks.add_to(&mut pipeline, &key_of(&self.pipeline, *last), answer);
         }
@@ -130,9 +166,9 @@ impl Commands {
     }
 }
 
-/// The key of the command of `pipeline` at a place.
-fn key_of(pipeline: &Pipeline, at: usize) -> Vec<u8> {
-    match pipeline.cmd_iter().nth(at).and_then(|command| command.args_iter().nth(1)) {
+/// The key of the command of `pipeline` at `index`.
+fn key_of(pipeline: &Pipeline, index: usize) -> Vec<u8> {
+    match pipeline.cmd_iter().nth(index).and_then(|command| command.args_iter().nth(1)) {
         Some(Arg::Simple(key)) => key.to_vec(),
         _ => Vec::new(),
     }
@@ -153,7 +189,7 @@ mod tests {
         commands.map(|words| if words[0] == "EVAL" { format!("EVAL {}", words[3]) } else { words.join(" ") }).collect()
     }
 
-    fn write(acks: WriteAcks) -> Commands {
+    fn write(acks: WriteAcks) -> Request {
         let zadd = |key| {
             let mut command = cmd("ZADD");
             command.arg(key);
@@ -163,7 +199,7 @@ mod tests {
         let mut read_layout = cmd("GET");
         read_layout.arg("layout");
         let read_layout = (Slot(7), read_layout);
-        Commands::write([zadd("a"), zadd("b")], [zadd("names")], acks, answer).and_then_read([read_layout])
+        Request::write([zadd("a"), zadd("b")], [zadd("names")], acks, answer).and_then_read([read_layout])
     }
 
     #[test]
@@ -183,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_sent_elsewhere_asks_for_each_command_and_waits_there() {
         let commands = write(WriteAcks { replicas: 1, on_disk: false });
-        let some = |step: usize, at: &[usize], asking| words(&commands.some(&commands.steps()[step], at, asking));
+        let some = |step: usize, at: &[usize], asking| words(&commands.subset(&commands.steps()[step], at, asking));
         assert_eq!(some(0, &[1], false), ["ZADD b", "EVAL b", "WAIT 1 1000"]);
         let asking = ["ASKING", "ZADD a", "ASKING", "ZADD b", "ASKING", "EVAL b", "WAIT 1 1000"];
         assert_eq!(some(0, &[0, 1], true), asking);

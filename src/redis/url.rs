@@ -10,8 +10,7 @@ use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, parse_redis_url};
 
 use super::Access;
-use super::credentials::read_password;
-use super::handshake::Login;
+use super::credentials::{Login, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
@@ -174,11 +173,11 @@ impl RedisUrl {
         if let Some(path) = &self.access.password_file {
             settings = settings.set_password(read_password(path)?);
         }
-        // A peer that is gone without a word is found by the kernel, too: `Node` asks only on connections that it keeps.
+        // A peer that is gone without a word is found by the kernel, too: `Connection` asks only on connections that it keeps.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-        // Who we are is for us to say: see `greeting.rs`. The library still names itself to Redis before that. Its first exchange
+        // Who we are is for us to say: see `handshake.rs`. The library still names itself to Redis before that. Its first exchange
         // may be refused for want of a password, and must take place: TLS may fail as late as that, and only there is it told why.
         let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
         let client = if self.is_tls() {

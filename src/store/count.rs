@@ -5,9 +5,9 @@ use futures_util::future::try_join_all;
 use super::layout::{Attempt, KnownLayout};
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Commands;
 use crate::redis::Error;
-use crate::redis::read;
+use crate::redis::Request;
+use crate::redis::parse;
 
 impl Store {
     /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
@@ -55,14 +55,12 @@ impl Store {
                 (slot, command)
             })
         });
-        let commands = Commands::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
-        let mut answers = self.connection.query_settled(commands, |_| {}).await?;
-        for record in answers.split_off(answers.len() - partitions.len()) {
-            if !known.is_confirmed_by(&record?) {
-                return Ok(Attempt::Outdated);
-            }
+        let request = Request::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
+        let [counts, layouts] = self.client.send(request).await?.into_steps();
+        if !known.are_confirmed_by(layouts)? {
+            return Ok(Attempt::Outdated);
         }
-        Ok(Attempt::Done(answers.into_iter().map(|answer| answer.and_then(read)).collect()))
+        Ok(Attempt::Done(counts.into_iter().map(|count| count.and_then(parse)).collect()))
     }
 }
 

@@ -15,8 +15,8 @@ use redis::{Cmd, Value, cmd, pipe};
 use super::Store;
 use super::keys::KeyNames;
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Commands;
-use crate::redis::read;
+use crate::redis::Request;
+use crate::redis::parse;
 use crate::redis::{Error, Slot};
 
 /// How many users a segment had at a moment.
@@ -152,7 +152,7 @@ impl Store {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);
         script.arg(millis(claim.turn)).arg(millis(claim.now)).arg(millis(claim.until)).arg(claim.by);
-        let (whose,): (String,) = self.connection.query(Slot::of_any_key(&key), pipeline).await?;
+        let (whose,): (String,) = self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all()?;
         match whose.as_str() {
             "claimed" => Ok(Turn::Claimed),
             "taken" => Ok(Turn::ByAnother),
@@ -170,7 +170,7 @@ impl Store {
         let key = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("EVAL").arg(END).arg(1).arg(&key).arg(millis(turn));
-        self.connection.query::<Value>(Slot::of_any_key(&key), pipeline).await.map(drop)
+        self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>().map(drop)
     }
 
     /// Adds `samples` to the histories of their segments, and returns how many of them are new. A history only grows at its end: what
@@ -184,7 +184,7 @@ impl Store {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_AT_ONCE) {
             let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
-            for samples in self.connection.by_server(samples.iter().collect(), slot_of).await? {
+            for samples in self.client.by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
             }
         }
@@ -205,19 +205,12 @@ impl Store {
             }
             (Slot::of_any_key(key), add)
         });
-        let settle = |answers: &mut Vec<Result<Value, Error>>| {
-            for (answer, key) in answers.iter_mut().zip(&keys) {
-                if let Ok(Value::Int(..0)) = answer {
-                    *answer = Err(Error::WrongType { command: format!("EVAL {key}") });
-                }
-            }
-        };
-        let answers = self.connection.query_settled(Commands::each(commands), settle).await?;
         let mut added = 0;
-        for answer in answers {
-            match answer.and_then(read::<u64>) {
-                Ok(new) => added += new,
-                // One key's fault must not take the others along.
+        for (answer, key) in self.client.send(Request::each(commands)).await?.each::<i64>().zip(&keys) {
+            match answer {
+                Ok(new) if new >= 0 => added += new.unsigned_abs(),
+                // One key's fault must not fail the others.
+                Ok(_) => self.client.report_error(&Error::WrongType { command: format!("EVAL {key}") }),
                 Err(Error::WrongType { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -243,7 +236,7 @@ impl Store {
         let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_AT_ONCE);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
-        for names in self.connection.by_server(names, slot_of).await? {
+        for names in self.client.by_server(names, slot_of).await? {
             for names in names.chunks(Self::SAMPLES_AT_ONCE) {
                 let kinds = self.kinds_of(names).await?;
                 let histories: Vec<_> =
@@ -266,9 +259,9 @@ impl Store {
             kind.arg(key);
             (slot, kind)
         });
-        let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
+        let answers = self.client.send(Request::each(commands)).await?.results();
         let kind = |answer: Result<Value, Error>| {
-            Ok(match answer.and_then(read::<String>)?.as_str() {
+            Ok(match answer.and_then(parse::<String>)?.as_str() {
                 "none" => Kind::None,
                 "list" => Kind::List,
                 "stream" => Kind::Stream,
@@ -290,7 +283,7 @@ impl Store {
         while !asked.is_empty() {
             let most = Self::SAMPLES_AT_ONCE / asked.len();
             let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, most));
-            let answers = self.connection.query_settled(Commands::each(commands), |_| {}).await?;
+            let answers = self.client.send(Request::each(commands)).await?.results();
             let mut unfinished = Vec::new();
             for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
                 let entries = match (kind, answer) {
@@ -304,12 +297,12 @@ impl Store {
                         continue;
                     }
                     (Kind::List, answer) => {
-                        let samples = listed(answer.and_then(read)?, &self.names.history(name));
+                        let samples = listed(answer.and_then(parse)?, &self.names.history(name));
                         let is_asked = |sample: &Sample| (from..=to).contains(&sample.at);
                         found.insert(name, samples.map(|samples| samples.into_iter().filter(is_asked).collect()));
                         continue;
                     }
-                    (_, answer) => answer.and_then(read::<Vec<Entry>>)?,
+                    (_, answer) => answer.and_then(parse::<Vec<Entry>>)?,
                 };
                 if entries.len() >= most
                     && let Some((last, _)) = entries.last()

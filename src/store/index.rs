@@ -9,9 +9,9 @@ use super::layout::Attempt;
 use super::segment_limit::{Reservation, SegmentLimit};
 use super::{Partition, Partitions, Store};
 use crate::domain::SegmentName;
-use crate::redis::Commands;
 use crate::redis::Error;
-use crate::redis::read;
+use crate::redis::Request;
+use crate::redis::parse;
 
 /// One page of an index.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Store {
             let only = keys.of(0);
             let mut pipeline = pipe();
             pipeline.cmd("ZCARD").arg(self.names.index(only));
-            let (names,) = self.connection.query(only.slot(), pipeline).await?;
+            let (names,) = self.client.send(Request::new(only.slot(), pipeline)).await?.all()?;
             return Ok(names);
         }
         // Most names are in many of them.
@@ -150,7 +150,7 @@ impl Store {
         let mut found = found.into_iter();
         new.retain(|_| !found.next().unwrap_or_default());
 
-        let patience = self.connection.limits().answer;
+        let patience = self.client.limits().answer;
         let mut reservation = limit.reserve_new(new.len() as u64, patience).await;
         // There may be fewer segments than that, or pruning may have made room.
         while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_look_if_due().is_some()) {
@@ -177,10 +177,10 @@ impl Store {
                     scores.arg(self.names.index(partition)).arg(names);
                     (partition.slot(), scores)
                 });
-                self.connection.query_settled(Commands::each(commands), |_| {}).await
+                Ok::<_, Error>(self.client.send(Request::each(commands)).await?.results())
             });
             for answer in try_join_all(asking).await?.into_iter().flatten() {
-                let scores = answer.and_then(read::<Vec<Option<f64>>>)?;
+                let scores = answer.and_then(parse::<Vec<Option<f64>>>)?;
                 for (found, score) in found.iter_mut().zip(scores) {
                     *found |= score.is_some();
                 }
@@ -202,7 +202,7 @@ impl Store {
         let mut pipeline = pipe();
         let range = pipeline.cmd("ZRANGE").arg(self.names.index(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
-        let (members,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)
     }
 }

@@ -268,7 +268,7 @@ impl KeyNames {
         self.of_partition(partition, "layout", "")
     }
 
-    /// Commands that read the record of the layout in each of `partitions`.
+    /// Request that read the record of the layout in each of `partitions`.
     pub(super) fn layout_reads(
         &self,
         partitions: impl IntoIterator<Item = Partition>,

@@ -13,7 +13,7 @@ use redis::{Pipeline, pipe};
 
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
-use crate::redis::Error;
+use crate::redis::{Error, Request};
 
 /// Some members of a segment.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Store {
     ) -> Result<MembersCursor, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZCOUNT").arg(self.names.segment(partition, segment.as_str())).arg("-inf").arg(cutoff.as_score());
-        let (rank,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (rank,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         // No text begins with this byte, so that all who were seen at the cutoff come before.
         let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
         Ok(MembersCursor { last, rank })
@@ -132,7 +132,7 @@ impl Store {
         ends(&mut pipeline);
         type Ends = Vec<(Vec<u8>, f64)>;
         let (first, last, names, first_again, last_again): (Ends, Ends, Vec<Vec<u8>>, Ends, Ends) =
-            self.connection.query(partition.slot(), pipeline).await?;
+            self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         if first != first_again || last != last_again {
             return Ok(None);
         }
@@ -182,7 +182,7 @@ impl Store {
     pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZCARD").arg(self.names.segment(partition, segment.as_str()));
-        let (members,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)
     }
 
@@ -190,7 +190,8 @@ impl Store {
     async fn members_from(&self, partition: Partition, key: &str, rank: usize) -> Result<Vec<Member>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank + Self::PAGE - 1).arg("WITHSCORES");
-        let (members,): (Vec<(Vec<u8>, f64)>,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (members,): (Vec<(Vec<u8>, f64)>,) =
+            self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members.into_iter().map(|(name, score)| Member { score, name }).collect())
     }
 }

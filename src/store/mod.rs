@@ -1,4 +1,4 @@
-//! Everything about Redis: the keys, the commands, the connection and the private server. No other module names the
+//! Everything about Redis: the keys, the commands, the client and the private server. No other module names the
 //! `redis` crate.
 //!
 //! # Keys
@@ -37,7 +37,7 @@
 //! not acknowledged, and the name comes with its repetition or with the segment's next visit. Until then the member counts
 //! as it should, and only pruning doesn't know of it.
 //!
-//! # Commands
+//! # Request
 //!
 //! The list stands in the module [`permissions`](self::diagnostics::Permissions), and tests compare it with what the service sends. The service
 //! works without `INFO`, and without `TIME`, by its own clock then. With [`WriteAcks`] it also sends `WAIT`, or `WAITAOF`, which
@@ -65,9 +65,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
-use redis::{FromRedisValue as _, Value, pipe};
 
-use crate::redis::{Connection, Limits, Slot, WriteAcks};
+use crate::redis::{Client, Limits, WriteAcks};
 
 use self::count::after;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
@@ -82,24 +81,22 @@ pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, Written};
 use crate::domain::{Timestamp, UserId, Window};
-use crate::redis::Commands;
 pub use crate::redis::Error;
-use crate::redis::primary_of;
 use crate::telemetry::{Metrics, Traffic};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
-/// Redis answers a connection's commands in order and serves connections in turn, so that what goes over one doesn't wait for
+/// Redis answers a client's commands in order and serves connections in turn, so that what goes over one doesn't wait for
 /// what goes over another.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// For all but visits. Pruning goes over it, too: at each server it has one slice under way at a time, which holds up every
-    /// connection for as long as this one.
-    connection: Connection,
+    /// client for as long as this one.
+    client: Client,
     /// For single visits.
-    visits: Connection,
+    visits: Client,
     /// For batches, whose thousands of visits a single one has not to wait for.
-    batches: Connection,
+    batches: Client,
     acks: WriteAcks,
     /// How many partitions there must be; any number if none.
     partitions: Option<Partitions>,
@@ -115,12 +112,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store behind `connection`.
+    /// The store behind `client`.
     #[must_use]
-    pub fn new(connection: Connection) -> Self {
-        let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| connection.for_traffic(traffic));
+    pub fn new(client: Client) -> Self {
+        let [visits, batches] = [Traffic::Visits, Traffic::Batches].map(|traffic| client.for_traffic(traffic));
         Self {
-            connection,
+            client,
             visits,
             batches,
             acks: WriteAcks::default(),
@@ -196,7 +193,7 @@ impl Store {
     /// Whether keys are shared out among several servers.
     #[must_use]
     pub fn is_cluster(&self) -> bool {
-        self.connection.is_cluster()
+        self.client.is_cluster()
     }
 
     /// Whether visits are being written through this store: sent to Redis, and not answered yet.
@@ -208,18 +205,18 @@ impl Store {
     /// What Redis may take.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.connection.limits()
+        self.client.limits()
     }
 
     /// What the service is measured with.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        self.connection.metrics()
+        self.client.metrics()
     }
 
     /// Has a failure logged that a caller met before Redis was asked.
     pub(crate) fn note_failure(&self, error: &Error) {
-        self.connection.note_failure(error);
+        self.client.log_error(error);
     }
 
     /// Asks every server whether it can serve, and sees that the layout is known.
@@ -239,34 +236,16 @@ impl Store {
     ///
     /// An [`Error`] if not; `LOADING` counts as not, and so does that it has become a replica.
     pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
-        self.connection.confirm_primary().await;
-        let masters = self.connection.masters().await?;
+        self.client.confirm_primary().await;
+        let masters = self.client.masters().await?;
         // The one that all services can agree on.
-        let first = self.connection.masters_of(vec![self.layout_slot()]).await?[0];
-        let times = join_all(masters.into_iter().map(|(slot, _)| self.ping_at(slot))).await;
+        let first = self.client.masters_of(vec![self.layout_slot()]).await?[0];
+        let times = join_all(masters.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
         // Errors first: one that can't serve is reason enough.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
-        self.connection.note_recovery();
-        Ok(times.get(first).copied().flatten())
-    }
-
-    async fn ping_at(&self, slot: Slot) -> Result<Option<Timestamp>, Error> {
-        let mut question = pipe();
-        question.cmd("PING").cmd("INFO").arg("replication").cmd("TIME");
-        let mut time = None;
-        let only_the_ping = |answers: &mut Vec<Result<Value, Error>>| {
-            // What an ACL forbids to ask is no failure.
-            time = answers.pop().and_then(Result::ok).and_then(|time| <(i64, i64)>::from_redis_value(time).ok());
-            let info = answers.pop().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
-            if let (Some(pong @ Ok(_)), Some(primary)) = (answers.last_mut(), info.as_deref().and_then(primary_of)) {
-                *pong = Err(Error::Replica(primary));
-            }
-        };
-        let question = Commands::new(slot, question);
-        self.connection.query_settled(question, only_the_ping).await?.pop().transpose()?;
-        // Unix time in whole seconds, and the microseconds beyond them.
+        self.client.report_recovery();
         let millis = |(seconds, micros): (i64, i64)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
-        Ok(time.map(|time| Timestamp::from_millis(millis(time))))
+        Ok(times.get(first).copied().flatten().map(|time| Timestamp::from_millis(millis(time))))
     }
 
     /// The partitions that counts are of, in groups that are at one server each.
@@ -279,7 +258,7 @@ impl Store {
     }
 
     async fn by_server(&self, keys: Keyspace) -> Result<Vec<Vec<Partition>>, Error> {
-        self.connection.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await
+        self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await
     }
 }
 

@@ -7,9 +7,9 @@ use redis::{Pipeline, pipe};
 
 use super::{Layout, Partition, Store};
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Commands;
 use crate::redis::Error;
-use crate::redis::read;
+use crate::redis::Request;
+use crate::redis::parse;
 
 /// What one segment has to be pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +77,8 @@ impl Store {
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
-        let answers = self.connection.query_settled(Commands::new(partition.slot(), pipeline), |_| {}).await?;
-        let mut numbers = answers.into_iter().map(|answer| answer.and_then(read::<u64>));
+        let answers = self.client.send(Request::new(partition.slot(), pipeline)).await?.results();
+        let mut numbers = answers.into_iter().map(|answer| answer.and_then(parse::<u64>));
         let mut next = || numbers.next().expect("each command has an answer");
         Ok(segments
             .iter()
@@ -188,7 +188,8 @@ impl Store {
             pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank).arg("WITHSCORES");
         }
         type Member = (Vec<u8>, f64);
-        let (first, second): (Vec<Member>, Vec<Member>) = self.connection.query(partition.slot(), pipeline).await?;
+        let (first, second): (Vec<Member>, Vec<Member>) =
+            self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok((first.first().map(|(_, score)| *score), second.first().map(|(_, score)| *score)))
     }
 }

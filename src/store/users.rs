@@ -17,9 +17,9 @@ use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
 use super::{Batch, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::Commands;
 use crate::redis::Error;
-use crate::redis::read;
+use crate::redis::Request;
+use crate::redis::parse;
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
 const REMOVE_IF_UNCHANGED: &str = "\
@@ -76,13 +76,13 @@ impl Store {
             command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let commands = Commands::each(commands).and_then_read(self.names.layout_reads([partition]));
-        let mut answers = self.connection.query_settled(commands, pass_over_other_types).await?;
-        let record = answers.pop().expect("each command has an answer")?;
-        if !known.is_confirmed_by(&record) {
+        let request = Request::each(commands).and_then_read(self.names.layout_reads([partition]));
+        let reply = self.client.send(request.nil_for(Error::is_wrong_type)).await?;
+        let [scores, layouts] = reply.into_steps();
+        if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Outdated);
         }
-        let scores = answers.into_iter().map(|answer| answer.and_then(read::<Option<f64>>));
+        let scores = scores.into_iter().map(|answer| answer.and_then(parse::<Option<f64>>));
         let scores = scores.map(|score| score.map(|score| score.map(Timestamp::from_unix_seconds)));
         Ok(Attempt::Done(scores.collect::<Result<_, _>>()?))
     }
@@ -138,7 +138,7 @@ impl Store {
             });
             let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
             for (segment, removal) in page.segments.into_iter().zip(removals) {
-                if read::<Option<u64>>(removal)?.is_some_and(|removed| removed > 0) {
+                if parse::<Option<u64>>(removal)?.is_some_and(|removed| removed > 0) {
                     removed_from(segment);
                 }
             }
@@ -169,7 +169,7 @@ impl Store {
         }
         if answers.contains(&Value::Nil) {
             let error = Error::ForeignKey(key);
-            self.batches.count_failure(&error);
+            self.batches.report_error(&error);
             return Err(error);
         }
         Ok(Attempt::Done(()))
@@ -189,20 +189,16 @@ impl Store {
         last.arg(self.names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
-        let commands = Commands::write(commands, last, self.acks, self.connection.limits().answer);
-        let settle = |results: &mut Vec<Result<Value, Error>>| {
-            let record = results.pop().expect("each command has an answer");
-            self.acks.settle(results);
-            pass_over_other_types(results);
-            results.push(record);
-        };
-        // Counts and probes don't wait for replicas. Batches do, too.
-        let answers =
-            self.batches.query_settled(commands.and_then_read(self.names.layout_reads([partition])), settle).await?;
-        let mut answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let record = answers.pop().expect("each command has an answer");
-        answers.pop();
-        Ok((answers, known.is_confirmed_by(&record)))
+        let request = Request::write(commands, last, self.acks, self.client.limits().answer);
+        let request = request.and_then_read(self.names.layout_reads([partition])).nil_for(Error::is_wrong_type);
+        // Counts and probes must not wait for replicas. Batches do so, too.
+        let reply = self.batches.send(request).await?;
+        reply.replicated.clone()?;
+        let [removals, last, layouts] = reply.into_steps();
+        last.into_iter().try_for_each(|result| result.map(drop))?;
+        let removals = removals.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let is_confirmed = known.are_confirmed_by(layouts)?;
+        Ok((removals, is_confirmed))
     }
 
     /// Up to `limit` users whose deletion is noted in `partition`, in the order of their ids' bytes, after the user `after`.
@@ -220,7 +216,7 @@ impl Store {
         let mut pipeline = pipe();
         let range = pipeline.cmd("ZRANGE").arg(self.names.tombstones(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
-        let (users,): (Vec<String>,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (users,): (Vec<String>,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
     }
 
@@ -270,7 +266,7 @@ impl Store {
                 }
             }
             if !removals.is_empty() {
-                self.connection.query::<Vec<u64>>(target.slot(), removals).await?;
+                self.client.send(Request::new(target.slot(), removals)).await?.all::<Vec<u64>>()?;
             }
         }
         if !missing.is_empty() {
@@ -289,14 +285,5 @@ impl Store {
             self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }
         Ok(())
-    }
-}
-
-/// A segment whose key holds something else has no users.
-fn pass_over_other_types(results: &mut Vec<Result<Value, Error>>) {
-    for result in results {
-        if let Err(Error::WrongType { .. }) = result {
-            *result = Ok(Value::Nil);
-        }
     }
 }

@@ -14,8 +14,8 @@ use super::keys::{KeyNames, hash};
 use super::layout::{Attempt, KnownLayout};
 use super::{Keyspace, Partition, Store};
 use crate::domain::{Timestamp, Visit};
-use crate::redis::Commands;
-use crate::redis::{Connection, Error, Slot};
+use crate::redis::Request;
+use crate::redis::{Client, Error, Slot};
 
 /// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
 #[derive(Default)]
@@ -98,7 +98,7 @@ struct Part {
 }
 
 impl Batch {
-    /// How many visits a command has. Redis finishes a command before it looks at another connection, and takes 2-5 us for
+    /// How many visits a command has. Redis finishes a command before it looks at another client, and takes 2-5 us for
     /// a visit.
     const LONGEST: usize = 1_000;
 
@@ -152,7 +152,7 @@ impl Batch {
         parts
     }
 
-    /// Writes it over `connection`, to each of `keyspaces`, and confirms that the layout is `known`. Segments at the places `refused`,
+    /// Writes it over `client`, to each of `keyspaces`, and confirms that the layout is `known`. Segments at the places `refused`,
     /// which ascend, are left out.
     pub(super) async fn write_to(
         &self,
@@ -160,14 +160,14 @@ impl Batch {
         refused: &[usize],
         known: &KnownLayout,
         store: &Store,
-        connection: &Connection,
+        client: &Client,
     ) -> Attempt<Written> {
         let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace, refused)).collect();
-        let servers = match connection.by_server(parts, |part: &Part| part.partition.slot()).await {
+        let servers = match client.by_server(parts, |part: &Part| part.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
         };
-        let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, connection));
+        let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, client));
         let mut written = Written::default();
         for attempt in join_all(writing).await {
             match attempt {
@@ -231,60 +231,46 @@ async fn write_parts(
     segments: &[Box<str>],
     known: &KnownLayout,
     store: &Store,
-    connection: &Connection,
+    client: &Client,
 ) -> Attempt<(Vec<(Vec<usize>, Error)>, u64)> {
-    // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a connection made since,
+    // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a client made since,
     // or with a server that has taken the other's place, there might be nothing to wait for.
     let names: Vec<_> = parts.iter().map(|part| part.names(&store.names, segments)).collect();
+    let partitions: Vec<_> = parts.iter().map(|part| part.partition).collect();
     let members = parts.iter_mut().flat_map(Part::take_commands);
-    let commands = Commands::write(members, names, store.acks, connection.limits().answer);
-    let commands = commands.and_then_read(store.names.layout_reads(parts.iter().map(|part| part.partition)));
-    let mut is_confirmed = true;
-    let settle = |results: &mut Vec<Result<Value, Error>>| {
-        let layouts = results.split_off(results.len() - parts.len());
-        store.acks.settle(results);
-        let names = results.len() - parts.len();
-        for (result, layout) in results[names..].iter_mut().zip(layouts) {
-            match layout {
-                Ok(record) => is_confirmed &= known.is_confirmed_by(&record),
-                Err(error) if result.is_ok() => *result = Err(error),
-                Err(_) => {}
-            }
-        }
-    };
-    let mut results = match connection.query_settled(commands, settle).await {
-        Ok(results) => results,
+    let request = Request::write(members, names, store.acks, client.limits().answer)
+        .and_then_read(store.names.layout_reads(partitions));
+    let reply = match client.send(request).await {
+        Ok(reply) => reply,
         Err(error) => {
             let visits = parts.into_iter().flat_map(|part| part.visits).flatten().collect();
             return Attempt::Done((vec![(visits, error)], 0));
         }
     };
-    if !is_confirmed {
+    let replicated = reply.replicated.clone();
+    let [members, names, layouts] = reply.into_steps();
+    if layouts.iter().flatten().any(|layout| !known.is_confirmed_by(layout)) {
         return Attempt::Outdated;
     }
-    let mut names = results.split_off(results.len() - parts.len());
     // `ZADD` answers with the number of members that are new.
     let added = |name: &Result<Value, Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
     let names_added = names.iter().map(added).sum::<i64>().unsigned_abs();
-    // What waits for replicas is for all of them, and its failure is that of the last.
-    if let (true, Some(Err(error))) = (store.acks.is_asked(), names.last()) {
-        let error = error.clone();
-        names.iter_mut().filter(|name| name.is_ok()).for_each(|name| *name = Err(error.clone()));
-    }
-    let (mut members, mut failures) = (results.into_iter(), Vec::new());
-    for (part, names) in parts.into_iter().zip(names) {
+    let (mut members, mut failures) = (members.into_iter(), Vec::new());
+    for ((part, name), layout) in parts.into_iter().zip(names).zip(layouts) {
+        // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all of it.
+        let rest = name.and(layout).and(replicated.clone());
         let mut refused = BTreeSet::new();
         for ((visits, segment), member) in part.visits.into_iter().zip(part.segments).zip(members.by_ref()) {
             if let Err(Error::WrongType { .. }) = member {
                 refused.insert(&*segments[segment]);
             }
-            if let Err(error) = member.and_then(|_| names.clone()) {
+            if let Err(error) = member.and_then(|_| rest.clone()) {
                 failures.push((visits, error));
             }
         }
         if !refused.is_empty() {
             let refused: Vec<_> = refused.into_iter().collect();
-            // If this fails, the connection logs it, and pruning drops the names.
+            // If this fails, the client logs it, and pruning drops the names.
             let _ = store.drop_unless_occupied(part.partition, &refused).await;
         }
     }
@@ -315,12 +301,12 @@ impl Store {
         self.write_over(&self.batches, batch).await
     }
 
-    async fn write_over(&self, connection: &Connection, batch: &Batch) -> Written {
+    async fn write_over(&self, client: &Client, batch: &Batch) -> Written {
         let Some(limit) = self.segment_limit.as_deref() else {
-            return self.write_without(&[], connection, batch).await;
+            return self.write_without(&[], client, batch).await;
         };
         let (reservation, refused) = self.admit(limit, &batch.segments).await;
-        let mut written = self.write_without(&refused, connection, batch).await;
+        let mut written = self.write_without(&refused, client, batch).await;
         reservation.added(written.names_added);
         if !refused.is_empty() {
             let places = batch.visits.iter().enumerate();
@@ -331,9 +317,9 @@ impl Store {
     }
 
     /// Writes `batch` without the segments at the places `refused`.
-    async fn write_without(&self, refused: &[usize], connection: &Connection, batch: &Batch) -> Written {
+    async fn write_without(&self, refused: &[usize], client: &Client, batch: &Batch) -> Written {
         let write = |known: Arc<KnownLayout>| async move {
-            Ok(batch.write_to(known.layout.written(), refused, &known, self, connection).await)
+            Ok(batch.write_to(known.layout.written(), refused, &known, self, client).await)
         };
         self.by_layout(write).await.unwrap_or_else(|error| Written::all_failed(batch.len(), &error))
     }

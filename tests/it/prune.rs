@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::{Keyspace, Partitions, Store};
 use tokio::task::JoinSet;
 
@@ -146,7 +146,7 @@ async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
     let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
     let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 1 };
-    let store = Store::new(Connection::new(url, limits, Arc::default()).unwrap());
+    let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
     let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
 
     let error = estimator.prune(noon_plus(WINDOW_MILLIS)).await.unwrap_err();

@@ -150,13 +150,13 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::redis::{Connection, Limits, RedisUrl};
+    use crate::redis::{Client, Limits, RedisUrl};
 
     const HOUR: i64 = 3_600_000;
 
     fn history(interval: &str) -> History {
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
-        let connection = Connection::new(RedisUrl::parse("redis://localhost").unwrap(), limits, Arc::default());
+        let connection = Client::new(RedisUrl::parse("redis://localhost").unwrap(), limits, Arc::default());
         History::new(Store::new(connection.unwrap()), Interval::parse(interval).unwrap())
     }
 

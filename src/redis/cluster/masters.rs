@@ -1,41 +1,46 @@
 //! The masters of a cluster, and the connections to them.
 
-use super::slots::{Address, Slots};
+use super::slots::{Address, SlotMap};
 use crate::redis::Slot;
-use crate::redis::connection::Node;
+use crate::redis::connection::Connection;
 use crate::telemetry::Traffic;
 
-/// Who the masters are, as far as we know.
+/// The masters, with connections to each.
 pub(super) struct Masters {
-    pub(super) slots: Slots,
-    /// In the order of [`Slots::masters`].
-    pub(super) nodes: Vec<Connections>,
+    pub(super) slots: SlotMap,
+    /// In the order of [`SlotMap::masters`].
+    pub(super) connections: Vec<MasterConnections>,
 }
 
 /// The connections to one master.
 #[derive(Clone)]
-pub(super) struct Connections {
-    pub(super) visits: Node,
-    pub(super) batches: Node,
-    pub(super) other: Node,
+pub(super) struct MasterConnections {
+    visits: Connection,
+    batches: Connection,
+    other: Connection,
 }
 
 impl Masters {
-    /// The connection to the master of `slot`, if anybody has it.
-    pub(super) fn owner(&self, slot: Slot, traffic: Traffic) -> Option<&Node> {
-        Some(self.nodes[self.slots.owner(slot)?].of(traffic))
+    /// The connection to the master of `slot`; `None` if no master has it.
+    pub(super) fn owner(&self, slot: Slot, traffic: Traffic) -> Option<&Connection> {
+        Some(self.connections[self.slots.owner(slot)?].of(traffic))
     }
 
     /// The connections to the master at `address`.
-    pub(super) fn connections(&self, address: &Address) -> Option<&Connections> {
-        let mut each = self.slots.masters().zip(&self.nodes);
+    pub(super) fn connections_to(&self, address: &Address) -> Option<&MasterConnections> {
+        let mut each = self.slots.masters().zip(&self.connections);
         each.find(|((_, master), _)| *master == address).map(|(_, connections)| connections)
     }
 }
 
-impl Connections {
-    /// The one for `traffic`.
-    pub(super) fn of(&self, traffic: Traffic) -> &Node {
+impl MasterConnections {
+    /// `connection`, and two more to the same server.
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { visits: connection.clone_config(), batches: connection.clone_config(), other: connection }
+    }
+
+    /// The connection for `traffic`.
+    pub(super) fn of(&self, traffic: Traffic) -> &Connection {
         match traffic {
             Traffic::Visits => &self.visits,
             Traffic::Batches => &self.batches,

@@ -1,266 +1,234 @@
-//! Redis Cluster: which master has which slot, and what to do when it has not.
+//! Redis Cluster: requests go to the master of their slot and follow its redirections.
 //!
-//! redis's own `cluster_async` was the first choice. It sends a pipeline that was redirected by `ASK` as a whole, behind one
-//! `ASKING`, which holds for one command, and not in the same write (`get_redirected_connection` in
-//! `src/cluster_handling/async_connection/mod.rs` of redis 1.8): while a slot moves, what is pipelined goes back and forth until
-//! it is given up. And `ASK` means the one command alone: others of the same pipeline may have their keys where they were, and
-//! would make them anew at the other server, whose copy the rest of the slot then collides with.
+//! The `cluster_async` module of the `redis` crate answers `ASK` by sending the whole pipeline behind one `ASKING`, which holds for one
+//! command, and not in the same write (`get_redirected_connection` in `src/cluster_handling/async_connection/mod.rs` of redis 1.8).
+//! While a slot moves, such a pipeline goes back and forth until it is given up. Besides, `ASK` means the one command alone: other
+//! commands of the pipeline may have their keys on the first server, and would create them a second time on the other, where they
+//! collide with the rest of the slot.
 //!
-//! So commands are sent as one pipeline, and those that are redirected one by one, in the steps that [`Commands`] tells. All of
-//! them may be sent twice.
+//! So a request is sent as one pipeline, and its redirected commands are sent again one by one, in the order of its
+//! [steps](super::request). Each command may be executed twice.
 
+mod discovery;
 mod masters;
-mod redirections;
+mod redirect;
 mod slots;
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use rand::seq::SliceRandom as _;
-use redis::{AsyncConnectionConfig, FromRedisValue as _, Pipeline, RedisResult, Value, pipe};
-use tokio::sync::Mutex;
+use redis::{Pipeline, RedisError, RedisResult, Value};
 
-use self::masters::{Connections, Masters};
-use self::redirections::is_redirected;
-use self::slots::{Address, Slots};
-use super::connection::{Node, Server, Used};
-use super::handshake::{Role, connect};
-use super::request::Commands;
+use self::discovery::Discovery;
+use self::redirect::{RedirectTarget, has_moved, is_redirected};
+use super::deadline::Deadline;
+use super::replication::replicas_reached;
+use super::request::{Request, Step};
 use super::{Error, Limits, RedisUrl, Slot};
-use crate::redis::info_field;
 use crate::telemetry::{Metrics, Traffic};
 
-/// The masters of a cluster, reached for one traffic.
+/// The masters of a cluster, reached for one traffic. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    shared: Arc<Shared>,
+    discovery: Arc<Discovery>,
     traffic: Traffic,
 }
 
-/// What all traffics share.
-struct Shared {
-    seeds: Vec<RedisUrl>,
-    limits: Limits,
-    masters: ArcSwapOption<Masters>,
-    /// Connections to servers that we were sent to and that have no slot yet, as when a machine is added.
-    strangers: std::sync::Mutex<HashMap<Address, Connections>>,
-    /// Held while somebody looks who the masters are; those who wait for it share what came of it.
-    last_look: Arc<Mutex<Option<Look>>>,
-    metrics: Arc<Metrics>,
-}
-
-/// When somebody looked who the masters are, and why that isn't known if it failed.
-struct Look {
-    at: Instant,
-    failure: Option<Error>,
-}
-
 impl Cluster {
-    /// Who the masters are is asked again no sooner than after this.
-    const LOOK_PAUSE: Duration = Duration::from_millis(100);
-    /// How many servers are asked at once. The first answer counts.
-    const LOOK_AT_ONCE: usize = 3;
+    /// Pause before a slot that moves is asked again.
+    const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-    /// The cluster that the servers at `seeds` belong to, each reached within `limits`.
+    /// Returns the cluster of the servers at `seeds`.
     pub(crate) fn new(seeds: Vec<RedisUrl>, limits: Limits, metrics: Arc<Metrics>, traffic: Traffic) -> Self {
-        let (masters, strangers, last_look) = Default::default();
-        Self { shared: Arc::new(Shared { seeds, limits, masters, strangers, last_look, metrics }), traffic }
+        Self { discovery: Arc::new(Discovery::new(seeds, limits, metrics)), traffic }
     }
 
-    /// The same cluster, reached for another traffic.
+    /// Returns the same cluster for another traffic.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
-        Self { shared: Arc::clone(&self.shared), traffic }
+        Self { discovery: Arc::clone(&self.discovery), traffic }
     }
 
-    /// A slot of each master, and where that is.
+    /// Returns one slot and the address of each master.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when no server tells who the masters are.
+    /// An [`Error`] if no server answers.
     pub(crate) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
-        let masters = self.known().await?;
+        let masters = self.discovery.masters().await?;
         Ok(masters.slots.masters().map(|(slot, address)| (slot, address.to_string())).collect())
     }
 
-    /// Which of the masters has each of `slots`, by its place in [`Self::masters`].
+    /// Returns the index in [`Self::masters`] of the master of each of `slots`.
     ///
     /// # Errors
     ///
     /// As [`Self::masters`].
     pub(crate) async fn masters_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
-        let known = self.known().await?;
-        Ok(slots.into_iter().map(|slot| known.slots.owner(slot).unwrap_or_default()).collect())
+        let masters = self.discovery.masters().await?;
+        Ok(slots.into_iter().map(|slot| masters.slots.owner(slot).unwrap_or_default()).collect())
     }
 
-    /// Has it looked who the masters are, by the way, unless somebody does.
-    pub(crate) fn look_again(&self) {
-        if self.shared.last_look.try_lock().is_err() {
-            return;
+    /// Reconnects to the master of `slot` before it is used again.
+    pub(crate) fn invalidate(&self, slot: Slot) {
+        let masters = self.discovery.known_masters();
+        if let Some(connection) = masters.as_ref().and_then(|masters| masters.owner(slot, self.traffic)) {
+            connection.invalidate();
         }
-        let cluster = self.clone();
-        tokio::spawn(async move {
-            let known = cluster.shared.masters.load_full();
-            // If nobody answers, the next one who needs a master hears of it.
-            let _ = cluster.look(known.as_ref()).await;
-        });
     }
 
-    /// Sends `commands`, follows redirections, and gives what became of each.
+    /// Sends `request`, follows redirections, and returns a result for each command.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when the master of their slot doesn't answer, and nobody has taken its place.
-    pub(crate) async fn exchange(
+    /// An [`Error`] if the master of a slot doesn't answer by `deadline` and no other server has replaced it.
+    pub(crate) async fn send(
         &self,
-        commands: &mut Commands,
-        used: &mut Used,
+        request: &mut Request,
+        deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let answers = self.ask_owner(commands.slot_of(0), commands.pipeline(), used).await?;
-        if !answers.iter().any(is_redirected) {
-            return Ok(answers);
+        let answers = self.send_and_follow(request, deadline).await;
+        // A master that doesn't answer, or has lost the cluster, may have been replaced.
+        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_master)) {
+            self.discovery.spawn_refresh();
         }
-        self.follow(commands, answers, used).await
+        answers
     }
 
-    /// Sends `pipeline` to the master of `slot`, or to the one that has taken its place.
-    async fn ask_owner(
+    async fn send_and_follow(
+        &self,
+        request: &mut Request,
+        deadline: Deadline,
+    ) -> Result<Vec<RedisResult<Value>>, Error> {
+        let answers = self.send_to_owner(request.slot_of(0), request.pipeline(), deadline).await?;
+        if answers.iter().any(is_redirected) { self.follow(request, answers, deadline).await } else { Ok(answers) }
+    }
+
+    /// Sends `pipeline` to the master of `slot`, or to the server that has replaced it.
+    async fn send_to_owner(
         &self,
         slot: Slot,
         pipeline: &Pipeline,
-        used: &mut Used,
+        deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let mut masters = self.known().await?;
+        let mut masters = deadline.bound(self.discovery.masters()).await?;
         loop {
-            let Some(node) = masters.owner(slot, self.traffic) else {
+            let Some(connection) = masters.owner(slot, self.traffic) else {
                 return Err(Error::Connect(format!("no server of the cluster has slot {}", slot.0)));
             };
-            match node.exchange(pipeline, used).await {
+            match connection.send(pipeline, deadline).await {
                 Err(error) if error.may_be_elsewhere() => {
-                    let Ok(found) = self.look(Some(&masters)).await else { return Err(error) };
-                    if found.owner(slot, self.traffic).is_none_or(|other| other.is(node)) {
+                    let refreshed = deadline.bound(self.discovery.refresh(Some(&masters))).await;
+                    let Ok(refreshed) = refreshed else { return Err(error) };
+                    if refreshed.owner(slot, self.traffic).is_none_or(|other| other.is(connection)) {
                         return Err(error);
                     }
-                    masters = found;
+                    masters = refreshed;
                 }
                 answers => return answers,
             }
         }
     }
 
-    async fn known(&self) -> Result<Arc<Masters>, Error> {
-        match self.shared.masters.load_full() {
-            Some(known) => Ok(known),
-            None => self.look(None).await,
+    /// Sends redirected commands to their targets, step by step. A step is sent again, too, if one before it was redirected.
+    async fn follow(
+        &self,
+        request: &Request,
+        mut answers: Vec<RedisResult<Value>>,
+        deadline: Deadline,
+    ) -> Result<Vec<RedisResult<Value>>, Error> {
+        if answers.iter().any(has_moved) {
+            self.discovery.spawn_refresh();
         }
+        let acks = request.acks();
+        let waits_behind = |index: usize| acks.as_ref().is_some_and(|acks| acks.start == index + 1);
+        let mut must_follow = false;
+        for step in request.steps() {
+            let mut open = BTreeMap::new();
+            for index in step.commands.clone() {
+                // The wait for replicas is sent along with the last command that writes, and so is sent again with it.
+                let commands = [Some(index), waits_behind(index).then_some(index + 1)].into_iter().flatten();
+                let slot = request.slot_of(index);
+                let mut targets = commands.filter_map(|index| RedirectTarget::of(&answers[index], slot));
+                match targets.next() {
+                    Some(target) => drop(open.insert(index, target)),
+                    None if must_follow => drop(open.insert(index, RedirectTarget::Owner(slot))),
+                    None => {}
+                }
+            }
+            must_follow |= !open.is_empty();
+            let mut pause = Duration::ZERO;
+            while !open.is_empty() {
+                deadline.sleep(pause).await?;
+                self.send_step(request, step, &mut open, &mut answers, deadline).await?;
+                // The slot is moving, or each of two servers takes the other for its owner.
+                pause = Self::RETRY_PAUSE;
+            }
+        }
+        Ok(answers)
     }
 
-    /// Looks who the masters are, unless somebody has since `known`, or a moment ago.
-    async fn look(&self, known: Option<&Arc<Masters>>) -> Result<Arc<Masters>, Error> {
-        let shared = Arc::clone(&self.shared);
-        let mut last_look = Arc::clone(&shared.last_look).lock_owned().await;
-        let current = shared.masters.load_full();
-        if let Some(current) = &current
-            && known.is_none_or(|known| !Arc::ptr_eq(current, known))
-        {
-            return Ok(Arc::clone(current));
+    /// Sends the `open` commands of `step`, and leaves in `open` those that were redirected once more.
+    async fn send_step(
+        &self,
+        request: &Request,
+        step: &Step,
+        open: &mut BTreeMap<usize, RedirectTarget>,
+        answers: &mut [RedisResult<Value>],
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let mut by_target: BTreeMap<RedirectTarget, Vec<usize>> = BTreeMap::new();
+        for (index, target) in std::mem::take(open) {
+            by_target.entry(target).or_default().push(index);
         }
-        if let Some(Look { at, failure }) = &*last_look
-            && at.elapsed() < Self::LOOK_PAUSE
-        {
-            return match (failure, current) {
-                (None, Some(current)) => Ok(current),
-                (failure, _) => Err(failure.clone().unwrap_or_else(nobody_known)),
+        for (target, sent) in by_target {
+            let pipeline = request.subset(step, &sent, matches!(target, RedirectTarget::Asking(_)));
+            let results = match &target {
+                RedirectTarget::Owner(slot) => self.send_to_owner(*slot, &pipeline, deadline).await,
+                RedirectTarget::At(address) | RedirectTarget::Asking(address) => {
+                    self.discovery.connections_to(address).of(self.traffic).send(&pipeline, deadline).await
+                }
             };
-        }
-        // In a task of its own: a caller that goes away must not break off what the next one needs too.
-        let looking = tokio::spawn(async move {
-            let slots = shared.ask_around(current.as_deref()).await;
-            *last_look = Some(Look { at: Instant::now(), failure: slots.as_ref().err().cloned() });
-            let masters = Arc::new(shared.masters(slots?, current.as_deref()));
-            shared.masters.store(Some(Arc::clone(&masters)));
-            Ok(masters)
-        });
-        looking.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
-    }
-}
-
-impl Shared {
-    /// Asks servers in any order, a few at a time, until one tells who has which slots.
-    async fn ask_around(&self, known: Option<&Masters>) -> Result<Slots, Error> {
-        let servers = known.into_iter().flat_map(|known| known.slots.servers());
-        let mut servers: Vec<_> = servers.map(|address| self.url_of(address)).collect();
-        servers.shuffle(&mut rand::rng());
-        let (mut failure, mut of_a_lost_one) = (None, None);
-        for some in servers.iter().chain(&self.seeds).collect::<Vec<_>>().chunks(Cluster::LOOK_AT_ONCE) {
-            let mut asking: FuturesUnordered<_> = some.iter().map(|url| self.ask(url)).collect();
-            while let Some(answer) = asking.next().await {
-                match answer {
-                    Ok((slots, true)) => return Ok(slots),
-                    // It may have lost the others, and they may have gone on without it.
-                    Ok((slots, false)) => of_a_lost_one = Some(slots),
-                    Err(error) => failure = Some(error),
+            let mut results = match results {
+                // The server that redirected here may have learned of another one.
+                Err(error) if error.may_be_elsewhere() && !matches!(target, RedirectTarget::Owner(_)) => {
+                    open.extend(sent.into_iter().map(|index| (index, RedirectTarget::Owner(request.slot_of(index)))));
+                    self.discovery.spawn_refresh();
+                    continue;
+                }
+                results => results?,
+            };
+            let waits = results.split_off(sent.len());
+            let has_moved = waits.iter().any(is_redirected);
+            for (index, result) in sent.into_iter().zip(results) {
+                let slot = request.slot_of(index);
+                match RedirectTarget::of(&result, slot) {
+                    Some(target) => drop(open.insert(index, target)),
+                    // The key has moved on, or no replica was waited for.
+                    None if has_moved => drop(open.insert(index, RedirectTarget::Owner(slot))),
+                    None => answers[index] = result,
+                }
+            }
+            let acks = request.acks().into_iter().flatten().filter(|_| !has_moved);
+            for (index, result) in acks.zip(waits) {
+                // Each server that something was written to has waited for its replicas. The worst result counts.
+                if is_redirected(&answers[index]) || is_worse(&result, &answers[index]) {
+                    answers[index] = result;
                 }
             }
         }
-        of_a_lost_one.ok_or_else(|| failure.unwrap_or_else(nobody_known))
-    }
-
-    /// Asks the server at `url`, be it a master or a replica, who has which slots, and whether all is well with the cluster, as far
-    /// as it tells.
-    async fn ask(&self, url: &RedisUrl) -> Result<(Slots, bool), Error> {
-        let limit = self.limits.connect;
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(limit));
-        let mut connection = connect(url, &config, Role::Any, limit).await?;
-        let mut pipeline = pipe();
-        pipeline.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS").ignore_errors();
-        let answers = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
-        let mut answers = answers.map_err(|error| Error::from_answer(error, &pipeline))?.into_iter();
-        let info = answers.next().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
-        let is_well = info.is_none_or(|info| info_field(&info, "cluster_state") != Some("fail"));
-        let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
-        let unknown = || {
-            Error::Connect(format!(
-                "{url} knows of no server that has slots; `redis-cli --cluster create` gives them some"
-            ))
-        };
-        let slots = slots.and_then(|slots| Slots::read(slots, &url.host())).ok_or_else(unknown)?;
-        Ok((slots, is_well))
-    }
-
-    /// The masters by `slots`, with the connections that there are already.
-    fn masters(&self, slots: Slots, known: Option<&Masters>) -> Masters {
-        let mut strangers = self.strangers();
-        let mut connections =
-            |address| known.and_then(|known| known.connections(address)).cloned().or_else(|| strangers.remove(address));
-        let nodes =
-            slots.masters().map(|(_, address)| connections(address).unwrap_or_else(|| self.connect_to(address)));
-        Masters { nodes: nodes.collect(), slots }
-    }
-
-    /// Connections to the server at `address`, which is no master we know.
-    fn stranger(&self, address: &Address) -> Connections {
-        self.strangers().entry(address.clone()).or_insert_with(|| self.connect_to(address)).clone()
-    }
-
-    fn strangers(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connections>> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Connections to the server at `address`, none of which is made yet.
-    fn connect_to(&self, address: &Address) -> Connections {
-        let node = Node::new(Server::Member(self.url_of(address).into()), self.limits, Arc::clone(&self.metrics));
-        Connections { visits: node.another(), batches: node.another(), other: node }
-    }
-
-    fn url_of(&self, address: &Address) -> RedisUrl {
-        self.seeds[0].at(&address.host, address.port)
+        Ok(())
     }
 }
 
-fn nobody_known() -> Error {
-    Error::Connect("no server of the cluster is known".to_owned())
+/// Whether a server answers that it has lost the others, or its role as a master.
+fn is_of_a_lost_master(answer: &RedisResult<Value>) -> bool {
+    let code = answer.as_ref().err().and_then(RedisError::code);
+    code.is_some_and(|code| ["CLUSTERDOWN", "MASTERDOWN", "READONLY"].contains(&code))
+}
+
+/// Whether a wait reached fewer replicas than another. An error reached none.
+fn is_worse(result: &RedisResult<Value>, than: &RedisResult<Value>) -> bool {
+    let reached = |result: &RedisResult<Value>| result.as_ref().map_or(-1, replicas_reached);
+    reached(result) < reached(than)
 }

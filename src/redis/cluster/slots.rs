@@ -1,4 +1,4 @@
-//! Which master has which slots, as `CLUSTER SLOTS` tells.
+//! The masters of all slots, as `CLUSTER SLOTS` reports them.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use redis::{FromRedisValue as _, Value};
 
 use crate::redis::Slot;
 
-/// Where a server of a cluster is.
+/// The address of a server of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -14,7 +14,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host:port`, as redirections have it; none when the host is left out, as it may be.
+    /// Parses `host:port` of a redirection; `None` if the host is left out, as it may be.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok()?;
@@ -28,31 +28,31 @@ impl fmt::Display for Address {
     }
 }
 
-/// Who has which slots.
+/// The master of each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Slots {
+pub(super) struct SlotMap {
     masters: Vec<Address>,
-    /// Ranges in order, that don't overlap: the first slot, the last, and the master's place in `masters`.
+    /// Sorted ranges that don't overlap: the first slot, the last, and the master's index in `masters`.
     ranges: Vec<(u16, u16, usize)>,
     replicas: Vec<Address>,
 }
 
-impl Slots {
-    /// Reads an answer to `CLUSTER SLOTS` from a server on `host`, which is how others that don't tell a host are reached, too.
-    /// None when it is no such answer, or no slot is anybody's.
-    pub(super) fn read(answer: Value, host: &str) -> Option<Self> {
+impl SlotMap {
+    /// Parses an answer to `CLUSTER SLOTS` of a server on `host`, which stands in for a host that is left out. `None` if it is no such
+    /// answer or no slot has a master.
+    pub(super) fn parse(answer: Value, host: &str) -> Option<Self> {
         let mut slots = Self::default();
         for range in Vec::<Value>::from_redis_value(answer).ok()? {
             let mut parts = Vec::<Value>::from_redis_value(range).ok()?.into_iter();
             let first = u16::from_redis_value(parts.next()?).ok()?;
             let last = u16::from_redis_value(parts.next()?).ok()?;
-            let master = read_server(parts.next()?, host)?;
-            let place = slots.masters.iter().position(|known| *known == master).unwrap_or_else(|| {
+            let master = parse_server(parts.next()?, host)?;
+            let index = slots.masters.iter().position(|known| *known == master).unwrap_or_else(|| {
                 slots.masters.push(master);
                 slots.masters.len() - 1
             });
-            slots.ranges.push((first, last, place));
-            slots.replicas.extend(parts.filter_map(|replica| read_server(replica, host)));
+            slots.ranges.push((first, last, index));
+            slots.replicas.extend(parts.filter_map(|replica| parse_server(replica, host)));
         }
         slots.ranges.sort_unstable();
         slots.replicas.sort_unstable();
@@ -60,29 +60,29 @@ impl Slots {
         (!slots.ranges.is_empty()).then_some(slots)
     }
 
-    /// The place, among [`Self::masters`], of the one that has `slot`.
+    /// The index in [`Self::masters`] of the master of `slot`.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
         let behind = self.ranges.partition_point(|(first, ..)| *first <= slot.0);
         let (_, last, master) = self.ranges.get(behind.checked_sub(1)?)?;
         (slot.0 <= *last).then_some(*master)
     }
 
-    /// All masters, each with a slot that it has.
+    /// All masters, each with one of its slots.
     pub(super) fn masters(&self) -> impl Iterator<Item = (Slot, &Address)> {
-        self.masters.iter().enumerate().map(|(place, master)| {
-            let range = self.ranges.iter().find(|range| range.2 == place).expect("a master is one for its slots");
+        self.masters.iter().enumerate().map(|(index, master)| {
+            let range = self.ranges.iter().find(|range| range.2 == index).expect("a master is one for its slots");
             (Slot(range.0), master)
         })
     }
 
-    /// All servers.
+    /// All masters and replicas.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Address> {
         self.masters.iter().chain(&self.replicas)
     }
 }
 
-/// A server in an answer: its host, its port, and more that we have no use for.
-fn read_server(value: Value, asked: &str) -> Option<Address> {
+/// Parses a server: its host, its port, and more that is not used here.
+fn parse_server(value: Value, asked: &str) -> Option<Address> {
     let mut parts = Vec::<Value>::from_redis_value(value).ok()?.into_iter();
     let host = match parts.next()? {
         Value::Nil => asked.to_owned(),
@@ -122,7 +122,7 @@ mod tests {
             range(6_000, 10_922, vec![server(Value::Nil, 2), server(text("?"), 5)]),
             range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
         ]);
-        let slots = Slots::read(answer, "asked").unwrap();
+        let slots = SlotMap::parse(answer, "asked").unwrap();
         let owner = |slot| slots.owner(Slot(slot)).map(|place| slots.masters[place].to_string());
         for (slot, expected) in [(0, "a:1"), (5_461, "a:1"), (6_000, "asked:2"), (10_922, "asked:2"), (16_383, "c:3")] {
             assert_eq!(owner(slot).as_deref(), Some(expected), "{slot}");
@@ -140,7 +140,7 @@ mod tests {
     #[case(Value::Okay)]
     #[case(Value::Array(vec![Value::Int(1)]))]
     fn what_tells_no_master_is_no_answer(#[case] answer: Value) {
-        assert_eq!(Slots::read(answer, "asked"), None);
+        assert_eq!(SlotMap::parse(answer, "asked"), None);
     }
 
     #[rstest]

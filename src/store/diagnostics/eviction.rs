@@ -4,8 +4,8 @@ use std::fmt;
 
 use redis::pipe;
 
-use crate::redis::Error;
 use crate::redis::info_field;
+use crate::redis::{Error, Request};
 use crate::store::Store;
 
 /// A `maxmemory-policy` of Redis's.
@@ -73,11 +73,11 @@ impl Store {
     /// An [`Error`] when one didn't answer. What an ACL doesn't let it tell is no error.
     pub async fn eviction(&self) -> Result<Eviction, Error> {
         let mut infos = Vec::new();
-        for (slot, _) in self.connection.masters().await? {
+        for (slot, _) in self.client.masters().await? {
             let mut question = pipe();
             question.cmd("INFO").arg("memory").cmd("INFO").arg("stats");
-            let answers = self.connection.ask_each::<String>(slot, question).await?;
-            infos.push(answers.into_iter().flatten().collect());
+            let answers = self.client.send(Request::new(slot, question).probe()).await?.each::<String>();
+            infos.push(answers.flatten().collect());
         }
         Ok(Eviction::from_infos(&infos))
     }

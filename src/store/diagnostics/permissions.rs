@@ -2,7 +2,7 @@
 
 use redis::{Pipeline, Value, pipe};
 
-use crate::redis::{Connection, Error, Slot, WriteAcks};
+use crate::redis::{Client, Error, Request, Slot, WriteAcks};
 use crate::store::Partition;
 use crate::store::keys::KeyNames;
 
@@ -62,7 +62,7 @@ const NEEDED: [&[&str]; 29] = [
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
 /// The same for several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Commands that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made.
+/// Request that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
 /// What `repartition` needs besides.
 const TO_MOVE: [&str; 1] = ["UNLINK"];
@@ -100,28 +100,28 @@ impl Permissions {
         keys.iter().map(|&keys| keys.to_owned()).chain(commands).collect()
     }
 
-    /// Asks the server that has `slot` whether it has the commands that we need, and whether the user of `connection` may run them
+    /// Asks the server that has `slot` whether it has the commands that we need, and whether the user of `client` may run them
     /// on the keys of `partition`; with `acks`, also the one that waits for replicas.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
     pub(in crate::store) async fn ask(
-        connection: &Connection,
+        client: &Client,
         slot: Slot,
         names: &KeyNames,
         partition: Partition,
         acks: WriteAcks,
     ) -> Result<Self, Error> {
-        if let Some(name) = missing_command(connection, slot).await? {
+        if let Some(name) = missing_command(client, slot).await? {
             return Ok(Self::NoCommand(name));
         }
         let mut question = pipe();
         question.cmd("ACL").arg("WHOAMI");
-        let who = connection.ask_each::<String>(slot, question).await?;
-        let Some(Ok(user)) = who.into_iter().next() else { return Ok(Self::Unknown) };
-        let verdicts =
-            connection.ask_each(slot, dry_run(&user, names, partition, acks, connection.is_cluster())).await?;
+        let mut who = client.send(Request::new(slot, question).probe()).await?.each::<String>();
+        let Some(Ok(user)) = who.next() else { return Ok(Self::Unknown) };
+        let dry_run = dry_run(&user, names, partition, acks, client.is_cluster());
+        let verdicts = client.send(Request::new(slot, dry_run).probe()).await?.each().collect();
         Ok(Self::from_verdicts(verdicts))
     }
 
@@ -143,12 +143,12 @@ impl Permissions {
 }
 
 /// The first command that we need and the server doesn't have, as far as it tells: an ACL may forbid `COMMAND INFO`.
-async fn missing_command(connection: &Connection, slot: Slot) -> Result<Option<&'static str>, Error> {
+async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static str>, Error> {
     let names = Permissions::needed_commands();
     let mut question = pipe();
     question.cmd("COMMAND").arg("INFO").arg(&names);
-    let answers = connection.ask_each::<Vec<Value>>(slot, question).await?;
-    let Some(Ok(known)) = answers.into_iter().next() else { return Ok(None) };
+    let mut answers = client.send(Request::new(slot, question).probe()).await?.each::<Vec<Value>>();
+    let Some(Ok(known)) = answers.next() else { return Ok(None) };
     // A command that isn't there is null.
     Ok(names.into_iter().zip(known).find(|(_, known)| *known == Value::Nil).map(|(name, _)| name))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::redis::info_field;
+use crate::redis::{Request, info_field};
 use redis::{Value, pipe};
 
 use super::{EvictionPolicy, Permissions};
@@ -112,7 +112,7 @@ impl Store {
     pub async fn servers(&self) -> Result<Vec<(String, Server)>, Error> {
         let some = self.keys_for_now().await.of(0);
         let mut servers = Vec::new();
-        for (slot, address) in self.connection.masters().await? {
+        for (slot, address) in self.client.masters().await? {
             servers.push((address, self.server(slot, some).await?));
         }
         Ok(servers)
@@ -132,12 +132,12 @@ impl Store {
         for section in Server::SECTIONS {
             pipeline.cmd("INFO").arg(section);
         }
-        let mut answers = self.connection.ask_each::<String>(slot, pipeline).await?.into_iter();
+        let mut answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();
         answers.next().transpose()?;
         let info = answers.flatten().collect::<String>();
         let append_fsync = self.append_fsync(slot).await?;
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
-        let permissions = Permissions::ask(&self.connection, slot, &self.names, partition, self.acks).await?;
+        let permissions = Permissions::ask(&self.client, slot, &self.names, partition, self.acks).await?;
         Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
     }
 
@@ -145,17 +145,17 @@ impl Store {
     async fn append_fsync(&self, slot: Slot) -> Result<Option<String>, Error> {
         let mut question = pipe();
         question.cmd("CONFIG").arg("GET").arg("appendfsync");
-        let answers = self.connection.ask_each::<Vec<String>>(slot, question).await?;
+        let mut answers = self.client.send(Request::new(slot, question).probe()).await?.each::<Vec<String>>();
         // The name stands before the value.
-        Ok(answers.into_iter().next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
+        Ok(answers.next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
     }
 
     /// Whether Redis has `WAITAOF`: asked to wait for nobody, it answers at once.
     async fn has_wait_aof(&self, slot: Slot) -> Result<Option<bool>, Error> {
         let mut question = pipe();
         question.cmd("WAITAOF").arg(0).arg(0).arg(1);
-        let answers = self.connection.ask_each::<Value>(slot, question).await?;
-        Ok(match answers.first() {
+        let mut answers = self.client.send(Request::new(slot, question).probe()).await?.each::<Value>();
+        Ok(match answers.next() {
             Some(Err(error)) if error.is_unknown_command() => Some(false),
             Some(Err(_)) | None => None,
             Some(Ok(_)) => Some(true),

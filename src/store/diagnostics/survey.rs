@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::pipe;
 
 use crate::domain::Timestamp;
-use crate::redis::{Error, Slot};
+use crate::redis::{Error, Request, Slot};
 use crate::store::history::is_turn;
 use crate::store::{Expired, Keyspace, Partition, Store};
 
@@ -56,7 +56,12 @@ impl Store {
         let turn = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&turn);
-        let answer = self.connection.ask_each::<Option<String>>(Slot::of_any_key(&turn), pipeline).await?.pop();
+        let answer = self
+            .client
+            .send(Request::new(Slot::of_any_key(&turn), pipeline).probe())
+            .await?
+            .each::<Option<String>>()
+            .next();
         let is_foreign = match answer {
             Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
             Some(Err(error)) => matches!(error, Error::WrongType { .. }),

@@ -190,8 +190,22 @@ impl KnownLayout {
         Self { layout, record }
     }
 
-    /// Whether what a partition has in the place of the record, and which `answer` gives, is this one.
+    /// Whether `answer`, the value of a partition's record, is this record.
     pub(super) fn is_confirmed_by(&self, answer: &Value) -> bool {
         matches!(answer, Value::BulkString(record) if *record == self.record)
+    }
+
+    /// Whether all `answers` are this record.
+    ///
+    /// # Errors
+    ///
+    /// The first of the errors among them.
+    pub(super) fn are_confirmed_by(&self, answers: Vec<Result<Value, Error>>) -> Result<bool, Error> {
+        for answer in answers {
+            if !self.is_confirmed_by(&answer?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

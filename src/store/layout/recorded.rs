@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use redis::{Value, pipe};
 
 use super::KnownLayout;
-use crate::redis::{Error, Slot};
+use crate::redis::{Error, Request, Slot};
 use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
@@ -85,7 +85,7 @@ impl Store {
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout_of(partition));
-        let (record,): (Option<Vec<u8>>,) = self.connection.query(partition.slot(), pipeline).await?;
+        let (record,): (Option<Vec<u8>>,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
 
@@ -103,7 +103,7 @@ impl Store {
         self.refusal.recent()?;
         let layout = self.find_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
-                self.connection.count_failure(error);
+                self.client.report_error(error);
             }
             self.refusal.remember(error);
         })?;
@@ -124,7 +124,7 @@ impl Store {
             }
             // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not. One server
             // has lost all records, or none.
-            let elsewhere = if self.connection.is_cluster() { self.layout_in_partitions().await } else { None };
+            let elsewhere = if self.client.is_cluster() { self.layout_in_partitions().await } else { None };
             let newer = match elsewhere.filter(|other| other.order() > layout.order()) {
                 Some(newer) => Some(newer),
                 // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
@@ -154,10 +154,11 @@ impl Store {
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout());
-        let (record,): (Option<Vec<u8>>,) = match self.connection.query(self.layout_slot(), pipeline).await {
-            Err(Error::WrongType { .. }) => return Err(Error::UnknownLayout),
-            record => record?,
-        };
+        let (record,): (Option<Vec<u8>>,) =
+            match self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all() {
+                Err(Error::WrongType { .. }) => return Err(Error::UnknownLayout),
+                record => record?,
+            };
         record.map(|record| Layout::read_record(&record)).transpose()
     }
 
@@ -190,7 +191,8 @@ impl Store {
         let mut pipeline = pipe();
         pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
         pipeline.cmd("GET").arg(&key);
-        let (_, record): (Value, Option<Vec<u8>>) = self.connection.query(self.layout_slot(), pipeline).await?;
+        let (_, record): (Value, Option<Vec<u8>>) =
+            self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all()?;
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
@@ -205,8 +207,9 @@ impl Store {
             let mut pipeline = pipe();
             pipeline.cmd("GET").arg(self.names.layout_of(partition));
             // An ACL may forbid the keys of partitions where there are none.
-            let record = self.connection.ask_each::<Option<Vec<u8>>>(partition.slot(), pipeline).await.ok()?;
-            Layout::read_record(&record.into_iter().next()?.ok()??).ok()
+            let request = Request::new(partition.slot(), pipeline).probe();
+            let mut record = self.client.send(request).await.ok()?.each::<Option<Vec<u8>>>();
+            Layout::read_record(&record.next()?.ok()??).ok()
         });
         join_all(each).await.into_iter().flatten().max_by_key(Layout::order)
     }
@@ -231,7 +234,7 @@ impl Store {
         Ok(match self.partitions {
             _ if self.has_plain_keys().await? => Partitions::ONE,
             Some(set) => set,
-            None if self.connection.is_cluster() => Partitions::OF_A_CLUSTER,
+            None if self.client.is_cluster() => Partitions::OF_A_CLUSTER,
             None => Partitions::ONE,
         })
     }
@@ -239,13 +242,13 @@ impl Store {
     /// Whether there is a data set of one partition. There was no record before there were more.
     pub(super) async fn has_plain_keys(&self) -> Result<bool, Error> {
         // A cluster can't keep these together.
-        if self.connection.is_cluster() {
+        if self.client.is_cluster() {
             return Ok(false);
         }
         let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
-        let (exists,) = self.connection.query(Slot::of_any_key(&index), pipeline).await?;
+        let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
         Ok(exists)
     }
 
@@ -273,7 +276,7 @@ impl Store {
         let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
         let (epoch, window) = layout.order();
         script.arg(layout.record()).arg(epoch).arg(window);
-        let (other,): (Option<Vec<u8>>,) = self.connection.query(slot, pipeline).await?;
+        let (other,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
         other.map(|record| Layout::read_record(&record)).transpose()
     }
 }

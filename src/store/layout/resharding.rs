@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use redis::{Pipeline, Value, pipe};
+use redis::{Pipeline, pipe};
 
 use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Commands;
 use crate::redis::Error;
-use crate::redis::read;
+use crate::redis::Request;
 use crate::store::{Batch, Keyspace, Layout, Move, Partition, Store, after};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
@@ -59,16 +58,8 @@ impl Store {
         partition: Partition,
         pipeline: Pipeline,
     ) -> Result<Vec<Option<i64>>, Error> {
-        let settle = |results: &mut Vec<Result<Value, Error>>| {
-            for result in results {
-                if result.as_ref().is_err_and(Error::is_try_again) {
-                    *result = Ok(Value::Nil);
-                }
-            }
-        };
-        let commands = Commands::new(partition.slot(), pipeline);
-        let results = self.connection.query_settled(commands, settle).await?;
-        results.into_iter().map(|result| result.and_then(read)).collect()
+        let request = Request::new(partition.slot(), pipeline).nil_for(Error::is_try_again);
+        self.client.send(request).await?.each().collect()
     }
 
     /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
@@ -106,7 +97,7 @@ impl Store {
             let mut pipeline = pipe();
             let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
-            let (count,): (u64,) = self.connection.query(partition.slot(), pipeline).await?;
+            let (count,): (u64,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
             Ok::<_, Error>(count)
         });
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())

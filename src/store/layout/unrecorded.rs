@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
-use redis::{Value, cmd, pipe};
+use redis::{cmd, pipe};
 
-use crate::redis::Commands;
-use crate::redis::read;
+use crate::redis::Request;
 use crate::redis::{Error, Slot};
 use crate::store::keys::hash;
 use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
@@ -108,11 +107,12 @@ impl Store {
         // All scores of ours are 0.
         pipeline.cmd("ZCOUNT").arg(&index).arg("-inf").arg("(0");
         pipeline.cmd("ZCOUNT").arg(&index).arg("(0").arg("+inf");
-        let is_foreign = match self.connection.query::<(u64, u64)>(Slot::of_any_key(&index), pipeline).await {
-            Ok(counts) => counts != (0, 0),
-            Err(Error::WrongType { .. }) => true,
-            Err(error) => return Err(error),
-        };
+        let is_foreign =
+            match self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all::<(u64, u64)>() {
+                Ok(counts) => counts != (0, 0),
+                Err(Error::WrongType { .. }) => true,
+                Err(error) => return Err(error),
+            };
         if is_foreign {
             return Err(Error::Unrecorded { found: format!("`{index}`"), record: self.names.layout() });
         }
@@ -193,27 +193,30 @@ impl Store {
             command.arg(self.names.index(*partition));
             (partition.slot(), command)
         };
-        if !self.connection.is_cluster() {
+        if !self.client.is_cluster() {
             let mut any = pipe();
             let command = any.cmd("EXISTS");
             Partition::every().for_each(|partition| {
                 command.arg(self.names.index(partition));
             });
             // An ACL that forbids these keys says that they aren't ours.
-            let any = self.connection.ask_each::<u64>(Slot::of_any_key(&self.names.layout()), any).await?;
-            if !matches!(any.first(), Some(Ok(1..))) {
+            let mut any = self
+                .client
+                .send(Request::new(Slot::of_any_key(&self.names.layout()), any).probe())
+                .await?
+                .each::<u64>();
+            if !matches!(any.next(), Some(Ok(1..))) {
                 return Ok(Vec::new());
             }
         }
-        let servers = self.connection.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
+        let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
         let asking = servers.into_iter().map(|partitions| async move {
-            let commands = Commands::each(partitions.iter().map(exists));
-            let answers = self.connection.query_settled(commands, forget_refusals).await?;
-            let answers = answers.into_iter().map(|answer| answer.and_then(read::<u64>));
+            let commands = Request::each(partitions.iter().map(exists));
+            let answers = self.client.send(commands.nil_for(is_forbidden)).await?.each::<Option<u64>>();
             let found: Vec<(Partition, u64)> = partitions
                 .into_iter()
                 .zip(answers)
-                .map(|(partition, answer)| Ok((partition, answer?)))
+                .map(|(partition, answer)| Ok((partition, answer?.unwrap_or_default())))
                 .collect::<Result<_, Error>>()?;
             Ok::<_, Error>(found.into_iter().filter(|(_, exists)| *exists > 0).map(|(partition, _)| partition))
         });
@@ -226,20 +229,25 @@ impl Store {
         let turn = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
-        let exists = self.connection.ask_each::<u64>(Slot::of_any_key(&turn), pipeline).await?;
-        if let Some(Ok(1..)) = exists.first() {
+        let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
+        if let Some(Ok(1..)) = exists.next() {
             return Ok(Some(self.names.pattern("history:*")));
         }
         let kinds = ["segment:", "history:"];
         let begins = kinds.map(|kind| [self.names.prefix().as_str(), kind].concat());
-        for (slot, _) in self.connection.masters().await? {
+        for (slot, _) in self.client.masters().await? {
             let mut cursor = "0".to_owned();
             for _ in 0..Self::SCAN_STEPS {
                 let mut pipeline = pipe();
                 let scan = pipeline.cmd("SCAN").arg(&cursor);
                 // The first letters of both kinds: one pattern is one look at each key.
                 scan.arg("MATCH").arg(self.names.pattern("[sh][ei][gs]*")).arg("COUNT").arg(Self::SCAN_STEP);
-                let page = self.connection.ask_each::<(String, Vec<Vec<u8>>)>(slot, pipeline).await?.into_iter().next();
+                let page = self
+                    .client
+                    .send(Request::new(slot, pipeline).probe())
+                    .await?
+                    .each::<(String, Vec<Vec<u8>>)>()
+                    .next();
                 let Some(Ok((next, keys))) = page else { break };
                 let is_of = |begin: &&String| keys.iter().any(|key| key.starts_with(begin.as_bytes()));
                 if let Some(begin) = begins.iter().find(is_of) {
@@ -255,13 +263,7 @@ impl Store {
     }
 }
 
-/// A key that an ACL forbids is not there for this user.
-fn forget_refusals(results: &mut Vec<Result<Value, Error>>) {
-    for result in results {
-        if let Err(Error::Refused { code, .. }) = result
-            && code == "NOPERM"
-        {
-            *result = Ok(Value::Int(0));
-        }
-    }
+/// Whether an ACL forbids the key, which then doesn't exist for this user.
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Refused { code, .. } if code == "NOPERM")
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use redis::{Value, pipe};
 
 use crate::domain::Window;
-use crate::redis::Error;
+use crate::redis::{Error, Request};
 use crate::store::{Layout, Store};
 
 /// What became of a window that an operator asked for.
@@ -65,7 +65,7 @@ impl Store {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
         script.arg(layout.record()).arg(next.record());
-        self.connection.query::<Value>(self.layout_slot(), pipeline).await.map(drop)
+        self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all::<Value>().map(drop)
     }
 
     /// Tells of the window of the data set, in a metric and, when it is news, in the log.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::Store;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -114,7 +114,7 @@ impl Proxy {
     pub fn estimator(&self, waiting: usize) -> Estimator {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
         let url = RedisUrl::parse(&self.url()).unwrap();
-        Estimator::new(Store::new(Connection::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
+        Estimator::new(Store::new(Client::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
     }
 
     /// From now on it is like this.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Connection, Limits, RedisUrl};
+use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::Store;
 use tempfile::TempDir;
 
@@ -226,7 +226,7 @@ impl Redis {
 
     pub fn store(&self) -> Store {
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
-        Store::new(Connection::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
+        Store::new(Client::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
     }
 }
 

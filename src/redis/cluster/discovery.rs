@@ -1,0 +1,196 @@
+//! Discovery of the masters: servers are asked for `CLUSTER SLOTS`, and the answer is kept until it turns out to be outdated.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rand::seq::SliceRandom as _;
+use redis::{AsyncConnectionConfig, FromRedisValue as _, RedisResult, Value, pipe};
+use tokio::sync::Mutex;
+
+use super::masters::{MasterConnections, Masters};
+use super::slots::{Address, SlotMap};
+use crate::redis::connection::Connection;
+use crate::redis::deadline::Deadline;
+use crate::redis::endpoint::FixedEndpoint;
+use crate::redis::handshake::{Role, connect};
+use crate::redis::info::info_field;
+use crate::redis::{Error, Limits, RedisUrl};
+use crate::telemetry::Metrics;
+
+/// What is known of a cluster. All traffics share it.
+pub(super) struct Discovery {
+    seeds: Vec<RedisUrl>,
+    limits: Limits,
+    masters: ArcSwapOption<Masters>,
+    /// Connections to servers without slots that a redirection named, such as those of a machine that is being added.
+    unassigned: std::sync::Mutex<HashMap<Address, MasterConnections>>,
+    /// Locked during a refresh. Tasks that wait for the lock share its outcome.
+    last_refresh: Arc<Mutex<Option<Refresh>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// The time of a refresh, and its error if it failed.
+struct Refresh {
+    at: Instant,
+    failure: Option<Error>,
+}
+
+impl Discovery {
+    /// Minimum time between two refreshes.
+    const REFRESH_PAUSE: Duration = Duration::from_millis(100);
+    /// Number of servers that are asked at once. The first answer counts.
+    const CONCURRENCY: usize = 3;
+
+    /// Discovers the cluster of the servers at `seeds`.
+    pub(super) fn new(seeds: Vec<RedisUrl>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let (masters, unassigned, last_refresh) = Default::default();
+        Self { seeds, limits, masters, unassigned, last_refresh, metrics }
+    }
+
+    /// Returns the masters, after a first refresh if they aren't known yet.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if no server answers.
+    pub(super) async fn masters(self: &Arc<Self>) -> Result<Arc<Masters>, Error> {
+        match self.masters.load_full() {
+            Some(masters) => Ok(masters),
+            None => self.refresh(None).await,
+        }
+    }
+
+    /// Returns the masters if they are known.
+    pub(super) fn known_masters(&self) -> Option<Arc<Masters>> {
+        self.masters.load_full()
+    }
+
+    /// Starts a refresh in the background, unless one is running.
+    pub(super) fn spawn_refresh(self: &Arc<Self>) {
+        if self.last_refresh.try_lock().is_err() {
+            return;
+        }
+        let discovery = Arc::clone(self);
+        tokio::spawn(async move {
+            let outdated = discovery.known_masters();
+            // If no server answers, the next request that needs a master fails with the reason.
+            let _ = discovery.refresh(outdated.as_ref()).await;
+        });
+    }
+
+    /// Asks for the masters again, unless they were replaced since `outdated` was read or asked for a moment ago.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::masters`].
+    pub(super) async fn refresh(self: &Arc<Self>, outdated: Option<&Arc<Masters>>) -> Result<Arc<Masters>, Error> {
+        let discovery = Arc::clone(self);
+        let mut last_refresh = Arc::clone(&self.last_refresh).lock_owned().await;
+        let current = self.known_masters();
+        if let Some(current) = &current
+            && outdated.is_none_or(|outdated| !Arc::ptr_eq(current, outdated))
+        {
+            return Ok(Arc::clone(current));
+        }
+        if let Some(Refresh { at, failure }) = &*last_refresh
+            && at.elapsed() < Self::REFRESH_PAUSE
+        {
+            return match (failure, current) {
+                (None, Some(current)) => Ok(current),
+                (failure, _) => Err(failure.clone().unwrap_or_else(no_server_known)),
+            };
+        }
+        // In a task of its own: a caller that is cancelled must not cancel the refresh that the next one waits for.
+        let refreshing = tokio::spawn(async move {
+            let slots = discovery.fetch_slots(current.as_deref()).await;
+            *last_refresh = Some(Refresh { at: Instant::now(), failure: slots.as_ref().err().cloned() });
+            let masters = Arc::new(discovery.connect_masters(slots?, current.as_deref()));
+            discovery.masters.store(Some(Arc::clone(&masters)));
+            Ok(masters)
+        });
+        refreshing.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
+    }
+
+    /// Asks servers in random order, a few at a time, until one knows the masters of the slots.
+    async fn fetch_slots(&self, known: Option<&Masters>) -> Result<SlotMap, Error> {
+        let servers = known.into_iter().flat_map(|known| known.slots.servers());
+        let mut servers: Vec<_> = servers.map(|address| self.url_of(address)).collect();
+        servers.shuffle(&mut rand::rng());
+        let (mut failure, mut of_a_lost_server) = (None, None);
+        for urls in servers.iter().chain(&self.seeds).collect::<Vec<_>>().chunks(Self::CONCURRENCY) {
+            let mut answers: FuturesUnordered<_> = urls.iter().map(|url| self.fetch_slots_from(url)).collect();
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok((slots, true)) => return Ok(slots),
+                    // The server may have lost the others, which may have gone on without it.
+                    Ok((slots, false)) => of_a_lost_server = Some(slots),
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        of_a_lost_server.ok_or_else(|| failure.unwrap_or_else(no_server_known))
+    }
+
+    /// Asks the server at `url`, a master or a replica, for the masters of the slots, and whether the cluster is well as far as the server
+    /// knows.
+    async fn fetch_slots_from(&self, url: &RedisUrl) -> Result<(SlotMap, bool), Error> {
+        let timeout = self.limits.connect;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(timeout));
+        let mut connection = connect(url, &config, Role::Any, Deadline::after(timeout)).await?;
+        let mut pipeline = pipe();
+        pipeline.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS").ignore_errors();
+        let answers = pipeline.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
+        let mut answers = answers.map_err(|error| Error::from_answer(error, &pipeline))?.into_iter();
+        let info = answers.next().and_then(Result::ok).and_then(|info| String::from_redis_value(info).ok());
+        let is_well = info.is_none_or(|info| info_field(&info, "cluster_state") != Some("fail"));
+        let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
+        let unknown = || {
+            Error::Connect(format!(
+                "{url} knows of no server that has slots; `redis-cli --cluster create` gives them some"
+            ))
+        };
+        let slots = slots.and_then(|slots| SlotMap::parse(slots, &url.host())).ok_or_else(unknown)?;
+        Ok((slots, is_well))
+    }
+
+    /// Returns the masters of `slots`. Reuses the connections to `known` ones.
+    fn connect_masters(&self, slots: SlotMap, known: Option<&Masters>) -> Masters {
+        let mut unassigned = self.lock_unassigned();
+        let mut reuse = |address| {
+            let known = known.and_then(|known| known.connections_to(address)).cloned();
+            known.or_else(|| unassigned.remove(address))
+        };
+        let connections =
+            slots.masters().map(|(_, address)| reuse(address).unwrap_or_else(|| self.connections_to_new(address)));
+        Masters { connections: connections.collect(), slots }
+    }
+
+    /// Returns the connections to the server at `address`, which may be no master.
+    pub(super) fn connections_to(&self, address: &Address) -> MasterConnections {
+        let known = self.known_masters().and_then(|masters| masters.connections_to(address).cloned());
+        known.unwrap_or_else(|| {
+            let mut unassigned = self.lock_unassigned();
+            unassigned.entry(address.clone()).or_insert_with(|| self.connections_to_new(address)).clone()
+        })
+    }
+
+    fn lock_unassigned(&self) -> std::sync::MutexGuard<'_, HashMap<Address, MasterConnections>> {
+        self.unassigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections_to_new(&self, address: &Address) -> MasterConnections {
+        let endpoint = FixedEndpoint::one_of_several(self.url_of(address));
+        MasterConnections::new(Connection::new(Arc::new(endpoint), self.limits, Arc::clone(&self.metrics)))
+    }
+
+    fn url_of(&self, address: &Address) -> RedisUrl {
+        self.seeds[0].at(&address.host, address.port)
+    }
+}
+
+fn no_server_known() -> Error {
+    Error::Connect("no server of the cluster is known".to_owned())
+}

@@ -1,0 +1,70 @@
+//! What a connection leads to.
+
+use std::fmt;
+use std::future::ready;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::{Error, RedisUrl};
+
+/// Resolves the address of a server each time a connection is made.
+pub(crate) trait Endpoint: fmt::Display + Send + Sync {
+    /// Returns the address to connect to.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if the address isn't found within `timeout`.
+    fn resolve(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>>;
+
+    /// Returns whether the address is no longer the one that was resolved last; `false` if that isn't known within `timeout`.
+    fn has_moved(&self, timeout: Duration) -> BoxFuture<'_, bool> {
+        let _ = timeout;
+        ready(false).boxed()
+    }
+
+    /// The address that was resolved last.
+    fn address(&self) -> Option<String>;
+
+    /// Whether there are other servers, so that errors must name this one.
+    fn is_one_of_several(&self) -> bool;
+}
+
+/// A server whose address never changes.
+pub(crate) struct FixedEndpoint {
+    url: RedisUrl,
+    is_one_of_several: bool,
+}
+
+impl FixedEndpoint {
+    /// The only server.
+    pub(crate) fn only(url: RedisUrl) -> Self {
+        Self { url, is_one_of_several: false }
+    }
+
+    /// One of several servers.
+    pub(crate) fn one_of_several(url: RedisUrl) -> Self {
+        Self { url, is_one_of_several: true }
+    }
+}
+
+impl Endpoint for FixedEndpoint {
+    fn resolve(&self, _: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>> {
+        ready(Ok(self.url.clone())).boxed()
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.url.to_string())
+    }
+
+    fn is_one_of_several(&self) -> bool {
+        self.is_one_of_several
+    }
+}
+
+impl fmt::Display for FixedEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
