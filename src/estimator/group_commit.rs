@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
+use crate::redis;
 use crate::store::{self, Store};
 use crate::telemetry::{RoundMetrics, TRACED};
 
@@ -65,7 +66,7 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
     ///
     /// # Errors
     ///
-    /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`store::Error::Timeout`] when
+    /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`redis::Error::Timeout`] when
     /// waiting and the trip together took too long.
     pub async fn ask(&self, question: Q, most: usize) -> Result<A, store::Error> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
@@ -73,10 +74,10 @@ impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
         let limit = self.0.store.limits().answer;
         match tokio::time::timeout(limit, answer).instrument(span).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(store::Error::Lost("the round trip was broken off".to_owned())),
+            Ok(Err(_)) => Err(redis::Error::Lost("the round trip was broken off".to_owned()).into()),
             Err(_) => {
                 // The trip itself may have been in time.
-                let error = store::Error::Timeout(limit);
+                let error = store::Error::from(redis::Error::Timeout(limit));
                 self.0.store.note_failure(&error);
                 Err(error)
             }
@@ -211,7 +212,7 @@ mod tests {
             assert!(!questions.contains(&true), "for the test");
             async move { vec![Ok(()); questions.len()] }
         });
-        assert!(matches!(rounds.ask(true, 1).await, Err(store::Error::Lost(_))));
+        assert!(matches!(rounds.ask(true, 1).await, Err(store::Error::Redis(redis::Error::Lost(_)))));
         assert_eq!(rounds.ask(false, 10).await, Ok(()));
     }
 
@@ -219,9 +220,13 @@ mod tests {
     async fn waiting_is_bounded_on_a_trip_and_before_it_and_those_who_gave_up_leave_their_places() {
         const LIMIT: Duration = Duration::from_millis(50);
         let rounds = rounds(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
-        assert_eq!(rounds.ask((), 1).await, Err(store::Error::Timeout(LIMIT)));
+        assert_eq!(rounds.ask((), 1).await, Err(redis::Error::Timeout(LIMIT).into()));
         for _ in 0..3 {
-            assert_eq!(rounds.ask((), 1).await, Err(store::Error::Timeout(LIMIT)), "behind a trip that never ends");
+            assert_eq!(
+                rounds.ask((), 1).await,
+                Err(redis::Error::Timeout(LIMIT).into()),
+                "behind a trip that never ends"
+            );
         }
     }
 }

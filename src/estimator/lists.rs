@@ -231,7 +231,7 @@ impl Estimator {
                 counts.push(match count {
                     Ok(count) => Some(count),
                     // One key's fault must not take the others along.
-                    Err(store::Error::WrongType { .. }) => None,
+                    Err(error) if error.is_wrong_type() => None,
                     Err(error) => return Err(error),
                 });
             }

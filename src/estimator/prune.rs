@@ -129,7 +129,7 @@ impl Estimator {
         let (mut few, mut sum, mut emptied) = (Vec::new(), 0, Vec::new());
         for (segment, found) in segments.iter().zip(self.store.expired(partition, segments, cutoff).await?) {
             let Expired { expired, members } = match found {
-                Err(store::Error::WrongType { .. }) => {
+                Err(error) if error.is_wrong_type() => {
                     report.segments_failed += 1;
                     emptied.push(segment.as_str());
                     continue;

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group_commit::Rounds;
 use crate::domain::Visit;
+use crate::redis;
 use crate::store::{self, Batch, Partitions, Store, Written, lane_of};
 
 /// Writes visits. Cheap to clone; clones share the round trips.
@@ -77,7 +78,7 @@ impl Writer {
                 Ok(BulkWrite { store: self.store.clone(), _permit: permit })
             }
             Err(_) => {
-                let error = store::Error::Timeout(limit);
+                let error = store::Error::from(redis::Error::Timeout(limit));
                 self.store.note_failure(&error);
                 Err(error)
             }

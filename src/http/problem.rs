@@ -21,6 +21,7 @@ use super::pages::trouble::{self, Place};
 use crate::domain::FieldError;
 use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
 use crate::ingest::Report;
+use crate::redis;
 use crate::store;
 
 /// What every problem's type begins with.
@@ -241,15 +242,15 @@ impl From<store::Error> for Problem {
             return Self { errors: vec![why], ..problem };
         }
         let detail = match error {
-            store::Error::NotReplicated { .. } => {
+            store::Error::Redis(redis::Error::NotReplicated { .. }) => {
                 "It was written, but too few of Redis's replicas have it, so that it may yet be lost. Repeat the request; a \
                  visit without seen_at counts from the repetition."
             }
-            store::Error::NoWaitAof => {
+            store::Error::Redis(redis::Error::NoWaitAof) => {
                 "It was written, but Redis can't tell whether its replicas have it on disk: the operator has asked for more \
                  than Redis can promise."
             }
-            store::Error::Refused { ref code, .. } if code == "OOM" => {
+            store::Error::Redis(redis::Error::Refused { ref code, .. }) if code == "OOM" => {
                 "Redis's memory is full: visits can't be taken until the operator raises its maxmemory (redis_max_memory, if it is the \
                  private Redis), or users expire. Counts are answered. Repeat the request later; a visit without seen_at counts from the repetition."
             }

@@ -19,6 +19,7 @@ use self::rejections::Rejections;
 pub use self::report::{LineError, Report};
 use crate::domain::{Timestamp, visit_json};
 use crate::estimator::{Estimator, measure_failure};
+use crate::redis;
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 
@@ -242,7 +243,7 @@ impl Ingest {
     /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
     fn settle(&mut self, written: Option<Written>) -> Result<(), Aborted> {
         let Some(Written { chunk, written }) = written else {
-            return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
+            return Err(self.fail(redis::Error::Lost("a write was broken off".to_owned()).into()));
         };
         let before = (self.report.accepted, self.report.rejected);
         for (place, line) in chunk.lines.into_iter().enumerate() {

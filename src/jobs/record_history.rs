@@ -142,7 +142,7 @@ impl Recorder {
             match count {
                 Ok(count) => samples.push(NamedSample { segment, sample: Sample { at: turn, count } }),
                 // Its key holds something else, of which pruning tells.
-                Err(store::Error::WrongType { .. }) => {}
+                Err(error) if error.is_wrong_type() => {}
                 Err(error) => return Err(error),
             }
         }

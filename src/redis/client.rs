@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 
 use super::deadline::Deadline;
 use super::info::primary_of;
-use super::outage_log::OutageLog;
+use super::outage_log::{Failure, OutageLog};
 use super::reply::Reply;
 use super::request::Request;
 use super::topology::Topology;
@@ -230,13 +230,18 @@ impl Client {
 
     /// Counts and logs `error`.
     pub(crate) fn report_error(&self, error: &Error) {
-        self.0.metrics.redis.failed(error.kind());
-        self.log_error(error);
+        self.report(error.as_failure());
     }
 
-    /// Logs `error`.
-    pub(crate) fn log_error(&self, error: &Error) {
-        self.0.outages.failed(error, self.0.traffic, Instant::now());
+    /// Counts and logs `failure`.
+    pub(crate) fn report(&self, failure: Failure<'_>) {
+        self.0.metrics.redis.failed(failure.kind);
+        self.log(failure);
+    }
+
+    /// Logs `failure`.
+    pub(crate) fn log(&self, failure: Failure<'_>) {
+        self.0.outages.failed(failure, self.0.traffic, Instant::now());
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::outage_log::{Failure, Reach};
 use super::tls;
-use crate::store::Partitions;
 use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 
 /// Why Redis did not do what was asked. Whether a write took effect is then unknown.
@@ -33,9 +33,6 @@ pub enum Error {
     /// No answer came in time from one of several servers.
     #[error("no answer from {} within {}", .0, humantime::format_duration(*.1))]
     TimeoutAt(String, Duration),
-    /// Redis was not asked: as many as may wait for it already do.
-    #[error("{0} already wait for Redis")]
-    Overloaded(usize),
     /// The server lacks commands that we need.
     #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
     TooOld(String),
@@ -50,47 +47,12 @@ pub enum Error {
     /// The server can't tell what its replicas have on disk.
     #[error("Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey")]
     NoWaitAof,
-    /// The data set has another number of partitions than the setting says.
-    #[error(
-        "the data set has {}, and partitions is {set}: leave it unset, or move the data with \
-         `segment-estimator repartition --to {set}`",
-        recorded.in_words()
-    )]
-    Partitions {
-        /// As recorded in Redis.
-        recorded: Partitions,
-        /// As set.
-        set: Partitions,
-    },
-    /// There are keys that a data set of ours may have, and no record of one.
-    #[error(
-        "the database has {found} and no data set of this service, whose record is `{record}`: if the data is another program's, \
-         set redis_key_prefix; if it is this service's, take it over with `segment-estimator adopt`"
-    )]
-    Unrecorded {
-        /// The keys, or a pattern of them.
-        found: String,
-        /// The key of the record.
-        record: String,
-    },
-    /// A key of ours holds what this service has not written.
-    #[error("`{0}` holds what this service has not written: rename that key, or set redis_key_prefix")]
-    ForeignKey(String),
-    /// What is recorded of the data set can't be read, or changes all the time.
-    #[error(
-        "the key `layout` holds no record that this version knows, or another one at each look; if it is another program's, set \
-         redis_key_prefix"
-    )]
-    UnknownLayout,
     /// A key of ours holds another type: another program writes to this Redis.
     #[error("`{command}` met a key of another type: another program writes to this Redis")]
     WrongType {
         /// The command's name and its key.
         command: String,
     },
-    /// The visit is to a new segment, and there are as many as there may be. Nothing was written.
-    #[error("there are {0} segments, as many as max_segments allows, and this one would be new")]
-    TooManySegments(u64),
     /// Redis answered with any other error, such as `READONLY`, `MISCONF` or `NOPERM`.
     #[error("Redis refused `{command}`: {}", format!("{code} {detail}").trim_end())]
     Refused {
@@ -134,8 +96,7 @@ fn state_of_redis(code: &str) -> Option<&'static str> {
 }
 
 impl Error {
-    /// What a log or a metric calls this failure: one of `telemetry::FAILURES`, or
-    /// `too_many_segments`, which is no failure of Redis.
+    /// What a log or a metric calls this failure: one of `telemetry::FAILURES`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -145,20 +106,26 @@ impl Error {
             Self::Replica(_) => "readonly",
             Self::Lost(_) => "lost",
             Self::Timeout(_) | Self::TimeoutAt(..) => "timeout",
-            Self::Overloaded(_) => "overloaded",
             Self::TooOld(_) | Self::NoWaitAof => "too_old",
             Self::NotReplicated { .. } => "not_replicated",
-            Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout => "layout",
-            Self::WrongType { .. } | Self::ForeignKey(_) => "wrong_type",
-            Self::TooManySegments(_) => "too_many_segments",
+            Self::WrongType { .. } => "wrong_type",
             Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
         }
+    }
+
+    /// This error as the log and the metrics see it.
+    pub(crate) fn as_failure(&self) -> Failure<'_> {
+        let reach = match self {
+            Self::WrongType { .. } => Reach::Key,
+            _ => Reach::Redis { writes_alone: self.is_of_writes() },
+        };
+        Failure { error: self, kind: self.kind(), reach }
     }
 
     /// Whether Redis failed, and not one segment.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        !matches!(self, Self::WrongType { .. } | Self::ForeignKey(_) | Self::TooManySegments(_))
+        !self.is_wrong_type()
     }
 
     /// Whether a key holds another type.
@@ -277,11 +244,6 @@ impl Error {
     /// Whether another server may serve what this one doesn't: it is away, or no primary.
     pub(crate) fn may_be_elsewhere(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Replica(_))
-    }
-
-    /// Whether it is about how the data set is laid out.
-    pub(crate) fn is_of_the_layout(&self) -> bool {
-        matches!(self, Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout)
     }
 
     /// Whether the keys of one command are not all at one server at the moment.

@@ -28,6 +28,7 @@ pub use self::error::Error;
 pub(crate) use self::handshake::probe;
 pub(crate) use self::info::info_field;
 pub use self::limits::Limits;
+pub(crate) use self::outage_log::{Failure, Reach};
 pub use self::replication::WriteAcks;
 pub(crate) use self::reply::parse;
 pub(crate) use self::request::Request;

@@ -1,12 +1,32 @@
 //! The log of Redis's failures: one line when they start and one when they end, however many requests they meet.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Error;
 use crate::telemetry::Traffic;
+
+/// A failure, as the log and the metrics see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Failure<'a> {
+    pub(crate) error: &'a (dyn fmt::Display + Sync),
+    /// The value of the metrics' label: one of `telemetry::FAILURES`.
+    pub(crate) kind: &'static str,
+    pub(crate) reach: Reach,
+}
+
+/// What a failure affects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// All requests, or all writes.
+    Redis { writes_alone: bool },
+    /// The data set, while Redis answers. No answer to a probe says that this is over.
+    DataSet,
+    /// One key.
+    Key,
+}
 
 /// Hears of every answer and failure, and decides which of them is worth a line.
 #[derive(Default)]
@@ -39,30 +59,32 @@ impl OutageLog {
     /// Failures and successes may alternate, as when Redis is slow. It has recovered when nothing failed for this long.
     const QUIET: Duration = Duration::from_secs(1);
 
-    /// What was asked for `traffic` failed at `now`.
-    pub(crate) fn failed(&self, error: &Error, traffic: Traffic, now: Instant) {
-        // Redis answers and the data set can't be used: no answer to a probe says that this is over.
-        let is_outage = error.is_outage() && !error.is_of_the_layout();
+    /// Logs a `failure` of a request for `traffic` at `now`, unless one of its kind was logged lately.
+    pub(crate) fn failed(&self, failure: Failure<'_>, traffic: Traffic, now: Instant) {
+        let Failure { error, kind, reach } = failure;
+        let is_outage = matches!(reach, Reach::Redis { .. });
         let mut state = self.lock();
-        if is_outage {
+        if let Reach::Redis { writes_alone } = reach {
             state.last_failure = Some(now);
-            state.refuses_visits |= traffic != Traffic::Other && error.is_of_writes();
+            state.refuses_visits |= traffic != Traffic::Other && writes_alone;
         }
-        if let Some(last) = state.logged.get_mut(error.kind())
+        if let Some(last) = state.logged.get_mut(kind)
             && now.duration_since(last.at) < Self::REPEAT
         {
             last.not_logged += 1;
             return;
         }
-        let last = state.logged.insert(error.kind(), Logged { at: now, not_logged: 0, is_outage });
+        let last = state.logged.insert(kind, Logged { at: now, not_logged: 0, is_outage });
         let failures_not_logged = last.map(|last| last.not_logged).filter(|count| *count > 0);
-        if is_outage {
-            self.failing.store(true, Ordering::Relaxed);
-            tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
-        } else if error.is_of_the_layout() {
-            tracing::warn!(%error, failures_not_logged, "the data set can't be used; what needs it is answered with 503");
-        } else {
-            tracing::warn!(%error, failures_not_logged, "what needs this key is answered with 503");
+        match reach {
+            Reach::Redis { .. } => {
+                self.failing.store(true, Ordering::Relaxed);
+                tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
+            }
+            Reach::DataSet => {
+                tracing::warn!(%error, failures_not_logged, "the data set can't be used; what needs it is answered with 503");
+            }
+            Reach::Key => tracing::warn!(%error, failures_not_logged, "what needs this key is answered with 503"),
         }
     }
 
@@ -97,6 +119,7 @@ impl OutageLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::Error;
     use crate::telemetry::tests::Captured;
 
     /// The lines that are logged while `scene` runs.
@@ -118,7 +141,7 @@ mod tests {
             for outage in 0..3 {
                 let at = |millis| start + Duration::from_secs(5 * outage) + Duration::from_millis(millis);
                 for request in 0..100 {
-                    log.failed(&timeout(), VISITS, at(request));
+                    log.failed(timeout().as_failure(), VISITS, at(request));
                 }
                 assert!(log.is_failing());
                 log.answered(VISITS, at(1_500));
@@ -135,7 +158,7 @@ mod tests {
     fn failures_among_successes_are_no_flood() {
         let lines = logged(|log, start| {
             for millis in (0..60_000).step_by(10) {
-                log.failed(&timeout(), VISITS, start + Duration::from_millis(millis));
+                log.failed(timeout().as_failure(), VISITS, start + Duration::from_millis(millis));
                 log.answered(VISITS, start + Duration::from_millis(millis + 5));
             }
         });
@@ -150,7 +173,7 @@ mod tests {
         let lines = logged(|log, start| {
             let at = |millis| start + Duration::from_millis(millis);
             for millis in (0..20_000).step_by(2_000) {
-                log.failed(&full, VISITS, at(millis));
+                log.failed(full.as_failure(), VISITS, at(millis));
                 for later in (0..2_000).step_by(100) {
                     log.answered(Traffic::Other, at(millis + later));
                 }
@@ -165,7 +188,7 @@ mod tests {
     #[test]
     fn any_answer_is_a_recovery_of_the_connection() {
         let lines = logged(|log, start| {
-            log.failed(&timeout(), VISITS, start);
+            log.failed(timeout().as_failure(), VISITS, start);
             log.answered(Traffic::Other, start + Duration::from_secs(2));
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -180,14 +203,14 @@ mod tests {
         let lines = logged(|log, start| {
             for millis in 0..20_000 {
                 let at = start + Duration::from_millis(millis);
-                log.failed(&timeout(), VISITS, at);
-                log.failed(&Error::Lost("closed".to_owned()), VISITS, at);
-                log.failed(&wrong_type(), VISITS, at);
+                log.failed(timeout().as_failure(), VISITS, at);
+                log.failed(Error::Lost("closed".to_owned()).as_failure(), VISITS, at);
+                log.failed(wrong_type().as_failure(), VISITS, at);
             }
             let later = start + Duration::from_secs(22);
-            log.failed(&wrong_type(), VISITS, later);
+            log.failed(wrong_type().as_failure(), VISITS, later);
             log.answered(VISITS, later);
-            log.failed(&wrong_type(), VISITS, later);
+            log.failed(wrong_type().as_failure(), VISITS, later);
         });
         let is_recovery = |line: &String| line.contains("Redis answers again");
         assert_eq!((lines.len(), lines.iter().filter(|line| is_recovery(line)).count()), (4, 1), "{lines:#?}");
@@ -196,7 +219,7 @@ mod tests {
     #[test]
     fn a_key_of_another_type_is_not_an_outage() {
         let lines = logged(|log, start| {
-            log.failed(&wrong_type(), VISITS, start);
+            log.failed(wrong_type().as_failure(), VISITS, start);
             assert!(!log.is_failing());
         });
         assert_eq!(lines.len(), 1);

@@ -1,11 +1,11 @@
 //! Counting the members of segments.
 
+use super::Error;
 use futures_util::future::try_join_all;
 
 use super::layout::{Attempt, KnownLayout};
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Error;
 use crate::redis::Request;
 use crate::redis::parse;
 
@@ -60,7 +60,7 @@ impl Store {
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Outdated);
         }
-        Ok(Attempt::Done(counts.into_iter().map(|count| count.and_then(parse)).collect()))
+        Ok(Attempt::Done(counts.into_iter().map(|count| Ok(count.and_then(parse)?)).collect()))
     }
 }
 

@@ -7,17 +7,18 @@
 //! A history is of a segment in all partitions together, so that its key is in none of them, and a move to other partitions
 //! doesn't touch it.
 
+use super::Error;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::{Cmd, Value, cmd, pipe};
+use ::redis::{Cmd, Value, cmd, pipe};
 
 use super::Store;
 use super::keys::KeyNames;
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Request;
+use crate::redis::Slot;
 use crate::redis::parse;
-use crate::redis::{Error, Slot};
+use crate::redis::{self, Request};
 
 /// How many users a segment had at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +171,8 @@ impl Store {
         let key = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("EVAL").arg(END).arg(1).arg(&key).arg(millis(turn));
-        self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>().map(drop)
+        self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>()?;
+        Ok(())
     }
 
     /// Adds `samples` to the histories of their segments, and returns how many of them are new. A history only grows at its end: what
@@ -210,9 +212,9 @@ impl Store {
             match answer {
                 Ok(new) if new >= 0 => added += new.unsigned_abs(),
                 // One key's fault must not fail the others.
-                Ok(_) => self.client.report_error(&Error::WrongType { command: format!("EVAL {key}") }),
-                Err(Error::WrongType { .. }) => {}
-                Err(error) => return Err(error),
+                Ok(_) => self.client.report_error(&redis::Error::WrongType { command: format!("EVAL {key}") }),
+                Err(error) if error.is_wrong_type() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(added)
@@ -260,7 +262,7 @@ impl Store {
             (slot, kind)
         });
         let answers = self.client.send(Request::each(commands)).await?.results();
-        let kind = |answer: Result<Value, Error>| {
+        let kind = |answer: Result<Value, redis::Error>| {
             Ok(match answer.and_then(parse::<String>)?.as_str() {
                 "none" => Kind::None,
                 "list" => Kind::List,
@@ -288,12 +290,12 @@ impl Store {
             for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
                 let entries = match (kind, answer) {
                     // A list that has become a stream since.
-                    (Kind::List, Err(Error::WrongType { .. })) => {
+                    (Kind::List, Err(error)) if error.is_wrong_type() => {
                         unfinished.push((name, Kind::Stream, millis(from).to_string()));
                         continue;
                     }
-                    (_, Err(error @ Error::WrongType { .. })) => {
-                        found.insert(name, Err(error));
+                    (_, Err(error)) if error.is_wrong_type() => {
+                        found.insert(name, Err(error.into()));
                         continue;
                     }
                     (Kind::List, answer) => {
@@ -365,7 +367,7 @@ fn listed(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
         _ => None,
     };
     let samples: Option<Vec<_>> = elements.chunks(2).map(sample).collect();
-    samples.ok_or_else(|| Error::WrongType { command: format!("LRANGE {key}") })
+    samples.ok_or_else(|| redis::Error::WrongType { command: format!("LRANGE {key}") }.into())
 }
 
 /// The id of an entry, and its fields and their values in turn.

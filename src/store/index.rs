@@ -1,5 +1,6 @@
 //! The names of the segments that there may be.
 
+use super::Error;
 use std::collections::BTreeSet;
 
 use futures_util::future::try_join_all;
@@ -9,7 +10,6 @@ use super::layout::Attempt;
 use super::segment_limit::{Reservation, SegmentLimit};
 use super::{Partition, Partitions, Store};
 use crate::domain::SegmentName;
-use crate::redis::Error;
 use crate::redis::Request;
 use crate::redis::parse;
 

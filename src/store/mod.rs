@@ -46,6 +46,7 @@
 //! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` need Redis 6.2 or Valkey.
 
 pub mod diagnostics;
+mod error;
 mod write;
 
 mod count;
@@ -69,6 +70,7 @@ use futures_util::future::join_all;
 use crate::redis::{Client, Limits, WriteAcks};
 
 use self::count::after;
+pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
@@ -81,7 +83,6 @@ pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, Written};
 use crate::domain::{Timestamp, UserId, Window};
-pub use crate::redis::Error;
 use crate::telemetry::{Metrics, Traffic};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
@@ -216,7 +217,7 @@ impl Store {
 
     /// Has a failure logged that a caller met before Redis was asked.
     pub(crate) fn note_failure(&self, error: &Error) {
-        self.client.log_error(error);
+        self.client.log(error.as_failure());
     }
 
     /// Asks every server whether it can serve, and sees that the layout is known.
@@ -258,7 +259,7 @@ impl Store {
     }
 
     async fn by_server(&self, keys: Keyspace) -> Result<Vec<Vec<Partition>>, Error> {
-        self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await
+        Ok(self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }
 

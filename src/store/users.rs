@@ -7,19 +7,19 @@
 //! copied the move has each noted user be in the new keys as he is in the old ([`Store::settle_user`]). A deletion that is noted
 //! after that finds nothing on its way. The notes go when the move is over, or after a window.
 
+use super::Error;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, Value, cmd, pipe};
+use ::redis::{Cmd, Value, cmd, pipe};
 
 use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
 use super::{Batch, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::Error;
-use crate::redis::Request;
 use crate::redis::parse;
+use crate::redis::{self, Request};
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
 const REMOVE_IF_UNCHANGED: &str = "\
@@ -77,7 +77,7 @@ impl Store {
             (partition.slot(), command)
         });
         let request = Request::each(commands).and_then_read(self.names.layout_reads([partition]));
-        let reply = self.client.send(request.nil_for(Error::is_wrong_type)).await?;
+        let reply = self.client.send(request.nil_for(redis::Error::is_wrong_type)).await?;
         let [scores, layouts] = reply.into_steps();
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Outdated);
@@ -169,7 +169,7 @@ impl Store {
         }
         if answers.contains(&Value::Nil) {
             let error = Error::ForeignKey(key);
-            self.batches.report_error(&error);
+            self.batches.report(error.as_failure());
             return Err(error);
         }
         Ok(Attempt::Done(()))
@@ -190,7 +190,7 @@ impl Store {
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
         let request = Request::write(commands, last, self.acks, self.client.limits().answer);
-        let request = request.and_then_read(self.names.layout_reads([partition])).nil_for(Error::is_wrong_type);
+        let request = request.and_then_read(self.names.layout_reads([partition])).nil_for(redis::Error::is_wrong_type);
         // Counts and probes must not wait for replicas. Batches do so, too.
         let reply = self.batches.send(request).await?;
         reply.replicated.clone()?;

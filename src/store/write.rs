@@ -1,21 +1,22 @@
 //! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
 //! indexes, then the waiting for replicas, in one round trip.
 
+use super::Error;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ::redis::{Cmd, Value};
 use foldhash::fast::RandomState;
 use futures_util::future::join_all;
-use redis::{Cmd, Value};
 
 use super::keys::{KeyNames, hash};
 use super::layout::{Attempt, KnownLayout};
 use super::{Keyspace, Partition, Store};
 use crate::domain::{Timestamp, Visit};
 use crate::redis::Request;
-use crate::redis::{Client, Error, Slot};
+use crate::redis::{self, Client, Slot};
 
 /// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
 #[derive(Default)]
@@ -165,7 +166,7 @@ impl Batch {
         let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace, refused)).collect();
         let servers = match client.by_server(parts, |part: &Part| part.partition.slot()).await {
             Ok(servers) => servers,
-            Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error)),
+            Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error.into())),
         };
         let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, client));
         let mut written = Written::default();
@@ -244,7 +245,7 @@ async fn write_parts(
         Ok(reply) => reply,
         Err(error) => {
             let visits = parts.into_iter().flat_map(|part| part.visits).flatten().collect();
-            return Attempt::Done((vec![(visits, error)], 0));
+            return Attempt::Done((vec![(visits, error.into())], 0));
         }
     };
     let replicated = reply.replicated.clone();
@@ -253,7 +254,7 @@ async fn write_parts(
         return Attempt::Outdated;
     }
     // `ZADD` answers with the number of members that are new.
-    let added = |name: &Result<Value, Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
+    let added = |name: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
     let names_added = names.iter().map(added).sum::<i64>().unsigned_abs();
     let (mut members, mut failures) = (members.into_iter(), Vec::new());
     for ((part, name), layout) in parts.into_iter().zip(names).zip(layouts) {
@@ -261,11 +262,11 @@ async fn write_parts(
         let rest = name.and(layout).and(replicated.clone());
         let mut refused = BTreeSet::new();
         for ((visits, segment), member) in part.visits.into_iter().zip(part.segments).zip(members.by_ref()) {
-            if let Err(Error::WrongType { .. }) = member {
+            if member.as_ref().is_err_and(redis::Error::is_wrong_type) {
                 refused.insert(&*segments[segment]);
             }
             if let Err(error) = member.and_then(|_| rest.clone()) {
-                failures.push((visits, error));
+                failures.push((visits, error.into()));
             }
         }
         if !refused.is_empty() {

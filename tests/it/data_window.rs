@@ -8,9 +8,9 @@ use rstest::rstest;
 use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Client, Error, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
 use segment_estimator::store::WindowChange;
-use segment_estimator::store::{Layout, Move, Partitions, Phase, Store};
+use segment_estimator::store::{Error, Layout, Move, Partitions, Phase, Store};
 
 use crate::helpers::{
     NOON, PATIENCE, Redis, RedisCluster, Service, TestApp, binary, noon_plus, refusal, run, segment, visit,

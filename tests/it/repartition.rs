@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use segment_estimator::redis::Error;
-use segment_estimator::store::{Move, Partitions, Phase};
+use segment_estimator::store::{Error, Move, Partitions, Phase};
 use tempfile::TempDir;
 
 use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};

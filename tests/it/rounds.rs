@@ -3,6 +3,7 @@
 use segment_estimator::config::Layer;
 use segment_estimator::domain::Visit;
 use segment_estimator::estimator::{Estimator, Recorded};
+use segment_estimator::redis;
 use segment_estimator::store;
 use serde_json::json;
 use tokio::task::{JoinHandle, yield_now};
@@ -108,7 +109,7 @@ async fn a_segment_that_fails_fails_its_own_callers_alone() {
     for (n, recording) in later {
         match outcome(recording).await {
             Ok(Recorded::Accepted) => assert_ne!(n % 3, 1),
-            Err(store::Error::WrongType { command }) => {
+            Err(store::Error::Redis(redis::Error::WrongType { command })) => {
                 assert_eq!((n % 3, command.as_str()), (1, "ZADD segment:broken"));
             }
             other => panic!("{other:?}"),
@@ -226,7 +227,9 @@ async fn counts_that_arrive_together_share_a_round_trip_and_the_same_ones_an_ans
     for (name, count) in later {
         match (name, in_time("the count", count).await.unwrap()) {
             ("sports", count) => assert_eq!(count, Ok(1)),
-            ("broken", count) => assert!(matches!(count, Err(store::Error::WrongType { .. })), "{count:?}"),
+            ("broken", count) => {
+                assert!(matches!(count, Err(store::Error::Redis(redis::Error::WrongType { .. }))), "{count:?}")
+            }
             (_, count) => assert_eq!(count, Ok(0)),
         }
     }

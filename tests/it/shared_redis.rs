@@ -9,9 +9,8 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
 use segment_estimator::estimator::history::{History, Interval};
 use segment_estimator::jobs::Recorder;
-use segment_estimator::redis::Error;
 use segment_estimator::store::diagnostics::Permissions;
-use segment_estimator::store::{Move, Partitions, Phase, Store, lane_of};
+use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
 use serde_json::json;
 
 use crate::helpers::{

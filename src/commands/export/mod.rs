@@ -117,7 +117,7 @@ impl<W: Write> Writing<'_, W> {
         let (store, mut cursor) = (self.store, None);
         loop {
             let page = match patiently(|| store.members(partition, segment, cursor.as_ref())).await {
-                Err(store::Error::WrongType { .. }) => {
+                Err(error) if error.is_wrong_type() => {
                     self.exported.segments_failed += 1;
                     return Ok(());
                 }

@@ -9,6 +9,7 @@ use crate::domain::visit_json::VisitError;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::ingest::LineError;
+use crate::redis;
 use crate::store::{self, Batch};
 
 /// Where visits go. Cheap to clone.
@@ -114,8 +115,7 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<De
 fn failure(error: store::Error) -> Failure {
     let why = error.to_string();
     match error {
-        store::Error::TooOld(_)
-        | store::Error::NoWaitAof
+        store::Error::Redis(redis::Error::TooOld(_) | redis::Error::NoWaitAof)
         | store::Error::Partitions { .. }
         | store::Error::Unrecorded { .. } => Failure::Lasting(why),
         _ => Failure::Passing { why, pause: None },

@@ -135,7 +135,7 @@ pub async fn of_segment(
     let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
     let from = now - Duration::from_secs(days * 86_400);
     let points = match state.history.of(&name, from, now, state.history.step_for(from, now, READ)).await {
-        Err(store::Error::WrongType { .. }) => None,
+        Err(error) if error.is_wrong_type() => None,
         points => Some(points?),
     };
     let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });

@@ -1,8 +1,9 @@
 //! The commands and keys that the service needs, and whether Redis offers them, asked without running them.
 
-use redis::{Pipeline, Value, pipe};
+use crate::store::Error;
+use ::redis::{Pipeline, Value, pipe};
 
-use crate::redis::{Client, Error, Request, Slot, WriteAcks};
+use crate::redis::{self, Client, Request, Slot, WriteAcks};
 use crate::store::Partition;
 use crate::store::keys::KeyNames;
 
@@ -126,7 +127,7 @@ impl Permissions {
     }
 
     /// The sum of the answers to `ACL DRYRUN`: `OK`, a sentence, or an error. The answers to [`NEEDED`] come first.
-    fn from_verdicts(verdicts: Vec<Result<String, Error>>) -> Self {
+    fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>) -> Self {
         let forbidden = verdicts.iter().flatten().find(|verdict| *verdict != "OK");
         if let Some(verdict) = forbidden {
             return Self::Forbidden(verdict.clone());
@@ -134,7 +135,7 @@ impl Permissions {
         // A server that answers for one command has `ACL DRYRUN`, and can only mean that it doesn't have the other.
         let answers = verdicts.iter().any(Result::is_ok);
         let mut of_needed = NEEDED.iter().zip(&verdicts);
-        match of_needed.find(|(_, verdict)| verdict.as_ref().is_err_and(Error::is_unknown_command)) {
+        match of_needed.find(|(_, verdict)| verdict.as_ref().is_err_and(redis::Error::is_unknown_command)) {
             Some((command, _)) if answers => Self::NoCommand(command[0]),
             _ if verdicts.iter().all(Result::is_ok) => Self::Enough,
             _ => Self::Unknown,
@@ -186,11 +187,11 @@ mod tests {
 
     use super::*;
 
-    fn refused(code: &str) -> Result<String, Error> {
-        Err(Error::Refused { command: "ACL DRYRUN".to_owned(), code: code.to_owned(), detail: String::new() })
+    fn refused(code: &str) -> Result<String, redis::Error> {
+        Err(redis::Error::Refused { command: "ACL DRYRUN".to_owned(), code: code.to_owned(), detail: String::new() })
     }
 
-    fn said(verdict: &str) -> Result<String, Error> {
+    fn said(verdict: &str) -> Result<String, redis::Error> {
         Ok(verdict.to_owned())
     }
 
@@ -203,7 +204,7 @@ mod tests {
         Permissions::Forbidden("no zadd".to_owned())
     )]
     #[case::a_command_that_is_not_there(vec![said("OK"), refused("ERR"), said("OK")], Permissions::NoCommand("ZADD"))]
-    fn verdicts_add_up(#[case] verdicts: Vec<Result<String, Error>>, #[case] expected: Permissions) {
+    fn verdicts_add_up(#[case] verdicts: Vec<Result<String, redis::Error>>, #[case] expected: Permissions) {
         assert_eq!(Permissions::from_verdicts(verdicts), expected);
     }
 }

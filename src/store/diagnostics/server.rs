@@ -1,12 +1,13 @@
 //! What Redis says of itself.
 
+use crate::store::Error;
 use std::fmt;
 
-use crate::redis::{Request, info_field};
-use redis::{Value, pipe};
+use crate::redis::{self, Request, info_field};
+use ::redis::{Value, pipe};
 
 use super::{EvictionPolicy, Permissions};
-use crate::redis::{Error, Slot, WriteAcks};
+use crate::redis::{Slot, WriteAcks};
 use crate::store::{Keyspace, Partition, Partitions, Store};
 
 /// The server that a [`Store`] leads to, as far as it tells.
@@ -63,7 +64,7 @@ impl Server {
     /// Why no visit would be acknowledged, if so.
     fn obstacle_to_acks(&self, acks: WriteAcks) -> Option<String> {
         if acks.on_disk && self.has_wait_aof == Some(false) {
-            return Some(Error::NoWaitAof.to_string());
+            return Some(redis::Error::NoWaitAof.to_string());
         }
         let replicas = self.replicas.filter(|replicas| *replicas < acks.replicas)?;
         Some(format!("it has {replicas} of the {} replicas that write_acks needs", acks.replicas))
@@ -211,6 +212,6 @@ mod tests {
         assert_eq!(obstacle(info, None, 2, false).as_deref(), Some(expected));
         assert_eq!(obstacle("", None, 2, false), None, "it doesn't tell");
         assert_eq!(obstacle(info, Some(true), 1, true), None);
-        assert_eq!(obstacle(info, Some(false), 1, true), Some(Error::NoWaitAof.to_string()));
+        assert_eq!(obstacle(info, Some(false), 1, true), Some(redis::Error::NoWaitAof.to_string()));
     }
 }

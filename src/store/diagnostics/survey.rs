@@ -1,10 +1,11 @@
 //! What a set of keys holds, for an operator who is about to take it over, or to prune it by another window.
 
+use crate::store::Error;
+use ::redis::pipe;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use redis::pipe;
 
 use crate::domain::Timestamp;
-use crate::redis::{Error, Request, Slot};
+use crate::redis::{self, Request, Slot};
 use crate::store::history::is_turn;
 use crate::store::{Expired, Keyspace, Partition, Store};
 
@@ -48,7 +49,7 @@ impl Store {
     pub async fn foreign_keys(&self, keys: Option<Keyspace>) -> Result<Vec<String>, Error> {
         let mut foreign = match keys {
             Some(keys) => match self.survey(keys, Timestamp::from_millis(0)).await {
-                Err(Error::Refused { .. }) => Vec::new(),
+                Err(Error::Redis(redis::Error::Refused { .. })) => Vec::new(),
                 survey => survey?.foreign,
             },
             None => Vec::new(),
@@ -64,7 +65,7 @@ impl Store {
             .next();
         let is_foreign = match answer {
             Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
-            Some(Err(error)) => matches!(error, Error::WrongType { .. }),
+            Some(Err(error)) => error.is_wrong_type(),
             None => false,
         };
         foreign.extend(is_foreign.then_some(turn));
@@ -75,7 +76,7 @@ impl Store {
         let (mut survey, mut cursor) = (Survey::default(), None);
         loop {
             let page = match self.index_of(partition, cursor.as_ref(), Self::SURVEYED_AT_ONCE).await {
-                Err(Error::WrongType { .. }) => {
+                Err(error) if error.is_wrong_type() => {
                     survey.foreign.push(self.names.index(partition));
                     return Ok(survey);
                 }
@@ -93,7 +94,7 @@ impl Store {
                         survey.members += members;
                         survey.expired += expired;
                     }
-                    Err(Error::WrongType { .. }) => {
+                    Err(error) if error.is_wrong_type() => {
                         survey.foreign.push(self.names.segment(partition, segment.as_str()))
                     }
                     Err(error) => return Err(error),

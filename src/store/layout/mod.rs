@@ -14,7 +14,9 @@ mod resharding;
 mod unrecorded;
 mod window;
 
-use redis::Value;
+use crate::redis;
+use crate::store::Error;
+use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::recorded::Attempt;
@@ -22,7 +24,6 @@ pub(super) use self::unrecorded::Refusal;
 pub use self::window::WindowChange;
 use super::{Keyspace, Partitions};
 use crate::domain::Window;
-use crate::redis::Error;
 
 /// Which keys the data set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +201,7 @@ impl KnownLayout {
     /// # Errors
     ///
     /// The first of the errors among them.
-    pub(super) fn are_confirmed_by(&self, answers: Vec<Result<Value, Error>>) -> Result<bool, Error> {
+    pub(super) fn are_confirmed_by(&self, answers: Vec<Result<Value, redis::Error>>) -> Result<bool, redis::Error> {
         for answer in answers {
             if !self.is_confirmed_by(&answer?) {
                 return Ok(false);

@@ -1,12 +1,13 @@
 //! Finding the record of the layout, making it, and going by it.
 
+use crate::store::Error;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use redis::{Value, pipe};
 
 use super::KnownLayout;
-use crate::redis::{Error, Request, Slot};
+use crate::redis::{Request, Slot};
 use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
@@ -103,7 +104,7 @@ impl Store {
         self.refusal.recent()?;
         let layout = self.find_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
-                self.client.report_error(error);
+                self.client.report(error.as_failure());
             }
             self.refusal.remember(error);
         })?;
@@ -156,7 +157,7 @@ impl Store {
         pipeline.cmd("GET").arg(self.names.layout());
         let (record,): (Option<Vec<u8>>,) =
             match self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all() {
-                Err(Error::WrongType { .. }) => return Err(Error::UnknownLayout),
+                Err(error) if error.is_wrong_type() => return Err(Error::UnknownLayout),
                 record => record?,
             };
         record.map(|record| Layout::read_record(&record)).transpose()

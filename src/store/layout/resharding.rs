@@ -1,15 +1,15 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
 //! why nobody goes by one that is over at [`layout`](crate::store::layout).
 
+use crate::store::Error;
 use std::time::Duration;
 
+use ::redis::{Pipeline, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use redis::{Pipeline, pipe};
 
 use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
-use crate::redis::Error;
-use crate::redis::Request;
+use crate::redis::{self, Request};
 use crate::store::{Batch, Keyspace, Layout, Move, Partition, Store, after};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
@@ -58,8 +58,8 @@ impl Store {
         partition: Partition,
         pipeline: Pipeline,
     ) -> Result<Vec<Option<i64>>, Error> {
-        let request = Request::new(partition.slot(), pipeline).nil_for(Error::is_try_again);
-        self.client.send(request).await?.each().collect()
+        let request = Request::new(partition.slot(), pipeline).nil_for(redis::Error::is_try_again);
+        Ok(self.client.send(request).await?.each().collect::<Result<_, _>>()?)
     }
 
     /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an

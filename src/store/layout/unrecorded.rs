@@ -3,14 +3,15 @@
 //! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
 //! them. A data set that lost its record would be counted by the wrong keys.
 
+use crate::store::Error;
 use std::time::{Duration, Instant};
 
+use ::redis::{cmd, pipe};
 use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
-use redis::{cmd, pipe};
 
-use crate::redis::Request;
-use crate::redis::{Error, Slot};
+use crate::redis::Slot;
+use crate::redis::{self, Request};
 use crate::store::keys::hash;
 use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
@@ -110,8 +111,8 @@ impl Store {
         let is_foreign =
             match self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all::<(u64, u64)>() {
                 Ok(counts) => counts != (0, 0),
-                Err(Error::WrongType { .. }) => true,
-                Err(error) => return Err(error),
+                Err(error) if error.is_wrong_type() => true,
+                Err(error) => return Err(error.into()),
             };
         if is_foreign {
             return Err(Error::Unrecorded { found: format!("`{index}`"), record: self.names.layout() });
@@ -148,12 +149,12 @@ impl Store {
     /// Some users of a partition, whatever it holds.
     async fn witnesses(&self, partition: Partition) -> Result<Vec<String>, Error> {
         let index = match self.index_of(partition, None, 1).await {
-            Err(Error::WrongType { .. }) => return Ok(Vec::new()),
+            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
             index => index?,
         };
         let Some(segment) = index.segments.first() else { return Ok(Vec::new()) };
         let page = match self.members(partition, segment, None).await {
-            Err(Error::WrongType { .. }) => return Ok(Vec::new()),
+            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
             page => page?,
         };
         Ok(page.members.into_iter().take(Self::WITNESSES).map(|(user_id, _)| user_id.as_str().to_owned()).collect())
@@ -264,6 +265,6 @@ impl Store {
 }
 
 /// Whether an ACL forbids the key, which then doesn't exist for this user.
-fn is_forbidden(error: &Error) -> bool {
-    matches!(error, Error::Refused { code, .. } if code == "NOPERM")
+fn is_forbidden(error: &redis::Error) -> bool {
+    matches!(error, redis::Error::Refused { code, .. } if code == "NOPERM")
 }

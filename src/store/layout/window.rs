@@ -7,12 +7,13 @@
 //! Only an operator makes it shorter, in two steps. The shorter window is recorded beside the one in force first. An instance that
 //! counts over a longer one strikes it out, which it does within a second. If it is still there after a while, it takes effect.
 
+use crate::store::Error;
 use std::time::Duration;
 
 use redis::{Value, pipe};
 
 use crate::domain::Window;
-use crate::redis::{Error, Request};
+use crate::redis::Request;
 use crate::store::{Layout, Store};
 
 /// What became of a window that an operator asked for.
@@ -65,7 +66,8 @@ impl Store {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
         script.arg(layout.record()).arg(next.record());
-        self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all::<Value>().map(drop)
+        self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all::<Value>()?;
+        Ok(())
     }
 
     /// Tells of the window of the data set, in a metric and, when it is news, in the log.

@@ -15,6 +15,7 @@ use crate::http::problem::{Problem, ProblemKind};
 use crate::http::routes::{method_not_allowed, not_found};
 use crate::http::server::host;
 use crate::ingest::{Ingest, LineError, Report};
+use crate::redis;
 use crate::store;
 
 /// The default of the settings.
@@ -48,7 +49,7 @@ pub fn alone(kind: ProblemKind) -> Problem {
         ProblemKind::TooManyOverlaps => TooMany { reads: CostlyReads::Overlaps, max: MAX_OVERLAPS }.into(),
         ProblemKind::TooManyLists => TooMany { reads: CostlyReads::Lists, max: MAX_LISTS }.into(),
         ProblemKind::Internal => Problem::of_panic(&"an example"),
-        ProblemKind::Unavailable => store::Error::Lost("an example".to_owned()).into(),
+        ProblemKind::Unavailable => store::Error::from(redis::Error::Lost("an example".to_owned())).into(),
         ProblemKind::Overloaded => store::Error::Overloaded(MAX_WAITING).into(),
         ProblemKind::RequestTimeout => endpoint::too_late(REQUEST_TIMEOUT),
         ProblemKind::Stopping => Problem::stopping(),
