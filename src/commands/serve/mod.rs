@@ -1,0 +1,77 @@
+//! `segment-estimator serve`: serves until a signal.
+
+mod app;
+
+use std::io;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub use self::app::{App, AppError, Reloader};
+use super::outcome::Outcome;
+use super::stop_signals::StopSignals;
+use crate::config::Settings;
+use crate::telemetry::{self, Traces};
+
+/// Serves, and sends the traces of it.
+pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
+    // Outside the runtime: the exporter has a thread and a runtime of its own, which must not end inside another.
+    let traces = settings.traces.as_ref().map(Traces::start).transpose()?;
+    telemetry::init(settings.log_format, &settings.log_filter, traces.as_ref());
+    let outcome = runtime.block_on(serve(settings));
+    if let Some(traces) = traces {
+        traces.shut_down();
+    }
+    outcome
+}
+
+async fn serve(settings: &Settings) -> Outcome {
+    let descriptors = raise_descriptor_limit()?;
+    let mut signals = StopSignals::new()?;
+    // Without a handler the signal would end the process.
+    let mut hangups = signal(SignalKind::hangup())?;
+    let app = tokio::select! {
+        app = App::build(settings) => app?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    compare_limits(descriptors, settings.max_connections);
+    let stop = CancellationToken::new();
+    let reloader = app.reloader();
+    let running = app.run_until(stop.cancelled());
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            outcome = &mut running => return Ok(outcome?),
+            _ = hangups.recv() => reloader.reload(),
+            name = signals.next() => {
+                tracing::info!(signal = name, "asked to stop");
+                break;
+            }
+        }
+    }
+    stop.cancel();
+    tokio::select! {
+        outcome = running => Ok(outcome?),
+        name = signals.next() => Err(format!("stopped at once by a second signal, {name}").into()),
+    }
+}
+
+/// Lets this process have as many descriptors as the system grants it, and says how many that is. Many systems begin with
+/// 1,024, for the sake of old programs.
+fn raise_descriptor_limit() -> io::Result<usize> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Warns when connections would run out of descriptors before they reach their own limit.
+fn compare_limits(descriptors: usize, connections: usize) {
+    /// For Redis, the log, listeners and files.
+    const OTHERS: usize = 100;
+    if descriptors < connections.saturating_add(OTHERS) {
+        tracing::warn!(descriptors, "max_connections is more than the system's limit of descriptors allows");
+    }
+}
