@@ -334,7 +334,7 @@ async fn start_reload_and_check_warn_of_secrets_that_everybody_may_read_or_write
     make_key(&keys.path, "uss", "segments:read");
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
-    std::fs::write(&secret, "a secret of more than thirty-two bytes").unwrap();
+    std::fs::write(&secret, "a-secret-of-more-than-thirty-two-bytes").unwrap();
     set_mode(&secret, 0o600);
     set_mode(&keys.path, 0o644);
     let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
