@@ -397,6 +397,26 @@ fn start_warns_of_all_origins_without_keys() {
 }
 
 #[test]
+fn start_warns_of_all_hosts_on_this_machine_without_keys() {
+    const WARNING: &str = "a site that somebody opens in a browser on this machine may read, write and delete";
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let keys = keys.path.to_str().unwrap();
+    for (arguments, is_warned_of) in [
+        (&["--allowed-hosts", "*"][..], true),
+        (&["--allowed-hosts", "*", "--api-keys-file", keys], false),
+        (&["--allowed-hosts", "*", "--listen", "0.0.0.0:0"], false),
+        (&["--allowed-hosts", "app.example"], false),
+        (&[], false),
+    ] {
+        let service = Service::start(folder.path(), arguments);
+        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        service.terminate();
+    }
+}
+
+#[test]
 fn serving_other_machines_without_keys_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);
