@@ -376,21 +376,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn feed_passes_over_empty_lines_much_faster_than_over_others() {
-        async fn took(line: &str) -> Duration {
-            let (piece, mut fastest) = (line.repeat(200_000), Duration::MAX);
-            for _ in 0..3 {
-                let since = Instant::now();
-                assert_eq!(ingest().feed(piece.as_bytes(), NOW).await, Ok(200_000));
-                fastest = fastest.min(since.elapsed());
-            }
-            fastest
-        }
-        let (empty, blank) = (took("\n").await, took(" \n").await);
-        assert!(empty * 4 < blank, "{empty:?} and {blank:?}");
-    }
-
-    #[tokio::test]
     async fn a_report_counts_the_empty_lines_that_a_batch_ends_with() {
         for body in ["\n\r\n\n", " \n\n\n", "\n\n \n"] {
             let mut ingest = ingest();
