@@ -492,6 +492,16 @@ fn import_names_a_record_by_the_line_that_an_editor_shows(#[case] end: &str) {
     assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), ["3", "7", "8"], "{stderr}");
 }
 
+#[test]
+fn import_makes_up_no_time_for_a_csv_record_that_has_none() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text = format!("user_id,segment,seen_at\nu1,s1,\nu2,s1,{}\n", seconds_ago(60));
+    fs::write(folder.path().join("visits.csv"), text).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
+    assert!(!content && stderr.contains("line 2: seen_at must not be empty; --seen-at now takes"), "{stderr}");
+    assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segment:s1", "0", "-1"]), ["u2"]);
+}
+
 #[rstest]
 #[case::another_name("timestamp", &[], Err("no column is named seen_at, and there are further columns: timestamp; --seen-at COLUMN says which holds the time, --seen-at now takes the time of the import"))]
 #[case::in_capitals("Seen_At", &[], Ok(true))]
@@ -703,7 +713,7 @@ async fn visits_go_through_a_service() {
     let ahead = seconds_ago(-3_600);
     let mut text = csv(120_000);
     (0..250).for_each(|n| writeln!(text, "{ahead},x{n},s1").unwrap());
-    text.push_str("1,old,s1\n,now,s1\n,,\n");
+    write!(text, "1,old,s1\n{},now,s1\n,,\n", seconds_ago(1)).unwrap();
     fs::write(folder.path().join("visits.csv"), text).unwrap();
     let url = format!("http://{}", app.address);
     let arguments = ["visits.csv", "--url", &url, "--columns", "user_id=uid,segment=tag", "--errors", "errors"];
