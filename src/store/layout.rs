@@ -104,9 +104,10 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// What decides which of two records is the newer one.
-    fn order(&self) -> (u64, u64) {
-        (self.epoch, self.window.map_or(0, Window::as_secs))
+    /// What decides which of two records is the newer one. After a failover two processes may have taken different steps with the same
+    /// number. Which of them counts doesn't matter, as long as everybody takes the same one for the newer: the bytes decide.
+    pub(super) fn order(&self) -> (u64, u64, String) {
+        (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
     /// The keys that it had before a move, if there is one, and those that it has if not.

@@ -44,7 +44,7 @@ impl Store {
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
-            if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
+            if other?.is_some_and(|other| other.order() > layout.order()) {
                 return Err(Error::UnknownLayout);
             }
         }

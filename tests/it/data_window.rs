@@ -209,6 +209,40 @@ async fn window_of_a_record_that_went_back_is_extended_by_an_instance_that_knows
     assert!(record.contains(r#""window_seconds":1209600"#), "{record}");
 }
 
+/// As after a failover in the middle of a move, when another process has taken another step with the same number.
+#[rstest]
+#[case::the_window_at_the_key_layout(0)]
+#[case::the_move_at_the_key_layout(1)]
+#[tokio::test]
+async fn records_of_one_epoch_that_differ_become_one(#[case] at_layout: usize) {
+    let redis = Redis::start();
+    let estimator = estimator(&redis, "2", "14d");
+    fill(&estimator, 20).await;
+    let records_of_one_epoch = [
+        r#"{"epoch":2,"keys":"p2","window_seconds":1209600,"shorter_window_seconds":600}"#,
+        r#"{"epoch":2,"keys":"p2","move":{"to":"q4","phase":"copying"},"window_seconds":1209600}"#,
+    ];
+    let other = records_of_one_epoch[1 - at_layout];
+    redis.call::<()>(&[
+        "MSET",
+        "layout",
+        records_of_one_epoch[at_layout],
+        "{p00}:layout",
+        other,
+        "{p01}:layout",
+        other,
+    ]);
+    let instances = [estimator, redis.estimator("14d"), redis.estimator("7d")];
+    for instance in instances.iter().chain(&instances) {
+        assert_eq!(instance.estimate(&segment("sports"), NOON).await, Ok(20));
+        instance.record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    }
+    let [first, rest @ ..] = ["layout", "{p00}:layout", "{p01}:layout"].map(|key| redis.call::<String>(&["GET", key]));
+    assert_eq!([first.clone(), first], rest);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(count(&instances[0]).await, 20);
+}
+
 #[tokio::test]
 async fn window_set_tells_what_goes_and_wants_a_yes() {
     let redis = Redis::start();
