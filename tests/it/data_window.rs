@@ -308,6 +308,21 @@ async fn service_with_a_shorter_window_warns_once_and_is_ready() {
     assert_eq!(says(&redis, &["window"]), "14d\n", "a check writes nothing");
 }
 
+#[tokio::test]
+async fn service_with_a_longer_window_tells_both_lengths_once() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.estimator("14d").ready().await.unwrap();
+    let message = refusal(binary(folder.path()).args(["check", "--redis-url", &redis.url(), "--window", "14M"]));
+    assert!(message.contains("is in months or years") && message.contains("minutes are m"), "{message}");
+    let table = says(&redis, &["check", "--window", "36820224s"]);
+    assert!(table.contains("keeps visits for 14d; the service will extend that to 426d3h50m24s"), "{table}");
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--window", "36820224s"]);
+    service.record("u1", "sports").await;
+    let log = service.terminate_for_log();
+    let told = log.iter().filter(|line| line.contains("extending the window of the data set from 14d to 426d3h50m24s"));
+    assert_eq!(told.count(), 1, "{log:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn move_keeps_the_window_and_goes_on_when_it_is_extended() {
     let redis = Redis::start();

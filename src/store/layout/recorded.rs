@@ -143,7 +143,8 @@ impl Store {
             // Before anything is counted or written by it.
             let Some(next) = window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
             if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
-                tracing::info!(from = %kept, to = %next.window.unwrap_or(kept), "extending the window of the data set");
+                let (from, to) = (kept, next.window.unwrap_or(kept));
+                tracing::info!(%from, %to, "extending the window of the data set from {from} to {to}");
             }
             self.replace_record(&layout, &next).await?;
         }
