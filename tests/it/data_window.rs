@@ -256,7 +256,9 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
     let output = run(&mut set);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, "by 1d, the next prune removes 2 of 3 visits, for good\n");
+    let expected = "by 1d, the next prune removes 2 of 3 visits, for good\n\
+                    an instance that counts over more objects within 5s, if it runs and reaches Redis: start all of them first\n";
+    assert_eq!(said, expected);
     assert!(String::from_utf8(output.stderr).unwrap().contains("add --yes"));
     assert_eq!(says(&redis, &["window"]), "14d\n");
 
@@ -266,6 +268,30 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
     // A longer one takes nothing away.
     assert_eq!(says(&redis, &["window", "set", "2d"]), "the window of the data set is 2d\n");
     assert_eq!(says(&redis, &["window", "set", "2d"]), "nothing to do: the window is 2d\n");
+}
+
+#[rstest]
+#[case::copying(Phase::Copying)]
+#[case::switched(Phase::Switched)]
+#[case::cleaning(Phase::Cleaning)]
+#[tokio::test]
+async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] phase: Phase) {
+    let redis = Redis::start();
+    fill(&redis.estimator("14d"), 20).await;
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let to = before.keys().beside(Partitions::parse("4").unwrap());
+    store.change_layout(&before, before.keys(), Some(Move { to, phase })).await.unwrap();
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
+    let message = refusal(&mut set);
+    let why = "nothing was changed: the data is moving to 4 partitions; finish that first, with \
+               `segment-estimator repartition --to 4`";
+    assert!(message.contains(why), "{message}");
+    assert_eq!(store.set_window(window("1d")).await, Ok(WindowChange::Moving(to.partitions())));
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
+    assert_eq!(says(&redis, &["window", "set", "15d"]), "the window of the data set is 15d\n");
+    assert!(redis.call::<String>(&["GET", "layout"]).contains(r#""move":{"to":"p4""#));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
