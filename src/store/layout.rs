@@ -9,6 +9,7 @@
 //! his work again. `layout` is written first, so that nobody finds a newer record in a partition than there. Steps that follow
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
+mod adopt;
 mod recorded;
 mod unrecorded;
 mod window;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::keys::{Keyspace, Partitions};
 use crate::time::Window;
+pub use adopt::Unrecorded;
 pub(super) use recorded::Attempt;
 pub(super) use unrecorded::Refusal;
 pub use window::WindowChange;
