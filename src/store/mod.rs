@@ -162,6 +162,12 @@ impl Store {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
+    /// What the keys of the data set begin with.
+    #[must_use]
+    pub fn key_prefix(&self) -> &KeyPrefix {
+        self.names.prefix()
+    }
+
     /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
