@@ -64,10 +64,11 @@ pub async fn check(
     };
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
-    if let Some(first) = foreign_keys.first() {
+    if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
         let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
-        writeln!(out, "{are} what this service has not written, and will be left alone: {first}")?;
+        let names = store::some_of(&foreign_keys);
+        writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
     }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
@@ -128,7 +129,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     }
     let layout = store.found_layout().await.map_err(failed)?;
     let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
-    let foreign_keys = store.foreign_keys(layout.as_ref().map(Layout::read)).await.map_err(failed)?;
+    let foreign_keys = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
     Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
 }

@@ -390,6 +390,24 @@ mod tests {
     }
 
     #[rstest]
+    #[case::months(
+        "M",
+        r#""1M" is in months or years, which differ in length: give it in days, such as 30d; minutes are m"#
+    )]
+    #[case::years("y", r#""1y" is in months or years"#)]
+    fn no_duration_is_in_months_or_years(#[case] unit: &str, #[case] why: &str) {
+        let is_duration =
+            |name: &String| Layer::default_of(name).is_some_and(|text| text != "0" && parse::delay(&text).is_ok());
+        let names: Vec<_> = Layer::names().into_iter().filter(is_duration).collect();
+        assert!(names.len() > 5, "{names:?}");
+        for name in names.iter().map(String::as_str).chain(["window", "jwt_leeway"]) {
+            let variable = (&*format!("ESTIMATOR_{}", name.to_uppercase()), &*format!("1{unit}"));
+            let error = environment(&[variable]).unwrap_err().to_string();
+            assert!(error.contains(why), "{name}: {error}");
+        }
+    }
+
+    #[rstest]
     #[case("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
     #[case("ESTIMATOR_WINDOW", "soon", r#"window: "soon" is not a duration"#)]
     #[case("ESTIMATOR_LISTEN", "8080", r#"listen: "8080" must be an IP address and a port"#)]

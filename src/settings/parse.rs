@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::sampler::Sampler;
 use crate::segment::SegmentName;
+use crate::time::parse_duration;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
@@ -50,8 +51,7 @@ pub fn usual_threads() -> usize {
 const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub fn delay(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|_| "is not a duration such as 500ms, 10s or 1m".to_owned())?;
+    let duration = parse_duration(text, "500ms, 10s or 1m")?;
     if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
 }
 

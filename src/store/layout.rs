@@ -9,6 +9,7 @@
 //! his work again. `layout` is written first, so that nobody finds a newer record in a partition than there. Steps that follow
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
+mod adopt;
 mod recorded;
 mod unrecorded;
 mod window;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::keys::{Keyspace, Partitions};
 use crate::time::Window;
+pub use adopt::Unrecorded;
 pub(super) use recorded::Attempt;
 pub(super) use unrecorded::Refusal;
 pub use window::WindowChange;
@@ -104,9 +106,10 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// What decides which of two records is the newer one.
-    fn order(&self) -> (u64, u64) {
-        (self.epoch, self.window.map_or(0, Window::as_secs))
+    /// What decides which of two records is the newer one. After a failover two processes may have taken different steps with the same
+    /// number. Which of them counts doesn't matter, as long as everybody takes the same one for the newer: the bytes decide.
+    pub(super) fn order(&self) -> (u64, u64, String) {
+        (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
     /// The keys that it had before a move, if there is one, and those that it has if not.

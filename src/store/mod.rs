@@ -63,6 +63,7 @@ mod layout;
 mod moving;
 mod node;
 mod outage;
+mod own_keys;
 mod permissions;
 mod prune;
 mod scan;
@@ -94,7 +95,7 @@ pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
 use self::layout::{KnownLayout, Refusal};
-pub use self::layout::{Layout, Move, Phase, WindowChange};
+pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::permissions::Permissions;
 pub use self::prune::{Expired, Slice};
 pub use self::scan::{MembersCursor, MembersPage};
@@ -102,7 +103,7 @@ use self::segment_limit::SegmentLimit;
 pub use self::server::Server;
 use self::server::primary_of;
 pub use self::servers::Servers;
-pub use self::survey::Survey;
+pub use self::survey::{Survey, some_of};
 pub use self::url::RedisUrl;
 use crate::segment::UserId;
 use crate::telemetry::{Metrics, Traffic};
@@ -159,6 +160,12 @@ impl Store {
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+    }
+
+    /// What the keys of the data set begin with.
+    #[must_use]
+    pub fn key_prefix(&self) -> &KeyPrefix {
+        self.names.prefix()
     }
 
     /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.

@@ -44,7 +44,7 @@ impl Store {
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
-            if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
+            if other?.is_some_and(|other| other.order() > layout.order()) {
                 return Err(Error::UnknownLayout);
             }
         }
@@ -98,7 +98,8 @@ impl Store {
         }
     }
 
-    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys.
+    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys. A key of
+    /// another type has none.
     ///
     /// # Errors
     ///
@@ -108,8 +109,10 @@ impl Store {
             let mut pipeline = pipe();
             let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
-            let (count,): (u64,) = self.connection.query(partition.slot(), pipeline).await?;
-            Ok::<_, Error>(count)
+            match self.connection.query::<(u64,)>(partition.slot(), pipeline).await {
+                Err(Error::WrongType { .. }) => Ok(0),
+                counts => counts.map(|(count,)| count),
+            }
         });
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
     }

@@ -61,7 +61,8 @@ const NEEDED: [&[&str]; 29] = [
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
 /// The same for several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Commands that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made.
+/// Commands that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made,
+/// and for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
 /// What `repartition` needs besides.
 const TO_MOVE: [&str; 1] = ["UNLINK"];

@@ -64,6 +64,35 @@ impl Store {
         .await
     }
 
+    /// Whether each of `visits` is there, or a later one of its user to its segment.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, Error> {
+        self.by_layout(|known| async move {
+            let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
+            let mut kept = vec![false; visits.len()];
+            let places: Vec<_> = (0..visits.len()).collect();
+            for places in self.connection.by_server(places, |place| partition(&visits[*place]).slot()).await? {
+                let commands = places.iter().map(|place| {
+                    let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+                    let mut command = cmd("ZSCORE");
+                    command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+                    (partition.slot(), command)
+                });
+                let answers = self.connection.query_settled(Commands::each(commands), pass_over_other_types).await?;
+                for (place, answer) in places.into_iter().zip(answers) {
+                    let score = answer.and_then(read::<Option<f64>>)?;
+                    kept[place] = score.is_some_and(|score| score >= visits[place].seen_at.as_score());
+                }
+            }
+            let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
+            Ok(if is_confirmed { Attempt::Done(kept) } else { Attempt::Outdated })
+        })
+        .await
+    }
+
     /// When `user` was last seen in each of `segments` in `partition`. The layout must be the one in force.
     async fn scores_of(
         &self,
