@@ -11,7 +11,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::jwt::key_file::secret;
+use super::jwt::secret::secret;
 use super::keys::{ApiKeys, check_name, digest_of};
 use super::{JwtAlgorithm, JwtConfig, Scope};
 use crate::domain::Timestamp;
@@ -109,8 +109,8 @@ pub fn jwt(
     }
     let path = &config.key_file;
     let failed = |why: String| MintError(format!("jwt_key_file: {}: {why}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-    let key = EncodingKey::from_secret(secret(&text).map_err(failed)?);
+    let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+    let key = EncodingKey::from_secret(secret(&content).map_err(failed)?);
     let iat = now.as_millis() / 1_000;
     let lifetime = i64::try_from(lifetime.as_secs()).map_err(|_| MintError("the lifetime is too long".to_owned()))?;
     let claims = Claims {

@@ -10,7 +10,7 @@ pub mod mint;
 mod scope;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -277,13 +277,15 @@ impl Keys {
             return Ok(None);
         }
         let api = config.api_keys_file.as_deref().map(|path| {
-            let text = read("api_keys_file", path)?;
-            ApiKeys::parse(&text).map_err(|why| KeysError { setting: "api_keys_file", path: path.to_owned(), why })
+            let failed = |why| KeysError { setting: "api_keys_file", path: path.to_owned(), why };
+            let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+            ApiKeys::parse(&text).map_err(failed)
         });
         let jwt = config.jwt.as_ref().map(|config| {
             let path = &config.key_file;
-            let text = read("jwt_key_file", path)?;
-            Jwt::new(config, &text).map_err(|why| KeysError { setting: "jwt_key_file", path: path.clone(), why })
+            let failed = |why| KeysError { setting: "jwt_key_file", path: path.clone(), why };
+            let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+            Jwt::new(config, &content).map_err(failed)
         });
         Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
     }
@@ -296,14 +298,6 @@ impl Keys {
             (None, _) => unreachable!("keys are of one kind at least"),
         }
     }
-}
-
-fn read(setting: &'static str, path: &Path) -> Result<String, KeysError> {
-    std::fs::read_to_string(path).map_err(|error| KeysError {
-        setting,
-        path: path.to_owned(),
-        why: format!("can't be read: {error}"),
-    })
 }
 
 /// The token of an `Authorization` header.

@@ -1,5 +1,6 @@
 //! `segment-estimator adopt`: takes over a data set that has no record.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 
 use clap::Args;
@@ -8,9 +9,10 @@ use super::confirm::confirm;
 use super::data::Data;
 use super::{Failure, Outcome};
 use crate::config::Settings;
+use crate::domain::Window;
 use crate::estimator::clock::Clock;
-use crate::store::diagnostics::Survey;
-use crate::store::{self, Keyspace, Partitions, Store};
+use crate::store::diagnostics::{Survey, some_of};
+use crate::store::{self, Keyspace, Partitions, Store, Unrecorded};
 
 /// Whether to ask.
 #[derive(Args)]
@@ -57,15 +59,14 @@ impl AdoptCommand {
             Err(error) => return Err(failed(error)),
         }
         let settled = Clock::system().compare_with(store).await.map_err(failed)?.settled;
-        let candidates = store.unrecorded_keys(settings.partitions).await.map_err(failed)?;
-        let mut found = Vec::new();
-        for keys in candidates {
-            let survey = store.survey(keys, settings.window.cutoff(settled)).await.map_err(failed)?;
-            writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(&survey, settings))?;
-            found.push((keys, survey));
+        let found = store.unrecorded(settings.partitions).await.map_err(failed)?;
+        let mut surveys = Vec::new();
+        for keys in &found.keysets {
+            let survey = store.survey(*keys, Some(&found), found.window.cutoff(settled)).await.map_err(failed)?;
+            writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(&survey, found.window))?;
+            surveys.push((*keys, survey));
         }
-        found.retain(|(keys, _)| settings.partitions.is_none_or(|partitions| keys.partitions() == partitions));
-        let (keys, survey) = the_only_one(found, settings.partitions)?;
+        let (keys, survey) = choose(surveys, settings.partitions, &found)?;
         if let (0, Some(first)) = (survey.segments + survey.empty, survey.foreign.first()) {
             return Err(format!(
                 "nothing was changed: `{first}` is no sorted set, so that it is another program's; rename it, or set redis_key_prefix"
@@ -73,26 +74,37 @@ impl AdoptCommand {
             .into());
         }
         confirm(&format!("Take over {} as the data set of this service?", keys.partitions().in_words()), self.yes)?;
-        let layout = store.adopt(keys).await.map_err(failed)?;
-        writeln!(out, "adopted: the data set has {}", layout.read().partitions().in_words())?;
+        let layout = store.adopt(keys, &found, &survey.unindexed).await.map_err(failed)?;
+        let window = layout.window().unwrap_or(found.window);
+        write!(
+            out,
+            "adopted: the data set has {}, and keeps visits for {window}",
+            layout.read().partitions().in_words()
+        )?;
+        if window > settings.window {
+            write!(out, "; to keep them for less, run `segment-estimator window set {}`", settings.window)?;
+        }
+        writeln!(out)?;
         Ok(())
     }
 }
 
 /// What was found, in a sentence without its subject.
-fn in_words(survey: &Survey, settings: &Settings) -> String {
-    let Survey { segments, empty, members, expired, foreign } = survey;
+fn in_words(survey: &Survey, window: Window) -> String {
+    let Survey { segments, empty, members, expired, unindexed, foreign } = survey;
     let mut text = format!(
-        "{} with {}; the next prune removes {expired}, which are older than the window of {}",
+        "{} with {}; the next prune removes {expired}, which are older than the window of {window}",
         count(*segments, "segment"),
         count(*members, "member"),
-        settings.window
     );
+    if !unindexed.is_empty() {
+        text += &format!("; {} missing in the index are added to it", count(unindexed.len() as u64, "segment"));
+    }
     if *empty > 0 {
         text += &format!(", and {} without members", count(*empty, "name"));
     }
     if !foreign.is_empty() {
-        text += &format!("; {} of another type left alone", count(foreign.len() as u64, "key"));
+        text += &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), some_of(foreign));
     }
     text
 }
@@ -101,19 +113,42 @@ fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-fn the_only_one(mut found: Vec<(Keyspace, Survey)>, set: Option<Partitions>) -> Result<(Keyspace, Survey), Failure> {
-    match (found.pop(), found.is_empty(), set) {
-        (Some(only), true, _) => Ok(only),
-        (None, _, Some(set)) => {
-            Err(format!("nothing was changed: no keys fit {}; leave partitions unset to see which do", set.in_words())
-                .into())
-        }
-        (None, _, None) => {
-            Err("nothing was changed: the users in the keys fit no number of partitions; if it is known, name it with --partitions".into())
+/// The one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
+fn choose(
+    mut found: Vec<(Keyspace, Survey)>,
+    set: Option<Partitions>,
+    unrecorded: &Unrecorded,
+) -> Result<(Keyspace, Survey), Failure> {
+    let most = found.iter().map(|(_, survey)| survey.members).max().unwrap_or_default();
+    let numbers: BTreeSet<_> = found.iter().map(|(keys, _)| keys.partitions().count()).collect();
+    let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    found.retain(|(keys, _)| set.is_none_or(|set| keys.partitions() == set));
+    let why = match (found.pop(), found.is_empty(), set) {
+        (Some((_, survey)), true, Some(set)) if survey.members < most => format!(
+            "{} have fewer members than other keys, which would be hidden; name the right one of {fitting} with --partitions",
+            set.in_words()
+        ),
+        (Some(only), true, _) => return Ok(only),
+        (Some(_), false, None) if numbers.len() > 1 => {
+            format!("the keys fit several numbers of partitions ({fitting}); name the right one with --partitions")
         }
         (Some(_), false, _) => {
-            Err("nothing was changed: the keys fit several numbers of partitions; name the right one with --partitions"
-                .into())
+            "there are keys of two data sets with so many partitions, {p*}:* and {q*}:*; remove those of the wrong one"
+                .to_owned()
         }
-    }
+        (None, _, Some(set)) if !fitting.is_empty() => {
+            format!("no keys fit {}, and they do fit {fitting}", set.in_words())
+        }
+        (None, _, Some(set)) => match unrecorded.beyond(set) {
+            Some(last) => format!(
+                "there are keys of the partition {last}, and so more than {}; if they are leftovers, remove them",
+                set.in_words()
+            ),
+            None => format!("no keys fit {}; leave partitions unset to see which do", set.in_words()),
+        },
+        (None, _, None) => {
+            "the users in the keys fit no number of partitions; if it is known, name it with --partitions".to_owned()
+        }
+    };
+    Err(format!("nothing was changed: {why}").into())
 }

@@ -10,7 +10,7 @@ use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::redis::{Client, Servers};
-use crate::store::diagnostics::Server;
+use crate::store::diagnostics::{Server, some_of};
 use crate::store::{self, Layout, Move, Partitions, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
@@ -66,10 +66,11 @@ pub async fn check(
     };
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
-    if let Some(first) = foreign_keys.first() {
+    if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
         let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
-        writeln!(out, "{are} what this service has not written, and will be left alone: {first}")?;
+        let names = some_of(&foreign_keys);
+        writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
     }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
@@ -130,7 +131,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     }
     let layout = store.found_layout().await.map_err(failed)?;
     let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
-    let foreign_keys = store.foreign_keys(layout.as_ref().map(Layout::read)).await.map_err(failed)?;
+    let foreign_keys = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
     Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
 }

@@ -15,6 +15,9 @@ pub(super) struct RestoreCommand {
     /// The backup: an RDB file, as `redis-cli --rdb` writes it, or an append-only file of commands
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Restore a backup that has no record of a data set, too, as versions without records have left them
+    #[arg(long)]
+    unrecorded: bool,
 }
 
 impl RestoreCommand {
@@ -28,10 +31,11 @@ impl RestoreCommand {
             )
             .into());
         }
-        let Restored { keys, members, old_data } = restore(&settings.data_dir, &self.file).await?;
+        let restored = restore(&settings.data_dir, &self.file, &settings.redis_key_prefix, self.unrecorded);
+        let Restored { keys, members, segments, old_data } = restored.await?;
         writeln!(
             std::io::stdout(),
-            "restored {}: Redis serves its {keys} keys with {members} members; the data from before is in {}",
+            "restored {}: Redis serves its {keys} keys with {members} members, segments: {segments}; the data from before is in {}",
             self.file.display(),
             old_data.display()
         )?;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::Outcome;
 use crate::auth::mint::{self, NewKey};
 use crate::auth::{AuthConfig, Scope};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, parse_duration};
 
 /// What token to make.
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub struct Token {
     #[arg(long)]
     jwt: bool,
     /// How long a JSON Web Token is valid
-    #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = |text: &str| parse_duration(text, "30d or 12h"))]
     lifetime: Duration,
 }
 

@@ -10,8 +10,7 @@ use super::{Failure, Outcome};
 use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
-use crate::store::WindowChange;
-use crate::store::{self, Store};
+use crate::store::{self, Move, Partitions, Store, WindowChange};
 
 /// What to do with the window of the data set.
 #[derive(Args)]
@@ -73,11 +72,19 @@ impl WindowCommand {
             return Ok(());
         }
         if kept.is_none_or(|kept| *to < kept) {
+            if let Some(Move { to, .. }) = layout.moving() {
+                return Err(moving(to.partitions()));
+            }
             let clock = Clock::system();
             let settled = clock.compare_with(store).await.map_err(failed)?.settled;
-            let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
+            let survey = store.survey(layout.read(), None, to.cutoff(settled)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
+            writeln!(
+                out,
+                "an instance that counts over more objects within {}s, if it runs and reaches Redis: start all of them first",
+                Store::OBJECTION.as_secs()
+            )?;
             confirm(&format!("Set the window of the data set to {to}?"), *yes)?;
         }
         let change = store.set_window(*to).await;
@@ -90,6 +97,7 @@ impl WindowCommand {
         });
         match change? {
             WindowChange::Done => writeln!(out, "the window of the data set is {to}")?,
+            WindowChange::Moving(to) => return Err(moving(to)),
             WindowChange::Refused => {
                 return Err(format!(
                     "nothing was changed: an instance that runs counts over more than {to}; restart every instance with window={to} \
@@ -100,4 +108,12 @@ impl WindowCommand {
         }
         Ok(())
     }
+}
+
+fn moving(to: Partitions) -> Failure {
+    format!(
+        "nothing was changed: the data is moving to {}; finish that first, with `segment-estimator repartition --to {to}`",
+        to.in_words()
+    )
+    .into()
 }

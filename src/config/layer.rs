@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{SettingsError, toml_text};
 
 /// What every environment variable of ours starts with.
-const PREFIX: &str = "ESTIMATOR_";
+pub(super) const PREFIX: &str = "ESTIMATOR_";
 
 /// `ESTIMATOR_CONFIG` and `--config` name the file, so it can't be set in the file.
 const CONFIG: &str = "config";
@@ -357,94 +356,6 @@ pub(super) fn from_variables(
     }
     let layer = envy::prefixed(PREFIX).from_iter(ours).map_err(|error| unreadable(&source, &error))?;
     Ok((config, (source, layer)))
-}
-
-/// The variables of a `.env` file; none when there is no such file.
-///
-/// The file may be another program's: lines that aren't ours are passed over, whatever they look like. So is a folder of that name,
-/// such as a virtual environment of Python.
-pub(super) fn read_dotenv(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
-    let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
-    let content = match std::fs::read(path) {
-        Ok(content) => content,
-        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory].contains(&error.kind()) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(failed(error.to_string())),
-    };
-    let text = readable_lines(&content).map_err(failed)?;
-    let variables = dotenvy::from_read_iter(text.as_bytes()).map(|variable| match variable {
-        Ok((name, value)) => Ok((name.into(), value.into())),
-        // Its own words repeat the line. None is left that it doesn't take.
-        Err(_) => Err(failed("a line is not NAME=value".to_owned())),
-    });
-    variables.collect()
-}
-
-/// The lines of a `.env` file that can be parsed: ours, all of which must be, and those of others, which ours may refer to
-/// (`ESTIMATOR_REDIS_URL=redis://$HOST`). An error says which line, and repeats nothing of it but the name: it may hold a password.
-fn readable_lines(content: &[u8]) -> Result<String, String> {
-    const ENCODING: &str = "not UTF-8; save it as UTF-8";
-    let text = String::from_utf8_lossy(content).replace("\r\n", "\n").replace('\r', "\n");
-    if text.contains('\0') {
-        // ASCII in UTF-16, which PowerShell writes, has a NUL beside each character.
-        let text = text.replace('\0', "");
-        let is_ours = text.lines().any(|line| own_part(line).is_some());
-        return if is_ours { Err(format!("the file is {ENCODING}")) } else { Ok(String::new()) };
-    }
-    let is_readable = |lines: &str| dotenvy::from_read_iter(format!("{lines}\n").as_bytes()).all(|line| line.is_ok());
-    let lines: Vec<_> = text.lines().map(|line| line.trim_start_matches(BYTE_ORDER_MARK)).collect();
-    let (mut readable, mut next) = (Vec::new(), 0);
-    while let Some(line) = lines.get(next) {
-        let begin = next;
-        next += 1;
-        let Some(own) = own_part(line) else {
-            readable.extend(Some((*line).to_owned()).filter(|line| is_readable(line)));
-            continue;
-        };
-        if own.contains(char::REPLACEMENT_CHARACTER) {
-            return Err(format!("line {next} of the file is {ENCODING}"));
-        }
-        // A quote may be closed on a later line, but not beyond another variable.
-        let mut statement = (*line).to_owned();
-        while !is_readable(&statement) {
-            let Some(more) = lines.get(next).filter(|line| own_part(line).is_none() && name_of(line).is_none()) else {
-                return Err(unparsable(begin + 1, own));
-            };
-            statement = format!("{statement}\n{more}");
-            next += 1;
-        }
-        readable.push(statement);
-    }
-    Ok(readable.iter().map(|line| format!("{line}\n")).collect())
-}
-
-/// What editors on Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// The name and the value of a line that is meant for us, whatever follows the name.
-fn own_part(line: &str) -> Option<&str> {
-    let is_blank = |char: char| char.is_whitespace() || [BYTE_ORDER_MARK, char::REPLACEMENT_CHARACTER].contains(&char);
-    let line = line.trim_start_matches(is_blank);
-    let exported = line.strip_prefix("export").filter(|rest| rest.starts_with(char::is_whitespace));
-    let line = exported.unwrap_or(line).trim_start();
-    line.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX)).map(|_| line)
-}
-
-/// Says that a line of ours can't be parsed.
-fn unparsable(number: usize, line: &str) -> String {
-    match name_of(line) {
-        Some(name) => {
-            format!("line {number}: {name}: a value with spaces must be in quotes, and quotes must be closed")
-        }
-        None => format!("line {number} is not NAME=value"),
-    }
-}
-
-/// The name in a line that is `NAME=` and anything.
-fn name_of(line: &str) -> Option<&str> {
-    let (name, _) = line.split_once('=')?;
-    Some(name.trim()).filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 fn check_name(source: &Source, name: &str) -> Result<(), SettingsError> {

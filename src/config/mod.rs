@@ -4,6 +4,7 @@
 //! folder, that by the environment (`ESTIMATOR_<NAME>`), and that by flags. This is the only module that reads the
 //! environment.
 
+mod dotenv;
 mod front;
 mod layer;
 mod parse;
@@ -105,7 +106,12 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// How long requests in flight may take to finish after that.
     pub drain_timeout: Duration,
+    /// The files that settings were read from.
+    pub files: Vec<SecretFile>,
 }
+
+/// The file in the working folder.
+const DOTENV: &str = ".env";
 
 /// What is wrong with the settings: one line that names the setting and where it comes from.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +124,7 @@ pub struct SettingsError(String);
 ///
 /// A [`SettingsError`] when a layer can't be read or has a name that is no setting.
 pub fn read_layers(flags: Layer, config: Option<PathBuf>) -> Result<Vec<(Source, Layer)>, SettingsError> {
-    let dotenv = layer::read_dotenv(Path::new(".env"))?;
+    let dotenv = dotenv::read(Path::new(DOTENV))?;
     let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
     let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
 
@@ -175,6 +181,7 @@ impl Settings {
             threads: layers.optional("threads", parse::number::<1, 1_024>)?.unwrap_or_else(parse::usual_threads),
             shutdown_delay: layers.required("shutdown_delay", parse::delay)?,
             drain_timeout: layers.required("drain_timeout", parse::limit)?,
+            files: layers.files(),
         })
     }
 
@@ -198,7 +205,7 @@ impl Settings {
         let files = files.into_iter().filter_map(|(setting, path, is_secret)| {
             path.map(|path| SecretFile { setting, path: path.clone(), is_secret })
         });
-        files.collect()
+        files.chain(self.files.iter().cloned()).collect()
     }
 
     /// How long to wait for Redis, and how many may.
@@ -243,6 +250,16 @@ impl Settings {
 struct Layers<'a>(&'a [(Source, Layer)]);
 
 impl Layers<'_> {
+    /// The files that a layer was read from. Whoever writes them sets everything.
+    fn files(&self) -> Vec<SecretFile> {
+        let files = self.0.iter().filter_map(|(source, _)| match source {
+            Source::DotEnv => Some(("settings", Path::new(DOTENV))),
+            Source::File(path) => Some(("config", path.as_path())),
+            Source::Defaults | Source::Environment | Source::Flags => None,
+        });
+        files.map(|(setting, path)| SecretFile { setting, path: path.to_owned(), is_secret: false }).collect()
+    }
+
     /// The topmost value of the setting `name`, and where it is.
     fn topmost(&self, name: &str) -> Option<(&Source, String)> {
         debug_assert!(Layer::names().iter().any(|known| known == name), "{name} is no setting");
@@ -372,6 +389,24 @@ mod tests {
         let pairs = variables(&[("ESTIMATOR_CONFIG", "/etc/estimator.toml")]);
         let (config, _) = layer::from_variables(Source::Environment, pairs).unwrap();
         assert_eq!(config, Some(PathBuf::from("/etc/estimator.toml")));
+    }
+
+    #[rstest]
+    #[case::months(
+        "M",
+        r#""1M" is in months or years, which differ in length: give it in days, such as 30d; minutes are m"#
+    )]
+    #[case::years("y", r#""1y" is in months or years"#)]
+    fn no_duration_is_in_months_or_years(#[case] unit: &str, #[case] why: &str) {
+        let is_duration =
+            |name: &String| Layer::default_of(name).is_some_and(|text| text != "0" && parse::delay(&text).is_ok());
+        let names: Vec<_> = Layer::names().into_iter().filter(is_duration).collect();
+        assert!(names.len() > 5, "{names:?}");
+        for name in names.iter().map(String::as_str).chain(["window", "jwt_leeway"]) {
+            let variable = (&*format!("ESTIMATOR_{}", name.to_uppercase()), &*format!("1{unit}"));
+            let error = environment(&[variable]).unwrap_err().to_string();
+            assert!(error.contains(why), "{name}: {error}");
+        }
     }
 
     #[rstest]
@@ -512,101 +547,5 @@ mod tests {
         let settings = environment(&[("ESTIMATOR_REDIS_URL", "redis://user:hunter2@localhost:6379/0")]).unwrap();
         let shown = format!("{settings:?}");
         assert!(shown.contains("localhost:6379") && !shown.contains("hunter2") && !shown.contains("user:"), "{shown}");
-    }
-
-    #[test]
-    fn a_dotenv_file_is_read_and_its_bad_lines_are_not_repeated() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(".env");
-        assert_eq!(layer::read_dotenv(&path).unwrap(), []);
-
-        std::fs::write(&path, "# comment\nESTIMATOR_WINDOW=\"1h 30m\"\nOTHER=1\n").unwrap();
-        assert_eq!(layer::read_dotenv(&path).unwrap(), variables(&[("ESTIMATOR_WINDOW", "1h 30m"), ("OTHER", "1")]));
-
-        for (text, message) in [
-            (
-                "# comment\nESTIMATOR_WINDOW=4s\nESTIMATOR_PRUNE_SCHEDULE=0 * * * *\nOTHER=1\n",
-                "line 3: ESTIMATOR_PRUNE_SCHEDULE: a",
-            ),
-            ("ESTIMATOR_REDIS_URL='redis://:hunter2@localhost", "line 1: ESTIMATOR_REDIS_URL: a value"),
-            (
-                "ESTIMATOR_REDIS_URL='redis://:hunter2@h\nX=1\nESTIMATOR_WINDOW='4s'",
-                "line 1: ESTIMATOR_REDIS_URL: a value",
-            ),
-            ("X=1\r\n\r\nexport ESTIMATOR_REDIS_URL=redis://h :hunter2\r\n", "line 3: ESTIMATOR_REDIS_URL: a value"),
-            ("ESTIMATOR_WINDOW='7d\nPASSWORD=hunter2\nMOTD=it's\n", "line 1: ESTIMATOR_WINDOW: a value"),
-            ("ESTIMATOR_REDIS_URL redis://:hunter2@h?db=3", "line 1 is not NAME=value"),
-            ("ESTIMATOR_REDIS_URL: redis://:hunter2=x@h", "line 1 is not NAME=value"),
-            ("\u{feff}estimator_redis_url redis://:hunter2@h", "line 1 is not NAME=value"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let error = layer::read_dotenv(&path).unwrap_err().to_string();
-            assert!(error.contains(message) && !error.contains("hunter2"), "{error}");
-        }
-    }
-
-    /// What a `.env` file with these bytes sets of ours.
-    fn dotenv(content: &[u8]) -> Result<Vec<(String, String)>, SettingsError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(".env");
-        std::fs::write(&path, content).unwrap();
-        let (_, (_, layer)) = layer::from_variables(Source::DotEnv, layer::read_dotenv(&path)?)?;
-        let names = Layer::names();
-        Ok(names.into_iter().filter_map(|name| layer.text_of(&name).map(|value| (name, value))).collect())
-    }
-
-    #[rstest]
-    #[case::a_value_with_spaces("DATABASE_URL=postgres://x y z")]
-    #[case::yaml("FOO: bar")]
-    #[case::no_name("hello world")]
-    #[case::an_open_quote("MOTD='it is")]
-    #[case::an_apostrophe("MOTD=it's")]
-    #[case::a_bad_escape(r"PATTERN=\d+")]
-    #[case::a_name_with_a_dash("MY-VAR=1")]
-    #[case::a_value_of_several_lines("KEY=\"-----BEGIN\nab cd\n-----END\"")]
-    #[case::a_name_that_ends_in_ours("MY_ESTIMATOR_WINDOW=x y")]
-    fn dotenv_lines_of_other_programs_are_passed_over(#[case] line: &str) {
-        let ours = |value: &str| vec![("window".to_owned(), value.to_owned())];
-        for content in [format!("{line}\nESTIMATOR_WINDOW=7d\n"), format!("ESTIMATOR_WINDOW=7d\n{line}")] {
-            for content in [content.clone(), content.replace('\n', "\r\n"), content.replace('\n', "\r")] {
-                assert_eq!(dotenv(content.as_bytes()).unwrap(), ours("7d"), "{content:?}");
-            }
-        }
-    }
-
-    #[rstest]
-    #[case::byte_order_mark(b"\xef\xbb\xbfESTIMATOR_WINDOW=7d\n")]
-    #[case::export(b"export ESTIMATOR_WINDOW=7d")]
-    #[case::blanks(b"  export\tESTIMATOR_WINDOW = 7d \t")]
-    #[case::a_comment_behind(b"ESTIMATOR_WINDOW=7d # it's a week")]
-    #[case::latin_1_elsewhere(b"NAME=M\xfcller\nESTIMATOR_WINDOW=7d")]
-    #[case::a_variable_of_another(b"DAYS=7d\nESTIMATOR_WINDOW=$DAYS\n")]
-    #[case::quotes(b"ESTIMATOR_WINDOW='7d'")]
-    fn dotenv_lines_of_ours_are_read(#[case] content: &[u8]) {
-        assert_eq!(dotenv(content).unwrap(), [("window".to_owned(), "7d".to_owned())]);
-    }
-
-    #[test]
-    fn dotenv_values_of_ours_may_have_several_lines() {
-        let value = dotenv(b"ESTIMATOR_REDIS_CLUSTER=\"redis://a,\n  redis://b\"\nOTHER='x'\n").unwrap();
-        assert_eq!(value, [("redis_cluster".to_owned(), "redis://a,\n  redis://b".to_owned())]);
-    }
-
-    #[test]
-    fn dotenv_in_another_encoding_is_named_if_it_has_a_setting() {
-        let utf_16 = |text: &str| -> Vec<u8> {
-            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
-        };
-        let error = dotenv(&utf_16("OTHER=1\r\nESTIMATOR_WINDOW=7d\r\n")).unwrap_err().to_string();
-        assert!(error.ends_with(".env: the file is not UTF-8; save it as UTF-8"), "{error}");
-        assert_eq!(dotenv(&utf_16("OTHER=x y\r\n")).unwrap(), []);
-        let error = dotenv(b"X=1\nESTIMATOR_JWT_ISSUER=M\xfcller\n").unwrap_err().to_string();
-        assert!(error.ends_with(".env: line 2 of the file is not UTF-8; save it as UTF-8"), "{error}");
-    }
-
-    #[test]
-    fn a_folder_called_dotenv_is_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(layer::read_dotenv(folder.path()).unwrap(), []);
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::SegmentName;
+use crate::domain::{SegmentName, parse_duration};
 use crate::jobs::Sampler;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
@@ -50,8 +50,7 @@ pub fn usual_threads() -> usize {
 const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub fn delay(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|_| "is not a duration such as 500ms, 10s or 1m".to_owned())?;
+    let duration = parse_duration(text, "500ms, 10s or 1m")?;
     if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
 }
 

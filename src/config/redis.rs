@@ -248,7 +248,7 @@ mod tests {
     #[case(&[("REDIS_SENTINEL", "redis://a:26379,redis://b:26379")], "mymaster, by the sentinels a:26379, b:26379")]
     #[case(
         &[("REDIS_SENTINEL", "redis://:p@a:26379/3"), ("REDIS_SENTINEL_MASTER", "x"), ("REDIS_PASSWORD_FILE", "x")],
-        "x, by the sentinels a:26379"
+        "x (database 3), by the sentinels a:26379"
     )]
     #[case(&[("REDIS_URL", "redis://a"), ("PARTITIONS", "16")], "a:6379")]
     fn servers_of_all_kinds_are_read(#[case] set: &[(&str, &str)], #[case] expected: &str) {

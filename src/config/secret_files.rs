@@ -1,18 +1,18 @@
-//! Files with secrets, and whether everybody on this machine may read or write them.
+//! Files with secrets or settings, and whether everybody on this machine may read or write them.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-/// A file that a setting names, and that not everybody may write.
+/// A file that not everybody may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile {
-    /// The setting.
+    /// The setting, or `settings` for a file that has them.
     pub setting: &'static str,
     /// Where the file is.
     pub path: PathBuf,
-    /// Whether nobody may read it either: public keys and digests are no secrets.
+    /// Whether nobody may read it either: public keys, digests and settings are no secrets.
     pub is_secret: bool,
 }
 

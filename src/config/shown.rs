@@ -60,6 +60,7 @@ impl Settings {
             threads,
             shutdown_delay,
             drain_timeout,
+            files: _,
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
         let access = redis.as_ref().map(Servers::access).cloned().unwrap_or_default();

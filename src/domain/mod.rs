@@ -4,5 +4,6 @@ mod time;
 mod visit;
 pub mod visit_json;
 
+pub(crate) use self::time::parse_duration;
 pub use self::time::{Timestamp, Window};
 pub use self::visit::{FieldError, SegmentName, UserId, Visit};

@@ -113,9 +113,7 @@ impl Window {
     ///
     /// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let duration =
-            humantime::parse_duration(text).map_err(|_| "is not a duration such as 14d, 36h or 1h 30m".to_owned())?;
-        Self::new(duration)
+        Self::new(parse_duration(text, "14d, 36h or 1h 30m")?)
     }
 
     /// Makes a window of `duration`.
@@ -168,15 +166,46 @@ impl TryFrom<u64> for Window {
     }
 }
 
-/// As people write it, in one unit: `14d`, `36h`, `90m`.
+/// As people write it: in one unit, `14d`, `36h`, `90m`, unless that takes more than three digits: `1d3h46m40s`. It has no spaces, so that
+/// it is one word in a shell and in a URL.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAY: u64 = 24 * 60 * 60;
+        const UNITS: [(u64, &str); 4] = [(DAY, "d"), (60 * 60, "h"), (60, "m"), (1, "s")];
         let seconds = self.as_secs();
-        match [(86_400, "d"), (3_600, "h"), (60, "m")].into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit)) {
-            Some((unit, name)) => write!(f, "{}{name}", seconds / unit),
-            None => write!(f, "{seconds}s"),
+        let whole = UNITS.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+        if let Some((unit, name)) = whole
+            && (unit == DAY || seconds / unit < 1_000)
+        {
+            return write!(f, "{}{name}", seconds / unit);
         }
+        let mut rest = seconds;
+        for (unit, name) in UNITS {
+            if rest >= unit {
+                write!(f, "{}{name}", rest / unit)?;
+            }
+            rest %= unit;
+        }
+        Ok(())
     }
+}
+
+/// Reads a duration such as `14d` or `1h 30m`; `examples` are those of the error. Months and years are refused: they have no fixed
+/// length, and `14M` is one key away from `14m`.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
+pub(crate) fn parse_duration(text: &str, examples: &str) -> Result<Duration, String> {
+    const OF_THE_CALENDAR: [&str; 8] = ["months", "month", "M", "years", "year", "yrs", "yr", "y"];
+    #[expect(clippy::disallowed_methods, reason = "months and years are refused")]
+    let duration = humantime::parse_duration(text).map_err(|_| format!("is not a duration such as {examples}"))?;
+    if text.split(|char: char| !char.is_ascii_alphabetic()).any(|unit| OF_THE_CALENDAR.contains(&unit)) {
+        return Err(
+            "is in months or years, which differ in length: give it in days, such as 30d; minutes are m".to_owned()
+        );
+    }
+    Ok(duration)
 }
 
 fn saturating_millis(duration: Duration) -> i64 {
@@ -239,7 +268,12 @@ mod tests {
     #[case("36h", "36h")]
     #[case("1h 30m", "90m")]
     #[case("61s", "61s")]
-    fn a_window_is_shown_in_one_unit(#[case] text: &str, #[case] shown: &str) {
+    #[case("36500d", "36500d")]
+    #[case("16h 39m", "999m")]
+    #[case("1000m", "16h40m")]
+    #[case("36820224s", "426d3h50m24s")]
+    #[case("86401s", "1d1s")]
+    fn a_window_is_shown_as_people_write_it(#[case] text: &str, #[case] shown: &str) {
         let window = Window::parse(text).unwrap();
         assert_eq!(window.to_string(), shown);
         assert_eq!(Window::parse(shown), Ok(window));
@@ -248,7 +282,7 @@ mod tests {
     #[rstest]
     #[case("0s", "must be longer than zero")]
     #[case("1500ms", "must be a whole number of seconds")]
-    #[case("101years", "must not be longer than 36500 days")]
+    #[case("36501d", "must not be longer than 36500 days")]
     #[case("14", "is not a duration such as 14d, 36h or 1h 30m")]
     #[case("", "is not a duration such as 14d, 36h or 1h 30m")]
     fn a_bad_window_says_why(#[case] text: &str, #[case] message: &str) {

@@ -4,7 +4,9 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -56,10 +58,24 @@ fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
     Ok(dir)
 }
 
-/// Opens a file of ours in the folder, and makes it if need be. A link is an error.
+/// Opens a file of ours in the folder, and makes it if need be. Anything else of that name is an error, and is not waited for.
 pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
-    let file = options.create(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path);
-    file.map_err(|source| EmbeddedError::Folder { path: path.to_owned(), source })
+    let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.create(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(untrusted(path, "is no file; remove it, and it is made again".to_owned()));
+    }
+    // Redis's own files may have two for a while: its documentation has a backup begin with hard links to them.
+    if found.nlink() > 1 {
+        let why = format!(
+            "is a file with {} names (hard links), and what is written to it would change the others; remove it, and it is made again",
+            found.nlink()
+        );
+        return Err(untrusted(path, why));
+    }
+    Ok(file)
 }
 
 /// Refuses a path of which another user could rename a part. Of what isn't there yet nothing is said.
@@ -87,7 +103,7 @@ fn check_path(path: &Path, user: u32) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// Refuses a folder in which something is a link, or belongs to neither `user` nor root.
+/// Refuses a folder in which something is a link, a pipe or a device, or belongs to neither `user` nor root.
 fn check_entries(folder: &Path, user: u32) -> io::Result<Result<(), EmbeddedError>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -111,6 +127,17 @@ fn check_entry(path: &Path, found: &Metadata, owners: &[u32], user: u32) -> Resu
     if found.is_symlink() {
         const WHY: &str = "is a link, which could lead to the files of somebody else; put what it leads to in its place, or make \
                            data_dir itself the link";
+        return Err(untrusted(path, WHY.to_owned()));
+    }
+    let kind = found.file_type();
+    if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
+        let what = if kind.is_fifo() { "a pipe" } else { "a device" };
+        return Err(untrusted(path, format!("is {what}, and must be a file; remove it")));
+    }
+    // Redis's folder was made with mode 0700.
+    if found.is_dir() && found.mode() & WRITABLE_BY_ALL != 0 {
+        const WHY: &str = "can be written by every user, who could have put something there; look at what it holds, and take that \
+                           right away with `chmod o-w`";
         return Err(untrusted(path, WHY.to_owned()));
     }
     if owners.contains(&found.uid()) {
@@ -210,6 +237,49 @@ mod tests {
         prepare(&data).unwrap();
     }
 
+    #[rstest]
+    #[case::the_folder("redis")]
+    #[case::the_parts("redis/appendonlydir")]
+    fn prepare_refuses_a_folder_of_redis_that_every_user_can_write(#[case] name: &str) {
+        let (folder, _) = used();
+        let open = folder.path().join("data").join(name);
+        for mode in [0o777, 0o1777] {
+            fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
+            let error = refusal(&folder.path().join("data"), own_uid());
+            assert!(
+                error.starts_with(&format!("data_dir: {} can be written by every user", open.display())),
+                "{error}"
+            );
+            assert_eq!(fs::metadata(&open).unwrap().mode() & 0o7777, mode);
+        }
+    }
+
+    #[rstest]
+    #[case::the_log("redis/redis.log")]
+    #[case::a_lock("redis/service.lock")]
+    #[case::the_socket("redis/redis.sock")]
+    #[case::a_backup("redis/dump.rdb")]
+    #[case::the_file_of_redis_6("redis/appendonly.aof")]
+    #[case::the_parts("redis/appendonlydir")]
+    #[case::the_list_of_the_parts("redis/appendonlydir/appendonly.aof.manifest")]
+    fn prepare_refuses_a_pipe(#[case] name: &str) {
+        let (folder, _) = used();
+        let path = folder.path().join("data").join(name);
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = refusal(&folder.path().join("data"), own_uid());
+        assert!(error.starts_with(&format!("data_dir: {} is a pipe", path.display())), "{error}");
+    }
+
+    #[test]
+    fn prepare_takes_hard_links_to_the_files_of_redis() {
+        let (folder, redis) = used();
+        let manifest = redis.join("appendonlydir/appendonly.aof.manifest");
+        fs::hard_link(manifest, folder.path().join("backup")).unwrap();
+        prepare(&folder.path().join("data")).unwrap();
+    }
+
     /// To another user than the one that it was made by, everything here belongs to somebody else.
     #[test]
     fn prepare_refuses_what_belongs_to_another_user() {
@@ -225,14 +295,37 @@ mod tests {
         assert!(error.contains(&another.to_string()), "{error}");
     }
 
-    #[test]
-    fn open_follows_no_link() {
+    #[rstest]
+    #[case::a_link(|target: &Path, path: &Path| symlink(target, path).unwrap(), "can't use")]
+    #[case::a_hard_link(|target: &Path, path: &Path| fs::hard_link(target, path).unwrap(), "is a file with 2 names (hard links)")]
+    #[case::a_pipe(
+        |_: &Path, path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+        "can't use"
+    )]
+    #[case::a_device(|_: &Path, path: &Path| symlink("/dev/null", path).unwrap(), "can't use")]
+    #[case::a_folder(|_: &Path, path: &Path| fs::create_dir(path).unwrap(), "can't use")]
+    fn open_takes_only_a_file_of_its_own(#[case] make: fn(&Path, &Path), #[case] message: &str) {
         let (folder, redis) = used();
-        let target = folder.path().join("target");
+        let (target, path) = (folder.path().join("target"), redis.join("redis.log"));
         fs::write(&target, "precious").unwrap();
-        fs::remove_file(redis.join("redis.log")).unwrap();
-        symlink(&target, redis.join("redis.log")).unwrap();
-        assert!(open(&redis.join("redis.log"), OpenOptions::new().append(true)).is_err());
+        fs::remove_file(&path).unwrap();
+        make(&target, &path);
+        let error = open(&path, OpenOptions::new().append(true)).unwrap_err().to_string();
+        assert!(error.starts_with("data_dir: ") && error.contains(message), "{error}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
         assert!(open(&redis.join("redis.lock"), OpenOptions::new().write(true)).is_ok());
+    }
+
+    #[test]
+    fn open_does_not_wait_for_the_reader_of_a_pipe_that_has_one() {
+        let (_folder, redis) = used();
+        let path = redis.join("redis.log");
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let reader =
+            OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&path).unwrap();
+        let error = open(&path, OpenOptions::new().append(true)).unwrap_err().to_string();
+        assert!(error.contains("is no file; remove it"), "{error}");
+        drop(reader);
     }
 }

@@ -3,6 +3,7 @@
 //! The steps are those of `restore.sh`, which scripts/restore runs for docker compose, too. The folder stays locked meanwhile, so no
 //! service starts on half of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::process::{Output, Stdio};
 use tokio::process::Command;
 
 use super::{EmbeddedError, EmbeddedRedis, LockedFolder, SOCKET};
+use crate::store::KeyPrefix;
 
 const SCRIPT: &str = include_str!("restore.sh");
 
@@ -21,6 +23,8 @@ pub struct Restored {
     pub keys: u64,
     /// How many members their sorted sets have.
     pub members: u64,
+    /// How many segments are in the index.
+    pub segments: u64,
     /// Where the data from before is.
     pub old_data: PathBuf,
 }
@@ -36,7 +40,16 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The folder can't be used, or a service uses it.
+    /// It is one of the files that an append-only file consists of.
+    #[error(
+        "{}: this is a part of an append-only file, which lacks what the others have; back up with `redis-cli --rdb`; no data was changed",
+        .0.display()
+    )]
+    Part(PathBuf),
+    /// A service uses the folder.
+    #[error("data_dir: {} is in use by another segment-estimator; stop it first; no data was changed", .0.display())]
+    InUse(PathBuf),
+    /// The folder can't be used.
     #[error("{0}; no data was changed")]
     Folder(EmbeddedError),
     /// The data from before is in force.
@@ -67,37 +80,55 @@ pub enum RestoreError {
 /// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. Starts Redis on
 /// the result, compares what it serves with what the backup has, and stops it. The data from before is kept in a folder of its own.
 ///
+/// The backup must have the record of a data set whose keys begin with `prefix`, unless `unrecorded`.
+///
 /// # Errors
 ///
 /// A [`RestoreError`], made to be shown as it is. Except for [`RestoreError::NotUndone`], the data is what it was.
-pub async fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, RestoreError> {
+pub async fn restore(
+    data_dir: &Path,
+    backup: &Path,
+    prefix: &KeyPrefix,
+    unrecorded: bool,
+) -> Result<Restored, RestoreError> {
     let unreadable = |source| RestoreError::Backup { path: backup.to_owned(), source };
     let file = backup.canonicalize().map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is no file")));
+    }
     File::open(&file).map_err(unreadable)?;
-    let folder = LockedFolder::lock(data_dir).await.map_err(RestoreError::Folder)?;
+    if file.file_name().and_then(OsStr::to_str).is_some_and(|name| name.ends_with(".incr.aof")) {
+        return Err(RestoreError::Part(backup.to_owned()));
+    }
+    let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {
+        EmbeddedError::InUse(data_dir) => RestoreError::InUse(data_dir),
+        error => RestoreError::Folder(error),
+    })?;
     let dir = folder.dir.clone();
 
     let unchanged = |why| RestoreError::Unchanged { path: backup.to_owned(), why };
     let name = run(script(&dir, "name")).await.map_err(unchanged)?;
     let old_data = dir.join(&name);
     let mut put = script(&dir, "put");
-    put.arg(&name).arg(&file).args(["--databases", "1"]).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
+    put.env("KEY_PREFIX", prefix.as_str())
+        .env("UNRECORDED", if unrecorded { "yes" } else { "" })
+        .env("ONE_DATABASE", "yes");
+    put.arg(&name).arg(&file).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
     let why = match run(put).await {
         // The script may have failed behind the switch.
         Err(why) => {
             drop(folder);
             why
         }
-        Ok(counts) => match serve_and_count(folder).await {
+        Ok(counts) => match serve_and_count(folder, prefix).await {
             Ok(served) if served == counts => {
-                let number = |text: &str| text.parse().ok();
-                let parsed = counts.split_once(' ').and_then(|(keys, members)| Some((number(keys)?, number(members)?)));
-                match parsed {
-                    Some((keys, members)) => return Ok(Restored { keys, members, old_data }),
-                    None => format!("unexpected output: {counts}"),
+                let numbers: Vec<_> = counts.split(' ').filter_map(|number| number.parse().ok()).collect();
+                match numbers[..] {
+                    [keys, members, segments] => return Ok(Restored { keys, members, segments, old_data }),
+                    _ => format!("unexpected output: {counts}"),
                 }
             }
-            Ok(served) => format!("Redis serves keys and members {served} instead of {counts}"),
+            Ok(served) => format!("Redis serves keys, members and segments {served} instead of {counts}"),
             Err(error) => error,
         },
     };
@@ -108,12 +139,12 @@ pub async fn restore(data_dir: &Path, backup: &Path) -> Result<Restored, Restore
 }
 
 /// Starts Redis, counts what it serves, and stops it.
-async fn serve_and_count(folder: LockedFolder) -> Result<String, String> {
+async fn serve_and_count(folder: LockedFolder, prefix: &KeyPrefix) -> Result<String, String> {
     let dir = folder.dir.clone();
     // Without a limit: what Redis serves is compared with the backup, however large that is.
     let redis: EmbeddedRedis = folder.start(None).await.map_err(|error| error.to_string())?;
     let mut count = script(&dir, "count");
-    count.args(["-s", SOCKET]).stdin(Stdio::null());
+    count.env("KEY_PREFIX", prefix.as_str()).args(["-s", SOCKET]).stdin(Stdio::null());
     let counts = run(count).await;
     redis.stop().await;
     counts

@@ -1,11 +1,16 @@
 # Restores a backup into Redis's data folder, which is the working folder. No server may use the folder. The command `restore` runs
 # this for the private Redis, scripts/restore in the container of docker compose.
 #
-#   restore name                             prints a name for the data that `put` is to replace
-#   restore put NAME BACKUP [SERVER OPTION...]
-#                                            replaces the data, which is kept under NAME; prints what `count` prints
-#   restore undo NAME                        brings back the data that is kept under NAME, if `put` got so far; may be repeated
-#   restore count [CLIENT OPTION...]         prints the number of keys without a TTL, and of the members of their sorted sets
+#   restore name                     prints a name for the data that `put` is to replace
+#   restore put NAME BACKUP          replaces the data, which is kept under NAME; prints what `count` prints
+#   restore undo NAME                brings back the data that is kept under NAME, if `put` got so far; may be repeated
+#   restore count [CLIENT OPTION...] prints the number of keys without a TTL, of the members of their sorted sets, and of segments
+#
+# The environment may set
+#
+#   KEY_PREFIX     what the keys of the data set begin with
+#   UNRECORDED     yes: take a backup without the record of a data set, too
+#   ONE_DATABASE   yes: refuse a backup with keys in another database than 0
 #
 # A server of its own loads a copy of the backup first, so that a bad one changes nothing. A rename then replaces the data at once.
 set -eu
@@ -20,48 +25,87 @@ find_tool() {
     command -v "redis-$1" || command -v "valkey-$1" || fail "there is no redis-$1 or valkey-$1 on PATH"
 }
 
-count() {
+# Counts what is in the server. Sets `keys`, `members`, `segments`, and `records` of a data set.
+inspect() {
     keyspace=$("$cli" "$@" info keyspace)
-    keys=0 members=0
+    keys=0 members=0 segments=0 records=0
     # A key with a TTL may expire at any moment. Visits have none.
     for line in $(echo "$keyspace" | sed -n 's/^db\([0-9]*\):keys=\([0-9]*\),expires=\([0-9]*\).*/\1:\2:\3/p'); do
         database=${line%%:*} numbers=${line#*:}
         keys=$((keys + ${numbers%:*} - ${numbers#*:}))
         found=$("$cli" "$@" -n "$database" eval "
-            local members, cursor = 0, '0'
+            local members, records, indices, cursor = 0, 0, {}, '0'
             repeat
                 local page = redis.call('SCAN', cursor, 'COUNT', 1000)
                 cursor = page[1]
                 for _, key in ipairs(page[2]) do
-                    if redis.call('TYPE', key).ok == 'zset' and redis.call('TTL', key) == -1 then
+                    local type = redis.call('TYPE', key).ok
+                    -- Partitions have records and indices of their own.
+                    local name = key:sub(1, #ARGV[1]) == ARGV[1] and key:sub(#ARGV[1] + 1):gsub('^{[pq]%d+}:', '')
+                    if type == 'zset' and redis.call('TTL', key) == -1 then
                         members = members + redis.call('ZCARD', key)
+                        if name == 'segments' then table.insert(indices, key) end
+                    elseif type == 'string' and name == 'layout' then
+                        if redis.call('GETRANGE', key, 0, 8) == '{\"epoch\":' then records = records + 1 end
                     end
                 end
             until cursor == '0'
-            return members" 0)
-        case $found in '' | *[!0-9]*) fail "Redis doesn't count: $found" ;; esac
-        members=$((members + found))
+            local names, segments = {}, 0
+            for _, index in ipairs(indices) do
+                if #indices == 1 then return string.format('%.0f %.0f %.0f', members, redis.call('ZCARD', index), records) end
+                for _, name in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+                    if not names[name] then names[name], segments = true, segments + 1 end
+                end
+            end
+            return string.format('%.0f %.0f %.0f', members, segments, records)" 0 "${KEY_PREFIX:-}")
+        case $found in '' | *[!0-9\ ]*) fail "Redis doesn't count: $found" ;; esac
+        members=$((members + ${found%% *}))
+        # The service uses that database alone.
+        if [ "$database" = 0 ]; then
+            found=${found#* }
+            segments=${found% *} records=${found#* }
+        fi
     done
     # An error is an answer, too.
-    case $keyspace in '# Keyspace'*) echo "$keys $members" ;; *) fail "Redis doesn't count: $keyspace" ;; esac
+    case $keyspace in '# Keyspace'*) ;; *) fail "Redis doesn't count: $keyspace" ;; esac
 }
 
-# Prints the number of keys without a TTL in the RDB file $1.
+count() {
+    inspect "$@"
+    echo "$keys $members $segments"
+}
+
+# Prints the number of keys without a TTL in the RDB file $1, behind which there must be nothing.
 count_keys_of_file() {
     if ! checked=$("$check" "$1" 2>&1); then
         why=$(echo "$checked" | sed -n 's/^\[offset [0-9]*\] //p' | tail -n 1)
         fail "the backup is damaged, or of a later version than this Redis: ${why:-$checked}"
     fi
+    end=$(echo "$checked" | sed -n 's/^\[offset \([0-9]*\)\] .*RDB looks OK.*/\1/p')
+    behind=$(($(wc -c <"$1") - ${end:-0}))
+    [ "$behind" = 0 ] || fail "$behind bytes stand behind the end of the RDB file, as \`redis-cli --rdb -\` writes them; take the backup again, into a file"
     keys=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) keys read$/\1/p')
     expires=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) expires$/\1/p')
     echo $((keys - expires))
+}
+
+# Prints why the server with the log $1 has not loaded the backup. Its own advice is to cut data off.
+why_not_loaded() {
+    log=$(cat "$1" 2>/dev/null) || :
+    case $log in
+    *'Unexpected end of file'*) echo "it breaks off within a command" ;;
+    *'Bad file format'*) echo "something in it is no command" ;;
+    *)
+        last=$(echo "$log" | grep '[^[:space:]]' | tail -n 1)
+        echo "${last:-it ended without a word}"
+        ;;
+    esac
 }
 
 put() {
     server=$(find_tool server)
     check=$(find_tool check-rdb)
     old=$1 backup=$2 pid=
-    shift 2
     [ ! -e "$old" ] || fail "there is a $old already; try again"
     new=.restore-work
     # What was left by one that was killed.
@@ -83,21 +127,26 @@ put() {
     (
         cd "$new"
         exec "$server" --port 0 --unixsocket ../restore.sock --dir . --logfile log --daemonize no \
-            --appendonly yes --aof-load-truncated no --auto-aof-rewrite-percentage 0 --save '' "$@"
+            --appendonly yes --aof-load-truncated no --auto-aof-rewrite-percentage 0 --save '' --databases 10000
     ) </dev/null >/dev/null 2>&1 &
     pid=$!
     until [ "$("$cli" -s restore.sock ping 2>/dev/null)" = PONG ]; do
         if ! kill -0 "$pid" 2>/dev/null; then
             pid=
-            fail "Redis doesn't load the backup: $(tail -n 1 "$new/log" 2>/dev/null)"
+            fail "Redis doesn't load the backup: $(why_not_loaded "$new/log")"
         fi
         sleep 0.1
     done
-    counts=$(count -s restore.sock)
-    if [ -n "$expected" ] && [ "$expected" != "${counts% *}" ]; then
-        fail "Redis has loaded ${counts% *} of the $expected keys of the backup"
-    elif [ "$counts" = "0 0" ]; then
+    inspect -s restore.sock
+    elsewhere=$(echo "$keyspace" | sed -n 's/^db\([1-9][0-9]*\):keys=\([0-9]*\),.*/ and \2 keys in database \1/p' | tr -d '\r\n')
+    if [ -n "$expected" ] && [ "$expected" != "$keys" ]; then
+        fail "Redis has loaded $keys of the $expected keys of the backup"
+    elif [ "$keys" = 0 ]; then
         fail "the backup is empty; to begin an empty data set, start a service on an empty folder or volume"
+    elif [ "${ONE_DATABASE:-}" = yes ] && [ -n "$elsewhere" ]; then
+        fail "the backup has${elsewhere# and}, and the private Redis has database 0 alone"
+    elif [ "$records" = 0 ] && [ "${UNRECORDED:-}" != yes ]; then
+        fail "the backup has no record of a data set of this service (${KEY_PREFIX:-}layout), but $keys keys, among them $segments segments$elsewhere; with --unrecorded one of a version without records is restored"
     fi
     "$cli" -s restore.sock shutdown nosave >/dev/null 2>&1 || :
     wait "$pid" || :
@@ -116,7 +165,7 @@ put() {
         mv -f "$new/backup" appendonly.aof
     fi
     sync
-    echo "$counts"
+    echo "$keys $members $segments"
 }
 
 name() {

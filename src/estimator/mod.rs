@@ -120,6 +120,11 @@ impl Estimator {
         self.window
     }
 
+    /// What the keys of the data set begin with.
+    pub(crate) fn key_prefix(&self) -> &str {
+        self.store.key_prefix().as_str()
+    }
+
     /// How long members are kept: as long as any instance counts them.
     ///
     /// # Errors
@@ -127,6 +132,24 @@ impl Estimator {
     /// A [`store::Error`] when Redis didn't answer.
     pub(crate) async fn retention(&self) -> Result<Window, store::Error> {
         Ok(self.retention_by(&self.store.layout().await?))
+    }
+
+    /// How long members are kept so far; none if there is no data set, or it doesn't say.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub(crate) async fn recorded_window(&self) -> Result<Option<Window>, store::Error> {
+        Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
+    }
+
+    /// Whether each of those of `visits` that count is there, or a later one.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] when Redis didn't answer.
+    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, store::Error> {
+        self.store.are_kept(visits).await
     }
 
     fn retention_by(&self, layout: &Layout) -> Window {

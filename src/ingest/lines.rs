@@ -34,6 +34,19 @@ impl Lines {
         self.count
     }
 
+    /// Takes lines without anything on them off the front of `piece`, up to `limit` of them. Returns how many.
+    pub(crate) fn pass_over_empty(&mut self, piece: &mut &[u8], limit: usize) -> usize {
+        self.forget_spent();
+        let mut empty = 0;
+        while self.carried.is_empty() && !self.is_too_long && empty < limit {
+            let Some(rest) = piece.strip_prefix(b"\n").or_else(|| piece.strip_prefix(b"\r\n")) else { break };
+            *piece = rest;
+            empty += 1;
+        }
+        self.count += empty as u64;
+        empty
+    }
+
     /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
     /// begins is given when a later piece has ended it.
     pub(crate) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
@@ -116,6 +129,33 @@ mod tests {
         }
         assert_eq!(lines.count(), found.len() as u64);
         found
+    }
+
+    #[rstest]
+    #[case::none(b"a\n\n", 9, 0, "a\n\n")]
+    #[case::some(b"\n\r\n\na\n", 9, 3, "a\n")]
+    #[case::all(b"\n\n", 9, 2, "")]
+    #[case::no_more_than_asked_for(b"\n\n\n", 2, 2, "\n")]
+    #[case::a_carriage_return_alone(b"\n\ra\n", 9, 1, "\ra\n")]
+    fn empty_lines_are_passed_over_and_counted(
+        #[case] mut piece: &[u8],
+        #[case] limit: usize,
+        #[case] expected: usize,
+        #[case] rest: &str,
+    ) {
+        let mut lines = Lines::new(5);
+        assert_eq!(lines.pass_over_empty(&mut piece, limit), expected);
+        assert_eq!((lines.count(), piece), (expected as u64, rest.as_bytes()));
+    }
+
+    #[test]
+    fn the_end_of_a_line_that_was_begun_is_no_empty_line() {
+        let mut lines = Lines::new(5);
+        assert_eq!(lines.next(&mut &b"a"[..]), None);
+        let mut piece = &b"\n\n"[..];
+        assert_eq!(lines.pass_over_empty(&mut piece, 9), 0);
+        assert_eq!(lines.next(&mut piece), Some(Line { number: 1, text: Some(b"a") }));
+        assert_eq!((lines.pass_over_empty(&mut piece, 9), lines.count()), (1, 2));
     }
 
     #[rstest]

@@ -64,7 +64,9 @@ impl fmt::Display for Servers {
         let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Self::One(url) => url.fmt(f),
-            Self::Sentinel { sentinels, master, .. } => write!(f, "{master}, by the sentinels {}", list(sentinels)),
+            Self::Sentinel { sentinels, master, servers } => {
+                write!(f, "{master}{}, by the sentinels {}", servers.database(), list(sentinels))
+            }
             Self::Cluster(seeds) => write!(f, "the cluster of {}", list(seeds)),
         }
     }

@@ -143,6 +143,11 @@ impl Error {
     /// Codes of errors that mean that the server is a replica.
     pub(crate) const REPLICA_CODES: [&str; 3] = ["READONLY", "MASTERDOWN", UNBLOCKED];
 
+    /// Whether an ACL forbids a command or a key, which then doesn't exist for this user.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "NOPERM")
+    }
+
     /// Whether Redis refused `command`, given by its name.
     pub(crate) fn is_refusal_of(&self, name: &str) -> bool {
         matches!(self, Self::Refused { command, .. } if command.split(' ').next() == Some(name))

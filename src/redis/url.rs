@@ -125,6 +125,14 @@ impl RedisUrl {
         self.info.redis_settings().db() != 0
     }
 
+    /// The database for people; nothing of the first.
+    pub(super) fn database(&self) -> String {
+        match self.info.redis_settings().db() {
+            0 => String::new(),
+            db => format!(" (database {db})"),
+        }
+    }
+
     /// The same Redis, reached with `access`, which goes before what the URL says.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
@@ -220,9 +228,8 @@ impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.info.addr().fmt(f)?;
         match (self.is_tls(), self.info.redis_settings().db()) {
-            (false, 0) => Ok(()),
+            (false, _) => f.write_str(&self.database()),
             (true, 0) => f.write_str(" (TLS)"),
-            (false, db) => write!(f, " (database {db})"),
             (true, db) => write!(f, " (TLS, database {db})"),
         }
     }

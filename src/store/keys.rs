@@ -102,29 +102,32 @@ impl Keyspace {
         self.partitions
     }
 
-    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Partitions
-    /// of other letters are of another set. If the number of partitions is `known`, those beyond it are leftovers of an earlier one.
+    /// The sets of keys that have all of `partitions`, and each of `users`, by its hash, in the partition where it was found. Up to
+    /// `max_strays` of a hundred may be in another. Partitions of other letters are of another set.
     pub(super) fn fitting(
-        known: Option<Partitions>,
         partitions: &[Partition],
         users: &[(Partition, u64)],
+        max_strays: usize,
     ) -> impl Iterator<Item = Self> {
         let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
-        let counts = counts.filter(move |count| known.is_none_or(|known| known == *count));
         let sets = Self::LETTERS
             .into_iter()
             .flat_map(move |letter| counts.clone().map(move |partitions| Self { partitions, letter: Some(letter) }));
         sets.filter(move |keys| {
-            let is_own = |partition: &Partition| {
-                let is_beyond = known.is_some() && partition.number >= keys.partitions.0;
-                partition.letter == keys.letter && !is_beyond
-            };
-            let mut own = partitions.iter().filter(|partition| is_own(partition)).peekable();
-            let mut users = users.iter().filter(|(partition, _)| is_own(partition));
+            let mut own = partitions.iter().filter(|partition| partition.letter == keys.letter).peekable();
+            let (mut here, mut elsewhere) = (0, 0);
+            for (partition, hash) in users.iter().filter(|(partition, _)| partition.letter == keys.letter) {
+                *if keys.of(*hash) == *partition { &mut here } else { &mut elsewhere } += 1;
+            }
             own.peek().is_some()
                 && own.all(|partition| partition.number < keys.partitions.0)
-                && users.all(|(partition, hash)| keys.of(*hash) == *partition)
+                && 100 * elsewhere <= max_strays * (here + elsewhere)
         })
+    }
+
+    /// Whether `partition` is one of these.
+    pub(super) fn has(self, partition: Partition) -> bool {
+        partition.letter == self.letter && partition.number < self.partitions.0
     }
 
     /// The partition of a user whose [`hash`] is this.
@@ -173,7 +176,7 @@ impl TryFrom<String> for Keyspace {
 }
 
 /// One partition, and its keys. In a cluster they are all on one server, for the braces make them share a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
     letter: Option<char>,
     number: u16,
@@ -194,10 +197,61 @@ impl Partition {
         }
     }
 
+    /// Whether there is such a partition of so many.
+    pub(super) fn is_below(self, partitions: Partitions) -> bool {
+        self.number < partitions.0
+    }
+
+    pub(super) fn number(self) -> u16 {
+        self.number
+    }
+
+    /// The partition whose keys have `tag` in their braces.
+    fn of_tag(tag: &str) -> Option<Self> {
+        let letter = tag.chars().next().filter(|letter| Keyspace::LETTERS.contains(letter))?;
+        let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MOST)?;
+        let partition = Self { letter: Some(letter), number };
+        (partition.to_string() == format!("{{{tag}}}")).then_some(partition)
+    }
+
     /// Every partition that some number of partitions has.
     pub(super) fn every() -> impl Iterator<Item = Self> {
         let letters = Keyspace::LETTERS.into_iter().map(Some);
         letters.flat_map(|letter| (0..Partitions::MOST).map(move |number| Self { letter, number }))
+    }
+}
+
+/// A key whose name is that of a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnKey {
+    pub(super) key: String,
+    pub(super) kind: KeyKind,
+    /// The partition that it is in; that of one partition if the key has no braces.
+    pub(super) partition: Partition,
+}
+
+/// What a key of a data set is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    /// The members of the segment of this name.
+    Segment(String),
+    /// The names of segments.
+    Index,
+    /// Users who were removed while data moves.
+    Tombstones,
+    /// The record of the layout, or a copy.
+    Layout,
+    /// The history of a segment; without a name, the turns of sampling.
+    History,
+}
+
+/// As it stands in keys: `{p07}`.
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.letter {
+            None => Ok(()),
+            Some(letter) => write!(f, "{{{letter}{:02}}}", self.number),
+        }
     }
 }
 
@@ -312,10 +366,36 @@ impl KeyNames {
         pattern + rest
     }
 
+    /// A pattern of `SCAN` that matches all keys of which [`Self::read`] gives something, and few others.
+    pub(super) fn own(&self) -> String {
+        self.pattern("[shfl{][eioapq][gsry0-9]*")
+    }
+
+    /// What the name of a key says, if it is that of a data set.
+    pub(super) fn read(&self, key: String) -> Option<OwnKey> {
+        let rest = key.strip_prefix(&*self.prefix.0)?;
+        let (partition, rest) = match rest.strip_prefix('{') {
+            None => (Keyspace::first(Partitions::ONE).of(0), rest),
+            Some(tag) => {
+                let (tag, rest) = tag.split_once("}:")?;
+                (Partition::of_tag(tag)?, rest)
+            }
+        };
+        let kind = match rest.split_once(':') {
+            Some(("segment", name)) => KeyKind::Segment(name.to_owned()),
+            Some(("history", _)) if partition.letter.is_none() => KeyKind::History,
+            None if rest == "segments" => KeyKind::Index,
+            None if rest == "forgotten" => KeyKind::Tombstones,
+            None if rest == "layout" => KeyKind::Layout,
+            _ => return None,
+        };
+        Some(OwnKey { key, kind, partition })
+    }
+
     fn of_partition(&self, partition: Partition, kind: &str, rest: &str) -> String {
         match partition.letter {
             None => self.plain(kind, rest),
-            Some(letter) => format!("{}{{{letter}{:02}}}:{kind}{rest}", self.prefix.0, partition.number),
+            Some(_) => format!("{}{partition}:{kind}{rest}", self.prefix.0),
         }
     }
 
@@ -373,6 +453,30 @@ mod tests {
         );
         for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
             assert_eq!(Slot::of_any_key(&key), last.slot(), "{key}");
+        }
+    }
+
+    #[test]
+    fn key_is_read_as_it_is_named() {
+        for names in [KeyNames::default(), KeyNames::new(KeyPrefix::parse("prod:").unwrap())] {
+            let read =
+                |key: String| names.read(key.clone()).filter(|own| own.key == key).map(|own| (own.kind, own.partition));
+            let plain = Keyspace::first(Partitions::ONE).of(0);
+            let first_of_many = Keyspace::first(partitions(8)).of(0);
+            for partition in [plain, first_of_many, Partition::every().last().unwrap()] {
+                let expected = |kind| Some((kind, partition));
+                let segment = names.segment(partition, "{p00}:segments");
+                assert_eq!(read(segment), expected(KeyKind::Segment("{p00}:segments".to_owned())));
+                assert_eq!(read(names.index(partition)), expected(KeyKind::Index));
+                assert_eq!(read(names.tombstones(partition)), expected(KeyKind::Tombstones));
+                assert_eq!(read(names.layout_of(partition)), expected(KeyKind::Layout));
+            }
+            assert_eq!(read(names.history("a:b")), Some((KeyKind::History, plain)));
+            assert_eq!(read(names.turn()), Some((KeyKind::History, plain)));
+            for other in ["segment", "segments:", "layouts", "{p0}:segments", "{p1024}:segments", "{r00}:segments"] {
+                assert_eq!(read(names.plain(other, "")), None, "{other}");
+            }
+            assert_eq!(read(names.plain("{p00}:history:x", "")), None);
         }
     }
 

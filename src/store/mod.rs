@@ -55,8 +55,8 @@ mod history;
 mod index;
 mod keys;
 mod layout;
-
 mod members;
+mod own_keys;
 mod prune;
 mod segment_limit;
 
@@ -67,23 +67,22 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
-use crate::redis::{Client, Limits, WriteAcks};
-
 use self::count::after;
+use self::keys::KeyNames;
+use self::layout::{KnownLayout, Refusal};
+use self::segment_limit::SegmentLimit;
+use crate::domain::{Timestamp, UserId, Window};
+use crate::redis::{Client, Limits, WriteAcks};
+use crate::telemetry::{Metrics, Traffic};
+
 pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
-use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
-pub use self::layout::WindowChange;
-use self::layout::{KnownLayout, Refusal};
-pub use self::layout::{Layout, Move, Phase};
+pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::prune::{Expired, Slice};
-use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, Written};
-use crate::domain::{Timestamp, UserId, Window};
-use crate::telemetry::{Metrics, Traffic};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
@@ -136,6 +135,12 @@ impl Store {
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+    }
+
+    /// What the keys of the data set begin with.
+    #[must_use]
+    pub fn key_prefix(&self) -> &KeyPrefix {
+        self.names.prefix()
     }
 
     /// The same store, whose members are kept for `window` at least: a data set with a shorter one is extended before it is used.

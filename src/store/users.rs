@@ -7,19 +7,16 @@
 //! copied the move has each noted user be in the new keys as he is in the old ([`Store::settle_user`]). A deletion that is noted
 //! after that finds nothing on its way. The notes go when the move is over, or after a window.
 
-use super::Error;
+use super::keys::hash;
+use super::layout::{Attempt, KnownLayout};
+use super::{Batch, Error, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::redis::{self, Request, parse};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, pipe};
-
-use super::keys::hash;
-use super::layout::{Attempt, KnownLayout};
-use super::{Batch, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::parse;
-use crate::redis::{self, Request};
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
 const REMOVE_IF_UNCHANGED: &str = "\
@@ -59,6 +56,39 @@ impl Store {
                     return Ok(Attempt::Done(found));
                 }
             }
+        })
+        .await
+    }
+
+    /// Whether each of `visits` is there, or a later one of its user to its segment.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, Error> {
+        self.by_layout(|known| async move {
+            let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
+            let mut kept = vec![false; visits.len()];
+            let places: Vec<_> = (0..visits.len()).collect();
+            for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
+                let commands = places.iter().map(|place| {
+                    let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+                    let mut command = cmd("ZSCORE");
+                    command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+                    (partition.slot(), command)
+                });
+                let answers = self
+                    .client
+                    .send(Request::each(commands).nil_for(redis::Error::is_wrong_type))
+                    .await?
+                    .each::<Option<f64>>();
+                for (place, answer) in places.into_iter().zip(answers) {
+                    let score = answer?;
+                    kept[place] = score.is_some_and(|score| score >= visits[place].seen_at.as_score());
+                }
+            }
+            let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
+            Ok(if is_confirmed { Attempt::Done(kept) } else { Attempt::Outdated })
         })
         .await
     }

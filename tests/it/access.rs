@@ -329,35 +329,42 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
-async fn start_reload_and_check_warn_of_secrets_that_everybody_may_read_or_write() {
+async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write() {
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:read");
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
-    std::fs::write(&secret, "a secret of more than thirty-two bytes").unwrap();
+    std::fs::write(&secret, "a-secret-of-more-than-thirty-two-bytes").unwrap();
     set_mode(&secret, 0o600);
     set_mode(&keys.path, 0o644);
+    let (config, dotenv) = (folder.path().join("estimator.toml"), folder.path().join(".env"));
+    std::fs::write(&config, "window = '7d'").unwrap();
+    std::fs::write(&dotenv, "ESTIMATOR_CONFIG=estimator.toml\n").unwrap();
     let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
     let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
     const WARNING: &str = "everybody on this machine may";
     let service = Service::start(folder.path(), &arguments);
     assert!(!service.has_logged(WARNING), "of nothing");
     set_mode(&secret, 0o644);
-    set_mode(&keys.path, 0o666);
-    let (read, write) = (
+    for path in [&keys.path, &config, &dotenv] {
+        set_mode(path, 0o666);
+    }
+    let warnings = [
         format!("jwt_key_file: {}: {WARNING} read it; run chmod o-r", secret.display()),
         format!("api_keys_file: {}: {WARNING} write it; run chmod o-w", keys.path.display()),
-    );
+        format!("config: estimator.toml: {WARNING} write it; run chmod o-w estimator.toml"),
+        format!("settings: .env: {WARNING} write it; run chmod o-w .env"),
+    ];
     kill("-HUP", service.pid());
-    eventually("it warns", async || service.has_logged(&read) && service.has_logged(&write)).await;
+    eventually("it warns", async || warnings.iter().all(|warning| service.has_logged(warning))).await;
     assert!(service.terminate().success());
 
     let service = Service::start(folder.path(), &arguments);
-    assert!(service.has_logged(&read) && service.has_logged(&write), "at the start");
+    assert!(warnings.iter().all(|warning| service.has_logged(warning)), "at the start");
     assert!(service.terminate().success());
     let checked = run(binary(folder.path()).arg("check").args(&arguments));
     let table = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.status.success() && table.contains(&read) && table.contains(&write), "{table}");
+    assert!(checked.status.success() && warnings.iter().all(|warning| table.contains(warning)), "{table}");
 }
 
 #[test]
@@ -381,6 +388,26 @@ fn start_warns_of_all_origins_without_keys() {
         (&["--cors-origins", "*"][..], true),
         (&["--cors-origins", "*", "--api-keys-file", keys], false),
         (&["--cors-origins", "https://app.example"], false),
+        (&[], false),
+    ] {
+        let service = Service::start(folder.path(), arguments);
+        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        service.terminate();
+    }
+}
+
+#[test]
+fn start_warns_of_all_hosts_on_this_machine_without_keys() {
+    const WARNING: &str = "a site that somebody opens in a browser on this machine may read, write and delete";
+    let folder = tempfile::tempdir().unwrap();
+    let keys = Keys::new();
+    make_key(&keys.path, "uss", "segments:write");
+    let keys = keys.path.to_str().unwrap();
+    for (arguments, is_warned_of) in [
+        (&["--allowed-hosts", "*"][..], true),
+        (&["--allowed-hosts", "*", "--api-keys-file", keys], false),
+        (&["--allowed-hosts", "*", "--listen", "0.0.0.0:0"], false),
+        (&["--allowed-hosts", "app.example"], false),
         (&[], false),
     ] {
         let service = Service::start(folder.path(), arguments);

@@ -209,6 +209,40 @@ async fn window_of_a_record_that_went_back_is_extended_by_an_instance_that_knows
     assert!(record.contains(r#""window_seconds":1209600"#), "{record}");
 }
 
+/// As after a failover in the middle of a move, when another process has taken another step with the same number.
+#[rstest]
+#[case::the_window_at_the_key_layout(0)]
+#[case::the_move_at_the_key_layout(1)]
+#[tokio::test]
+async fn records_of_one_epoch_that_differ_become_one(#[case] at_layout: usize) {
+    let redis = Redis::start();
+    let estimator = estimator(&redis, "2", "14d");
+    fill(&estimator, 20).await;
+    let records_of_one_epoch = [
+        r#"{"epoch":2,"keys":"p2","window_seconds":1209600,"shorter_window_seconds":600}"#,
+        r#"{"epoch":2,"keys":"p2","move":{"to":"q4","phase":"copying"},"window_seconds":1209600}"#,
+    ];
+    let other = records_of_one_epoch[1 - at_layout];
+    redis.call::<()>(&[
+        "MSET",
+        "layout",
+        records_of_one_epoch[at_layout],
+        "{p00}:layout",
+        other,
+        "{p01}:layout",
+        other,
+    ]);
+    let instances = [estimator, redis.estimator("14d"), redis.estimator("7d")];
+    for instance in instances.iter().chain(&instances) {
+        assert_eq!(instance.estimate(&segment("sports"), NOON).await, Ok(20));
+        instance.record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    }
+    let [first, rest @ ..] = ["layout", "{p00}:layout", "{p01}:layout"].map(|key| redis.call::<String>(&["GET", key]));
+    assert_eq!([first.clone(), first], rest);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(count(&instances[0]).await, 20);
+}
+
 #[tokio::test]
 async fn window_set_tells_what_goes_and_wants_a_yes() {
     let redis = Redis::start();
@@ -222,7 +256,9 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
     let output = run(&mut set);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, "by 1d, the next prune removes 2 of 3 visits, for good\n");
+    let expected = "by 1d, the next prune removes 2 of 3 visits, for good\n\
+                    an instance that counts over more objects within 5s, if it runs and reaches Redis: start all of them first\n";
+    assert_eq!(said, expected);
     assert!(String::from_utf8(output.stderr).unwrap().contains("add --yes"));
     assert_eq!(says(&redis, &["window"]), "14d\n");
 
@@ -232,6 +268,30 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
     // A longer one takes nothing away.
     assert_eq!(says(&redis, &["window", "set", "2d"]), "the window of the data set is 2d\n");
     assert_eq!(says(&redis, &["window", "set", "2d"]), "nothing to do: the window is 2d\n");
+}
+
+#[rstest]
+#[case::copying(Phase::Copying)]
+#[case::switched(Phase::Switched)]
+#[case::cleaning(Phase::Cleaning)]
+#[tokio::test]
+async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] phase: Phase) {
+    let redis = Redis::start();
+    fill(&redis.estimator("14d"), 20).await;
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let to = before.keys().beside(Partitions::parse("4").unwrap());
+    store.change_layout(&before, before.keys(), Some(Move { to, phase })).await.unwrap();
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
+    let message = refusal(&mut set);
+    let why = "nothing was changed: the data is moving to 4 partitions; finish that first, with \
+               `segment-estimator repartition --to 4`";
+    assert!(message.contains(why), "{message}");
+    assert_eq!(store.set_window(window("1d")).await, Ok(WindowChange::Moving(to.partitions())));
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
+    assert_eq!(says(&redis, &["window", "set", "15d"]), "the window of the data set is 15d\n");
+    assert!(redis.call::<String>(&["GET", "layout"]).contains(r#""move":{"to":"p4""#));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -272,6 +332,21 @@ async fn service_with_a_shorter_window_warns_once_and_is_ready() {
     let table = says(&redis, &["check", "--window", "30d"]);
     assert!(table.contains("the data set keeps visits for 14d; the service will extend that to 30d"), "{table}");
     assert_eq!(says(&redis, &["window"]), "14d\n", "a check writes nothing");
+}
+
+#[tokio::test]
+async fn service_with_a_longer_window_tells_both_lengths_once() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.estimator("14d").ready().await.unwrap();
+    let message = refusal(binary(folder.path()).args(["check", "--redis-url", &redis.url(), "--window", "14M"]));
+    assert!(message.contains("is in months or years") && message.contains("minutes are m"), "{message}");
+    let table = says(&redis, &["check", "--window", "36820224s"]);
+    assert!(table.contains("keeps visits for 14d; the service will extend that to 426d3h50m24s"), "{table}");
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--window", "36820224s"]);
+    service.record("u1", "sports").await;
+    let log = service.terminate_for_log();
+    let told = log.iter().filter(|line| line.contains("extending the window of the data set from 14d to 426d3h50m24s"));
+    assert_eq!(told.count(), 1, "{log:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -273,6 +273,41 @@ fn start_refuses_links_and_leaves_alone_what_they_lead_to(#[case] name: &str) {
 }
 
 #[rstest]
+#[case::a_pipe("redis.log", |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "is a pipe")]
+#[case::a_pipe_as_a_lock(
+    "service.lock",
+    |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+    "is a pipe"
+)]
+#[case::a_pipe_as_the_list_of_parts(
+    "appendonlydir/appendonly.aof.manifest",
+    |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+    "is a pipe"
+)]
+#[case::a_hard_link("redis.log", |precious: &Path, path: &Path| fs::hard_link(precious, path).unwrap(), "is a file with 2 names (hard links)")]
+#[case::a_hard_link_as_a_lock(
+    "redis.lock",
+    |precious: &Path, path: &Path| fs::hard_link(precious, path).unwrap(),
+    "is a file with 2 names (hard links)"
+)]
+#[case::a_folder_for_everybody(
+    "",
+    |_: &Path, path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap(),
+    "can be written by every user"
+)]
+fn start_refuses_what_is_no_file_of_its_own(#[case] name: &str, #[case] put: fn(&Path, &Path), #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = private_redis(folder.path()).join(name);
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    fs::create_dir_all(if name.is_empty() { &path } else { path.parent().unwrap() }).unwrap();
+    put(&precious, &path);
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    assert!(error.starts_with("segment-estimator: data_dir: ") && error.contains(message), "{error}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+#[rstest]
 #[case::the_folder("data/redis")]
 #[case::the_data_dir("data")]
 #[case::a_file("data/redis/redis.log")]

@@ -118,8 +118,9 @@ fn what_is_no_visit_is_named_by_its_line() {
         outcome(&mut import(folder.path(), &["visits", "--errors", "errors", "--redis-url", &redis.url()]));
     assert!(!content);
     let lines: Vec<_> = stderr.lines().collect();
-    assert!(lines[0].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
-    assert_eq!(lines[1..], ["segment-estimator: 4 lines were rejected; errors says which lines, and why"]);
+    assert_eq!(lines[0], "extended the window of the data set from 1s to 14d");
+    assert!(lines[1].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
+    assert_eq!(lines[2..], ["segment-estimator: 4 lines were rejected; errors says which lines, and why"]);
     assert_eq!(members(&redis), 2);
     let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
     let errors: Vec<Value> = errors.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -300,7 +301,7 @@ async fn an_import_that_was_killed_goes_on_where_it_was() {
         }
         let resume = ["--resume", "--state", "visits.import"];
         let (content, stderr) = outcome(import(folder.path(), &arguments).args(resume));
-        let expected = format!("segment-estimator: --resume: visits.import is of {what}; without --resume");
+        let expected = format!("segment-estimator: --resume: visits.import is of {what}");
         assert!(!content && stderr.starts_with(&expected), "{stderr}");
     }
 
@@ -461,6 +462,120 @@ async fn import_resumes_a_file_that_begins_with_what_was_done_and_refuses_anothe
     assert_eq!(fs::read_to_string(folder.path().join("errors")).unwrap(), "of an earlier run");
 }
 
+/// What else decides where visits go, or which of them do.
+#[rstest]
+#[case::another_prefix("", &["--redis-key-prefix", "two:", "--window", "20d"], "another target, with redis_key_prefix \"\"")]
+#[case::another_database("?db=1", &["--window", "20d"], "another target, ")]
+#[case::a_longer_window("", &["--window", "30d"], "an import with the window 20d, which is 30d now: other visits would be left out")]
+#[case::the_default_window("", &[], "an import with the window 20d, which is 14d now: other visits would be left out")]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_refuses_to_resume_with_settings_that_change_what_becomes_of_a_visit(
+    #[case] database: &str,
+    #[case] arguments: &[&str],
+    #[case] what: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let text = ndjson(10_000);
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let first = ["--redis-url", &url, "--window", "20d"];
+    interrupt(folder.path(), &first, text.as_bytes()).await;
+    let (state, record) = (fs::read_to_string(folder.path().join("state")), redis.call::<String>(&["GET", "layout"]));
+    let resume = ["visits", "--resume", "--state", "state"];
+    let other_url = format!("{url}{database}");
+    let other = [&resume[..], &["--redis-url", &other_url], arguments].concat();
+    let (content, stderr) = outcome(&mut import(folder.path(), &other));
+    let expected = format!("segment-estimator: --resume: state is of {what}");
+    assert!(!content && stderr.starts_with(&expected) && stderr.lines().count() == 1, "{stderr}");
+    assert!(stderr.ends_with("; without --resume the import starts at the beginning\n"), "{stderr}");
+    // Neither the state nor any data set was touched.
+    assert_eq!(fs::read_to_string(folder.path().join("state")).unwrap(), state.unwrap());
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
+    let databases: String = redis.call(&["INFO", "keyspace"]);
+    assert!(redis.call::<u64>(&["EXISTS", "two:layout"]) == 0 && !databases.contains("db1"), "{databases}");
+
+    let (content, stderr) = outcome(&mut import(folder.path(), &[&resume[..], &first].concat()));
+    assert!(content && stderr.contains("10000 accepted"), "{stderr}");
+    assert_eq!(members(&redis), 10_000);
+}
+
+#[rstest]
+#[case::emptied(&[], 0..8_192, Some("a data set that has lost what was imported"))]
+#[case::without_times(&["--format", "csv", "--columns", "user_id=uid,segment=tag", "--seen-at", "now"], 0..8_192,
+    Some("a data set that has lost what was imported"))]
+#[case::made_from_an_older_backup(&[], 6_500..8_192, Some("a data set that has lost what was imported"))]
+#[case::some_users_deleted(&[], 2_000..2_100, None)]
+#[case::nobody_gone(&[], 0..0, None)]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_refuses_to_resume_into_a_data_set_that_was_made_anew(
+    #[case] form: &[&str],
+    #[case] lost: std::ops::Range<usize>,
+    #[case] refusal: Option<&str>,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let text = if form.is_empty() { ndjson(10_000) } else { csv(10_000) };
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    let arguments = [&["--redis-url", &url][..], form].concat();
+    interrupt(folder.path(), &arguments, text.as_bytes()).await;
+    if lost.len() > 8_000 {
+        redis.call::<()>(&["FLUSHALL"]);
+    }
+    for n in lost {
+        redis.call::<()>(&["ZREM", &format!("segment:s{}", n % 7), &format!("u{n}")]);
+    }
+    // Others have gone on.
+    redis.estimator("14d").record(crate::helpers::visit("u1", "s1", Timestamp::now()), Timestamp::now()).await.unwrap();
+    let resume = [&["visits", "--resume", "--state", "state"], &arguments[..]].concat();
+    let (content, stderr) = outcome(&mut import(folder.path(), &resume));
+    assert_eq!(content, refusal.is_none(), "{stderr}");
+    if let Some(refusal) = refusal {
+        let expected =
+            format!("segment-estimator: --resume: state is of {refusal}; without --resume the import starts");
+        assert!(stderr.starts_with(&expected), "{stderr}");
+        let (content, stderr) = outcome(import(folder.path(), &["visits"]).args(&arguments));
+        assert!(content, "{stderr}");
+        assert_eq!(members(&redis), 10_000);
+    }
+}
+
+/// It isn't the lines' fault, and all that were left out must come in once there is room.
+#[rstest]
+#[case::in_the_middle(9_000, "; all up to line 8192 is done; go on with --resume\n")]
+#[case::at_the_beginning(100, "\n")]
+#[test]
+fn import_ends_at_max_segments_and_goes_on_when_there_is_room(#[case] before: i64, #[case] advice: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text = ndjson(before) + &ndjson(20_000).replace("\"s", "\"t").replace("\"teen_at", "\"seen_at");
+    fs::write(folder.path().join("visits"), text.replace("\"tegment", "\"segment")).unwrap();
+    let url = redis.url();
+    let arguments = ["visits", "--redis-url", &url];
+    let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "9"]));
+    let why = "the file has more segments than the 9 that max_segments allows: raise it, or correct the file";
+    assert!(!content && stderr.ends_with(&format!("{why}{advice}")), "{stderr}");
+    let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "14", "--resume"]));
+    assert!(content, "{stderr}");
+    let others: u64 = (0..7).map(|n| redis.call::<u64>(&["ZCARD", &format!("segment:t{n}")])).sum();
+    assert_eq!((members(&redis), others), (before.cast_unsigned(), 20_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_tells_a_port_that_speaks_no_http() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), crate::helpers::free_port());
+    let _redis = Redis::start_primary(&port);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || silent.incoming().for_each(drop));
+    fs::write(folder.path().join("visits"), ndjson(1)).unwrap();
+    for port in [port, silent_port] {
+        let url = format!("http://127.0.0.1:{port}");
+        let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
+        let expected =
+            "; it hung up without an answer, as what speaks no HTTP does, such as Redis: check the port in --url\n";
+        assert!(!content && stderr.ends_with(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
 #[test]
 fn import_refuses_to_resume_by_a_state_of_another_version_and_replaces_it() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
@@ -490,6 +605,16 @@ fn import_names_a_record_by_the_line_that_an_editor_shows(#[case] end: &str) {
     let found: Vec<_> = stderr.lines().filter_map(|line| line.strip_prefix("line ")?.split_once(':')).collect();
     assert!(!content);
     assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), ["3", "7", "8"], "{stderr}");
+}
+
+#[test]
+fn import_makes_up_no_time_for_a_csv_record_that_has_none() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text = format!("user_id,segment,seen_at\nu1,s1,\nu2,s1,{}\n", seconds_ago(60));
+    fs::write(folder.path().join("visits.csv"), text).unwrap();
+    let (content, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
+    assert!(!content && stderr.contains("line 2: seen_at must not be empty; --seen-at now takes"), "{stderr}");
+    assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segment:s1", "0", "-1"]), ["u2"]);
 }
 
 #[rstest]
@@ -703,7 +828,7 @@ async fn visits_go_through_a_service() {
     let ahead = seconds_ago(-3_600);
     let mut text = csv(120_000);
     (0..250).for_each(|n| writeln!(text, "{ahead},x{n},s1").unwrap());
-    text.push_str("1,old,s1\n,now,s1\n,,\n");
+    write!(text, "1,old,s1\n{},now,s1\n,,\n", seconds_ago(1)).unwrap();
     fs::write(folder.path().join("visits.csv"), text).unwrap();
     let url = format!("http://{}", app.address);
     let arguments = ["visits.csv", "--url", &url, "--columns", "user_id=uid,segment=tag", "--errors", "errors"];

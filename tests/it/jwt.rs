@@ -34,7 +34,7 @@ impl Issuer {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::HS256 => {
-                let secret = "a secret of more than thirty-two bytes";
+                let secret = "a-secret-of-more-than-thirty-two-bytes";
                 Self {
                     algorithm,
                     signing: EncodingKey::from_secret(secret.as_bytes()),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
 mod access;
+mod adopt;
 mod batch;
 mod check;
 mod clock;

@@ -6,16 +6,24 @@ use std::process::{Command, Output};
 
 use rstest::rstest;
 
-use crate::helpers::{Service, binary, private_redis, private_redis_connection, refusal, run};
+use crate::helpers::{Redis, Service, binary, private_redis, private_redis_connection, refusal, run};
 
 const BACKUP: &str = "backup.rdb";
+
+/// The command that records a data set.
+const RECORD: &str =
+    "*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$51\r\n{\"epoch\":1,\"keys\":\"plain\",\"window_seconds\":1209600}\r\n";
 
 /// Takes a backup of the private Redis of a service that runs in `folder`, as docs/operating.md does.
 fn back_up(folder: &Path) {
     // Redis would wait for more who want the same.
     let mut connection = private_redis_connection(folder);
     redis::cmd("CONFIG").arg(&["SET", "repl-diskless-sync-delay", "0"]).exec(&mut connection).unwrap();
-    let socket = private_redis(folder).join("redis.sock");
+    dump(&private_redis(folder).join("redis.sock"), folder);
+}
+
+/// Writes the backup of the Redis on `socket` into `folder`.
+fn dump(socket: &Path, folder: &Path) {
     let cli = Command::new("redis-cli").arg("-s").arg(socket).args(["--rdb", BACKUP]).current_dir(folder).output();
     let cli = cli.unwrap();
     assert!(cli.status.success(), "{cli:?}");
@@ -65,7 +73,7 @@ async fn restore_brings_the_backup_back_each_time_and_keeps_what_it_replaces() {
         let stdout = String::from_utf8(stdout).unwrap();
         assert!(
             stdout.starts_with(
-                "restored backup.rdb: Redis serves its 3 keys with 2 members; the data from before is in "
+                "restored backup.rdb: Redis serves its 3 keys with 2 members, segments: 1; the data from before is in "
             ),
             "{stdout}"
         );
@@ -95,22 +103,46 @@ async fn restore_takes_an_append_only_file_of_commands() {
     let folder = stopped_service().await;
     let zadd = format!("*4\r\n$4\r\nZADD\r\n$14\r\nsegment:sports\r\n$10\r\n{}\r\n", "9999999999");
     let commands: String = ["$1\r\na\r\n", "$1\r\nb\r\n", "$1\r\nc\r\n"].map(|user| format!("{zadd}{user}")).concat();
-    fs::write(folder.path().join(BACKUP), commands).unwrap();
+    fs::write(folder.path().join(BACKUP), commands + RECORD).unwrap();
     let Output { status, stdout, stderr } = run(&mut restore(folder.path()));
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    assert!(String::from_utf8(stdout).unwrap().contains("its 1 keys with 3 members"));
+    assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 0"));
 }
 
 #[rstest]
 #[case::cut_off(|file: Vec<u8>| file[..file.len() - 20].to_vec(), "the backup is damaged, or of a later version than this Redis: ")]
 #[case::with_another_byte(|mut file: Vec<u8>| { let middle = file.len() - 30; file[middle] ^= 1; file }, "the backup is damaged, ")]
 #[case::of_a_later_version(|mut file: Vec<u8>| { file[5..9].copy_from_slice(b"9999"); file }, "version than this Redis: ")]
+#[case::with_bytes_behind_its_end(
+    |file: Vec<u8>| [&file[..], b"trailing bytes"].concat(),
+    "14 bytes stand behind the end of the RDB file, as `redis-cli --rdb -` writes them; take the backup again, into a file; no"
+)]
+#[case::with_commands_behind_its_end(
+    |file: Vec<u8>| [&file[..], RECORD.as_bytes()].concat(),
+    "bytes stand behind the end of the RDB file"
+)]
 #[case::empty(|_| Vec::new(), "the file is no backup: it begins neither as an RDB file nor as an append-only file")]
 #[case::packed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
 #[case::of_an_empty_redis(|_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".to_vec(), "the backup is empty; ")]
 #[case::commands_that_break_off(
     |_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\na".to_vec(),
-    "Redis doesn't load the backup: "
+    "Redis doesn't load the backup: it breaks off within a command; no data"
+)]
+#[case::commands_with_something_else(
+    |_| [RECORD.as_bytes(), b"nonsense\r\n"].concat(),
+    "Redis doesn't load the backup: something in it is no command; no data"
+)]
+#[case::of_another_database(
+    |_| [b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n", RECORD.as_bytes()].concat(),
+    "the backup has 1 keys in database 3, and the private Redis has database 0 alone; no data"
+)]
+#[case::of_another_program(
+    |_| b"*4\r\n$4\r\nZADD\r\n$8\r\nsegments\r\n$1\r\n7\r\n$1\r\na\r\n".to_vec(),
+    "the backup has no record of a data set of this service (layout), but 1 keys, among them 1 segments; with --unrecorded"
+)]
+#[case::of_another_program_with_a_layout(
+    |_| b"*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$4\r\nwide\r\n".to_vec(),
+    "the backup has no record of a data set of this service (layout), but 1 keys, among them 0 segments"
 )]
 #[tokio::test]
 async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>) -> Vec<u8>, #[case] reason: &str) {
@@ -121,6 +153,65 @@ async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>)
     assert!(error.contains(reason) && error.ends_with("; no data was changed\n"), "{error}");
     assert_eq!(traces(folder.path()), [""; 0], "{error}");
     assert_eq!(count(folder.path()).await, 2);
+}
+
+/// Restores an RDB file of a Redis that got these commands.
+fn restore_of(commands: &[&[&str]], arguments: &[&str]) -> Output {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    commands.iter().for_each(|command| drop(redis.call::<::redis::Value>(command)));
+    redis.call::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+    dump(Path::new(redis.url().strip_prefix("redis+unix://").unwrap()), folder.path());
+    run(restore(folder.path()).args(arguments))
+}
+
+const INDEX: &[&str] = &["ZADD", "segments", "0", "sports", "0", "news"];
+const SPORTS: &[&str] = &["ZADD", "segment:sports", "9999999999", "u1"];
+
+#[test]
+fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
+    let output = restore_of(&[INDEX, SPORTS], &[]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains(
+            "has no record of a data set of this service (layout), but 2 keys, among them 2 segments; with --"
+        ),
+        "{error}"
+    );
+    let Output { status, stdout, stderr } = restore_of(&[INDEX, SPORTS], &["--unrecorded"]);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 2;"));
+}
+
+#[rstest]
+#[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "2 members, segments: 2;")]
+#[case::a_prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0;")]
+#[case::the_copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2;")]
+fn restore_takes_a_record(#[case] record: &[&str], #[case] arguments: &[&str], #[case] expected: &str) {
+    let Output { status, stdout, stderr } = restore_of(&[INDEX, record], arguments);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let stdout = String::from_utf8(stdout).unwrap();
+    assert!(stdout.contains(expected), "{stdout}");
+}
+
+#[test]
+fn restore_counts_a_segment_of_several_partitions_once() {
+    let record = &["SET", "layout", r#"{"epoch":1,"keys":"p2"}"#][..];
+    let indices =
+        [&["ZADD", "{p0}:segments", "0", "a", "0", "b"][..], &["ZADD", "{p1}:segments", "0", "b", "0", "c"][..]];
+    let output = restore_of(&[record, indices[0], indices[1]], &[]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("its 3 keys with 4 members, segments: 3;"));
+}
+
+#[test]
+fn restore_refuses_what_is_no_file_and_a_part_of_an_append_only_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuse = |name: &str| refusal(binary(folder.path()).args(["restore", name]));
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is no file\n");
+    assert_eq!(refuse("."), "segment-estimator: failed to read .: it is no file\n");
+    fs::write(folder.path().join("appendonly.aof.1.incr.aof"), RECORD).unwrap();
+    let error = refuse("appendonly.aof.1.incr.aof");
+    assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
 }
 
 #[tokio::test]
@@ -143,7 +234,7 @@ async fn restore_refuses_while_a_service_runs() {
     let error = refusal(&mut restore(folder.path()));
     assert_eq!(
         error,
-        "segment-estimator: data_dir: data is in use by another segment-estimator; no data was changed\n"
+        "segment-estimator: data_dir: data is in use by another segment-estimator; stop it first; no data was changed\n"
     );
     assert_eq!(service.count("sports").await, 2);
     assert!(service.terminate().success());

@@ -63,6 +63,30 @@ fn a_mistake_on_the_command_line_is_named_in_one_line(#[case] arguments: &[&str]
     assert_eq!(refused(folder.path(), arguments, &[]), format!("segment-estimator: {message}\n"));
 }
 
+#[rstest]
+#[case::a_default(
+    "ESTIMATOR_WINDOW=${X:-7d}\n",
+    ".env: line 1: ESTIMATOR_WINDOW: a $ must be followed by the name of a variable"
+)]
+#[case::spaces(
+    "A=1\nESTIMATOR_WINDOW=1h 30m\n",
+    ".env: line 2: ESTIMATOR_WINDOW: a value with spaces, quotes or # must be"
+)]
+fn a_line_of_dotenv_that_is_not_understood_stops_the_start(#[case] text: &str, #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".env"), text).unwrap();
+    let refusal = refused(folder.path(), &["check"], &[]);
+    assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
+}
+
+#[test]
+fn a_pipe_called_dotenv_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(folder.path().join(".env")).status().unwrap().success());
+    let refusal = refused(folder.path(), &["check"], &[]);
+    assert!(refusal.starts_with("segment-estimator: .env: it is a pipe or a device, and must be a file"), "{refusal}");
+}
+
 #[test]
 fn help_and_version_are_no_mistakes() {
     let folder = tempfile::tempdir().unwrap();

@@ -167,6 +167,8 @@ async fn prefix_moves_no_partition_of_a_cluster() {
 #[case::turns(&["SET", "history:", "x"], "`history:*`")]
 #[case::a_history(&["RPUSH", "history:x", "a"], "`history:*`")]
 #[case::an_index_of_a_partition(&["ZADD", "{p03}:segments", "0", "sports"], "`{p03}:segments`")]
+#[case::a_segment_of_a_partition(&["ZADD", "{p03}:segment:sports", "1", "a"], "`{p03}:segment:*`")]
+#[case::a_segment_of_the_last_partition(&["ZADD", "{q1023}:segment:sports", "1", "a"], "`{q1023}:segment:*`")]
 #[case::an_index_of_the_last_partition(&["ZADD", "{q1023}:segments", "0", "sports"], "`{q1023}:segments`")]
 fn commands_refuse_keys_without_a_record_and_leave_them_alone(#[case] made_by: &[&str], #[case] found: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
@@ -266,9 +268,10 @@ async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case]
 #[tokio::test]
 async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    let [four, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
-    let estimator = Estimator::new(redis.store().with_partitions(Some(four)), Window::parse("14d").unwrap());
-    let fits_both = |id: &String| lane_of(&user(id), four) == lane_of(&user(id), eight);
+    let [four_partitions, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
+    let store = redis.store().with_partitions(Some(four_partitions));
+    let estimator = Estimator::new(store, Window::parse("14d").unwrap());
+    let fits_both = |id: &String| lane_of(&user(id), four_partitions) == lane_of(&user(id), eight);
     let first = (50..).map(|n| format!("u{n}")).find(fits_both).unwrap();
     estimator.record(visit(&first, "sports", NOON), NOON).await.unwrap();
     let delete_records = || {
@@ -280,7 +283,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     let url = redis.url();
     let output = run(&mut command(folder.path(), &["adopt", "--yes"], &url));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("fit several numbers of partitions; name the right one with --partitions"), "{message}");
+    assert!(message.contains("fit several numbers of partitions (4, 8"), "{message}");
     succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
     assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(1));
 
@@ -291,15 +294,29 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     redis.call::<()>(&["ZADD", "{p09}:segment:sports", "1", "u1"]);
     redis.call::<()>(&["ZADD", "{p09}:segments", "0", "sports"]);
     delete_records();
-    let output = run(&mut command(folder.path(), &["adopt", "--yes"], &url));
-    let message = String::from_utf8(output.stderr).unwrap();
+    let four = ["--partitions", "4"];
+    let leftover = refusal(command(folder.path(), &["adopt", "--yes"], &url).args(four));
+    assert!(leftover.contains("there are keys of the partition {p09}, and so more than 4 partitions"), "{leftover}");
+    redis.call::<()>(&["DEL", "{p09}:segment:sports", "{p09}:segments"]);
+
+    // One user who never was in that partition.
+    let stray = (1..49).map(|n| format!("u{n}")).find(|id| lane_of(&user(id), four_partitions) != 3).unwrap();
+    redis.call::<()>(&["ZADD", "{p03}:segment:sports", &NOON.as_score().to_string(), &stray]);
+    let message = refusal(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(message.contains("fit no number of partitions; if it is known, name it with --partitions"), "{message}");
-    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
-    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(49));
+    for other in ["2", "8"] {
+        let message = refusal(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", other]));
+        assert!(message.contains("nothing was changed: "), "{message}");
+    }
+    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(four));
+    assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(50));
 }
 
+#[rstest]
+#[case::records(&["layout"], ":segments")]
+#[case::records_and_indexes(&["layout", "segments"], ":segment:*")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_layout_of_a_cluster_is_refused_and_adopted() {
+async fn lost_layout_of_a_cluster_is_refused_and_adopted(#[case] lost: &[&str], #[case] found: &str) {
     let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls];
@@ -307,12 +324,12 @@ async fn lost_layout_of_a_cluster_is_refused_and_adopted() {
     let visits: Vec<_> = (0..200).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
     service.post_array(&json!(visits)).await.error_for_status().unwrap();
     assert!(service.terminate().success());
-    for key in cluster.keys().into_iter().filter(|key| key.ends_with("layout")) {
+    for key in cluster.keys().into_iter().filter(|key| lost.iter().any(|name| key.ends_with(name))) {
         cluster.call_where::<u64>(&key, &["DEL", &key]);
     }
     let message =
         refusal(binary(folder.path()).args(["--log-filter", "off", "--listen", "127.0.0.1:0"]).args(arguments));
-    assert!(message.contains(":segments` and no data set of this service"), "{message}");
+    assert!(message.contains(&format!("{found}` and no data set of this service")), "{message}");
     let said = succeeds(binary(folder.path()).args(["adopt", "--yes"]).args(arguments));
     assert!(said.contains("adopted: the data set has 8 partitions"), "{said}");
     let service = Service::start(folder.path(), &arguments);

@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use segment_estimator::config::Layer;
 
-use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, problem};
+use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem};
 
 /// Opens a connection with a visit that is one byte short.
 fn begin_post(address: SocketAddr) -> TcpStream {
@@ -145,6 +146,24 @@ async fn a_private_redis_ends_after_the_requests_in_flight() {
     // Ctrl-C stops it as well.
     kill("-INT", service.pid());
     assert!(service.ended().success());
+}
+
+/// The private Redis takes its time to end, since it is frozen at first.
+#[tokio::test]
+async fn an_orderly_stop_is_no_failure_of_the_private_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--redis-timeout", "200ms", "--prune-schedule", "* * * * * *"]);
+    service.record("u1", "sports").await;
+    let redis = private_redis_pid(folder.path());
+    kill("-STOP", redis);
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1_500));
+        kill("-KILL", redis);
+    });
+    let log = service.terminate_for_log();
+    killer.join().unwrap();
+    assert!(log.iter().any(|line| line.contains("private Redis stopped")), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("WARN") || line.contains("ERROR")), "{log:#?}");
 }
 
 #[tokio::test]

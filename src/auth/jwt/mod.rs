@@ -1,7 +1,8 @@
 //! JSON Web Tokens ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)), checked as
 //! [RFC 8725](https://www.rfc-editor.org/rfc/rfc8725) advises: the algorithm is the one that was set, whatever the token says.
 
-pub(super) mod key_file;
+mod key_file;
+pub(super) mod secret;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -123,12 +124,12 @@ impl OneOrMany {
 }
 
 impl Jwt {
-    /// A check with the keys in `text`, which is what the key file has.
+    /// A check with the keys in `content`, which is what the key file has.
     ///
     /// # Errors
     ///
     /// What is wrong with it, in one line that repeats nothing of it.
-    pub fn new(config: &JwtConfig, text: &str) -> Result<Self, String> {
+    pub fn new(config: &JwtConfig, content: &[u8]) -> Result<Self, String> {
         let mut validation = Validation::new(config.algorithm.in_library());
         validation.leeway = config.leeway.as_secs();
         validation.validate_nbf = true;
@@ -140,7 +141,7 @@ impl Jwt {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".to_owned());
         }
-        Ok(Self { validation, keys: key_file::keys(config.algorithm, text)? })
+        Ok(Self { validation, keys: key_file::keys(config.algorithm, content)? })
     }
 
     /// How many keys there are to check with.

@@ -11,8 +11,9 @@ use super::CsvForm;
 use super::csv::{Record, Records};
 use super::source::Source;
 use super::state::Position;
-use crate::domain::Window;
+use super::witnesses::Witnesses;
 use crate::domain::visit_json::{self, Reported, VisitError};
+use crate::domain::{Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::ingest::{Ingest, LineError, Lines};
 use crate::store::Batch;
@@ -74,8 +75,8 @@ pub(super) enum Visits {
 
 /// What the thread that reads has to say.
 pub(super) enum Read {
-    /// What was done before is passed over. This comes first, and once.
-    Resumed,
+    /// What was done before is passed over, and these visits are some of it. This comes first, and once.
+    Resumed(Vec<Visit<'static>>),
     /// What was done before is not how this source begins. This comes first, and is all.
     Differs,
     Chunk(Chunk),
@@ -87,19 +88,22 @@ pub(super) enum Read {
     Failed(String),
 }
 
-/// Reads `source` on a thread of its own, in chunks of `size` records, from the position `done` on. It waits when nobody takes the
+/// Reads `source` on a thread of its own, in chunks of `size` records, from the position `done` on, which an earlier run
+/// came to at the given time. It waits when nobody takes the
 /// chunks, and ends when nobody will.
 pub(super) fn read(
     source: Source,
     form: Form,
     purpose: For,
     size: usize,
-    done: Position,
+    done: (Position, Timestamp),
 ) -> io::Result<mpsc::Receiver<Read>> {
     let (sender, receiver) = mpsc::channel(1);
     let chunk = Chunk::empty(&purpose);
     let read = Passed { records: 0, text: Xxh64::new(0), ahead: Xxh64::new(0) };
-    let reading = Reading { source, purpose, size, done, read, chunk, sender };
+    let (done, saved_at) = done;
+    let witnesses = Witnesses::new();
+    let reading = Reading { source, purpose, size, done, saved_at, witnesses, read, chunk, sender };
     // A thread that the runtime doesn't know: at the end, nobody waits for one that waits for standard input.
     thread::Builder::new().name("import-reader".to_owned()).spawn(move || reading.run(form))?;
     Ok(receiver)
@@ -127,6 +131,10 @@ struct Reading {
     size: usize,
     /// Where an earlier run ended.
     done: Position,
+    /// When that was.
+    saved_at: Timestamp,
+    /// Some of what it has done.
+    witnesses: Witnesses,
     /// What was read so far.
     read: Passed,
     chunk: Chunk,
@@ -191,6 +199,8 @@ impl Reading {
                 if self.pass(&mut unread, piece)? {
                     self.take_line(line.number, line.text);
                     self.send_if_full()?;
+                } else {
+                    self.take_done(|| visit_json::read(line.text?).ok())?;
                 }
             }
             self.read.ahead.update(unread);
@@ -224,6 +234,8 @@ impl Reading {
                 if self.pass(&mut unread, piece)? {
                     self.take_record(line, record);
                     self.send_if_full()?;
+                } else {
+                    self.take_done(|| if let Record::Visit(visit) = record { visit.ok() } else { None })?;
                 }
             }
             self.read.ahead.update(unread);
@@ -245,7 +257,7 @@ impl Reading {
 
     /// Nothing has been read. If nothing was done before either, there is nothing to pass over.
     fn begin(&mut self) -> Result<(), Unwanted> {
-        if self.done.records == 0 { self.say(Read::Resumed) } else { Ok(()) }
+        if self.done.records == 0 { self.say(Read::Resumed(Vec::new())) } else { Ok(()) }
     }
 
     /// Passes over the record, or the end of one, that `unread` begins with; `rest` follows it. Returns whether the record is new: no
@@ -255,14 +267,25 @@ impl Reading {
         *unread = &unread[record.len()..];
         self.read.pass(record);
         match self.read.records.cmp(&self.done.records) {
-            Ordering::Less => Ok(false),
             Ordering::Equal if self.read.position() != self.done => Err(Cut::Differs),
-            Ordering::Equal => {
-                self.say(Read::Resumed)?;
-                Ok(false)
-            }
+            Ordering::Less | Ordering::Equal => Ok(false),
             Ordering::Greater => Ok(true),
         }
+    }
+
+    /// Takes a record that an earlier run has dealt with. Few of them are read for their visits.
+    fn take_done<'a>(&mut self, visit: impl FnOnce() -> Option<Reported<'a>>) -> Result<(), Unwanted> {
+        if let For::Redis(clock, window) = &self.purpose
+            && self.witnesses.is_next()
+            && let Some(visit) = visit()
+        {
+            self.witnesses.offer(visit, window.cutoff(clock.now()), self.saved_at);
+        }
+        if self.read.records < self.done.records {
+            return Ok(());
+        }
+        let witnesses = std::mem::replace(&mut self.witnesses, Witnesses::new());
+        self.say(Read::Resumed(witnesses.into_visits()))
     }
 
     /// All whole records have been read.
@@ -401,7 +424,7 @@ mod tests {
             Ok(source) => source,
             Err(error) => return Outcome { failure: Some(error.to_string()), ..Outcome::default() },
         };
-        let mut words = read(source, form.clone(), For::Service, size, done).unwrap();
+        let mut words = read(source, form.clone(), For::Service, size, (done, Timestamp::from_millis(0))).unwrap();
         let mut outcome = Outcome::default();
         let mut keep = |chunk: Chunk| {
             let Visits::Lines(text) = chunk.visits else { panic!("a chunk for a service has lines") };
@@ -412,7 +435,7 @@ mod tests {
             outcome.chunks.push((records, chunk.end));
         };
         match words.blocking_recv() {
-            Some(Read::Resumed) => {}
+            Some(Read::Resumed(_)) => {}
             Some(Read::Differs) => return Outcome { differs: true, ..outcome },
             Some(Read::Failed(why)) => return Outcome { failure: Some(why), ..outcome },
             _ => panic!("it isn't said first whether it can go on"),

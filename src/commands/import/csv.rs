@@ -292,6 +292,7 @@ impl Records {
             }
         }
         let [user_id, segment, seen_at] = texts;
+        let seen_at = places.of[SEEN_AT].map(|_| seen_at);
         Ok(Record::Visit(Reported::from_texts(user_id, segment, seen_at)))
     }
 }
@@ -432,7 +433,7 @@ mod tests {
     #[case::no_final_end("user_id,segment\nu1,sports", &[(2, "u1 sports")])]
     #[case::crlf("user_id,segment\r\nu1,sports\r\n\r\nu2,news\r\n", &[(2, "u1 sports"), (4, "u2 news")])]
     #[case::blank_lines("\n\nuser_id,segment\n\n\nu1,sports\n\n", &[(6, "u1 sports")])]
-    #[case::other_columns("x,segment,user_id,seen_at\n1,sports,u1,\n", &[(2, "u1 sports")])]
+    #[case::other_columns("x,segment,user_id,seen_at\n1,sports,u1,2\n", &[(2, "u1 sports 2000")])]
     #[case::cr("user_id,segment\ru1,sports\r\ru2,news\r", &[(2, "u1 sports"), (4, "u2 news")])]
     #[case::header_lf_and_body_cr("user_id,segment\nu1,sports\ru2,\ru3,news", &[(2, "u1 sports"), (3, "segment must not be empty"), (4, "u3 news")])]
     #[case::header_cr_and_body_crlf("user_id,segment\ru1,sports\r\nu2,news\r\n", &[(2, "u1 sports"), (3, "u2 news")])]
@@ -440,7 +441,8 @@ mod tests {
         &[(2, "segment must not contain control characters; U+000D is at byte 1"), (6, "u2 news")])]
     #[case::names_in_capitals("User_ID,SEGMENT,Seen_At\nu1,sports,1.5\n", &[(2, "u1 sports 1500")])]
     #[case::quotes("user_id,segment\n\"u,\"\"1\"\"\",\"sp\"\nu2,news\n", &[(2, "u,\"1\" sp"), (3, "u2 news")])]
-    #[case::time("user_id,segment,seen_at\nu1,sports,1.5\nu2,news,\n", &[(2, "u1 sports 1500"), (3, "u2 news")])]
+    #[case::time("user_id,segment,seen_at\nu1,sports,1.5\nu2,news,\n",
+        &[(2, "u1 sports 1500"), (3, "seen_at must not be empty; --seen-at now takes the time of the import")])]
     #[case::more_lines(
         "user_id,segment\n\"a\nb\",x\nu2,news\n",
         &[(2, "user_id must not contain control characters; U+000A is at byte 1"), (4, "u2 news")],
@@ -534,6 +536,7 @@ mod tests {
     #[case::time_of_another_name(true, &[], "user_id,segment,timestamp\nu1,sports,2\n")]
     #[case::seen_at(true, &[], "user_id,segment,seen_at\nu1,sports,2\n")]
     #[case::seen_at_twice(true, &[], "user_id,segment,seen_at,seen_at\nu1,sports,2,3\n")]
+    #[case::an_empty_seen_at(true, &[], "user_id,segment,seen_at\nu1,sports,\n")]
     #[case::no_header(false, &[], "u1,sports,2\n")]
     #[case::no_header_and_numbers(false, &["user_id=2", "segment=3"], "x,u1,sports\n")]
     fn now_is_taken_when_it_is_asked_for(#[case] has_header: bool, #[case] columns: &[&str], #[case] text: &str) {

@@ -14,6 +14,7 @@ mod service;
 mod source;
 mod state;
 mod target;
+mod witnesses;
 
 pub(super) use self::command::ImportCommand;
 use std::io;
@@ -30,9 +31,10 @@ use self::rejects::Rejects;
 use self::run::{Delivery, Run, StateFile};
 pub use self::service::Service;
 use self::source::Source;
-use self::state::{LoadError, State, with_suffix};
+use self::state::{Destination, LoadError, State, with_suffix};
 use self::target::Target;
 use super::progress::{Measure, Progress};
+use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 
@@ -108,10 +110,15 @@ impl Import {
     pub async fn to_redis(
         &self,
         estimator: Estimator,
-        to: &str,
+        address: &str,
         clock: &Clock,
         stop: &CancellationToken,
     ) -> Result<(), ImportError> {
+        let to = Destination {
+            address: address.to_owned(),
+            key_prefix: Some(estimator.key_prefix().to_owned()),
+            window: Some(estimator.window()),
+        };
         self.run(Target::Redis(estimator), to, clock, stop).await
     }
 
@@ -121,20 +128,28 @@ impl Import {
     ///
     /// As [`Self::to_redis`].
     pub async fn to_service(&self, service: Service, stop: &CancellationToken) -> Result<(), ImportError> {
-        let to = service.to_string();
-        self.run(Target::Service(service), &to, &Clock::system(), stop).await
+        let to = Destination { address: service.to_string(), key_prefix: None, window: None };
+        self.run(Target::Service(service), to, &Clock::system(), stop).await
     }
 
-    async fn run(&self, target: Target, to: &str, clock: &Clock, stop: &CancellationToken) -> Result<(), ImportError> {
+    async fn run(
+        &self,
+        target: Target,
+        to: Destination,
+        clock: &Clock,
+        stop: &CancellationToken,
+    ) -> Result<(), ImportError> {
         self.check_files()?;
         let source = Source::open(&self.file).map_err(|error| self.unreadable(error.to_string()))?;
-        target.greet(clock).await.map_err(ImportError::Refused)?;
         let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
+        // Before the target is touched, which may be the wrong one: greeting it may make a data set, or extend its window.
         let state = self.first_state(to, &progress)?;
+        target.greet(clock, &progress).await.map_err(ImportError::Refused)?;
+        let saved_at = Timestamp::from_millis(state.saved_at);
         let purpose = target.purpose(clock);
-        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), state.done);
+        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), (state.done, saved_at));
         let mut chunks = chunks.map_err(|error| self.unreadable(error.to_string()))?;
-        self.pass_over(&state, &mut chunks, &progress, stop).await?;
+        self.pass_over(&state, &target, &mut chunks, &progress, stop).await?;
         let rejects = match &self.errors {
             Some(path) => Rejects::into_file(path, state.errors_bytes).map_err(|error| cant_write(path, &error))?,
             None => Rejects::shown(),
@@ -142,7 +157,7 @@ impl Import {
         let delivery =
             Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
         let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
-        let mut run = Run::new(delivery, state, state_file, rejects);
+        let mut run = Run::new(delivery, state, state_file, rejects, clock.clone());
         let outcome = run.carry_out(&mut chunks).await;
         progress.end();
         run.finish(outcome, self)
@@ -184,8 +199,8 @@ impl Import {
     }
 
     /// Where to begin.
-    fn first_state(&self, to: &str, progress: &Progress) -> Result<State, ImportError> {
-        let fresh = State::new(self.form.to_string(), to.to_owned());
+    fn first_state(&self, to: Destination, progress: &Progress) -> Result<State, ImportError> {
+        let fresh = State::new(self.form.to_string(), to);
         let Some(path) = self.state_file() else {
             return if self.resume {
                 Err(ImportError::File("--resume: of standard input, --state names the file to go on by".to_owned()))
@@ -218,10 +233,10 @@ impl Import {
                 let what = format!("a file that was read in another way ({})", state.form);
                 Err(ImportError::Another { state: shown, what })
             }
-            Ok(Some(state)) if state.target != fresh.target => {
-                Err(ImportError::Another { state: shown, what: "another target".to_owned() })
-            }
-            Ok(Some(state)) => Ok(state),
+            Ok(Some(state)) => match state.target.difference(&fresh.target) {
+                Some(what) => Err(ImportError::Another { state: shown, what }),
+                None => Ok(state),
+            },
             Err(LoadError::OtherVersion(_)) => {
                 Err(ImportError::Another { state: shown, what: "another version of this program".to_owned() })
             }
@@ -233,6 +248,7 @@ impl Import {
     async fn pass_over(
         &self,
         state: &State,
+        target: &Target,
         chunks: &mut mpsc::Receiver<Read>,
         progress: &Progress,
         stop: &CancellationToken,
@@ -241,12 +257,18 @@ impl Import {
             word = chunks.recv() => word,
             () = stop.cancelled() => return Err(ImportError::Stopped),
         };
+        let another = |what: &str| {
+            let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
+            ImportError::Another { state, what: what.to_owned() }
+        };
         match word {
-            Some(Read::Resumed) => {}
-            Some(Read::Differs) => {
-                let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
-                return Err(ImportError::Another { state, what: "another file".to_owned() });
+            Some(Read::Resumed(witnesses)) => {
+                let has_them = target.has(witnesses, state).await.map_err(ImportError::Refused)?;
+                if !has_them {
+                    return Err(another("a data set that has lost what was imported"));
+                }
             }
+            Some(Read::Differs) => return Err(another("another file")),
             Some(Read::Failed(why)) => return Err(self.unreadable(why)),
             Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
             None => return Err(self.unreadable("reading was broken off".to_owned())),

@@ -19,6 +19,7 @@ use super::target::{Delivered, Failure, Target};
 use super::{Import, ImportError, cant_write};
 use crate::commands::backoff::Patience;
 use crate::commands::progress::Progress;
+use crate::estimator::clock::Clock;
 
 /// Why an import ended before its end.
 pub(super) enum Cut {
@@ -51,6 +52,7 @@ pub(super) struct Run {
     /// When the state was written last.
     saved: Option<Instant>,
     rejects: Rejects,
+    clock: Clock,
     started: Instant,
 }
 
@@ -63,7 +65,7 @@ impl Run {
     const TICK: Duration = Duration::from_millis(500);
 
     /// An import of which earlier runs have done what `state` says.
-    pub(super) fn new(delivery: Delivery, state: State, state_file: StateFile, rejects: Rejects) -> Self {
+    pub(super) fn new(delivery: Delivery, state: State, state_file: StateFile, rejects: Rejects, clock: Clock) -> Self {
         let counts_before = state.counts;
         Self {
             delivery,
@@ -73,6 +75,7 @@ impl Run {
             bytes_read: 0,
             saved: None,
             rejects,
+            clock,
             started: Instant::now(),
         }
     }
@@ -104,7 +107,7 @@ impl Run {
                         ending = Some(Ok(()));
                     }
                     Some(Read::Failed(why)) => ending = Some(Err(Cut::Unreadable(why))),
-                    Some(Read::Resumed | Read::Differs) => unreachable!("the reader says these before all else"),
+                    Some(Read::Resumed(_) | Read::Differs) => unreachable!("the reader says these before all else"),
                     None => ending = Some(Err(Cut::Broken("reading was broken off".to_owned()))),
                 },
                 _ = tick.tick() => {}
@@ -146,6 +149,7 @@ impl Run {
     fn save(&mut self) -> Result<(), Cut> {
         self.state.errors_bytes = self.rejects.flush().map_err(|error| Cut::Ours(rejects_not_written(&error)))?;
         self.saved = Some(Instant::now());
+        self.state.saved_at = self.clock.now().as_millis();
         let StateFile { path: Some(path), is_named } = &self.state_file else { return Ok(()) };
         match self.state.save(path) {
             Ok(()) => Ok(()),

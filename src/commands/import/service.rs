@@ -136,7 +136,9 @@ impl Service {
     async fn post_once(&self, text: Vec<u8>, lines: &[u64]) -> Result<Outcome, Failure> {
         let bytes = text.len();
         let passing = |why, pause| Failure::Passing { why: format!("{}: {why}", self.base), pause };
-        let unreached = |error: reqwest::Error| passing(reason(&error), None);
+        // What has answered before speaks HTTP, and hangs up when it ends.
+        let hint = |error: &reqwest::Error| if lines.is_empty() && is_hung_up(error) { HUNG_UP } else { "" };
+        let unreached = |error: reqwest::Error| passing(format!("{}{}", reason(&error), hint(&error)), None);
         let response = self.client.post(self.batch.clone()).body(text).send().await.map_err(unreached)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unreached)?;
@@ -250,6 +252,21 @@ fn reason(error: &reqwest::Error) -> String {
     }
     let timed_out = if error.is_timeout() { "no answer in time: " } else { "" };
     format!("{timed_out}{innermost}{hint}")
+}
+
+/// What may be wrong when the other side hangs up without an answer.
+const HUNG_UP: &str =
+    "; it hung up without an answer, as what speaks no HTTP does, such as Redis: check the port in --url";
+
+/// Whether the other side has ended the connection.
+fn is_hung_up(error: &reqwest::Error) -> bool {
+    const KINDS: [io::ErrorKind; 3] =
+        [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::UnexpectedEof];
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error| cause_of(*error)).any(|error| {
+        error.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+            || error.downcast_ref().is_some_and(|error: &io::Error| KINDS.contains(&error.kind()))
+    })
 }
 
 /// What `error` wraps. That of an I/O error is the source of what it wraps, and not that itself.

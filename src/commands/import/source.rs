@@ -45,9 +45,9 @@ impl Source {
         let packed = Counted { inner: Cursor::new(magic).chain(file), count: Arc::clone(&packed_bytes_read) };
         let packed = BufReader::with_capacity(Self::BUFFER, packed);
         let mut reader: Box<dyn Read + Send> = if is_gzip {
-            Box::new(Gzip::new(packed))
+            Box::new(Packed { member: Some(Member::Gzip(GzDecoder::new(packed))) })
         } else if is_zstd {
-            Box::new(zstd::Decoder::with_buffer(packed)?)
+            Box::new(Packed { member: Some(Member::zstd(packed)?) })
         } else {
             Box::new(packed)
         };
@@ -119,36 +119,59 @@ fn utf_16(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The text of a gzip file. Files that were joined are one text. Zeros may fill up the file behind the last of them, as tapes and
+/// The text of a packed file. Files that were joined are one text. Zeros may fill up the file behind the last of them, as tapes and
 /// block devices do.
-struct Gzip<R> {
+struct Packed<R: BufRead> {
     /// `None` once the end was reached.
-    member: Option<GzDecoder<R>>,
+    member: Option<Member<R>>,
 }
 
-impl<R: BufRead> Gzip<R> {
-    fn new(packed: R) -> Self {
-        Self { member: Some(GzDecoder::new(packed)) }
+/// One of the files that were joined: of gzip a member, of zstd a frame.
+enum Member<R: BufRead> {
+    Gzip(GzDecoder<R>),
+    Zstd(zstd::Decoder<'static, R>),
+}
+
+impl<R: BufRead> Member<R> {
+    fn zstd(packed: R) -> io::Result<Self> {
+        Ok(Self::Zstd(zstd::Decoder::with_buffer(packed)?.single_frame()))
+    }
+
+    /// Returns the member behind this one, which was read to its end, if there is one.
+    fn next(self) -> io::Result<Option<Self>> {
+        match self {
+            Self::Gzip(member) => {
+                let packed = behind(member.into_inner(), "gzip", |start| start == 0x1F)?;
+                Ok(packed.map(GzDecoder::new).map(Self::Gzip))
+            }
+            Self::Zstd(frame) => {
+                let packed = behind(frame.finish(), "zstd", |start| matches!(start, 0x28 | 0x50..=0x5F))?;
+                packed.map(Self::zstd).transpose()
+            }
+        }
     }
 }
 
-impl<R: BufRead> Read for Gzip<R> {
+impl<R: BufRead> Read for Packed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = &mut self.member {
-            let read = member.read(buffer)?;
+            let read = match member {
+                Member::Gzip(member) => member.read(buffer)?,
+                Member::Zstd(frame) => frame.read(buffer)?,
+            };
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
             if let Some(member) = self.member.take() {
-                self.member = next_member(member.into_inner())?;
+                self.member = member.next()?;
             }
         }
         Ok(0)
     }
 }
 
-/// The member that follows in `packed`, if one does.
-fn next_member<R: BufRead>(mut packed: R) -> io::Result<Option<GzDecoder<R>>> {
+/// Returns what is left of a `kind` of file if a member begins there, and nothing at the end or if zeros fill it up to the end.
+fn behind<R: BufRead>(mut packed: R, kind: &str, is_start: fn(u8) -> bool) -> io::Result<Option<R>> {
     let mut is_padded = false;
     loop {
         let ahead = packed.fill_buf()?;
@@ -159,9 +182,10 @@ fn next_member<R: BufRead>(mut packed: R) -> io::Result<Option<GzDecoder<R>>> {
                 let zeros = ahead.len();
                 packed.consume(zeros);
             }
-            Some(0) if !is_padded && ahead[0] == 0x1F => return Ok(Some(GzDecoder::new(packed))),
+            Some(0) if !is_padded && is_start(ahead[0]) => return Ok(Some(packed)),
             Some(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that are no gzip follow the gzip data"));
+                let message = format!("bytes that are no {kind} follow the {kind} data");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
         }
     }
@@ -251,25 +275,32 @@ mod tests {
     }
 
     #[rstest]
-    #[case::short(b"one\n".to_vec())]
-    #[case::long("one\n".repeat(100_000).into_bytes())]
-    fn zeros_behind_gzip_are_passed_over_and_anything_else_is_told(#[case] text: Vec<u8>) {
+    #[case::gzip("gzip", gzip, "unexpected end of file")]
+    #[case::zstd("zstd", zstd, "incomplete frame")]
+    fn zeros_behind_a_packed_file_are_passed_over_and_anything_else_is_told(
+        #[case] kind: &str,
+        #[case] pack: fn(&[u8]) -> Vec<u8>,
+        #[case] cut_off: &str,
+        #[values(b"one\n".to_vec(), "one\n".repeat(100_000).into_bytes())] text: Vec<u8>,
+    ) {
+        let something_else = format!("bytes that are no {kind} follow the {kind} data");
         for zeros in [1, 2, 512, 300_000] {
-            let file = [gzip(&text), gzip(&text), vec![0; zeros]].concat();
+            let file = [pack(&text), pack(&text), vec![0; zeros]].concat();
             let (found, _, failure) = read(file.clone());
             assert!(found == text.repeat(2) && failure.is_none(), "{zeros} zeros: {failure:?}");
-            for other in [&b"x"[..], b"\x1F", b"\0x", &gzip(b"two\n")] {
+            for other in [&b"x"[..], b"\x1F", b"\0x", &pack(b"two\n")] {
                 let (found, _, failure) = read([&file, other].concat());
                 assert!(found == text.repeat(2), "{zeros} zeros and {other:?}");
-                assert_eq!(failure.as_deref(), Some("bytes that are no gzip follow the gzip data"));
+                assert_eq!(failure, Some(something_else.clone()));
             }
         }
         for (file, expected) in [
-            ([gzip(&text), b"x".to_vec()].concat(), "bytes that are no gzip follow the gzip data"),
-            (gzip(&text)[..gzip(&text).len() - 1].to_vec(), "unexpected end of file"),
+            ([pack(&text), b"x".to_vec()].concat(), something_else.as_str()),
+            (pack(&text)[..pack(&text).len() - 1].to_vec(), cut_off),
         ] {
             let (found, _, failure) = read(file);
-            assert!(found == text);
+            // A block of zstd can't be unpacked before its end.
+            assert!(text.starts_with(&found));
             assert_eq!(failure.as_deref(), Some(expected));
         }
     }

@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+
+use crate::domain::Window;
 
 /// What is written into the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +19,9 @@ pub(super) struct State {
     /// How the text is read: with other columns, other visits would be left out.
     pub(super) form: String,
     /// Where to.
-    pub(super) target: String,
+    pub(super) target: Destination,
+    /// When the last of it was dealt with, in Unix milliseconds. A visit without a time was seen before that.
+    pub(super) saved_at: i64,
     /// Everything up to here is dealt with.
     pub(super) done: Position,
     /// The line that the last of it begins on, for people.
@@ -24,6 +29,38 @@ pub(super) struct State {
     pub(super) counts: Counts,
     /// How long the file with what was rejected is by then, in bytes.
     pub(super) errors_bytes: u64,
+}
+
+/// Where visits go, and what decides which of them are left out there. With another one, what is done would be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Destination {
+    /// The address as it is set, with the number of the database.
+    pub(super) address: String,
+    /// What the keys begin with. A service has its own.
+    pub(super) key_prefix: Option<String>,
+    /// The window by which visits are left out as expired. A service has its own.
+    pub(super) window: Option<Window>,
+}
+
+impl Destination {
+    /// What differs in `other`, which was meant to be the same.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        let Self { address, key_prefix, window } = self;
+        if address != &other.address {
+            return Some(format!("another target, {address}"));
+        }
+        if key_prefix != &other.key_prefix {
+            let prefix = key_prefix.as_deref().unwrap_or_default();
+            return Some(format!("another target, with redis_key_prefix \"{prefix}\""));
+        }
+        match (window, &other.window) {
+            (Some(before), Some(now)) if before != now => {
+                Some(format!("an import with the window {before}, which is {now} now: other visits would be left out"))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The end of a record, by what was read until then. The compression of the text makes no difference, nor does what follows.
@@ -65,15 +102,17 @@ pub(super) enum LoadError {
 }
 
 impl State {
-    /// Version 1, which had none, told places by lines that end in LF. It has nothing that would tell a file by.
-    const VERSION: u32 = 2;
+    /// Version 1, which had none, told places by lines that end in LF. It has nothing that would tell a file by. Version 2 had the
+    /// address alone for the target.
+    const VERSION: u32 = 3;
 
     /// An import that has not begun.
-    pub(super) fn new(form: String, target: String) -> Self {
+    pub(super) fn new(form: String, target: Destination) -> Self {
         Self {
             version: Self::VERSION,
             form,
             target,
+            saved_at: 0,
             done: Position::default(),
             done_through_line: 0,
             counts: Counts::default(),
@@ -88,7 +127,7 @@ impl State {
         struct AnyVersion {
             version: Option<u32>,
             #[serde(rename = "target")]
-            _target: String,
+            _target: IgnoredAny,
             #[serde(rename = "done_through_line")]
             _done_through_line: u64,
         }
@@ -135,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("visits.import");
         assert_eq!(State::load(&path), Ok(None));
-        let mut state = State::new("ndjson".to_owned(), "127.0.0.1:6379".to_owned());
+        let mut state = State::new("ndjson".to_owned(), destination("127.0.0.1:6379", Some("prod:"), Some("1d")));
         (state.done, state.done_through_line) = (Position { records: 7, text_hash: u64::MAX }, 8);
         for _ in 0..2 {
             state.save(&path).unwrap();
@@ -143,19 +182,50 @@ mod tests {
         }
     }
 
+    fn destination(address: &str, key_prefix: Option<&str>, window: Option<&str>) -> Destination {
+        let (address, key_prefix) = (address.to_owned(), key_prefix.map(str::to_owned));
+        Destination { address, key_prefix, window: window.map(|window| Window::parse(window).unwrap()) }
+    }
+
+    #[rstest]
+    #[case::the_same(destination("h:6379", Some(""), Some("14d")), None)]
+    #[case::another_address(destination("i:6379", Some(""), Some("14d")), Some("another target, h:6379"))]
+    #[case::another_database(destination("h:6379 (database 3)", Some(""), Some("14d")), Some("another target, h:6379"))]
+    #[case::another_prefix(
+        destination("h:6379", Some("two:"), Some("14d")),
+        Some("another target, with redis_key_prefix \"\"")
+    )]
+    #[case::a_longer_window(
+        destination("h:6379", Some(""), Some("30d")),
+        Some("an import with the window 14d, which is 30d now")
+    )]
+    #[case::a_shorter_window(
+        destination("h:6379", Some(""), Some("1d")),
+        Some("an import with the window 14d, which is 1d now")
+    )]
+    fn difference_is_named(#[case] other: Destination, #[case] expected: Option<&str>) {
+        let difference = destination("h:6379", Some(""), Some("14d")).difference(&other);
+        assert_eq!(difference.is_some(), expected.is_some(), "{difference:?}");
+        assert!(difference.unwrap_or_default().starts_with(expected.unwrap_or_default()));
+    }
+
     #[rstest]
     #[case::no_json("{", "doesn't hold the state of an import")]
     #[case::a_visit(r#"{"user_id":"u1","segment":"s1"}"#, "doesn't hold the state of an import")]
     #[case::another_member(
-        r#"{"version":2,"target":"x","done_through_line":1,"x":1}"#,
+        r#"{"version":3,"target":"x","done_through_line":1,"x":1}"#,
         "doesn't hold the state of an import"
     )]
     #[case::version_1(
         r#"{"source":{"bytes":9,"head":1},"target":"x","done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
         "is of another version of this program"
     )]
+    #[case::version_2(
+        r#"{"version":2,"form":"ndjson","target":"x","done":{"records":1,"text_hash":1},"done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
+        "is of another version of this program"
+    )]
     #[case::a_later_version(
-        r#"{"version":3,"target":"x","done_through_line":1}"#,
+        r#"{"version":4,"target":"x","done_through_line":1}"#,
         "is of another version of this program"
     )]
     fn what_is_something_else_is_refused(#[case] text: &str, #[case] expected: &str) {

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::Service;
 use super::chunk::{Chunk, For, Visits};
-use crate::domain::FieldError;
+use super::state::{Counts, State};
+use super::witnesses::Witnesses;
+use crate::commands::progress::Progress;
 use crate::domain::visit_json::VisitError;
+use crate::domain::{FieldError, Visit};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::ingest::LineError;
@@ -52,14 +55,38 @@ impl Target {
     /// # Errors
     ///
     /// Why not, in one line.
-    pub(super) async fn greet(&self, clock: &Clock) -> Result<(), String> {
+    pub(super) async fn greet(&self, clock: &Clock, progress: &Progress) -> Result<(), String> {
         match self {
-            Self::Redis(estimator) => match estimator.compare_clock(clock).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(format!("Redis can't serve: {error}")),
-            },
+            Self::Redis(estimator) => {
+                let failed = |error: store::Error| format!("Redis can't serve: {error}");
+                let (own, kept) = (estimator.window(), estimator.recorded_window().await.map_err(failed)?);
+                estimator.compare_clock(clock).await.map_err(failed)?;
+                if let Some(kept) = kept.filter(|kept| *kept < own) {
+                    progress.note(format_args!("extended the window of the data set from {kept} to {own}"));
+                }
+                Ok(())
+            }
             Self::Service(service) => service.greet().await,
         }
+    }
+
+    /// Whether it has what `witnesses` say: visits that were read again, and that an earlier run has dealt with as `state` says. Of visits
+    /// that a service took in, nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// Why that can't be told, in one line.
+    pub(super) async fn has(&self, witnesses: Vec<Visit<'static>>, state: &State) -> Result<bool, String> {
+        let Self::Redis(estimator) = self else { return Ok(true) };
+        let kept = estimator.are_kept(&witnesses).await.map_err(|error| format!("Redis can't serve: {error}"))?;
+        let Counts { accepted, rejected, .. } = state.counts;
+        // Some users may have been deleted since. Of those who were rejected, none is there.
+        let are_enough = |kept: &[bool]| {
+            let found = kept.iter().filter(|kept| **kept).count() as u64;
+            2 * found * (accepted + rejected).max(1) >= kept.len() as u64 * accepted
+        };
+        // A part may be missing alone, such as what came after a backup.
+        Ok(are_enough(&kept) && kept.chunks_exact(Witnesses::PART).all(are_enough))
     }
 
     /// What visits are made ready for.
@@ -101,6 +128,12 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<De
     for (place, line) in lines.iter().enumerate() {
         match written.of(place) {
             Ok(()) => delivered.accepted += 1,
+            // It isn't the visit's fault, and another run may go on from here.
+            Err(store::Error::TooManySegments(max)) => {
+                return Err(Failure::Lasting(format!(
+                    "the file has more segments than the {max} that max_segments allows: raise it, or correct the file"
+                )));
+            }
             Err(error) if error.is_outage() => return Err(failure(error.clone())),
             Err(error) => {
                 let error = FieldError::new("segment", format!("was not written: {error}"));

@@ -14,8 +14,9 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::progress::{Measure, Progress};
-use crate::domain::{SegmentName, Visit, Window};
+use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
+use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
 use crate::store::{self, Batch, Keyspace, Layout, Move, Partition, Partitions, Phase, Store};
 
@@ -48,7 +49,7 @@ pub enum RepartitionError {
     #[error("Redis can't serve: {0}")]
     Refused(store::Error),
     /// Redis failed.
-    #[error("{0}; what was moved so far is kept: run the same command again")]
+    #[error("{0}; what was moved so far is kept: {first}run the same command again", first = what_first(.0))]
     Store(#[from] store::Error),
     /// Redis may evict the notes of deleted users, or members that were copied. Nothing was done.
     #[error("Redis {0}, and then run the same command again: a move needs every key to stay")]
@@ -85,6 +86,8 @@ pub enum RepartitionError {
 impl Repartition {
     /// Segments of one partition that are copied at once.
     const AT_ONCE: usize = 8;
+    /// Segments that are looked at in one round trip.
+    const LOOKED_AT_ONCE: usize = 500;
     /// How often counts are compared while they differ. Visits that are on their way may be in one set of keys already.
     const COMPARISONS: usize = 100;
     /// How long to wait in between.
@@ -187,12 +190,15 @@ impl Repartition {
 
     /// Copies all members, and says how many.
     async fn copy(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
-        let places: Vec<(Partition, SegmentName<'static>)> = self.places(old).await?;
+        let (places, foreign) = self.places(old).await?;
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::AT_ONCE).try_collect().await?;
         let (progress, members) =
             (Progress::start(Measure::Things, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
         progress.note(format_args!("copying from {} to {} partitions", old.partitions(), new.partitions()));
+        if foreign > 0 {
+            progress.note(format_args!("passing over keys of another type, which `check` names: {foreign}"));
+        }
         let tell = |copied| {
             let members = members.fetch_add(copied, Ordering::Relaxed) + copied;
             progress.tell(members, members);
@@ -204,14 +210,22 @@ impl Repartition {
         Ok(members.into_inner())
     }
 
-    /// All segments of all partitions.
-    async fn places(&self, keys: Keyspace) -> Result<Vec<(Partition, SegmentName<'static>)>, store::Error> {
-        let mut places = Vec::new();
+    /// All segments of all partitions, and how many more have keys of another type, which have no members and stay where they are.
+    async fn places(&self, keys: Keyspace) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
+        let (mut places, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
-            places.extend(names.into_iter().map(|segment| (partition, segment)));
+            for names in names.chunks(Self::LOOKED_AT_ONCE) {
+                let looks = self.store.expired(partition, names, Timestamp::from_millis(0)).await?;
+                for (segment, look) in names.iter().zip(looks) {
+                    match look {
+                        Err(error) if error.is_wrong_type() => foreign += 1,
+                        look => look.map(|_| places.push((partition, segment.clone())))?,
+                    }
+                }
+            }
         }
-        Ok(places)
+        Ok((places, foreign))
     }
 
     /// Copies the members of `segment` in `partition`, and tells how many with each page.
@@ -271,7 +285,7 @@ impl Repartition {
 
     /// Compares the counts of every segment by old and new keys, and says how many segments there are.
     async fn compare(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
-        let places = self.places(old).await?;
+        let (places, _) = self.places(old).await?;
         let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
         segments.dedup();
@@ -321,6 +335,14 @@ impl Repartition {
             }
             tokio::time::sleep(Self::PAUSE).await;
         }
+    }
+}
+
+/// What to do before the command can succeed.
+fn what_first(error: &store::Error) -> &'static str {
+    match error {
+        store::Error::Redis(redis::Error::WrongType { .. }) => "rename that key or delete it, and ",
+        _ => "",
     }
 }
 

@@ -14,8 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Gate, KeyCounts, KeysError};
-use crate::config::SecretFile;
-use crate::config::Settings;
+use crate::config::{SecretFile, Settings};
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
@@ -227,6 +226,13 @@ impl App {
                  api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
             );
         }
+        if gate.is_open() && is_local && settings.allowed_hosts == Some(AllowedHosts::Any) {
+            tracing::warn!(
+                "a site that somebody opens in a browser on this machine may read, write and delete, by a name that it has lead to \
+                 this address: allowed_hosts is *, and neither api_keys_file nor jwt_algorithm is set; name the hosts or set one \
+                 of these"
+            );
+        }
         let reloader = Reloader {
             gate: Arc::clone(&gate),
             tls: tls.clone(),
@@ -289,10 +295,12 @@ impl App {
             );
         }
         tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
-        // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
+        // Ends before the private Redis, whose end is no failure.
+        let mut asking = JoinSet::new();
+        asking.spawn(sampler.run());
+        asking.spawn(recorder.run());
+        // Goes on to the very end, so that whoever probes sees the stopping. It is over when it is dropped.
         let mut beside = JoinSet::new();
-        beside.spawn(sampler.run());
-        beside.spawn(recorder.run());
         if let Some(Front { listener, site, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.
             let server = Server { tls: None, ..server.clone() };
@@ -311,7 +319,8 @@ impl App {
                 () = &mut serving => unreachable!("the server ends only when it is told to stop"),
                 outcome = &mut pruning => outcome.map_err(AppError::from),
                 error = &mut supervising => Err(error.into()),
-                ended = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
+                ended = asking.join_next() => Err(AppError::Background(format!("{ended:?}"))),
+                Some(ended) = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
             };
 
             is_stopping.store(true, Ordering::Relaxed);
@@ -355,6 +364,7 @@ impl App {
             }
         };
 
+        asking.shutdown().await;
         if let Some(redis) = redis {
             redis.stop().await;
         }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{RawVisit, Value, VisitError};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::domain::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
 /// A visit as somebody reports it, before it is held against a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,19 +20,20 @@ pub struct Reported<'a> {
 }
 
 impl<'a> Reported<'a> {
-    /// Takes the texts of a visit's fields as JSON's are taken: a `seen_at` that is a number is Unix seconds, an empty one is
-    /// none.
+    /// Takes the texts of a visit's fields as JSON's are taken: a `seen_at` that is a number is Unix seconds. An empty one is an error,
+    /// since a time that was lost can't be told from one that is now.
     ///
     /// # Errors
     ///
     /// A [`VisitError`] that names every bad field.
-    pub fn from_texts(user_id: &'a str, segment: &'a str, seen_at: &'a str) -> Result<Self, VisitError> {
+    pub fn from_texts(user_id: &'a str, segment: &'a str, seen_at: Option<&'a str>) -> Result<Self, VisitError> {
         let text = |text| Some(Value::Text(Cow::Borrowed(text)));
-        let seen_at = match seen_at {
-            "" => None,
-            other => unix_seconds(other).map(Value::Number).or_else(|| text(other)),
-        };
-        RawVisit { user_id: text(user_id), segment: text(segment), seen_at, errors: Vec::new() }.checked()
+        let (mut errors, mut seen_at) = (Vec::new(), seen_at);
+        if seen_at.take_if(|time| time.is_empty()).is_some() {
+            errors.push(FieldError::new("seen_at", "must not be empty; --seen-at now takes the time of the import"));
+        }
+        let seen_at = seen_at.and_then(|time| unix_seconds(time).map(Value::Number).or_else(|| text(time)));
+        RawVisit { user_id: text(user_id), segment: text(segment), seen_at, errors }.checked()
     }
 
     /// The visit that arrives at `now`.
@@ -82,29 +83,31 @@ mod tests {
     use crate::domain::visit_json::read;
 
     #[rstest]
-    #[case("", None)]
-    #[case("1795341600", Some(1_795_341_600_000))]
-    #[case("1795341600.25", Some(1_795_341_600_250))]
-    #[case("1.7953416e9", Some(1_795_341_600_000))]
-    #[case("-1", Some(-1_000))]
-    #[case("2026-11-22T10:00:00Z", Some(1_795_341_600_000))]
-    fn times_are_read_as_in_json(#[case] text: &str, #[case] millis: Option<i64>) {
+    #[case(None, None)]
+    #[case(Some("1795341600"), Some(1_795_341_600_000))]
+    #[case(Some("1795341600.25"), Some(1_795_341_600_250))]
+    #[case(Some("1.7953416e9"), Some(1_795_341_600_000))]
+    #[case(Some("-1"), Some(-1_000))]
+    #[case(Some("2026-11-22T10:00:00Z"), Some(1_795_341_600_000))]
+    fn times_are_read_as_in_json(#[case] text: Option<&str>, #[case] millis: Option<i64>) {
         let reported = Reported::from_texts("u1", "sports", text).unwrap();
         assert_eq!(reported.seen_at.map(Timestamp::as_millis), millis);
     }
 
     #[rstest]
+    #[case("", "seen_at must not be empty; --seen-at now takes the time of the import")]
+    #[case(" ", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
     fn what_is_no_time_is_named(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(Reported::from_texts("u1", "sports", text).unwrap_err().to_string(), expected);
+        assert_eq!(Reported::from_texts("u1", "sports", Some(text)).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn every_bad_field_is_named() {
-        let error = Reported::from_texts("", " x", "soon").unwrap_err().to_string();
+        let error = Reported::from_texts("", " x", Some("soon")).unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
     }

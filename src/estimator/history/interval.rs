@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::{Timestamp, Window};
+use crate::domain::{Timestamp, Window, parse_duration};
 
 /// How often counts are sampled: a part of a day. Turns are at its multiples since the Unix epoch, so that all services have
 /// the same ones, and a day begins with one.
@@ -25,7 +25,9 @@ impl Interval {
         if text == "off" {
             return Ok(None);
         }
-        let window = Window::parse(text).map_err(|_| "is not a duration such as 1h or 15m, nor off".to_owned())?;
+        const EXAMPLES: &str = "1h or 15m, nor off";
+        let window = Window::new(parse_duration(text, EXAMPLES)?);
+        let window = window.map_err(|_| format!("is not a duration such as {EXAMPLES}"))?;
         if Self::DAY.is_multiple_of(window.as_secs()) {
             Ok(Some(Self(window)))
         } else {

@@ -13,12 +13,26 @@ pub const RETURN_REPRESENTATION: HeaderValue = HeaderValue::from_static("return=
 /// Whether the caller prefers `return=representation` (section 4.2). Of several `return`, the first counts (section 2).
 pub fn wants_representation(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut returns = values.flat_map(|value| value.split(',')).filter_map(|preference| {
+    let mut returns = values.flat_map(|value| unquoted_parts(value, ',')).filter_map(|preference| {
         // Behind it may stand parameters, of which `return` has none.
-        let (name, value) = preference.split(';').next()?.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("return").then(|| value.trim().trim_matches('"'))
+        let (name, value) = unquoted_parts(preference, ';').next()?.split_once('=')?;
+        let value = value.trim();
+        let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        name.trim().eq_ignore_ascii_case("return").then(|| quoted.unwrap_or(value))
     });
     returns.next() == Some("representation")
+}
+
+/// The parts of `text` between separators that don't stand in a quoted string (RFC 9110, section 5.6.4). A string that isn't closed goes
+/// on to the end.
+fn unquoted_parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |char| {
+        let is_separator = char == separator && !is_quoted;
+        is_quoted ^= char == '"' && !is_escaped;
+        is_escaped = is_quoted && char == '\\' && !is_escaped;
+        is_separator
+    })
 }
 
 #[cfg(test)]
@@ -42,6 +56,15 @@ mod tests {
     #[case::no_value(&["return"], false)]
     #[case::other_name(&["returns=representation"], false)]
     #[case::parameter_of_another(&["wait=10; return=representation"], false)]
+    #[case::within_quotes(&["foo=\"a, return=representation\""], false)]
+    #[case::within_quotes_of_a_parameter(&["foo; bar=\", return=representation\""], false)]
+    #[case::behind_quotes(&["foo=\"a, return=minimal\", return=representation"], true)]
+    #[case::behind_an_escaped_quote(&[r#"foo="\", return=representation, \\", return=minimal"#], false)]
+    #[case::behind_an_escaped_backslash(&[r#"foo="\\", return=representation"#], true)]
+    #[case::in_an_open_quote(&["foo=\"a, return=representation"], false)]
+    #[case::a_semicolon_within_quotes(&["return=\"representation;\""], false)]
+    #[case::one_quote(&["return=\"representation"], false)]
+    #[case::two_quotes(&["return=\"\"representation\"\""], false)]
     #[case::empty(&[""], false)]
     #[case::none(&[], false)]
     fn representation_is_preferred_by_the_first_return(#[case] values: &[&'static str], #[case] expected: bool) {

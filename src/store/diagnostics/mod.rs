@@ -8,4 +8,4 @@ mod survey;
 pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::permissions::Permissions;
 pub use self::server::Server;
-pub use self::survey::Survey;
+pub use self::survey::{Survey, some_of};

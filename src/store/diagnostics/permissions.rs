@@ -1,11 +1,9 @@
 //! The commands and keys that the service needs, and whether Redis offers them, asked without running them.
 
-use crate::store::Error;
-use ::redis::{Pipeline, Value, pipe};
-
 use crate::redis::{self, Client, Request, Slot, WriteAcks};
-use crate::store::Partition;
 use crate::store::keys::KeyNames;
+use crate::store::{Error, Partition};
+use ::redis::{Pipeline, Value, pipe};
 
 /// Whether Redis lets us do what we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +61,8 @@ const NEEDED: [&[&str]; 29] = [
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
 /// The same for several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Request that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made.
+/// Request that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made,
+/// and for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
 /// What `repartition` needs besides.
 const TO_MOVE: [&str; 1] = ["UNLINK"];

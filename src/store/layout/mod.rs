@@ -9,21 +9,23 @@
 //! his work again. `layout` is written first, so that nobody finds a newer record in a partition than there. Steps that follow
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
+mod adopt;
 mod recorded;
 mod resharding;
 mod unrecorded;
 mod window;
 
+use super::{Keyspace, Partitions};
+use crate::domain::Window;
 use crate::redis;
 use crate::store::Error;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
+pub use self::adopt::Unrecorded;
 pub(super) use self::recorded::Attempt;
 pub(super) use self::unrecorded::Refusal;
 pub use self::window::WindowChange;
-use super::{Keyspace, Partitions};
-use crate::domain::Window;
 
 /// Which keys the data set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,9 +108,10 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// What decides which of two records is the newer one.
-    fn order(&self) -> (u64, u64) {
-        (self.epoch, self.window.map_or(0, Window::as_secs))
+    /// What decides which of two records is the newer one. After a failover two processes may have taken different steps with the same
+    /// number. Which of them counts doesn't matter, as long as everybody takes the same one for the newer: the bytes decide.
+    pub(super) fn order(&self) -> (u64, u64, String) {
+        (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
     /// The keys that it had before a move, if there is one, and those that it has if not.

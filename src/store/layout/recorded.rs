@@ -1,14 +1,12 @@
 //! Finding the record of the layout, making it, and going by it.
 
-use crate::store::Error;
+use super::KnownLayout;
+use crate::redis::{Request, Slot};
+use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use redis::{Value, pipe};
-
-use super::KnownLayout;
-use crate::redis::{Request, Slot};
-use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -144,7 +142,8 @@ impl Store {
             // Before anything is counted or written by it.
             let Some(next) = window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
             if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
-                tracing::info!(from = %kept, to = %next.window.unwrap_or(kept), "extending the window of the data set");
+                let (from, to) = (kept, next.window.unwrap_or(kept));
+                tracing::info!(%from, %to, "extending the window of the data set from {from} to {to}");
             }
             self.replace_record(&layout, &next).await?;
         }
@@ -275,22 +274,25 @@ impl Store {
     ) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
-        let (epoch, window) = layout.order();
-        script.arg(layout.record()).arg(epoch).arg(window);
+        let (epoch, window, record) = layout.order();
+        script.arg(record).arg(epoch).arg(window);
         let (other,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
         other.map(|record| Layout::read_record(&record)).transpose()
     }
 }
 
 /// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, which
-/// is the answer then.
+/// is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
 if known then
-  local record, epoch = cjson.decode(known), tonumber(ARGV[2])
-  if record.epoch > epoch then return known end
-  if record.epoch == epoch and (record.window_seconds or 0) >= tonumber(ARGV[3]) then return known end
+  local record = cjson.decode(known)
+  local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
+  local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
+  local place = 1
+  while a[place] and a[place] == b[place] do place = place + 1 end
+  if (a[place] or -1) > (b[place] or -1) then return known end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

@@ -1,16 +1,14 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
 //! why nobody goes by one that is over at [`layout`](crate::store::layout).
 
-use crate::store::Error;
+use super::{Attempt, KnownLayout};
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::{self, Request};
+use crate::store::{Batch, Error, Keyspace, Layout, Move, Partition, Store, after};
 use std::time::Duration;
 
 use ::redis::{Pipeline, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-
-use super::{Attempt, KnownLayout};
-use crate::domain::{SegmentName, Timestamp};
-use crate::redis::{self, Request};
-use crate::store::{Batch, Keyspace, Layout, Move, Partition, Store, after};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
@@ -41,7 +39,7 @@ impl Store {
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
-            if other?.is_some_and(|other| other.epoch() > layout.epoch()) {
+            if other?.is_some_and(|other| other.order() > layout.order()) {
                 return Err(Error::UnknownLayout);
             }
         }
@@ -87,7 +85,8 @@ impl Store {
         }
     }
 
-    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys.
+    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys. A key of
+    /// another type has none.
     ///
     /// # Errors
     ///
@@ -97,8 +96,10 @@ impl Store {
             let mut pipeline = pipe();
             let key = self.names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
-            let (count,): (u64,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
-            Ok::<_, Error>(count)
+            match self.client.send(Request::new(partition.slot(), pipeline)).await?.all::<(u64,)>() {
+                Err(error) if error.is_wrong_type() => Ok::<_, Error>(0),
+                counts => Ok(counts?.0),
+            }
         });
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
     }

@@ -3,17 +3,14 @@
 //! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
 //! them. A data set that lost its record would be counted by the wrong keys.
 
-use crate::store::Error;
+use crate::redis::{self, Request, Slot};
+use crate::store::keys::{KeyKind, OwnKey};
+use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
 use std::time::{Duration, Instant};
 
 use ::redis::{cmd, pipe};
 use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
-
-use crate::redis::Slot;
-use crate::redis::{self, Request};
-use crate::store::keys::hash;
-use crate::store::{Keyspace, Layout, Partition, Partitions, Store};
 
 /// The refusal of a database that holds keys of ours, or of another program, and no record. Looking for these keys costs Redis
 /// milliseconds, so requests share what was found for a second.
@@ -40,25 +37,25 @@ impl Refusal {
 
 /// What a database without a record holds.
 #[derive(Debug, Default)]
-struct Traces {
+pub(super) struct Traces {
     /// A record that partitions have kept.
-    layout: Option<Layout>,
+    pub(super) layout: Option<Layout>,
     /// Whether there is an index outside of partitions.
-    is_plain: bool,
+    pub(super) is_plain: bool,
     /// The partitions that have an index.
-    partitions: Vec<Partition>,
-    /// Keys of other kinds, as a pattern.
-    others: Option<String>,
+    pub(super) partitions: Vec<Partition>,
+    /// If there is no index: a key that a data set may have all the same.
+    other: Option<OwnKey>,
+}
+
+impl Traces {
+    /// Whether there is a key that a data set may have, and no index.
+    pub(super) fn has_other(&self) -> bool {
+        self.other.is_some()
+    }
 }
 
 impl Store {
-    /// Steps of `SCAN` that look for keys of segments and histories, at each server. It happens until a data set is made.
-    const SCAN_STEPS: usize = 1_000;
-    /// Keys that a step looks at.
-    const SCAN_STEP: usize = 1_000;
-    /// Members of a partition that tell how many partitions there are.
-    const WITNESSES: usize = 100;
-
     /// The layout of a data set that has lost its record, or whose private Redis proves that it is ours; none if there is no data.
     ///
     /// # Errors
@@ -67,7 +64,8 @@ impl Store {
     /// when Redis didn't answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let traces = self.traces().await?;
-        let first = self.names.index(Keyspace::first(Partitions::ONE).of(0));
+        let plain = Keyspace::first(Partitions::ONE).of(0);
+        let first = self.names.index(plain);
         let found = match &traces {
             Traces { layout: Some(layout), is_plain, .. } => {
                 let is_of_the_layout = layout.all().any(|keys| keys.partitions() == Partitions::ONE);
@@ -77,13 +75,20 @@ impl Store {
                 format!("`{first}` beside partitions")
             }
             Traces { partitions, .. } if !partitions.is_empty() => format!("`{}`", self.names.index(partitions[0])),
-            Traces { is_plain: false, others: None, .. } => return Ok(None),
-            Traces { is_plain, .. } if self.is_private => {
-                let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+            Traces { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
+                format!("`{}`", self.names.segment(*partition, "*"))
+            }
+            Traces { is_plain: false, other: None, .. } => return Ok(None),
+            Traces { is_plain, other, .. } if self.is_private => {
+                let is_plain = *is_plain || other.as_ref().is_some_and(|own| own.kind != KeyKind::History);
+                let partitions = if is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
                 return Ok(Some(Layout::first(partitions)));
             }
-            Traces { is_plain: true, .. } => format!("`{first}`"),
-            Traces { others, .. } => format!("`{}`", others.as_deref().unwrap_or_default()),
+            Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
+                format!("`{}`", self.names.segment(plain, "*"))
+            }
+            Traces { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
+            Traces { other: None, .. } => format!("`{first}`"),
         };
         // Another instance may have made a data set in the meantime.
         match self.recorded_layout().await? {
@@ -120,60 +125,8 @@ impl Store {
         Ok(())
     }
 
-    /// The sets of keys that a data set without a record may have, if the number of partitions isn't `known`.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn unrecorded_keys(&self, known: Option<Partitions>) -> Result<Vec<Keyspace>, Error> {
-        let traces = self.traces().await?;
-        let mut found = Vec::new();
-        if traces.is_plain {
-            found.push(Keyspace::first(Partitions::ONE));
-        }
-        found.extend(traces.layout.map(|layout| layout.read()));
-        let mut witnesses = Vec::new();
-        for &partition in &traces.partitions {
-            for user_id in self.witnesses(partition).await? {
-                witnesses.push((partition, hash(&user_id)));
-            }
-        }
-        found.extend(Keyspace::fitting(known, &traces.partitions, &witnesses));
-        found.dedup();
-        if found.is_empty() && traces.others.is_some() {
-            found.push(Keyspace::first(self.partitions_of_a_new_set().await?));
-        }
-        Ok(found)
-    }
-
-    /// Some users of a partition, whatever it holds.
-    async fn witnesses(&self, partition: Partition) -> Result<Vec<String>, Error> {
-        let index = match self.index_of(partition, None, 1).await {
-            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
-            index => index?,
-        };
-        let Some(segment) = index.segments.first() else { return Ok(Vec::new()) };
-        let page = match self.members(partition, segment, None).await {
-            Err(error) if error.is_wrong_type() => return Ok(Vec::new()),
-            page => page?,
-        };
-        Ok(page.members.into_iter().take(Self::WITNESSES).map(|(user_id, _)| user_id.as_str().to_owned()).collect())
-    }
-
-    /// Records that the data set without a record has `keys`, and gives the layout that counts.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn adopt(&self, keys: Keyspace) -> Result<Layout, Error> {
-        let epoch = self.latest_layout_in(Partition::every()).await.map_or(0, |layout| layout.epoch) + 1;
-        let adopted = Layout { epoch, window: self.window, ..Layout::of_keys(keys) };
-        self.record_first(&adopted).await?;
-        self.read_layout().await.map(|known| known.layout)
-    }
-
     /// What a database without a record holds. The cheap looks come first.
-    async fn traces(&self) -> Result<Traces, Error> {
+    pub(super) async fn traces(&self) -> Result<Traces, Error> {
         let mut traces = Traces { layout: self.layout_in_partitions().await, ..Traces::default() };
         traces.is_plain = self.has_plain_keys().await?;
         if traces.layout.is_some() {
@@ -182,7 +135,7 @@ impl Store {
         traces.partitions = self.partitions_with_index().await?;
         traces.layout = self.latest_layout_in(traces.partitions.iter().copied()).await;
         if !traces.is_plain && traces.partitions.is_empty() {
-            traces.others = self.other_keys().await?;
+            traces.other = self.other_key().await?;
         }
         Ok(traces)
     }
@@ -213,7 +166,7 @@ impl Store {
         let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
         let asking = servers.into_iter().map(|partitions| async move {
             let commands = Request::each(partitions.iter().map(exists));
-            let answers = self.client.send(commands.nil_for(is_forbidden)).await?.each::<Option<u64>>();
+            let answers = self.client.send(commands.nil_for(redis::Error::is_forbidden)).await?.each::<Option<u64>>();
             let found: Vec<(Partition, u64)> = partitions
                 .into_iter()
                 .zip(answers)
@@ -224,47 +177,21 @@ impl Store {
         Ok(try_join_all(asking).await?.into_iter().flatten().collect())
     }
 
-    /// A pattern of keys that look like those of segments or histories, if there are any. Where an ACL forbids `SCAN`, only the key of
-    /// the turns is looked for.
-    async fn other_keys(&self) -> Result<Option<String>, Error> {
+    /// A key of a segment or of a history, if there is one: that of a segment rather, since it says whether there are partitions. Where an
+    /// ACL forbids `SCAN`, only the key of the turns is looked for.
+    async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
+        let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
+        // What is refused for any of them need not be known better.
+        let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
+        let mut found = self.own_keys(is_enough).await?;
+        found.retain(|own| is_segment(own) || own.kind == KeyKind::History);
+        if let Some(own) = found.pop() {
+            return Ok(Some(own));
+        }
         let turn = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
         let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
-        if let Some(Ok(1..)) = exists.next() {
-            return Ok(Some(self.names.pattern("history:*")));
-        }
-        let kinds = ["segment:", "history:"];
-        let begins = kinds.map(|kind| [self.names.prefix().as_str(), kind].concat());
-        for (slot, _) in self.client.masters().await? {
-            let mut cursor = "0".to_owned();
-            for _ in 0..Self::SCAN_STEPS {
-                let mut pipeline = pipe();
-                let scan = pipeline.cmd("SCAN").arg(&cursor);
-                // The first letters of both kinds: one pattern is one look at each key.
-                scan.arg("MATCH").arg(self.names.pattern("[sh][ei][gs]*")).arg("COUNT").arg(Self::SCAN_STEP);
-                let page = self
-                    .client
-                    .send(Request::new(slot, pipeline).probe())
-                    .await?
-                    .each::<(String, Vec<Vec<u8>>)>()
-                    .next();
-                let Some(Ok((next, keys))) = page else { break };
-                let is_of = |begin: &&String| keys.iter().any(|key| key.starts_with(begin.as_bytes()));
-                if let Some(begin) = begins.iter().find(is_of) {
-                    return Ok(Some(format!("{begin}*")));
-                }
-                cursor = next;
-                if cursor == "0" {
-                    break;
-                }
-            }
-        }
-        Ok(None)
+        Ok(if matches!(exists.next(), Some(Ok(1..))) { self.names.read(turn) } else { None })
     }
-}
-
-/// Whether an ACL forbids the key, which then doesn't exist for this user.
-fn is_forbidden(error: &redis::Error) -> bool {
-    matches!(error, redis::Error::Refused { code, .. } if code == "NOPERM")
 }

@@ -7,14 +7,12 @@
 //! Only an operator makes it shorter, in two steps. The shorter window is recorded beside the one in force first. An instance that
 //! counts over a longer one strikes it out, which it does within a second. If it is still there after a while, it takes effect.
 
-use crate::store::Error;
+use crate::domain::Window;
+use crate::redis::Request;
+use crate::store::{Error, Layout, Move, Partitions, Store};
 use std::time::Duration;
 
 use redis::{Value, pipe};
-
-use crate::domain::Window;
-use crate::redis::Request;
-use crate::store::{Layout, Store};
 
 /// What became of a window that an operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +21,16 @@ pub enum WindowChange {
     Done,
     /// An instance counts over a longer one, which stays.
     Refused,
+    /// The data is moving to so many partitions, and the window must not become shorter until it is there.
+    Moving(Partitions),
 }
 
 impl Store {
     /// How long instances have to strike out a shorter window. They look every second, and Redis may take two to answer.
-    const OBJECTION: Duration = Duration::from_secs(5);
+    pub(crate) const OBJECTION: Duration = Duration::from_secs(5);
 
-    /// Records that members are kept for `window`, unless an instance counts over a longer one.
+    /// Records that members are kept for `window`, unless an instance counts over a longer one. A shorter window waits for the end of a
+    /// move: both change the record step by step, and a step of the one would undo a step of the other.
     ///
     /// # Errors
     ///
@@ -42,12 +43,16 @@ impl Store {
             self.take_step(&layout, &next).await?;
             return Ok(WindowChange::Done);
         }
+        if let Some(Move { to, .. }) = layout.moving {
+            return Ok(WindowChange::Moving(to.partitions()));
+        }
         let proposed = Layout { epoch: layout.epoch + 1, shorter: Some(window), ..layout };
         self.take_step(&layout, &proposed).await?;
         tokio::time::sleep(Self::OBJECTION).await;
         let now = self.settled_layout().await?;
         if now != proposed {
-            return if now.window == layout.window { Ok(WindowChange::Refused) } else { Err(Error::UnknownLayout) };
+            let is_refused = now.window == layout.window && now.is_laid_out_as(&layout);
+            return if is_refused { Ok(WindowChange::Refused) } else { Err(Error::UnknownLayout) };
         }
         self.take_step(&proposed, &Layout { epoch: proposed.epoch + 1, ..next }).await?;
         Ok(WindowChange::Done)

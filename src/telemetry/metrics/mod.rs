@@ -138,7 +138,10 @@ fn describe() {
     describe_histogram!("estimator_redis_duration_seconds", "Time that Redis took to answer, connecting included.");
     describe_counter!("estimator_redis_errors_total", "Failures of Redis, by kind.");
     describe_counter!("estimator_redis_connects_total", "Connections made, or not, to Redis.");
-    describe_gauge!("estimator_redis_up", "Whether Redis answered when it was last asked, every 15 seconds.");
+    describe_gauge!(
+        "estimator_redis_up",
+        "Whether Redis answered when it was last asked, every 15 seconds; NaN before."
+    );
     describe_gauge!(
         "estimator_clock_skew_seconds",
         "This machine's time less Redis's, when it was last asked; NaN when not known."
@@ -161,7 +164,10 @@ fn describe() {
         "Turns of recording the history that this service took, or that nobody did because Redis failed."
     );
     describe_counter!("estimator_history_points_total", "Points added to the histories of segments.");
-    describe_gauge!("estimator_segments", "Segments in the index; NaN while Redis doesn't answer.");
+    describe_gauge!(
+        "estimator_segments",
+        "Segments in the index, every 15 seconds; NaN before, and while Redis doesn't answer."
+    );
     describe_gauge!(
         "estimator_segment_users",
         "Users in the segments that metered_segments names; NaN when not known."
@@ -210,6 +216,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_a_number() {
         let metrics = Metrics::new();
+        let text = metrics.render();
+        for name in ["estimator_segments", "estimator_redis_up"] {
+            assert!(text.contains(&format!("\n{name} NaN\n")), "not measured yet: {text}");
+        }
         metrics.redis.set_segments(Some(7));
         assert!(metrics.render().contains("\nestimator_segments 7\n"));
         metrics.redis.set_segments(None);

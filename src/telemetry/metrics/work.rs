@@ -136,13 +136,15 @@ pub struct RedisMetrics {
 
 impl RedisMetrics {
     pub(super) fn new() -> Self {
-        let [clock_skew, evicted_keys, window, data_window] = [
+        let [up, segments, clock_skew, evicted_keys, window, data_window] = [
+            gauge!("estimator_redis_up"),
+            gauge!("estimator_segments"),
             gauge!("estimator_clock_skew_seconds"),
             gauge!("estimator_redis_evicted_keys"),
             gauge!("estimator_window_seconds"),
             gauge!("estimator_data_window_seconds"),
         ];
-        for unknown in [&clock_skew, &evicted_keys, &window, &data_window] {
+        for unknown in [&up, &segments, &clock_skew, &evicted_keys, &window, &data_window] {
             unknown.set(f64::NAN);
         }
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
@@ -152,8 +154,8 @@ impl RedisMetrics {
             other: duration("other"),
             errors: Family::new("estimator_redis_errors_total", "kind", &FAILURES),
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
-            up: gauge!("estimator_redis_up"),
-            segments: gauge!("estimator_segments"),
+            up,
+            segments,
             clock_skew,
             evicted_keys,
             window,

@@ -313,6 +313,8 @@ mod tests {
             ("1.5 hours", true),
             ("2weeks 3days", true),
             ("14", false),
+            ("14M", false),
+            ("2years", false),
             ("d", false),
             ("", false),
         ] {

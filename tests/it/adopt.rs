@@ -1,0 +1,284 @@
+//! Taking over a data set without a record: nothing that it has is hidden or lost.
+
+use std::process::Command;
+
+use rstest::rstest;
+use segment_estimator::domain::{Timestamp, Window};
+use segment_estimator::estimator::Estimator;
+use segment_estimator::store::{Error, Partitions, Store};
+
+use crate::helpers::{NOON, Redis, Service, binary, refusal, run, segment, visit};
+
+const USERS: u64 = 300;
+
+fn estimator(store: Store, partitions: Option<&str>) -> Estimator {
+    let partitions = partitions.map(|partitions| Partitions::parse(partitions).unwrap());
+    Estimator::new(store.with_partitions(partitions), Window::parse("14d").unwrap())
+}
+
+/// A data set of so many partitions, in which each user is in one of three segments.
+async fn fill(redis: &Redis, partitions: &str, seen_at: Timestamp) {
+    let estimator = estimator(redis.store(), Some(partitions));
+    let mut batch = segment_estimator::store::Batch::default();
+    for n in 0..USERS {
+        batch.add(&visit(&format!("u{n}"), &format!("s{}", n % 3), seen_at));
+    }
+    estimator.bulk_write().await.unwrap().write(&batch).await.into_result().unwrap();
+}
+
+/// Deletes all keys whose names end in one of `ends`.
+fn lose(redis: &Redis, ends: &[&str]) {
+    for end in ends {
+        for key in redis.call::<Vec<String>>(&["KEYS", &format!("*{end}")]) {
+            redis.call::<()>(&["DEL", &key]);
+        }
+    }
+}
+
+/// All users that count.
+async fn users(redis: &Redis) -> u64 {
+    let (estimator, mut users) = (estimator(redis.store(), None), 0);
+    for name in ["s0", "s1", "s2"] {
+        users += estimator.estimate(&segment(name), NOON).await.unwrap();
+    }
+    users
+}
+
+fn command(redis: &Redis, arguments: &[&str]) -> (tempfile::TempDir, Command) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = binary(folder.path());
+    command.args(arguments).args(["--redis-url", &redis.url()]);
+    (folder, command)
+}
+
+fn says(redis: &Redis, arguments: &[&str]) -> String {
+    let (_folder, mut command) = command(redis, arguments);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refuses(redis: &Redis, arguments: &[&str]) -> String {
+    let (_folder, mut command) = command(redis, arguments);
+    let message = refusal(&mut command);
+    assert!(message.contains("nothing was changed: "), "{message}");
+    assert_eq!(redis.call::<Option<String>>(&["GET", "layout"]), None);
+    message
+}
+
+#[rstest]
+#[case::one("1")]
+#[case::too_few("2")]
+#[case::half("4")]
+#[case::twice("16")]
+#[case::most("1024")]
+#[tokio::test]
+async fn adopt_refuses_a_number_of_partitions_that_would_hide_users(
+    #[case] wrong: &str,
+    #[values(&["layout"][..], &["layout", "segments"])] lost: &[&str],
+) {
+    let redis = Redis::start();
+    fill(&redis, "8", NOON).await;
+    lose(&redis, lost);
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", wrong]);
+    let words = if wrong == "1" { "1 partition" } else { &format!("{wrong} partitions") };
+    assert!(message.contains(&format!("no keys fit {words}, and they do fit 8")), "{message}");
+    says(&redis, &["adopt", "--yes", "--partitions", "8"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+/// The first segment of a partition has one user, and that alone would leave it to chance which numbers fit.
+#[tokio::test]
+async fn adopt_goes_by_the_users_of_several_segments() {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    estimator(redis.store(), None).record(visit("u1", "a", NOON), NOON).await.unwrap();
+    redis.call::<()>(&["ZADD", "{p00}:segments", "0", "a"]);
+    redis.call::<()>(&["SET", "{p00}:segment:a", "theirs"]);
+    lose(&redis, &["layout"]);
+    let said = says(&redis, &["adopt", "--yes"]);
+    assert!(said.contains("adopted: the data set has 4 partitions"), "{said}");
+    assert!(said.contains("; 1 key of another type left alone: {p00}:segment:a\n"), "{said}");
+}
+
+/// The old keys are deleted in part when the records are lost.
+#[rstest]
+#[case::between_partitions("2", "4")]
+#[case::from_one_partition("1", "4")]
+#[case::to_one_partition("4", "1")]
+#[tokio::test]
+async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &str, #[case] to: &str) {
+    let redis = Redis::start();
+    fill(&redis, from, NOON).await;
+    let old = redis.sets();
+    says(&redis, &["repartition", "--to", to]);
+    for key in old.iter().filter(|key| key.ends_with("segments")) {
+        redis.call::<()>(&["ZADD", key, "0", "s1"]);
+        let users: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
+        let partitions = Partitions::parse(from).unwrap();
+        for user in users {
+            let user = segment_estimator::domain::UserId::parse(user).unwrap();
+            let lane = segment_estimator::store::lane_of(&user, partitions);
+            if from == "1" || key.contains(&format!("p{lane:02}")) {
+                let left = key.replace("segments", "segment:s1");
+                redis.call::<()>(&["ZADD", &left, &NOON.as_score().to_string(), user.as_str()]);
+            }
+        }
+    }
+    lose(&redis, &["layout"]);
+    let message = refuses(&redis, &["adopt", "--yes"]);
+    assert!(message.contains("fit several numbers of partitions"), "{message}");
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", from]);
+    assert!(message.contains("have fewer members than other keys, which would be hidden"), "{message}");
+    says(&redis, &["adopt", "--yes", "--partitions", to]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[rstest]
+#[case::of_one_partition("1", None)]
+#[case::of_several_partitions("8", None)]
+#[case::after_a_move("2", Some("4"))]
+#[tokio::test]
+async fn segments_that_no_index_names_are_no_empty_database(#[case] partitions: &str, #[case] moved_to: Option<&str>) {
+    let redis = Redis::start();
+    fill(&redis, partitions, NOON).await;
+    if let Some(to) = moved_to {
+        says(&redis, &["repartition", "--to", to]);
+    }
+    lose(&redis, &["layout", "segments"]);
+    let stores = [redis.store(), redis.store().on_private_redis()];
+    // What a private Redis has without partitions is ours.
+    for store in stores.into_iter().take(if partitions == "1" { 1 } else { 2 }) {
+        let count = estimator(store, None).estimate(&segment("s1"), NOON).await;
+        assert!(matches!(count, Err(Error::Unrecorded { .. })), "{count:?}");
+    }
+    assert_eq!(redis.call::<Option<String>>(&["GET", "layout"]), None);
+
+    let said = says(&redis, &["adopt", "--yes"]);
+    assert!(said.contains("with 300 members") && said.contains(" missing in the index are added to it"), "{said}");
+    assert_eq!(users(&redis).await, USERS);
+    // A move goes by the indexes.
+    says(&redis, &["repartition", "--to", "16"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[tokio::test]
+async fn private_redis_with_segments_and_no_index_is_of_one_partition() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    lose(&redis, &["layout", "segments"]);
+    let private = estimator(redis.store().on_private_redis(), None);
+    assert_eq!(private.estimate(&segment("s1"), NOON).await, Ok(100));
+}
+
+#[rstest]
+#[case::shorter("4s", 1_209_600, "14d; to keep them for less, run `segment-estimator window set 4s`")]
+#[case::the_default("14d", 1_209_600, "14d")]
+#[case::longer("30d", 2_592_000, "30d")]
+#[tokio::test]
+async fn adopt_records_the_default_window_or_a_longer_one(#[case] own: &str, #[case] seconds: u64, #[case] said: &str) {
+    let redis = Redis::start();
+    let an_hour_ago = Timestamp::from_millis(Timestamp::now().as_millis() - 3_600_000);
+    fill(&redis, "2", an_hour_ago).await;
+    lose(&redis, &["layout"]);
+    let text = says(&redis, &["adopt", "--yes", "--window", own]);
+    assert!(
+        text.ends_with(&format!("adopted: the data set has 2 partitions, and keeps visits for {said}\n")),
+        "{text}"
+    );
+    assert!(text.contains("; the next prune removes 0, which are older than"), "{text}");
+    let record: String = redis.call(&["GET", "layout"]);
+    assert!(record.contains(&format!(r#""window_seconds":{seconds}"#)), "{record}");
+    let pruned = redis.estimator("4s").prune(Timestamp::now()).await.unwrap();
+    assert_eq!(pruned.members_removed, 0);
+}
+
+#[tokio::test]
+async fn adopt_keeps_a_longer_window_that_a_partition_has_recorded() {
+    let redis = Redis::start();
+    fill(&redis, "2", NOON).await;
+    redis.estimator("40d").ready().await.unwrap();
+    // An index of no partition beside them, so that it isn't found without asking.
+    redis.call::<()>(&["ZADD", "segments", "0", "x"]);
+    redis.call::<()>(&["DEL", "layout"]);
+    says(&redis, &["adopt", "--yes", "--partitions", "2"]);
+    let record: String = redis.call(&["GET", "layout"]);
+    assert!(record.contains(r#""window_seconds":3456000"#), "{record}");
+}
+
+#[tokio::test]
+async fn check_and_adopt_name_every_foreign_key() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    redis.call::<()>(&["MSET", "segment:foo", "x", "history:s2", "x", "forgotten", "x", "{p01}:segment:not", "x"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "foo"]);
+    redis.call::<()>(&["RPUSH", "segment:bar", "x"]);
+    redis.call::<()>(&["RPUSH", "history:s1", "1", "1"]);
+    let table = says(&redis, &["check"]);
+    let line = "4 of them hold what this service has not written, and will be left alone: \
+                forgotten, history:s2, segment:bar, segment:foo\n";
+    assert!(table.contains(line), "{table}");
+    redis.call::<()>(&["DEL", "{p01}:segment:not"]);
+    lose(&redis, &["layout"]);
+    let said = says(&redis, &["adopt", "--yes"]);
+    assert!(said.contains("; 2 keys of another type left alone: segment:foo, segment:bar\n"), "{said}");
+
+    for n in 0..20 {
+        redis.call::<()>(&["SET", &format!("segment:x{n:02}"), "x"]);
+    }
+    let table = says(&redis, &["check"]);
+    assert!(table.contains("\n24 of them hold") && table.contains(", segment:x05 and 14 more\n"), "{table}");
+}
+
+#[rstest]
+#[case::from_one_partition("1", "segment:s9")]
+#[case::from_several_partitions("2", "{p01}:segment:s1")]
+#[tokio::test]
+async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #[case] foreign: &str) {
+    let redis = Redis::start();
+    fill(&redis, partitions, NOON).await;
+    let before = users(&redis).await;
+    let hidden: u64 = redis.call(&["ZCARD", foreign]);
+    redis.call::<()>(&["SET", foreign, "theirs"]);
+    let (index, name) = foreign.rsplit_once("segment:").unwrap();
+    redis.call::<()>(&["ZADD", &format!("{index}segments"), "0", name]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
+    let output = run(&mut moving);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("passing over keys of another type, which `check` names: 1"), "{stderr}");
+    assert_eq!(users(&redis).await, before - hidden);
+    assert_eq!(redis.call::<String>(&["GET", foreign]), "theirs");
+}
+
+#[tokio::test]
+async fn repartition_says_what_to_do_about_a_foreign_key_in_the_new_place() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    for n in 0..4 {
+        redis.call::<()>(&["SET", &format!("{{p{n:02}}}:segment:s1"), "theirs"]);
+    }
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
+    let message = String::from_utf8(run(&mut moving).stderr).unwrap();
+    assert!(message.contains(":segment:s1` met a key of another type"), "{message}");
+    assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
+    for n in 0..4 {
+        redis.call::<()>(&["DEL", &format!("{{p{n:02}}}:segment:s1")]);
+    }
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[tokio::test]
+async fn service_refuses_segments_of_partitions_without_index_and_serves_once_they_are_adopted() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    fill(&redis, "4", Timestamp::now()).await;
+    lose(&redis, &["layout", "segments"]);
+    let serve = ["--redis-url", &redis.url(), "--listen", "127.0.0.1:0", "--log-filter", "off"];
+    let message = refusal(binary(folder.path()).args(serve));
+    assert!(message.contains("}:segment:*` and no data set of this service"), "{message}");
+    says(&redis, &["adopt", "--yes"]);
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url()]);
+    assert_eq!(service.count("s1").await, 100);
+    assert!(service.terminate().success());
+}
