@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
+
 use super::outage_log::{Failure, Reach};
 use super::tls;
-use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 
 /// Why Redis did not do what was asked. Whether a write took effect is then unknown.
 ///

@@ -1,13 +1,14 @@
 //! Counting the members of segments.
 
-use super::Error;
 use futures_util::future::try_join_all;
 
+use super::Error;
 use super::layout::{Attempt, KnownLayout};
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::Request;
 use crate::redis::parse;
+use crate::store::keys::scores_after;
 
 impl Store {
     /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
@@ -51,7 +52,7 @@ impl Store {
             let (names, slot) = (&self.names, partition.slot());
             questions.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
-                command.arg(names.segment(*partition, segment.as_str())).arg(after(*cutoff)).arg("+inf");
+                command.arg(names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
                 (slot, command)
             })
         });
@@ -62,9 +63,4 @@ impl Store {
         }
         Ok(Attempt::Done(counts.into_iter().map(|count| Ok(count.and_then(parse)?)).collect()))
     }
-}
-
-/// A lower bound for scores that leaves `cutoff` itself out.
-pub(super) fn after(cutoff: Timestamp) -> String {
-    format!("({}", cutoff.as_score())
 }

@@ -7,12 +7,12 @@
 //! A history is of a segment in all partitions together, so that its key is in none of them, and a move to other partitions
 //! doesn't touch it.
 
-use super::Error;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 
+use super::Error;
 use super::Store;
 use super::keys::KeyNames;
 use crate::domain::{SegmentName, Timestamp};

@@ -1,11 +1,11 @@
 //! The names of the segments that there may be.
 
-use super::Error;
 use std::collections::BTreeSet;
 
 use futures_util::future::try_join_all;
 use redis::pipe;
 
+use super::Error;
 use super::layout::Attempt;
 use super::segment_limit::{Reservation, SegmentLimit};
 use super::{Partition, Partitions, Store};

@@ -6,6 +6,7 @@ use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
 
+use crate::domain::Timestamp;
 use crate::redis::Slot;
 
 /// How many partitions the users are split into: a power of two.
@@ -402,6 +403,11 @@ impl KeyNames {
     fn plain(&self, kind: &str, rest: &str) -> String {
         [&self.prefix.0, kind, rest].concat()
     }
+}
+
+/// The lower bound of the scores after `cutoff`.
+pub(super) fn scores_after(cutoff: Timestamp) -> String {
+    format!("({}", cutoff.as_score())
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@
 //! page only, read before and behind it: if they are the same both times, and of those who are the first and the last of
 //! the page, they were theirs when the page was read.
 
-use super::Error;
 use redis::{Pipeline, pipe};
 
+use super::Error;
 use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::redis::Request;

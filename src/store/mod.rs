@@ -67,22 +67,20 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
-use self::count::after;
-use self::keys::KeyNames;
-use self::layout::{KnownLayout, Refusal};
-use self::segment_limit::SegmentLimit;
-use crate::domain::{Timestamp, UserId, Window};
-use crate::redis::{Client, Limits, WriteAcks};
-use crate::telemetry::{Metrics, Traffic};
-
 pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
+use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
+use self::layout::{KnownLayout, Refusal};
 pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::prune::{Expired, Slice};
+use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, Written};
+use crate::domain::{Timestamp, UserId, Window};
+use crate::redis::{Client, Limits, WriteAcks};
+use crate::telemetry::{Metrics, Traffic};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///

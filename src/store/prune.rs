@@ -3,9 +3,9 @@
 //! Each removal compares the partition's copy of the record with the one that the prune goes by, in the same atomic step. If the window
 //! of the data set was extended in the meantime, nothing is removed.
 
-use super::Error;
 use redis::{Pipeline, pipe};
 
+use super::Error;
 use super::{Layout, Partition, Store};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::Request;

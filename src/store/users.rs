@@ -7,16 +7,17 @@
 //! copied the move has each noted user be in the new keys as he is in the old ([`Store::settle_user`]). A deletion that is noted
 //! after that finds nothing on its way. The notes go when the move is over, or after a window.
 
-use super::keys::hash;
-use super::layout::{Attempt, KnownLayout};
-use super::{Batch, Error, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
-use crate::domain::{SegmentName, Timestamp, UserId, Visit};
-use crate::redis::{self, Request, parse};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, pipe};
+
+use super::keys::hash;
+use super::layout::{Attempt, KnownLayout};
+use super::{Batch, Error, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
+use crate::domain::{SegmentName, Timestamp, UserId, Visit};
+use crate::redis::{self, Request, parse};
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
 const REMOVE_IF_UNCHANGED: &str = "\

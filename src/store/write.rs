@@ -1,7 +1,6 @@
 //! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
 //! indexes, then the waiting for replicas, in one round trip.
 
-use super::Error;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
@@ -11,6 +10,7 @@ use ::redis::{Cmd, Value};
 use foldhash::fast::RandomState;
 use futures_util::future::join_all;
 
+use super::Error;
 use super::keys::{KeyNames, hash};
 use super::layout::{Attempt, KnownLayout};
 use super::{Keyspace, Partition, Store};

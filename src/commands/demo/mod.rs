@@ -9,9 +9,9 @@ mod names;
 mod population;
 mod rhythm;
 
-pub(super) use self::command::DemoCommand;
 use std::time::Duration;
 
+pub(super) use self::command::DemoCommand;
 pub use self::population::{Member, Population};
 use super::progress::Progress;
 use crate::domain::Visit;

@@ -2,10 +2,10 @@
 
 mod command;
 
-pub(super) use self::command::ExportCommand;
 use std::io::{self, Write};
 use std::time::Instant;
 
+pub(super) use self::command::ExportCommand;
 use super::backoff::Patience;
 use super::progress::Progress;
 use crate::domain::visit_json::Reported;

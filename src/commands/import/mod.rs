@@ -8,6 +8,8 @@
 mod chunk;
 mod command;
 mod csv;
+mod delivery;
+mod error;
 mod rejects;
 mod run;
 mod service;
@@ -16,8 +18,6 @@ mod state;
 mod target;
 mod witnesses;
 
-pub(super) use self::command::ImportCommand;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::chunk::Form;
 use self::chunk::Read;
+pub(super) use self::command::ImportCommand;
 pub use self::csv::{ColumnOf, CsvForm};
+pub use self::error::ImportError;
 use self::rejects::Rejects;
 use self::run::{Delivery, Run, StateFile};
 pub use self::service::Service;
@@ -51,54 +53,6 @@ pub struct Import {
     pub state: Option<PathBuf>,
     /// Whether to go on where an earlier run was when it ended.
     pub resume: bool,
-}
-
-/// Why an import ended early, or not all was taken in: one line, made to be shown as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The file can't be read, from its beginning or on.
-    #[error("{file}: {why}")]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// What the system says, or what is wrong with what is in it.
-        why: String,
-    },
-    /// Another file of ours can't be used.
-    #[error("{0}")]
-    File(String),
-    /// The file, the way that it is read, or the target is another than it was.
-    #[error("--resume: {state} is of {what}; without --resume the import starts at the beginning")]
-    Another {
-        /// The file with the state.
-        state: String,
-        /// What differs.
-        what: String,
-    },
-    /// It was stopped before it began.
-    #[error("stopped; nothing was imported")]
-    Stopped,
-    /// Nothing was begun: Redis, or the service, doesn't take visits.
-    #[error("{0}")]
-    Refused(String),
-    /// It broke off.
-    #[error("{why}; all up to line {line} is done{advice}")]
-    BrokenOff {
-        /// Why.
-        why: String,
-        /// The line.
-        line: u64,
-        /// How to go on.
-        advice: &'static str,
-    },
-    /// All was read, and some of it was rejected: it was no visit, or one to a segment too many.
-    #[error("{rejected} {} rejected; {place}", if *rejected == 1 { "line was" } else { "lines were" })]
-    Rejected {
-        /// How many.
-        rejected: u64,
-        /// Where they are.
-        place: String,
-    },
 }
 
 impl Import {
@@ -140,7 +94,8 @@ impl Import {
         stop: &CancellationToken,
     ) -> Result<(), ImportError> {
         self.check_files()?;
-        let source = Source::open(&self.file).map_err(|error| self.unreadable(error.to_string()))?;
+        let source =
+            Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
         // Before the target is touched, which may be the wrong one: greeting it may make a data set, or extend its window.
         let state = self.first_state(to, &progress)?;
@@ -148,10 +103,12 @@ impl Import {
         let saved_at = Timestamp::from_millis(state.saved_at);
         let purpose = target.purpose(clock);
         let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), (state.done, saved_at));
-        let mut chunks = chunks.map_err(|error| self.unreadable(error.to_string()))?;
+        let mut chunks = chunks.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         self.pass_over(&state, &target, &mut chunks, &progress, stop).await?;
         let rejects = match &self.errors {
-            Some(path) => Rejects::into_file(path, state.errors_bytes).map_err(|error| cant_write(path, &error))?,
+            Some(path) => {
+                Rejects::into_file(path, state.errors_bytes).map_err(|error| ImportError::unwritable(path, &error))?
+            }
             None => Rejects::shown(),
         };
         let delivery =
@@ -160,7 +117,7 @@ impl Import {
         let mut run = Run::new(delivery, state, state_file, rejects, clock.clone());
         let outcome = run.carry_out(&mut chunks).await;
         progress.end();
-        run.finish(outcome, self)
+        run.finish(outcome, &self.file)
     }
 
     /// Refuses a file that would be read and written, or written twice.
@@ -181,12 +138,6 @@ impl Import {
             }
         }
         Ok(())
-    }
-
-    fn unreadable(&self, why: String) -> ImportError {
-        let file =
-            if self.file == Path::new("-") { "standard input".to_owned() } else { self.file.display().to_string() };
-        ImportError::Unreadable { file, why }
     }
 
     /// The file with the state. Of standard input there is none, unless one is named.
@@ -269,17 +220,13 @@ impl Import {
                 }
             }
             Some(Read::Differs) => return Err(another("another file")),
-            Some(Read::Failed(why)) => return Err(self.unreadable(why)),
+            Some(Read::Failed(why)) => return Err(ImportError::unreadable(&self.file, why)),
             Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
-            None => return Err(self.unreadable("reading was broken off".to_owned())),
+            None => return Err(ImportError::unreadable(&self.file, "reading was broken off".to_owned())),
         }
         if state.done_through_line > 0 {
             progress.note(format_args!("going on after line {}", state.done_through_line));
         }
         Ok(())
     }
-}
-
-fn cant_write(path: &Path, error: &io::Error) -> ImportError {
-    ImportError::File(format!("can't write {}: {error}", path.display()))
 }

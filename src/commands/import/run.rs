@@ -1,7 +1,7 @@
 //! A run: chunks are taken and delivered, what became of them is settled, and all is put in order at the end.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,16 +13,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::chunk::{Chunk, Read};
+use super::delivery::{ChunkResult, Failure};
+use super::error::ImportError;
 use super::rejects::Rejects;
 use super::state::{Counts, State};
-use super::target::{Delivered, Failure, Target};
-use super::{Import, ImportError, cant_write};
+use super::target::Target;
 use crate::commands::backoff::Patience;
 use crate::commands::progress::Progress;
 use crate::estimator::clock::Clock;
 
 /// Why an import ended before its end.
-pub(super) enum Cut {
+pub(super) enum Interruption {
     /// Somebody wants it to.
     Stopped,
     /// The other side fails.
@@ -81,7 +82,7 @@ impl Run {
     }
 
     /// Takes the chunks until there are no more, or something fails.
-    pub(super) async fn carry_out(&mut self, chunks: &mut mpsc::Receiver<Read>) -> Result<(), Cut> {
+    pub(super) async fn carry_out(&mut self, chunks: &mut mpsc::Receiver<Read>) -> Result<(), Interruption> {
         let mut under_way: FuturesOrdered<JoinHandle<_>> = FuturesOrdered::new();
         let mut ending = None;
         let mut tick = tokio::time::interval(Self::TICK);
@@ -90,25 +91,25 @@ impl Run {
             let wants_more = ending.is_none() && under_way.len() < Self::UNDER_WAY;
             tokio::select! {
                 Some(settled) = under_way.next(), if !under_way.is_empty() => {
-                    let (chunk, delivered) = settled.map_err(|_| Cut::Broken("a delivery was broken off".to_owned()))?;
+                    let (chunk, delivered) = settled.map_err(|_| Interruption::Broken("a delivery was broken off".to_owned()))?;
                     self.settle(chunk, delivered?)?;
                     // What has no end is not done: the file may grow. When all else is done, there will be no state anyhow.
                     if !(under_way.is_empty() && matches!(ending, Some(Ok(())))) {
                         self.save_now_and_then()?;
                     }
                 }
-                () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Cut::Stopped)),
+                () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Interruption::Stopped)),
                 read = chunks.recv(), if wants_more => match read {
                     Some(Read::Chunk(chunk)) => under_way.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
                     // Who writes into the pipe may have been stopped, too, in the middle of a line.
-                    Some(Read::End(_)) if stop.is_cancelled() => ending = Some(Err(Cut::Stopped)),
+                    Some(Read::End(_)) if stop.is_cancelled() => ending = Some(Err(Interruption::Stopped)),
                     Some(Read::End(rest)) => {
                         under_way.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
                         ending = Some(Ok(()));
                     }
-                    Some(Read::Failed(why)) => ending = Some(Err(Cut::Unreadable(why))),
+                    Some(Read::Failed(why)) => ending = Some(Err(Interruption::Unreadable(why))),
                     Some(Read::Resumed(_) | Read::Differs) => unreachable!("the reader says these before all else"),
-                    None => ending = Some(Err(Cut::Broken("reading was broken off".to_owned()))),
+                    None => ending = Some(Err(Interruption::Broken("reading was broken off".to_owned()))),
                 },
                 _ = tick.tick() => {}
             }
@@ -126,7 +127,7 @@ impl Run {
         self.delivery.progress.tell(self.bytes_read, visits);
     }
 
-    fn settle(&mut self, chunk: Chunk, delivered: Delivered) -> Result<(), Cut> {
+    fn settle(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
         let counts = &mut self.state.counts;
         counts.accepted += delivered.accepted;
         counts.expired += chunk.expired + delivered.expired;
@@ -136,18 +137,21 @@ impl Run {
         let mut errors = chunk.errors;
         errors.extend(delivered.errors);
         errors.sort_by_key(|error| error.line);
-        self.rejects.take(&errors, &self.delivery.progress).map_err(|error| Cut::Ours(rejects_not_written(&error)))
+        self.rejects
+            .take(&errors, &self.delivery.progress)
+            .map_err(|error| Interruption::Ours(rejects_not_written(&error)))
     }
 
-    fn save_now_and_then(&mut self) -> Result<(), Cut> {
+    fn save_now_and_then(&mut self) -> Result<(), Interruption> {
         if self.saved.is_none_or(|saved| saved.elapsed() >= Self::SAVE_EVERY) {
             self.save()?;
         }
         Ok(())
     }
 
-    fn save(&mut self) -> Result<(), Cut> {
-        self.state.errors_bytes = self.rejects.flush().map_err(|error| Cut::Ours(rejects_not_written(&error)))?;
+    fn save(&mut self) -> Result<(), Interruption> {
+        self.state.errors_bytes =
+            self.rejects.flush().map_err(|error| Interruption::Ours(rejects_not_written(&error)))?;
         self.saved = Some(Instant::now());
         self.state.saved_at = self.clock.now().as_millis();
         let StateFile { path: Some(path), is_named } = &self.state_file else { return Ok(()) };
@@ -162,15 +166,15 @@ impl Run {
                 self.state_file.path = None;
                 Ok(())
             }
-            Err(error) => Err(Cut::Ours(cant_write(path, &error))),
+            Err(error) => Err(Interruption::Ours(ImportError::unwritable(path, &error))),
         }
     }
 
     /// Puts everything in order, and says what became of all.
-    pub(super) fn finish(mut self, outcome: Result<(), Cut>, import: &Import) -> Result<(), ImportError> {
+    pub(super) fn finish(mut self, outcome: Result<(), Interruption>, file: &Path) -> Result<(), ImportError> {
         let outcome = match outcome {
             Ok(()) => self.complete(),
-            Err(cut) => Err(self.broken_off(cut, import)),
+            Err(interruption) => Err(self.broken_off(interruption, file)),
         };
         self.delivery.progress.note(self.summary());
         outcome?;
@@ -189,25 +193,25 @@ impl Run {
         Ok(())
     }
 
-    fn broken_off(&mut self, cut: Cut, import: &Import) -> ImportError {
+    fn broken_off(&mut self, interruption: Interruption, file: &Path) -> ImportError {
         let line = self.state.done_through_line;
         if line > 0
-            && let Err(Cut::Ours(error)) = self.save()
+            && let Err(Interruption::Ours(error)) = self.save()
         {
             return error;
         }
         let mut advice = if self.state_file.path.is_some() { "; go on with --resume" } else { "" };
-        let why = match cut {
-            Cut::Ours(error) => return error,
-            Cut::Unreadable(why) if line == 0 => return import.unreadable(why),
-            Cut::Unreadable(why) => {
+        let why = match interruption {
+            Interruption::Ours(error) => return error,
+            Interruption::Unreadable(why) if line == 0 => return ImportError::unreadable(file, why),
+            Interruption::Unreadable(why) => {
                 if self.state_file.path.is_some() {
                     advice = "; go on with --resume when it can be read to its end";
                 }
-                import.unreadable(why).to_string()
+                ImportError::unreadable(file, why).to_string()
             }
-            Cut::Broken(why) => why,
-            Cut::Stopped => "stopped".to_owned(),
+            Interruption::Broken(why) => why,
+            Interruption::Stopped => "stopped".to_owned(),
         };
         if line == 0 {
             return ImportError::Refused(why);
@@ -238,7 +242,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Delivers `chunk`, as often as it takes and patience allows.
-    async fn deliver(self, chunk: Chunk) -> (Chunk, Result<Delivered, Cut>) {
+    async fn deliver(self, chunk: Chunk) -> (Chunk, Result<ChunkResult, Interruption>) {
         let mut patience = Patience::default();
         loop {
             let (why, pause) = match self.target.deliver(&chunk).await {
@@ -248,14 +252,14 @@ impl Delivery {
                     }
                     return (chunk, Ok(delivered));
                 }
-                Err(Failure::Lasting(why)) => return (chunk, Err(Cut::Broken(why))),
-                Err(Failure::Passing { why, pause }) => (why, pause),
+                Err(Failure::Permanent(why)) => return (chunk, Err(Interruption::Broken(why))),
+                Err(Failure::Transient { why, pause }) => (why, pause),
             };
             let Some(pause) = patience.pause(pause, Instant::now()) else {
                 let limit = Patience::LIMIT.as_secs();
                 return (
                     chunk,
-                    Err(Cut::Broken(format!("given up after {limit} s of failures, the last of them: {why}"))),
+                    Err(Interruption::Broken(format!("given up after {limit} s of failures, the last of them: {why}"))),
                 );
             };
             if !self.is_failing.swap(true, Ordering::Relaxed) {
@@ -263,7 +267,7 @@ impl Delivery {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.stop.cancelled() => return (chunk, Err(Cut::Stopped)),
+                () = self.stop.cancelled() => return (chunk, Err(Interruption::Stopped)),
             }
         }
     }

@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::target::{Delivered, Failure};
+use super::delivery::{ChunkResult, Failure};
 use crate::ingest::LineError;
 use crate::tls;
 
@@ -53,7 +53,7 @@ struct AnswerError {
 /// What became of a request.
 enum Outcome {
     /// The service took it in.
-    Delivered(Delivered),
+    Sent(ChunkResult),
     /// It must be divided, for this reason: the answer doesn't tell all, or something on the way takes no body of this size.
     TooLarge(String),
 }
@@ -103,25 +103,25 @@ impl Service {
     /// Why not, in one line.
     pub(super) async fn greet(&self) -> Result<(), String> {
         match self.post_once(Vec::new(), &[]).await {
-            Ok(Outcome::Delivered(_)) => Ok(()),
-            Ok(Outcome::TooLarge(why)) | Err(Failure::Passing { why, .. } | Failure::Lasting(why)) => Err(why),
+            Ok(Outcome::Sent(_)) => Ok(()),
+            Ok(Outcome::TooLarge(why)) | Err(Failure::Transient { why, .. } | Failure::Permanent(why)) => Err(why),
         }
     }
 
     /// Posts the visits of `text`, which stand on `lines` of the file.
-    pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<Delivered, Failure> {
-        let mut delivered = Delivered::default();
+    pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<ChunkResult, Failure> {
+        let mut delivered = ChunkResult::default();
         // Halves that were taken in already may come again.
         let mut parts = vec![(text, lines)];
         while let Some((text, lines)) = parts.pop() {
             let is_one = lines.len() < 2;
             if is_one || text.len() <= self.max_bytes.load(Ordering::Relaxed) {
                 match self.post_once(text.to_vec(), lines).await? {
-                    Outcome::Delivered(part) => {
+                    Outcome::Sent(part) => {
                         delivered.add(part);
                         continue;
                     }
-                    Outcome::TooLarge(why) if is_one => return Err(Failure::Lasting(why)),
+                    Outcome::TooLarge(why) if is_one => return Err(Failure::Permanent(why)),
                     Outcome::TooLarge(_) => {}
                 }
             }
@@ -135,7 +135,7 @@ impl Service {
 
     async fn post_once(&self, text: Vec<u8>, lines: &[u64]) -> Result<Outcome, Failure> {
         let bytes = text.len();
-        let passing = |why, pause| Failure::Passing { why: format!("{}: {why}", self.base), pause };
+        let passing = |why, pause| Failure::Transient { why: format!("{}: {why}", self.base), pause };
         // What has answered before speaks HTTP, and hangs up when it ends.
         let hint = |error: &reqwest::Error| if lines.is_empty() && is_hung_up(error) { HUNG_UP } else { "" };
         let unreached = |error: reqwest::Error| passing(format!("{}{}", reason(&error), hint(&error)), None);
@@ -143,7 +143,7 @@ impl Service {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unreached)?;
         let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-        let lasting = |why| Failure::Lasting(format!("{}: {why}", self.base));
+        let lasting = |why| Failure::Permanent(format!("{}: {why}", self.base));
         match answer {
             // When no visit is accepted, or too many are rejected, the report is in a problem.
             Some(answer)
@@ -214,8 +214,12 @@ impl Answer {
         if (self.errors_truncated || !is_to_the_end) && lines.len() > 1 {
             return Some(Outcome::TooLarge("the answer doesn't tell of all lines".to_owned()));
         }
-        let mut delivered =
-            Delivered { accepted: self.accepted?, expired: self.expired, rejected: self.rejected, errors: Vec::new() };
+        let mut delivered = ChunkResult {
+            accepted: self.accepted?,
+            expired: self.expired,
+            rejected: self.rejected,
+            errors: Vec::new(),
+        };
         let visits = delivered.accepted.checked_add(delivered.expired)?.checked_add(delivered.rejected)?;
         if visits != lines.len() as u64 {
             return None;
@@ -225,11 +229,11 @@ impl Answer {
             let line = *lines.get(place)?;
             delivered.errors.push(LineError { line, field: field.map(Into::into), detail });
         }
-        Some(Outcome::Delivered(delivered))
+        Some(Outcome::Sent(delivered))
     }
 }
 
-impl Delivered {
+impl ChunkResult {
     fn add(&mut self, Self { accepted, expired, rejected, errors }: Self) {
         self.accepted += accepted;
         self.expired += expired;

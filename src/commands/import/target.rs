@@ -1,9 +1,8 @@
 //! Where visits go: to Redis, or to a service.
 
-use std::time::Duration;
-
 use super::Service;
 use super::chunk::{Chunk, For, Visits};
+use super::delivery::{ChunkResult, Failure};
 use super::state::{Counts, State};
 use super::witnesses::Witnesses;
 use crate::commands::progress::Progress;
@@ -20,26 +19,6 @@ use crate::store::{self, Batch};
 pub(super) enum Target {
     Redis(Estimator),
     Service(Service),
-}
-
-/// What became of the visits of a chunk.
-#[derive(Debug, Default)]
-pub(super) struct Delivered {
-    pub(super) accepted: u64,
-    pub(super) expired: u64,
-    /// Visits that can't be written, however often one tries.
-    pub(super) rejected: u64,
-    /// What is wrong with them.
-    pub(super) errors: Vec<LineError>,
-}
-
-/// Why a chunk was not delivered, or not all of it.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// It may go next time, after a pause if the other side wants one.
-    Passing { why: String, pause: Option<Duration> },
-    /// It won't.
-    Lasting(String),
 }
 
 impl Target {
@@ -109,9 +88,9 @@ impl Target {
     }
 
     /// Delivers `chunk`, which may be delivered again at any time.
-    pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<Delivered, Failure> {
+    pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<ChunkResult, Failure> {
         if chunk.lines.is_empty() {
-            return Ok(Delivered::default());
+            return Ok(ChunkResult::default());
         }
         match (self, &chunk.visits) {
             (Self::Redis(estimator), Visits::Batch(batch)) => write(estimator, batch, &chunk.lines).await,
@@ -121,16 +100,16 @@ impl Target {
     }
 }
 
-async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Delivered, Failure> {
+async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<ChunkResult, Failure> {
     let leave = estimator.bulk_write().await.map_err(failure)?;
     let written = leave.write(batch).await;
-    let mut delivered = Delivered::default();
+    let mut delivered = ChunkResult::default();
     for (place, line) in lines.iter().enumerate() {
         match written.of(place) {
             Ok(()) => delivered.accepted += 1,
             // It isn't the visit's fault, and another run may go on from here.
             Err(store::Error::TooManySegments(max)) => {
-                return Err(Failure::Lasting(format!(
+                return Err(Failure::Permanent(format!(
                     "the file has more segments than the {max} that max_segments allows: raise it, or correct the file"
                 )));
             }
@@ -150,7 +129,7 @@ fn failure(error: store::Error) -> Failure {
     match error {
         store::Error::Redis(redis::Error::TooOld(_) | redis::Error::NoWaitAof)
         | store::Error::Partitions { .. }
-        | store::Error::Unrecorded { .. } => Failure::Lasting(why),
-        _ => Failure::Passing { why, pause: None },
+        | store::Error::Unrecorded { .. } => Failure::Permanent(why),
+        _ => Failure::Transient { why, pause: None },
     }
 }

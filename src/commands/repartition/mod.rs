@@ -7,12 +7,12 @@
 
 mod command;
 
-pub(super) use self::command::Arguments;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+pub(super) use self::command::Arguments;
 use super::progress::{Measure, Progress};
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-
 use futures_util::{Stream, StreamExt as _, TryStreamExt, stream};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::io::AsyncReadExt as _;

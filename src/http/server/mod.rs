@@ -28,12 +28,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Site;
-use super::middleware::answer::answer;
-
 pub use self::host::AllowedHosts;
 use self::stream::Stream;
 pub use self::tls::{Tls, TlsError, TlsFiles};
+use super::Site;
+use super::middleware::answer::answer;
 use crate::telemetry::Metrics;
 
 /// What connections may take.

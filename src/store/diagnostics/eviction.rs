@@ -1,12 +1,12 @@
 //! What Redis does with our keys when its memory is full.
 
-use crate::store::Error;
 use std::fmt;
 
 use redis::pipe;
 
 use crate::redis::Request;
 use crate::redis::info_field;
+use crate::store::Error;
 use crate::store::Store;
 
 /// A `maxmemory-policy` of Redis's.

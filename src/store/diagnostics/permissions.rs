@@ -1,9 +1,10 @@
 //! The commands and keys that the service needs, and whether Redis offers them, asked without running them.
 
+use ::redis::{Pipeline, Value, pipe};
+
 use crate::redis::{self, Client, Request, Slot, WriteAcks};
 use crate::store::keys::KeyNames;
 use crate::store::{Error, Partition};
-use ::redis::{Pipeline, Value, pipe};
 
 /// Whether Redis lets us do what we need.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! What Redis says of itself.
 
-use crate::store::Error;
 use std::fmt;
 
-use crate::redis::{self, Request, info_field};
 use ::redis::{Value, pipe};
 
 use super::{EvictionPolicy, Permissions};
+use crate::redis::{self, Request, info_field};
 use crate::redis::{Slot, WriteAcks};
+use crate::store::Error;
 use crate::store::{Keyspace, Partition, Partitions, Store};
 
 /// The server that a [`Store`] leads to, as far as it tells.

@@ -11,21 +11,22 @@
 
 mod adopt;
 mod recorded;
+mod refusal;
 mod resharding;
 mod unrecorded;
 mod window;
 
-use super::{Keyspace, Partitions};
-use crate::domain::Window;
-use crate::redis;
-use crate::store::Error;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
 pub use self::adopt::Unrecorded;
 pub(super) use self::recorded::Attempt;
-pub(super) use self::unrecorded::Refusal;
+pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
+use super::{Keyspace, Partitions};
+use crate::domain::Window;
+use crate::redis;
+use crate::store::Error;
 
 /// Which keys the data set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! Finding the record of the layout, making it, and going by it.
 
-use super::KnownLayout;
-use crate::redis::{Request, Slot};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use redis::{Value, pipe};
+
+use super::KnownLayout;
+use crate::redis::{Request, Slot};
+use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {

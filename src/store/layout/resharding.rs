@@ -1,14 +1,16 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
 //! why nobody goes by one that is over at [`layout`](crate::store::layout).
 
-use super::{Attempt, KnownLayout};
-use crate::domain::{SegmentName, Timestamp};
-use crate::redis::{self, Request};
-use crate::store::{Batch, Error, Keyspace, Layout, Move, Partition, Store, after};
 use std::time::Duration;
 
 use ::redis::{Pipeline, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{Attempt, KnownLayout};
+use crate::domain::{SegmentName, Timestamp};
+use crate::redis::{self, Request};
+use crate::store::keys::scores_after;
+use crate::store::{Batch, Error, Keyspace, Layout, Move, Partition, Store};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
@@ -95,7 +97,7 @@ impl Store {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
             let key = self.names.segment(partition, segment.as_str());
-            pipeline.cmd("ZCOUNT").arg(key).arg(after(cutoff)).arg("+inf");
+            pipeline.cmd("ZCOUNT").arg(key).arg(scores_after(cutoff)).arg("+inf");
             match self.client.send(Request::new(partition.slot(), pipeline)).await?.all::<(u64,)>() {
                 Err(error) if error.is_wrong_type() => Ok::<_, Error>(0),
                 counts => Ok(counts?.0),

@@ -3,37 +3,12 @@
 //! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
 //! them. A data set that lost its record would be counted by the wrong keys.
 
+use ::redis::{cmd, pipe};
+use futures_util::future::try_join_all;
+
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
-use std::time::{Duration, Instant};
-
-use ::redis::{cmd, pipe};
-use arc_swap::ArcSwapOption;
-use futures_util::future::try_join_all;
-
-/// The refusal of a database that holds keys of ours, or of another program, and no record. Looking for these keys costs Redis
-/// milliseconds, so requests share what was found for a second.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Refusal(ArcSwapOption<(Instant, Error)>);
-
-impl Refusal {
-    const SHARED_FOR: Duration = Duration::from_secs(1);
-
-    /// Refuses if that was found within the last second.
-    pub(super) fn recent(&self) -> Result<(), Error> {
-        match self.0.load().as_deref() {
-            Some((at, error)) if at.elapsed() < Self::SHARED_FOR => Err(error.clone()),
-            _ => Ok(()),
-        }
-    }
-
-    pub(super) fn remember(&self, error: &Error) {
-        if matches!(error, Error::Unrecorded { .. }) {
-            self.0.store(Some((Instant::now(), error.clone()).into()));
-        }
-    }
-}
 
 /// What a database without a record holds.
 #[derive(Debug, Default)]

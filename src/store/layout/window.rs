@@ -7,12 +7,13 @@
 //! Only an operator makes it shorter, in two steps. The shorter window is recorded beside the one in force first. An instance that
 //! counts over a longer one strikes it out, which it does within a second. If it is still there after a while, it takes effect.
 
-use crate::domain::Window;
-use crate::redis::Request;
-use crate::store::{Error, Layout, Move, Partitions, Store};
 use std::time::Duration;
 
 use redis::{Value, pipe};
+
+use crate::domain::Window;
+use crate::redis::Request;
+use crate::store::{Error, Layout, Move, Partitions, Store};
 
 /// What became of a window that an operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ProblemKind::{
+    BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
+    NotFound, Overloaded, RequestTimeout, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected, TooManySegments,
+    Unauthorized, Unavailable, UnsupportedMediaType,
+};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::response::{Response, ResponseBuilder};
@@ -12,12 +17,6 @@ use utoipa::{IntoResponses, Modify, PartialSchema, ToSchema};
 use super::{examples, schemas};
 use crate::http::api::batch::ReportDocument;
 use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
-
-use ProblemKind::{
-    BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
-    NotFound, Overloaded, RequestTimeout, Stopping, TooManyLists, TooManyOverlaps, TooManyRejected, TooManySegments,
-    Unauthorized, Unavailable, UnsupportedMediaType,
-};
 
 /// The answers that several operations share: a name, what it tells, and the kinds it may be.
 const SHARED: [(&str, &str, &[ProblemKind]); 16] = [

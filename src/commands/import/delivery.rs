@@ -1,0 +1,25 @@
+//! The result of delivering a chunk.
+
+use std::time::Duration;
+
+use crate::ingest::LineError;
+
+/// The result of a chunk that was delivered.
+#[derive(Debug, Default)]
+pub(super) struct ChunkResult {
+    pub(super) accepted: u64,
+    pub(super) expired: u64,
+    /// Visits that no retry can write.
+    pub(super) rejected: u64,
+    /// Their errors.
+    pub(super) errors: Vec<LineError>,
+}
+
+/// Why a chunk was not delivered completely.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A retry may succeed, after a pause if the target asks for one.
+    Transient { why: String, pause: Option<Duration> },
+    /// No retry can succeed.
+    Permanent(String),
+}
