@@ -138,7 +138,7 @@ fn no_service_of_compose_starts_beside_the_cluster_unasked() {
 #[test]
 fn a_repetition_is_harmless_only_where_its_condition_is_said() {
     let openapi = segment_estimator::http::docs::openapi::to_json();
-    let pages = ["README.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
+    let pages = ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
     for text in pages.iter().chain([&openapi]) {
         // In JSON each text is one line.
         let paragraphs = text.split("\n\n").flat_map(|part| part.split("\n- ")).flat_map(|part| part.split("\\n"));

@@ -163,13 +163,13 @@ async fn the_document_is_served_and_printed_alike() {
 }
 
 #[tokio::test]
-async fn the_readme_lists_every_call() {
+async fn the_page_on_the_api_lists_every_call() {
     let (_redis, _app, document) = app().await;
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
     // What belongs to a page is no call of its own.
     let of_a_page = |path: &str| path.starts_with("/docs/") || path.starts_with("/pages/");
     for (path, method, _) in document.operations().into_iter().filter(|(path, ..)| !of_a_page(path)) {
-        assert!(readme.contains(&format!("| `{method} {path}`")), "{method} {path}");
+        assert!(page.contains(&format!("| `{method} {path}`")), "{method} {path}");
     }
 }
 
