@@ -1,6 +1,6 @@
 //! A curve as an SVG: points, and the line that was fitted to them, on logarithmic axes.
 //!
-//! Written by hand, since all it takes is a page of text, and a picture in a document must be readable on a light and
+//! WriteOutcome by hand, since all it takes is a page of text, and a picture in a document must be readable on a light and
 //! on a dark page: its colours are rules of CSS, which no library for plots writes.
 
 use std::fmt::Write as _;

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::group_commit::Rounds;
 use crate::domain::Visit;
 use crate::redis;
-use crate::store::{self, Batch, Partitions, Store, Written, lane_of};
+use crate::store::{self, Batch, Partitions, Store, WriteOutcome, lane_of};
 
 /// Writes visits. Cheap to clone; clones share the round trips.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ impl Writer {
 
 impl BulkWrite {
     /// Writes `batch`, and says what became of each of its visits.
-    pub async fn write(self, batch: &Batch) -> Written {
+    pub async fn write(self, batch: &Batch) -> WriteOutcome {
         self.store.write_bulk(batch).await
     }
 }
@@ -98,5 +98,5 @@ async fn write(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), stor
     let mut batch = Batch::default();
     visits.iter().for_each(|visit| batch.add(visit));
     let written = store.write(&batch).await;
-    (0..visits.len()).map(|place| written.of(place).map_err(Clone::clone)).collect()
+    (0..visits.len()).map(|place| written.result(place).map_err(Clone::clone)).collect()
 }

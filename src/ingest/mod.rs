@@ -50,14 +50,14 @@ struct Chunk {
 #[derive(Debug)]
 struct Written {
     chunk: Chunk,
-    written: store::Written,
+    written: store::WriteOutcome,
 }
 
 impl Written {
     fn measure(&self, metrics: &Metrics) {
         let visits = self.chunk.lines.len();
         let mut accepted = visits as u64;
-        for error in (0..visits).filter_map(|place| self.written.of(place).err()) {
+        for error in (0..visits).filter_map(|place| self.written.result(place).err()) {
             accepted -= 1;
             measure_failure(&metrics.visits, error);
         }
@@ -258,7 +258,7 @@ impl Ingest {
         };
         let before = (self.report.accepted, self.report.rejected);
         for (place, line) in chunk.lines.into_iter().enumerate() {
-            match written.of(place) {
+            match written.result(place) {
                 Ok(()) => self.report.accepted += 1,
                 Err(error) => self.not_written(line, error),
             }

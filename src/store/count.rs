@@ -17,12 +17,12 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
     pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
-        self.by_layout(|known| async move {
+        self.with_layout(|known| async move {
             let servers = self.by_server(known.layout.read()).await?;
             let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, questions, &known));
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
             for counts in try_join_all(counting).await? {
-                let Attempt::Done(counts) = counts else { return Ok(Attempt::Outdated) };
+                let Attempt::Committed(counts) = counts else { return Ok(Attempt::Stale) };
                 // Of each partition, an answer to each question.
                 let mut counts = counts.into_iter();
                 while counts.len() > 0 {
@@ -36,7 +36,7 @@ impl Store {
                     }
                 }
             }
-            Ok(Attempt::Done(sums))
+            Ok(Attempt::Committed(sums))
         })
         .await
     }
@@ -59,8 +59,8 @@ impl Store {
         let request = Request::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
         let [counts, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {
-            return Ok(Attempt::Outdated);
+            return Ok(Attempt::Stale);
         }
-        Ok(Attempt::Done(counts.into_iter().map(|count| Ok(count.and_then(parse)?)).collect()))
+        Ok(Attempt::Committed(counts.into_iter().map(|count| Ok(count.and_then(parse)?)).collect()))
     }
 }

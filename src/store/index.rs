@@ -83,13 +83,13 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
-        let members = self.by_layout(|known| async move {
+        let members = self.with_layout(|known| async move {
             let partitions = known.layout.read().all();
             let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
             // The first names of all are among the first of each.
             let members: BTreeSet<Vec<u8>> = try_join_all(asking).await?.into_iter().flatten().collect();
             let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
-            Ok(if is_confirmed { Attempt::Done(members) } else { Attempt::Outdated })
+            Ok(if is_confirmed { Attempt::Committed(members) } else { Attempt::Stale })
         });
         let members: Vec<_> = members.await?.into_iter().take(limit).collect();
         let next = if members.len() == limit { members.last().cloned().map(IndexCursor) } else { None };

@@ -69,32 +69,32 @@ pub(crate) fn hash(user_id: &str) -> u64 {
 
 /// A complete set of keys: how many partitions there are, and what their keys begin with.
 ///
-/// As text, and so as recorded, it is `plain` for one partition, and else a letter and the number of partitions, `p64`. When
+/// As text, and so as recorded, it is `plain` for one partition, and else a tag_prefix and the number of partitions, `p64`. When
 /// data moves to another number of partitions the letters `p` and `q` take turns, so that old and new never share a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Keyspace {
     partitions: Partitions,
     /// None of one partition, whose keys begin with nothing.
-    letter: Option<char>,
+    tag_prefix: Option<char>,
 }
 
 impl Keyspace {
-    const LETTERS: [char; 2] = ['p', 'q'];
+    const TAG_PREFIXES: [char; 2] = ['p', 'q'];
 
     /// The first keys of a data set with so many partitions.
     #[must_use]
     pub fn first(partitions: Partitions) -> Self {
-        let letter = (partitions != Partitions::ONE).then_some(Self::LETTERS[0]);
-        Self { partitions, letter }
+        let tag_prefix = (partitions != Partitions::ONE).then_some(Self::TAG_PREFIXES[0]);
+        Self { partitions, tag_prefix }
     }
 
     /// Keys that none of these are, with so many partitions.
     #[must_use]
-    pub fn beside(self, partitions: Partitions) -> Self {
-        let [p, q] = Self::LETTERS;
-        let letter = if self.letter == Some(p) { q } else { p };
-        Self { letter: (partitions != Partitions::ONE).then_some(letter), partitions }
+    pub fn sibling(self, partitions: Partitions) -> Self {
+        let [p, q] = Self::TAG_PREFIXES;
+        let tag_prefix = if self.tag_prefix == Some(p) { q } else { p };
+        Self { tag_prefix: (partitions != Partitions::ONE).then_some(tag_prefix), partitions }
     }
 
     /// How many partitions it has.
@@ -111,13 +111,13 @@ impl Keyspace {
         max_strays: usize,
     ) -> impl Iterator<Item = Self> {
         let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
-        let sets = Self::LETTERS
-            .into_iter()
-            .flat_map(move |letter| counts.clone().map(move |partitions| Self { partitions, letter: Some(letter) }));
+        let sets = Self::TAG_PREFIXES.into_iter().flat_map(move |tag_prefix| {
+            counts.clone().map(move |partitions| Self { partitions, tag_prefix: Some(tag_prefix) })
+        });
         sets.filter(move |keys| {
-            let mut own = partitions.iter().filter(|partition| partition.letter == keys.letter).peekable();
+            let mut own = partitions.iter().filter(|partition| partition.tag_prefix == keys.tag_prefix).peekable();
             let (mut here, mut elsewhere) = (0, 0);
-            for (partition, hash) in users.iter().filter(|(partition, _)| partition.letter == keys.letter) {
+            for (partition, hash) in users.iter().filter(|(partition, _)| partition.tag_prefix == keys.tag_prefix) {
                 *if keys.of(*hash) == *partition { &mut here } else { &mut elsewhere } += 1;
             }
             own.peek().is_some()
@@ -128,27 +128,27 @@ impl Keyspace {
 
     /// Whether `partition` is one of these.
     pub(super) fn has(self, partition: Partition) -> bool {
-        partition.letter == self.letter && partition.number < self.partitions.0
+        partition.tag_prefix == self.tag_prefix && partition.number < self.partitions.0
     }
 
     /// The partition of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> Partition {
-        Partition { letter: self.letter, number: self.partitions.of(hash) }
+        Partition { tag_prefix: self.tag_prefix, number: self.partitions.of(hash) }
     }
 
     /// All partitions.
     #[must_use]
     pub fn all(self) -> impl ExactSizeIterator<Item = Partition> {
-        (0..self.partitions.0).map(move |number| Partition { letter: self.letter, number })
+        (0..self.partitions.0).map(move |number| Partition { tag_prefix: self.tag_prefix, number })
     }
 }
 
 impl fmt::Display for Keyspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.letter {
+        match self.tag_prefix {
             None => f.write_str("plain"),
-            Some(letter) => write!(f, "{letter}{}", self.partitions),
+            Some(tag_prefix) => write!(f, "{tag_prefix}{}", self.partitions),
         }
     }
 }
@@ -166,11 +166,11 @@ impl TryFrom<String> for Keyspace {
         if text == "plain" {
             return Ok(Self::first(Partitions::ONE));
         }
-        let (letter, count) = text.split_at_checked(1).unwrap_or_default();
-        let letter = Self::LETTERS.into_iter().find(|known| letter == known.to_string());
+        let (tag_prefix, count) = text.split_at_checked(1).unwrap_or_default();
+        let tag_prefix = Self::TAG_PREFIXES.into_iter().find(|known| tag_prefix == known.to_string());
         let partitions = Partitions::parse(count).ok().filter(|partitions| *partitions != Partitions::ONE);
-        match (letter, partitions) {
-            (Some(letter), Some(partitions)) => Ok(Self { partitions, letter: Some(letter) }),
+        match (tag_prefix, partitions) {
+            (Some(tag_prefix), Some(partitions)) => Ok(Self { partitions, tag_prefix: Some(tag_prefix) }),
             _ => Err(format!("{text:?} is no set of keys that this version knows")),
         }
     }
@@ -179,22 +179,22 @@ impl TryFrom<String> for Keyspace {
 /// One partition, and its keys. In a cluster they are all on one server, for the braces make them share a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
-    letter: Option<char>,
+    tag_prefix: Option<char>,
     number: u16,
 }
 
 impl Partition {
-    /// The partitions that there are whatever their number is, for each letter.
-    pub(super) fn firsts() -> impl Iterator<Item = Self> {
-        Keyspace::LETTERS.into_iter().map(|letter| Self { letter: Some(letter), number: 0 })
+    /// The partitions that there are whatever their number is, for each tag_prefix.
+    pub(super) fn initial_partitions() -> impl Iterator<Item = Self> {
+        Keyspace::TAG_PREFIXES.into_iter().map(|tag_prefix| Self { tag_prefix: Some(tag_prefix), number: 0 })
     }
 
     /// Where its keys are in a cluster.
     pub(super) fn slot(self) -> Slot {
-        match self.letter {
+        match self.tag_prefix {
             // Without braces the keys share no slot; a cluster needs more than one partition.
             None => Slot(0),
-            Some(letter) => Slot::of_key(&format!("{letter}{:02}", self.number)),
+            Some(tag_prefix) => Slot::of_key(&format!("{tag_prefix}{:02}", self.number)),
         }
     }
 
@@ -209,16 +209,16 @@ impl Partition {
 
     /// The partition whose keys have `tag` in their braces.
     fn of_tag(tag: &str) -> Option<Self> {
-        let letter = tag.chars().next().filter(|letter| Keyspace::LETTERS.contains(letter))?;
+        let tag_prefix = tag.chars().next().filter(|tag_prefix| Keyspace::TAG_PREFIXES.contains(tag_prefix))?;
         let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MOST)?;
-        let partition = Self { letter: Some(letter), number };
+        let partition = Self { tag_prefix: Some(tag_prefix), number };
         (partition.to_string() == format!("{{{tag}}}")).then_some(partition)
     }
 
     /// Every partition that some number of partitions has.
     pub(super) fn every() -> impl Iterator<Item = Self> {
-        let letters = Keyspace::LETTERS.into_iter().map(Some);
-        letters.flat_map(|letter| (0..Partitions::MOST).map(move |number| Self { letter, number }))
+        let letters = Keyspace::TAG_PREFIXES.into_iter().map(Some);
+        letters.flat_map(|tag_prefix| (0..Partitions::MOST).map(move |number| Self { tag_prefix, number }))
     }
 }
 
@@ -249,9 +249,9 @@ pub(super) enum KeyKind {
 /// As it stands in keys: `{p07}`.
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.letter {
+        match self.tag_prefix {
             None => Ok(()),
-            Some(letter) => write!(f, "{{{letter}{:02}}}", self.number),
+            Some(tag_prefix) => write!(f, "{{{tag_prefix}{:02}}}", self.number),
         }
     }
 }
@@ -384,7 +384,7 @@ impl KeyNames {
         };
         let kind = match rest.split_once(':') {
             Some(("segment", name)) => KeyKind::Segment(name.to_owned()),
-            Some(("history", _)) if partition.letter.is_none() => KeyKind::History,
+            Some(("history", _)) if partition.tag_prefix.is_none() => KeyKind::History,
             None if rest == "segments" => KeyKind::Index,
             None if rest == "forgotten" => KeyKind::Tombstones,
             None if rest == "layout" => KeyKind::Layout,
@@ -394,7 +394,7 @@ impl KeyNames {
     }
 
     fn of_partition(&self, partition: Partition, kind: &str, rest: &str) -> String {
-        match partition.letter {
+        match partition.tag_prefix {
             None => self.plain(kind, rest),
             Some(_) => format!("{}{partition}:{kind}{rest}", self.prefix.0),
         }
@@ -440,7 +440,7 @@ mod tests {
         let eight = Keyspace::first(partitions(8));
         assert_eq!(keys(eight), ["{p07}:segment:{x}:y", "{p07}:segments", "{p07}:layout"]);
         assert_eq!(keys(Keyspace::first(partitions(1_024)))[1], "{p1023}:segments");
-        assert_eq!(keys(eight.beside(partitions(8)))[1], "{q07}:segments");
+        assert_eq!(keys(eight.sibling(partitions(8)))[1], "{q07}:segments");
     }
 
     #[test]
@@ -513,9 +513,9 @@ mod tests {
             for to in [1, 2, 1_024].into_iter().filter(|to| (from, *to) != (1, 1)) {
                 let mut keyspace = Keyspace::first(partitions(from));
                 for _ in 0..2 {
-                    let next = keyspace.beside(partitions(to));
-                    assert_ne!(keyspace.letter, next.letter, "{keyspace} {next}");
-                    keyspace = if to == 1 { next.beside(partitions(from)) } else { next };
+                    let next = keyspace.sibling(partitions(to));
+                    assert_ne!(keyspace.tag_prefix, next.tag_prefix, "{keyspace} {next}");
+                    keyspace = if to == 1 { next.sibling(partitions(from)) } else { next };
                 }
             }
         }

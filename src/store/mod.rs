@@ -1,4 +1,4 @@
-//! Everything about Redis: the keys, the commands, the client and the private server. No other module names the
+//! The data model on Redis: keys, commands, partitions and their layout. No other room names the
 //! `redis` crate.
 //!
 //! # Keys
@@ -77,19 +77,19 @@ pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;
-pub use self::write::{Batch, Written};
+pub use self::write::{Batch, WriteOutcome};
 use crate::domain::{Timestamp, UserId, Window};
 use crate::redis::{Client, Limits, WriteAcks};
 use crate::telemetry::{Metrics, Traffic};
 
 /// The sorted sets in Redis. Cheap to clone; clones share the connections and what is known of the layout.
 ///
-/// Redis answers a client's commands in order and serves connections in turn, so that what goes over one doesn't wait for
+/// Redis answers a connection's commands in order and serves connections in turn, so that what goes over one doesn't wait for
 /// what goes over another.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// For all but visits. Pruning goes over it, too: at each server it has one slice under way at a time, which holds up every
-    /// client for as long as this one.
+    /// connection for as long as this one.
     client: Client,
     /// For single visits.
     visits: Client,

@@ -42,19 +42,19 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn visits_of(&self, user: &UserId<'_>) -> Result<Vec<(SegmentName<'static>, Timestamp)>, Error> {
-        self.by_layout(|known| async move {
+        self.with_layout(|known| async move {
             let partition = known.layout.read().of(hash(user.as_str()));
             let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
             loop {
                 let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
-                let Attempt::Done(scores) = self.scores_of(user, partition, &page.segments, &known).await? else {
-                    return Ok(Attempt::Outdated);
+                let Attempt::Committed(scores) = self.scores_of(user, partition, &page.segments, &known).await? else {
+                    return Ok(Attempt::Stale);
                 };
                 let seen = page.segments.into_iter().zip(scores);
                 found.extend(seen.filter_map(|(segment, at)| at.map(|at| (segment, at))));
                 cursor = page.next;
                 if cursor.is_none() {
-                    return Ok(Attempt::Done(found));
+                    return Ok(Attempt::Committed(found));
                 }
             }
         })
@@ -67,7 +67,7 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, Error> {
-        self.by_layout(|known| async move {
+        self.with_layout(|known| async move {
             let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
             let mut kept = vec![false; visits.len()];
             let places: Vec<_> = (0..visits.len()).collect();
@@ -89,7 +89,7 @@ impl Store {
                 }
             }
             let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
-            Ok(if is_confirmed { Attempt::Done(kept) } else { Attempt::Outdated })
+            Ok(if is_confirmed { Attempt::Committed(kept) } else { Attempt::Stale })
         })
         .await
     }
@@ -111,11 +111,11 @@ impl Store {
         let reply = self.client.send(request.nil_for(redis::Error::is_wrong_type)).await?;
         let [scores, layouts] = reply.into_steps();
         if !known.are_confirmed_by(layouts)? {
-            return Ok(Attempt::Outdated);
+            return Ok(Attempt::Stale);
         }
         let scores = scores.into_iter().map(|answer| answer.and_then(parse::<Option<f64>>));
         let scores = scores.map(|score| score.map(|score| score.map(Timestamp::from_unix_seconds)));
-        Ok(Attempt::Done(scores.collect::<Result<_, _>>()?))
+        Ok(Attempt::Committed(scores.collect::<Result<_, _>>()?))
     }
 
     /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been
@@ -132,20 +132,20 @@ impl Store {
             removed.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
         };
         let removed_from = &removed_from;
-        self.by_layout(|known| async move {
+        self.with_layout(|known| async move {
             if let Some(Move { to, phase: Phase::Copying }) = known.layout.moving() {
                 let partition = to.of(hash(user.as_str()));
-                if let Attempt::Outdated = self.note(user, partition, kept, &known).await? {
-                    return Ok(Attempt::Outdated);
+                if let Attempt::Stale = self.note(user, partition, kept, &known).await? {
+                    return Ok(Attempt::Stale);
                 }
             }
             for keys in known.layout.written() {
                 let partition = keys.of(hash(user.as_str()));
-                if let Attempt::Outdated = self.remove_from(partition, user, &known, removed_from).await? {
-                    return Ok(Attempt::Outdated);
+                if let Attempt::Stale = self.remove_from(partition, user, &known, removed_from).await? {
+                    return Ok(Attempt::Stale);
                 }
             }
-            Ok(Attempt::Done(()))
+            Ok(Attempt::Committed(()))
         })
         .await?;
         Ok(removed.into_inner().unwrap_or_else(PoisonError::into_inner).len() as u64)
@@ -175,10 +175,10 @@ impl Store {
             }
             cursor = page.next;
             if !is_confirmed {
-                return Ok(Attempt::Outdated);
+                return Ok(Attempt::Stale);
             }
             if cursor.is_none() {
-                return Ok(Attempt::Done(()));
+                return Ok(Attempt::Committed(()));
             }
         }
     }
@@ -196,14 +196,14 @@ impl Store {
         note.arg(NOTE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
         let (answers, is_confirmed) = self.write_in(partition, [note], known).await?;
         if !is_confirmed {
-            return Ok(Attempt::Outdated);
+            return Ok(Attempt::Stale);
         }
         if answers.contains(&Value::Nil) {
             let error = Error::ForeignKey(key);
             self.batches.report(error.as_failure());
             return Err(error);
         }
-        Ok(Attempt::Done(()))
+        Ok(Attempt::Committed(()))
     }
 
     /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in
@@ -276,7 +276,7 @@ impl Store {
             // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
             let mut scores = Vec::new();
             for partition in [old, target] {
-                let Attempt::Done(found) = self.scores_of(user, partition, segments, &known).await? else {
+                let Attempt::Committed(found) = self.scores_of(user, partition, segments, &known).await? else {
                     return Err(Error::UnknownLayout);
                 };
                 scores.push(found);

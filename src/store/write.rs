@@ -1,5 +1,5 @@
-//! Visits that are written together: at each server, for each of its partitions, one variadic `ZADD GT` per segment, then the
-//! indexes, then the waiting for replicas, in one round trip.
+//! Writing visits: for each server one pipeline with a variadic `ZADD GT` for each segment and partition, then the names in the index,
+//! then the wait for replicas, then the layout record.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,51 +18,51 @@ use crate::domain::{Timestamp, Visit};
 use crate::redis::Request;
 use crate::redis::{self, Client, Slot};
 
-/// Visits that are written together. Any visits: repeated ones, and later ones before earlier ones.
+/// Visits that are written together, in any order and with any repetition.
 #[derive(Default)]
 pub struct Batch {
-    /// The segments, in the order in which they came.
+    /// The names of the segments, in order of their first visit.
     segments: Vec<Box<str>>,
-    places: HashMap<Box<str>, usize, RandomState>,
+    indices: HashMap<Box<str>, usize, RandomState>,
     visits: Vec<Entry>,
-    /// The users' ids, one after the other.
+    /// The ids of the users, concatenated.
     user_ids: String,
 }
 
 /// A visit of a batch.
 struct Entry {
-    /// The segment's place.
+    /// The index of the segment.
     segment: usize,
     user_id: Range<usize>,
-    /// What decides the partition.
+    /// The hash of the user's id, which decides the partition.
     hash: u64,
     seen_at: Timestamp,
 }
 
-/// What became of the visits of a batch.
+/// The result of each visit of a batch.
 #[derive(Debug, Default)]
-pub struct Written {
-    /// Why those failed that did, by their places.
+pub struct WriteOutcome {
+    /// The errors of the visits that failed, by index.
     failures: HashMap<usize, Error, RandomState>,
-    /// How many names were added to indexes.
+    /// The number of names that are new in an index.
     names_added: u64,
 }
 
-impl Written {
-    /// What became of the visit that was added after so many others.
+impl WriteOutcome {
+    /// Returns the result of the visit at `index`, in order of [`Batch::add`].
     ///
     /// # Errors
     ///
-    /// The reason why it is not acknowledged. It may have been written all the same.
-    pub fn of(&self, place: usize) -> Result<(), &Error> {
-        self.failures.get(&place).map_or(Ok(()), Err)
+    /// Why it is not acknowledged. It may be written all the same.
+    pub fn result(&self, index: usize) -> Result<(), &Error> {
+        self.failures.get(&index).map_or(Ok(()), Err)
     }
 
-    /// What became of all of them.
+    /// Returns one result for all visits.
     ///
     /// # Errors
     ///
-    /// The reason that matters most, if one is not acknowledged.
+    /// The most severe error, if one is not acknowledged.
     pub fn into_result(self) -> Result<(), Error> {
         let failures = self.failures.into_values();
         let worst = failures.reduce(|worst, next| if worst.is_outage() { worst } else { next });
@@ -75,40 +75,39 @@ impl Written {
         written
     }
 
-    fn fail(&mut self, places: impl IntoIterator<Item = usize>, error: &Error) {
-        for place in places {
-            // What fails Redis as a whole matters more than what fails one key.
-            if self.failures.get(&place).is_none_or(|before| !before.is_outage()) {
-                self.failures.insert(place, error.clone());
+    fn fail(&mut self, indices: impl IntoIterator<Item = usize>, error: &Error) {
+        for index in indices {
+            // A failure of Redis is more severe than one of a key.
+            if self.failures.get(&index).is_none_or(|before| !before.is_outage()) {
+                self.failures.insert(index, error.clone());
             }
         }
     }
 }
 
-/// The part of a batch that one partition gets.
-struct Part {
+/// The visits of a batch that belong to one partition.
+struct PartitionBatch {
     partition: Partition,
-    /// A `ZADD GT` for each segment, and one more for every [`Batch::LONGEST`] of its visits.
+    /// A `ZADD GT` for each segment and every [`Batch::MAX_VISITS_PER_COMMAND`] of its visits.
     commands: Vec<Cmd>,
-    /// Where each segment's last command is, and how many visits it has.
+    /// The index of each segment's last command, and its number of visits.
     open: HashMap<usize, (usize, usize), RandomState>,
-    /// The places of the visits of each command.
+    /// The indices of each command's visits.
     visits: Vec<Vec<usize>>,
     /// The segment of each command.
     segments: Vec<usize>,
 }
 
 impl Batch {
-    /// How many visits a command has. Redis finishes a command before it looks at another client, and takes 2-5 us for
-    /// a visit.
-    const LONGEST: usize = 1_000;
+    /// Redis finishes a command before it serves another connection, and takes 2 to 5 us for a visit.
+    const MAX_VISITS_PER_COMMAND: usize = 1_000;
 
     /// Adds a copy of `visit`.
     pub fn add(&mut self, visit: &Visit<'_>) {
         let segment = visit.segment.as_str();
-        let segment = self.places.get(segment).copied().unwrap_or_else(|| {
+        let segment = self.indices.get(segment).copied().unwrap_or_else(|| {
             self.segments.push(segment.into());
-            self.places.insert(segment.into(), self.segments.len() - 1);
+            self.indices.insert(segment.into(), self.segments.len() - 1);
             self.segments.len() - 1
         });
         let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
@@ -117,29 +116,29 @@ impl Batch {
         self.visits.push(entry);
     }
 
-    /// How many visits it has.
+    /// The number of visits.
     #[must_use]
     pub fn len(&self) -> usize {
         self.visits.len()
     }
 
-    /// Whether it has none.
+    /// Whether there are no visits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.visits.is_empty()
     }
 
-    /// What each partition of `keyspace` gets, without the segments at the places `refused`.
-    fn parts(&self, names: &KeyNames, keyspace: Keyspace, refused: &[usize]) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut places: HashMap<Partition, usize, RandomState> = HashMap::default();
-        // The last visit's time, written out: visits that arrive together mostly have the same.
+    /// Splits the visits by partition of `keyspace`, without the segments at the indices `refused`, which ascend.
+    fn partition_batches(&self, names: &KeyNames, keyspace: Keyspace, refused: &[usize]) -> Vec<PartitionBatch> {
+        let mut parts: Vec<PartitionBatch> = Vec::new();
+        let mut indices: HashMap<Partition, usize, RandomState> = HashMap::default();
+        // The score of the last visit as text: most visits of a batch have the same time.
         let mut score: Option<(Timestamp, String)> = None;
         let visits = self.visits.iter().enumerate();
-        for (place, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
+        for (index, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
             let partition = keyspace.of(visit.hash);
-            let part = *places.entry(partition).or_insert_with(|| {
-                parts.push(Part::new(partition));
+            let part = *indices.entry(partition).or_insert_with(|| {
+                parts.push(PartitionBatch::new(partition));
                 parts.len() - 1
             });
             let score = match &score {
@@ -148,12 +147,12 @@ impl Batch {
             };
             let command = parts[part].command_for(names, visit.segment, &self.segments[visit.segment]);
             parts[part].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
-            parts[part].visits[command].push(place);
+            parts[part].visits[command].push(index);
         }
         parts
     }
 
-    /// Writes it over `client`, to each of `keyspaces`, and confirms that the layout is `known`. Segments at the places `refused`,
+    /// Writes the batch to each of `keyspaces` over `client`, and confirms that the layout is `known`. Segments at the indices `refused`,
     /// which ascend, are left out.
     pub(super) async fn write_to(
         &self,
@@ -162,44 +161,47 @@ impl Batch {
         known: &KnownLayout,
         store: &Store,
         client: &Client,
-    ) -> Attempt<Written> {
-        let parts = keyspaces.into_iter().flat_map(|keyspace| self.parts(&store.names, keyspace, refused)).collect();
-        let servers = match client.by_server(parts, |part: &Part| part.partition.slot()).await {
+    ) -> Attempt<WriteOutcome> {
+        let parts = keyspaces
+            .into_iter()
+            .flat_map(|keyspace| self.partition_batches(&store.names, keyspace, refused))
+            .collect();
+        let servers = match client.by_server(parts, |part: &PartitionBatch| part.partition.slot()).await {
             Ok(servers) => servers,
-            Err(error) => return Attempt::Done(Written::all_failed(self.len(), &error.into())),
+            Err(error) => return Attempt::Committed(WriteOutcome::all_failed(self.len(), &error.into())),
         };
         let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, client));
-        let mut written = Written::default();
+        let mut written = WriteOutcome::default();
         for attempt in join_all(writing).await {
             match attempt {
-                Attempt::Done((failures, names_added)) => {
+                Attempt::Committed((failures, names_added)) => {
                     written.names_added += names_added;
-                    for (places, error) in failures {
-                        written.fail(places, &error);
+                    for (indices, error) in failures {
+                        written.fail(indices, &error);
                     }
                 }
-                Attempt::Outdated => return Attempt::Outdated,
+                Attempt::Stale => return Attempt::Stale,
             }
         }
-        Attempt::Done(written)
+        Attempt::Committed(written)
     }
 }
 
-impl Part {
+impl PartitionBatch {
     fn new(partition: Partition) -> Self {
         Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new(), segments: Vec::new() }
     }
 
-    /// The place of the command that takes the next visit of `segment`, whose name is given.
+    /// Returns the index of the command for the next visit of `segment`, called `name`.
     fn command_for(&mut self, names: &KeyNames, segment: usize, name: &str) -> usize {
         if let Some((command, visits)) = self.open.get_mut(&segment)
-            && *visits < Batch::LONGEST
+            && *visits < Batch::MAX_VISITS_PER_COMMAND
         {
             *visits += 1;
             return *command;
         }
         let key = names.segment(self.partition, name);
-        // Room for one visit of the usual kind: of single visits, few share a segment.
+        // Capacity for one visit: few single visits of a batch share a segment.
         let mut command = Cmd::with_capacity(5, key.len() + 64);
         command.arg("ZADD").arg(key).arg("GT");
         self.commands.push(command);
@@ -209,13 +211,13 @@ impl Part {
         self.commands.len() - 1
     }
 
-    /// Takes out its commands, each with its slot.
+    /// Takes the commands, with their slots.
     fn take_commands(&mut self) -> impl Iterator<Item = (Slot, Cmd)> {
         let slot = self.partition.slot();
         std::mem::take(&mut self.commands).into_iter().map(move |command| (slot, command))
     }
 
-    /// The command that adds its segments to its index.
+    /// The command that adds the segments to the partition's index.
     fn names(&self, keys: &KeyNames, segments: &[Box<str>]) -> (Slot, Cmd) {
         let mut names = Cmd::new();
         names.arg("ZADD").arg(keys.index(self.partition));
@@ -226,32 +228,32 @@ impl Part {
     }
 }
 
-/// Writes `parts`, which are at one server. Returns which visits are not acknowledged, and why, and how many names were added.
+/// Writes `parts`, which are on one server. Returns the visits that are not acknowledged with their errors, and the number of new names.
 async fn write_parts(
-    mut parts: Vec<Part>,
+    mut parts: Vec<PartitionBatch>,
     segments: &[Box<str>],
     known: &KnownLayout,
     store: &Store,
     client: &Client,
 ) -> Attempt<(Vec<(Vec<usize>, Error)>, u64)> {
-    // Members first, names second: see the module's documentation. The waiting is in the same pipeline: on a client made since,
-    // or with a server that has taken the other's place, there might be nothing to wait for.
+    // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same pipeline. On another
+    // connection, or with a server that has replaced this one, it would wait for nothing.
     let names: Vec<_> = parts.iter().map(|part| part.names(&store.names, segments)).collect();
     let partitions: Vec<_> = parts.iter().map(|part| part.partition).collect();
-    let members = parts.iter_mut().flat_map(Part::take_commands);
+    let members = parts.iter_mut().flat_map(PartitionBatch::take_commands);
     let request = Request::write(members, names, store.acks, client.limits().answer)
         .and_then_read(store.names.layout_reads(partitions));
     let reply = match client.send(request).await {
         Ok(reply) => reply,
         Err(error) => {
             let visits = parts.into_iter().flat_map(|part| part.visits).flatten().collect();
-            return Attempt::Done((vec![(visits, error.into())], 0));
+            return Attempt::Committed((vec![(visits, error.into())], 0));
         }
     };
     let replicated = reply.replicated.clone();
     let [members, names, layouts] = reply.into_steps();
     if layouts.iter().flatten().any(|layout| !known.is_confirmed_by(layout)) {
-        return Attempt::Outdated;
+        return Attempt::Stale;
     }
     // `ZADD` answers with the number of members that are new.
     let added = |name: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
@@ -275,11 +277,11 @@ async fn write_parts(
             let _ = store.drop_unless_occupied(part.partition, &refused).await;
         }
     }
-    Attempt::Done((failures, names_added))
+    Attempt::Committed((failures, names_added))
 }
 
 impl fmt::Debug for Batch {
-    /// Sizes alone: no user's id must reach a log.
+    /// Shows sizes alone, since no user's id may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("segments", &self.segments.len())
@@ -289,20 +291,21 @@ impl fmt::Debug for Batch {
 }
 
 impl Store {
-    /// Writes `batch`, to all its partitions at once. A later visit that is already there stays (`GT`), so any batch may be
-    /// written again at any time. Each visit has a result of its own: a segment whose key holds another type fails alone, and so
-    /// does a partition whose server doesn't answer, or has too few replicas. Any visit may have been written all the same. A visit to
-    /// a new segment beyond [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
-    pub async fn write(&self, batch: &Batch) -> Written {
+    /// Writes `batch` to all its partitions at once. Writing is idempotent, since `GT` keeps a later visit.
+    ///
+    /// Each visit has a result of its own. A segment whose key holds another type fails alone, and so does a partition whose server doesn't
+    /// answer or has too few replicas. A visit that failed may be written all the same. A visit to a new segment beyond
+    /// [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
+    pub async fn write(&self, batch: &Batch) -> WriteOutcome {
         self.write_over(&self.visits, batch).await
     }
 
-    /// As [`Self::write`], for a batch so large that others should not wait for it.
-    pub async fn write_bulk(&self, batch: &Batch) -> Written {
+    /// Writes a large `batch` as [`Self::write`] does, over a connection of its own, so that single visits don't wait for it.
+    pub async fn write_bulk(&self, batch: &Batch) -> WriteOutcome {
         self.write_over(&self.batches, batch).await
     }
 
-    async fn write_over(&self, client: &Client, batch: &Batch) -> Written {
+    async fn write_over(&self, client: &Client, batch: &Batch) -> WriteOutcome {
         let Some(limit) = self.segment_limit.as_deref() else {
             return self.write_without(&[], client, batch).await;
         };
@@ -310,18 +313,18 @@ impl Store {
         let mut written = self.write_without(&refused, client, batch).await;
         reservation.added(written.names_added);
         if !refused.is_empty() {
-            let places = batch.visits.iter().enumerate();
-            let places = places.filter(|(_, visit)| refused.binary_search(&visit.segment).is_ok());
-            written.fail(places.map(|(place, _)| place), &Error::TooManySegments(limit.max()));
+            let indices = batch.visits.iter().enumerate();
+            let indices = indices.filter(|(_, visit)| refused.binary_search(&visit.segment).is_ok());
+            written.fail(indices.map(|(index, _)| index), &Error::TooManySegments(limit.max()));
         }
         written
     }
 
-    /// Writes `batch` without the segments at the places `refused`.
-    async fn write_without(&self, refused: &[usize], client: &Client, batch: &Batch) -> Written {
+    /// Writes `batch` without the segments at the indices `refused`, which ascend.
+    async fn write_without(&self, refused: &[usize], client: &Client, batch: &Batch) -> WriteOutcome {
         let write = |known: Arc<KnownLayout>| async move {
             Ok(batch.write_to(known.layout.written(), refused, &known, self, client).await)
         };
-        self.by_layout(write).await.unwrap_or_else(|error| Written::all_failed(batch.len(), &error))
+        self.with_layout(write).await.unwrap_or_else(|error| WriteOutcome::all_failed(batch.len(), &error))
     }
 }

@@ -280,7 +280,7 @@ async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] p
     fill(&redis.estimator("14d"), 20).await;
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
-    let to = before.keys().beside(Partitions::parse("4").unwrap());
+    let to = before.keys().sibling(Partitions::parse("4").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase })).await.unwrap();
     let record: String = redis.call(&["GET", "layout"]);
     let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
@@ -359,7 +359,7 @@ async fn move_keeps_the_window_and_goes_on_when_it_is_extended() {
 
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
-    let to = before.keys().beside(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
@@ -376,7 +376,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
     fill(&long, 1).await;
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
-    let to = before.keys().beside(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
     short.forget(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);

@@ -241,7 +241,7 @@ async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
     }
     let estimator: Estimator = redis.estimator(WINDOW);
     for round in 0..500 {
-        // Written and pruned again at once; then written to stay.
+        // WriteOutcome and pruned again at once; then written to stay.
         estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
         estimator.record(visit("u2", "sports", noon_plus(1)), NOON).await.unwrap();
         let index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);

@@ -152,7 +152,7 @@ async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
     app.record("u1", "sports").await;
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
-    let target = before.keys().beside(Partitions::parse("8").unwrap());
+    let target = before.keys().sibling(Partitions::parse("8").unwrap());
     repartition(&folder, &redis, "8");
 
     assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));

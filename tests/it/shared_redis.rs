@@ -440,7 +440,7 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires() {
     let (store, estimator) = (redis.store(), redis.estimator("14d"));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = store.settled_layout().await.unwrap();
-    let to = before.keys().beside(Partitions::parse("2").unwrap());
+    let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&["SET", key, "theirs"]);

@@ -130,7 +130,7 @@ async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
         }
         let store = redis.store();
         let layout = store.settled_layout().await.unwrap();
-        let target = layout.keys().beside(Partitions::parse(to).unwrap());
+        let target = layout.keys().sibling(Partitions::parse(to).unwrap());
         let moving = Some(Move { to: target, phase: Phase::Copying });
         let layout = store.change_layout(&layout, layout.keys(), moving).await.unwrap();
         let mut batch = Batch::default();
@@ -167,7 +167,7 @@ async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
     app.record("u1", "sports").await;
     let store = redis.store();
     let layout = store.settled_layout().await.unwrap();
-    let target = layout.keys().beside(Partitions::parse("2").unwrap());
+    let target = layout.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&layout, layout.keys(), Some(Move { to: target, phase: Phase::Copying })).await.unwrap();
     forget(&app, "u1").await;
     let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);

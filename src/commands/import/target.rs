@@ -105,7 +105,7 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Ch
     let written = leave.write(batch).await;
     let mut delivered = ChunkResult::default();
     for (place, line) in lines.iter().enumerate() {
-        match written.of(place) {
+        match written.result(place) {
             Ok(()) => delivered.accepted += 1,
             // It isn't the visit's fault, and another run may go on from here.
             Err(store::Error::TooManySegments(max)) => {

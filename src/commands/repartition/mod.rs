@@ -121,7 +121,7 @@ impl Repartition {
             if layout.keys().partitions() == to {
                 return Ok(Moved::NothingToDo);
             }
-            let target = layout.keys().beside(to);
+            let target = layout.keys().sibling(to);
             // Of a move long ago, somebody may have written to these keys after they were deleted.
             self.store.delete_keys(&layout, target).await.map_err(interfered)?;
             layout = self.step(&layout, layout.keys(), Some((target, Phase::Copying))).await?;

@@ -12,9 +12,9 @@ use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
     /// The layout was in force all the while.
-    Done(T),
+    Committed(T),
     /// It was another.
-    Outdated,
+    Stale,
 }
 
 impl Store {
@@ -63,15 +63,15 @@ impl Store {
     }
 
     /// Does `attempt` by the layout that is known, and again by the one that is in force as long as that is another.
-    pub(in crate::store) async fn by_layout<T, F>(&self, attempt: impl Fn(Arc<KnownLayout>) -> F) -> Result<T, Error>
+    pub(in crate::store) async fn with_layout<T, F>(&self, attempt: impl Fn(Arc<KnownLayout>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Attempt<T>, Error>>,
     {
         let mut known = self.known_layout().await?;
         for _ in 0..Self::ATTEMPTS {
             match attempt(known).await? {
-                Attempt::Done(done) => return Ok(done),
-                Attempt::Outdated => known = self.read_layout().await?,
+                Attempt::Committed(done) => return Ok(done),
+                Attempt::Stale => known = self.read_layout().await?,
             }
         }
         Err(Error::UnknownLayout)
@@ -199,7 +199,7 @@ impl Store {
 
     /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing.
     pub(super) async fn layout_in_partitions(&self) -> Option<Layout> {
-        self.latest_layout_in(Partition::firsts()).await
+        self.latest_layout_in(Partition::initial_partitions()).await
     }
 
     /// The latest layout that any of `partitions` has.

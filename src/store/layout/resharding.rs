@@ -82,8 +82,8 @@ impl Store {
     pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
-            Attempt::Done(written) => written.into_result(),
-            Attempt::Outdated => Err(Error::UnknownLayout),
+            Attempt::Committed(written) => written.into_result(),
+            Attempt::Stale => Err(Error::UnknownLayout),
         }
     }
 

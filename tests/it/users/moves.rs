@@ -38,7 +38,7 @@ impl Begun {
             estimator.record(visit(user, "sports", now), now).await.unwrap();
         }
         let before = store.settled_layout().await.unwrap();
-        let (old, new) = (before.keys(), before.keys().beside(Partitions::parse("8").unwrap()));
+        let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap()));
         let layout = store.change_layout(&before, old, Some(Move { to: new, phase: Phase::Copying })).await.unwrap();
         Self { store, estimator, layout, old, new }
     }
