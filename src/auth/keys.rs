@@ -14,8 +14,8 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 
-use super::{Holder, Scope, Scopes};
-use crate::config::toml_text;
+use super::principal::{Holder, check_name};
+use super::scope::{Scope, Scopes};
 
 /// The API keys that are accepted.
 pub struct ApiKeys(Vec<ApiKey>);
@@ -44,9 +44,6 @@ struct Entry {
 }
 
 impl ApiKeys {
-    /// The longest name of a key, in bytes.
-    pub const MAX_NAME_BYTES: usize = 64;
-
     /// Reads the text of a file of keys.
     ///
     /// # Errors
@@ -55,7 +52,7 @@ impl ApiKeys {
     pub fn parse(text: &str) -> Result<Self, String> {
         // Some editors begin a file with a byte order mark.
         let text = text.trim_start_matches('\u{feff}');
-        let file: File = toml::from_str(text).map_err(|error| toml_text::mistake(text, &error))?;
+        let file: File = toml::from_str(text).map_err(|error| toml_mistake(text, &error))?;
         let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
         for (number, entry) in (1..).zip(file.key) {
             let key = ApiKey::new(entry).map_err(|why| format!("key {number}: {why}"))?;
@@ -106,17 +103,14 @@ impl ApiKey {
     }
 }
 
-/// Names are shown to callers and written into files, so they are plain.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
-    if is_plain && (1..=ApiKeys::MAX_NAME_BYTES).contains(&name.len()) {
-        return Ok(());
-    }
-    Err(format!("the name must have 1 to {} letters, digits or any of - _ . @", ApiKeys::MAX_NAME_BYTES))
-}
-
 pub(super) fn digest_of(key: &str) -> Digest {
     digest(&SHA256, key.as_bytes()).as_ref().try_into().expect("SHA-256 has that many bytes")
+}
+
+/// The mistake in `text` that `error` is about, in one line that repeats nothing of it but names.
+fn toml_mistake(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    format!("line {line}: {}", error.message())
 }
 
 #[cfg(test)]

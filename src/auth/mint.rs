@@ -11,9 +11,10 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::jwt::key_file::secret;
-use super::keys::{ApiKeys, check_name, digest_of};
-use super::{JwtAlgorithm, JwtConfig, Scope};
+use super::jwt::{JwtAlgorithm, JwtConfig, secret};
+use super::keys::{ApiKeys, digest_of};
+use super::principal::check_name;
+use super::scope::Scope;
 use crate::domain::Timestamp;
 
 /// Why a token can't be made: one line, made to be shown as it is.

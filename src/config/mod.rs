@@ -10,7 +10,7 @@ mod parse;
 mod redis;
 mod secret_files;
 mod shown;
-pub(crate) mod toml_text;
+mod toml_text;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicK
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 
-use crate::auth::JwtAlgorithm;
+use super::algorithm::JwtAlgorithm;
 
 /// A key, with the id that a set gives it.
 pub struct Key {

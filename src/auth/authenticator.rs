@@ -1,0 +1,199 @@
+//! The check of a request's token against the keys of the moment.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use super::bearer::bearer_token;
+use super::error::{Denied, Flaw};
+use super::jwt::{Jwt, JwtConfig, is_over};
+use super::keys::ApiKeys;
+use super::principal::Holder;
+use super::scope::Scope;
+
+/// Where the keys are that tokens are checked with. Without any, everybody may do everything.
+#[derive(Debug, Clone, Default)]
+pub struct AuthConfig {
+    /// The file with the digests of API keys.
+    pub api_keys_file: Option<PathBuf>,
+    /// How JSON Web Tokens are checked.
+    pub jwt: Option<JwtConfig>,
+}
+
+/// The door: everybody may pass, or those with a token that the keys of the moment accept.
+pub struct Gate {
+    config: AuthConfig,
+    keys: ArcSwapOption<Keys>,
+    generations: AtomicU64,
+}
+
+struct Keys {
+    /// Counts the loads of the files, so that a grant by earlier keys is told apart.
+    generation: u64,
+    api: Option<ApiKeys>,
+    jwt: Option<Jwt>,
+}
+
+/// Proof that a token was accepted, and until when that holds. A request that outlives the check has it
+/// [renewed](Gate::renew).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The name of the API key, or the subject of the JSON Web Token as far as it may be logged. `None` without access control.
+    pub name: Option<String>,
+    /// The keys that accepted the token.
+    generation: u64,
+    /// The last Unix second at which the token is valid. An API key doesn't expire.
+    valid_until: Option<u64>,
+}
+
+/// The number of keys in force, by kind. `None` if no setting asks for the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// API keys.
+    pub api: Option<usize>,
+    /// Keys that JSON Web Tokens are verified with.
+    pub jwt: Option<usize>,
+}
+
+/// What is wrong with a file of keys: one line that names its setting.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {}: {why}", path.display())]
+pub struct KeysError {
+    setting: &'static str,
+    path: PathBuf,
+    why: String,
+}
+
+impl Gate {
+    /// A gate with the keys that `config` leads to.
+    ///
+    /// # Errors
+    ///
+    /// A [`KeysError`] when one of the files can't be used.
+    pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
+        let keys = ArcSwapOption::new(Keys::load(&config, 0)?.map(Arc::new));
+        Ok(Self { config, keys, generations: AtomicU64::new(1) })
+    }
+
+    /// Reads the files again. Checks that have begun go on with the keys before.
+    ///
+    /// # Errors
+    ///
+    /// A [`KeysError`] when one of the files can't be used; the keys before stay.
+    pub fn reload(&self) -> Result<(), KeysError> {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        self.keys.store(Keys::load(&self.config, generation)?.map(Arc::new));
+        Ok(())
+    }
+
+    /// Whether everybody may pass.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.keys.load().is_none()
+    }
+
+    /// The number of keys in force.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        let keys = self.keys.load();
+        let keys = keys.as_deref();
+        KeyCounts {
+            api: keys.and_then(|keys| keys.api.as_ref()).map(ApiKeys::len),
+            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(Jwt::key_count),
+        }
+    }
+
+    /// Whether a request with these `Authorization` headers may do what needs `scope`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn admit<'a>(&self, mut authorization: impl Iterator<Item = &'a [u8]>, scope: Scope) -> Result<Grant, Denied> {
+        let keys = self.keys.load();
+        let Some(keys) = keys.as_deref() else { return Ok(Grant::default()) };
+        let header = authorization.next().ok_or(Denied::NoToken)?;
+        let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(Denied::Malformed)?;
+        let holder = keys.holder(token).map_err(Denied::NotAccepted)?;
+        if !holder.scopes.contains(scope) {
+            return Err(Denied::Insufficient { holder: holder.name, scope });
+        }
+        Ok(Grant { name: Some(holder.name), generation: keys.generation, valid_until: holder.valid_until })
+    }
+
+    /// Checks that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs two
+    /// comparisons unless keys were read again.
+    ///
+    /// # Errors
+    ///
+    /// Why it doesn't hold any longer.
+    pub fn renew<'a>(
+        &self,
+        grant: &mut Grant,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+    ) -> Result<(), Denied> {
+        if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
+            *grant = self.admit(authorization, scope)?;
+        }
+        match grant.valid_until {
+            Some(last) if is_over(last) => Err(Denied::NotAccepted(Flaw::Expired)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    fn load(config: &AuthConfig, generation: u64) -> Result<Option<Self>, KeysError> {
+        if config.api_keys_file.is_none() && config.jwt.is_none() {
+            return Ok(None);
+        }
+        let api = config.api_keys_file.as_deref().map(|path| {
+            let text = read("api_keys_file", path)?;
+            ApiKeys::parse(&text).map_err(|why| KeysError { setting: "api_keys_file", path: path.to_owned(), why })
+        });
+        let jwt = config.jwt.as_ref().map(|config| {
+            let path = &config.key_file;
+            let text = read("jwt_key_file", path)?;
+            Jwt::new(config, &text).map_err(|why| KeysError { setting: "jwt_key_file", path: path.clone(), why })
+        });
+        Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
+    }
+
+    fn holder(&self, token: &str) -> Result<Holder, Flaw> {
+        match (&self.api, &self.jwt) {
+            // An API key has no dots, a JSON Web Token two.
+            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.holder(token),
+            (Some(api), _) => api.holder(token).ok_or(Flaw::UnknownKey),
+            (None, _) => unreachable!("keys are of one kind at least"),
+        }
+    }
+}
+
+fn read(setting: &'static str, path: &Path) -> Result<String, KeysError> {
+    std::fs::read_to_string(path).map_err(|error| KeysError {
+        setting,
+        path: path.to_owned(),
+        why: format!("can't be read: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_keys_everybody_may_pass() {
+        let gate = Gate::load(AuthConfig::default()).unwrap();
+        assert!(gate.is_open());
+        assert_eq!(gate.admit(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
+    }
+}

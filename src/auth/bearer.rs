@@ -1,0 +1,43 @@
+//! The text of the `Authorization` header ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750), section 2.1).
+
+/// Far more than any token needs. What is longer isn't looked at.
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// The token of an `Authorization` header.
+pub(super) fn bearer_token(header: &[u8]) -> Option<&str> {
+    const SCHEME: &str = "bearer ";
+    let header = std::str::from_utf8(header).ok()?;
+    let scheme = header.get(..SCHEME.len()).filter(|scheme| scheme.eq_ignore_ascii_case(SCHEME))?;
+    let token = header[scheme.len()..].trim_matches(' ');
+    let is_token =
+        !token.is_empty() && token.len() <= MAX_TOKEN_BYTES && token.bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("Bearer abc", Some("abc"))]
+    #[case("bearer abc", Some("abc"))]
+    #[case("BEARER  abc ", Some("abc"))]
+    #[case("Bearer ", None)]
+    #[case("Bearer", None)]
+    #[case("Bearer a b", None)]
+    #[case("Bearer a\u{e9}", None)]
+    #[case("Basic dXNlcjpwYXNz", None)]
+    #[case("", None)]
+    fn a_bearer_token_is_read(#[case] header: &str, #[case] token: Option<&str>) {
+        assert_eq!(bearer_token(header.as_bytes()), token);
+    }
+
+    #[test]
+    fn the_longest_token_has_a_limit() {
+        let header = |bytes| format!("Bearer {}", "x".repeat(bytes));
+        assert!(bearer_token(header(MAX_TOKEN_BYTES).as_bytes()).is_some());
+        assert!(bearer_token(header(MAX_TOKEN_BYTES + 1).as_bytes()).is_none());
+    }
+}
