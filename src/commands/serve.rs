@@ -23,7 +23,7 @@ use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
-use crate::jobs::{Pruner, PrunerError, Recorder, Sampler};
+use crate::jobs::{HistoryRecorder, Pruner, PrunerError, Sampler};
 use crate::redis::Connection;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -35,7 +35,7 @@ pub struct App {
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
     sampler: Sampler,
-    recorder: Recorder,
+    recorder: HistoryRecorder,
     reloader: Reloader,
     server: Server,
     shutdown_delay: Duration,
@@ -240,7 +240,7 @@ impl App {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
-            recorder: Recorder::new(estimator.clone(), clock.clone(), history),
+            recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
             reloader,
             server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,

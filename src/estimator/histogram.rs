@@ -1,6 +1,7 @@
 //! The members of a segment by when they were last seen.
 
-use super::{EstimateError, Estimator};
+use super::error::EstimateError;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, Window};
 
 /// The members of a segment by when they were last seen.

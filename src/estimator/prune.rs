@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::Estimator;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp};
 use crate::store::{self, Expired, Layout, Partition, Store};
 

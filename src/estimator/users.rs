@@ -1,6 +1,6 @@
 //! One user: the segments that he is in, and having him forgotten.
 
-use super::Estimator;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::store;
 

@@ -6,4 +6,4 @@ mod record_history;
 
 pub use self::health::Sampler;
 pub use self::prune::{Pruner, PrunerError, Schedule};
-pub use self::record_history::{Recorded, Recorder};
+pub use self::record_history::HistoryRecorder;

@@ -6,9 +6,7 @@ use std::process::{Command, Output};
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::estimator::clock::Clock;
-use segment_estimator::estimator::history::{History, Interval};
-use segment_estimator::jobs::Recorder;
+use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::redis::Error;
 use segment_estimator::store::diagnostics::Permissions;
 use segment_estimator::store::{Move, Partitions, Phase, Store, lane_of};
@@ -404,9 +402,8 @@ async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_
     let estimator = redis.estimator("14d");
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = contents(&redis);
-    let recorder =
-        Recorder::new(estimator, Clock::system(), History::new(store.clone(), Interval::parse("1h").unwrap()));
-    let failed = recorder.record(NOON, NOON).await.unwrap_err();
+    let sampler = HistorySampler::new(estimator, History::new(store.clone(), Interval::parse("1h").unwrap()));
+    let failed = sampler.sample(NOON, NOON).await.unwrap_err();
     assert_eq!(failed, Error::ForeignKey("history:".to_owned()));
     assert!(failed.to_string().contains("redis_key_prefix"), "{failed}");
     store.end_turn(NOON).await.unwrap();

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
 
-use super::{Overlap, Pair};
+use super::tally::Tally;
 
 /// Hashes are seeded at random, so that nobody can choose ids that fall on each other.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
@@ -37,13 +37,6 @@ pub struct Join {
 pub struct Share {
     from: u64,
     to: u64,
-}
-
-/// How many users there are in exactly which segments: by the mask of the segments, bit by bit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally {
-    users: Vec<u64>,
-    segments: usize,
 }
 
 impl Share {
@@ -147,7 +140,7 @@ impl Join {
         self.share = share;
         self.slots.fill(0);
         self.users = 0;
-        self.tally = Tally::new(self.tally.segments);
+        self.tally = Tally::new(self.tally.segments());
         for chunk in std::mem::take(&mut self.chunks) {
             let mut rest = chunk.as_slice();
             while let [mask, length, following @ ..] = rest {
@@ -175,7 +168,7 @@ impl Join {
         chunk.extend_from_slice(name);
         self.slots[slot] = tag_of(hash) << 32 | record;
         self.users += 1;
-        self.tally.users[usize::from(mask)] += 1;
+        self.tally.add_one(mask);
     }
 
     /// Where the record of a user begins, if he was met.
@@ -231,48 +224,13 @@ fn tag_of(hash: u64) -> u64 {
     hash & u64::from(u32::MAX)
 }
 
-impl Tally {
-    /// Nobody in so many segments.
-    pub fn new(segments: usize) -> Self {
-        Self { users: vec![0; 1 << segments], segments }
-    }
-
-    /// Adds other users.
-    pub fn add(&mut self, other: &Self) {
-        for (sum, users) in self.users.iter_mut().zip(&other.users) {
-            *sum += users;
-        }
-    }
-
-    fn move_one(&mut self, before: u8, after: u8) {
-        self.users[usize::from(before)] -= 1;
-        self.users[usize::from(after)] += 1;
-    }
-
-    /// What it says of the segments.
-    pub fn overlap(&self) -> Overlap {
-        let in_all_of = |mask: usize| {
-            let users = self.users.iter().enumerate().filter(|(segments, _)| segments & mask == mask);
-            users.map(|(_, users)| users).sum()
-        };
-        let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
-        Overlap {
-            any: self.users.iter().sum(),
-            all: in_all_of(self.users.len() - 1),
-            counts: (0..self.segments).map(|place| in_all_of(1 << place)).collect(),
-            pairs: pairs
-                .map(|(first, second)| Pair { first, second, both: in_all_of(1 << first | 1 << second) })
-                .collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
+    use super::super::tally::{Overlap, Pair};
     use super::*;
 
     /// All passes over `segments`, given in slices, with so much memory; and how many there were.

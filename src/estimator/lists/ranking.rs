@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::concurrency_limit::TooMany;
-use super::lists::cut;
-use super::{Counted, EstimateError, List, ListCursor};
+use super::list::{Counted, List, ListCursor, cut};
 use crate::domain::{Timestamp, Window};
+use crate::estimator::concurrency_limit::TooMany;
+use crate::estimator::error::EstimateError;
 use crate::store;
 
 /// The first segments in the order of counts.
@@ -54,7 +54,7 @@ type Key = (Window, String);
 
 /// The rankings that are being made, and those made within the last second.
 #[derive(Default)]
-pub(super) struct Rankings(Mutex<State>);
+pub struct Rankings(Mutex<State>);
 
 #[derive(Default)]
 struct State {

@@ -1,4 +1,4 @@
-//! Many segments at once: lists of those that somebody is in, and the counts of some.
+//! Reading many segments at once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,71 +6,13 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use super::concurrency_limit::TooMany;
+use super::list::{Counted, List, ListCursor, ListQuery, Order, cut};
 use super::ranking::{Ranking, Walk};
-use super::{EstimateError, Estimator};
 use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::concurrency_limit::TooMany;
+use crate::estimator::error::EstimateError;
+use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
-
-/// Which segments are asked for, and how.
-#[derive(Debug, Clone)]
-pub struct ListQuery {
-    /// What their names begin with.
-    pub prefix: String,
-    /// In which order they come.
-    pub order: Order,
-    /// How many, at the most.
-    pub limit: usize,
-    /// Where the list before ended.
-    pub after: Option<ListCursor>,
-    /// The window that they are counted over.
-    pub window: Window,
-}
-
-/// The orders of lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// By the bytes of their names.
-    Name,
-    /// The largest first, and by name among those that are as large.
-    Count,
-}
-
-/// Where a list ended: at this segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListCursor {
-    /// Its name.
-    pub segment: SegmentName<'static>,
-    /// How many users were in it; `None` as in [`Counted`].
-    pub count: Option<u64>,
-}
-
-/// Segments that somebody is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List {
-    /// In the order that was asked for.
-    pub segments: Vec<Counted>,
-    /// Where the next list begins, if there may be more.
-    pub next: Option<ListCursor>,
-    /// The moment that the counts are of.
-    pub as_of: Timestamp,
-}
-
-/// A segment, and how many users are in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
-    /// Its name.
-    pub segment: SegmentName<'static>,
-    /// How many; `None` if the segment's key holds something else than a sorted set.
-    pub count: Option<u64>,
-}
-
-impl Counted {
-    /// Whether it comes after `cursor` in the order of counts.
-    pub(super) fn is_behind(&self, cursor: &ListCursor) -> bool {
-        (Reverse(self.count), &self.segment) > (Reverse(cursor.count), &cursor.segment)
-    }
-}
 
 impl Estimator {
     /// How many segments are counted in one round trip when there is one partition: Redis takes a few microseconds for each count. It
@@ -238,12 +180,4 @@ impl Estimator {
         }
         Ok(counts)
     }
-}
-
-/// The first `limit` of `segments`, and where the rest begins.
-pub(super) fn cut(mut segments: Vec<Counted>, limit: usize, as_of: Timestamp) -> List {
-    let has_more = segments.len() > limit;
-    segments.truncate(limit);
-    let last = segments.last().filter(|_| has_more).cloned();
-    List { segments, next: last.map(|Counted { segment, count }| ListCursor { segment, count }), as_of }
 }
