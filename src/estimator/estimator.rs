@@ -1,18 +1,19 @@
 //! Recording single visits, and estimating single segments.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, Comparison};
 use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
-use super::counter::Counter;
+use super::drop_guard::DropGuard;
 use super::error::EstimateError;
+use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
-use super::writer::{BulkWrite, Writer};
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::store::diagnostics::Eviction;
-use crate::store::{self, Layout, Partitions, Store};
+use crate::store::{self, Batch, Layout, Partitions, Store, Written, lane_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -22,10 +23,29 @@ use crate::telemetry::{Metrics, VisitMetrics};
 pub struct Estimator {
     pub(super) store: Store,
     pub(super) window: Window,
-    writer: Writer,
-    counter: Counter,
+    /// A shard for each partition, so that a server that hangs delays its own visits alone.
+    visits: GroupCommit<Visit<'static>, ()>,
+    counts: GroupCommit<CountRequest, u64>,
+    bulk: Arc<Semaphore>,
     list_limit: ConcurrencyLimit,
     pub(super) rankings: Arc<Rankings>,
+}
+
+/// A segment, and the cutoff that its members must have been seen after.
+type CountRequest = (SegmentName<'static>, Timestamp);
+
+/// The permission to write one large batch. Few are given at a time.
+#[derive(Debug)]
+pub struct BulkPermit {
+    store: Store,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BulkPermit {
+    /// Writes `batch`, and returns the outcome of each of its visits.
+    pub async fn write(self, batch: &Batch) -> Written {
+        self.store.write_bulk(batch).await
+    }
 }
 
 /// What became of a valid visit.
@@ -35,15 +55,6 @@ pub enum Recorded {
     Accepted,
     /// It lies outside the window already. Nothing was written, since it could not count.
     Expired,
-}
-
-/// A visit whose caller waits. Dropped when the caller no longer does; whether it is written is then not known to anybody.
-struct Unanswered<'a>(&'a VisitMetrics);
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        self.0.abandoned();
-    }
 }
 
 /// Counts a visit that was not written.
@@ -57,15 +68,25 @@ pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
 impl Estimator {
     /// How many lists are made at a time without [`Self::with_max_lists`].
     const DEFAULT_MAX_LISTS: usize = 16;
+    /// Large batches that are written at a time. Two keep Redis busy.
+    const MAX_BULK_WRITES: usize = 8;
+    /// The same if each waits for replicas: on one connection, where the second also waits for the first.
+    const MAX_REPLICATED_BULK_WRITES: usize = 2;
 
     /// An estimator over `store`, whose members count for `window` after their last visit. A data set that keeps them for less is
     /// extended before it is used.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
         let store = store.with_window(window);
-        let (writer, counter) = (Writer::new(store.clone()), Counter::new(store.clone()));
+        let metrics = store.metrics();
+        let (visit_metrics, count_metrics) = (metrics.visit_rounds.clone(), metrics.count_rounds.clone());
+        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
+        let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
+        let bulk_writes =
+            if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
+        let bulk = Arc::new(Semaphore::new(bulk_writes));
         let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
-        Self { store, window, writer, counter, list_limit, rankings: Arc::default() }
+        Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
     }
 
     /// Limits the lists that are made at a time to `max`.
@@ -115,9 +136,13 @@ impl Estimator {
             metrics.expired();
             return Ok(Recorded::Expired);
         }
-        let unanswered = Unanswered(metrics);
-        let written = self.writer.write(visit.into_owned()).await;
-        std::mem::forget(unanswered);
+        // If the caller stops waiting, nobody learns whether the visit is written.
+        let abandoned = DropGuard::new(|| metrics.abandoned());
+        // Until the number of partitions is known, all visits share a shard.
+        let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
+        let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
+        let written = self.visits.submit(shard, visit.into_owned()).await;
+        abandoned.disarm();
         written.inspect_err(|error| measure_failure(metrics, error))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)
@@ -135,13 +160,19 @@ impl Estimator {
         self.store.partitions()
     }
 
-    /// Waits for leave to record a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
+    /// Waits for a permit to write a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when no permit is free in time.
-    pub async fn bulk_write(&self) -> Result<BulkWrite, store::Error> {
-        self.writer.bulk_write().await
+    /// [`store::Error::Timeout`] if no permit is free in the time that Redis has for an answer.
+    pub async fn acquire_bulk_permit(&self) -> Result<BulkPermit, store::Error> {
+        let timeout = self.store.limits().answer;
+        let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
+            let error = store::Error::Timeout(timeout);
+            self.store.note_failure(&error);
+            return Err(error);
+        };
+        Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
     }
 
     /// The number of users in `segment` at `now`: those whose last visit is less than the window ago. A segment that
@@ -151,7 +182,7 @@ impl Estimator {
     ///
     /// A [`store::Error`] when Redis didn't answer. A count is never guessed.
     pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<u64, store::Error> {
-        self.counter.count(segment.clone().into_owned(), self.window.cutoff(now)).await
+        self.count(segment, self.window.cutoff(now)).await
     }
 
     /// As [`Estimator::estimate`], with a shorter window.
@@ -167,7 +198,11 @@ impl Estimator {
         now: Timestamp,
     ) -> Result<u64, EstimateError> {
         self.check_window(window)?;
-        Ok(self.counter.count(segment.clone().into_owned(), window.cutoff(now)).await?)
+        Ok(self.count(segment, window.cutoff(now)).await?)
+    }
+
+    async fn count(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, store::Error> {
+        self.counts.submit(Shard::ONLY, (segment.clone().into_owned(), cutoff)).await
     }
 
     /// Refuses a window for which some members may be gone already.
@@ -199,11 +234,10 @@ impl Estimator {
         self.store.metrics()
     }
 
-    /// Has those who wait for Redis now measured.
-    pub fn measure_waiting(&self) {
-        let metrics = self.metrics();
-        metrics.visit_rounds.set_waiting(self.writer.waiting());
-        metrics.count_rounds.set_waiting(self.counter.waiting());
+    /// Updates the queue-length gauges.
+    pub fn measure_pending(&self) {
+        self.visits.measure_pending();
+        self.counts.measure_pending();
     }
 
     /// Compares `clock` with Redis's: see [`Clock::compare_with`]. Sees that the layout of the data is known, too.
@@ -224,5 +258,31 @@ impl Estimator {
     /// A [`store::Error`] if not.
     pub async fn ready(&self) -> Result<(), store::Error> {
         self.store.ping().await
+    }
+}
+
+/// Writes a batch of single visits.
+async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), store::Error>> {
+    let mut batch = Batch::default();
+    visits.iter().for_each(|visit| batch.add(visit));
+    let written = store.write(&batch).await;
+    (0..visits.len()).map(|index| written.of(index).map_err(Clone::clone)).collect()
+}
+
+/// Counts a batch of segments. Equal requests share a count: Redis is asked after all of them have arrived, so each sees every
+/// visit that was acknowledged before.
+async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
+    let mut distinct = Vec::with_capacity(requests.len());
+    let mut indices = HashMap::with_capacity(requests.len());
+    let index_of = |request| {
+        *indices.entry(request).or_insert_with(|| {
+            distinct.push(request);
+            distinct.len() - 1
+        })
+    };
+    let indices: Vec<usize> = requests.iter().map(index_of).collect();
+    match store.counts(&distinct).await {
+        Ok(counts) => indices.into_iter().map(|index| counts[index].clone()).collect(),
+        Err(error) => vec![Err(error); requests.len()],
     }
 }

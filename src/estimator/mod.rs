@@ -2,7 +2,7 @@
 
 pub mod clock;
 pub mod concurrency_limit;
-mod counter;
+mod drop_guard;
 mod error;
 #[expect(clippy::module_inception, reason = "the file is named after its type, as the others are")]
 mod estimator;
@@ -13,11 +13,10 @@ mod lists;
 pub mod overlap;
 mod prune;
 mod users;
-mod writer;
 
 pub use self::error::EstimateError;
 pub(crate) use self::estimator::measure_failure;
-pub use self::estimator::{Estimator, Recorded};
+pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{Counted, List, ListCursor, ListQuery, Order};
 pub use self::prune::PruneReport;

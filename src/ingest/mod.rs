@@ -223,13 +223,13 @@ impl Ingest {
         while self.under_way.len() >= Self::UNDER_WAY {
             self.settle_oldest().await?;
         }
-        let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
+        let permit = self.estimator.acquire_bulk_permit().await.map_err(|error| self.fail(error))?;
         let chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
         let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.lines.len());
         let estimator = self.estimator.clone();
         let writing = async move {
-            let written = write.write(&chunk.batch).await;
+            let written = permit.write(&chunk.batch).await;
             let written = Written { chunk, written };
             // Here, for the sender may be gone by now.
             written.measure(estimator.metrics());

@@ -99,7 +99,7 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
             let at = if name == "plateau" { 0 } else { n };
             batch.add(&visit(&format!("u{n}"), name, noon_plus(-50_000 + at)));
         }
-        short.bulk_write().await.unwrap().write(&batch).await.into_result().unwrap();
+        short.acquire_bulk_permit().await.unwrap().write(&batch).await.into_result().unwrap();
     }
     let before = short_layout(&short, &store).await;
     assert_eq!(count_of(&estimator(&redis, partitions, "100s"), "many").await, 3_000);

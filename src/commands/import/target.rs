@@ -94,8 +94,8 @@ impl Target {
 }
 
 async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Delivered, Failure> {
-    let leave = estimator.bulk_write().await.map_err(failure)?;
-    let written = leave.write(batch).await;
+    let permit = estimator.acquire_bulk_permit().await.map_err(failure)?;
+    let written = permit.write(batch).await;
     let mut delivered = Delivered::default();
     for (place, line) in lines.iter().enumerate() {
         match written.of(place) {

@@ -25,7 +25,7 @@ use crate::http::docs::openapi::problems;
     )
 )]
 pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
-    state.estimator.measure_waiting();
+    state.estimator.measure_pending();
     let http = &state.estimator.metrics().http;
     http.set_under_way(state.under_way.load(Ordering::Relaxed));
     let text = state.estimator.metrics().render();
