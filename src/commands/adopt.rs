@@ -56,7 +56,7 @@ impl AdoptCommand {
             Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
-        let settled = Clock::system().compare_with(store).await.map_err(failed)?.settled;
+        let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
         let candidates = store.unrecorded_keys(settings.partitions).await.map_err(failed)?;
         let mut found = Vec::new();
         for keys in candidates {

@@ -129,7 +129,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
         }
     }
     let layout = store.found_layout().await.map_err(failed)?;
-    let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
+    let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let foreign_keys = store.foreign_keys(layout.as_ref().map(Layout::read)).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
     Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })

@@ -195,7 +195,7 @@ impl App {
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
         // Before the first request. Of a Redis that is away the sampler hears again.
-        match estimator.compare_clock(&clock).await {
+        match estimator.sync(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),
             Err(error @ store::Error::Unrecorded { .. }) => return Err(AppError::Unrecorded(error)),
             _ => {}

@@ -74,7 +74,7 @@ impl WindowCommand {
         }
         if kept.is_none_or(|kept| *to < kept) {
             let clock = Clock::system();
-            let settled = clock.compare_with(store).await.map_err(failed)?.settled;
+            let settled = clock.sync(store).await.map_err(failed)?.safe_cutoff;
             let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::clock::{Clock, Comparison};
+use super::clock::{Clock, ClockSync};
 use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use super::drop_guard::DropGuard;
 use super::error::EstimateError;
@@ -240,15 +240,15 @@ impl Estimator {
         self.counts.measure_pending();
     }
 
-    /// Compares `clock` with Redis's: see [`Clock::compare_with`]. Sees that the layout of the data is known, too.
+    /// Synchronises `clock` with Redis's, and makes sure that the layout of the data is known.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer, or has another layout than it must.
-    pub async fn compare_clock(&self, clock: &Clock) -> Result<Comparison, store::Error> {
-        let comparison = clock.compare_with(&self.store).await?;
+    /// A [`store::Error`] if Redis didn't answer, or has another layout than it must.
+    pub async fn sync(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
+        let sync = clock.sync(&self.store).await?;
         self.store.check_layout().await?;
-        Ok(comparison)
+        Ok(sync)
     }
 
     /// Asks Redis whether it can serve.

@@ -70,8 +70,8 @@ impl AppState {
     ///
     /// A [`store::Error`] when Redis can't serve, and never did.
     async fn now(&self) -> Result<Timestamp, store::Error> {
-        if !self.clock.was_compared() {
-            self.estimator.compare_clock(&self.clock).await?;
+        if !self.clock.is_synced() {
+            self.estimator.sync(&self.clock).await?;
         }
         Ok(self.clock.now())
     }

@@ -53,7 +53,7 @@ impl Sampler {
             loop {
                 turns.tick().await;
                 // When Redis doesn't answer, the store logs it, and the clock goes on as it did.
-                let _ = self.estimator.compare_clock(&self.clock).await;
+                let _ = self.estimator.sync(&self.clock).await;
             }
         };
         let tidying = async {

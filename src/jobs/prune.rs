@@ -141,7 +141,7 @@ impl Pruner {
     pub async fn prune_once(&self) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
         let run = async {
-            let settled = self.estimator.compare_clock(&self.clock).await?.settled;
+            let settled = self.estimator.sync(&self.clock).await?.safe_cutoff;
             Ok::<_, store::Error>((settled, self.estimator.prune(settled).await?))
         };
         match run.await {

@@ -73,7 +73,7 @@ impl HistoryRecorder {
 
     async fn try_sample(&self, interval: Interval, turn: Timestamp) -> Result<Sampled, store::Error> {
         // All instances go by this clock. A sample with a time ahead of it would keep out those that are earlier.
-        self.estimator.compare_clock(&self.clock).await?;
+        self.estimator.sync(&self.clock).await?;
         let now = self.clock.now();
         if interval.turn(now) != turn {
             return Ok(Sampled::AlreadyComplete);

@@ -82,7 +82,7 @@ impl Demo {
         clock: &Clock,
         progress: Option<&Progress>,
     ) -> Result<Filled, DemoError> {
-        estimator.compare_clock(clock).await?;
+        estimator.sync(clock).await?;
         match store.index_size().await? {
             0 => {}
             known => return Err(DemoError::NotFresh(known)),

@@ -69,7 +69,7 @@ impl Export {
         clock: &Clock,
         progress: Option<&Progress>,
     ) -> Result<Exported, ExportError> {
-        clock.compare_with(&self.store).await?;
+        clock.sync(&self.store).await?;
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
         let keys = self.store.layout().await?.read();

@@ -53,7 +53,7 @@ impl Target {
     /// Why not, in one line.
     pub(super) async fn greet(&self, clock: &Clock) -> Result<(), String> {
         match self {
-            Self::Redis(estimator) => match estimator.compare_clock(clock).await {
+            Self::Redis(estimator) => match estimator.sync(clock).await {
                 Ok(_) => Ok(()),
                 Err(error) => Err(format!("Redis can't serve: {error}")),
             },
