@@ -12,8 +12,8 @@
 //! the end; if it isn't, the deadline ends it.
 
 mod join;
+mod mask_counts;
 mod overlaps;
-mod tally;
 
+pub use self::mask_counts::{Overlap, Pair};
 pub use self::overlaps::{OverlapError, OverlapLimits, Overlaps};
-pub use self::tally::{Overlap, Pair};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
-use super::join::{Join, Share};
-use super::tally::{Overlap, Tally};
+use super::join::{HashJoin, HashRange};
+use super::mask_counts::{MaskCounts, Overlap};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use crate::store::{self, Layout, Partition, Store};
@@ -95,7 +95,7 @@ impl Overlaps {
         Ok(tally.map_err(|_| OverlapError::TooLate(self.limits.timeout))??.overlap())
     }
 
-    async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<Tally, store::Error> {
+    async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {
         let mut layout = self.store.layout().await?;
         for _ in 0..Self::ATTEMPTS {
             if let Some(tally) = self.read_by(&layout, segments, cutoff).await? {
@@ -112,19 +112,19 @@ impl Overlaps {
         layout: &Layout,
         segments: &[SegmentName<'static>],
         cutoff: Timestamp,
-    ) -> Result<Option<Tally>, store::Error> {
-        let mut sum = Tally::new(segments.len());
+    ) -> Result<Option<MaskCounts>, store::Error> {
+        let mut sum = MaskCounts::new(segments.len());
         for partition in layout.read().all() {
-            let mut share = Some(Share::ALL);
+            let mut share = Some(HashRange::ALL);
             while let Some(now) = share {
-                let join = Arc::new(Mutex::new(Join::new(segments.len(), now, self.limits.memory)));
+                let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), now, self.limits.memory)));
                 let reading = segments.iter().enumerate();
                 let reading =
                     reading.map(|(place, segment)| self.read_segment(partition, segment, cutoff, place, &join));
                 try_join_all(reading).await?;
                 let join = join.lock().unwrap_or_else(PoisonError::into_inner);
-                sum.add(join.tally());
-                share = join.share().next();
+                sum.add(join.counts());
+                share = join.range().next();
             }
             if !self.store.is_in_force(layout, partition).await? {
                 return Ok(None);
@@ -140,7 +140,7 @@ impl Overlaps {
         segment: &SegmentName<'static>,
         cutoff: Timestamp,
         place: usize,
-        join: &Arc<Mutex<Join>>,
+        join: &Arc<Mutex<HashJoin>>,
     ) -> Result<(), store::Error> {
         let mut cursor = self.store.members_after(partition, segment, cutoff).await?;
         loop {
