@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 
 use super::bearer::bearer_token;
-use super::error::{Denied, Flaw};
-use super::jwt::{Jwt, JwtConfig, is_over};
+use super::error::{AuthError, TokenError};
+use super::jwt::{JwtConfig, JwtVerifier, is_over};
 use super::keys::ApiKeys;
-use super::principal::Holder;
+use super::principal::Principal;
 use super::scope::Scope;
 
 /// Where the keys are that tokens are checked with. Without any, everybody may do everything.
@@ -24,7 +24,7 @@ pub struct AuthConfig {
 }
 
 /// The door: everybody may pass, or those with a token that the keys of the moment accept.
-pub struct Gate {
+pub struct Authenticator {
     config: AuthConfig,
     keys: ArcSwapOption<Keys>,
     generations: AtomicU64,
@@ -34,11 +34,11 @@ struct Keys {
     /// Counts the loads of the files, so that a grant by earlier keys is told apart.
     generation: u64,
     api: Option<ApiKeys>,
-    jwt: Option<Jwt>,
+    jwt: Option<JwtVerifier>,
 }
 
 /// Proof that a token was accepted, and until when that holds. A request that outlives the check has it
-/// [renewed](Gate::renew).
+/// [renewed](Authenticator::renew).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
     /// The name of the API key, or the subject of the JSON Web Token as far as it may be logged. `None` without access control.
@@ -67,7 +67,7 @@ pub struct KeysError {
     why: String,
 }
 
-impl Gate {
+impl Authenticator {
     /// A gate with the keys that `config` leads to.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Gate {
         let keys = keys.as_deref();
         KeyCounts {
             api: keys.and_then(|keys| keys.api.as_ref()).map(ApiKeys::len),
-            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(Jwt::key_count),
+            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(JwtVerifier::key_count),
         }
     }
 
@@ -111,16 +111,20 @@ impl Gate {
     /// # Errors
     ///
     /// Why not.
-    pub fn admit<'a>(&self, mut authorization: impl Iterator<Item = &'a [u8]>, scope: Scope) -> Result<Grant, Denied> {
+    pub fn authorize<'a>(
+        &self,
+        mut authorization: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+    ) -> Result<Grant, AuthError> {
         let keys = self.keys.load();
         let Some(keys) = keys.as_deref() else { return Ok(Grant::default()) };
-        let header = authorization.next().ok_or(Denied::NoToken)?;
-        let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(Denied::Malformed)?;
-        let holder = keys.holder(token).map_err(Denied::NotAccepted)?;
-        if !holder.scopes.contains(scope) {
-            return Err(Denied::Insufficient { holder: holder.name, scope });
+        let header = authorization.next().ok_or(AuthError::NoToken)?;
+        let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(AuthError::Malformed)?;
+        let principal = keys.principal(token).map_err(AuthError::NotAccepted)?;
+        if !principal.scopes.contains(scope) {
+            return Err(AuthError::InsufficientScope { principal: principal.name, scope });
         }
-        Ok(Grant { name: Some(holder.name), generation: keys.generation, valid_until: holder.valid_until })
+        Ok(Grant { name: Some(principal.name), generation: keys.generation, valid_until: principal.valid_until })
     }
 
     /// Checks that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs two
@@ -134,20 +138,20 @@ impl Gate {
         grant: &mut Grant,
         authorization: impl Iterator<Item = &'a [u8]>,
         scope: Scope,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), AuthError> {
         if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
-            *grant = self.admit(authorization, scope)?;
+            *grant = self.authorize(authorization, scope)?;
         }
         match grant.valid_until {
-            Some(last) if is_over(last) => Err(Denied::NotAccepted(Flaw::Expired)),
+            Some(last) if is_over(last) => Err(AuthError::NotAccepted(TokenError::Expired)),
             _ => Ok(()),
         }
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Authenticator").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -163,16 +167,20 @@ impl Keys {
         let jwt = config.jwt.as_ref().map(|config| {
             let path = &config.key_file;
             let text = read("jwt_key_file", path)?;
-            Jwt::new(config, &text).map_err(|why| KeysError { setting: "jwt_key_file", path: path.clone(), why })
+            JwtVerifier::new(config, &text).map_err(|why| KeysError {
+                setting: "jwt_key_file",
+                path: path.clone(),
+                why,
+            })
         });
         Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
     }
 
-    fn holder(&self, token: &str) -> Result<Holder, Flaw> {
+    fn principal(&self, token: &str) -> Result<Principal, TokenError> {
         match (&self.api, &self.jwt) {
             // An API key has no dots, a JSON Web Token two.
-            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.holder(token),
-            (Some(api), _) => api.holder(token).ok_or(Flaw::UnknownKey),
+            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.principal(token),
+            (Some(api), _) => api.principal(token).ok_or(TokenError::UnknownKey),
             (None, _) => unreachable!("keys are of one kind at least"),
         }
     }
@@ -192,8 +200,8 @@ mod tests {
 
     #[test]
     fn without_keys_everybody_may_pass() {
-        let gate = Gate::load(AuthConfig::default()).unwrap();
+        let gate = Authenticator::load(AuthConfig::default()).unwrap();
         assert!(gate.is_open());
-        assert_eq!(gate.admit(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
+        assert_eq!(gate.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
     }
 }

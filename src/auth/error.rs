@@ -5,7 +5,7 @@ use super::scope::Scope;
 
 /// Why a caller may not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AuthError {
     /// There is no token.
     #[error("This needs a token: send the header Authorization: Bearer TOKEN.")]
     NoToken,
@@ -16,12 +16,12 @@ pub enum Denied {
     Malformed,
     /// The token is none that we accept, for this reason.
     #[error("The token is not accepted: {0}.")]
-    NotAccepted(Flaw),
+    NotAccepted(TokenError),
     /// The token is accepted, but not for this.
-    #[error("The token of {holder} doesn't have the scope {scope}.")]
-    Insufficient {
+    #[error("The token of {principal} doesn't have the scope {scope}.")]
+    InsufficientScope {
         /// Whose token it is.
-        holder: String,
+        principal: String,
         /// What it would need.
         scope: Scope,
     },
@@ -29,7 +29,7 @@ pub enum Denied {
 
 /// What is wrong with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum TokenError {
     /// It is no key of ours.
     #[error("it is none of the API keys")]
     UnknownKey,
@@ -62,12 +62,12 @@ pub enum Flaw {
     Audience,
 }
 
-impl Denied {
+impl AuthError {
     /// Whose token it was, if that is known.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Insufficient { holder, .. } => Some(holder),
+            Self::InsufficientScope { principal, .. } => Some(principal),
             Self::NoToken | Self::Malformed | Self::NotAccepted(_) => None,
         }
     }
@@ -78,13 +78,13 @@ impl Denied {
         match self {
             Self::NoToken => "no_token",
             Self::Malformed => "malformed",
-            Self::NotAccepted(flaw) => flaw.kind(),
-            Self::Insufficient { .. } => "insufficient_scope",
+            Self::NotAccepted(error) => error.kind(),
+            Self::InsufficientScope { .. } => "insufficient_scope",
         }
     }
 }
 
-impl Flaw {
+impl TokenError {
     fn kind(self) -> &'static str {
         match self {
             Self::UnknownKey => "unknown_key",

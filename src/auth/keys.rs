@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 
-use super::principal::{Holder, check_name};
+use super::principal::{Principal, check_name};
 use super::scope::{Scope, Scopes};
 
 /// The API keys that are accepted.
@@ -22,7 +22,7 @@ pub struct ApiKeys(Vec<ApiKey>);
 
 struct ApiKey {
     digest: Digest,
-    holder: Holder,
+    principal: Principal,
 }
 
 pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
@@ -66,7 +66,7 @@ impl ApiKeys {
 
     /// Whom `key` belongs to. Takes as long for one key as for another, and compares with all of them, so that the time tells
     /// nothing of what is known.
-    pub fn holder(&self, key: &str) -> Option<Holder> {
+    pub fn principal(&self, key: &str) -> Option<Principal> {
         let presented = digest_of(key);
         let mut found = None;
         for known in &self.0 {
@@ -74,7 +74,7 @@ impl ApiKeys {
                 found = Some(known);
             }
         }
-        found.map(|known| known.holder.clone())
+        found.map(|known| known.principal.clone())
     }
 
     /// How many there are.
@@ -84,7 +84,7 @@ impl ApiKeys {
 
     /// Whether one of them has this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|key| key.holder.name == name)
+        self.0.iter().any(|key| key.principal.name == name)
     }
 }
 
@@ -95,11 +95,11 @@ impl ApiKey {
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
         let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
         let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
-        Ok(Self { digest, holder: Holder { name, scopes, valid_until: None } })
+        Ok(Self { digest, principal: Principal { name, scopes, valid_until: None } })
     }
 
     fn clashes_with(&self, other: &Self) -> bool {
-        self.digest == other.digest || self.holder.name == other.holder.name
+        self.digest == other.digest || self.principal.name == other.principal.name
     }
 }
 
@@ -131,21 +131,21 @@ mod tests {
         let other = "00".repeat(32);
         let text = entry("uss", OF_TEST, r#""segments:write""#) + &entry("analyst", &other, r#""segments:read""#);
         let keys = ApiKeys::parse(&text).unwrap();
-        let holder = keys.holder("test").unwrap();
-        assert_eq!(holder.name, "uss");
-        assert!(holder.scopes.contains(Scope::WriteSegments) && !holder.scopes.contains(Scope::ReadSegments));
-        assert!(keys.holder("Test").is_none() && keys.holder("").is_none() && keys.holder(OF_TEST).is_none());
+        let principal = keys.principal("test").unwrap();
+        assert_eq!(principal.name, "uss");
+        assert!(principal.scopes.contains(Scope::WriteSegments) && !principal.scopes.contains(Scope::ReadSegments));
+        assert!(keys.principal("Test").is_none() && keys.principal("").is_none() && keys.principal(OF_TEST).is_none());
     }
 
     #[test]
     fn a_byte_order_mark_is_passed_over() {
         let text = format!("\u{feff}{}", entry("uss", OF_TEST, ""));
-        assert!(ApiKeys::parse(&text).unwrap().holder("test").is_some());
+        assert!(ApiKeys::parse(&text).unwrap().principal("test").is_some());
     }
 
     #[test]
     fn a_file_without_keys_accepts_nobody() {
-        assert!(ApiKeys::parse("").unwrap().holder("").is_none());
+        assert!(ApiKeys::parse("").unwrap().principal("").is_none());
     }
 
     #[rstest]

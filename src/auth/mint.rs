@@ -24,7 +24,7 @@ pub struct MintError(String);
 
 /// A new API key. Not `Debug`: it is a secret.
 pub struct NewKey {
-    /// The key, for its holder alone.
+    /// The key, for its principal alone.
     pub key: String,
     /// Its entry for the file of keys.
     pub entry: String,

@@ -12,7 +12,7 @@ pub mod mint;
 mod principal;
 mod scope;
 
-pub use self::authenticator::{AuthConfig, Gate, Grant, KeyCounts, KeysError};
-pub use self::error::{Denied, Flaw};
+pub use self::authenticator::{AuthConfig, Authenticator, Grant, KeyCounts, KeysError};
+pub use self::error::{AuthError, TokenError};
 pub use self::jwt::{JwtAlgorithm, JwtConfig};
 pub use self::scope::{Scope, Scopes};

@@ -4,7 +4,7 @@ use super::scope::Scopes;
 
 /// Whom a token belongs to, and what it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct Principal {
     pub(super) name: String,
     pub(super) scopes: Scopes,
     /// The last Unix second at which the token is valid.

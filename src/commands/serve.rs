@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Gate, KeyCounts, KeysError};
+use crate::auth::{Authenticator, KeyCounts, KeysError};
 use crate::config::SecretFile;
 use crate::config::Settings;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
@@ -23,7 +23,7 @@ use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
-use crate::jobs::{HistoryRecorder, Pruner, PrunerError, Sampler};
+use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
 use crate::redis::Connection;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -34,7 +34,7 @@ pub struct App {
     front: Front,
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
-    sampler: Sampler,
+    health: HealthMonitor,
     recorder: HistoryRecorder,
     reloader: Reloader,
     server: Server,
@@ -47,7 +47,7 @@ pub struct App {
 /// Reads files again that may change while the service runs.
 #[derive(Debug, Clone)]
 pub struct Reloader {
-    gate: Arc<Gate>,
+    gate: Arc<Authenticator>,
     tls: Option<Tls>,
     secret_files: Vec<SecretFile>,
     metrics: Arc<Metrics>,
@@ -158,7 +158,7 @@ impl App {
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let gate = Arc::new(Gate::load(settings.auth.clone())?);
+        let gate = Arc::new(Authenticator::load(settings.auth.clone())?);
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         // Before Redis, so that a second service on the same address ends at once.
         let front = listen("listen", settings.listen).await?;
@@ -239,7 +239,7 @@ impl App {
         Ok(Self {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
-            sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
+            health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
             reloader,
             server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
@@ -278,8 +278,7 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } =
-            self;
+        let Self { front, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
         if reloader.gate.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
@@ -291,7 +290,7 @@ impl App {
         tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
         // These go on to the very end, so that whoever probes sees the stopping. It is over when they are dropped.
         let mut beside = JoinSet::new();
-        beside.spawn(sampler.run());
+        beside.spawn(health.run());
         beside.spawn(recorder.run());
         if let Some(Front { listener, site, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.

@@ -224,7 +224,7 @@ impl Settings {
     /// What overlaps may take.
     #[must_use]
     pub fn overlap_limits(&self) -> OverlapLimits {
-        OverlapLimits { timeout: self.overlap_timeout, at_once: self.max_overlaps, memory: Overlaps::MEMORY }
+        OverlapLimits { timeout: self.overlap_timeout, concurrency: self.max_overlaps, memory: Overlaps::MAX_MEMORY }
     }
 
     /// What connections may take.

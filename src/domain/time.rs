@@ -104,8 +104,8 @@ impl Window {
     /// An hour.
     pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
     /// What a data set may be counted over that was written before its window was recorded: the default of `window`.
-    pub(crate) const BEFORE_IT_WAS_RECORDED: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
-    const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+    pub(crate) const DEFAULT: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
+    const MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
     /// Reads a window such as `14d`, `36h` or `1h 30m`.
     ///
@@ -128,7 +128,7 @@ impl Window {
             Err("must be longer than zero".to_owned())
         } else if duration.subsec_nanos() != 0 {
             Err("must be a whole number of seconds".to_owned())
-        } else if duration > Self::LONGEST {
+        } else if duration > Self::MAX {
             Err("must not be longer than 36500 days".to_owned())
         } else {
             Ok(Self(duration))

@@ -6,7 +6,7 @@ use crate::store;
 
 /// Why a segment could not be estimated over a window of the caller's.
 #[derive(Debug, thiserror::Error)]
-pub enum EstimateError {
+pub enum Error {
     /// The window is longer than the one that members are kept for, which is given.
     #[error("must not be longer than the configured window of {0}")]
     WindowTooLong(Window),

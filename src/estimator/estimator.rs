@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::clock::{Clock, ClockSync};
 use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use super::drop_guard::DropGuard;
-use super::error::EstimateError;
+use super::error::Error;
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
@@ -79,7 +79,7 @@ impl Estimator {
     pub fn new(store: Store, window: Window) -> Self {
         let store = store.with_window(window);
         let metrics = store.metrics();
-        let (visit_metrics, count_metrics) = (metrics.visit_rounds.clone(), metrics.count_rounds.clone());
+        let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
         let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
         let bulk_writes =
@@ -196,7 +196,7 @@ impl Estimator {
         segment: &SegmentName<'_>,
         window: Window,
         now: Timestamp,
-    ) -> Result<u64, EstimateError> {
+    ) -> Result<u64, Error> {
         self.check_window(window)?;
         Ok(self.count(segment, window.cutoff(now)).await?)
     }
@@ -206,8 +206,8 @@ impl Estimator {
     }
 
     /// Refuses a window for which some members may be gone already.
-    pub(super) fn check_window(&self, window: Window) -> Result<(), EstimateError> {
-        if window > self.window { Err(EstimateError::WindowTooLong(self.window)) } else { Ok(()) }
+    pub(super) fn check_window(&self, window: Window) -> Result<(), Error> {
+        if window > self.window { Err(Error::WindowTooLong(self.window)) } else { Ok(()) }
     }
 
     /// How many segments there are that may have members.
@@ -215,7 +215,7 @@ impl Estimator {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't answer.
-    pub async fn segments_known(&self) -> Result<u64, store::Error> {
+    pub async fn segment_count(&self) -> Result<u64, store::Error> {
         self.store.index_size().await
     }
 

@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
 use crate::store::{self, Store};
-use crate::telemetry::{RoundMetrics, TRACED};
+use crate::telemetry::{BatchMetrics, TRACED};
 
 /// Sends requests to Redis in batches, and returns to each caller the response to its own request. Clones share the batches.
 pub struct GroupCommit<Req, Resp>(Arc<Shared<Req, Resp>>);
 
 struct Shared<Req, Resp> {
     store: Store,
-    metrics: RoundMetrics,
+    metrics: BatchMetrics,
     commit: Box<Commit<Req, Resp>>,
     shards: Box<[Mutex<Queue<Req, Resp>>]>,
 }
@@ -70,7 +70,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     /// Creates `shards` queues for `store`. `commit` sends a batch and returns a response to each request, in their order.
     pub fn new<F>(
         store: Store,
-        metrics: RoundMetrics,
+        metrics: BatchMetrics,
         shards: usize,
         commit: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
     ) -> Self
@@ -161,7 +161,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     /// Updates the queue-length gauge.
     pub fn measure_pending(&self) {
         let pending = (0..self.0.shards.len()).map(|shard| self.lock(shard).pending.len()).sum();
-        self.0.metrics.set_waiting(pending);
+        self.0.metrics.set_pending(pending);
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Queue<Req, Resp>> {
@@ -223,7 +223,7 @@ mod tests {
     where
         F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
-        let metrics = store.metrics().visit_rounds.clone();
+        let metrics = store.metrics().visit_batches.clone();
         GroupCommit::new(store, metrics, 2, commit)
     }
 

@@ -1,6 +1,6 @@
 //! The members of a segment by when they were last seen.
 
-use super::error::EstimateError;
+use super::error::Error;
 use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, Window};
 
@@ -36,7 +36,7 @@ impl Estimator {
         window: Window,
         buckets: usize,
         now: Timestamp,
-    ) -> Result<Histogram, EstimateError> {
+    ) -> Result<Histogram, Error> {
         self.check_window(window)?;
         let begin = window.cutoff(now).as_millis();
         let bound = |at: usize| {

@@ -14,10 +14,10 @@ pub mod overlap;
 mod prune;
 mod users;
 
-pub use self::error::EstimateError;
+pub use self::error::Error;
 pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
-pub use self::lists::{Counted, List, ListCursor, ListQuery, Order};
+pub use self::lists::{CountedSegment, List, ListCursor, ListQuery, Order};
 pub use self::prune::PruneReport;
 pub use self::users::Membership;

@@ -32,7 +32,7 @@ impl Estimator {
     /// How many segment names are read from the index at once, and looked at. Redis takes a millisecond for these looks.
     const INDEX_PAGE: usize = 250;
     /// How often a run begins again because the layout has changed.
-    const PRUNE_ATTEMPTS: usize = 5;
+    const MAX_PRUNE_ATTEMPTS: usize = 5;
 
     /// Removes every member that is expired at `now` by the window of the data set, in slices, and takes segments that are empty off the
     /// index. That window is at least as long as that of any instance.
@@ -47,7 +47,7 @@ impl Estimator {
     /// was removed had expired.
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
         let mut before = PruneReport::default();
-        for _ in 0..Self::PRUNE_ATTEMPTS {
+        for _ in 0..Self::MAX_PRUNE_ATTEMPTS {
             let layout = self.store.layout().await?;
             let cutoff = self.retention_by(&layout).cutoff(now);
             // Each server has one slice under way at a time.

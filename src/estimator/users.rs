@@ -36,7 +36,7 @@ impl Estimator {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't acknowledge it. Some segments may have him still; whoever repeats it removes him there.
-    pub async fn forget(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
+    pub async fn delete_user(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
         self.store.forget(user, self.retention().await?.duration()).await
     }
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::middleware::cors::Origins;
 pub use self::routes::Site;
 pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
-use crate::auth::Gate;
+use crate::auth::Authenticator;
 use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
@@ -47,7 +47,7 @@ pub struct AppState {
     /// The time it goes by.
     pub clock: Clock,
     /// Who may do what.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Authenticator>,
     /// Whether callers speak TLS to it.
     pub is_tls: bool,
     /// What a request may take.

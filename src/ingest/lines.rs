@@ -37,7 +37,7 @@ impl Lines {
     /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
     /// begins is given when a later piece has ended it.
     pub(crate) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
-        self.forget_spent();
+        self.clear_spent();
         let Some(end) = memchr::memchr(b'\n', piece) else {
             self.carry(piece);
             *piece = &[];
@@ -50,23 +50,23 @@ impl Lines {
             return Some(Line { number: self.count, text: within(line, self.max_bytes) });
         }
         self.carry(line);
-        Some(self.give_carried())
+        Some(self.take_carried())
     }
 
     /// The last line, if the stream didn't end with the end of one.
     pub(crate) fn last(&mut self) -> Option<Line<'_>> {
-        self.forget_spent();
-        (!self.carried.is_empty() || self.is_too_long).then(|| self.give_carried())
+        self.clear_spent();
+        (!self.carried.is_empty() || self.is_too_long).then(|| self.take_carried())
     }
 
-    fn give_carried(&mut self) -> Line<'_> {
+    fn take_carried(&mut self) -> Line<'_> {
         self.count += 1;
         self.is_spent = true;
         let text = if self.is_too_long { None } else { within(&self.carried, self.max_bytes) };
         Line { number: self.count, text }
     }
 
-    fn forget_spent(&mut self) {
+    fn clear_spent(&mut self) {
         if std::mem::take(&mut self.is_spent) {
             self.carried.clear();
             self.is_too_long = false;

@@ -29,7 +29,7 @@ pub struct Ingest {
     lines: Lines,
     chunk: Chunk,
     /// In the order of their lines.
-    under_way: VecDeque<JoinHandle<Written>>,
+    in_flight: VecDeque<JoinHandle<Written>>,
     report: Report,
     rejections: Rejections,
     failure: Option<store::Error>,
@@ -75,7 +75,7 @@ pub enum Aborted {
 
 /// What a line was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
+enum LineKind {
     Visit,
     Blank,
     Rejected,
@@ -86,11 +86,11 @@ impl Ingest {
     pub const MAX_LINE_BYTES: usize = 16 * 1024;
     /// Visits that are written together. Enough for the variadic commands to pay off; a batch of the usual visits takes
     /// half a megabyte.
-    const CHUNK: usize = 8_192;
+    const CHUNK_VISITS: usize = 8_192;
     /// Chunks of one batch that are under way at once. Two would keep Redis busy if replies came at once.
-    const UNDER_WAY: usize = 4;
+    const MAX_CHUNKS_IN_FLIGHT: usize = 4;
     /// How long lines are read before other tasks of the thread have their turn. A piece may have tens of thousands.
-    const TURN: Duration = Duration::from_millis(1);
+    const MAX_RUN: Duration = Duration::from_millis(1);
     /// How many rejected lines in a row end a batch.
     pub const MAX_REJECTED_IN_A_ROW: u64 = Rejections::MAX_IN_A_ROW;
     /// Of how many lines most must not be rejected.
@@ -103,7 +103,7 @@ impl Ingest {
             estimator,
             lines: Lines::new(Self::MAX_LINE_BYTES),
             chunk: Chunk::default(),
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             report: Report::default(),
             rejections: Rejections::default(),
             failure: None,
@@ -123,12 +123,12 @@ impl Ingest {
         while let Some(line) = self.lines.next(&mut piece) {
             let number = line.number;
             match take(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
-                Taken::Blank => {}
-                taken => self.rejections.read(taken == Taken::Rejected),
+                LineKind::Blank => {}
+                taken => self.rejections.read(taken == LineKind::Rejected),
             }
             self.check_rejections()?;
-            self.launch_if_full().await?;
-            if number.is_multiple_of(BETWEEN_LOOKS) && since.elapsed() >= Self::TURN {
+            self.write_if_full().await?;
+            if number.is_multiple_of(BETWEEN_LOOKS) && since.elapsed() >= Self::MAX_RUN {
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
@@ -144,7 +144,7 @@ impl Ingest {
     pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
         take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
-        self.launch_if_full().await
+        self.write_if_full().await
     }
 
     /// Has what there is written if nothing else is: visits that come slowly don't wait for each other.
@@ -152,8 +152,8 @@ impl Ingest {
     /// # Errors
     ///
     /// When Redis has failed.
-    pub async fn launch_if_idle(&mut self) -> Result<(), Aborted> {
-        if self.under_way.is_empty() { self.launch().await } else { Ok(()) }
+    pub async fn write_if_idle(&mut self) -> Result<(), Aborted> {
+        if self.in_flight.is_empty() { self.write().await } else { Ok(()) }
     }
 
     /// Waits for the oldest write that is under way; for ever if there is none. May be dropped at any time.
@@ -162,7 +162,7 @@ impl Ingest {
     ///
     /// When Redis has failed, or too many visits were refused.
     pub async fn progress(&mut self) -> Result<(), Aborted> {
-        self.settle_oldest().await?;
+        self.await_oldest().await?;
         self.check_rejections()
     }
 
@@ -170,11 +170,11 @@ impl Ingest {
         if self.rejections.are_too_many() { Err(Aborted::Rejections) } else { Ok(()) }
     }
 
-    async fn settle_oldest(&mut self) -> Result<(), Aborted> {
-        let Some(oldest) = self.under_way.front_mut() else { return std::future::pending().await };
+    async fn await_oldest(&mut self) -> Result<(), Aborted> {
+        let Some(oldest) = self.in_flight.front_mut() else { return std::future::pending().await };
         let written = oldest.await;
-        self.under_way.pop_front();
-        self.settle(written.ok())
+        self.in_flight.pop_front();
+        self.report_chunk(written.ok())
     }
 
     /// The stream has ended: takes in a last line without an end, which [`Self::finish`] has written.
@@ -189,14 +189,14 @@ impl Ingest {
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
         if !self.is_over() {
             // Its failure is found in `self.failure`, here and below.
-            let _ = self.launch().await;
+            let _ = self.write().await;
         }
         // Those that could not even set out.
         if let Some(error) = &self.failure {
             self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
         }
-        while !self.under_way.is_empty() {
-            let _ = self.settle_oldest().await;
+        while !self.in_flight.is_empty() {
+            let _ = self.await_oldest().await;
         }
         // What came after the last visit is dealt with once the visits are.
         if self.failure.is_none() {
@@ -211,17 +211,17 @@ impl Ingest {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
     }
 
-    async fn launch_if_full(&mut self) -> Result<(), Aborted> {
-        if self.chunk.lines.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
+    async fn write_if_full(&mut self) -> Result<(), Aborted> {
+        if self.chunk.lines.len() >= Self::CHUNK_VISITS { self.write().await } else { Ok(()) }
     }
 
     /// Starts writing the chunk, if it has visits and when there is room for it.
-    async fn launch(&mut self) -> Result<(), Aborted> {
+    async fn write(&mut self) -> Result<(), Aborted> {
         if self.chunk.lines.is_empty() {
             return Ok(());
         }
-        while self.under_way.len() >= Self::UNDER_WAY {
-            self.settle_oldest().await?;
+        while self.in_flight.len() >= Self::MAX_CHUNKS_IN_FLIGHT {
+            self.await_oldest().await?;
         }
         let permit = self.estimator.acquire_bulk_permit().await.map_err(|error| self.fail(error))?;
         let chunk = mem::take(&mut self.chunk);
@@ -235,12 +235,12 @@ impl Ingest {
             written.measure(estimator.metrics());
             written
         };
-        self.under_way.push_back(tokio::spawn(writing.instrument(span)));
+        self.in_flight.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
     }
 
     /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
-    fn settle(&mut self, written: Option<Written>) -> Result<(), Aborted> {
+    fn report_chunk(&mut self, written: Option<Written>) -> Result<(), Aborted> {
         let Some(Written { chunk, written }) = written else {
             return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
         };
@@ -248,7 +248,7 @@ impl Ingest {
         for (place, line) in chunk.lines.into_iter().enumerate() {
             match written.of(place) {
                 Ok(()) => self.report.accepted += 1,
-                Err(error) => self.not_written(line, error),
+                Err(error) => self.report_failure(line, error),
             }
         }
         self.rejections.written(self.report.accepted - before.0, self.report.rejected - before.1);
@@ -260,7 +260,7 @@ impl Ingest {
 
     /// One visit was not written: its segment would be one too many, its segment's key holds another type, or Redis failed, for all
     /// or for its partition alone.
-    fn not_written(&mut self, line: u64, error: &store::Error) {
+    fn report_failure(&mut self, line: u64, error: &store::Error) {
         if let store::Error::TooManySegments(_) = error {
             self.report.reject_segment(line, error.to_string());
             return;
@@ -292,32 +292,32 @@ fn take(
     number: u64,
     text: Option<&[u8]>,
     now: Timestamp,
-) -> Taken {
+) -> LineKind {
     chunk.last_line = number;
     let metrics = &estimator.metrics().visits;
     let Some(text) = text else {
         metrics.rejected("too_long");
         report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
-        return Taken::Rejected;
+        return LineKind::Rejected;
     };
     if text.iter().all(u8::is_ascii_whitespace) {
-        return Taken::Blank;
+        return LineKind::Blank;
     }
     match visit_json::parse(text, now) {
         Ok(visit) if estimator.is_expired(&visit, now) => {
             metrics.expired();
             report.expired += 1;
-            Taken::Visit
+            LineKind::Visit
         }
         Ok(visit) => {
             chunk.batch.add(&visit);
             chunk.lines.push(number);
-            Taken::Visit
+            LineKind::Visit
         }
         Err(error) => {
             metrics.rejected(error.kind());
             report.reject(number, error);
-            Taken::Rejected
+            LineKind::Rejected
         }
     }
 }

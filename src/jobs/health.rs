@@ -12,13 +12,13 @@ use crate::store::diagnostics::{Eviction, EvictionPolicy};
 
 /// Samples until it is dropped.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct HealthMonitor {
     estimator: Estimator,
     clock: Clock,
     segments: Vec<SegmentName<'static>>,
 }
 
-impl Sampler {
+impl HealthMonitor {
     /// How often Redis is asked what the metrics tell.
     const INTERVAL: Duration = Duration::from_secs(15);
     /// How often it is asked whether it serves, is a primary, and what the time is. For so long at the most a clock that is set, or
@@ -69,7 +69,7 @@ impl Sampler {
     /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
     pub async fn sample(&self, now: Timestamp) {
         let metrics = self.estimator.metrics();
-        let segments = self.estimator.segments_known().await.ok();
+        let segments = self.estimator.segment_count().await.ok();
         metrics.redis.set_segments(segments);
         for segment in &self.segments {
             let users = match segments {

@@ -4,6 +4,6 @@ mod health;
 mod prune;
 mod record_history;
 
-pub use self::health::Sampler;
+pub use self::health::HealthMonitor;
 pub use self::prune::{Pruner, PrunerError, Schedule};
 pub use self::record_history::HistoryRecorder;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
-use crate::estimator::history::{History, HistorySampler, Interval, Sampled};
+use crate::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
 use crate::store;
 
 /// Records the history until it is dropped.
@@ -52,12 +52,12 @@ impl HistoryRecorder {
         let pause = (interval.grace() / 20).min(Self::MAX_SLEEP);
         let failure = loop {
             let failure = match self.try_sample(interval, turn).await {
-                Ok(Sampled::Points(points)) => {
+                Ok(SampleOutcome::Points(points)) => {
                     tracing::debug!(%turn, points, "recorded the history");
                     return metrics.done(points);
                 }
-                Ok(Sampled::AlreadyComplete) => return,
-                Ok(Sampled::LeasedByAnother) => None,
+                Ok(SampleOutcome::AlreadyComplete) => return,
+                Ok(SampleOutcome::LeasedByAnother) => None,
                 Err(error) => Some(error),
             };
             tokio::time::sleep(pause).await;
@@ -71,12 +71,12 @@ impl HistoryRecorder {
         }
     }
 
-    async fn try_sample(&self, interval: Interval, turn: Timestamp) -> Result<Sampled, store::Error> {
+    async fn try_sample(&self, interval: Interval, turn: Timestamp) -> Result<SampleOutcome, store::Error> {
         // All instances go by this clock. A sample with a time ahead of it would keep out those that are earlier.
         self.estimator.sync(&self.clock).await?;
         let now = self.clock.now();
         if interval.turn(now) != turn {
-            return Ok(Sampled::AlreadyComplete);
+            return Ok(SampleOutcome::AlreadyComplete);
         }
         self.sampler.sample(turn, now).await
     }

@@ -9,6 +9,6 @@ mod traces;
 pub(crate) use self::logs::tests;
 pub use self::logs::{LogFilter, LogFormat, init};
 #[cfg(test)]
-pub use self::metrics::FAILURES;
-pub use self::metrics::{Metrics, RoundMetrics, RouteMetrics, Traffic, VisitMetrics};
+pub use self::metrics::ERROR_KINDS;
+pub use self::metrics::{BatchMetrics, Metrics, RouteMetrics, Traffic, VisitMetrics};
 pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

@@ -303,7 +303,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().beside(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
-    short.forget(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
+    short.delete_user(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let ttl: u64 = redis.call(&["TTL", &tombstones[0]]);
     assert!(ttl > 13 * 86_400, "{ttl}");

@@ -8,7 +8,7 @@ use segment_estimator::config::Layer;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
-use segment_estimator::estimator::history::{History, HistorySampler, Interval, Sampled};
+use segment_estimator::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
 use segment_estimator::jobs::HistoryRecorder;
 use segment_estimator::redis::{Connection, Limits, RedisUrl, Servers};
 use segment_estimator::store::{Claim, NamedSample, Partitions, Sample, Store, Turn};
@@ -58,17 +58,17 @@ async fn of_all_who_would_record_a_turn_one_does() {
     let all = samplers.iter().map(|sampler| sampler.sample(NOON, noon_plus(40)));
     let all: Vec<_> = futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).collect();
 
-    let points: Vec<_> = all.iter().filter(|recorded| matches!(recorded, Sampled::Points(_))).collect();
-    assert_eq!(points, [&Sampled::Points(1_200)], "{all:?}");
-    assert_eq!(samplers[0].sample(NOON, noon_plus(80)).await, Ok(Sampled::AlreadyComplete));
-    assert_eq!(samplers[1].sample(noon_plus(-HOUR), noon_plus(80)).await, Ok(Sampled::AlreadyComplete));
+    let points: Vec<_> = all.iter().filter(|recorded| matches!(recorded, SampleOutcome::Points(_))).collect();
+    assert_eq!(points, [&SampleOutcome::Points(1_200)], "{all:?}");
+    assert_eq!(samplers[0].sample(NOON, noon_plus(80)).await, Ok(SampleOutcome::AlreadyComplete));
+    assert_eq!(samplers[1].sample(noon_plus(-HOUR), noon_plus(80)).await, Ok(SampleOutcome::AlreadyComplete));
     for name in &names {
         let elements: Vec<String> = redis.call(&["LRANGE", &format!("history:{name}"), "0", "-1"]);
         assert_eq!(elements.len(), 2, "{name}: a time and a count");
     }
     assert_eq!(counts(redis.store(), "s7", 0, 0).await, [Some(2)]);
     // The next turn is another.
-    assert_eq!(samplers[1].sample(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(Sampled::Points(1_200)));
+    assert_eq!(samplers[1].sample(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(SampleOutcome::Points(1_200)));
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_ther
     assert_eq!(store.add_samples(&[sample("news", NOON, 17)]).await, Ok(1));
 
     let other = sampler(store.clone());
-    assert_eq!(other.sample(NOON, noon_plus(999)).await, Ok(Sampled::LeasedByAnother));
-    assert_eq!(other.sample(NOON, noon_plus(1_000)).await, Ok(Sampled::Points(1)));
+    assert_eq!(other.sample(NOON, noon_plus(999)).await, Ok(SampleOutcome::LeasedByAnother));
+    assert_eq!(other.sample(NOON, noon_plus(1_000)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store.clone(), "news", 0, 0).await, [Some(17)]);
     assert_eq!(counts(store.clone(), "sports", 0, 0).await, [Some(1)]);
     // Who was taken for dead does no harm.
@@ -96,15 +96,15 @@ async fn record_goes_on_when_a_clock_that_was_ahead_is_set_back() {
     let store = redis.store();
     let samplers = [sampler(store.clone()), sampler(store.clone())];
     let year = 365 * 24 * HOUR;
-    assert_eq!(samplers[0].sample(noon_plus(year), noon_plus(year)).await, Ok(Sampled::Points(0)));
+    assert_eq!(samplers[0].sample(noon_plus(year), noon_plus(year)).await, Ok(SampleOutcome::Points(0)));
 
     record_visits(&store, &[("u1", "sports")]).await;
-    assert_eq!(samplers[1].sample(NOON, noon_plus(80)).await, Ok(Sampled::Points(1)));
-    assert_eq!(samplers[0].sample(NOON, noon_plus(90)).await, Ok(Sampled::AlreadyComplete));
-    assert_eq!(samplers[0].sample(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(Sampled::Points(1)));
+    assert_eq!(samplers[1].sample(NOON, noon_plus(80)).await, Ok(SampleOutcome::Points(1)));
+    assert_eq!(samplers[0].sample(NOON, noon_plus(90)).await, Ok(SampleOutcome::AlreadyComplete));
+    assert_eq!(samplers[0].sample(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(1), Some(1)]);
     // Within what two clocks may differ, a later turn is later.
-    assert_eq!(samplers[1].sample(NOON, noon_plus(HOUR - 1_999)).await, Ok(Sampled::AlreadyComplete));
+    assert_eq!(samplers[1].sample(NOON, noon_plus(HOUR - 1_999)).await, Ok(SampleOutcome::AlreadyComplete));
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_key_that_is_no_segment_is_passed_over() {
     record_visits(&redis.store(), &[("u1", "sports"), ("u1", "news"), ("u1", "art")]).await;
     redis.call::<()>(&["SET", "segment:news", "x"]);
     redis.call::<()>(&["SET", "history:art", "x"]);
-    assert_eq!(sampler(redis.store()).sample(NOON, NOON).await, Ok(Sampled::Points(1)));
+    assert_eq!(sampler(redis.store()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(redis.store(), "sports", 0, 0).await, [Some(1)]);
 }
 
@@ -142,7 +142,7 @@ async fn the_sizes_of_all_partitions_are_added_up() {
     for user in &users {
         record_visits(&store, &[(user, "sports")]).await;
     }
-    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(Sampled::Points(1)));
+    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store, "sports", 0, 0).await, [Some(100)]);
 }
 
@@ -400,7 +400,7 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     for name in names {
         record_visits(&store, &[("u1", name), ("u2", name)]).await;
     }
-    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(Sampled::Points(7)));
+    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(7)));
     let segments = names.map(|name| SegmentName::parse(name.to_owned()).unwrap());
     let histories = history(store).of_each(&segments, NOON, NOON, STEP).await.unwrap();
     for (name, points) in names.iter().zip(histories) {

@@ -426,13 +426,13 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires() {
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&["SET", key, "theirs"]);
     }
-    let failed = estimator.forget(&user("u1")).await.unwrap_err();
+    let failed = estimator.delete_user(&user("u1")).await.unwrap_err();
     assert!(matches!(failed, Error::ForeignKey(_)), "{failed:?}");
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         assert_eq!((redis.call::<String>(&["GET", key]).as_str(), redis.call::<i64>(&["TTL", key])), ("theirs", -1));
     }
     redis.call::<()>(&["DEL", "{p00}:forgotten", "{p01}:forgotten"]);
-    assert!(estimator.forget(&user("u1")).await.is_ok());
+    assert!(estimator.delete_user(&user("u1")).await.is_ok());
     assert_eq!(estimator.estimate(&segment("sports"), NOON).await, Ok(0));
 }
 
@@ -453,7 +453,7 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     let before = theirs(&redis);
     assert_eq!(before.len(), 4);
     assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_failed, 3);
-    assert_eq!(estimator.forget(&user("u1")).await, Ok(1));
+    assert_eq!(estimator.delete_user(&user("u1")).await, Ok(1));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     // A key of another type can't be copied.
     redis.call::<()>(&["ZREM", "segments", "text", "list", "hash"]);

@@ -8,4 +8,4 @@ mod verifier;
 pub use self::algorithm::JwtAlgorithm;
 pub(super) use self::key_file::secret;
 pub use self::verifier::JwtConfig;
-pub(super) use self::verifier::{Jwt, is_over};
+pub(super) use self::verifier::{JwtVerifier, is_over};

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::algorithm::JwtAlgorithm;
 use super::key_file::{self, Key};
-use crate::auth::error::Flaw;
-use crate::auth::principal::{Holder, UNNAMED, check_name};
+use crate::auth::error::TokenError;
+use crate::auth::principal::{Principal, UNNAMED, check_name};
 use crate::auth::scope::Scopes;
 
 /// How JSON Web Tokens are checked.
@@ -29,7 +29,7 @@ pub struct JwtConfig {
 }
 
 /// Checks JSON Web Tokens.
-pub struct Jwt {
+pub struct JwtVerifier {
     validation: Validation,
     keys: Vec<Key>,
 }
@@ -71,7 +71,7 @@ impl OneOrMany {
     }
 }
 
-impl Jwt {
+impl JwtVerifier {
     /// A check with the keys in `text`, which is what the key file has.
     ///
     /// # Errors
@@ -102,14 +102,14 @@ impl Jwt {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn holder(&self, token: &str) -> Result<Holder, Flaw> {
-        let header = decode_header(token).map_err(|error| flaw(error.kind()))?;
+    pub fn principal(&self, token: &str) -> Result<Principal, TokenError> {
+        let header = decode_header(token).map_err(|error| token_error(error.kind()))?;
         // RFC 7515, section 4.1.11. The library leaves it to us.
         if header.crit.is_some() {
-            return Err(Flaw::Extension);
+            return Err(TokenError::Extension);
         }
-        let key = self.key(header.kid.as_deref()).ok_or(Flaw::KeyId)?;
-        let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| flaw(error.kind()))?.claims;
+        let key = self.key(header.kid.as_deref()).ok_or(TokenError::KeyId)?;
+        let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| token_error(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();
         // An e-mail address tells who somebody is, and names go into the log. Other subjects that pass are of services, or numbers.
         let name = claims.sub.filter(|sub| check_name(sub).is_ok() && !sub.contains('@'));
@@ -120,7 +120,7 @@ impl Jwt {
             reason = "the library has checked its range"
         )]
         let valid_until = (claims.exp.round() as u64).saturating_add(self.validation.leeway);
-        Ok(Holder { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
+        Ok(Principal { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
     }
 
     /// The key that a token names; the only one if it names none.
@@ -140,18 +140,18 @@ pub fn is_over(last: u64) -> bool {
     get_current_timestamp() > last
 }
 
-fn flaw(error: &ErrorKind) -> Flaw {
+fn token_error(error: &ErrorKind) -> TokenError {
     match error {
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-            Flaw::Algorithm
+            TokenError::Algorithm
         }
-        ErrorKind::InvalidSignature => Flaw::Signature,
-        ErrorKind::ExpiredSignature => Flaw::Expired,
-        ErrorKind::ImmatureSignature => Flaw::Immature,
-        ErrorKind::InvalidIssuer => Flaw::Issuer,
-        ErrorKind::InvalidAudience => Flaw::Audience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => Flaw::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => Flaw::Audience,
-        _ => Flaw::Unreadable,
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::ExpiredSignature => TokenError::Expired,
+        ErrorKind::ImmatureSignature => TokenError::Immature,
+        ErrorKind::InvalidIssuer => TokenError::Issuer,
+        ErrorKind::InvalidAudience => TokenError::Audience,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => TokenError::Issuer,
+        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
+        _ => TokenError::Unreadable,
     }
 }

@@ -6,7 +6,7 @@
 
 #[cfg(test)]
 mod properties;
-mod reported;
+mod raw_visit;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use std::str::Utf8Error;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-pub use self::reported::Reported;
+pub use self::raw_visit::RawVisit;
 use super::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
 /// Why some bytes are not a visit.
@@ -53,7 +53,7 @@ impl VisitError {
 ///
 /// A [`VisitError`] that says what is wrong, naming every bad field.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
-    read(json)?.arriving_at(now)
+    read(json)?.at(now)
 }
 
 /// Reads the JSON form of a visit, whenever it arrives.
@@ -61,16 +61,16 @@ pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
 /// # Errors
 ///
 /// As [`parse`], except for a `seen_at` that is ahead of the clock.
-pub fn read(json: &[u8]) -> Result<Reported<'_>, VisitError> {
+pub fn read(json: &[u8]) -> Result<RawVisit<'_>, VisitError> {
     // Checked to be UTF-8 as a whole, the texts in it need no check each; those that are passed over would get none.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
-    let raw: RawVisit<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    raw.checked()
+    let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
+    raw.validate()
 }
 
 /// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
 #[must_use]
-pub fn disguise(bytes: &[u8]) -> Option<&'static str> {
+pub fn misdetected_format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         Some("it begins with a byte order mark (EF BB BF), which must be left out")
     } else if bytes.starts_with(b"\x1F\x8B") {
@@ -90,7 +90,8 @@ pub fn second_value(json: &[u8]) -> Option<usize> {
 }
 
 fn not_utf_8(error: Utf8Error, json: &[u8]) -> VisitError {
-    let why = disguise(json).map_or_else(|| format!("byte {} is not UTF-8", error.valid_up_to() + 1), str::to_owned);
+    let why = misdetected_format(json)
+        .map_or_else(|| format!("byte {} is not UTF-8", error.valid_up_to() + 1), str::to_owned);
     VisitError::NotJson(format!("not JSON: {why}"))
 }
 
@@ -99,7 +100,7 @@ fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
     if json.is_empty() {
         return VisitError::NotJson("empty".to_owned());
     }
-    if let Some(why) = disguise(json) {
+    if let Some(why) = misdetected_format(json) {
         return VisitError::NotJson(format!("not JSON: {why}"));
     }
     if let Some(at) = second_value(json) {
@@ -148,41 +149,41 @@ fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestam
 
 /// The fields as they stand, and what is wrong with their names.
 #[derive(Default)]
-struct RawVisit<'de> {
+struct RawFields<'de> {
     user_id: Option<Value<'de>>,
     segment: Option<Value<'de>>,
     seen_at: Option<Value<'de>>,
     errors: Vec<FieldError>,
 }
 
-impl<'de> RawVisit<'de> {
+impl<'de> RawFields<'de> {
     /// All fields, if each is what it must be.
-    fn checked(self) -> Result<Reported<'de>, VisitError> {
+    fn validate(self) -> Result<RawVisit<'de>, VisitError> {
         let Self { user_id, segment, seen_at, mut errors } = self;
         let mut keep = |error| errors.push(error);
         let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
         let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
         let seen_at = time("seen_at", seen_at).map_err(&mut keep);
         match (user_id, segment, seen_at) {
-            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Reported { user_id, segment, seen_at }),
+            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(RawVisit { user_id, segment, seen_at }),
             _ => Err(VisitError::Fields(errors)),
         }
     }
 
     /// Ten errors tell enough, and the answer must not be a multiple of the request.
-    fn complain(&mut self, error: FieldError) {
-        const MOST: usize = 10;
-        if self.errors.len() < MOST {
+    fn push_error(&mut self, error: FieldError) {
+        const MAX_ERRORS: usize = 10;
+        if self.errors.len() < MAX_ERRORS {
             self.errors.push(error);
         }
     }
 }
 
 /// The start of a field's name that a caller made up.
-fn shortened(mut name: String) -> String {
-    const LONGEST: usize = 64;
-    if name.len() > LONGEST {
-        name.truncate(name.floor_char_boundary(LONGEST));
+fn truncated(mut name: String) -> String {
+    const MAX: usize = 64;
+    if name.len() > MAX {
+        name.truncate(name.floor_char_boundary(MAX));
         name.push('…');
     }
     name
@@ -220,19 +221,19 @@ enum Field {
     Unknown(String),
 }
 
-impl<'de> Deserialize<'de> for RawVisit<'de> {
+impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = RawVisit<'de>;
+            type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with user_id, segment and optionally seen_at")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = RawVisit::default();
+                let mut raw = RawFields::default();
                 while let Some(field) = map.next_key()? {
                     let (name, slot) = match field {
                         Field::UserId => ("user_id", &mut raw.user_id),
@@ -241,12 +242,12 @@ impl<'de> Deserialize<'de> for RawVisit<'de> {
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
                             let detail = "is not a field of a visit; those are user_id, segment and seen_at";
-                            raw.complain(FieldError::new(shortened(name), detail));
+                            raw.push_error(FieldError::new(truncated(name), detail));
                             continue;
                         }
                     };
                     if slot.replace(map.next_value()?).is_some() {
-                        raw.complain(FieldError::new(name, "is given more than once"));
+                        raw.push_error(FieldError::new(name, "is given more than once"));
                     }
                 }
                 Ok(raw)

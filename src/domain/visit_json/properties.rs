@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{VisitError, disguise, parse};
+use super::{VisitError, misdetected_format, parse};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
@@ -71,7 +71,7 @@ fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> 
 fn agrees(json: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(json, NOW);
     let is_told_not_json = matches!(verdict, Err(VisitError::NotJson(_) | VisitError::SeveralValues(_)));
-    let text = std::str::from_utf8(json).ok().filter(|_| disguise(json).is_none());
+    let text = std::str::from_utf8(json).ok().filter(|_| misdetected_format(json).is_none());
     // What no field takes is passed over, so that all that must hold there is the grammar: `1e999` and half of a surrogate
     // pair keep it, and can't be had as values.
     let keeps_the_grammar = text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());

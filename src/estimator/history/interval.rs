@@ -14,7 +14,7 @@ impl Interval {
     const DAY: u64 = 24 * 60 * 60;
 
     /// The default.
-    pub const USUAL: Self = Self(Window::HOUR);
+    pub const DEFAULT: Self = Self(Window::HOUR);
 
     /// Reads an interval such as `1h`, or `off`, which is none.
     ///
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn off_is_none() {
         assert_eq!(Interval::parse("off"), Ok(None));
-        assert_eq!(Interval::parse("1h"), Ok(Some(Interval::USUAL)));
+        assert_eq!(Interval::parse("1h"), Ok(Some(Interval::DEFAULT)));
     }
 
     #[rstest]
@@ -104,6 +104,6 @@ mod tests {
     #[case(3_600_000, 3_600_000)]
     #[case(-1, -3_600_000)]
     fn a_turn_is_at_a_multiple_since_the_epoch(#[case] now: i64, #[case] turn: i64) {
-        assert_eq!(Interval::USUAL.turn(Timestamp::from_millis(now)), Timestamp::from_millis(turn));
+        assert_eq!(Interval::DEFAULT.turn(Timestamp::from_millis(now)), Timestamp::from_millis(turn));
     }
 }

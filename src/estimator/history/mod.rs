@@ -8,4 +8,4 @@ mod sampler;
 
 pub use self::interval::Interval;
 pub use self::points::{History, Point};
-pub use self::sampler::{HistorySampler, Sampled};
+pub use self::sampler::{HistorySampler, SampleOutcome};

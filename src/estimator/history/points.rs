@@ -24,9 +24,9 @@ pub struct Point {
 
 impl History {
     /// The most points that are given at once.
-    pub const MOST_POINTS: u64 = 2_000;
+    pub const MAX_POINTS: u64 = 2_000;
     /// How many points there are at the most when nobody says how long a step is.
-    const USUAL_POINTS: u64 = 400;
+    const DEFAULT_POINTS: u64 = 400;
 
     /// The history in `store`, to which a turn of every `interval` is added by whoever records; by nobody here if there is none.
     #[must_use]
@@ -82,8 +82,8 @@ impl History {
 
     /// The step that is good for looking at what is between `from` and `to`, when nobody says how many points there may be.
     #[must_use]
-    pub fn usual_step(&self, from: Timestamp, to: Timestamp) -> Duration {
-        self.step_for(from, to, Self::USUAL_POINTS)
+    pub fn default_step(&self, from: Timestamp, to: Timestamp) -> Duration {
+        self.step_for(from, to, Self::DEFAULT_POINTS)
     }
 
     /// A round step, a multiple of the interval, for about `points` points, or fewer, between `from` and `to`.
@@ -92,7 +92,7 @@ impl History {
         const MINUTES: [u64; 17] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 2_880, 4_320, 10_080];
         let span = u64::try_from(to.as_millis() - from.as_millis()).unwrap_or_default();
         let least = Duration::from_millis(span / points);
-        let interval = self.interval.unwrap_or(Interval::USUAL).duration();
+        let interval = self.interval.unwrap_or(Interval::DEFAULT).duration();
         let is_multiple = |step: Duration| step.as_secs().is_multiple_of(interval.as_secs());
         let round = MINUTES.map(|minutes| Duration::from_secs(60 * minutes));
         let round = [interval].into_iter().chain(round).find(|step| *step >= least && is_multiple(*step));
@@ -193,7 +193,7 @@ mod tests {
         #[case] hours: i64,
         #[case] minutes: u64,
     ) {
-        let step = history(interval).usual_step(time(0), time(hours * HOUR));
+        let step = history(interval).default_step(time(0), time(hours * HOUR));
         if interval == "90s" {
             assert_eq!(step, Duration::from_secs(90));
         } else {
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_long_time_has_longer_steps() {
         let (from, to) = (time(0), time(100 * 365 * 24 * HOUR));
-        let step = history("1h").usual_step(from, to);
+        let step = history("1h").default_step(from, to);
         assert!(step.as_secs().is_multiple_of(3_600) && History::steps(from, to, step) <= 401, "{step:?}");
     }
 }

@@ -18,7 +18,7 @@ pub struct HistorySampler {
 
 /// The outcome of an attempt to sample a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sampled {
+pub enum SampleOutcome {
     /// This instance sampled the turn and added this many points.
     Points(u64),
     /// Another instance has the lease. It may be sampling, or may have failed.
@@ -50,13 +50,13 @@ impl HistorySampler {
     /// # Errors
     ///
     /// A [`store::Error`] when Redis didn't answer. Some segments may have their sample.
-    pub async fn sample(&self, turn: Timestamp, now: Timestamp) -> Result<Sampled, store::Error> {
+    pub async fn sample(&self, turn: Timestamp, now: Timestamp) -> Result<SampleOutcome, store::Error> {
         let store = &self.history.store;
-        let lease = self.interval().unwrap_or(Interval::USUAL).grace() / 4;
+        let lease = self.interval().unwrap_or(Interval::DEFAULT).grace() / 4;
         match store.claim_turn(&Claim { turn, now, until: now + lease, by: &self.instance }).await? {
             Turn::Claimed => {}
-            Turn::ByAnother => return Ok(Sampled::LeasedByAnother),
-            Turn::Done => return Ok(Sampled::AlreadyComplete),
+            Turn::ByAnother => return Ok(SampleOutcome::LeasedByAnother),
+            Turn::Done => return Ok(SampleOutcome::AlreadyComplete),
         }
         let page = (Self::BATCH / self.estimator.partitions().map_or(1, |partitions| partitions.count())).max(10);
         let (mut points, mut cursor) = (0, None);
@@ -69,7 +69,7 @@ impl HistorySampler {
             }
         }
         store.end_turn(turn).await?;
-        Ok(Sampled::Points(points))
+        Ok(SampleOutcome::Points(points))
     }
 
     async fn sample_segments(

@@ -33,7 +33,7 @@ pub enum Order {
 pub struct ListCursor {
     /// Its name.
     pub segment: SegmentName<'static>,
-    /// How many users were in it; `None` as in [`Counted`].
+    /// How many users were in it; `None` as in [`CountedSegment`].
     pub count: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ pub struct ListCursor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
     /// In the order that was asked for.
-    pub segments: Vec<Counted>,
+    pub segments: Vec<CountedSegment>,
     /// Where the next list begins, if there may be more.
     pub next: Option<ListCursor>,
     /// The moment that the counts are of.
@@ -50,24 +50,24 @@ pub struct List {
 
 /// A segment, and how many users are in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
+pub struct CountedSegment {
     /// Its name.
     pub segment: SegmentName<'static>,
     /// How many; `None` if the segment's key holds something else than a sorted set.
     pub count: Option<u64>,
 }
 
-impl Counted {
+impl CountedSegment {
     /// Whether it comes after `cursor` in the order of counts.
-    pub(super) fn is_behind(&self, cursor: &ListCursor) -> bool {
+    pub(super) fn comes_after(&self, cursor: &ListCursor) -> bool {
         (Reverse(self.count), &self.segment) > (Reverse(cursor.count), &cursor.segment)
     }
 }
 
 /// The first `limit` of `segments`, and where the rest begins.
-pub(super) fn cut(mut segments: Vec<Counted>, limit: usize, as_of: Timestamp) -> List {
+pub(super) fn page(mut segments: Vec<CountedSegment>, limit: usize, as_of: Timestamp) -> List {
     let has_more = segments.len() > limit;
     segments.truncate(limit);
     let last = segments.last().filter(|_| has_more).cloned();
-    List { segments, next: last.map(|Counted { segment, count }| ListCursor { segment, count }), as_of }
+    List { segments, next: last.map(|CountedSegment { segment, count }| ListCursor { segment, count }), as_of }
 }

@@ -4,5 +4,5 @@ mod list;
 mod ranking;
 mod walk;
 
-pub use self::list::{Counted, List, ListCursor, ListQuery, Order};
+pub use self::list::{CountedSegment, List, ListCursor, ListQuery, Order};
 pub(super) use self::ranking::Rankings;

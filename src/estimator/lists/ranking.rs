@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::list::{Counted, List, ListCursor, cut};
+use super::list::{CountedSegment, List, ListCursor, page};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::concurrency_limit::TooMany;
-use crate::estimator::error::EstimateError;
+use crate::estimator::error::Error;
 use crate::store;
 
 /// The first segments in the order of counts.
 #[derive(Debug)]
 pub(super) struct Ranking {
     /// At most [`Self::MAX_LIMIT`] and one more, which tells that there are further ones.
-    pub(super) segments: Vec<Counted>,
+    pub(super) segments: Vec<CountedSegment>,
     /// How many segments were counted for it.
     pub(super) counted: usize,
     /// The moment that the counts are of.
@@ -36,9 +36,9 @@ impl Ranking {
     /// The page of `limit` segments behind `after`, unless it reaches beyond the ranking.
     pub(super) fn page(&self, after: Option<&ListCursor>, limit: usize) -> Option<List> {
         let is_complete = self.segments.len() <= Self::MAX_LIMIT;
-        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.is_behind(after)));
+        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.comes_after(after)));
         let segments: Vec<_> = behind.take(limit.saturating_add(1)).cloned().collect();
-        (is_complete || segments.len() > limit).then(|| cut(segments, limit, self.as_of))
+        (is_complete || segments.len() > limit).then(|| page(segments, limit, self.as_of))
     }
 
     fn is_shared_later(&self) -> bool {
@@ -96,7 +96,7 @@ impl Rankings {
         key: &Key,
         now: Timestamp,
         start: impl Fn() -> Result<Walk, TooMany>,
-    ) -> Result<Arc<Ranking>, EstimateError> {
+    ) -> Result<Arc<Ranking>, Error> {
         let arrival = self.lock().next;
         loop {
             let (number, walk) = match self.join_or_start(key, now, &start)? {

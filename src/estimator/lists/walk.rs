@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use super::list::{Counted, List, ListCursor, ListQuery, Order, cut};
+use super::list::{CountedSegment, List, ListCursor, ListQuery, Order, page};
 use super::ranking::{Ranking, Walk};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::concurrency_limit::TooMany;
-use crate::estimator::error::EstimateError;
+use crate::estimator::error::Error;
 use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 impl Estimator {
     /// How many segments are counted in one round trip when there is one partition: Redis takes a few microseconds for each count. It
     /// serves other connections between the 16 KiB that it reads of this one at a time.
-    const COUNTED_AT_ONCE: usize = 200;
+    const COUNT_BATCH: usize = 200;
 
     /// The segments that `query` asks for, as far as somebody is in them at `now`. A segment whose count can't be known because
     /// its key holds another type is listed, too, behind all others in the order of counts.
@@ -28,7 +28,7 @@ impl Estimator {
     /// # Errors
     ///
     /// As [`Estimator::estimate_within`], and when too many lists are being made. A count is never guessed.
-    pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+    pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         self.check_window(query.window)?;
         match query.order {
             Order::Name => self.list_by_name(query, now).await,
@@ -36,7 +36,7 @@ impl Estimator {
         }
     }
 
-    async fn list_by_name(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+    async fn list_by_name(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         let ListQuery { prefix, limit, after, window, .. } = query;
         let _permit = self.acquire_list_permit()?;
         let start = match after {
@@ -44,16 +44,16 @@ impl Estimator {
             None => IndexCursor::before(prefix),
         };
         let mut segments = Vec::new();
-        let take = |counted: Counted| {
+        let take = |counted: CountedSegment| {
             segments.push(counted);
             // One more than that tells that there is another list.
             segments.len() > *limit
         };
         self.walk_occupied(start, prefix, window.cutoff(now), take).await?;
-        Ok(cut(segments, *limit, now))
+        Ok(page(segments, *limit, now))
     }
 
-    async fn list_by_count(&self, query: &ListQuery, now: Timestamp) -> Result<List, EstimateError> {
+    async fn list_by_count(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         let ListQuery { prefix, limit, after, window, .. } = query;
         let key = (*window, prefix.clone());
         let ranking = match after {
@@ -66,7 +66,7 @@ impl Estimator {
         }
         let _permit = self.acquire_list_permit()?;
         let (segments, _) = self.first_by_count(prefix, *window, after.as_ref(), *limit, now).await?;
-        Ok(cut(segments, *limit, now))
+        Ok(page(segments, *limit, now))
     }
 
     /// A walk over all segments whose names begin with `prefix`, for those who share its ranking. It has a permit until it ends.
@@ -89,11 +89,11 @@ impl Estimator {
         after: Option<&ListCursor>,
         limit: usize,
         now: Timestamp,
-    ) -> Result<(Vec<Counted>, usize), store::Error> {
+    ) -> Result<(Vec<CountedSegment>, usize), store::Error> {
         // Memory for a page, however many segments there are.
         let mut first = BinaryHeap::new();
-        let take = |counted: Counted| {
-            if after.is_none_or(|after| counted.is_behind(after)) {
+        let take = |counted: CountedSegment| {
+            if after.is_none_or(|after| counted.comes_after(after)) {
                 first.push((Reverse(counted.count), counted.segment));
                 if first.len() > limit.saturating_add(1) {
                     first.pop();
@@ -103,7 +103,7 @@ impl Estimator {
         };
         let counted = self.walk_occupied(IndexCursor::before(prefix), prefix, window.cutoff(now), take).await?;
         let first = first.into_sorted_vec().into_iter();
-        Ok((first.map(|(Reverse(count), segment)| Counted { segment, count }).collect(), counted))
+        Ok((first.map(|(Reverse(count), segment)| CountedSegment { segment, count }).collect(), counted))
     }
 
     /// Gives `take` the segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`,
@@ -113,11 +113,11 @@ impl Estimator {
         mut cursor: Option<IndexCursor>,
         prefix: &str,
         cutoff: Timestamp,
-        mut take: impl FnMut(Counted) -> bool,
+        mut take: impl FnMut(CountedSegment) -> bool,
     ) -> Result<usize, store::Error> {
         let mut counted = 0;
         loop {
-            let page = self.store.index(cursor.as_ref(), self.counted_at_once()).await?;
+            let page = self.store.index(cursor.as_ref(), self.count_batch()).await?;
             let found = page.segments.len();
             let names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
@@ -131,8 +131,8 @@ impl Estimator {
     }
 
     /// How many segments go into one round trip, each with a count for every partition.
-    fn counted_at_once(&self) -> usize {
-        (Self::COUNTED_AT_ONCE / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
+    fn count_batch(&self) -> usize {
+        (Self::COUNT_BATCH / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
     }
 
     /// Those of `names` that somebody was seen in after `cutoff`.
@@ -140,13 +140,13 @@ impl Estimator {
         &self,
         names: Vec<SegmentName<'static>>,
         cutoff: Timestamp,
-    ) -> Result<impl Iterator<Item = Counted>, store::Error> {
+    ) -> Result<impl Iterator<Item = CountedSegment>, store::Error> {
         let counts = self.count_each(&names, cutoff).await?;
-        let counted = names.into_iter().zip(counts).map(|(segment, count)| Counted { segment, count });
+        let counted = names.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count });
         Ok(counted.filter(|counted| counted.count != Some(0)))
     }
 
-    /// How many users are in each of `segments` at `now`, over `window`; `None` as in [`Counted`].
+    /// How many users are in each of `segments` at `now`, over `window`; `None` as in [`CountedSegment`].
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Estimator {
         segments: &[SegmentName<'static>],
         window: Window,
         now: Timestamp,
-    ) -> Result<Vec<Option<u64>>, EstimateError> {
+    ) -> Result<Vec<Option<u64>>, Error> {
         self.check_window(window)?;
         Ok(self.count_each(segments, window.cutoff(now)).await?)
     }
@@ -167,7 +167,7 @@ impl Estimator {
         cutoff: Timestamp,
     ) -> Result<Vec<Option<u64>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
-        for segments in segments.chunks(self.counted_at_once()) {
+        for segments in segments.chunks(self.count_batch()) {
             let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
             for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
                 counts.push(match count {

@@ -30,8 +30,8 @@ pub struct OverlapLimits {
     /// How long each may take.
     pub timeout: Duration,
     /// How many may be asked at the same time.
-    pub at_once: usize,
-    /// Memory that each may take for its users, in bytes; [`Overlaps::MEMORY`] for the service. With less, the members are read
+    pub concurrency: usize,
+    /// Memory that each may take for its users, in bytes; [`Overlaps::MAX_MEMORY`] for the service. With less, the members are read
     /// more often.
     pub memory: usize,
 }
@@ -47,7 +47,7 @@ pub enum OverlapError {
     TooMany(#[from] TooMany),
     /// It took too long.
     #[error("the overlap was not known within {}", humantime::format_duration(*.0))]
-    TooLate(Duration),
+    Timeout(Duration),
     /// Redis didn't answer.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -55,26 +55,26 @@ pub enum OverlapError {
 
 impl Overlaps {
     /// The fewest segments that overlap.
-    pub const LEAST: usize = 2;
+    pub const MIN_SEGMENTS: usize = 2;
     /// The most segments of one overlap.
-    pub const MOST: usize = 8;
+    pub const MAX_SEGMENTS: usize = 8;
     /// Memory that the users of one overlap may take, in bytes.
-    pub const MEMORY: usize = 64 * 1024 * 1024;
+    pub const MAX_MEMORY: usize = 64 * 1024 * 1024;
     /// How many slices Redis reads for all overlaps in a row, at the most, so that it has always one to read. While visits are
     /// written it is one: they wait no longer than for this.
-    const SLICES: u32 = 2;
+    const MAX_SLICES: u32 = 2;
     /// How often the data may move to other partitions while one overlap is read.
-    const ATTEMPTS: usize = 4;
+    const MAX_ATTEMPTS: usize = 4;
 
     /// Overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let limit = ConcurrencyLimit::new(CostlyReads::Overlaps, limits.at_once);
-        let slices = Arc::new(Semaphore::new(Self::SLICES as usize));
+        let limit = ConcurrencyLimit::new(CostlyReads::Overlaps, limits.concurrency);
+        let slices = Arc::new(Semaphore::new(Self::MAX_SLICES as usize));
         Self { store: store.with_window(window), window, limits, limit, slices }
     }
 
-    /// What the users of `segments`, [`Self::LEAST`] to [`Self::MOST`] different ones, have in common: those who were seen within
+    /// What the users of `segments`, [`Self::MIN_SEGMENTS`] to [`Self::MAX_SEGMENTS`] different ones, have in common: those who were seen within
     /// `window` before `now`. The module's documentation says how visits count that are written meanwhile.
     ///
     /// # Errors
@@ -92,12 +92,12 @@ impl Overlaps {
         let _permit = self.limit.try_acquire()?;
         let reading = self.read(segments, window.cutoff(now));
         let tally = tokio::time::timeout(self.limits.timeout, reading).await;
-        Ok(tally.map_err(|_| OverlapError::TooLate(self.limits.timeout))??.overlap())
+        Ok(tally.map_err(|_| OverlapError::Timeout(self.limits.timeout))??.overlap())
     }
 
     async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {
         let mut layout = self.store.layout().await?;
-        for _ in 0..Self::ATTEMPTS {
+        for _ in 0..Self::MAX_ATTEMPTS {
             if let Some(tally) = self.read_by(&layout, segments, cutoff).await? {
                 return Ok(tally);
             }
@@ -145,7 +145,7 @@ impl Overlaps {
         let mut cursor = self.store.members_after(partition, segment, cutoff).await?;
         loop {
             let (names, next) = {
-                let turns = if self.store.is_writing() { Self::SLICES } else { 1 };
+                let turns = if self.store.is_writing() { Self::MAX_SLICES } else { 1 };
                 let _turns = self.slices.acquire_many(turns).await.expect("nobody closes the semaphore");
                 self.store.member_names(partition, segment, cutoff, &cursor).await?
             };

@@ -44,7 +44,7 @@ impl HttpMetrics {
         with_local_recorder(&*self.recorder, || counter!("estimator_http_problems_total", "type" => slug).increment(1));
     }
 
-    /// A caller was turned away for a reason of this [kind](crate::auth::Denied::kind).
+    /// A caller was turned away for a reason of this [kind](crate::auth::AuthError::kind).
     pub fn denied(&self, kind: &'static str) {
         with_local_recorder(&*self.recorder, || {
             counter!("estimator_auth_failures_total", "reason" => kind).increment(1)

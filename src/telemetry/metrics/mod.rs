@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 pub use self::http::{HttpMetrics, RouteMetrics};
 #[cfg(test)]
-pub use self::work::FAILURES;
-pub use self::work::{HistoryMetrics, PruneMetrics, RedisMetrics, RoundMetrics, Traffic, VisitMetrics};
+pub use self::work::ERROR_KINDS;
+pub use self::work::{BatchMetrics, HistoryMetrics, PruneMetrics, RedisMetrics, Traffic, VisitMetrics};
 
 /// All metrics of one service.
 pub struct Metrics {
@@ -27,9 +27,9 @@ pub struct Metrics {
     /// What became of visits.
     pub visits: VisitMetrics,
     /// The shared round trips of single visits.
-    pub visit_rounds: RoundMetrics,
+    pub visit_batches: BatchMetrics,
     /// The shared round trips of counts.
-    pub count_rounds: RoundMetrics,
+    pub count_batches: BatchMetrics,
     /// Redis as the service meets it.
     pub redis: RedisMetrics,
     /// Pruning.
@@ -72,8 +72,8 @@ impl Metrics {
             Self {
                 http: HttpMetrics::new(&recorder),
                 visits: VisitMetrics::new(),
-                visit_rounds: RoundMetrics::new("visits"),
-                count_rounds: RoundMetrics::new("counts"),
+                visit_batches: BatchMetrics::new("visits"),
+                count_batches: BatchMetrics::new("counts"),
                 redis: RedisMetrics::new(),
                 prune: PruneMetrics::new(),
                 history: HistoryMetrics::new(),

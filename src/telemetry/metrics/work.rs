@@ -7,7 +7,7 @@ use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{Family, known};
 
 /// The kinds of failure that [`store::Error`](crate::redis::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 21] = [
+pub const ERROR_KINDS: [&str; 21] = [
     "busy",
     "cluster_down",
     "connect",
@@ -52,7 +52,7 @@ impl VisitMetrics {
                 "reason",
                 &["not_json", "not_an_object", "fields", "too_long", "too_many_segments"],
             ),
-            failed: Family::new("estimator_visits_failed_total", "reason", &[&FAILURES[..], &[ABANDONED]].concat()),
+            failed: Family::new("estimator_visits_failed_total", "reason", &[&ERROR_KINDS[..], &[ABANDONED]].concat()),
         }
     }
 
@@ -84,12 +84,12 @@ impl VisitMetrics {
 
 /// Round trips that are shared.
 #[derive(Clone)]
-pub struct RoundMetrics {
+pub struct BatchMetrics {
     size: Histogram,
     waiting: Gauge,
 }
 
-impl RoundMetrics {
+impl BatchMetrics {
     pub(super) fn new(kind: &'static str) -> Self {
         Self {
             size: histogram!("estimator_round_size", "kind" => kind),
@@ -103,7 +103,7 @@ impl RoundMetrics {
     }
 
     /// So many wait now for the next.
-    pub fn set_waiting(&self, questions: usize) {
+    pub fn set_pending(&self, questions: usize) {
         self.waiting.set(known(Some(questions as u64)));
     }
 }
@@ -150,7 +150,7 @@ impl RedisMetrics {
             visits: duration("visits"),
             batches: duration("batches"),
             other: duration("other"),
-            errors: Family::new("estimator_redis_errors_total", "kind", &FAILURES),
+            errors: Family::new("estimator_redis_errors_total", "kind", &ERROR_KINDS),
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
             up: gauge!("estimator_redis_up"),
             segments: gauge!("estimator_segments"),

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{RawVisit, Value, VisitError};
+use super::{RawFields, Value, VisitError};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
 /// A visit as somebody reports it, before it is held against a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported<'a> {
+pub struct RawVisit<'a> {
     /// Who.
     pub user_id: UserId<'a>,
     /// Where.
@@ -19,7 +19,7 @@ pub struct Reported<'a> {
     pub seen_at: Option<Timestamp>,
 }
 
-impl<'a> Reported<'a> {
+impl<'a> RawVisit<'a> {
     /// Takes the texts of a visit's fields as JSON's are taken: a `seen_at` that is a number is Unix seconds, an empty one is
     /// none.
     ///
@@ -32,7 +32,7 @@ impl<'a> Reported<'a> {
             "" => None,
             other => unix_seconds(other).map(Value::Number).or_else(|| text(other)),
         };
-        RawVisit { user_id: text(user_id), segment: text(segment), seen_at, errors: Vec::new() }.checked()
+        RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors: Vec::new() }.validate()
     }
 
     /// The visit that arrives at `now`.
@@ -40,7 +40,7 @@ impl<'a> Reported<'a> {
     /// # Errors
     ///
     /// A [`VisitError`] when its time is too far ahead of that.
-    pub fn arriving_at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
+    pub fn at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
         let Self { user_id, segment, seen_at } = self;
         Visit::new(user_id, segment, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
     }
@@ -89,7 +89,7 @@ mod tests {
     #[case("-1", Some(-1_000))]
     #[case("2026-11-22T10:00:00Z", Some(1_795_341_600_000))]
     fn times_are_read_as_in_json(#[case] text: &str, #[case] millis: Option<i64>) {
-        let reported = Reported::from_texts("u1", "sports", text).unwrap();
+        let reported = RawVisit::from_texts("u1", "sports", text).unwrap();
         assert_eq!(reported.seen_at.map(Timestamp::as_millis), millis);
     }
 
@@ -99,12 +99,12 @@ mod tests {
     #[case("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
     fn what_is_no_time_is_named(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(Reported::from_texts("u1", "sports", text).unwrap_err().to_string(), expected);
+        assert_eq!(RawVisit::from_texts("u1", "sports", text).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn every_bad_field_is_named() {
-        let error = Reported::from_texts("", " x", "soon").unwrap_err().to_string();
+        let error = RawVisit::from_texts("", " x", "soon").unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
     }
@@ -114,7 +114,7 @@ mod tests {
         fn what_is_written_comes_back(
             user in "[a-z\"\\\\ü]{1,9}", segment in "[a-z{}:/\u{2028}]{1,9}", millis in prop::option::of(-1_000..99_999_999_999_999_i64),
         ) {
-            let reported = Reported {
+            let reported = RawVisit {
                 user_id: UserId::parse(user.as_str()).unwrap(),
                 segment: SegmentName::parse(format!("x{segment}x")).unwrap(),
                 seen_at: millis.map(Timestamp::from_millis),
