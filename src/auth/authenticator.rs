@@ -1,4 +1,4 @@
-//! The check of a request's token against the keys of the moment.
+//! Checks the token of a request against the current keys.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use super::keys::ApiKeys;
 use super::principal::Principal;
 use super::scope::Scope;
 
-/// Where the keys are that tokens are checked with. Without any, everybody may do everything.
+/// Where the keys are. Without any, every request is authorised.
 #[derive(Debug, Clone, Default)]
 pub struct AuthConfig {
     /// The file with the digests of API keys.
     pub api_keys_file: Option<PathBuf>,
-    /// How JSON Web Tokens are checked.
+    /// The settings for JSON Web Tokens.
     pub jwt: Option<JwtConfig>,
 }
 
-/// The door: everybody may pass, or those with a token that the keys of the moment accept.
+/// Authorises requests: all of them if there are no keys, otherwise those with a valid token.
 pub struct Authenticator {
     config: AuthConfig,
     keys: ArcSwapOption<Keys>,
@@ -31,34 +31,33 @@ pub struct Authenticator {
 }
 
 struct Keys {
-    /// Counts the loads of the files, so that a grant by earlier keys is told apart.
+    /// The number of the load, which tells a grant by earlier keys apart.
     generation: u64,
     api: Option<ApiKeys>,
     jwt: Option<JwtVerifier>,
 }
 
-/// Proof that a token was accepted, and until when that holds. A request that outlives the check has it
-/// [renewed](Authenticator::renew).
+/// Proof that a request was authorised, and until when. A request that takes longer [renews](Authenticator::renew) its grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The name of the API key, or the subject of the JSON Web Token as far as it may be logged. `None` without access control.
+    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access control.
     pub name: Option<String>,
-    /// The keys that accepted the token.
+    /// The generation of the keys that accepted the token.
     generation: u64,
-    /// The last Unix second at which the token is valid. An API key doesn't expire.
+    /// The last Unix second at which the token is valid. `None` for an API key.
     valid_until: Option<u64>,
 }
 
-/// The number of keys in force, by kind. `None` if no setting asks for the kind.
+/// The number of current keys, by kind. `None` if the kind is not configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyCounts {
     /// API keys.
     pub api: Option<usize>,
-    /// Keys that JSON Web Tokens are verified with.
+    /// Keys that verify JSON Web Tokens.
     pub jwt: Option<usize>,
 }
 
-/// What is wrong with a file of keys: one line that names its setting.
+/// A key file that can't be used: one line that names its setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {}: {why}", path.display())]
 pub struct KeysError {
@@ -68,34 +67,34 @@ pub struct KeysError {
 }
 
 impl Authenticator {
-    /// A gate with the keys that `config` leads to.
+    /// Loads the keys.
     ///
     /// # Errors
     ///
-    /// A [`KeysError`] when one of the files can't be used.
+    /// A [`KeysError`] if a file can't be used.
     pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
         let keys = ArcSwapOption::new(Keys::load(&config, 0)?.map(Arc::new));
         Ok(Self { config, keys, generations: AtomicU64::new(1) })
     }
 
-    /// Reads the files again. Checks that have begun go on with the keys before.
+    /// Reloads the files. Checks in progress use the previous keys.
     ///
     /// # Errors
     ///
-    /// A [`KeysError`] when one of the files can't be used; the keys before stay.
+    /// A [`KeysError`] if a file can't be used. The previous keys are kept.
     pub fn reload(&self) -> Result<(), KeysError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         self.keys.store(Keys::load(&self.config, generation)?.map(Arc::new));
         Ok(())
     }
 
-    /// Whether everybody may pass.
+    /// Returns whether every request is authorised.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.keys.load().is_none()
     }
 
-    /// The number of keys in force.
+    /// Returns the number of current keys.
     #[must_use]
     pub fn key_counts(&self) -> KeyCounts {
         let keys = self.keys.load();
@@ -106,11 +105,11 @@ impl Authenticator {
         }
     }
 
-    /// Whether a request with these `Authorization` headers may do what needs `scope`.
+    /// Authorises a request with these `Authorization` headers for `scope`.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// An [`AuthError`] if the request has no valid token with this scope.
     pub fn authorize<'a>(
         &self,
         mut authorization: impl Iterator<Item = &'a [u8]>,
@@ -127,12 +126,12 @@ impl Authenticator {
         Ok(Grant { name: Some(principal.name), generation: keys.generation, valid_until: principal.valid_until })
     }
 
-    /// Checks that `grant` still holds: its token has not expired, and, if keys were read again, they accept it. Costs two
-    /// comparisons unless keys were read again.
+    /// Checks that `grant` is still valid: the token has not expired, and reloaded keys accept it. Costs two comparisons if the
+    /// keys were not reloaded.
     ///
     /// # Errors
     ///
-    /// Why it doesn't hold any longer.
+    /// An [`AuthError`] if the grant is no longer valid.
     pub fn renew<'a>(
         &self,
         grant: &mut Grant,
@@ -178,10 +177,10 @@ impl Keys {
 
     fn principal(&self, token: &str) -> Result<Principal, TokenError> {
         match (&self.api, &self.jwt) {
-            // An API key has no dots, a JSON Web Token two.
+            // An API key has no dots, a JSON Web Token has two.
             (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.principal(token),
             (Some(api), _) => api.principal(token).ok_or(TokenError::UnknownKey),
-            (None, _) => unreachable!("keys are of one kind at least"),
+            (None, _) => unreachable!("at least one kind of key is configured"),
         }
     }
 }

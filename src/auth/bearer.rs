@@ -1,9 +1,9 @@
-//! The text of the `Authorization` header ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750), section 2.1).
+//! The syntax of the `Authorization` header ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750), section 2.1).
 
-/// Far more than any token needs. What is longer isn't looked at.
+/// Far more than any token needs. Longer ones are refused unread.
 pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// The token of an `Authorization` header.
+/// Returns the token of an `Authorization` header.
 pub(super) fn bearer_token(header: &[u8]) -> Option<&str> {
     const SCHEME: &str = "bearer ";
     let header = std::str::from_utf8(header).ok()?;

@@ -1,69 +1,69 @@
-//! Why a request is turned away.
+//! Why a request is refused.
 
 use super::bearer::MAX_TOKEN_BYTES;
 use super::scope::Scope;
 
-/// Why a caller may not do it.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// There is no token.
-    #[error("This needs a token: send the header Authorization: Bearer TOKEN.")]
+    /// The request has no token.
+    #[error("This request needs a token: send the header Authorization: Bearer TOKEN.")]
     NoToken,
-    /// There is something else than one bearer token.
+    /// The request has something other than one bearer token.
     #[error(
-        "The Authorization header must be given once, and be Bearer, a space and a token of at most {MAX_TOKEN_BYTES} bytes."
+        "The Authorization header must be sent once: Bearer, a space and a token of at most {MAX_TOKEN_BYTES} bytes."
     )]
     Malformed,
-    /// The token is none that we accept, for this reason.
+    /// The token is not valid.
     #[error("The token is not accepted: {0}.")]
     NotAccepted(TokenError),
-    /// The token is accepted, but not for this.
+    /// The token is valid but lacks the scope.
     #[error("The token of {principal} doesn't have the scope {scope}.")]
     InsufficientScope {
-        /// Whose token it is.
+        /// The owner of the token.
         principal: String,
-        /// What it would need.
+        /// The required scope.
         scope: Scope,
     },
 }
 
-/// What is wrong with a token.
+/// Why a token is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is no key of ours.
-    #[error("it is none of the API keys")]
+    /// It matches no API key.
+    #[error("it matches no API key")]
     UnknownKey,
-    /// It can't be read.
-    #[error("it is not a JSON Web Token with the claims that are needed")]
+    /// It can't be parsed, or lacks a claim.
+    #[error("it is not a JSON Web Token with the required claims")]
     Unreadable,
-    /// Its algorithm is not the one that was set.
+    /// Its algorithm is not the configured one.
     #[error("it is signed with another algorithm")]
     Algorithm,
-    /// It says that it must not be accepted without an extension that we don't have.
-    #[error("it has an extension that is not known here")]
+    /// Its `crit` header requires an extension, and none is supported.
+    #[error("it requires an extension that is not supported")]
     Extension,
-    /// It names a key that we don't have, or none where there are several.
-    #[error("it names no key that is known here")]
+    /// It names an unknown key, or none although there are several.
+    #[error("it names no known key")]
     KeyId,
-    /// It was not signed with our key.
+    /// Its signature doesn't match the key.
     #[error("its signature is not valid")]
     Signature,
-    /// Its time is over.
+    /// `exp` is in the past.
     #[error("it has expired")]
     Expired,
-    /// Its time has not come.
+    /// `nbf` is in the future.
     #[error("it is not valid yet")]
     Immature,
-    /// It is from somebody else.
-    #[error("its issuer is not the one that is expected")]
+    /// `iss` is not the configured one.
+    #[error("its issuer is not the expected one")]
     Issuer,
-    /// It is for somebody else.
+    /// `aud` is not the configured one.
     #[error("it is for another audience")]
     Audience,
 }
 
 impl AuthError {
-    /// Whose token it was, if that is known.
+    /// Returns the owner of the token, if the token is valid.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -72,7 +72,7 @@ impl AuthError {
         }
     }
 
-    /// What a metric calls this: a fixed word for each kind.
+    /// Returns the label of a metric.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! API keys: a file with a name, the SHA-256 digest and the scopes of each.
+//! API keys, from a file with the name, the SHA-256 digest and the scopes of each.
 //!
 //! ```toml
 //! [[key]]
@@ -7,7 +7,7 @@
 //! scopes = ["segments:write"]
 //! ```
 //!
-//! A key is 256 random bits, so that its digest needs neither salt nor a slow function: there is nothing to guess.
+//! A key is 256 random bits and can't be guessed, so its digest needs neither salt nor a slow function.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::principal::{Principal, check_name};
 use super::scope::{Scope, Scopes};
 
-/// The API keys that are accepted.
+/// The accepted API keys.
 pub struct ApiKeys(Vec<ApiKey>);
 
 struct ApiKey {
@@ -27,7 +27,7 @@ struct ApiKey {
 
 pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// The file, as it is written.
+/// The TOML file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -44,28 +44,28 @@ struct Entry {
 }
 
 impl ApiKeys {
-    /// Reads the text of a file of keys.
+    /// Parses the text of a key file.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in one line.
+    /// The first mistake, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Some editors begin a file with a byte order mark.
+        // Some editors write a byte order mark.
         let text = text.trim_start_matches('\u{feff}');
         let file: File = toml::from_str(text).map_err(|error| toml_mistake(text, &error))?;
         let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
         for (number, entry) in (1..).zip(file.key) {
             let key = ApiKey::new(entry).map_err(|why| format!("key {number}: {why}"))?;
             if let Some(same) = keys.iter().position(|known| known.clashes_with(&key)) {
-                return Err(format!("key {number}: its name or its digest is that of key {}, too", same + 1));
+                return Err(format!("key {number}: its name or its digest is the same as that of key {}", same + 1));
             }
             keys.push(key);
         }
         Ok(Self(keys))
     }
 
-    /// Whom `key` belongs to. Takes as long for one key as for another, and compares with all of them, so that the time tells
-    /// nothing of what is known.
+    /// Returns the owner of `key`. Compares the digest with all keys in constant time, so that the time reveals nothing about
+    /// them.
     pub fn principal(&self, key: &str) -> Option<Principal> {
         let presented = digest_of(key);
         let mut found = None;
@@ -77,12 +77,12 @@ impl ApiKeys {
         found.map(|known| known.principal.clone())
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether one of them has this name.
+    /// Returns whether a key has this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|key| key.principal.name == name)
     }
@@ -107,7 +107,7 @@ pub(super) fn digest_of(key: &str) -> Digest {
     digest(&SHA256, key.as_bytes()).as_ref().try_into().expect("SHA-256 has that many bytes")
 }
 
-/// The mistake in `text` that `error` is about, in one line that repeats nothing of it but names.
+/// Describes `error` in one line, with the line number. Repeats nothing of `text` except names.
 fn toml_mistake(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
     format!("line {line}: {}", error.message())
@@ -156,8 +156,8 @@ mod tests {
         entry("uss", OF_TEST, r#""segments:wirte""#),
         r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:read, users:delete"#
     )]
-    #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is that of key 1, too")]
-    #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is that of key 1, too")]
+    #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is the same as that of key 1")]
+    #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is the same as that of key 1")]
     #[case("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
     #[case("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
     #[case("key = 1\n".to_owned(), "line 1: ")]

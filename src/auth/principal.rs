@@ -1,8 +1,8 @@
-//! Whom a token belongs to.
+//! The owner of a token.
 
 use super::scope::Scopes;
 
-/// Whom a token belongs to, and what it allows.
+/// The owner of a token, and what the token allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Principal {
     pub(super) name: String,
@@ -11,13 +11,13 @@ pub(super) struct Principal {
     pub(super) valid_until: Option<u64>,
 }
 
-/// What a token is called whose subject is missing, or is not to be repeated.
+/// The name for a token whose subject is missing or must not be logged.
 pub(super) const UNNAMED: &str = "this subject";
 
-/// The longest name of a key, in bytes.
+/// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Names are shown to callers and written into files, so they are plain.
+/// Checks that `name` has plain characters only: names are shown to callers and written to files.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
     if is_plain && (1..=MAX_NAME_BYTES).contains(&name.len()) {

@@ -1,5 +1,5 @@
-//! Points in time and the window: integers of milliseconds, and nothing that reads a clock except
-//! [`Timestamp::now`], which only the edges of the service call, by way of [`Clock`](crate::estimator::clock::Clock).
+//! Points in time and the window, in milliseconds. Only [`Timestamp::now`] reads a clock; the service calls it through
+//! [`Clock`](crate::estimator::clock::Clock).
 
 use std::fmt;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), leap seconds not counted.
+/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), without leap seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest and the latest time that can be written as RFC 3339 (years -9999 to 9999), in milliseconds.
+    /// The latest time with a four-digit year, in milliseconds. The earliest is its negative.
     const LIMIT: i64 = 253_402_300_799_999;
 
-    /// The system clock's time. [`Clock`](crate::estimator::clock::Clock) calls this for the service, and the command that makes tokens; logic
-    /// takes `now` as an argument.
+    /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes tokens;
+    /// everything else takes `now` as an argument.
     #[must_use]
     pub fn now() -> Self {
         Self::from_millis(Utc::now().timestamp_millis())
     }
 
-    /// The time `millis` milliseconds after the Unix epoch, held within the years -9999 to 9999.
+    /// Returns the time `millis` milliseconds after the Unix epoch, clamped to the years -9999 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         if millis > Self::LIMIT {
@@ -34,33 +34,31 @@ impl Timestamp {
         }
     }
 
-    /// The time `seconds` after the Unix epoch, to the nearest millisecond.
-    ///
-    /// A number too large for the calendar is held at its end: it is in the far future or the far past all the same.
+    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years -9999 to 9999.
     #[must_use]
     pub fn from_unix_seconds(seconds: f64) -> Self {
-        // `as` saturates, so that no number is too large.
+        // `as` saturates.
         Self::from_millis((seconds * 1000.0).round() as i64)
     }
 
-    /// Reads an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`. What is finer than a
-    /// millisecond is cut off.
+    /// Parses an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`, truncated to a
+    /// millisecond.
     #[must_use]
     pub fn from_rfc3339(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self::from_millis(time.timestamp_millis()))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// The time as the score of a sorted set: Unix seconds, milliseconds as their fraction.
+    /// Returns the time as the score of a sorted set: Unix seconds, with milliseconds as the fraction.
     ///
-    /// Redis keeps scores as IEEE 754 doubles. For every time until the year 9999 the nearest double to a whole number
-    /// of milliseconds is a different one, in the same order, so comparing scores compares times exactly.
+    /// Redis stores scores as IEEE 754 doubles. Until the year 9999, different milliseconds have different doubles in the same
+    /// order, so comparing scores compares times exactly.
     #[must_use]
     pub fn as_score(self) -> f64 {
         self.0 as f64 / 1000.0
@@ -93,9 +91,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// How long a user stays in a segment after the last visit: a whole number of seconds, from one second to a century.
+/// How long a user counts in a segment after the last visit: a whole number of seconds, from one second to a century.
 ///
-/// In the record of a data set it is the number of seconds.
+/// The record of a data set has it in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 pub struct Window(Duration);
@@ -103,26 +101,26 @@ pub struct Window(Duration);
 impl Window {
     /// An hour.
     pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
-    /// What a data set may be counted over that was written before its window was recorded: the default of `window`.
+    /// The default of the setting `window`, and the window of a data set whose record has none.
     pub(crate) const DEFAULT: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
     const MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
-    /// Reads a window such as `14d`, `36h` or `1h 30m`.
+    /// Parses a window such as `14d`, `36h` or `1h 30m`.
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
+    /// The predicate of a sentence about the setting or parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         let duration =
             humantime::parse_duration(text).map_err(|_| "is not a duration such as 14d, 36h or 1h 30m".to_owned())?;
         Self::new(duration)
     }
 
-    /// Makes a window of `duration`.
+    /// Creates a window of `duration`.
     ///
     /// # Errors
     ///
-    /// As [`Window::parse`]: zero, a fraction of a second, or more than a century.
+    /// As [`Window::parse`], if `duration` is zero, has a fraction of a second, or is longer than a century.
     pub fn new(duration: Duration) -> Result<Self, String> {
         if duration.is_zero() {
             Err("must be longer than zero".to_owned())
@@ -135,19 +133,19 @@ impl Window {
         }
     }
 
-    /// The length of the window in seconds.
+    /// Returns the length in seconds.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0.as_secs()
     }
 
-    /// The length of the window.
+    /// Returns the length.
     #[must_use]
     pub const fn duration(self) -> Duration {
         self.0
     }
 
-    /// The window's edge at `now`: members seen at or before it are out, members seen after it are in.
+    /// Returns the start of the window at `now`. Members seen after it count; members seen at or before it have expired.
     #[must_use]
     pub fn cutoff(self, now: Timestamp) -> Timestamp {
         now - self.0
@@ -168,7 +166,7 @@ impl TryFrom<u64> for Window {
     }
 }
 
-/// As people write it, in one unit: `14d`, `36h`, `90m`.
+/// Formats the window in one unit: `14d`, `36h`, `90m`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.as_secs();

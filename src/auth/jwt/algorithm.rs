@@ -4,10 +4,10 @@ use std::fmt;
 
 use jsonwebtoken::Algorithm;
 
-/// The algorithms that can be set.
+/// An algorithm that can be configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwtAlgorithm {
-    /// HMAC with SHA-256, and a secret that is shared with the issuer.
+    /// HMAC with SHA-256, and a secret shared with the issuer.
     Hs256,
     /// RSA with SHA-256.
     Rs256,
@@ -18,11 +18,11 @@ pub enum JwtAlgorithm {
 }
 
 impl JwtAlgorithm {
-    /// Reads `HS256`, `RS256`, `ES256` or `EdDSA`.
+    /// Parses `HS256`, `RS256`, `ES256` or `EdDSA`.
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when it is none of them.
+    /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "HS256" => Ok(Self::Hs256),

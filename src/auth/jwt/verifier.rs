@@ -1,4 +1,4 @@
-//! The check of a JSON Web Token.
+//! Verifies JSON Web Tokens.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,44 +13,44 @@ use crate::auth::error::TokenError;
 use crate::auth::principal::{Principal, UNNAMED, check_name};
 use crate::auth::scope::Scopes;
 
-/// How JSON Web Tokens are checked.
+/// The settings for JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtConfig {
-    /// The one algorithm that is accepted.
+    /// The only accepted algorithm.
     pub algorithm: JwtAlgorithm,
     /// The secret of HS256; for the others a public key in PEM or a JSON Web Key Set.
     pub key_file: PathBuf,
-    /// Who must have issued a token, if that is to be checked.
+    /// The required issuer. Without it, any issuer is accepted.
     pub issuer: Option<String>,
-    /// Whom a token must be for. Without it, a token that has an audience is not accepted (RFC 7519, section 4.1.3).
+    /// The required audience. Without it, a token that has one is refused (RFC 7519, section 4.1.3).
     pub audience: Option<String>,
-    /// How far the clocks of issuer and service may differ.
+    /// How far the clocks of the issuer and the service may differ.
     pub leeway: Duration,
 }
 
-/// Checks JSON Web Tokens.
+/// Verifies JSON Web Tokens.
 pub struct JwtVerifier {
     validation: Validation,
     keys: Vec<Key>,
 }
 
-/// The claims that matter here. Others may be there.
+/// The claims that matter here. A token may have others.
 #[derive(Deserialize)]
 struct Claims {
-    /// The library has checked it, fractions included, but keeps it to itself.
+    /// The library checks it, fractions included, but doesn't return it.
     exp: f64,
-    /// The library accepts a list, and, where it has nothing to compare it with, any type. RFC 7519, section 4.1.1: a text.
+    /// A string (RFC 7519, section 4.1.1). The library also accepts a list, and any type if no issuer is required.
     #[serde(default, rename = "iss")]
     _iss: Option<String>,
-    /// As `iss`. RFC 7519, section 4.1.3: a text or a list of texts.
+    /// A string or a list of strings (RFC 7519, section 4.1.3). The library is as lenient as for `iss`.
     #[serde(default, rename = "aud")]
     _aud: Option<OneOrMany>,
     #[serde(default)]
     sub: Option<String>,
-    /// RFC 8693, section 4.2: scopes with spaces between them.
+    /// Scopes separated by spaces (RFC 8693, section 4.2).
     #[serde(default)]
     scope: Option<OneOrMany>,
-    /// What some issuers call it.
+    /// Another name for `scope`, which some issuers use.
     #[serde(default)]
     scp: Option<OneOrMany>,
 }
@@ -72,11 +72,11 @@ impl OneOrMany {
 }
 
 impl JwtVerifier {
-    /// A check with the keys in `text`, which is what the key file has.
+    /// Creates a verifier with the keys in `text`, the content of the key file.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in one line that repeats nothing of it.
+    /// The first mistake, in one line that repeats nothing of the file.
     pub fn new(config: &JwtConfig, text: &str) -> Result<Self, String> {
         let mut validation = Validation::new(config.algorithm.in_library());
         validation.leeway = config.leeway.as_secs();
@@ -92,28 +92,28 @@ impl JwtVerifier {
         Ok(Self { validation, keys: key_file::keys(config.algorithm, text)? })
     }
 
-    /// How many keys there are to check with.
+    /// Returns the number of keys.
     pub fn key_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whom `token` belongs to.
+    /// Verifies `token`, and returns its owner.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// A [`TokenError`] if the token is not valid.
     pub fn principal(&self, token: &str) -> Result<Principal, TokenError> {
         let header = decode_header(token).map_err(|error| token_error(error.kind()))?;
-        // RFC 7515, section 4.1.11. The library leaves it to us.
+        // RFC 7515, section 4.1.11. The library doesn't check it.
         if header.crit.is_some() {
             return Err(TokenError::Extension);
         }
         let key = self.key(header.kid.as_deref()).ok_or(TokenError::KeyId)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| token_error(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();
-        // An e-mail address tells who somebody is, and names go into the log. Other subjects that pass are of services, or numbers.
+        // Names are logged, and an e-mail address identifies a person. Other plain subjects are numbers or names of services.
         let name = claims.sub.filter(|sub| check_name(sub).is_ok() && !sub.contains('@'));
-        // As the library compares it: in whole seconds.
+        // The library compares whole seconds.
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -123,10 +123,10 @@ impl JwtVerifier {
         Ok(Principal { name: name.unwrap_or_else(|| UNNAMED.to_owned()), scopes, valid_until: Some(valid_until) })
     }
 
-    /// The key that a token names; the only one if it names none.
+    /// Returns the key that a token names, or the only key if the token names none.
     fn key(&self, id: Option<&str>) -> Option<&DecodingKey> {
         match (self.keys.as_slice(), id) {
-            // A key from PEM has no id, so it can't be the wrong one.
+            // A key from PEM has no ID, so it matches any.
             ([only], None) => Some(&only.key),
             ([Key { id: None, key }], Some(_)) => Some(key),
             (keys, Some(id)) => keys.iter().find(|key| key.id.as_deref() == Some(id)).map(|key| &key.key),
@@ -135,7 +135,7 @@ impl JwtVerifier {
     }
 }
 
-/// Whether the Unix second `last` is over, by the clock that the library checks tokens with.
+/// Returns whether the Unix second `last` is over, by the clock that the library uses.
 pub fn is_over(last: u64) -> bool {
     get_current_timestamp() > last
 }

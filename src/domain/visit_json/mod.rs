@@ -1,8 +1,7 @@
 //! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`.
 //!
-//! One pass over the bytes, which borrows what it can. Whatever JSON stands in a field, the pass goes on to the end, so
-//! that one answer names everything that is wrong. Unknown fields are errors: a misspelt `seen_at` would otherwise
-//! record the wrong time without a word.
+//! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer names all
+//! mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
 
 #[cfg(test)]
 mod properties;
@@ -18,25 +17,25 @@ use serde_json::error::Category;
 pub use self::raw_visit::RawVisit;
 use super::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
-/// Why some bytes are not a visit.
+/// Why bytes are not a visit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VisitError {
-    /// They are not JSON at all.
+    /// They are not JSON.
     #[error("{0}")]
     NotJson(String),
-    /// They are more than one JSON value; another begins at this byte, counted from 1.
+    /// They are several JSON values. The second begins at this byte, counted from 1.
     #[error("more than one JSON value; another begins at column {0}")]
     SeveralValues(usize),
-    /// They are JSON, but of this kind instead of an object.
+    /// They are JSON of this kind, not an object.
     #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
     NotAnObject(&'static str),
-    /// They are an object, but these fields don't make a visit.
+    /// They are an object with these mistakes.
     #[error("{}", FieldError::list(.0))]
     Fields(Vec<FieldError>),
 }
 
 impl VisitError {
-    /// What a metric calls this: a fixed word for each kind.
+    /// Returns the label of a metric.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -47,28 +46,28 @@ impl VisitError {
     }
 }
 
-/// Reads the JSON form of a visit that arrives at `now`.
+/// Parses a visit that arrives at `now`.
 ///
 /// # Errors
 ///
-/// A [`VisitError`] that says what is wrong, naming every bad field.
+/// A [`VisitError`] that names every mistake.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
     read(json)?.at(now)
 }
 
-/// Reads the JSON form of a visit, whenever it arrives.
+/// Parses a visit without comparing its time with a clock.
 ///
 /// # Errors
 ///
 /// As [`parse`], except for a `seen_at` that is ahead of the clock.
 pub fn read(json: &[u8]) -> Result<RawVisit<'_>, VisitError> {
-    // Checked to be UTF-8 as a whole, the texts in it need no check each; those that are passed over would get none.
+    // One check of the whole is cheaper than one of each string, and includes the skipped ones.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
     let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
     raw.validate()
 }
 
-/// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
+/// Detects input that only looks as if it were not JSON, by its first bytes. The message of the parser would mislead.
 #[must_use]
 pub fn misdetected_format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
@@ -80,7 +79,7 @@ pub fn misdetected_format(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The byte at which an object begins behind a first value in `json`, counted from 1.
+/// Returns the byte at which an object follows the first value in `json`, counted from 1.
 #[must_use]
 pub fn second_value(json: &[u8]) -> Option<usize> {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
@@ -95,7 +94,7 @@ fn not_utf_8(error: Utf8Error, json: &[u8]) -> VisitError {
     VisitError::NotJson(format!("not JSON: {why}"))
 }
 
-/// serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
+/// Explains an error of serde_json. It stops at the first value of a wrong type, so the rest may not be JSON.
 fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
     if json.is_empty() {
         return VisitError::NotJson("empty".to_owned());
@@ -117,7 +116,7 @@ fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
 
 fn not_json(error: &serde_json::Error, json: &[u8]) -> VisitError {
     let text = format!("not JSON: {error}");
-    // A visit that stands on one line may be one of many: "line 1" would mislead.
+    // One line may be one of many, so "line 1" would mislead.
     VisitError::NotJson(if json.contains(&b'\n') { text } else { text.replace(" at line 1 column", " at column") })
 }
 
@@ -131,7 +130,7 @@ fn text<'de>(field: &'static str, value: Option<Value<'de>>) -> Result<Cow<'de, 
 
 fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestamp>, FieldError> {
     const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
-    /// No time that anybody means in seconds; every time since 1973 that somebody wrote in milliseconds.
+    /// Larger numbers are milliseconds: those since 1973 are larger, and nobody means this year in seconds.
     const YEAR_5138: f64 = 1e11;
     match value {
         None | Some(Value::Null) => Ok(None),
@@ -147,7 +146,7 @@ fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestam
     }
 }
 
-/// The fields as they stand, and what is wrong with their names.
+/// The fields before validation, and the mistakes in their names.
 #[derive(Default)]
 struct RawFields<'de> {
     user_id: Option<Value<'de>>,
@@ -157,7 +156,7 @@ struct RawFields<'de> {
 }
 
 impl<'de> RawFields<'de> {
-    /// All fields, if each is what it must be.
+    /// Validates all fields.
     fn validate(self) -> Result<RawVisit<'de>, VisitError> {
         let Self { user_id, segment, seen_at, mut errors } = self;
         let mut keep = |error| errors.push(error);
@@ -170,7 +169,7 @@ impl<'de> RawFields<'de> {
         }
     }
 
-    /// Ten errors tell enough, and the answer must not be a multiple of the request.
+    /// Adds an error, up to a limit: the answer must not be a multiple of the request.
     fn push_error(&mut self, error: FieldError) {
         const MAX_ERRORS: usize = 10;
         if self.errors.len() < MAX_ERRORS {
@@ -179,7 +178,7 @@ impl<'de> RawFields<'de> {
     }
 }
 
-/// The start of a field's name that a caller made up.
+/// Truncates the name of an unknown field.
 fn truncated(mut name: String) -> String {
     const MAX: usize = 64;
     if name.len() > MAX {
@@ -189,7 +188,7 @@ fn truncated(mut name: String) -> String {
     name
 }
 
-/// A field's value: what a visit can use, or the kind of what it can't.
+/// The value of a field, or only its kind if no field takes it.
 enum Value<'de> {
     Null,
     Text(Cow<'de, str>),

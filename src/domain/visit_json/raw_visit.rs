@@ -1,4 +1,4 @@
-//! A visit as it is reported: read from texts, as in CSV, and written as JSON.
+//! A visit without a clock: parsed from strings, as in CSV, and written as JSON.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -8,24 +8,24 @@ use serde::Serialize;
 use super::{RawFields, Value, VisitError};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
-/// A visit as somebody reports it, before it is held against a clock.
+/// A visit as it was sent, whose time was not yet compared with a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawVisit<'a> {
-    /// Who.
+    /// The user.
     pub user_id: UserId<'a>,
-    /// Where.
+    /// The segment.
     pub segment: SegmentName<'a>,
-    /// When; at its arrival if nobody says.
+    /// The time of the visit; `None` means its arrival.
     pub seen_at: Option<Timestamp>,
 }
 
 impl<'a> RawVisit<'a> {
-    /// Takes the texts of a visit's fields as JSON's are taken: a `seen_at` that is a number is Unix seconds, an empty one is
-    /// none.
+    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds, and an empty one is
+    /// absent.
     ///
     /// # Errors
     ///
-    /// A [`VisitError`] that names every bad field.
+    /// A [`VisitError`] that names every mistake.
     pub fn from_texts(user_id: &'a str, segment: &'a str, seen_at: &'a str) -> Result<Self, VisitError> {
         let text = |text| Some(Value::Text(Cow::Borrowed(text)));
         let seen_at = match seen_at {
@@ -35,21 +35,21 @@ impl<'a> RawVisit<'a> {
         RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors: Vec::new() }.validate()
     }
 
-    /// The visit that arrives at `now`.
+    /// Returns the visit that arrives at `now`.
     ///
     /// # Errors
     ///
-    /// A [`VisitError`] when its time is too far ahead of that.
+    /// A [`VisitError`] if its time is too far ahead.
     pub fn at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
         let Self { user_id, segment, seen_at } = self;
         Visit::new(user_id, segment, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
     }
 
-    /// Writes its JSON form and the end of a line to `out`.
+    /// Writes the visit to `out` as a line of JSON.
     ///
     /// # Errors
     ///
-    /// When `out` can't be written.
+    /// The error of `out`.
     pub fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { user_id, segment, seen_at } = self;
         let seen_at = seen_at.map(Timestamp::as_score);
@@ -66,7 +66,7 @@ struct Line<'a> {
     seen_at: Option<f64>,
 }
 
-/// `text` as a number, as JSON has them, with a plus or zeros in front as CSV may. Rust takes `inf` and `nan` for numbers, too.
+/// Parses a number of JSON, and allows a plus or zeros in front. Rust would also accept `inf` and `nan`.
 fn unix_seconds(text: &str) -> Option<f64> {
     let digits = text.trim_start_matches(['+', '-']);
     let seconds: f64 = digits.starts_with(|c: char| c.is_ascii_digit()).then(|| text.parse().ok())??;
