@@ -1,19 +1,19 @@
-//! Why a number is not known.
+//! The errors of estimates and lists.
 
 use super::concurrency_limit::TooMany;
 use crate::domain::Window;
 use crate::store;
 
-/// Why a segment could not be estimated over a window of the caller's.
+/// Why an estimate or a list failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The window is longer than the one that members are kept for, which is given.
+    /// The window is longer than the configured one. Some of its members may be pruned.
     #[error("must not be longer than the configured window of {0}")]
     WindowTooLong(Window),
-    /// Too many lists are being made.
+    /// Too many lists are running.
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    /// Redis didn't answer.
+    /// Redis failed.
     #[error(transparent)]
     Store(#[from] store::Error),
 }

@@ -1,4 +1,4 @@
-//! Recording single visits, and estimating single segments.
+//! Records single visits, and estimates single segments.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
 ///
-/// It never reads a clock: `now` is an argument, and the answers are exact for it.
+/// Never reads a clock: `now` is an argument, and counts are exact for it.
 #[derive(Debug, Clone)]
 pub struct Estimator {
     pub(super) store: Store,
     pub(super) window: Window,
-    /// A shard for each partition, so that a server that hangs delays its own visits alone.
+    /// Has a shard for each partition, so that a hanging server delays only its own visits.
     visits: GroupCommit<Visit<'static>, ()>,
     counts: GroupCommit<CountRequest, u64>,
     bulk: Arc<Semaphore>,
@@ -31,10 +31,10 @@ pub struct Estimator {
     pub(super) rankings: Arc<Rankings>,
 }
 
-/// A segment, and the cutoff that its members must have been seen after.
+/// A segment and a cutoff: members seen after it are counted.
 type CountRequest = (SegmentName<'static>, Timestamp);
 
-/// The permission to write one large batch. Few are given at a time.
+/// A permit to write one large batch.
 #[derive(Debug)]
 pub struct BulkPermit {
     store: Store,
@@ -48,16 +48,16 @@ impl BulkPermit {
     }
 }
 
-/// What became of a valid visit.
+/// The outcome of a valid visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// Redis has acknowledged it.
+    /// Redis acknowledged the visit.
     Accepted,
-    /// It lies outside the window already. Nothing was written, since it could not count.
+    /// The visit lies outside the window. It can't count, so it wasn't written.
     Expired,
 }
 
-/// Counts a visit that was not written.
+/// Updates the metrics for a visit that was not written.
 pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
     match error {
         store::Error::TooManySegments(_) => metrics.rejected(error.kind()),
@@ -66,15 +66,15 @@ pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
 }
 
 impl Estimator {
-    /// How many lists are made at a time without [`Self::with_max_lists`].
+    /// The limit on concurrent lists without [`Self::with_max_lists`].
     const DEFAULT_MAX_LISTS: usize = 16;
-    /// Large batches that are written at a time. Two keep Redis busy.
+    /// The limit on concurrent large batches. Two keep Redis busy.
     const MAX_BULK_WRITES: usize = 8;
-    /// The same if each waits for replicas: on one connection, where the second also waits for the first.
+    /// The limit if each waits for replicas. They share a connection, so the second also waits for the first.
     const MAX_REPLICATED_BULK_WRITES: usize = 2;
 
-    /// An estimator over `store`, whose members count for `window` after their last visit. A data set that keeps them for less is
-    /// extended before it is used.
+    /// Creates an estimator over `store`, whose members count for `window` after their last visit. Extends the window of the data set
+    /// before the first use if it is shorter.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
         let store = store.with_window(window);
@@ -89,33 +89,33 @@ impl Estimator {
         Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
     }
 
-    /// Limits the lists that are made at a time to `max`.
+    /// Limits concurrent lists to `max`.
     #[must_use]
     pub fn with_max_lists(self, max: usize) -> Self {
         Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
     }
 
-    /// Returns a permit for a request that visits every segment. [`Self::list`] takes one itself. A server takes one for each
-    /// call of [`Self::segments_of`] and [`Self::forget`].
+    /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires one for each
+    /// call of [`Self::segments_of`] and [`Self::delete_user`].
     ///
     /// # Errors
     ///
-    /// [`TooMany`] when as many such requests are under way as may be.
+    /// [`TooMany`] if all permits are taken.
     pub fn acquire_list_permit(&self) -> Result<OwnedSemaphorePermit, TooMany> {
         self.list_limit.try_acquire()
     }
 
-    /// How long a user stays in a segment after the last visit.
+    /// Returns how long a user counts after the last visit.
     #[must_use]
     pub fn window(&self) -> Window {
         self.window
     }
 
-    /// How long members are kept: as long as any instance counts them.
+    /// Returns how long members are kept: the longest window of any instance.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] if Redis failed.
     pub(crate) async fn retention(&self) -> Result<Window, store::Error> {
         Ok(self.retention_by(&self.store.layout().await?))
     }
@@ -124,19 +124,19 @@ impl Estimator {
         layout.window().map_or(self.window, |kept| kept.max(self.window))
     }
 
-    /// Records `visit`, which starts the user's window in that segment anew unless a later visit has done so already.
-    /// Recording the same visit again changes nothing, so a caller that got an error may simply repeat it.
+    /// Records `visit`, which restarts the user's window in that segment unless a later visit has. Idempotent: a caller may retry
+    /// after an error.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't acknowledge the visit. It may or may not have been written.
+    /// A [`store::Error`] if Redis didn't acknowledge the visit. It may have been written.
     pub async fn record(&self, visit: Visit<'_>, now: Timestamp) -> Result<Recorded, store::Error> {
         let metrics = &self.metrics().visits;
         if self.is_expired(&visit, now) {
             metrics.expired();
             return Ok(Recorded::Expired);
         }
-        // If the caller stops waiting, nobody learns whether the visit is written.
+        // The caller may stop waiting. The outcome of its visit is then unknown.
         let abandoned = DropGuard::new(|| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
@@ -148,13 +148,13 @@ impl Estimator {
         Ok(Recorded::Accepted)
     }
 
-    /// Whether `visit` lies outside the window at `now`, and so is not worth writing.
+    /// Returns whether `visit` lies outside the window at `now`, so that it need not be written.
     #[must_use]
     pub fn is_expired(&self, visit: &Visit<'_>, now: Timestamp) -> bool {
         visit.seen_at <= self.window.cutoff(now)
     }
 
-    /// How many partitions there are, if that is known by now.
+    /// Returns the number of partitions, or `None` before the layout is known.
     #[must_use]
     pub fn partitions(&self) -> Option<Partitions> {
         self.store.partitions()
@@ -175,22 +175,20 @@ impl Estimator {
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
     }
 
-    /// The number of users in `segment` at `now`: those whose last visit is less than the window ago. A segment that
-    /// nobody is in counts 0.
+    /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment has 0.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer. A count is never guessed.
+    /// A [`store::Error`] if Redis failed. A count is never approximate.
     pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<u64, store::Error> {
         self.count(segment, self.window.cutoff(now)).await
     }
 
-    /// As [`Estimator::estimate`], with a shorter window.
+    /// Counts as [`Estimator::estimate`] does, over a shorter window.
     ///
     /// # Errors
     ///
-    /// As [`Estimator::estimate`], and when `window` is longer than [`Estimator::window`]: of the members that only the
-    /// longer one takes in, some may be pruned already.
+    /// As [`Estimator::estimate`], and [`Error::WindowTooLong`] if `window` is longer than [`Estimator::window`].
     pub async fn estimate_within(
         &self,
         segment: &SegmentName<'_>,
@@ -205,30 +203,30 @@ impl Estimator {
         self.counts.submit(Shard::ONLY, (segment.clone().into_owned(), cutoff)).await
     }
 
-    /// Refuses a window for which some members may be gone already.
+    /// Refuses a window of which some members may be pruned.
     pub(super) fn check_window(&self, window: Window) -> Result<(), Error> {
         if window > self.window { Err(Error::WindowTooLong(self.window)) } else { Ok(()) }
     }
 
-    /// How many segments there are that may have members.
+    /// Counts the segments in the index, which may have members.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] if Redis failed.
     pub async fn segment_count(&self) -> Result<u64, store::Error> {
         self.store.index_size().await
     }
 
-    /// What Redis does with our keys when its memory is full, and how many it has evicted.
+    /// Returns the eviction policy of Redis, and how many keys it has evicted.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] if Redis failed.
     pub async fn eviction(&self) -> Result<Eviction, store::Error> {
         self.store.eviction().await
     }
 
-    /// What the service is measured with.
+    /// Returns the metrics of the service.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         self.store.metrics()
@@ -244,18 +242,18 @@ impl Estimator {
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] if Redis didn't answer, or has another layout than it must.
+    /// A [`store::Error`] if Redis failed, or its data has another layout than the settings ask for.
     pub async fn sync(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
         let sync = clock.sync(&self.store).await?;
         self.store.check_layout().await?;
         Ok(sync)
     }
 
-    /// Asks Redis whether it can serve.
+    /// Checks that Redis can serve.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] if not.
+    /// A [`store::Error`] if it can't.
     pub async fn ready(&self) -> Result<(), store::Error> {
         self.store.ping().await
     }
@@ -269,8 +267,8 @@ async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(
     (0..visits.len()).map(|index| written.of(index).map_err(Clone::clone)).collect()
 }
 
-/// Counts a batch of segments. Equal requests share a count: Redis is asked after all of them have arrived, so each sees every
-/// visit that was acknowledged before.
+/// Counts a batch of segments. Equal requests share a count: it is sent after all of them arrived, so it includes every visit that
+/// was acknowledged before.
 async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
     let mut distinct = Vec::with_capacity(requests.len());
     let mut indices = HashMap::with_capacity(requests.len());

@@ -140,7 +140,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             let span = batch_span(batch.iter().map(|pending| &pending.span));
             let (requests, callers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|pending| (pending.request, pending.response)).unzip();
-            self.0.metrics.begins(requests.len());
+            self.0.metrics.committed(requests.len());
             // A panic fails the requests of this batch, not those of the next.
             let commit = async { (self.0.commit)(self.0.store.clone(), requests).await }.instrument(span);
             let responses = AssertUnwindSafe(commit).catch_unwind().await.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The whole service without HTTP: record visits, estimate a segment, prune what has expired.
+//! The service without HTTP: records visits, estimates segments, lists and compares them, and prunes expired members.
 
 pub mod clock;
 pub mod concurrency_limit;

@@ -1,41 +1,40 @@
-//! Splitting a stream of bytes into lines, wherever its pieces are cut.
+//! Splits a stream of bytes into lines, whatever its pieces.
 
-/// The lines of a stream that comes in pieces. Holds at most one line, and of that no more than its longest length.
+/// Splits a stream that arrives in pieces. Buffers at most one line of the maximum length.
 #[derive(Debug)]
 pub(crate) struct Lines {
     max_bytes: usize,
-    /// The start of the line that the last piece ended in; empty when it is too long to keep.
+    /// The start of an incomplete line; empty if the line is too long.
     carried: Vec<u8>,
-    /// The line in `carried` is longer than allowed: the rest of it is passed over.
+    /// Whether the incomplete line is too long, so that its rest is skipped.
     is_too_long: bool,
-    /// The line in `carried` was complete, and has been given out.
+    /// Whether `carried` is a line that was returned.
     is_spent: bool,
-    /// Lines given out so far.
+    /// Lines returned so far.
     count: u64,
 }
 
-/// A line without its end.
+/// A line without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
     /// Counted from 1.
     pub(crate) number: u64,
-    /// What stands on it; nothing when it is longer than allowed.
+    /// The text, or `None` if the line is too long.
     pub(crate) text: Option<&'a [u8]>,
 }
 
 impl Lines {
-    /// Lines of up to `max_bytes` bytes, their ends not counted.
+    /// Splits into lines of up to `max_bytes` bytes, without their line ends.
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { max_bytes, carried: Vec::new(), is_too_long: false, is_spent: false, count: 0 }
     }
 
-    /// How many lines there were so far.
+    /// Returns the number of lines so far.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
-    /// begins is given when a later piece has ended it.
+    /// Takes the next line from the front of `piece`. If `piece` has no line end, buffers all of it and returns `None`.
     pub(crate) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
         self.clear_spent();
         let Some(end) = memchr::memchr(b'\n', piece) else {
@@ -53,7 +52,7 @@ impl Lines {
         Some(self.take_carried())
     }
 
-    /// The last line, if the stream didn't end with the end of one.
+    /// Returns the last line, if the stream ended without a line end.
     pub(crate) fn last(&mut self) -> Option<Line<'_>> {
         self.clear_spent();
         (!self.carried.is_empty() || self.is_too_long).then(|| self.take_carried())
@@ -74,7 +73,7 @@ impl Lines {
     }
 
     fn carry(&mut self, part: &[u8]) {
-        // One byte more than the longest line, for the CR that its end may have.
+        // One byte more, since the line end may have a CR.
         if self.is_too_long || self.carried.len() + part.len() > self.max_bytes + 1 {
             self.is_too_long = true;
             self.carried.clear();
@@ -84,7 +83,7 @@ impl Lines {
     }
 }
 
-/// `line` without the CR at its end, unless it is longer than allowed.
+/// Returns `line` without a CR at its end, unless it is too long.
 fn within(line: &[u8], max_bytes: usize) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     (line.len() <= max_bytes).then_some(line)
@@ -97,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a stream of these pieces, `None` for those that are too long.
+    /// Splits a stream of these pieces; `None` is a line that is too long.
     fn split(pieces: &[&[u8]], max_bytes: usize) -> Vec<Option<Vec<u8>>> {
         let mut lines = Lines::new(max_bytes);
         let mut found = Vec::new();
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!(split(&bytes, 5), expected);
     }
 
-    /// `stream` in pieces that end at `cuts`, some of them empty.
+    /// Cuts `stream` at `cuts`. Some pieces are empty.
     fn cut(stream: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
         cuts.extend([0, stream.len()]);
         cuts.iter_mut().for_each(|cut| *cut = (*cut).min(stream.len()));
@@ -147,7 +146,7 @@ mod tests {
         cuts.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect()
     }
 
-    // `PROPTEST_CASES=1000000 cargo test --lib lines` looks for longer.
+    // `PROPTEST_CASES=1000000 cargo test --lib lines` runs more cases.
     proptest! {
         #[test]
         fn any_stream_cut_anywhere_gives_its_lines(

@@ -1,7 +1,7 @@
-//! Many visits in one go: lines are read, gathered into batches and written while the next lines are read.
+//! Ingests many visits: parses lines, collects the visits in chunks, and writes chunks while it parses the next lines.
 //!
-//! What is held is bounded whatever the number of lines: one line, one batch that is being filled, and the few that are
-//! under way. There is no HTTP here and no clock.
+//! Memory is bounded, whatever the number of lines: one line, the chunk that is being filled, and a few chunks in flight. Nothing
+//! here depends on HTTP or reads a clock.
 
 mod lines;
 mod rejections;
@@ -22,41 +22,41 @@ use crate::estimator::{Estimator, measure_failure};
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 
-/// Takes in the visits of one batch. Whoever feeds it waits while Redis is slower than the feed.
+/// Ingests the visits of one batch. Applies backpressure if Redis is slower than the input.
 #[derive(Debug)]
 pub struct Ingest {
     estimator: Estimator,
     lines: Lines,
     chunk: Chunk,
     /// In the order of their lines.
-    in_flight: VecDeque<JoinHandle<Written>>,
+    in_flight: VecDeque<JoinHandle<ChunkResult>>,
     report: Report,
     rejections: Rejections,
     failure: Option<store::Error>,
 }
 
-/// Visits that will be written together.
+/// Visits that are written together.
 #[derive(Debug, Default)]
 struct Chunk {
     batch: Batch,
     /// The line of each visit.
     lines: Vec<u64>,
-    /// The line that was taken last, a visit or not.
+    /// The last line that was read, whatever it held.
     last_line: u64,
 }
 
-/// A chunk that Redis was asked to write, and what it said.
+/// A chunk and the outcome of its visits.
 #[derive(Debug)]
-struct Written {
+struct ChunkResult {
     chunk: Chunk,
     written: store::Written,
 }
 
-impl Written {
+impl ChunkResult {
     fn measure(&self, metrics: &Metrics) {
         let visits = self.chunk.lines.len();
         let mut accepted = visits as u64;
-        for error in (0..visits).filter_map(|place| self.written.of(place).err()) {
+        for error in (0..visits).filter_map(|index| self.written.of(index).err()) {
             accepted -= 1;
             measure_failure(&metrics.visits, error);
         }
@@ -64,16 +64,16 @@ impl Written {
     }
 }
 
-/// Why taking in more is of no use.
+/// Why the rest of a batch is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aborted {
-    /// Redis failed. [`Ingest::finish`] has the reason.
+    /// Redis failed. [`Ingest::finish`] returns the error.
     Store,
-    /// Too many lines are rejected.
+    /// Too many lines were rejected.
     Rejections,
 }
 
-/// What a line was.
+/// What a line held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineKind {
     Visit,
@@ -82,21 +82,20 @@ enum LineKind {
 }
 
 impl Ingest {
-    /// The longest line, in bytes: far more than the longest visit takes, even with every character escaped.
+    /// The longest line, in bytes. A visit is far shorter, even with every character escaped.
     pub const MAX_LINE_BYTES: usize = 16 * 1024;
-    /// Visits that are written together. Enough for the variadic commands to pay off; a batch of the usual visits takes
-    /// half a megabyte.
+    /// Visits in a chunk: enough for variadic commands to pay off. A chunk of typical visits takes half a megabyte.
     const CHUNK_VISITS: usize = 8_192;
-    /// Chunks of one batch that are under way at once. Two would keep Redis busy if replies came at once.
+    /// Chunks of one batch in flight. Two would keep Redis busy if replies took no time.
     const MAX_CHUNKS_IN_FLIGHT: usize = 4;
-    /// How long lines are read before other tasks of the thread have their turn. A piece may have tens of thousands.
+    /// How long lines are parsed before the task yields. A piece may have tens of thousands of lines.
     const MAX_RUN: Duration = Duration::from_millis(1);
-    /// How many rejected lines in a row end a batch.
+    /// How many consecutive rejected lines abort a batch.
     pub const MAX_REJECTED_IN_A_ROW: u64 = Rejections::MAX_IN_A_ROW;
-    /// Of how many lines most must not be rejected.
+    /// The lines of a block. A batch is aborted if most lines of a block are rejected.
     pub const REJECTION_BLOCK: u64 = Rejections::BLOCK;
 
-    /// Begins a batch.
+    /// Starts a batch.
     #[must_use]
     pub fn new(estimator: Estimator) -> Self {
         Self {
@@ -110,25 +109,25 @@ impl Ingest {
         }
     }
 
-    /// Takes in the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. A line that is no
-    /// visit is put into the report and the rest goes on; blank lines are passed over. Says how many lines there were.
+    /// Ingests the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. Reports invalid lines and
+    /// continues. Skips blank lines. Returns the number of lines.
     ///
     /// # Errors
     ///
-    /// When Redis has failed, or too many lines are rejected.
+    /// [`Aborted`] if Redis failed, or too many lines were rejected.
     pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Aborted> {
-        /// Reading the clock costs as much as a blank line.
-        const BETWEEN_LOOKS: u64 = 64;
+        /// Reading the clock takes as long as a blank line.
+        const LINES_PER_CLOCK_READ: u64 = 64;
         let (before, mut since) = (self.lines.count(), Instant::now());
         while let Some(line) = self.lines.next(&mut piece) {
             let number = line.number;
-            match take(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
+            match parse_line(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
                 LineKind::Blank => {}
-                taken => self.rejections.read(taken == LineKind::Rejected),
+                kind => self.rejections.read(kind == LineKind::Rejected),
             }
             self.check_rejections()?;
             self.write_if_full().await?;
-            if number.is_multiple_of(BETWEEN_LOOKS) && since.elapsed() >= Self::MAX_RUN {
+            if number.is_multiple_of(LINES_PER_CLOCK_READ) && since.elapsed() >= Self::MAX_RUN {
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
@@ -136,31 +135,31 @@ impl Ingest {
         Ok(self.lines.count() - before)
     }
 
-    /// Takes in one visit in JSON, as the line `number` of a batch that has no lines.
+    /// Ingests one visit in JSON, which is reported as line `number`.
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
+    /// [`Aborted`] if Redis failed.
     pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
-        take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
+        parse_line(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
         self.write_if_full().await
     }
 
-    /// Has what there is written if nothing else is: visits that come slowly don't wait for each other.
+    /// Writes a partial chunk if none is in flight, so that visits of a slow stream don't wait for each other.
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
+    /// [`Aborted`] if Redis failed.
     pub async fn write_if_idle(&mut self) -> Result<(), Aborted> {
         if self.in_flight.is_empty() { self.write().await } else { Ok(()) }
     }
 
-    /// Waits for the oldest write that is under way; for ever if there is none. May be dropped at any time.
+    /// Waits for the oldest chunk in flight, or forever if there is none. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// When Redis has failed, or too many visits were refused.
+    /// [`Aborted`] if Redis failed, or too many visits were refused.
     pub async fn progress(&mut self) -> Result<(), Aborted> {
         self.await_oldest().await?;
         self.check_rejections()
@@ -172,33 +171,33 @@ impl Ingest {
 
     async fn await_oldest(&mut self) -> Result<(), Aborted> {
         let Some(oldest) = self.in_flight.front_mut() else { return std::future::pending().await };
-        let written = oldest.await;
+        let result = oldest.await;
         self.in_flight.pop_front();
-        self.report_chunk(written.ok())
+        self.report_chunk(result.ok())
     }
 
-    /// The stream has ended: takes in a last line without an end, which [`Self::finish`] has written.
+    /// Ingests the last line of the stream, if it has no line end. [`Self::finish`] writes it.
     pub fn end(&mut self, now: Timestamp) {
         if let Some(line) = self.lines.last() {
-            take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
+            parse_line(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
         }
     }
 
-    /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
-    /// for which some of the visits were not written.
+    /// Writes the rest unless Redis failed, and waits for all chunks in flight. Returns the report, and the error for which visits were
+    /// not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
         if !self.is_over() {
-            // Its failure is found in `self.failure`, here and below.
+            // A failure is kept in `self.failure`, here and below.
             let _ = self.write().await;
         }
-        // Those that could not even set out.
+        // Visits of a chunk that was never sent.
         if let Some(error) = &self.failure {
             self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
         }
         while !self.in_flight.is_empty() {
             let _ = self.await_oldest().await;
         }
-        // What came after the last visit is dealt with once the visits are.
+        // Lines after the last visit are done when all visits are.
         if self.failure.is_none() {
             self.report.done_through_line = self.chunk.last_line;
         }
@@ -206,7 +205,7 @@ impl Ingest {
         (self.report, self.failure)
     }
 
-    /// Whether Redis has failed, so that the rest need not be tried.
+    /// Returns whether an outage makes further writes pointless.
     fn is_over(&self) -> bool {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
     }
@@ -215,7 +214,7 @@ impl Ingest {
         if self.chunk.lines.len() >= Self::CHUNK_VISITS { self.write().await } else { Ok(()) }
     }
 
-    /// Starts writing the chunk, if it has visits and when there is room for it.
+    /// Starts to write the chunk, if it has visits. Waits if too many chunks are in flight.
     async fn write(&mut self) -> Result<(), Aborted> {
         if self.chunk.lines.is_empty() {
             return Ok(());
@@ -230,23 +229,23 @@ impl Ingest {
         let estimator = self.estimator.clone();
         let writing = async move {
             let written = permit.write(&chunk.batch).await;
-            let written = Written { chunk, written };
-            // Here, for the sender may be gone by now.
-            written.measure(estimator.metrics());
-            written
+            let result = ChunkResult { chunk, written };
+            // Measured in the task, since the sender may have disconnected.
+            result.measure(estimator.metrics());
+            result
         };
         self.in_flight.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
     }
 
-    /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
-    fn report_chunk(&mut self, written: Option<Written>) -> Result<(), Aborted> {
-        let Some(Written { chunk, written }) = written else {
+    /// Adds the outcome of a chunk to the report. `None` means that its task panicked.
+    fn report_chunk(&mut self, result: Option<ChunkResult>) -> Result<(), Aborted> {
+        let Some(ChunkResult { chunk, written }) = result else {
             return Err(self.fail(store::Error::Lost("a write was broken off".to_owned())));
         };
         let before = (self.report.accepted, self.report.rejected);
-        for (place, line) in chunk.lines.into_iter().enumerate() {
-            match written.of(place) {
+        for (index, line) in chunk.lines.into_iter().enumerate() {
+            match written.of(index) {
                 Ok(()) => self.report.accepted += 1,
                 Err(error) => self.report_failure(line, error),
             }
@@ -258,8 +257,8 @@ impl Ingest {
         if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// One visit was not written: its segment would be one too many, its segment's key holds another type, or Redis failed, for all
-    /// or for its partition alone.
+    /// Reports a visit that was not written. Its segment would exceed the limit, its segment's key has another type, or Redis failed
+    /// for all visits or for those of a partition.
     fn report_failure(&mut self, line: u64, error: &store::Error) {
         if let store::Error::TooManySegments(_) = error {
             self.report.reject_segment(line, error.to_string());
@@ -275,7 +274,7 @@ impl Ingest {
         self.fail(error.clone());
     }
 
-    /// Keeps the reason why something was not written. What fails Redis as a whole matters more than what fails one key.
+    /// Keeps the error for which visits were not written. An outage takes precedence over the failure of a key.
     fn fail(&mut self, error: store::Error) -> Aborted {
         if !self.is_over() {
             self.failure = Some(error);
@@ -284,8 +283,8 @@ impl Ingest {
     }
 }
 
-/// Adds the visit on a line to `chunk`, or what it is instead to `report`, and says which it was.
-fn take(
+/// Parses a line. Adds its visit to `chunk`, or its mistakes to `report`.
+fn parse_line(
     estimator: &Estimator,
     chunk: &mut Chunk,
     report: &mut Report,
@@ -335,7 +334,7 @@ mod tests {
     /// 2026-11-28, noon.
     const NOW: Timestamp = Timestamp::from_millis(1_795_867_200_000);
 
-    /// An ingest into a Redis that is nowhere.
+    /// An ingest into a Redis that can't be reached.
     fn ingest() -> Ingest {
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let connection = Connection::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());

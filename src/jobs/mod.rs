@@ -1,4 +1,4 @@
-//! What runs by itself beside the serving: pruning, recording the history, and measuring health.
+//! Background jobs: pruning, recording the history, and monitoring health.
 
 mod health;
 mod prune;

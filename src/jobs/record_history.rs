@@ -1,4 +1,4 @@
-//! Recording the history: at each turn of the interval, one instance of the service samples the counts of all segments.
+//! Records the history: at each tick, one instance of the service samples the counts of all segments.
 
 use std::future::pending;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
 use crate::store;
 
-/// Records the history until it is dropped.
+/// Records the history at every tick.
 #[derive(Debug)]
 pub struct HistoryRecorder {
     estimator: Estimator,
@@ -18,42 +18,42 @@ pub struct HistoryRecorder {
 }
 
 impl HistoryRecorder {
-    /// The longest sleep, after which the clock is read again: it may have been set.
+    /// The longest sleep. The clock may be set in the meantime, so it is read again.
     const MAX_SLEEP: Duration = Duration::from_secs(15);
 
-    /// Records the counts of `estimator` into `history` at the turns of `clock`.
+    /// Creates a recorder of the counts of `estimator` into `history`, with the ticks of `clock`.
     #[must_use]
     pub fn new(estimator: Estimator, clock: Clock, history: History) -> Self {
         Self { sampler: HistorySampler::new(estimator.clone(), history), estimator, clock }
     }
 
-    /// Samples every turn. If an instance fails, this or another one tries again within the turn's [grace](Interval::grace). If that
-    /// is over, the history has a gap.
+    /// Samples every tick, without end. After a failure, this or another instance retries until the tick's
+    /// [deadline](Interval::deadline). After it, the history has a gap.
     pub async fn run(self) {
         let Some(interval) = self.sampler.interval() else { return pending().await };
         let mut done = None;
         loop {
             let now = self.clock.now();
-            let turn = interval.turn(now);
-            if done != Some(turn) && now < turn + interval.grace() {
-                self.record(interval, turn).await;
+            let tick = interval.tick(now);
+            if done != Some(tick) && now < interval.deadline(tick) {
+                self.record(interval, tick).await;
             }
-            // After a failure, too: the grace is over.
-            done = Some(turn);
-            let next = turn + interval.duration();
+            // Also after a failure: the deadline has passed.
+            done = Some(tick);
+            let next = tick + interval.duration();
             tokio::time::sleep(until(self.clock.now(), next).min(Self::MAX_SLEEP)).await;
         }
     }
 
-    /// Retries until this or another instance has sampled `turn`. Logs a failure when the grace is over.
-    async fn record(&self, interval: Interval, turn: Timestamp) {
+    /// Retries until this or another instance has sampled `tick`. Logs the last failure at the deadline.
+    async fn record(&self, interval: Interval, tick: Timestamp) {
         let metrics = &self.estimator.metrics().history;
-        let end = turn + interval.grace();
-        let pause = (interval.grace() / 20).min(Self::MAX_SLEEP);
+        let deadline = interval.deadline(tick);
+        let pause = interval.retry_pause().min(Self::MAX_SLEEP);
         let failure = loop {
-            let failure = match self.try_sample(interval, turn).await {
+            let failure = match self.try_sample(interval, tick).await {
                 Ok(SampleOutcome::Points(points)) => {
-                    tracing::debug!(%turn, points, "recorded the history");
+                    tracing::debug!(%tick, points, "recorded the history");
                     return metrics.done(points);
                 }
                 Ok(SampleOutcome::AlreadyComplete) => return,
@@ -61,28 +61,28 @@ impl HistoryRecorder {
                 Err(error) => Some(error),
             };
             tokio::time::sleep(pause).await;
-            if self.clock.now() >= end {
+            if self.clock.now() >= deadline {
                 break failure;
             }
         };
         if let Some(error) = failure {
             metrics.failed();
-            tracing::warn!(%error, %turn, "could not record the history; it has a gap");
+            tracing::warn!(%error, %tick, "failed to record the history; it has a gap at this tick");
         }
     }
 
-    async fn try_sample(&self, interval: Interval, turn: Timestamp) -> Result<SampleOutcome, store::Error> {
-        // All instances go by this clock. A sample with a time ahead of it would keep out those that are earlier.
+    async fn try_sample(&self, interval: Interval, tick: Timestamp) -> Result<SampleOutcome, store::Error> {
+        // Histories only grow at the end, so a sample with a time in the future would block those before it.
         self.estimator.sync(&self.clock).await?;
         let now = self.clock.now();
-        if interval.turn(now) != turn {
+        if interval.tick(now) != tick {
             return Ok(SampleOutcome::AlreadyComplete);
         }
-        self.sampler.sample(turn, now).await
+        self.sampler.sample(tick, now).await
     }
 }
 
-/// The time from `now` until `then`, or zero.
+/// Returns the time from `now` until `then`, or zero.
 fn until(now: Timestamp, then: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(then.as_millis() - now.as_millis()).unwrap_or_default())
 }

@@ -1,5 +1,4 @@
-//! What the service tells of itself: logs, metrics and traces. They are set up here, and emitted by spans, by the endpoints and
-//! by the few places where a failure is handled.
+//! Logs, metrics and traces: their setup, and the handles that the rest of the service uses.
 
 mod logs;
 mod metrics;

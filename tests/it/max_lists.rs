@@ -218,10 +218,7 @@ async fn too_many(response: Response) {
     if response.headers()["content-type"] == "application/problem+json" {
         let document = problem(response, 429, "too-many-lists").await;
         let detail = document["detail"].as_str().unwrap();
-        assert!(
-            detail.starts_with("Nothing was done: 1 lists and requests for users are under way already"),
-            "{detail}"
-        );
+        assert!(detail.starts_with("Nothing was done: 1 lists and requests for users are already running"), "{detail}");
     } else {
         assert_eq!(
             (response.status(), &response.headers()["retry-after"]),

@@ -1,6 +1,5 @@
-//! A segment's size over time: its count is sampled at every turn of an interval, and read again in steps.
-//!
-//! Where nothing was sampled there is nothing: a gap is a gap, and not a zero.
+//! The history of a segment: its count is sampled at every tick of an interval, and read in steps of time. A missing sample is a
+//! gap, not a zero.
 
 mod interval;
 mod points;

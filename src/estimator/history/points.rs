@@ -1,4 +1,4 @@
-//! Reading the history in steps of time.
+//! Reads histories in steps of time.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use super::interval::Interval;
 use crate::domain::{SegmentName, Timestamp};
 use crate::store::{self, Sample, Store};
 
-/// The sizes of segments over time. Cheap to clone; clones share the connections.
+/// The histories of segments. Cheap to clone; clones share the connections.
 #[derive(Debug, Clone)]
 pub struct History {
     pub(super) store: Store,
     pub(super) interval: Option<Interval>,
 }
 
-/// A segment's size in one step of time.
+/// The count of a segment in one step of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// When the step begins.
+    /// The start of the step.
     pub at: Timestamp,
-    /// The last count that was sampled in the step; `None` if there was none.
+    /// The last sample in the step, or `None` if there is none.
     pub count: Option<u64>,
 }
 
 impl History {
-    /// The most points that are given at once.
+    /// The most points of an answer.
     pub const MAX_POINTS: u64 = 2_000;
-    /// How many points there are at the most when nobody says how long a step is.
+    /// The most points without an explicit step.
     const DEFAULT_POINTS: u64 = 400;
 
-    /// The history in `store`, to which a turn of every `interval` is added by whoever records; by nobody here if there is none.
+    /// Creates the histories in `store`, which have a sample every `interval`. `None` means that this instance doesn't sample.
     #[must_use]
     pub fn new(store: Store, interval: Option<Interval>) -> Self {
         Self { store, interval }
     }
 
-    /// How often the counts are sampled; `None` if this service doesn't.
+    /// Returns how often counts are sampled; `None` if this instance doesn't.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.interval.map(Interval::duration)
     }
 
-    /// The sizes of `segment` from the step that `from` is in through the one that `to` is in. Steps begin at multiples of `step`
-    /// since the Unix epoch.
+    /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of `step` since the
+    /// Unix epoch.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer, or the history's key holds something else.
+    /// A [`store::Error`] if Redis failed, or the key is not a history.
     pub async fn of(
         &self,
         segment: &SegmentName<'_>,
@@ -58,11 +58,11 @@ impl History {
         histories.pop().expect("there is one for each segment")
     }
 
-    /// As [`Self::of`], of several segments, in few round trips. A key that holds something else is the failure of its own segment.
+    /// Returns the points of several segments in few round trips. A key that is not a history fails only its own segment.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] if Redis failed.
     pub async fn of_each(
         &self,
         segments: &[SegmentName<'static>],
@@ -72,7 +72,7 @@ impl History {
     ) -> Result<Vec<Result<Vec<Point>, store::Error>>, store::Error> {
         let Steps { first, last, step } = Steps::of(from, to, step);
         let until = Timestamp::from_millis(last.saturating_add(step - 1));
-        // How many samples are to be expected, so that no round trip is long. More come in further ones.
+        // The expected number of samples keeps round trips short. More samples take further round trips.
         let expected = self.interval.map_or(step, Interval::millis);
         let expected = usize::try_from((until.as_millis() - first) / expected).unwrap_or(usize::MAX);
         let samples = self.store.samples(segments, Timestamp::from_millis(first), until, expected).await?;
@@ -80,13 +80,13 @@ impl History {
         Ok(samples.into_iter().map(|samples| samples.map(points)).collect())
     }
 
-    /// The step that is good for looking at what is between `from` and `to`, when nobody says how many points there may be.
+    /// Returns the step for the time between `from` and `to` with the default number of points.
     #[must_use]
     pub fn default_step(&self, from: Timestamp, to: Timestamp) -> Duration {
         self.step_for(from, to, Self::DEFAULT_POINTS)
     }
 
-    /// A round step, a multiple of the interval, for about `points` points, or fewer, between `from` and `to`.
+    /// Returns a round step, a multiple of the interval, that gives at most about `points` points between `from` and `to`.
     #[must_use]
     pub fn step_for(&self, from: Timestamp, to: Timestamp, points: u64) -> Duration {
         const MINUTES: [u64; 17] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 2_880, 4_320, 10_080];
@@ -99,7 +99,7 @@ impl History {
         round.unwrap_or_else(|| interval * u32::try_from(least.as_secs() / interval.as_secs() + 1).unwrap_or(u32::MAX))
     }
 
-    /// How many steps there are between two points in time.
+    /// Returns the number of steps between two points in time.
     #[must_use]
     pub fn steps(from: Timestamp, to: Timestamp, step: Duration) -> u64 {
         let Steps { first, last, step } = Steps::of(from, to, step);
@@ -107,7 +107,7 @@ impl History {
     }
 }
 
-/// Steps of time, in milliseconds: when the first and the last begin, and how long each is.
+/// Steps of time, in milliseconds: the starts of the first and the last one, and the length of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Steps {
     first: i64,
@@ -118,21 +118,21 @@ struct Steps {
 impl Steps {
     fn of(from: Timestamp, to: Timestamp, step: Duration) -> Self {
         let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-        let begin = |time: Timestamp| time.as_millis() - time.as_millis().rem_euclid(step);
-        Self { first: begin(from), last: begin(to), step }
+        let start = |time: Timestamp| time.as_millis() - time.as_millis().rem_euclid(step);
+        Self { first: start(from), last: start(to), step }
     }
 
-    /// A point for each step, of `samples` in the order of time.
+    /// Returns a point for each step. `samples` are in the order of time.
     fn points(self, samples: &[Sample]) -> Vec<Point> {
         let Self { first, last, step } = self;
-        let begins = std::iter::successors(Some(first), |begin| begin.checked_add(step));
+        let starts = std::iter::successors(Some(first), |start| start.checked_add(step));
         let mut samples = samples.iter().peekable();
-        let points = begins.take_while(|begin| *begin <= last).map(|begin| {
+        let points = starts.take_while(|start| *start <= last).map(|start| {
             let mut count = None;
-            while let Some(sample) = samples.next_if(|sample| sample.at.as_millis() < begin.saturating_add(step)) {
-                count = (sample.at.as_millis() >= begin).then_some(sample.count);
+            while let Some(sample) = samples.next_if(|sample| sample.at.as_millis() < start.saturating_add(step)) {
+                count = (sample.at.as_millis() >= start).then_some(sample.count);
             }
-            Point { at: Timestamp::from_millis(begin), count }
+            Point { at: Timestamp::from_millis(start), count }
         });
         points.collect()
     }

@@ -1,4 +1,4 @@
-//! Sampling the counts of all segments at a turn.
+//! Samples the counts of all segments at a tick.
 
 use super::interval::Interval;
 use super::points::History;
@@ -6,29 +6,29 @@ use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::estimator::Estimator;
 use crate::store::{self, Claim, NamedSample, Sample, Turn};
 
-/// Adds the counts of all segments to their histories. One instance of the service does so at a turn: the one that has the turn's
-/// lease.
+/// Adds the counts of all segments to their histories. At each tick one instance of the service does so: the one that acquires the
+/// lease of the tick.
 #[derive(Debug)]
 pub struct HistorySampler {
     estimator: Estimator,
     history: History,
-    /// A random name, which the lease is given to.
+    /// A random name, for the lease.
     instance: String,
 }
 
-/// The outcome of an attempt to sample a turn.
+/// The outcome of an attempt to sample a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleOutcome {
-    /// This instance sampled the turn and added this many points.
+    /// This instance sampled the tick, and added this many points.
     Points(u64),
-    /// Another instance has the lease. It may be sampling, or may have failed.
+    /// Another instance has the lease: it is sampling, or it failed and its lease has not expired.
     LeasedByAnother,
-    /// The turn, or a later one, was sampled before.
+    /// The tick, or a later one, has been sampled.
     AlreadyComplete,
 }
 
 impl HistorySampler {
-    /// How many counts go into one round trip: Redis takes a microsecond or two for each.
+    /// Segments counted in one round trip with one partition. Redis takes a microsecond or two for each count.
     const BATCH: usize = 500;
 
     /// Samples the counts of `estimator` into `history`.
@@ -37,23 +37,23 @@ impl HistorySampler {
         Self { estimator, history, instance: uuid::Uuid::new_v4().simple().to_string() }
     }
 
-    /// How often counts are sampled; `None` if they aren't.
+    /// Returns how often counts are sampled; `None` if they aren't.
     #[must_use]
     pub fn interval(&self) -> Option<Interval> {
         self.history.interval
     }
 
-    /// Samples the counts of all segments at `now` for `turn`, unless another instance does or has.
+    /// Acquires the lease of `tick`, samples the counts of all segments at `now`, and completes the tick.
     ///
-    /// After a failure this instance may try again at once, and another one when the lease has expired. No sample is written twice.
+    /// Idempotent. After a failure this instance may retry at once, and another one when the lease has expired.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer. Some segments may have their sample.
-    pub async fn sample(&self, turn: Timestamp, now: Timestamp) -> Result<SampleOutcome, store::Error> {
+    /// A [`store::Error`] if Redis failed. Some segments may have their sample.
+    pub async fn sample(&self, tick: Timestamp, now: Timestamp) -> Result<SampleOutcome, store::Error> {
         let store = &self.history.store;
-        let lease = self.interval().unwrap_or(Interval::DEFAULT).grace() / 4;
-        match store.claim_turn(&Claim { turn, now, until: now + lease, by: &self.instance }).await? {
+        let lease = self.interval().unwrap_or(Interval::DEFAULT).lease();
+        match store.claim_turn(&Claim { turn: tick, now, until: now + lease, by: &self.instance }).await? {
             Turn::Claimed => {}
             Turn::ByAnother => return Ok(SampleOutcome::LeasedByAnother),
             Turn::Done => return Ok(SampleOutcome::AlreadyComplete),
@@ -62,20 +62,20 @@ impl HistorySampler {
         let (mut points, mut cursor) = (0, None);
         loop {
             let index = store.index(cursor.as_ref(), page).await?;
-            points += self.sample_segments(index.segments, turn, now).await?;
+            points += self.sample_segments(index.segments, tick, now).await?;
             cursor = index.next;
             if cursor.is_none() {
                 break;
             }
         }
-        store.end_turn(turn).await?;
+        store.end_turn(tick).await?;
         Ok(SampleOutcome::Points(points))
     }
 
     async fn sample_segments(
         &self,
         segments: Vec<SegmentName<'static>>,
-        turn: Timestamp,
+        tick: Timestamp,
         now: Timestamp,
     ) -> Result<u64, store::Error> {
         let cutoff = self.estimator.window().cutoff(now);
@@ -84,7 +84,7 @@ impl HistorySampler {
         let mut samples = Vec::with_capacity(counts.len());
         for ((segment, _), count) in requests.into_iter().zip(counts) {
             match count {
-                Ok(count) => samples.push(NamedSample { segment, sample: Sample { at: turn, count } }),
+                Ok(count) => samples.push(NamedSample { segment, sample: Sample { at: tick, count } }),
                 // The key holds another type. Pruning logs it.
                 Err(store::Error::WrongType { .. }) => {}
                 Err(error) => return Err(error),

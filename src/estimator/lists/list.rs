@@ -1,70 +1,70 @@
-//! Lists of segments, and their pages.
+//! The types of a list, and its pages.
 
 use std::cmp::Reverse;
 
 use crate::domain::{SegmentName, Timestamp, Window};
 
-/// Which segments are asked for, and how.
+/// A request for a list.
 #[derive(Debug, Clone)]
 pub struct ListQuery {
-    /// What their names begin with.
+    /// The prefix of the names.
     pub prefix: String,
-    /// In which order they come.
+    /// The order of the segments.
     pub order: Order,
-    /// How many, at the most.
+    /// The maximum number of segments.
     pub limit: usize,
-    /// Where the list before ended.
+    /// The end of the previous page.
     pub after: Option<ListCursor>,
-    /// The window that they are counted over.
+    /// The window of the counts.
     pub window: Window,
 }
 
-/// The orders of lists.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the bytes of their names.
+    /// By name, bytewise.
     Name,
-    /// The largest first, and by name among those that are as large.
+    /// By count, the largest first, then by name.
     Count,
 }
 
-/// Where a list ended: at this segment.
+/// The last segment of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListCursor {
-    /// Its name.
+    /// The name.
     pub segment: SegmentName<'static>,
-    /// How many users were in it; `None` as in [`CountedSegment`].
+    /// The number of users, as in [`CountedSegment`].
     pub count: Option<u64>,
 }
 
-/// Segments that somebody is in.
+/// A page of segments that have users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
-    /// In the order that was asked for.
+    /// The segments in the requested order.
     pub segments: Vec<CountedSegment>,
-    /// Where the next list begins, if there may be more.
+    /// The cursor of the next page, if there is one.
     pub next: Option<ListCursor>,
-    /// The moment that the counts are of.
+    /// The time of the counts.
     pub as_of: Timestamp,
 }
 
-/// A segment, and how many users are in it.
+/// A segment and the number of its users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CountedSegment {
-    /// Its name.
+    /// The name.
     pub segment: SegmentName<'static>,
-    /// How many; `None` if the segment's key holds something else than a sorted set.
+    /// The number of users, or `None` if the segment's key is not a sorted set.
     pub count: Option<u64>,
 }
 
 impl CountedSegment {
-    /// Whether it comes after `cursor` in the order of counts.
+    /// Returns whether the segment comes after `cursor` in the order by count.
     pub(super) fn comes_after(&self, cursor: &ListCursor) -> bool {
         (Reverse(self.count), &self.segment) > (Reverse(cursor.count), &cursor.segment)
     }
 }
 
-/// The first `limit` of `segments`, and where the rest begins.
+/// Returns the first `limit` of `segments` as a page. Any further segment means that there is a next page.
 pub(super) fn page(mut segments: Vec<CountedSegment>, limit: usize, as_of: Timestamp) -> List {
     let has_more = segments.len() > limit;
     segments.truncate(limit);

@@ -1,4 +1,4 @@
-//! Many segments at once: lists of those that somebody is in, and the counts of some.
+//! Lists of the segments that have users, and counts of several segments.
 
 mod list;
 mod ranking;

@@ -1,4 +1,4 @@
-//! Reading many segments at once.
+//! Reads the index and counts its segments in pages.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,19 +15,19 @@ use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 impl Estimator {
-    /// How many segments are counted in one round trip when there is one partition: Redis takes a few microseconds for each count. It
-    /// serves other connections between the 16 KiB that it reads of this one at a time.
+    /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves other
+    /// connections after every 16 KiB of commands.
     const COUNT_BATCH: usize = 200;
 
-    /// The segments that `query` asks for, as far as somebody is in them at `now`. A segment whose count can't be known because
-    /// its key holds another type is listed, too, behind all others in the order of counts.
+    /// Lists the segments of `query` that have users at `now`. A segment whose key is not a sorted set is listed without a count, and
+    /// comes last in the order by count.
     ///
-    /// In the order of counts, lists share a walk over all segments: with 1,000 segments or more the list may be of a moment shortly before
-    /// `now`, which [`List::as_of`] tells. It is a second before at the most, or as long before as the walk takes.
+    /// Lists by count share a walk over all segments. With 1,000 segments or more the counts may therefore be of an earlier time,
+    /// [`List::as_of`]: up to one second earlier, or by the duration of the walk.
     ///
     /// # Errors
     ///
-    /// As [`Estimator::estimate_within`], and when too many lists are being made. A count is never guessed.
+    /// As [`Estimator::estimate_within`], and [`Error::TooMany`] if too many lists are running.
     pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         self.check_window(query.window)?;
         match query.order {
@@ -46,7 +46,7 @@ impl Estimator {
         let mut segments = Vec::new();
         let take = |counted: CountedSegment| {
             segments.push(counted);
-            // One more than that tells that there is another list.
+            // One more means that there is a next page.
             segments.len() > *limit
         };
         self.walk_occupied(start, prefix, window.cutoff(now), take).await?;
@@ -69,7 +69,7 @@ impl Estimator {
         Ok(page(segments, *limit, now))
     }
 
-    /// A walk over all segments whose names begin with `prefix`, for those who share its ranking. It has a permit until it ends.
+    /// Starts a walk over all segments with `prefix`, for a shared ranking. The walk holds a permit until it ends.
     fn start_ranking(&self, prefix: String, window: Window, now: Timestamp) -> Result<Walk, TooMany> {
         let permit = self.acquire_list_permit()?;
         let estimator = self.clone();
@@ -81,7 +81,7 @@ impl Estimator {
         Ok(walk.boxed().shared())
     }
 
-    /// The first `limit` segments behind `after` in the order of counts, and one more if there is one; and how many were counted.
+    /// Returns the first `limit` segments after `after` in the order by count, one more if there is one, and how many were counted.
     async fn first_by_count(
         &self,
         prefix: &str,
@@ -90,7 +90,7 @@ impl Estimator {
         limit: usize,
         now: Timestamp,
     ) -> Result<(Vec<CountedSegment>, usize), store::Error> {
-        // Memory for a page, however many segments there are.
+        // Holds one page, however many segments there are.
         let mut first = BinaryHeap::new();
         let take = |counted: CountedSegment| {
             if after.is_none_or(|after| counted.comes_after(after)) {
@@ -106,8 +106,8 @@ impl Estimator {
         Ok((first.map(|(Reverse(count), segment)| CountedSegment { segment, count }).collect(), counted))
     }
 
-    /// Gives `take` the segments from `cursor` on whose names begin with `prefix`, as far as somebody was seen in them after `cutoff`,
-    /// in name order, until `take` says that it has enough. Returns how many segments were counted.
+    /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those with `prefix` and
+    /// members seen after `cutoff` are passed. Returns how many segments were counted.
     async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,
@@ -130,12 +130,12 @@ impl Estimator {
         }
     }
 
-    /// How many segments go into one round trip, each with a count for every partition.
+    /// Returns how many segments to count in one round trip. Each takes a count for every partition.
     fn count_batch(&self) -> usize {
         (Self::COUNT_BATCH / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
     }
 
-    /// Those of `names` that somebody was seen in after `cutoff`.
+    /// Returns the segments that have members seen after `cutoff`.
     async fn occupied(
         &self,
         names: Vec<SegmentName<'static>>,
@@ -146,7 +146,7 @@ impl Estimator {
         Ok(counted.filter(|counted| counted.count != Some(0)))
     }
 
-    /// How many users are in each of `segments` at `now`, over `window`; `None` as in [`CountedSegment`].
+    /// Counts the users in each of `segments` at `now` over `window`; `None` as in [`CountedSegment`].
     ///
     /// # Errors
     ///
@@ -168,11 +168,11 @@ impl Estimator {
     ) -> Result<Vec<Option<u64>>, store::Error> {
         let mut counts = Vec::with_capacity(segments.len());
         for segments in segments.chunks(self.count_batch()) {
-            let questions: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
-            for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
+            let requests: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
+            for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
                 counts.push(match count {
                     Ok(count) => Some(count),
-                    // One key's fault must not take the others along.
+                    // A wrong type concerns this segment alone.
                     Err(store::Error::WrongType { .. }) => None,
                     Err(error) => return Err(error),
                 });

@@ -1,15 +1,16 @@
-//! Who is in both? The exact number of users in any of several segments, in all of them, and in each pair.
+//! Overlaps: the exact number of users in any of several segments, in all of them, and in each pair.
 //!
-//! Redis could intersect two sorted sets itself, and would do nothing else for as long as that takes. So members are read in
-//! slices, and joined here, partition by partition: a user is in one of them alone. `join.rs` has the joining, in bounded memory.
+//! Redis could intersect sorted sets itself, but would serve nobody else in the meantime. Instead, members are read in slices and
+//! joined here, in bounded memory. A user is in one partition, so partitions are joined one after another.
 //!
 //! # What is counted
 //!
-//! Whoever was in a segment at the start of the read, and is not deleted or pruned meanwhile, counts in it, once: a visit
-//! that is repeated during the read moves its user to the end of the set, where he is met again, and the join knows him. Who comes
-//! during the read counts if the read meets him. All figures of an answer are of the same read, so they always agree with
-//! each other. A read comes to its end as long as it is faster than the visits, of which it meets every one that moves somebody to
-//! the end; if it isn't, the deadline ends it.
+//! A user who is in a segment at the start of the read counts exactly once, unless deleted or pruned during the read. A visit during
+//! the read moves its user to the end of the set, where the read finds the user again, and the join recognises them. A user whose
+//! first visit is during the read counts if the read reaches it. All figures of an answer come from the same read, so they are
+//! consistent.
+//!
+//! The read ends if it is faster than the visits that move users to the end. Otherwise the deadline ends it.
 
 mod join;
 mod mask_counts;

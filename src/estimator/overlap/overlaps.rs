@@ -1,4 +1,4 @@
-//! Reading the members of several segments.
+//! Reads the members of several segments in slices.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,61 +12,61 @@ use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use crate::store::{self, Layout, Partition, Store};
 
-/// Answers how many users several segments have in common. Cheap to clone; clones share the limits.
+/// Counts the users that several segments have in common. Cheap to clone; clones share the limits.
 #[derive(Debug, Clone)]
 pub struct Overlaps {
     store: Store,
     window: Window,
     limits: OverlapLimits,
-    /// For those that are asked at the same time.
+    /// The limit on concurrent overlaps.
     limit: ConcurrencyLimit,
-    /// For slices that Redis reads for them at the same time.
+    /// The limit on slices in flight.
     slices: Arc<Semaphore>,
 }
 
-/// What overlaps may take.
+/// The limits on overlaps.
 #[derive(Debug, Clone, Copy)]
 pub struct OverlapLimits {
-    /// How long each may take.
+    /// The deadline of an overlap.
     pub timeout: Duration,
-    /// How many may be asked at the same time.
+    /// The limit on concurrent overlaps.
     pub concurrency: usize,
-    /// Memory that each may take for its users, in bytes; [`Overlaps::MAX_MEMORY`] for the service. With less, the members are read
-    /// more often.
+    /// Memory for the users of an overlap, in bytes; the service uses [`Overlaps::MAX_MEMORY`]. With less, members are read more
+    /// often.
     pub memory: usize,
 }
 
-/// Why an overlap is not known.
+/// Why an overlap failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlapError {
-    /// The window is longer than the one that members are kept for, which is given.
+    /// The window is longer than the configured one. Some of its members may be pruned.
     #[error("must not be longer than the configured window of {0}")]
     WindowTooLong(Window),
-    /// As many as may be asked at the same time are being answered.
+    /// Too many overlaps are running.
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    /// It took too long.
+    /// The deadline has passed.
     #[error("the overlap was not known within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// Redis didn't answer.
+    /// Redis failed.
     #[error(transparent)]
     Store(#[from] store::Error),
 }
 
 impl Overlaps {
-    /// The fewest segments that overlap.
+    /// The fewest segments of an overlap.
     pub const MIN_SEGMENTS: usize = 2;
-    /// The most segments of one overlap.
+    /// The most segments of an overlap.
     pub const MAX_SEGMENTS: usize = 8;
-    /// Memory that the users of one overlap may take, in bytes.
+    /// Memory for the users of an overlap, in bytes.
     pub const MAX_MEMORY: usize = 64 * 1024 * 1024;
-    /// How many slices Redis reads for all overlaps in a row, at the most, so that it has always one to read. While visits are
-    /// written it is one: they wait no longer than for this.
+    /// Slices in flight for all overlaps, so that Redis always has one to read. While visits are written it is one, so that a visit
+    /// waits for one slice at most.
     const MAX_SLICES: u32 = 2;
-    /// How often the data may move to other partitions while one overlap is read.
+    /// How often the layout may change during an overlap.
     const MAX_ATTEMPTS: usize = 4;
 
-    /// Overlaps over `store`, whose members count for `window` after their last visit.
+    /// Creates overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
         let limit = ConcurrencyLimit::new(CostlyReads::Overlaps, limits.concurrency);
@@ -74,12 +74,12 @@ impl Overlaps {
         Self { store: store.with_window(window), window, limits, limit, slices }
     }
 
-    /// What the users of `segments`, [`Self::MIN_SEGMENTS`] to [`Self::MAX_SEGMENTS`] different ones, have in common: those who were seen within
-    /// `window` before `now`. The module's documentation says how visits count that are written meanwhile.
+    /// Counts the users that `segments` have in common at `now` over `window`. There must be [`Self::MIN_SEGMENTS`] to
+    /// [`Self::MAX_SEGMENTS`] different segments. See the module for visits during the read.
     ///
     /// # Errors
     ///
-    /// An [`OverlapError`]. A number is never guessed.
+    /// An [`OverlapError`]. A number is never approximate.
     pub async fn of(
         &self,
         segments: &[SegmentName<'static>],
@@ -106,7 +106,7 @@ impl Overlaps {
         Err(store::Error::UnknownLayout)
     }
 
-    /// Reads all partitions that `layout` has; nothing if another layout came into force meanwhile.
+    /// Reads all partitions of `layout`. Returns `None` if the layout has changed.
     async fn read_by(
         &self,
         layout: &Layout,
@@ -120,7 +120,7 @@ impl Overlaps {
                 let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), now, self.limits.memory)));
                 let reading = segments.iter().enumerate();
                 let reading =
-                    reading.map(|(place, segment)| self.read_segment(partition, segment, cutoff, place, &join));
+                    reading.map(|(index, segment)| self.read_segment(partition, segment, cutoff, index, &join));
                 try_join_all(reading).await?;
                 let join = join.lock().unwrap_or_else(PoisonError::into_inner);
                 sum.add(join.counts());
@@ -133,28 +133,28 @@ impl Overlaps {
         Ok(Some(sum))
     }
 
-    /// Has the members of `segment` joined as those of the segment that is at this `place`.
+    /// Adds the members of `segment` to the join, under its `index`.
     async fn read_segment(
         &self,
         partition: Partition,
         segment: &SegmentName<'static>,
         cutoff: Timestamp,
-        place: usize,
+        index: usize,
         join: &Arc<Mutex<HashJoin>>,
     ) -> Result<(), store::Error> {
         let mut cursor = self.store.members_after(partition, segment, cutoff).await?;
         loop {
             let (names, next) = {
-                let turns = if self.store.is_writing() { Self::MAX_SLICES } else { 1 };
-                let _turns = self.slices.acquire_many(turns).await.expect("nobody closes the semaphore");
+                let permits = if self.store.is_writing() { Self::MAX_SLICES } else { 1 };
+                let _permits = self.slices.acquire_many(permits).await.expect("the semaphore is never closed");
                 self.store.member_names(partition, segment, cutoff, &cursor).await?
             };
             let join = Arc::clone(join);
-            // A table that grows takes longer than those wait whom this thread serves.
+            // Growing the table would block the other tasks of this thread.
             let joining = tokio::task::spawn_blocking(move || {
-                join.lock().unwrap_or_else(PoisonError::into_inner).add(place, &names);
+                join.lock().unwrap_or_else(PoisonError::into_inner).add(index, &names);
             });
-            joining.await.expect("joining doesn't panic, and nobody cancels it");
+            joining.await.expect("joining doesn't panic and isn't cancelled");
             match next {
                 Some(next) => cursor = next,
                 None => return Ok(()),
