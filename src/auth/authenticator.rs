@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_keys_everybody_may_pass() {
+    fn authorize_allows_every_request_without_keys() {
         let gate = Authenticator::load(AuthConfig::default()).unwrap();
         assert!(gate.is_open());
         assert_eq!(gate.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));

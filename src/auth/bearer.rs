@@ -21,21 +21,21 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("Bearer abc", Some("abc"))]
-    #[case("bearer abc", Some("abc"))]
-    #[case("BEARER  abc ", Some("abc"))]
-    #[case("Bearer ", None)]
-    #[case("Bearer", None)]
-    #[case("Bearer a b", None)]
-    #[case("Bearer a\u{e9}", None)]
-    #[case("Basic dXNlcjpwYXNz", None)]
-    #[case("", None)]
-    fn a_bearer_token_is_read(#[case] header: &str, #[case] token: Option<&str>) {
+    #[case::usual("Bearer abc", Some("abc"))]
+    #[case::lower_case("bearer abc", Some("abc"))]
+    #[case::upper_case_and_spaces("BEARER  abc ", Some("abc"))]
+    #[case::no_token("Bearer ", None)]
+    #[case::no_space("Bearer", None)]
+    #[case::two_tokens("Bearer a b", None)]
+    #[case::not_ascii("Bearer a\u{e9}", None)]
+    #[case::basic("Basic dXNlcjpwYXNz", None)]
+    #[case::empty("", None)]
+    fn bearer_token_reads_the_header(#[case] header: &str, #[case] token: Option<&str>) {
         assert_eq!(bearer_token(header.as_bytes()), token);
     }
 
     #[test]
-    fn the_longest_token_has_a_limit() {
+    fn bearer_token_limits_the_length() {
         let header = |bytes| format!("Bearer {}", "x".repeat(bytes));
         assert!(bearer_token(header(MAX_TOKEN_BYTES).as_bytes()).is_some());
         assert!(bearer_token(header(MAX_TOKEN_BYTES + 1).as_bytes()).is_none());

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_its_digest_and_has_its_scopes() {
+    fn principal_finds_a_key_by_its_digest() {
         let other = "00".repeat(32);
         let text = entry("uss", OF_TEST, r#""segments:write""#) + &entry("analyst", &other, r#""segments:read""#);
         let keys = ApiKeys::parse(&text).unwrap();
@@ -138,30 +138,30 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn parse_skips_a_byte_order_mark() {
         let text = format!("\u{feff}{}", entry("uss", OF_TEST, ""));
         assert!(ApiKeys::parse(&text).unwrap().principal("test").is_some());
     }
 
     #[test]
-    fn a_file_without_keys_accepts_nobody() {
+    fn principal_is_none_without_keys() {
         assert!(ApiKeys::parse("").unwrap().principal("").is_none());
     }
 
     #[rstest]
-    #[case(entry("", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
-    #[case(entry("a b", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
-    #[case(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
-    #[case(
+    #[case::empty_name(entry("", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case::space_in_a_name(entry("a b", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case::short_digest(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
+    #[case::unknown_scope(
         entry("uss", OF_TEST, r#""segments:wirte""#),
         r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:read, users:delete"#
     )]
-    #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is the same as that of key 1")]
-    #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is the same as that of key 1")]
-    #[case("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
-    #[case("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
-    #[case("key = 1\n".to_owned(), "line 1: ")]
-    fn a_bad_file_is_named_in_one_line(#[case] text: String, #[case] message: &str) {
+    #[case::same_digest(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is the same as that of key 1")]
+    #[case::same_name(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is the same as that of key 1")]
+    #[case::unknown_field("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
+    #[case::unknown_table("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
+    #[case::wrong_type("key = 1\n".to_owned(), "line 1: ")]
+    fn parse_names_a_mistake_in_one_line(#[case] text: String, #[case] message: &str) {
         let error = ApiKeys::parse(&text).err().unwrap();
         assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
         assert!(!error.contains("sek_secret"), "{error}");

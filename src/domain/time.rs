@@ -193,31 +193,31 @@ mod tests {
     #[case::offset("2026-11-22T11:00:00.250+01:00", 1_795_341_600_250)]
     #[case::finer_than_a_millisecond("2026-11-22T10:00:00.0009Z", 1_795_341_600_000)]
     #[case::before_the_epoch("1969-12-31T23:59:59Z", -1_000)]
-    fn rfc_3339_is_read_to_the_millisecond(#[case] text: &str, #[case] millis: i64) {
+    fn from_rfc3339_truncates_to_the_millisecond(#[case] text: &str, #[case] millis: i64) {
         assert_eq!(Timestamp::from_rfc3339(text), Some(Timestamp(millis)));
     }
 
     #[rstest]
-    #[case("2026-11-22")]
-    #[case("2026-11-22T10:00:00")]
-    #[case("1763805600")]
-    #[case("yesterday")]
-    fn what_is_not_rfc_3339_is_not_a_time(#[case] text: &str) {
+    #[case::date("2026-11-22")]
+    #[case::no_offset("2026-11-22T10:00:00")]
+    #[case::unix_seconds("1763805600")]
+    #[case::word("yesterday")]
+    fn from_rfc3339_rejects_other_formats(#[case] text: &str) {
         assert_eq!(Timestamp::from_rfc3339(text), None);
     }
 
     #[rstest]
-    #[case(1_763_805_600.0, 1_763_805_600_000)]
-    #[case(1_763_805_600.123, 1_763_805_600_123)]
-    #[case(-0.5, -500)]
-    #[case(1e300, Timestamp::LIMIT)]
-    #[case(-1e300, -Timestamp::LIMIT)]
-    fn unix_seconds_are_read_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
+    #[case::seconds(1_763_805_600.0, 1_763_805_600_000)]
+    #[case::milliseconds(1_763_805_600.123, 1_763_805_600_123)]
+    #[case::before_the_epoch(-0.5, -500)]
+    #[case::far_future(1e300, Timestamp::LIMIT)]
+    #[case::far_past(-1e300, -Timestamp::LIMIT)]
+    fn from_unix_seconds_rounds_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
         assert_eq!(Timestamp::from_unix_seconds(seconds), Timestamp(millis));
     }
 
     #[test]
-    fn a_time_is_shown_as_rfc_3339_with_milliseconds() {
+    fn display_is_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp(1_795_341_600_007).to_string(), "2026-11-22T10:00:00.007Z");
         for end in [Timestamp::LIMIT, -Timestamp::LIMIT] {
             assert!(!Timestamp(end).to_string().ends_with("ms"));
@@ -225,44 +225,44 @@ mod tests {
     }
 
     #[rstest]
-    #[case("14d", 14 * 24 * 60 * 60)]
-    #[case("4s", 4)]
-    #[case("1h 30m", 5_400)]
-    fn a_window_is_a_human_duration(#[case] text: &str, #[case] seconds: u64) {
+    #[case::days("14d", 14 * 24 * 60 * 60)]
+    #[case::seconds("4s", 4)]
+    #[case::compound("1h 30m", 5_400)]
+    fn window_parse_reads_a_duration(#[case] text: &str, #[case] seconds: u64) {
         assert_eq!(Window::parse(text).map(Window::as_secs), Ok(seconds));
     }
 
     #[rstest]
-    #[case("336h", "14d")]
-    #[case("36h", "36h")]
-    #[case("1h 30m", "90m")]
-    #[case("61s", "61s")]
-    fn a_window_is_shown_in_one_unit(#[case] text: &str, #[case] shown: &str) {
+    #[case::hours_of_whole_days("336h", "14d")]
+    #[case::hours("36h", "36h")]
+    #[case::compound("1h 30m", "90m")]
+    #[case::seconds("61s", "61s")]
+    fn window_display_has_one_unit_and_round_trips(#[case] text: &str, #[case] shown: &str) {
         let window = Window::parse(text).unwrap();
         assert_eq!(window.to_string(), shown);
         assert_eq!(Window::parse(shown), Ok(window));
     }
 
     #[rstest]
-    #[case("0s", "must be longer than zero")]
-    #[case("1500ms", "must be a whole number of seconds")]
-    #[case("101years", "must not be longer than 36500 days")]
-    #[case("14", "is not a duration such as 14d, 36h or 1h 30m")]
-    #[case("", "is not a duration such as 14d, 36h or 1h 30m")]
-    fn a_bad_window_says_why(#[case] text: &str, #[case] message: &str) {
+    #[case::zero("0s", "must be longer than zero")]
+    #[case::fraction_of_a_second("1500ms", "must be a whole number of seconds")]
+    #[case::longer_than_a_century("101years", "must not be longer than 36500 days")]
+    #[case::no_unit("14", "is not a duration such as 14d, 36h or 1h 30m")]
+    #[case::empty("", "is not a duration such as 14d, 36h or 1h 30m")]
+    fn window_parse_explains_a_rejection(#[case] text: &str, #[case] message: &str) {
         assert_eq!(Window::parse(text), Err(message.to_owned()));
     }
 
     proptest! {
         #[test]
-        fn scores_keep_the_order_of_times_to_the_millisecond(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_keeps_the_order_of_milliseconds(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
             let (earlier, later) = (Timestamp(millis), Timestamp(millis + 1));
             prop_assert!(earlier.as_score() < later.as_score());
             prop_assert_eq!(Timestamp::from_unix_seconds(later.as_score()), later);
         }
 
         #[test]
-        fn a_score_survives_being_written_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_round_trips_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
             let score = Timestamp(millis).as_score();
             prop_assert_eq!(score.to_string().parse::<f64>(), Ok(score));
         }

@@ -190,7 +190,7 @@ mod tests {
     #[case::cyrillic("спорт")]
     #[case::quotes("\"'\\`$;")]
     #[case::longest(&"n".repeat(128))]
-    fn a_good_name_is_kept_as_it_is(#[case] text: &str) {
+    fn segment_name_parse_keeps_a_valid_name(#[case] text: &str) {
         assert_eq!(SegmentName::parse(text).unwrap().as_str(), text);
     }
 
@@ -206,19 +206,19 @@ mod tests {
     #[case::space_after("sports ", "must not start or end with white space")]
     #[case::no_break_space("sports\u{a0}", "must not start or end with white space")]
     #[case::ideographic_space("\u{3000}", "must not start or end with white space")]
-    fn a_bad_name_says_why(#[case] text: &str, #[case] detail: &str) {
+    fn segment_name_parse_explains_a_rejection(#[case] text: &str, #[case] detail: &str) {
         assert_eq!(SegmentName::parse(text), Err(FieldError::new("segment", detail)));
     }
 
     #[test]
-    fn a_user_id_may_be_twice_as_long_as_a_name() {
+    fn user_id_parse_allows_256_bytes() {
         assert!(UserId::parse("u".repeat(256)).is_ok());
         let detail = "is 257 bytes long; at most 256 are allowed";
         assert_eq!(UserId::parse("u".repeat(257)), Err(FieldError::new("user_id", detail)));
     }
 
     #[test]
-    fn a_user_id_is_not_shown_by_debug() {
+    fn debug_hides_the_user_id() {
         let visit = Visit::new(
             UserId::parse("u104010").unwrap(),
             SegmentName::parse("sports").unwrap(),
@@ -238,7 +238,7 @@ mod tests {
     #[case::slightly_ahead(Some(1), Some(0))]
     #[case::five_minutes_ahead(Some(300_000), Some(0))]
     #[case::further_ahead(Some(300_001), None)]
-    fn seen_at_is_held_at_now_and_rejected_beyond_five_minutes(
+    fn visit_new_clamps_seen_at_and_rejects_it_beyond_five_minutes(
         #[case] offset: Option<i64>,
         #[case] expected: Option<i64>,
     ) {
@@ -253,13 +253,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_accepted_exactly_when_it_keeps_the_rules(text in ".{0,140}|[ a\u{0}\u{85}\u{a0}é]{0,4}") {
-            let keeps_the_rules = (1..=128).contains(&text.len())
+        fn segment_name_parse_accepts_exactly_valid_names(text in ".{0,140}|[ a\u{0}\u{85}\u{a0}é]{0,4}") {
+            let is_valid = (1..=128).contains(&text.len())
                 && text.trim() == text
                 && !text.chars().any(char::is_control);
             match SegmentName::parse(text.as_str()) {
-                Ok(name) => prop_assert!(keeps_the_rules && name.as_str() == text),
-                Err(error) => prop_assert!(!keeps_the_rules && error.field == "segment"),
+                Ok(name) => prop_assert!(is_valid && name.as_str() == text),
+                Err(error) => prop_assert!(!is_valid && error.field == "segment"),
             }
         }
     }

@@ -74,13 +74,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_what_is_between_two_bounds() {
+    fn parts_are_the_differences_of_counts() {
         assert_eq!(parts(&[7, 7, 4, 1]), [0, 3, 3, 1]);
         assert_eq!(parts(&[7]), [7]);
     }
 
     #[test]
-    fn whoever_comes_again_between_two_questions_is_counted_once() {
+    fn parts_count_a_user_once_who_visits_between_two_counts() {
         // The only one of five users in the first part visits again after the second count, and after the third.
         assert_eq!(parts(&[5, 4, 5, 5]), [1, 0, 0, 4]);
         assert_eq!(parts(&[5, 4, 4, 5]), [1, 0, 0, 4]);

@@ -128,7 +128,7 @@ mod tests {
     #[case::too_long(b"123456\n1\n", &[None, Some("1")])]
     #[case::far_too_long(b"1234567890\r\n1\n", &[None, Some("1")])]
     #[case::too_long_at_the_end(b"1\n123456", &[Some("1"), None])]
-    fn lines_are_the_same_wherever_the_stream_is_cut(#[case] stream: &[u8], #[case] expected: &[Option<&str>]) {
+    fn next_gives_the_same_lines_for_all_cuts(#[case] stream: &[u8], #[case] expected: &[Option<&str>]) {
         let expected: Vec<_> = expected.iter().map(|line| line.map(|line| line.as_bytes().to_vec())).collect();
         assert_eq!(split(&[stream], 5), expected);
         for cut in 0..=stream.len() {
@@ -149,7 +149,7 @@ mod tests {
     // `PROPTEST_CASES=1000000 cargo test --lib lines` runs more cases.
     proptest! {
         #[test]
-        fn any_stream_cut_anywhere_gives_its_lines(
+        fn next_splits_any_stream_whatever_its_pieces(
             stream in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..60),
             cuts in prop::collection::vec(0..60_usize, 0..8),
         ) {
@@ -165,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn no_stream_is_held_beyond_a_line(stream in prop::collection::vec(any::<u8>(), 0..400), size in 1..50_usize) {
+        fn next_buffers_at_most_a_line(stream in prop::collection::vec(any::<u8>(), 0..400), size in 1..50_usize) {
             let mut lines = Lines::new(16);
             for mut piece in stream.chunks(size) {
                 while lines.next(&mut piece).is_some() {}

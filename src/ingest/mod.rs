@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn feed_lets_other_tasks_run_while_it_reads_a_long_piece() {
+    async fn feed_yields_while_it_reads_a_long_piece() {
         let expired = "{\"user_id\":\"u1\",\"segment\":\"sports\",\"seen_at\":1}\n";
         for line in [expired, "\n"] {
             let piece = line.repeat(4_000_000 / line.len());

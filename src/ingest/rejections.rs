@@ -71,7 +71,7 @@ mod tests {
     #[case::one_in_three(|line| line % 3 == 0, None)]
     #[case::none(|_| false, None)]
     #[case::most_of_a_later_block(|line| (300_000..400_000).contains(&line) && line % 9_999 != 0, Some(400_000))]
-    fn rejections_are_too_many_in_a_row_or_for_the_most_part(
+    fn read_limits_consecutive_rejections_and_those_of_a_block(
         #[case] is_rejected: fn(u64) -> bool,
         #[case] expected: Option<u64>,
     ) {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn rejections_count_visits_that_are_refused_when_they_are_written() {
+    fn written_counts_refused_visits() {
         let mut rejections = Rejections::default();
         rejections.written(0, 9_999);
         rejections.written(1, 8_000);

@@ -210,7 +210,7 @@ mod tests {
     use crate::telemetry::tests::Captured;
 
     #[tokio::test]
-    async fn runs_never_overlap_and_never_pile_up() {
+    async fn one_at_a_time_never_overlaps_runs_or_piles_them_up() {
         let (note, notes) = mpsc::channel(1);
         let (may_end, has_begun) = (Semaphore::new(0), Semaphore::new(0));
         let (running, runs) = (Cell::new(0), Cell::new(0));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rearm_brings_a_tick_forward_that_a_clock_ahead_has_put_off() {
+    async fn rearm_reschedules_a_tick_of_a_clock_that_was_ahead() {
         const PATIENCE: Duration = Duration::from_secs(30);
         let (note, mut notes) = mpsc::channel(1);
         let schedule = Schedule::parse("* * * * * *").unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_run_is_logged_once() {
+    async fn prune_once_logs_a_failure_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let store = Store::new(Connection::new(nowhere, limits, std::sync::Arc::default()).unwrap());
@@ -299,20 +299,20 @@ mod tests {
     #[case::six_fields("*/10 * * * * *", "*/10 * * * * *")]
     #[case::nickname("@hourly", "0 0 * * * *")]
     #[case::names("30 4 * * MON-FRI", "0 30 4 * * 1-5")]
-    fn five_and_six_fields_are_read(#[case] pattern: &str, #[case] six_fields: &str) {
+    fn schedule_parse_accepts_five_or_six_fields(#[case] pattern: &str, #[case] six_fields: &str) {
         let schedule = Schedule::parse(pattern).unwrap();
         assert_eq!(schedule.six_fields(), six_fields);
         assert!(Job::new(schedule.six_fields(), |_, _| {}).is_ok());
     }
 
     #[rstest]
-    #[case("", "is not a cron pattern")]
-    #[case("* * * *", "is not a cron pattern")]
-    #[case("every hour", "is not a cron pattern")]
-    #[case("99 * * * *", "is not a cron pattern")]
-    #[case("0 0 0 1 1 * 2017", "is not a cron pattern")]
-    #[case("0 0 31 2 *", "matches no time")]
-    fn what_is_no_schedule_says_so(#[case] pattern: &str, #[case] message: &str) {
+    #[case::empty("", "is not a cron pattern")]
+    #[case::four_fields("* * * *", "is not a cron pattern")]
+    #[case::words("every hour", "is not a cron pattern")]
+    #[case::minute_out_of_range("99 * * * *", "is not a cron pattern")]
+    #[case::seven_fields("0 0 0 1 1 * 2017", "is not a cron pattern")]
+    #[case::never("0 0 31 2 *", "matches no time")]
+    fn schedule_parse_explains_a_rejection(#[case] pattern: &str, #[case] message: &str) {
         let error = Schedule::parse(pattern).unwrap_err();
         assert!(error.contains(message), "{error}");
     }

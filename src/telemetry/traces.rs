@@ -202,20 +202,20 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("http://collector:4318", "http://collector:4318/v1/traces")]
-    #[case("http://collector:4318/", "http://collector:4318/v1/traces")]
-    #[case("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces")]
-    fn an_endpoint_is_read(#[case] text: &str, #[case] url: &str) {
+    #[case::no_path("http://collector:4318", "http://collector:4318/v1/traces")]
+    #[case::slash("http://collector:4318/", "http://collector:4318/v1/traces")]
+    #[case::path("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces")]
+    fn endpoint_parse_completes_the_path(#[case] text: &str, #[case] url: &str) {
         assert_eq!(OtlpEndpoint::parse(text).unwrap().to_string(), url);
     }
 
     #[rstest]
-    #[case("collector:4318")]
-    #[case("grpc://collector:4317")]
-    #[case("http://user:hunter2@collector")]
-    #[case("http://collector?key=hunter2")]
-    #[case("")]
-    fn what_is_no_endpoint_says_so(#[case] text: &str) {
+    #[case::no_scheme("collector:4318")]
+    #[case::grpc("grpc://collector:4317")]
+    #[case::password("http://user:hunter2@collector")]
+    #[case::query("http://collector?key=hunter2")]
+    #[case::empty("")]
+    fn endpoint_parse_explains_a_rejection(#[case] text: &str) {
         let error = OtlpEndpoint::parse(text).unwrap_err();
         assert!(error.starts_with("must be a URL") && !error.contains("hunter2"), "{error}");
     }

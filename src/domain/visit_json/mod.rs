@@ -337,7 +337,7 @@ mod tests {
     #[case::rfc_3339(r#"{"user_id":"u1","segment":"sports","seen_at":"2026-11-22T10:59:59+01:00"}"#, -1_000)]
     #[case::epoch(r#"{"user_id":"u1","segment":"sports","seen_at":0}"#, -1_795_341_600_000)]
     #[case::escapes(r#"{"user_\u0069d":"\u00751","segment":"s\u0070orts"}"#, 0)]
-    fn a_visit_is_read(#[case] json: &str, #[case] offset_millis: i64) {
+    fn parse_reads_a_visit(#[case] json: &str, #[case] offset_millis: i64) {
         let visit = parse(json.as_bytes(), NOW).unwrap();
         assert_eq!((visit.user_id.as_str(), visit.segment.as_str()), ("u1", "sports"));
         assert_eq!(visit.seen_at.as_millis() - NOW.as_millis(), offset_millis);
@@ -352,38 +352,41 @@ mod tests {
     #[case::lone_surrogate(r#"{"user_id":"\ud800","segment":"sports"}"#)]
     #[case::number_too_large(r#"{"user_id":"u1","segment":"sports","seen_at":1e999}"#)]
     #[case::too_deep(&"[".repeat(100_000))]
-    fn what_is_not_json_is_told_apart(#[case] json: &str) {
+    fn parse_rejects_other_input_as_not_json(#[case] json: &str) {
         assert!(matches!(parse(json.as_bytes(), NOW), Err(VisitError::NotJson(_))));
     }
 
     #[rstest]
-    #[case(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
-    #[case("{}{", 3)]
-    #[case("[]\n{}", 4)]
-    fn a_second_value_is_found(#[case] json: &str, #[case] column: usize) {
+    #[case::after_a_space(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
+    #[case::adjacent("{}{", 3)]
+    #[case::on_the_next_line("[]\n{}", 4)]
+    fn parse_finds_a_second_value(#[case] json: &str, #[case] column: usize) {
         assert_eq!(parse(json.as_bytes(), NOW), Err(VisitError::SeveralValues(column)));
     }
 
     #[rstest]
-    #[case(b"\xEF\xBB\xBF{}", "not JSON: it begins with a byte order mark (EF BB BF), which must be left out")]
-    #[case(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
-    fn what_only_looks_like_no_json_is_named(#[case] bytes: &[u8], #[case] why: &str) {
+    #[case::byte_order_mark(
+        b"\xEF\xBB\xBF{}",
+        "not JSON: it begins with a byte order mark (EF BB BF), which must be left out"
+    )]
+    #[case::gzip(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
+    fn parse_names_a_misdetected_format(#[case] bytes: &[u8], #[case] why: &str) {
         assert_eq!(parse(bytes, NOW), Err(VisitError::NotJson(why.to_owned())));
     }
 
     #[rstest]
     #[case::in_a_field(b"{\"user_id\":\"u\xff\",\"segment\":\"sports\"}", 14)]
-    #[case::in_what_is_passed_over(b"{\"other\":[\"\xff\"],\"user_id\":\"u1\"}", 12)]
-    fn bytes_that_are_not_utf_8_are_not_json(#[case] json: &[u8], #[case] place: usize) {
+    #[case::in_an_unknown_field(b"{\"other\":[\"\xff\"],\"user_id\":\"u1\"}", 12)]
+    fn parse_rejects_invalid_utf_8(#[case] json: &[u8], #[case] place: usize) {
         assert_eq!(parse(json, NOW), Err(VisitError::NotJson(format!("not JSON: byte {place} is not UTF-8"))));
     }
 
     #[rstest]
-    #[case("[{}]", "an array")]
-    #[case("null", "null")]
-    #[case("7", "a number")]
-    #[case("\"sports\"", "a string")]
-    fn what_is_not_an_object_is_told_apart(#[case] json: &str, #[case] kind: &str) {
+    #[case::array("[{}]", "an array")]
+    #[case::null("null", "null")]
+    #[case::number("7", "a number")]
+    #[case::string("\"sports\"", "a string")]
+    fn parse_names_the_kind_of_another_value(#[case] json: &str, #[case] kind: &str) {
         match parse(json.as_bytes(), NOW) {
             Err(VisitError::NotAnObject(found)) => assert_eq!(found, kind),
             other => panic!("{json} gave {other:?}"),
@@ -423,19 +426,19 @@ mod tests {
         "seen_at",
         "is 2026-11-22T11:00:00.000Z, more than 5 minutes ahead of this service's clock, 2026-11-22T10:00:00.000Z"
     )]
-    fn a_bad_field_is_named(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
+    fn parse_names_a_mistake(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
         assert_eq!(fields(json), [(field.to_owned(), detail.to_owned())]);
     }
 
     #[test]
-    fn every_bad_field_is_named_at_once() {
+    fn parse_names_all_mistakes_at_once() {
         let named: Vec<_> = fields(r#"{"user_id":7,"extra":[1,{"a":2}],"seen_at":"soon"}"#);
         let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(named, ["extra", "user_id", "segment", "seen_at"]);
     }
 
     #[test]
-    fn the_errors_of_a_visit_are_few_and_short() {
+    fn parse_limits_the_number_and_length_of_errors() {
         let unknown: Vec<_> = (0..500).map(|n| format!("\"é{}{n}\":0", "x".repeat(100))).collect();
         let errors = fields(&format!("{{{}}}", unknown.join(",")));
         assert_eq!(errors.len(), 12);

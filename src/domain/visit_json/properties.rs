@@ -1,4 +1,4 @@
-//! Properties for arbitrary input: the parser agrees with a simple reference, and written visits round-trip.
+//! Properties for arbitrary input: the parser assert_agrees with a simple reference, and written visits round-trip.
 //!
 //! `PROPTEST_CASES=1000000 cargo test --lib properties` runs more than the 256 cases of each property.
 
@@ -67,8 +67,8 @@ fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> 
     has_no_others.then_some((name("user_id", 256)?, name("segment", 128)?, seen_at))
 }
 
-/// Checks that the parser agrees with the reference on `json`.
-fn agrees(json: &[u8]) -> Result<(), TestCaseError> {
+/// Checks that the parser assert_agrees with the reference on `json`.
+fn assert_agrees(json: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(json, NOW);
     let is_told_not_json = matches!(verdict, Err(VisitError::NotJson(_) | VisitError::SeveralValues(_)));
     let text = std::str::from_utf8(json).ok().filter(|_| misdetected_format(json).is_none());
@@ -243,43 +243,43 @@ impl Edit {
 
 proptest! {
     #[test]
-    fn any_bytes_are_judged_as_the_reference_does(json in prop::collection::vec(any::<u8>(), 0..200)) {
-        agrees(&json)?;
+    fn parse_agrees_with_the_reference_on_any_bytes(json in prop::collection::vec(any::<u8>(), 0..200)) {
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn any_object_is_judged_as_the_reference_does(json in object()) {
-        agrees(json.as_bytes())?;
+    fn parse_agrees_with_the_reference_on_any_object(json in object()) {
+        assert_agrees(json.as_bytes())?;
     }
 
     #[test]
-    fn a_changed_object_is_judged_as_the_reference_does(
+    fn parse_agrees_with_the_reference_on_an_edited_object(
         json in object(),
         edits in prop::collection::vec(Edit::any(), 1..4),
     ) {
         let mut json = json.into_bytes();
         edits.iter().for_each(|edit| edit.apply(&mut json));
-        agrees(&json)?;
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn a_changed_visit_is_judged_as_the_reference_does(
+    fn parse_agrees_with_the_reference_on_an_edited_visit(
         (_, json) in visit(),
         edits in prop::collection::vec(Edit::any(), 1..4),
     ) {
         let mut json = json.into_bytes();
         edits.iter().for_each(|edit| edit.apply(&mut json));
-        agrees(&json)?;
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn a_visit_comes_back_however_it_is_written((visit, json) in visit()) {
+    fn parse_reads_a_visit_in_any_notation((visit, json) in visit()) {
         prop_assert_eq!(parse(json.as_bytes(), NOW), Ok(visit));
-        agrees(json.as_bytes())?;
+        assert_agrees(json.as_bytes())?;
     }
 
     #[test]
-    fn a_field_given_twice_is_an_error_that_names_it((_, json) in visit(), which in 0..2_usize) {
+    fn parse_names_a_repeated_field((_, json) in visit(), which in 0..2_usize) {
         let twice = json.replacen('{', &format!("{{\"{}\":\"u1\",", FIELDS[which]), 1);
         let Err(VisitError::Fields(errors)) = parse(twice.as_bytes(), NOW) else {
             return Err(TestCaseError::fail(twice));
@@ -291,7 +291,7 @@ proptest! {
 
 /// A million levels on a small stack: recursion would overflow it, and quadratic time would take days.
 #[test]
-fn nesting_takes_no_stack_and_one_look() {
+fn parse_reads_deep_nesting_without_recursion_in_linear_time() {
     const LEVELS: usize = 1_000_000;
     let judge = || {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {

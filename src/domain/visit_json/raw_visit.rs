@@ -82,28 +82,28 @@ mod tests {
     use crate::domain::visit_json::read;
 
     #[rstest]
-    #[case("", None)]
-    #[case("1795341600", Some(1_795_341_600_000))]
-    #[case("1795341600.25", Some(1_795_341_600_250))]
-    #[case("1.7953416e9", Some(1_795_341_600_000))]
-    #[case("-1", Some(-1_000))]
-    #[case("2026-11-22T10:00:00Z", Some(1_795_341_600_000))]
-    fn times_are_read_as_in_json(#[case] text: &str, #[case] millis: Option<i64>) {
+    #[case::empty("", None)]
+    #[case::seconds("1795341600", Some(1_795_341_600_000))]
+    #[case::fraction("1795341600.25", Some(1_795_341_600_250))]
+    #[case::exponent("1.7953416e9", Some(1_795_341_600_000))]
+    #[case::before_the_epoch("-1", Some(-1_000))]
+    #[case::rfc_3339("2026-11-22T10:00:00Z", Some(1_795_341_600_000))]
+    fn from_texts_reads_times_as_json_has_them(#[case] text: &str, #[case] millis: Option<i64>) {
         let reported = RawVisit::from_texts("u1", "sports", text).unwrap();
         assert_eq!(reported.seen_at.map(Timestamp::as_millis), millis);
     }
 
     #[rstest]
-    #[case("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
-    fn what_is_no_time_is_named(#[case] text: &str, #[case] expected: &str) {
+    #[case::word("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::not_a_number("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::infinite("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::milliseconds("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
+    fn from_texts_explains_a_rejected_time(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(RawVisit::from_texts("u1", "sports", text).unwrap_err().to_string(), expected);
     }
 
     #[test]
-    fn every_bad_field_is_named() {
+    fn from_texts_names_all_mistakes() {
         let error = RawVisit::from_texts("", " x", "soon").unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_comes_back(
+        fn write_line_round_trips(
             user in "[a-z\"\\\\ü]{1,9}", segment in "[a-z{}:/\u{2028}]{1,9}", millis in prop::option::of(-1_000..99_999_999_999_999_i64),
         ) {
             let reported = RawVisit {

@@ -82,39 +82,39 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("1h", "1h")]
-    #[case("60m", "1h")]
-    #[case("24h", "1d")]
-    #[case("15m", "15m")]
-    #[case("1s", "1s")]
-    fn an_interval_is_a_part_of_a_day(#[case] text: &str, #[case] shown: &str) {
+    #[case::an_hour("1h", "1h")]
+    #[case::sixty_minutes("60m", "1h")]
+    #[case::a_day("24h", "1d")]
+    #[case::a_quarter_of_an_hour("15m", "15m")]
+    #[case::a_second("1s", "1s")]
+    fn parse_accepts_divisors_of_a_day(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(Interval::parse(text).unwrap().unwrap().to_string(), shown);
     }
 
     #[test]
-    fn off_is_none() {
+    fn parse_reads_off_as_none() {
         assert_eq!(Interval::parse("off"), Ok(None));
         assert_eq!(Interval::parse("1h"), Ok(Some(Interval::DEFAULT)));
     }
 
     #[rstest]
-    #[case("0s", "is not a duration")]
-    #[case("", "is not a duration")]
-    #[case("never", "is not a duration")]
-    #[case("500ms", "is not a duration")]
-    #[case("7h", "must divide a day")]
-    #[case("2d", "must divide a day")]
-    fn a_bad_interval_says_why(#[case] text: &str, #[case] message: &str) {
+    #[case::zero("0s", "is not a duration")]
+    #[case::empty("", "is not a duration")]
+    #[case::word("never", "is not a duration")]
+    #[case::fraction_of_a_second("500ms", "is not a duration")]
+    #[case::no_divisor_of_a_day("7h", "must divide a day")]
+    #[case::longer_than_a_day("2d", "must divide a day")]
+    fn parse_explains_a_rejection(#[case] text: &str, #[case] message: &str) {
         let error = Interval::parse(text).unwrap_err();
         assert!(error.starts_with(message), "{error}");
     }
 
     #[rstest]
-    #[case(0, 0)]
-    #[case(3_599_999, 0)]
-    #[case(3_600_000, 3_600_000)]
-    #[case(-1, -3_600_000)]
-    fn a_turn_is_at_a_multiple_since_the_epoch(#[case] now: i64, #[case] tick: i64) {
+    #[case::epoch(0, 0)]
+    #[case::just_before_a_tick(3_599_999, 0)]
+    #[case::at_a_tick(3_600_000, 3_600_000)]
+    #[case::before_the_epoch(-1, -3_600_000)]
+    fn tick_is_a_multiple_since_the_epoch(#[case] now: i64, #[case] tick: i64) {
         assert_eq!(Interval::DEFAULT.tick(Timestamp::from_millis(now)), Timestamp::from_millis(tick));
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_has_a_point_and_a_gap_is_none() {
+    fn points_have_each_step_and_none_for_a_gap() {
         let samples = [(0, 5), (HOUR, 6), (4 * HOUR, 0), (5 * HOUR, 9)];
         let samples = samples.map(|(at, count)| Sample { at: time(at), count });
         let counts = |from, to, hours: u64| {
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case("1h", 14 * 24, 60)]
-    #[case("1h", 30 * 24, 120)]
-    #[case("1h", 396 * 24, 1_440)]
-    #[case("1h", 0, 60)]
-    #[case("1m", 24, 5)]
-    #[case("off", 14 * 24, 60)]
-    #[case("90s", 1, 1)]
-    fn the_usual_step_is_a_round_multiple_of_the_interval(
+    #[case::two_weeks("1h", 14 * 24, 60)]
+    #[case::thirty_days("1h", 30 * 24, 120)]
+    #[case::thirteen_months("1h", 396 * 24, 1_440)]
+    #[case::no_time("1h", 0, 60)]
+    #[case::a_day_of_minutes("1m", 24, 5)]
+    #[case::not_sampled("off", 14 * 24, 60)]
+    #[case::ninety_seconds("90s", 1, 1)]
+    fn default_step_is_a_round_multiple_of_the_interval(
         #[case] interval: &str,
         #[case] hours: i64,
         #[case] minutes: u64,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_time_has_longer_steps() {
+    fn default_step_grows_with_the_time() {
         let (from, to) = (time(0), time(100 * 365 * 24 * HOUR));
         let step = history("1h").default_step(from, to);
         assert!(step.as_secs().is_multiple_of(3_600) && History::steps(from, to, step) <= 401, "{step:?}");

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_services_in_a_process_have_their_own_metrics() {
+    fn new_does_not_share_metrics_within_a_process() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.visits.accepted(3);
         assert!(one.render().contains("\nestimator_visits_accepted_total 3\n"));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_a_number() {
+    fn render_shows_unknown_values_as_nan() {
         let metrics = Metrics::new();
         metrics.redis.set_segments(Some(7));
         assert!(metrics.render().contains("\nestimator_segments 7\n"));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_counts_each_status_that_it_answers_with() {
+    fn answered_counts_by_status() {
         let metrics = Metrics::new();
         let route = metrics.http.route("/segments", "POST");
         for status in [204, 503, 204] {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_has_its_meaning() {
+    fn render_describes_every_metric() {
         let metrics = Metrics::new();
         metrics.http.route("/segments", "POST").answered(204, Duration::ZERO);
         metrics.http.problem("overloaded");
