@@ -1,4 +1,4 @@
-//! API keys: a file with a name, the SHA-256 digest and the scopes of each.
+//! API keys, from a file with the name, the SHA-256 digest and the scopes of each.
 //!
 //! ```toml
 //! [[key]]
@@ -7,27 +7,27 @@
 //! scopes = ["segments:write"]
 //! ```
 //!
-//! A key is 256 random bits, so that its digest needs neither salt nor a slow function: there is nothing to guess.
+//! A key is 256 random bits and can't be guessed, so its digest needs neither salt nor a slow function.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 
-use super::{Holder, Scope, Scopes};
-use crate::config::toml_text;
+use super::principal::{Principal, check_name};
+use super::scope::{Scope, Scopes};
 
-/// The API keys that are accepted.
+/// The accepted API keys.
 pub struct ApiKeys(Vec<ApiKey>);
 
 struct ApiKey {
     digest: Digest,
-    holder: Holder,
+    principal: Principal,
 }
 
 pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// The file, as it is written.
+/// The TOML file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -44,32 +44,29 @@ struct Entry {
 }
 
 impl ApiKeys {
-    /// The longest name of a key, in bytes.
-    pub const MAX_NAME_BYTES: usize = 64;
-
-    /// Reads the text of a file of keys.
+    /// Parses the text of a key file.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in one line.
+    /// The first mistake, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Some editors begin a file with a byte order mark.
+        // Some editors write a byte order mark.
         let text = text.trim_start_matches('\u{feff}');
-        let file: File = toml::from_str(text).map_err(|error| toml_text::mistake(text, &error))?;
+        let file: File = toml::from_str(text).map_err(|error| toml_mistake(text, &error))?;
         let mut keys: Vec<ApiKey> = Vec::with_capacity(file.key.len());
         for (number, entry) in (1..).zip(file.key) {
             let key = ApiKey::new(entry).map_err(|why| format!("key {number}: {why}"))?;
             if let Some(same) = keys.iter().position(|known| known.clashes_with(&key)) {
-                return Err(format!("key {number}: its name or its digest is that of key {}, too", same + 1));
+                return Err(format!("key {number}: its name or its digest is the same as that of key {}", same + 1));
             }
             keys.push(key);
         }
         Ok(Self(keys))
     }
 
-    /// Whom `key` belongs to. Takes as long for one key as for another, and compares with all of them, so that the time tells
-    /// nothing of what is known.
-    pub fn holder(&self, key: &str) -> Option<Holder> {
+    /// Returns the owner of `key`. Compares the digest with all keys in constant time, so that the time reveals nothing about
+    /// them.
+    pub fn principal(&self, key: &str) -> Option<Principal> {
         let presented = digest_of(key);
         let mut found = None;
         for known in &self.0 {
@@ -77,17 +74,17 @@ impl ApiKeys {
                 found = Some(known);
             }
         }
-        found.map(|known| known.holder.clone())
+        found.map(|known| known.principal.clone())
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether one of them has this name.
+    /// Returns whether a key has this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|key| key.holder.name == name)
+        self.0.iter().any(|key| key.principal.name == name)
     }
 }
 
@@ -98,25 +95,22 @@ impl ApiKey {
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;
         let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
         let scopes = Scopes::from(scopes.map_err(|why| format!("{name}: {why}"))?);
-        Ok(Self { digest, holder: Holder { name, scopes, valid_until: None } })
+        Ok(Self { digest, principal: Principal { name, scopes, valid_until: None } })
     }
 
     fn clashes_with(&self, other: &Self) -> bool {
-        self.digest == other.digest || self.holder.name == other.holder.name
+        self.digest == other.digest || self.principal.name == other.principal.name
     }
-}
-
-/// Names are shown to callers and written into files, so they are plain.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
-    if is_plain && (1..=ApiKeys::MAX_NAME_BYTES).contains(&name.len()) {
-        return Ok(());
-    }
-    Err(format!("the name must have 1 to {} letters, digits or any of - _ . @", ApiKeys::MAX_NAME_BYTES))
 }
 
 pub(super) fn digest_of(key: &str) -> Digest {
     digest(&SHA256, key.as_bytes()).as_ref().try_into().expect("SHA-256 has that many bytes")
+}
+
+/// Describes `error` in one line, with the line number. Repeats nothing of `text` except names.
+fn toml_mistake(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    format!("line {line}: {}", error.message())
 }
 
 #[cfg(test)]
@@ -133,41 +127,41 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_known_by_its_digest_and_has_its_scopes() {
+    fn principal_finds_a_key_by_its_digest() {
         let other = "00".repeat(32);
         let text = entry("uss", OF_TEST, r#""segments:write""#) + &entry("analyst", &other, r#""segments:read""#);
         let keys = ApiKeys::parse(&text).unwrap();
-        let holder = keys.holder("test").unwrap();
-        assert_eq!(holder.name, "uss");
-        assert!(holder.scopes.contains(Scope::WriteSegments) && !holder.scopes.contains(Scope::ReadSegments));
-        assert!(keys.holder("Test").is_none() && keys.holder("").is_none() && keys.holder(OF_TEST).is_none());
+        let principal = keys.principal("test").unwrap();
+        assert_eq!(principal.name, "uss");
+        assert!(principal.scopes.contains(Scope::WriteSegments) && !principal.scopes.contains(Scope::ReadSegments));
+        assert!(keys.principal("Test").is_none() && keys.principal("").is_none() && keys.principal(OF_TEST).is_none());
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn parse_skips_a_byte_order_mark() {
         let text = format!("\u{feff}{}", entry("uss", OF_TEST, ""));
-        assert!(ApiKeys::parse(&text).unwrap().holder("test").is_some());
+        assert!(ApiKeys::parse(&text).unwrap().principal("test").is_some());
     }
 
     #[test]
-    fn a_file_without_keys_accepts_nobody() {
-        assert!(ApiKeys::parse("").unwrap().holder("").is_none());
+    fn principal_is_none_without_keys() {
+        assert!(ApiKeys::parse("").unwrap().principal("").is_none());
     }
 
     #[rstest]
-    #[case(entry("", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
-    #[case(entry("a b", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
-    #[case(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
-    #[case(
+    #[case::empty_name(entry("", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case::space_in_a_name(entry("a b", OF_TEST, ""), "key 1: the name must have 1 to 64 letters")]
+    #[case::short_digest(entry("uss", "00", ""), "key 1: uss: sha256 must be 64 hexadecimal digits")]
+    #[case::unknown_scope(
         entry("uss", OF_TEST, r#""segments:wirte""#),
         r#"key 1: uss: "segments:wirte" is not a scope; those are segments:write, segments:read, users:read, users:delete"#
     )]
-    #[case(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is that of key 1, too")]
-    #[case(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is that of key 1, too")]
-    #[case("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
-    #[case("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
-    #[case("key = 1\n".to_owned(), "line 1: ")]
-    fn a_bad_file_is_named_in_one_line(#[case] text: String, #[case] message: &str) {
+    #[case::same_digest(entry("a", OF_TEST, "") + &entry("b", OF_TEST, ""), "key 2: its name or its digest is the same as that of key 1")]
+    #[case::same_name(entry("a", OF_TEST, "") + &entry("a", &"00".repeat(32), ""), "key 2: its name or its digest is the same as that of key 1")]
+    #[case::unknown_field("[[key]]\nname = \"uss\"\nkey = \"sek_secret\"\n".to_owned(), "line 3: unknown field `key`")]
+    #[case::unknown_table("[[keys]]\n".to_owned(), "line 1: unknown field `keys`")]
+    #[case::wrong_type("key = 1\n".to_owned(), "line 1: ")]
+    fn parse_names_a_mistake_in_one_line(#[case] text: String, #[case] message: &str) {
         let error = ApiKeys::parse(&text).err().unwrap();
         assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
         assert!(!error.contains("sek_secret"), "{error}");

@@ -1,4 +1,4 @@
-//! Making tokens: API keys, and JSON Web Tokens for those who share the secret of HS256.
+//! Makes tokens: API keys, and JSON Web Tokens signed with the secret of HS256.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -11,36 +11,37 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::jwt::secret::secret;
-use super::keys::{ApiKeys, check_name, digest_of};
-use super::{JwtAlgorithm, JwtConfig, Scope};
+use super::jwt::{JwtAlgorithm, JwtConfig, secret};
+use super::keys::{ApiKeys, digest_of};
+use super::principal::check_name;
+use super::scope::Scope;
 use crate::domain::Timestamp;
 
-/// Why a token can't be made: one line, made to be shown as it is.
+/// Why a token can't be made, in one line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct MintError(String);
 
-/// A new API key. Not `Debug`: it is a secret.
+/// A new API key. Not `Debug`, since it is a secret.
 pub struct NewKey {
-    /// The key, for its holder alone.
+    /// The key itself, for its owner.
     pub key: String,
-    /// Its entry for the file of keys.
+    /// Its entry for the key file.
     pub entry: String,
 }
 
-/// What every key starts with, so that scanners for leaked secrets can find it.
+/// The prefix of every key, by which scanners recognise a leaked one.
 const PREFIX: &str = "sek_";
 
 /// Makes an API key for `name`.
 ///
 /// # Errors
 ///
-/// A [`MintError`] when the name won't do.
+/// A [`MintError`] if the name is not valid.
 pub fn api_key(name: &str, scopes: &[Scope]) -> Result<NewKey, MintError> {
     check_name(name).map_err(MintError)?;
     let mut random = [0; 32];
-    rand::fill(&mut random).map_err(|_| MintError("the system gives no random numbers".to_owned()))?;
+    rand::fill(&mut random).map_err(|_| MintError("failed to get random numbers from the system".to_owned()))?;
     let key = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&random));
     let digest = HEXLOWER.encode(&digest_of(&key));
     let scopes: Vec<_> = scopes.iter().map(Scope::to_string).collect();
@@ -48,12 +49,12 @@ pub fn api_key(name: &str, scopes: &[Scope]) -> Result<NewKey, MintError> {
     Ok(NewKey { key, entry })
 }
 
-/// Makes an API key for `name`, adds its entry to the file of keys at `path`, which is made if there is none, and gives the
-/// key.
+/// Makes an API key for `name`, appends its entry to the key file at `path`, and returns the key. Creates the file if there is
+/// none.
 ///
 /// # Errors
 ///
-/// A [`MintError`] when the file can't be read or written, or has that name already.
+/// A [`MintError`] if the file can't be read or written, or has a key with this name.
 pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, MintError> {
     let failed = |why: String| MintError(format!("api_keys_file: {}: {why}", path.display()));
     let text = match std::fs::read_to_string(path) {
@@ -62,7 +63,7 @@ pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String,
         Err(error) => return Err(failed(format!("can't be read: {error}"))),
     };
     if ApiKeys::parse(&text).map_err(failed)?.has(name) {
-        return Err(failed(format!("has a key named {name} already")));
+        return Err(failed(format!("already has a key named {name}")));
     }
     let NewKey { key, entry } = api_key(name, scopes)?;
     let gap = if text.is_empty() || text.ends_with("\n\n") {
@@ -72,7 +73,7 @@ pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String,
     } else {
         "\n\n"
     };
-    // A user who may write it lets anybody in, whatever the umask says.
+    // Write access to the file allows adding keys, so only its owner gets it, whatever the umask says.
     let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
     let written = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));
     written.map_err(|error| failed(format!("can't be written: {error}")))?;
@@ -91,11 +92,11 @@ struct Claims<'a> {
     aud: Option<&'a str>,
 }
 
-/// Makes a JSON Web Token for `name` that is valid from `now` for `lifetime`, as `config` wants it.
+/// Makes a JSON Web Token for `name` that is valid from `now` for `lifetime` and passes the checks of `config`.
 ///
 /// # Errors
 ///
-/// A [`MintError`] when the algorithm isn't HS256, whose secret is all there is to sign with, or the secret can't be read.
+/// A [`MintError`] if the algorithm is not HS256, or the secret can't be read. The service has no private key of the others.
 pub fn jwt(
     config: &JwtConfig,
     name: &str,

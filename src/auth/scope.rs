@@ -1,26 +1,26 @@
-//! What a token may allow.
+//! Scopes.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One thing that a token may allow.
+/// A permission that a token may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// `segments:write`: record visits.
     WriteSegments,
-    /// `segments:read`: ask for counts.
+    /// `segments:read`: read counts.
     ReadSegments,
-    /// `users:read`: ask for a user's segments.
+    /// `users:read`: read a user's segments.
     ReadUsers,
-    /// `users:delete`: have a user forgotten.
+    /// `users:delete`: delete a user.
     DeleteUsers,
 }
 
 impl Scope {
-    /// All there are.
+    /// All scopes.
     pub const ALL: [Self; 4] = [Self::WriteSegments, Self::ReadSegments, Self::ReadUsers, Self::DeleteUsers];
 
-    /// How tokens write it.
+    /// Returns the scope as tokens spell it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,17 +49,17 @@ impl FromStr for Scope {
     }
 }
 
-/// What a token allows.
+/// The scopes of a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes(Vec<Scope>);
 
 impl Scopes {
-    /// Those of `names` that are scopes of ours: a token may have others, for other services.
+    /// Keeps those of `names` that are scopes of this service. A token may carry others, for other services.
     pub(super) fn of_ours<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Whether `scope` is among them.
+    /// Returns whether the token carries `scope`.
     #[must_use]
     pub fn contains(&self, scope: Scope) -> bool {
         self.0.contains(&scope)

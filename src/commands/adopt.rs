@@ -58,7 +58,7 @@ impl AdoptCommand {
             Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
-        let settled = Clock::system().compare_with(store).await.map_err(failed)?.settled;
+        let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
         let found = store.unrecorded(settings.partitions).await.map_err(failed)?;
         let mut surveys = Vec::new();
         for keys in &found.keysets {

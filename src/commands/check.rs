@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::auth::{Gate, KeysError};
+use crate::auth::{Authenticator, KeysError};
 use crate::config::{Settings, Shown};
 use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
@@ -57,7 +57,7 @@ pub async fn check(
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
     write_table(shown, out)?;
-    let gate = Gate::load(settings.auth.clone())?;
+    let gate = Authenticator::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
     write_warnings(settings, &gate, out)?;
     let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
@@ -130,7 +130,7 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
         }
     }
     let layout = store.found_layout().await.map_err(failed)?;
-    let skew = clock.compare_with(&store).await.map_err(failed)?.skew;
+    let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let foreign_keys = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
     Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
@@ -152,7 +152,7 @@ fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::
 }
 
 /// Writes what keeps nothing from serving, and is likely not meant.
-fn write_warnings(settings: &Settings, gate: &Gate, out: &mut impl Write) -> io::Result<()> {
+fn write_warnings(settings: &Settings, gate: &Authenticator, out: &mut impl Write) -> io::Result<()> {
     let exposures = settings.secret_files().into_iter().filter_map(|file| file.exposure());
     let mut warnings: Vec<_> = exposures.map(|exposure| exposure.to_string()).collect();
     if gate.key_counts().api == Some(0) {

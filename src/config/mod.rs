@@ -11,7 +11,7 @@ mod parse;
 mod redis;
 mod secret_files;
 mod shown;
-pub(crate) mod toml_text;
+mod toml_text;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -231,7 +231,7 @@ impl Settings {
     /// What overlaps may take.
     #[must_use]
     pub fn overlap_limits(&self) -> OverlapLimits {
-        OverlapLimits { timeout: self.overlap_timeout, at_once: self.max_overlaps, memory: Overlaps::MEMORY }
+        OverlapLimits { timeout: self.overlap_timeout, concurrency: self.max_overlaps, memory: Overlaps::MAX_MEMORY }
     }
 
     /// What connections may take.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::{SegmentName, parse_duration};
-use crate::jobs::Sampler;
+use crate::jobs::HealthMonitor;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
@@ -15,8 +15,8 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 pub fn segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
     let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
     let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
-    if names.len() > Sampler::MAX_SEGMENTS {
-        return Err(format!("has {} names; at most {} are counted", names.len(), Sampler::MAX_SEGMENTS));
+    if names.len() > HealthMonitor::MAX_SEGMENTS {
+        return Err(format!("has {} names; at most {} are counted", names.len(), HealthMonitor::MAX_SEGMENTS));
     }
     Ok(names)
 }

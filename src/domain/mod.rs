@@ -1,4 +1,4 @@
-//! The nouns of the service: segments, users, visits, points in time and the window. Each is parsed once and valid ever after. No I/O.
+//! The domain model: segments, users, visits, points in time and the window. Values are validated when they are parsed. No I/O.
 
 mod time;
 mod visit;

@@ -1,5 +1,5 @@
-//! Points in time and the window: integers of milliseconds, and nothing that reads a clock except
-//! [`Timestamp::now`], which only the edges of the service call, by way of [`Clock`](crate::estimator::clock::Clock).
+//! Points in time and the window, in milliseconds. Only [`Timestamp::now`] reads a clock; the service calls it through
+//! [`Clock`](crate::estimator::clock::Clock).
 
 use std::fmt;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), leap seconds not counted.
+/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z (Unix time), without leap seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest and the latest time that can be written as RFC 3339 (years -9999 to 9999), in milliseconds.
+    /// The latest time with a four-digit year, in milliseconds. The earliest is its negative.
     const LIMIT: i64 = 253_402_300_799_999;
 
-    /// The system clock's time. [`Clock`](crate::estimator::clock::Clock) calls this for the service, and the command that makes tokens; logic
-    /// takes `now` as an argument.
+    /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes tokens;
+    /// everything else takes `now` as an argument.
     #[must_use]
     pub fn now() -> Self {
         Self::from_millis(Utc::now().timestamp_millis())
     }
 
-    /// The time `millis` milliseconds after the Unix epoch, held within the years -9999 to 9999.
+    /// Returns the time `millis` milliseconds after the Unix epoch, clamped to the years -9999 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         if millis > Self::LIMIT {
@@ -34,33 +34,31 @@ impl Timestamp {
         }
     }
 
-    /// The time `seconds` after the Unix epoch, to the nearest millisecond.
-    ///
-    /// A number too large for the calendar is held at its end: it is in the far future or the far past all the same.
+    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years -9999 to 9999.
     #[must_use]
     pub fn from_unix_seconds(seconds: f64) -> Self {
-        // `as` saturates, so that no number is too large.
+        // `as` saturates.
         Self::from_millis((seconds * 1000.0).round() as i64)
     }
 
-    /// Reads an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`. What is finer than a
-    /// millisecond is cut off.
+    /// Parses an RFC 3339 time, such as `2026-11-22T10:00:00Z` or `2026-11-22T11:00:00.250+01:00`, truncated to a
+    /// millisecond.
     #[must_use]
     pub fn from_rfc3339(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self::from_millis(time.timestamp_millis()))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// The time as the score of a sorted set: Unix seconds, milliseconds as their fraction.
+    /// Returns the time as the score of a sorted set: Unix seconds, with milliseconds as the fraction.
     ///
-    /// Redis keeps scores as IEEE 754 doubles. For every time until the year 9999 the nearest double to a whole number
-    /// of milliseconds is a different one, in the same order, so comparing scores compares times exactly.
+    /// Redis stores scores as IEEE 754 doubles. Until the year 9999, different milliseconds have different doubles in the same
+    /// order, so comparing scores compares times exactly.
     #[must_use]
     pub fn as_score(self) -> f64 {
         self.0 as f64 / 1000.0
@@ -93,9 +91,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// How long a user stays in a segment after the last visit: a whole number of seconds, from one second to a century.
+/// How long a user counts in a segment after the last visit: a whole number of seconds, from one second to a century.
 ///
-/// In the record of a data set it is the number of seconds.
+/// The record of a data set has it in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 pub struct Window(Duration);
@@ -103,49 +101,49 @@ pub struct Window(Duration);
 impl Window {
     /// An hour.
     pub(crate) const HOUR: Self = Self(Duration::from_secs(60 * 60));
-    /// What a data set may be counted over that was written before its window was recorded: the default of `window`.
-    pub(crate) const BEFORE_IT_WAS_RECORDED: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
-    const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+    /// The default of the setting `window`, and the window of a data set whose record has none.
+    pub(crate) const DEFAULT: Self = Self(Duration::from_secs(14 * 24 * 60 * 60));
+    const MAX: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
-    /// Reads a window such as `14d`, `36h` or `1h 30m`.
+    /// Parses a window such as `14d`, `36h` or `1h 30m`.
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong with `text`, to be read after the name of the setting or parameter.
+    /// The predicate of a sentence about the setting or parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::new(parse_duration(text, "14d, 36h or 1h 30m")?)
     }
 
-    /// Makes a window of `duration`.
+    /// Creates a window of `duration`.
     ///
     /// # Errors
     ///
-    /// As [`Window::parse`]: zero, a fraction of a second, or more than a century.
+    /// As [`Window::parse`], if `duration` is zero, has a fraction of a second, or is longer than a century.
     pub fn new(duration: Duration) -> Result<Self, String> {
         if duration.is_zero() {
             Err("must be longer than zero".to_owned())
         } else if duration.subsec_nanos() != 0 {
             Err("must be a whole number of seconds".to_owned())
-        } else if duration > Self::LONGEST {
+        } else if duration > Self::MAX {
             Err("must not be longer than 36500 days".to_owned())
         } else {
             Ok(Self(duration))
         }
     }
 
-    /// The length of the window in seconds.
+    /// Returns the length in seconds.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0.as_secs()
     }
 
-    /// The length of the window.
+    /// Returns the length.
     #[must_use]
     pub const fn duration(self) -> Duration {
         self.0
     }
 
-    /// The window's edge at `now`: members seen at or before it are out, members seen after it are in.
+    /// Returns the start of the window at `now`. Members seen after it count; members seen at or before it have expired.
     #[must_use]
     pub fn cutoff(self, now: Timestamp) -> Timestamp {
         now - self.0
@@ -166,8 +164,8 @@ impl TryFrom<u64> for Window {
     }
 }
 
-/// As people write it: in one unit, `14d`, `36h`, `90m`, unless that takes more than three digits: `1d3h46m40s`. It has no spaces, so that
-/// it is one word in a shell and in a URL.
+/// Formats the window in one unit, `14d`, `36h`, `90m`, unless that takes more than three digits: `1d3h46m40s`. There are no spaces, so
+/// that it is one word in a shell and in a URL.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DAY: u64 = 24 * 60 * 60;
@@ -224,31 +222,31 @@ mod tests {
     #[case::offset("2026-11-22T11:00:00.250+01:00", 1_795_341_600_250)]
     #[case::finer_than_a_millisecond("2026-11-22T10:00:00.0009Z", 1_795_341_600_000)]
     #[case::before_the_epoch("1969-12-31T23:59:59Z", -1_000)]
-    fn rfc_3339_is_read_to_the_millisecond(#[case] text: &str, #[case] millis: i64) {
+    fn from_rfc3339_truncates_to_the_millisecond(#[case] text: &str, #[case] millis: i64) {
         assert_eq!(Timestamp::from_rfc3339(text), Some(Timestamp(millis)));
     }
 
     #[rstest]
-    #[case("2026-11-22")]
-    #[case("2026-11-22T10:00:00")]
-    #[case("1763805600")]
-    #[case("yesterday")]
-    fn what_is_not_rfc_3339_is_not_a_time(#[case] text: &str) {
+    #[case::date("2026-11-22")]
+    #[case::no_offset("2026-11-22T10:00:00")]
+    #[case::unix_seconds("1763805600")]
+    #[case::word("yesterday")]
+    fn from_rfc3339_rejects_other_formats(#[case] text: &str) {
         assert_eq!(Timestamp::from_rfc3339(text), None);
     }
 
     #[rstest]
-    #[case(1_763_805_600.0, 1_763_805_600_000)]
-    #[case(1_763_805_600.123, 1_763_805_600_123)]
-    #[case(-0.5, -500)]
-    #[case(1e300, Timestamp::LIMIT)]
-    #[case(-1e300, -Timestamp::LIMIT)]
-    fn unix_seconds_are_read_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
+    #[case::seconds(1_763_805_600.0, 1_763_805_600_000)]
+    #[case::milliseconds(1_763_805_600.123, 1_763_805_600_123)]
+    #[case::before_the_epoch(-0.5, -500)]
+    #[case::far_future(1e300, Timestamp::LIMIT)]
+    #[case::far_past(-1e300, -Timestamp::LIMIT)]
+    fn from_unix_seconds_rounds_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
         assert_eq!(Timestamp::from_unix_seconds(seconds), Timestamp(millis));
     }
 
     #[test]
-    fn a_time_is_shown_as_rfc_3339_with_milliseconds() {
+    fn display_is_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp(1_795_341_600_007).to_string(), "2026-11-22T10:00:00.007Z");
         for end in [Timestamp::LIMIT, -Timestamp::LIMIT] {
             assert!(!Timestamp(end).to_string().ends_with("ms"));
@@ -256,49 +254,49 @@ mod tests {
     }
 
     #[rstest]
-    #[case("14d", 14 * 24 * 60 * 60)]
-    #[case("4s", 4)]
-    #[case("1h 30m", 5_400)]
-    fn a_window_is_a_human_duration(#[case] text: &str, #[case] seconds: u64) {
+    #[case::days("14d", 14 * 24 * 60 * 60)]
+    #[case::seconds("4s", 4)]
+    #[case::compound("1h 30m", 5_400)]
+    fn window_parse_reads_a_duration(#[case] text: &str, #[case] seconds: u64) {
         assert_eq!(Window::parse(text).map(Window::as_secs), Ok(seconds));
     }
 
     #[rstest]
-    #[case("336h", "14d")]
-    #[case("36h", "36h")]
-    #[case("1h 30m", "90m")]
-    #[case("61s", "61s")]
-    #[case("36500d", "36500d")]
-    #[case("16h 39m", "999m")]
-    #[case("1000m", "16h40m")]
-    #[case("36820224s", "426d3h50m24s")]
-    #[case("86401s", "1d1s")]
-    fn a_window_is_shown_as_people_write_it(#[case] text: &str, #[case] shown: &str) {
+    #[case::hours_of_whole_days("336h", "14d")]
+    #[case::hours("36h", "36h")]
+    #[case::compound("1h 30m", "90m")]
+    #[case::seconds("61s", "61s")]
+    #[case::a_century("36500d", "36500d")]
+    #[case::three_digits("16h 39m", "999m")]
+    #[case::four_digits("1000m", "16h40m")]
+    #[case::of_all_units("36820224s", "426d3h50m24s")]
+    #[case::a_day_and_a_second("86401s", "1d1s")]
+    fn window_display_is_short_and_round_trips(#[case] text: &str, #[case] shown: &str) {
         let window = Window::parse(text).unwrap();
         assert_eq!(window.to_string(), shown);
         assert_eq!(Window::parse(shown), Ok(window));
     }
 
     #[rstest]
-    #[case("0s", "must be longer than zero")]
-    #[case("1500ms", "must be a whole number of seconds")]
-    #[case("36501d", "must not be longer than 36500 days")]
-    #[case("14", "is not a duration such as 14d, 36h or 1h 30m")]
-    #[case("", "is not a duration such as 14d, 36h or 1h 30m")]
-    fn a_bad_window_says_why(#[case] text: &str, #[case] message: &str) {
+    #[case::zero("0s", "must be longer than zero")]
+    #[case::fraction_of_a_second("1500ms", "must be a whole number of seconds")]
+    #[case::longer_than_a_century("36501d", "must not be longer than 36500 days")]
+    #[case::no_unit("14", "is not a duration such as 14d, 36h or 1h 30m")]
+    #[case::empty("", "is not a duration such as 14d, 36h or 1h 30m")]
+    fn window_parse_explains_a_rejection(#[case] text: &str, #[case] message: &str) {
         assert_eq!(Window::parse(text), Err(message.to_owned()));
     }
 
     proptest! {
         #[test]
-        fn scores_keep_the_order_of_times_to_the_millisecond(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_keeps_the_order_of_milliseconds(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
             let (earlier, later) = (Timestamp(millis), Timestamp(millis + 1));
             prop_assert!(earlier.as_score() < later.as_score());
             prop_assert_eq!(Timestamp::from_unix_seconds(later.as_score()), later);
         }
 
         #[test]
-        fn a_score_survives_being_written_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_round_trips_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
             let score = Timestamp(millis).as_score();
             prop_assert_eq!(score.to_string().parse::<f64>(), Ok(score));
         }

@@ -1,6 +1,4 @@
-//! The nouns of the service: a segment's name, a user's id, and a visit that ties them to a time.
-//!
-//! Each is parsed once, at the edge; whoever holds one holds a valid one. There is no I/O here.
+//! Visits: the name of a segment, the ID of a user, and a time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,22 +6,22 @@ use std::time::Duration;
 
 use super::Timestamp;
 
-/// What is wrong with one field of what a caller sent.
+/// A field that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's name as the caller writes it.
     pub field: Cow<'static, str>,
-    /// What is wrong with it: a sentence without its subject, such as "must not be empty".
+    /// The predicate of a sentence about the field, such as "must not be empty".
     pub detail: String,
 }
 
 impl FieldError {
-    /// Says `detail` of `field`.
+    /// Creates an error of `field`.
     pub fn new(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self { field: field.into(), detail: detail.into() }
     }
 
-    /// All of `errors` in one line.
+    /// Joins `errors` in one line.
     #[must_use]
     pub fn list(errors: &[Self]) -> String {
         errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -38,7 +36,7 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// The name of a segment: 1 to 128 bytes of UTF-8, no control characters, no white space at either end.
+/// The name of a segment: 1 to 128 bytes of UTF-8, without control characters, and without white space at either end.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName<'a>(Cow<'a, str>);
 
@@ -46,22 +44,22 @@ impl<'a> SegmentName<'a> {
     /// The longest name, in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Takes `text` as a segment's name.
+    /// Validates the name of a segment.
     ///
     /// # Errors
     ///
-    /// A [`FieldError`] for `segment` that says which rule `text` breaks.
+    /// A [`FieldError`] for `segment` with the rule that `text` breaks.
     pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
         check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("segment", why))
     }
 
-    /// The name as text.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same name with text of its own.
+    /// Copies a borrowed name.
     #[must_use]
     pub fn into_owned(self) -> SegmentName<'static> {
         SegmentName(Cow::Owned(self.0.into_owned()))
@@ -74,32 +72,32 @@ impl fmt::Display for SegmentName<'_> {
     }
 }
 
-/// The id of a user: 1 to 256 bytes of UTF-8, no control characters, no white space at either end.
+/// The ID of a user: 1 to 256 bytes of UTF-8, without control characters, and without white space at either end.
 ///
-/// Its `Debug` shows the length alone, so that no user's id reaches a log.
+/// `Debug` shows only the length, so that no ID reaches a log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId<'a>(Cow<'a, str>);
 
 impl<'a> UserId<'a> {
-    /// The longest id, in bytes.
+    /// The longest ID, in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Takes `text` as a user's id.
+    /// Validates the ID of a user.
     ///
     /// # Errors
     ///
-    /// A [`FieldError`] for `user_id` that says which rule `text` breaks.
+    /// A [`FieldError`] for `user_id` with the rule that `text` breaks.
     pub fn parse(text: impl Into<Cow<'a, str>>) -> Result<Self, FieldError> {
         check_name(text.into(), Self::MAX_BYTES).map(Self).map_err(|why| FieldError::new("user_id", why))
     }
 
-    /// The id as text.
+    /// Returns the ID.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same id with text of its own.
+    /// Copies a borrowed ID.
     #[must_use]
     pub fn into_owned(self) -> UserId<'static> {
         UserId(Cow::Owned(self.0.into_owned()))
@@ -113,7 +111,7 @@ impl fmt::Debug for UserId<'_> {
 }
 
 fn check_name(text: Cow<'_, str>, max_bytes: usize) -> Result<Cow<'_, str>, String> {
-    // Nearly every name is this simple, and its bytes alone tell: 0x21 to 0x7E are neither controls nor white space.
+    // Fast path for nearly every name: bytes from 0x21 to 0x7E are neither control characters nor white space.
     if (1..=max_bytes).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(text);
     }
@@ -132,27 +130,27 @@ fn check_name(text: Cow<'_, str>, max_bytes: usize) -> Result<Cow<'_, str>, Stri
     Ok(text)
 }
 
-/// A user was seen in a segment. It borrows its texts from whatever it was read from, or owns them.
+/// A user was seen in a segment. Borrows from the text that it was parsed from, or owns its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit<'a> {
-    /// Who.
+    /// The user.
     pub user_id: UserId<'a>,
-    /// Where.
+    /// The segment.
     pub segment: SegmentName<'a>,
-    /// When; never later than the moment the visit was taken in.
+    /// The time of the visit, never later than its arrival.
     pub seen_at: Timestamp,
 }
 
 impl<'a> Visit<'a> {
-    /// How far ahead of our clock a sender's clock may be.
+    /// How far a sender's clock may be ahead of the service's.
     pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-    /// A visit that is taken in at `now`. `seen_at` is `now` unless given; up to [`Self::MAX_CLOCK_SKEW`] ahead of
-    /// `now` it becomes `now`, since nobody can have been seen in the future.
+    /// Creates a visit that arrives at `now`. A missing `seen_at` is `now`. One that is up to [`Self::MAX_CLOCK_SKEW`] ahead is
+    /// clamped to `now`.
     ///
     /// # Errors
     ///
-    /// A [`FieldError`] for `seen_at` when it is further ahead than that.
+    /// A [`FieldError`] for `seen_at` if it is further ahead.
     pub fn new(
         user_id: UserId<'a>,
         segment: SegmentName<'a>,
@@ -167,7 +165,7 @@ impl<'a> Visit<'a> {
         Ok(Self { user_id, segment, seen_at: seen_at.min(now) })
     }
 
-    /// The same visit with texts of its own.
+    /// Copies borrowed parts.
     #[must_use]
     pub fn into_owned(self) -> Visit<'static> {
         Visit { user_id: self.user_id.into_owned(), segment: self.segment.into_owned(), seen_at: self.seen_at }
@@ -192,7 +190,7 @@ mod tests {
     #[case::cyrillic("спорт")]
     #[case::quotes("\"'\\`$;")]
     #[case::longest(&"n".repeat(128))]
-    fn a_good_name_is_kept_as_it_is(#[case] text: &str) {
+    fn segment_name_parse_keeps_a_valid_name(#[case] text: &str) {
         assert_eq!(SegmentName::parse(text).unwrap().as_str(), text);
     }
 
@@ -208,19 +206,19 @@ mod tests {
     #[case::space_after("sports ", "must not start or end with white space")]
     #[case::no_break_space("sports\u{a0}", "must not start or end with white space")]
     #[case::ideographic_space("\u{3000}", "must not start or end with white space")]
-    fn a_bad_name_says_why(#[case] text: &str, #[case] detail: &str) {
+    fn segment_name_parse_explains_a_rejection(#[case] text: &str, #[case] detail: &str) {
         assert_eq!(SegmentName::parse(text), Err(FieldError::new("segment", detail)));
     }
 
     #[test]
-    fn a_user_id_may_be_twice_as_long_as_a_name() {
+    fn user_id_parse_allows_256_bytes() {
         assert!(UserId::parse("u".repeat(256)).is_ok());
         let detail = "is 257 bytes long; at most 256 are allowed";
         assert_eq!(UserId::parse("u".repeat(257)), Err(FieldError::new("user_id", detail)));
     }
 
     #[test]
-    fn a_user_id_is_not_shown_by_debug() {
+    fn debug_hides_the_user_id() {
         let visit = Visit::new(
             UserId::parse("u104010").unwrap(),
             SegmentName::parse("sports").unwrap(),
@@ -240,7 +238,7 @@ mod tests {
     #[case::slightly_ahead(Some(1), Some(0))]
     #[case::five_minutes_ahead(Some(300_000), Some(0))]
     #[case::further_ahead(Some(300_001), None)]
-    fn seen_at_is_held_at_now_and_rejected_beyond_five_minutes(
+    fn visit_new_clamps_seen_at_and_rejects_it_beyond_five_minutes(
         #[case] offset: Option<i64>,
         #[case] expected: Option<i64>,
     ) {
@@ -255,13 +253,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_accepted_exactly_when_it_keeps_the_rules(text in ".{0,140}|[ a\u{0}\u{85}\u{a0}é]{0,4}") {
-            let keeps_the_rules = (1..=128).contains(&text.len())
+        fn segment_name_parse_accepts_exactly_valid_names(text in ".{0,140}|[ a\u{0}\u{85}\u{a0}é]{0,4}") {
+            let is_valid = (1..=128).contains(&text.len())
                 && text.trim() == text
                 && !text.chars().any(char::is_control);
             match SegmentName::parse(text.as_str()) {
-                Ok(name) => prop_assert!(keeps_the_rules && name.as_str() == text),
-                Err(error) => prop_assert!(!keeps_the_rules && error.field == "segment"),
+                Ok(name) => prop_assert!(is_valid && name.as_str() == text),
+                Err(error) => prop_assert!(!is_valid && error.field == "segment"),
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Round trips to Redis that are shared: one is under way at a time, and what is asked meanwhile goes with the next.
+//! Group commit. One batch of a shard is in flight at a time; requests that arrive in the meantime form the next one.
 //!
-//! Nobody waits for a timer. When nothing is under way a question sets out at once, and the longer the trips take, the
-//! more questions share them. Databases do the same with their log, and call it group commit.
+//! A request that arrives when nothing is in flight is sent at once, and there is no timer. The longer Redis takes, the larger
+//! the batches get. Databases write their logs in this way.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,136 +15,172 @@ use tracing::{Instrument as _, Span};
 
 use crate::redis;
 use crate::store::{self, Store};
-use crate::telemetry::{RoundMetrics, TRACED};
+use crate::telemetry::{BatchMetrics, TRACED};
 
-/// Questions and their answers, in shared round trips. Clones share them.
-pub struct Rounds<Q, A>(Arc<Shared<Q, A>>);
+/// Sends requests to Redis in batches, and returns to each caller the response to its own request. Clones share the batches.
+pub struct GroupCommit<Req, Resp>(Arc<Shared<Req, Resp>>);
 
-struct Shared<Q, A> {
+struct Shared<Req, Resp> {
     store: Store,
-    metrics: RoundMetrics,
-    trip: Box<Trip<Q, A>>,
-    queue: Mutex<Queue<Q, A>>,
+    metrics: BatchMetrics,
+    commit: Box<Commit<Req, Resp>>,
+    shards: Box<[Mutex<Queue<Req, Resp>>]>,
 }
 
-type Answer<A> = Result<A, store::Error>;
+type Response<Resp> = Result<Resp, store::Error>;
 
-/// Takes questions to Redis, and gives an answer for each, in their order.
-type Trip<Q, A> = dyn Fn(Store, Vec<Q>) -> BoxFuture<'static, Vec<Answer<A>>> + Send + Sync;
+/// Sends a batch, and returns a response to each of its requests, in their order.
+type Commit<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Response<Resp>>> + Send + Sync;
 
-struct Queue<Q, A> {
-    waiting: VecDeque<Asked<Q, A>>,
-    /// Whether somebody is taking the trips and will come for those who wait.
-    is_served: bool,
+struct Queue<Req, Resp> {
+    pending: VecDeque<Pending<Req, Resp>>,
+    /// Whether a task sends the batches of this shard. It takes those that are pending when its batch is done.
+    is_running: bool,
 }
 
-struct Asked<Q, A> {
-    question: Q,
-    /// The trace of who asked.
+/// A request that no batch has taken yet.
+struct Pending<Req, Resp> {
+    request: Req,
+    /// A span of the caller's trace.
     span: Span,
-    answer: oneshot::Sender<Answer<A>>,
+    response: oneshot::Sender<Response<Resp>>,
 }
 
-impl<Q: Send + 'static, A: Send + 'static> Rounds<Q, A> {
-    /// Rounds to `store` whose trips `trip` takes: it gives an answer for each question, in their order. `metrics` measures
-    /// them.
+/// A shard, whose batches wait for no other shard's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number.
+    pub index: usize,
+    /// How many shards are in use. They share the limit of pending requests.
+    pub of: usize,
+}
+
+impl Shard {
+    /// The shard of a [`GroupCommit`] that has one.
+    pub const ONLY: Self = Self { index: 0, of: 1 };
+    /// Requests that may be pending in a shard, however many shards share the limit.
+    const MIN_PENDING: usize = 100;
+
+    /// Returns how many requests may be pending in this shard if `max` may be in all.
+    fn max_pending(self, max: usize) -> usize {
+        max.div_ceil(self.of).max(Self::MIN_PENDING.min(max))
+    }
+}
+
+impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
+    /// Creates `shards` queues for `store`. `commit` sends a batch and returns a response to each request, in their order.
     pub fn new<F>(
         store: Store,
-        metrics: RoundMetrics,
-        trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static,
+        metrics: BatchMetrics,
+        shards: usize,
+        commit: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Vec<Result<A, store::Error>>> + Send + 'static,
+        F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
-        let trip = Box::new(move |store, questions| trip(store, questions).boxed());
-        let queue = Mutex::new(Queue { waiting: VecDeque::new(), is_served: false });
-        Self(Arc::new(Shared { store, metrics, trip, queue }))
+        let commit = Box::new(move |store, requests| commit(store, requests).boxed());
+        let queue = || Mutex::new(Queue { pending: VecDeque::new(), is_running: false });
+        let shards = std::iter::repeat_with(queue).take(shards).collect();
+        Self(Arc::new(Shared { store, metrics, commit, shards }))
     }
 
-    /// Asks `question` with the next trip, unless `most` others wait for that already. Who stops waiting before it sets out takes
-    /// the question back.
+    /// Sends `request` with the next batch of `shard`, and waits for the response. Dropping the future before the batch is sent
+    /// withdraws the request.
     ///
     /// # Errors
     ///
-    /// What the trip says; [`store::Error::Overloaded`], at once, when no more may wait; [`redis::Error::Timeout`] when
-    /// waiting and the trip together took too long.
-    pub async fn ask(&self, question: Q, most: usize) -> Result<A, store::Error> {
+    /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending; [`store::Error::Timeout`]
+    /// if waiting and the batch together took too long.
+    pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
-        let answer = self.join(question, most, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
-        let limit = self.0.store.limits().answer;
-        match tokio::time::timeout(limit, answer).instrument(span).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(redis::Error::Lost("the round trip was broken off".to_owned()).into()),
+        let response =
+            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
+        let timeout = self.0.store.limits().answer;
+        match tokio::time::timeout(timeout, response).instrument(span).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => Err(redis::Error::Lost("the batch was broken off".to_owned()).into()),
             Err(_) => {
-                // The trip itself may have been in time.
-                let error = store::Error::from(redis::Error::Timeout(limit));
+                // Logged here, since the batch itself may be in time.
+                let error = store::Error::from(redis::Error::Timeout(timeout));
                 self.0.store.note_failure(&error);
                 Err(error)
             }
         }
     }
 
-    /// How many wait now.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.queue().waiting.len()
-    }
-
-    fn join(&self, question: Q, most: usize, span: Span) -> Result<oneshot::Receiver<Answer<A>>, store::Error> {
-        let mut queue = self.queue();
-        // Those who gave up leave their places. They are mostly those who came first.
-        while queue.waiting.len() >= most && queue.waiting.front().is_some_and(|asked| asked.answer.is_closed()) {
-            queue.waiting.pop_front();
+    fn enqueue(
+        &self,
+        shard: Shard,
+        request: Req,
+        span: Span,
+    ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
+        let max_pending = shard.max_pending(self.0.store.limits().waiting);
+        let mut queue = self.lock(shard.index);
+        // Drop abandoned requests; they are usually at the front.
+        while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(Pending::is_abandoned) {
+            queue.pending.pop_front();
         }
-        if queue.waiting.len() >= most {
-            return Err(store::Error::Overloaded(most));
+        if queue.pending.len() >= max_pending {
+            return Err(store::Error::Overloaded(max_pending));
         }
-        let (answer, receiver) = oneshot::channel();
-        queue.waiting.push_back(Asked { question, span, answer });
-        if !std::mem::replace(&mut queue.is_served, true) {
-            tokio::spawn(self.clone().serve());
+        let (response, receiver) = oneshot::channel();
+        queue.pending.push_back(Pending { request, span, response });
+        if !std::mem::replace(&mut queue.is_running, true) {
+            tokio::spawn(self.clone().run(shard.index));
         }
         Ok(receiver)
     }
 
-    /// Takes trips until nobody waits.
-    async fn serve(self) {
-        loop {
-            let Some(asked) = self.next_round() else { return };
-            let asked: Vec<_> = asked.into_iter().filter(|asked| !asked.answer.is_closed()).collect();
-            if asked.is_empty() {
+    /// Sends batches of the shard until no request is pending.
+    async fn run(self, shard: usize) {
+        while let Some(pending) = self.take_batch(shard) {
+            let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.is_abandoned()).collect();
+            if batch.is_empty() {
                 continue;
             }
-            let span = trip_span(asked.iter().map(|asked| &asked.span));
-            let (questions, callers): (Vec<_>, Vec<_>) =
-                asked.into_iter().map(|asked| (asked.question, asked.answer)).unzip();
-            self.0.metrics.begins(questions.len());
-            // A trip that panics ends here for those who are on it, and not for those who come after.
-            let trip = async { (self.0.trip)(self.0.store.clone(), questions).await }.instrument(span);
-            let answers = AssertUnwindSafe(trip).catch_unwind().await.unwrap_or_default();
-            for (caller, answer) in callers.into_iter().zip(answers) {
-                // Who no longer waits needs no answer.
-                let _ = caller.send(answer);
+            let span = batch_span(batch.iter().map(|pending| &pending.span));
+            let (requests, callers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|pending| (pending.request, pending.response)).unzip();
+            self.0.metrics.committed(requests.len());
+            // A panic fails the requests of this batch, not those of the next.
+            let commit = async { (self.0.commit)(self.0.store.clone(), requests).await }.instrument(span);
+            let responses = AssertUnwindSafe(commit).catch_unwind().await.unwrap_or_default();
+            for (caller, response) in callers.into_iter().zip(responses) {
+                // Fails if the caller has stopped waiting.
+                let _ = caller.send(response);
             }
         }
     }
 
-    /// Those who wait; when nobody does, the serving is over.
-    fn next_round(&self) -> Option<VecDeque<Asked<Q, A>>> {
-        let mut queue = self.queue();
-        queue.is_served = !queue.waiting.is_empty();
-        queue.is_served.then(|| std::mem::take(&mut queue.waiting))
+    /// Takes all pending requests of the shard. If there are none, the shard's task ends.
+    fn take_batch(&self, shard: usize) -> Option<VecDeque<Pending<Req, Resp>>> {
+        let mut queue = self.lock(shard);
+        queue.is_running = !queue.pending.is_empty();
+        queue.is_running.then(|| std::mem::take(&mut queue.pending))
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<Q, A>> {
-        // Nothing panics while it holds the lock; were it otherwise, the queue would still be whole.
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Updates the queue-length gauge.
+    pub fn measure_pending(&self) {
+        let pending = (0..self.0.shards.len()).map(|shard| self.lock(shard).pending.len()).sum();
+        self.0.metrics.set_pending(pending);
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Queue<Req, Resp>> {
+        // A queue is whole at every step, so a panic of another holder of the lock does no harm.
+        self.0.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The span of a trip for those who wait in `waits`: in the trace of the first that is traced, and linked to the others'.
-fn trip_span<'a>(waits: impl Iterator<Item = &'a Span>) -> Span {
-    let mut traced = waits.filter(|span| !span.is_disabled());
+impl<Req, Resp> Pending<Req, Resp> {
+    /// Whether the caller has stopped waiting.
+    fn is_abandoned(&self) -> bool {
+        self.response.is_closed()
+    }
+}
+
+/// Creates the span of a batch: in the first of its requests' traces, with links to the others.
+fn batch_span<'a>(spans: impl Iterator<Item = &'a Span>) -> Span {
+    let mut traced = spans.filter(|span| !span.is_disabled());
     let Some(first) = traced.next() else { return Span::none() };
     let span = first.in_scope(|| tracing::info_span!(target: TRACED, "round trip"));
     for other in traced {
@@ -153,15 +189,15 @@ fn trip_span<'a>(waits: impl Iterator<Item = &'a Span>) -> Span {
     span
 }
 
-impl<Q, A> Clone for Rounds<Q, A> {
+impl<Req, Resp> Clone for GroupCommit<Req, Resp> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<Q, A> fmt::Debug for Rounds<Q, A> {
+impl<Req, Resp> fmt::Debug for GroupCommit<Req, Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rounds").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("GroupCommit").field("store", &self.0.store).finish_non_exhaustive()
     }
 }
 
@@ -169,64 +205,88 @@ impl<Q, A> fmt::Debug for Rounds<Q, A> {
 mod tests {
     use std::time::Duration;
 
+    use rstest::rstest;
+
     use super::*;
     use crate::redis::{Client, Limits, RedisUrl};
 
-    /// A store that leads nowhere: these trips don't ask it.
-    fn nowhere(answer: Duration, waiting: usize) -> Store {
+    /// A store for commits that don't use it.
+    fn store(answer: Duration, waiting: usize) -> Store {
         let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
         let limits = Limits { connect: answer, answer, waiting };
         Store::new(Client::new(url, limits, Arc::default()).unwrap())
     }
 
-    fn rounds<Q: Send + 'static, A: Send + 'static, F>(
+    fn group_commit<Req: Send + 'static, Resp: Send + 'static, F>(
         store: Store,
-        trip: impl Fn(Store, Vec<Q>) -> F + Send + Sync + 'static,
-    ) -> Rounds<Q, A>
+        commit: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
+    ) -> GroupCommit<Req, Resp>
     where
-        F: Future<Output = Vec<Answer<A>>> + Send + 'static,
+        F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
-        let metrics = store.metrics().visit_rounds.clone();
-        Rounds::new(store, metrics, trip)
+        let metrics = store.metrics().visit_batches.clone();
+        GroupCommit::new(store, metrics, 2, commit)
     }
 
     #[tokio::test]
-    async fn each_question_gets_its_own_answer() {
-        let rounds = rounds(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<u32>| async {
-            questions.into_iter().map(|question| Ok(question * 2)).collect()
+    async fn submit_returns_the_response_to_each_request() {
+        let doubling = group_commit(store(Duration::from_secs(30), 100), |_, requests: Vec<u32>| async {
+            requests.into_iter().map(|request| Ok(request * 2)).collect()
         });
-        let asked: Vec<_> = (0..50)
-            .map(|question| {
-                let rounds = rounds.clone();
-                tokio::spawn(async move { rounds.ask(question, 100).await })
+        let submitted: Vec<_> = (0..50)
+            .map(|request| {
+                let doubling = doubling.clone();
+                tokio::spawn(async move { doubling.submit(Shard::ONLY, request).await })
             })
             .collect();
-        for (question, answer) in (0..).zip(asked) {
-            assert_eq!(answer.await.unwrap(), Ok(question * 2));
+        for (request, response) in (0..).zip(submitted) {
+            assert_eq!(response.await.unwrap(), Ok(request * 2));
         }
     }
 
     #[tokio::test]
-    async fn a_trip_that_panics_is_an_error_and_the_next_one_is_taken() {
-        let rounds = rounds(nowhere(Duration::from_secs(30), 100), |_, questions: Vec<bool>| {
-            assert!(!questions.contains(&true), "for the test");
-            async move { vec![Ok(()); questions.len()] }
+    async fn submit_fails_if_its_batch_panics_and_the_next_batch_is_sent() {
+        let panicking = group_commit(store(Duration::from_secs(30), 10), |_, requests: Vec<bool>| {
+            assert!(!requests.contains(&true), "for the test");
+            async move { vec![Ok(()); requests.len()] }
         });
-        assert!(matches!(rounds.ask(true, 1).await, Err(store::Error::Redis(redis::Error::Lost(_)))));
-        assert_eq!(rounds.ask(false, 10).await, Ok(()));
+        assert!(matches!(panicking.submit(Shard::ONLY, true).await, Err(store::Error::Redis(redis::Error::Lost(_)))));
+        assert_eq!(panicking.submit(Shard::ONLY, false).await, Ok(()));
     }
 
     #[tokio::test]
-    async fn waiting_is_bounded_on_a_trip_and_before_it_and_those_who_gave_up_leave_their_places() {
-        const LIMIT: Duration = Duration::from_millis(50);
-        let rounds = rounds(nowhere(LIMIT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Answer<()>>>());
-        assert_eq!(rounds.ask((), 1).await, Err(redis::Error::Timeout(LIMIT).into()));
+    async fn submit_times_out_in_a_batch_and_before_it_and_abandoned_requests_make_room() {
+        const TIMEOUT: Duration = Duration::from_millis(50);
+        let hanging = group_commit(store(TIMEOUT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Response<()>>>());
+        assert_eq!(hanging.submit(Shard::ONLY, ()).await, Err(redis::Error::Timeout(TIMEOUT).into()));
         for _ in 0..3 {
-            assert_eq!(
-                rounds.ask((), 1).await,
-                Err(redis::Error::Timeout(LIMIT).into()),
-                "behind a trip that never ends"
-            );
+            let response = hanging.submit(Shard::ONLY, ()).await;
+            assert_eq!(response, Err(redis::Error::Timeout(TIMEOUT).into()), "behind a batch that never ends");
         }
+    }
+
+    #[tokio::test]
+    async fn submit_waits_for_no_batch_of_another_shard() {
+        let hanging_for_true = group_commit(store(Duration::from_secs(30), 10), |_, requests: Vec<bool>| async move {
+            if requests.contains(&true) {
+                std::future::pending::<()>().await;
+            }
+            vec![Ok(()); requests.len()]
+        });
+        let hanging = hanging_for_true.clone();
+        let hanging = tokio::spawn(async move { hanging.submit(Shard { index: 0, of: 2 }, true).await });
+        tokio::task::yield_now().await;
+        assert_eq!(hanging_for_true.submit(Shard { index: 1, of: 2 }, false).await, Ok(()));
+        hanging.abort();
+    }
+
+    #[rstest]
+    #[case::one_shard(10_000, 1, 10_000)]
+    #[case::several(10_000, 8, 1_250)]
+    #[case::rounded_up(10_001, 8, 1_251)]
+    #[case::at_least_a_hundred(10_000, 1_024, 100)]
+    #[case::never_more_than_all(50, 8, 50)]
+    fn max_pending_shares_the_limit(#[case] max: usize, #[case] of: usize, #[case] expected: usize) {
+        assert_eq!(Shard { index: 0, of }.max_pending(max), expected);
     }
 }

@@ -1,30 +1,31 @@
-//! The members of a segment by when they were last seen.
+//! The distribution of the members of a segment over their last visits.
 
-use super::{EstimateError, Estimator};
+use super::error::Error;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, Window};
 
-/// The members of a segment by when they were last seen.
+/// The distribution of the members of a segment over their last visits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
-    /// All of them.
+    /// All members.
     pub count: u64,
-    /// In parts of the window, the oldest first. Their sum is the count.
+    /// Equal parts of the window, the oldest first. Their sum is the count.
     pub buckets: Vec<Bucket>,
 }
 
-/// Members that were last seen after `from`, and at or before `to`.
+/// The members last seen after `from`, and at or before `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
-    /// The begin, which isn't in it.
+    /// The start, exclusive.
     pub from: Timestamp,
-    /// The end, which is. The last one takes in who was seen since, as another service's clock has it.
+    /// The end, inclusive. The last bucket also has members seen later by the clock of another instance.
     pub to: Timestamp,
-    /// How many they are.
+    /// How many members.
     pub count: u64,
 }
 
 impl Estimator {
-    /// The members of `segment` at `now` in `buckets` parts of `window`, by when they were last seen. All is asked in one round trip.
+    /// Returns the members of `segment` at `now` in `buckets` parts of `window`, by their last visits, in one round trip.
     ///
     /// # Errors
     ///
@@ -35,7 +36,7 @@ impl Estimator {
         window: Window,
         buckets: usize,
         now: Timestamp,
-    ) -> Result<Histogram, EstimateError> {
+    ) -> Result<Histogram, Error> {
         self.check_window(window)?;
         let begin = window.cutoff(now).as_millis();
         let bound = |at: usize| {
@@ -43,10 +44,10 @@ impl Estimator {
             let offset = length * at as i128 / buckets.max(1) as i128;
             Timestamp::from_millis(begin + offset as i64)
         };
-        // How many were seen after each bound but the last: what is between two is the difference.
-        let questions: Vec<_> = (0..buckets.max(1)).map(|at| (segment.clone().into_owned(), bound(at))).collect();
+        // A count after each bound except the last. The members between two bounds are the difference.
+        let requests: Vec<_> = (0..buckets.max(1)).map(|at| (segment.clone().into_owned(), bound(at))).collect();
         let mut after = Vec::with_capacity(buckets);
-        for count in self.store.counts(&questions.iter().collect::<Vec<_>>()).await? {
+        for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
             after.push(count?);
         }
         let bucket = |(at, count)| Bucket { from: bound(at), to: bound(at + 1), count };
@@ -55,10 +56,11 @@ impl Estimator {
     }
 }
 
-/// How many are between each bound and the next, and after the last, given how many are `after` each. Their sum is how many are after the first.
+/// Returns the members between each bound and the next, and after the last, from the counts `after` each bound. Their sum is the
+/// first count.
 ///
-/// Redis may take visits in between two questions: whoever was seen before the one bound and comes again then counts after the next.
-/// No more can be after a later bound than after an earlier one, so that nobody is counted twice.
+/// Redis may execute a visit between two of the counts, and its user then counts after later bounds only. Clamping each count to
+/// the one before counts every user once.
 fn parts(after: &[u64]) -> Vec<u64> {
     let mut after = after.to_vec();
     for at in 1..after.len() {
@@ -72,17 +74,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_what_is_between_two_bounds() {
+    fn parts_are_the_differences_of_counts() {
         assert_eq!(parts(&[7, 7, 4, 1]), [0, 3, 3, 1]);
         assert_eq!(parts(&[7]), [7]);
     }
 
     #[test]
-    fn whoever_comes_again_between_two_questions_is_counted_once() {
-        // One of five, who was the only one in the first part, comes again after the second question, and after the third.
+    fn parts_count_a_user_once_who_visits_between_two_counts() {
+        // The only one of five users in the first part visits again after the second count, and after the third.
         assert_eq!(parts(&[5, 4, 5, 5]), [1, 0, 0, 4]);
         assert_eq!(parts(&[5, 4, 4, 5]), [1, 0, 0, 4]);
-        // Two of five come again after the third question.
+        // Two of five users visit again after the third count.
         assert_eq!(parts(&[5, 3, 0, 2]), [2, 3, 0, 0]);
     }
 }

@@ -1,21 +1,21 @@
-//! Removing what has expired.
+//! Removes expired members.
 
 use futures_util::future::join_all;
 
-use super::Estimator;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp};
 use crate::store::{self, Expired, Layout, Partition, Store};
 
-/// What one run of pruning did. A segment counts once for each partition.
+/// The result of a run. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PruneReport {
-    /// Segments looked at.
+    /// Segments examined.
     pub segments_examined: u64,
     /// Expired members removed.
     pub members_removed: u64,
-    /// Empty segments taken off the index.
+    /// Empty segments removed from the index.
     pub segments_dropped: u64,
-    /// Segments whose key holds something else than a sorted set. Their names were taken off the index, too.
+    /// Segments whose key is not a sorted set. Their names were removed from the index, too.
     pub segments_failed: u64,
 }
 
@@ -29,28 +29,26 @@ impl PruneReport {
 }
 
 impl Estimator {
-    /// How many segment names are read from the index at once, and looked at. Redis takes a millisecond for these looks.
+    /// Segments examined in one round trip, for which Redis takes a millisecond.
     const INDEX_PAGE: usize = 250;
-    /// How often a run begins again because the layout has changed.
-    const PRUNE_ATTEMPTS: usize = 5;
+    /// How often a run restarts because the layout has changed.
+    const MAX_PRUNE_ATTEMPTS: usize = 5;
 
-    /// Removes every member that is expired at `now` by the window of the data set, in slices, and takes segments that are empty off the
-    /// index. That window is at least as long as that of any instance.
+    /// Removes all members that have expired at `now`, in slices, and removes empty segments from the index. The window is that of
+    /// the data set, which is at least as long as any instance's.
     ///
-    /// Counts don't need it; memory does. Any number of estimators may prune at once, and a run that was cut short is
-    /// finished by the next. Of a segment whose key holds something else than a sorted set, the name is taken off the index; the
-    /// key stays as it is.
+    /// Frees memory; counts don't depend on it. Any number of estimators may prune concurrently, and a run resumes where another one
+    /// ended. If a key is not a sorted set, its name is removed from the index and the key is kept.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer, or refused a command for some segments; the others were pruned all the same. What
-    /// was removed had expired.
+    /// A [`store::Error`] if Redis failed, or refused a command for some segments; the others were pruned.
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
         let mut before = PruneReport::default();
-        for _ in 0..Self::PRUNE_ATTEMPTS {
+        for _ in 0..Self::MAX_PRUNE_ATTEMPTS {
             let layout = self.store.layout().await?;
             let cutoff = self.retention_by(&layout).cutoff(now);
-            // Each server has one slice under way at a time.
+            // One slice is in flight at each server.
             let servers = self.store.partitions_by_server().await?.into_iter();
             let runs = join_all(servers.map(|partitions| self.prune_partitions(&layout, partitions, cutoff))).await;
             let (mut report, mut failure) = (before, None);
@@ -60,7 +58,7 @@ impl Estimator {
             }
             match failure {
                 None => return Ok(report),
-                // The window may have been extended, or the data be on its way to other keys.
+                // The window was extended, or the data is being moved to other keys.
                 Some(store::Error::UnknownLayout) => {
                     let PruneReport { members_removed, segments_dropped, .. } = report;
                     before = PruneReport { members_removed, segments_dropped, ..PruneReport::default() };
@@ -72,7 +70,7 @@ impl Estimator {
         Err(store::Error::UnknownLayout)
     }
 
-    /// Prunes `partitions`, and says what was done until it ended or failed.
+    /// Prunes `partitions`. Returns what was removed, even after a failure.
     async fn prune_partitions(
         &self,
         layout: &Layout,
@@ -102,7 +100,7 @@ impl Estimator {
             let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
             match self.prune_segments(layout, partition, &page.segments, cutoff).await {
                 Ok(pruned) => report.add(pruned),
-                // What Redis refuses for one page it may do for the next.
+                // A refusal concerns this page alone.
                 Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
                 Err(error) => return Err(error),
             }
@@ -113,7 +111,7 @@ impl Estimator {
         }
     }
 
-    /// Removes what has expired from `segments`: from those that have little of it, many at a time, up to a slice together.
+    /// Prunes `segments`. Those with few expired members share a slice.
     async fn prune_segments(
         &self,
         layout: &Layout,
@@ -161,7 +159,7 @@ impl Estimator {
         Ok(report)
     }
 
-    /// Removes what has expired from a segment that has much of it, in slices.
+    /// Prunes a segment that has more expired members than a slice.
     async fn prune_large(
         &self,
         layout: &Layout,

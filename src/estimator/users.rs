@@ -1,26 +1,26 @@
-//! One user: the segments that he is in, and having him forgotten.
+//! A single user: reading and deleting their memberships.
 
-use super::Estimator;
+use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::store;
 
-/// That a user is in a segment.
+/// A user in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// The segment.
     pub segment: SegmentName<'static>,
-    /// When the user was last seen in it.
+    /// The time of the last visit.
     pub last_seen: Timestamp,
-    /// From when on the user doesn't count there any more, unless seen again.
+    /// When the membership expires, without another visit.
     pub expires: Timestamp,
 }
 
 impl Estimator {
-    /// The segments that `user` is in at `now`, in name order.
+    /// Returns the memberships of `user` at `now`, ordered by the name of the segment.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't answer.
+    /// A [`store::Error`] if Redis failed.
     pub async fn segments_of(&self, user: &UserId<'_>, now: Timestamp) -> Result<Vec<Membership>, store::Error> {
         let cutoff = self.window.cutoff(now);
         let visits = self.store.visits_of(user).await?;
@@ -30,13 +30,13 @@ impl Estimator {
         Ok(live.map(membership).collect())
     }
 
-    /// Removes `user` from every segment, those included where he has expired already, and says how many they were. A visit that is
-    /// recorded later puts him into its segment again.
+    /// Removes `user` from every segment, including expired memberships, and returns the number of segments. A later visit adds the
+    /// user again.
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] when Redis didn't acknowledge it. Some segments may have him still; whoever repeats it removes him there.
-    pub async fn forget(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
+    /// A [`store::Error`] if Redis didn't acknowledge the deletion. Some memberships may remain; a retry removes them.
+    pub async fn delete_user(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
         self.store.forget(user, self.retention().await?.duration()).await
     }
 }

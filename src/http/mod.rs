@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::middleware::cors::Origins;
 pub use self::routes::Site;
 pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
-use crate::auth::Gate;
+use crate::auth::Authenticator;
 use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
@@ -47,7 +47,7 @@ pub struct AppState {
     /// The time it goes by.
     pub clock: Clock,
     /// Who may do what.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<Authenticator>,
     /// Whether callers speak TLS to it.
     pub is_tls: bool,
     /// What a request may take.
@@ -70,8 +70,8 @@ impl AppState {
     ///
     /// A [`store::Error`] when Redis can't serve, and never did.
     async fn now(&self) -> Result<Timestamp, store::Error> {
-        if !self.clock.was_compared() {
-            self.estimator.compare_clock(&self.clock).await?;
+        if !self.clock.is_synced() {
+            self.estimator.sync(&self.clock).await?;
         }
         Ok(self.clock.now())
     }

@@ -157,7 +157,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::auth::{AuthConfig, Gate};
+    use crate::auth::{AuthConfig, Authenticator};
     use crate::domain::Window;
     use crate::estimator::Estimator;
     use crate::estimator::clock::Clock;
@@ -214,13 +214,13 @@ mod tests {
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();
-        let overlaps = OverlapLimits { timeout: second, at_once: 1, memory: 1_000_000 };
+        let overlaps = OverlapLimits { timeout: second, concurrency: 1, memory: 1_000_000 };
         AppState {
             history: History::new(store.clone(), None),
             overlaps: Overlaps::new(store.clone(), window, overlaps),
             estimator: Estimator::new(store, window),
             clock: Clock::system(),
-            gate: Arc::new(Gate::load(AuthConfig::default()).unwrap()),
+            gate: Arc::new(Authenticator::load(AuthConfig::default()).unwrap()),
             is_tls: false,
             limits: RequestLimits {
                 body: second,

@@ -1,42 +1,42 @@
-//! Splitting a stream of bytes into lines, wherever its pieces are cut.
+//! Splits a stream of bytes into lines, whatever its pieces.
 
-/// The lines of a stream that comes in pieces. Holds at most one line, and of that no more than its longest length.
+/// Splits a stream that arrives in pieces. Buffers at most one line of the maximum length.
 #[derive(Debug)]
 pub(crate) struct Lines {
     max_bytes: usize,
-    /// The start of the line that the last piece ended in; empty when it is too long to keep.
+    /// The start of an incomplete line; empty if the line is too long.
     carried: Vec<u8>,
-    /// The line in `carried` is longer than allowed: the rest of it is passed over.
+    /// Whether the incomplete line is too long, so that its rest is skipped.
     is_too_long: bool,
-    /// The line in `carried` was complete, and has been given out.
+    /// Whether `carried` is a line that was returned.
     is_spent: bool,
-    /// Lines given out so far.
+    /// Lines returned so far.
     count: u64,
 }
 
-/// A line without its end.
+/// A line without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
     /// Counted from 1.
     pub(crate) number: u64,
-    /// What stands on it; nothing when it is longer than allowed.
+    /// The text, or `None` if the line is too long.
     pub(crate) text: Option<&'a [u8]>,
 }
 
 impl Lines {
-    /// Lines of up to `max_bytes` bytes, their ends not counted.
+    /// Splits into lines of up to `max_bytes` bytes, without their line ends.
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { max_bytes, carried: Vec::new(), is_too_long: false, is_spent: false, count: 0 }
     }
 
-    /// How many lines there were so far.
+    /// Returns the number of lines so far.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes lines without anything on them off the front of `piece`, up to `limit` of them. Returns how many.
+    /// Takes up to `limit` empty lines from the front of `piece`, and returns their number.
     pub(crate) fn pass_over_empty(&mut self, piece: &mut &[u8], limit: usize) -> usize {
-        self.forget_spent();
+        self.clear_spent();
         let mut empty = 0;
         while self.carried.is_empty() && !self.is_too_long && empty < limit {
             let Some(rest) = piece.strip_prefix(b"\n").or_else(|| piece.strip_prefix(b"\r\n")) else { break };
@@ -47,10 +47,9 @@ impl Lines {
         empty
     }
 
-    /// Takes the next line off the front of `piece`. When there is none, all of `piece` is taken, and the line that it
-    /// begins is given when a later piece has ended it.
+    /// Takes the next line from the front of `piece`. If `piece` has no line end, buffers all of it and returns `None`.
     pub(crate) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Option<Line<'a>> {
-        self.forget_spent();
+        self.clear_spent();
         let Some(end) = memchr::memchr(b'\n', piece) else {
             self.carry(piece);
             *piece = &[];
@@ -63,23 +62,23 @@ impl Lines {
             return Some(Line { number: self.count, text: within(line, self.max_bytes) });
         }
         self.carry(line);
-        Some(self.give_carried())
+        Some(self.take_carried())
     }
 
-    /// The last line, if the stream didn't end with the end of one.
+    /// Returns the last line, if the stream ended without a line end.
     pub(crate) fn last(&mut self) -> Option<Line<'_>> {
-        self.forget_spent();
-        (!self.carried.is_empty() || self.is_too_long).then(|| self.give_carried())
+        self.clear_spent();
+        (!self.carried.is_empty() || self.is_too_long).then(|| self.take_carried())
     }
 
-    fn give_carried(&mut self) -> Line<'_> {
+    fn take_carried(&mut self) -> Line<'_> {
         self.count += 1;
         self.is_spent = true;
         let text = if self.is_too_long { None } else { within(&self.carried, self.max_bytes) };
         Line { number: self.count, text }
     }
 
-    fn forget_spent(&mut self) {
+    fn clear_spent(&mut self) {
         if std::mem::take(&mut self.is_spent) {
             self.carried.clear();
             self.is_too_long = false;
@@ -87,7 +86,7 @@ impl Lines {
     }
 
     fn carry(&mut self, part: &[u8]) {
-        // One byte more than the longest line, for the CR that its end may have.
+        // One byte more, since the line end may have a CR.
         if self.is_too_long || self.carried.len() + part.len() > self.max_bytes + 1 {
             self.is_too_long = true;
             self.carried.clear();
@@ -97,7 +96,7 @@ impl Lines {
     }
 }
 
-/// `line` without the CR at its end, unless it is longer than allowed.
+/// Returns `line` without a CR at its end, unless it is too long.
 fn within(line: &[u8], max_bytes: usize) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     (line.len() <= max_bytes).then_some(line)
@@ -110,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines of a stream of these pieces, `None` for those that are too long.
+    /// Splits a stream of these pieces; `None` is a line that is too long.
     fn split(pieces: &[&[u8]], max_bytes: usize) -> Vec<Option<Vec<u8>>> {
         let mut lines = Lines::new(max_bytes);
         let mut found = Vec::new();
@@ -169,7 +168,7 @@ mod tests {
     #[case::too_long(b"123456\n1\n", &[None, Some("1")])]
     #[case::far_too_long(b"1234567890\r\n1\n", &[None, Some("1")])]
     #[case::too_long_at_the_end(b"1\n123456", &[Some("1"), None])]
-    fn lines_are_the_same_wherever_the_stream_is_cut(#[case] stream: &[u8], #[case] expected: &[Option<&str>]) {
+    fn next_gives_the_same_lines_for_all_cuts(#[case] stream: &[u8], #[case] expected: &[Option<&str>]) {
         let expected: Vec<_> = expected.iter().map(|line| line.map(|line| line.as_bytes().to_vec())).collect();
         assert_eq!(split(&[stream], 5), expected);
         for cut in 0..=stream.len() {
@@ -179,7 +178,7 @@ mod tests {
         assert_eq!(split(&bytes, 5), expected);
     }
 
-    /// `stream` in pieces that end at `cuts`, some of them empty.
+    /// Cuts `stream` at `cuts`. Some pieces are empty.
     fn cut(stream: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
         cuts.extend([0, stream.len()]);
         cuts.iter_mut().for_each(|cut| *cut = (*cut).min(stream.len()));
@@ -187,10 +186,10 @@ mod tests {
         cuts.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect()
     }
 
-    // `PROPTEST_CASES=1000000 cargo test --lib lines` looks for longer.
+    // `PROPTEST_CASES=1000000 cargo test --lib lines` runs more cases.
     proptest! {
         #[test]
-        fn any_stream_cut_anywhere_gives_its_lines(
+        fn next_splits_any_stream_whatever_its_pieces(
             stream in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..60),
             cuts in prop::collection::vec(0..60_usize, 0..8),
         ) {
@@ -206,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn no_stream_is_held_beyond_a_line(stream in prop::collection::vec(any::<u8>(), 0..400), size in 1..50_usize) {
+        fn next_buffers_at_most_a_line(stream in prop::collection::vec(any::<u8>(), 0..400), size in 1..50_usize) {
             let mut lines = Lines::new(16);
             for mut piece in stream.chunks(size) {
                 while lines.next(&mut piece).is_some() {}

@@ -1,7 +1,7 @@
-//! Many visits in one go: lines are read, gathered into batches and written while the next lines are read.
+//! Ingests many visits: parses lines, collects the visits in chunks, and writes chunks while it parses the next lines.
 //!
-//! What is held is bounded whatever the number of lines: one line, one batch that is being filled, and the few that are
-//! under way. There is no HTTP here and no clock.
+//! Memory is bounded, whatever the number of lines: one line, the chunk that is being filled, and a few chunks in flight. Nothing
+//! here depends on HTTP or reads a clock.
 
 mod lines;
 mod rejections;
@@ -23,41 +23,41 @@ use crate::redis;
 use crate::store::{self, Batch};
 use crate::telemetry::{Metrics, TRACED};
 
-/// Takes in the visits of one batch. Whoever feeds it waits while Redis is slower than the feed.
+/// Ingests the visits of one batch. Applies backpressure if Redis is slower than the input.
 #[derive(Debug)]
 pub struct Ingest {
     estimator: Estimator,
     lines: Lines,
     chunk: Chunk,
     /// In the order of their lines.
-    under_way: VecDeque<JoinHandle<Written>>,
+    in_flight: VecDeque<JoinHandle<ChunkResult>>,
     report: Report,
     rejections: Rejections,
     failure: Option<store::Error>,
 }
 
-/// Visits that will be written together.
+/// Visits that are written together.
 #[derive(Debug, Default)]
 struct Chunk {
     batch: Batch,
     /// The line of each visit.
     lines: Vec<u64>,
-    /// The line that was taken last, a visit or not.
+    /// The last line that was read, whatever it held.
     last_line: u64,
 }
 
-/// A chunk that Redis was asked to write, and what it said.
+/// A chunk and the outcome of its visits.
 #[derive(Debug)]
-struct Written {
+struct ChunkResult {
     chunk: Chunk,
     written: store::WriteOutcome,
 }
 
-impl Written {
+impl ChunkResult {
     fn measure(&self, metrics: &Metrics) {
         let visits = self.chunk.lines.len();
         let mut accepted = visits as u64;
-        for error in (0..visits).filter_map(|place| self.written.result(place).err()) {
+        for error in (0..visits).filter_map(|index| self.written.result(index).err()) {
             accepted -= 1;
             measure_failure(&metrics.visits, error);
         }
@@ -65,82 +65,81 @@ impl Written {
     }
 }
 
-/// Why taking in more is of no use.
+/// Why the rest of a batch is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aborted {
-    /// Redis failed. [`Ingest::finish`] has the reason.
+    /// Redis failed. [`Ingest::finish`] returns the error.
     Store,
-    /// Too many lines are rejected.
+    /// Too many lines were rejected.
     Rejections,
 }
 
-/// What a line was.
+/// What a line held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
+enum LineKind {
     Visit,
     Blank,
     Rejected,
 }
 
 impl Ingest {
-    /// The longest line, in bytes: far more than the longest visit takes, even with every character escaped.
+    /// The longest line, in bytes. A visit is far shorter, even with every character escaped.
     pub const MAX_LINE_BYTES: usize = 16 * 1024;
-    /// Visits that are written together. Enough for the variadic commands to pay off; a batch of the usual visits takes
-    /// half a megabyte.
-    const CHUNK: usize = 8_192;
-    /// Chunks of one batch that are under way at once. Two would keep Redis busy if replies came at once.
-    const UNDER_WAY: usize = 4;
-    /// How long lines are read before other tasks of the thread have their turn. A piece may have tens of thousands.
-    const TURN: Duration = Duration::from_millis(1);
-    /// How many rejected lines in a row end a batch.
+    /// Visits in a chunk: enough for variadic commands to pay off. A chunk of typical visits takes half a megabyte.
+    const CHUNK_VISITS: usize = 8_192;
+    /// Chunks of one batch in flight. Two would keep Redis busy if replies took no time.
+    const MAX_CHUNKS_IN_FLIGHT: usize = 4;
+    /// How long lines are parsed before the task yields. A piece may have tens of thousands of lines.
+    const MAX_RUN: Duration = Duration::from_millis(1);
+    /// How many consecutive rejected lines abort a batch.
     pub const MAX_REJECTED_IN_A_ROW: u64 = Rejections::MAX_IN_A_ROW;
-    /// Of how many lines most must not be rejected.
+    /// The lines of a block. A batch is aborted if most lines of a block are rejected.
     pub const REJECTION_BLOCK: u64 = Rejections::BLOCK;
 
-    /// Begins a batch.
+    /// Starts a batch.
     #[must_use]
     pub fn new(estimator: Estimator) -> Self {
         Self {
             estimator,
             lines: Lines::new(Self::MAX_LINE_BYTES),
             chunk: Chunk::default(),
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             report: Report::default(),
             rejections: Rejections::default(),
             failure: None,
         }
     }
 
-    /// Takes in the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. A line that is no
-    /// visit is put into the report and the rest goes on; blank lines are passed over. Says how many lines there were.
+    /// Ingests the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. Reports invalid lines and
+    /// continues. Skips blank lines. Returns the number of lines.
     ///
     /// # Errors
     ///
-    /// When Redis has failed, or too many lines are rejected.
+    /// [`Aborted`] if Redis failed, or too many lines were rejected.
     pub async fn feed(&mut self, mut piece: &[u8], now: Timestamp) -> Result<u64, Aborted> {
-        /// Reading the clock costs as much as a blank line, or some of nothing.
-        const BETWEEN_LOOKS: u64 = 64;
-        const EMPTY_AT_ONCE: usize = 1_024;
+        /// Reading the clock takes as long as a blank line, or several empty ones.
+        const LINES_PER_CLOCK_READ: u64 = 64;
+        const MAX_EMPTY_LINES: usize = 1_024;
         let (before, mut since, mut lines) = (self.lines.count(), Instant::now(), 0_u64);
         loop {
-            // Apart from the others, which cost a hundred times as much. A body may have millions.
-            let empty = self.lines.pass_over_empty(&mut piece, EMPTY_AT_ONCE);
+            // Empty lines have a loop of their own: a body may have millions, and other lines take a hundred times as long.
+            let empty = self.lines.pass_over_empty(&mut piece, MAX_EMPTY_LINES);
             self.chunk.last_line = self.lines.count();
-            if empty < EMPTY_AT_ONCE {
+            if empty < MAX_EMPTY_LINES {
                 let Some(line) = self.lines.next(&mut piece) else { break };
                 let number = line.number;
-                match take(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
-                    Taken::Blank => {}
-                    taken => self.rejections.read(taken == Taken::Rejected),
+                match parse_line(&self.estimator, &mut self.chunk, &mut self.report, number, line.text, now) {
+                    LineKind::Blank => {}
+                    kind => self.rejections.read(kind == LineKind::Rejected),
                 }
                 self.check_rejections()?;
-                self.launch_if_full().await?;
+                self.write_if_full().await?;
                 lines += 1;
-                if !lines.is_multiple_of(BETWEEN_LOOKS) {
+                if !lines.is_multiple_of(LINES_PER_CLOCK_READ) {
                     continue;
                 }
             }
-            if since.elapsed() >= Self::TURN {
+            if since.elapsed() >= Self::MAX_RUN {
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
@@ -148,33 +147,33 @@ impl Ingest {
         Ok(self.lines.count() - before)
     }
 
-    /// Takes in one visit in JSON, as the line `number` of a batch that has no lines.
+    /// Ingests one visit in JSON, which is reported as line `number`.
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
+    /// [`Aborted`] if Redis failed.
     pub async fn feed_visit(&mut self, number: u64, json: &[u8], now: Timestamp) -> Result<(), Aborted> {
         let json = (json.len() <= Self::MAX_LINE_BYTES).then_some(json);
-        take(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
-        self.launch_if_full().await
+        parse_line(&self.estimator, &mut self.chunk, &mut self.report, number, json, now);
+        self.write_if_full().await
     }
 
-    /// Has what there is written if nothing else is: visits that come slowly don't wait for each other.
+    /// Writes a partial chunk if none is in flight, so that visits of a slow stream don't wait for each other.
     ///
     /// # Errors
     ///
-    /// When Redis has failed.
-    pub async fn launch_if_idle(&mut self) -> Result<(), Aborted> {
-        if self.under_way.is_empty() { self.launch().await } else { Ok(()) }
+    /// [`Aborted`] if Redis failed.
+    pub async fn write_if_idle(&mut self) -> Result<(), Aborted> {
+        if self.in_flight.is_empty() { self.write().await } else { Ok(()) }
     }
 
-    /// Waits for the oldest write that is under way; for ever if there is none. May be dropped at any time.
+    /// Waits for the oldest chunk in flight, or forever if there is none. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// When Redis has failed, or too many visits were refused.
+    /// [`Aborted`] if Redis failed, or too many visits were refused.
     pub async fn progress(&mut self) -> Result<(), Aborted> {
-        self.settle_oldest().await?;
+        self.await_oldest().await?;
         self.check_rejections()
     }
 
@@ -182,35 +181,35 @@ impl Ingest {
         if self.rejections.are_too_many() { Err(Aborted::Rejections) } else { Ok(()) }
     }
 
-    async fn settle_oldest(&mut self) -> Result<(), Aborted> {
-        let Some(oldest) = self.under_way.front_mut() else { return std::future::pending().await };
-        let written = oldest.await;
-        self.under_way.pop_front();
-        self.settle(written.ok())
+    async fn await_oldest(&mut self) -> Result<(), Aborted> {
+        let Some(oldest) = self.in_flight.front_mut() else { return std::future::pending().await };
+        let result = oldest.await;
+        self.in_flight.pop_front();
+        self.report_chunk(result.ok())
     }
 
-    /// The stream has ended: takes in a last line without an end, which [`Self::finish`] has written.
+    /// Ingests the last line of the stream, if it has no line end. [`Self::finish`] writes it.
     pub fn end(&mut self, now: Timestamp) {
         if let Some(line) = self.lines.last() {
-            take(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
+            parse_line(&self.estimator, &mut self.chunk, &mut self.report, line.number, line.text, now);
         }
     }
 
-    /// Has the rest written unless Redis has failed, waits for all that is under way, and gives the report, and the error
-    /// for which some of the visits were not written.
+    /// Writes the rest unless Redis failed, and waits for all chunks in flight. Returns the report, and the error for which visits were
+    /// not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
         if !self.is_over() {
-            // Its failure is found in `self.failure`, here and below.
-            let _ = self.launch().await;
+            // A failure is kept in `self.failure`, here and below.
+            let _ = self.write().await;
         }
-        // Those that could not even set out.
+        // Visits of a chunk that was never sent.
         if let Some(error) = &self.failure {
             self.estimator.metrics().visits.failed(error.kind(), self.chunk.lines.len() as u64);
         }
-        while !self.under_way.is_empty() {
-            let _ = self.settle_oldest().await;
+        while !self.in_flight.is_empty() {
+            let _ = self.await_oldest().await;
         }
-        // What came after the last visit is dealt with once the visits are.
+        // Lines after the last visit are done when all visits are.
         if self.failure.is_none() {
             self.report.done_through_line = self.chunk.last_line;
         }
@@ -218,49 +217,49 @@ impl Ingest {
         (self.report, self.failure)
     }
 
-    /// Whether Redis has failed, so that the rest need not be tried.
+    /// Returns whether an outage makes further writes pointless.
     fn is_over(&self) -> bool {
         self.failure.as_ref().is_some_and(store::Error::is_outage)
     }
 
-    async fn launch_if_full(&mut self) -> Result<(), Aborted> {
-        if self.chunk.lines.len() >= Self::CHUNK { self.launch().await } else { Ok(()) }
+    async fn write_if_full(&mut self) -> Result<(), Aborted> {
+        if self.chunk.lines.len() >= Self::CHUNK_VISITS { self.write().await } else { Ok(()) }
     }
 
-    /// Starts writing the chunk, if it has visits and when there is room for it.
-    async fn launch(&mut self) -> Result<(), Aborted> {
+    /// Starts to write the chunk, if it has visits. Waits if too many chunks are in flight.
+    async fn write(&mut self) -> Result<(), Aborted> {
         if self.chunk.lines.is_empty() {
             return Ok(());
         }
-        while self.under_way.len() >= Self::UNDER_WAY {
-            self.settle_oldest().await?;
+        while self.in_flight.len() >= Self::MAX_CHUNKS_IN_FLIGHT {
+            self.await_oldest().await?;
         }
-        let write = self.estimator.bulk_write().await.map_err(|error| self.fail(error))?;
+        let permit = self.estimator.acquire_bulk_permit().await.map_err(|error| self.fail(error))?;
         let chunk = mem::take(&mut self.chunk);
         self.chunk.last_line = chunk.last_line;
         let span = tracing::info_span!(target: TRACED, "write chunk", visits = chunk.lines.len());
         let estimator = self.estimator.clone();
         let writing = async move {
-            let written = write.write(&chunk.batch).await;
-            let written = Written { chunk, written };
-            // Here, for the sender may be gone by now.
-            written.measure(estimator.metrics());
-            written
+            let written = permit.write(&chunk.batch).await;
+            let result = ChunkResult { chunk, written };
+            // Measured in the task, since the sender may have disconnected.
+            result.measure(estimator.metrics());
+            result
         };
-        self.under_way.push_back(tokio::spawn(writing.instrument(span)));
+        self.in_flight.push_back(tokio::spawn(writing.instrument(span)));
         Ok(())
     }
 
-    /// Puts what became of a chunk into the report. A chunk whose task ended without a word counts as not written.
-    fn settle(&mut self, written: Option<Written>) -> Result<(), Aborted> {
-        let Some(Written { chunk, written }) = written else {
+    /// Adds the outcome of a chunk to the report. `None` means that its task panicked.
+    fn report_chunk(&mut self, result: Option<ChunkResult>) -> Result<(), Aborted> {
+        let Some(ChunkResult { chunk, written }) = result else {
             return Err(self.fail(redis::Error::Lost("a write was broken off".to_owned()).into()));
         };
         let before = (self.report.accepted, self.report.rejected);
-        for (place, line) in chunk.lines.into_iter().enumerate() {
-            match written.result(place) {
+        for (index, line) in chunk.lines.into_iter().enumerate() {
+            match written.result(index) {
                 Ok(()) => self.report.accepted += 1,
-                Err(error) => self.not_written(line, error),
+                Err(error) => self.report_failure(line, error),
             }
         }
         self.rejections.written(self.report.accepted - before.0, self.report.rejected - before.1);
@@ -270,9 +269,9 @@ impl Ingest {
         if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// One visit was not written: its segment would be one too many, its segment's key holds another type, or Redis failed, for all
-    /// or for its partition alone.
-    fn not_written(&mut self, line: u64, error: &store::Error) {
+    /// Reports a visit that was not written. Its segment would exceed the limit, its segment's key has another type, or Redis failed
+    /// for all visits or for those of a partition.
+    fn report_failure(&mut self, line: u64, error: &store::Error) {
         if let store::Error::TooManySegments(_) = error {
             self.report.reject_segment(line, error.to_string());
             return;
@@ -287,7 +286,7 @@ impl Ingest {
         self.fail(error.clone());
     }
 
-    /// Keeps the reason why something was not written. What fails Redis as a whole matters more than what fails one key.
+    /// Keeps the error for which visits were not written. An outage takes precedence over the failure of a key.
     fn fail(&mut self, error: store::Error) -> Aborted {
         if !self.is_over() {
             self.failure = Some(error);
@@ -296,40 +295,40 @@ impl Ingest {
     }
 }
 
-/// Adds the visit on a line to `chunk`, or what it is instead to `report`, and says which it was.
-fn take(
+/// Parses a line. Adds its visit to `chunk`, or its mistakes to `report`.
+fn parse_line(
     estimator: &Estimator,
     chunk: &mut Chunk,
     report: &mut Report,
     number: u64,
     text: Option<&[u8]>,
     now: Timestamp,
-) -> Taken {
+) -> LineKind {
     chunk.last_line = number;
     let metrics = &estimator.metrics().visits;
     let Some(text) = text else {
         metrics.rejected("too_long");
         report.reject_too_long(number, Ingest::MAX_LINE_BYTES);
-        return Taken::Rejected;
+        return LineKind::Rejected;
     };
     if text.iter().all(u8::is_ascii_whitespace) {
-        return Taken::Blank;
+        return LineKind::Blank;
     }
     match visit_json::parse(text, now) {
         Ok(visit) if estimator.is_expired(&visit, now) => {
             metrics.expired();
             report.expired += 1;
-            Taken::Visit
+            LineKind::Visit
         }
         Ok(visit) => {
             chunk.batch.add(&visit);
             chunk.lines.push(number);
-            Taken::Visit
+            LineKind::Visit
         }
         Err(error) => {
             metrics.rejected(error.kind());
             report.reject(number, error);
-            Taken::Rejected
+            LineKind::Rejected
         }
     }
 }
@@ -347,7 +346,7 @@ mod tests {
     /// 2026-11-28, noon.
     const NOW: Timestamp = Timestamp::from_millis(1_795_867_200_000);
 
-    /// An ingest into a Redis that is nowhere.
+    /// An ingest into a Redis that can't be reached.
     fn ingest() -> Ingest {
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let connection = Client::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn feed_lets_other_tasks_run_while_it_reads_a_long_piece() {
+    async fn feed_yields_while_it_reads_a_long_piece() {
         let expired = "{\"user_id\":\"u1\",\"segment\":\"sports\",\"seen_at\":1}\n";
         // The first line of a pair has an odd number always.
         for line in [expired, &format!("{expired}\n"), " \n", "\n"] {

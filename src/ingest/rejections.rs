@@ -1,28 +1,28 @@
-//! When so many lines of a batch are rejected that the rest is not worth reading.
+//! The limit on rejected lines of a batch.
 //!
-//! A rejected line costs the service as much as a visit, and the sender next to nothing: compressed, three million bad lines are
-//! six kilobytes. A sender with a mistake in all lines also learns of it sooner.
+//! A rejected line costs the service as much as a visit, but costs its sender almost nothing: three million invalid lines compress to
+//! six kilobytes. A sender with a mistake in every line also learns of it sooner.
 
-/// Counts the lines of a batch that are rejected.
+/// Counts the rejected lines of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
-    /// Lines in a row that are not a visit.
+    /// Consecutive lines that are not a visit.
     in_a_row: u64,
-    /// Visits in a row that are refused when they are to be written.
+    /// Consecutive visits that the store refused.
     refused_in_a_row: u64,
-    /// Lines of the block that is under way, and how many of them are rejected.
+    /// Lines of the current block, and how many of them were rejected.
     lines: u64,
     rejected: u64,
     are_too_many: bool,
 }
 
 impl Rejections {
-    /// The most rejected lines in a row.
+    /// The limit on consecutive rejected lines.
     pub(super) const MAX_IN_A_ROW: u64 = 10_000;
-    /// The lines of a block, of which the most part must not be rejected.
+    /// The lines of a block. At most half of them may be rejected.
     pub(super) const BLOCK: u64 = 100_000;
 
-    /// Notes a line that was read.
+    /// Counts a line.
     pub(super) fn read(&mut self, is_rejected: bool) {
         self.lines += 1;
         self.rejected += u64::from(is_rejected);
@@ -34,14 +34,14 @@ impl Rejections {
         }
     }
 
-    /// Notes visits that were written together, and those among them that were refused for good.
+    /// Counts the visits of a chunk that were accepted, and those that were refused permanently.
     pub(super) fn written(&mut self, accepted: u64, refused: u64) {
         self.rejected += refused;
         self.refused_in_a_row = if accepted == 0 { self.refused_in_a_row + refused } else { 0 };
         self.are_too_many |= self.refused_in_a_row >= Self::MAX_IN_A_ROW;
     }
 
-    /// Whether the rest is not worth reading.
+    /// Returns whether a limit is exceeded.
     pub(super) fn are_too_many(&self) -> bool {
         self.are_too_many
     }
@@ -53,8 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// How many lines are read until there are too many rejected ones, if `is_rejected` says which are; `None` if that isn't in the
-    /// first million.
+    /// Returns the line at which too many are rejected, or `None` if it isn't in the first million.
     fn read_until(is_rejected: impl Fn(u64) -> bool) -> Option<u64> {
         let mut rejections = Rejections::default();
         (1..=1_000_000).find(|line| {
@@ -72,7 +71,7 @@ mod tests {
     #[case::one_in_three(|line| line % 3 == 0, None)]
     #[case::none(|_| false, None)]
     #[case::most_of_a_later_block(|line| (300_000..400_000).contains(&line) && line % 9_999 != 0, Some(400_000))]
-    fn rejections_are_too_many_in_a_row_or_for_the_most_part(
+    fn read_limits_consecutive_rejections_and_those_of_a_block(
         #[case] is_rejected: fn(u64) -> bool,
         #[case] expected: Option<u64>,
     ) {
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn rejections_count_visits_that_are_refused_when_they_are_written() {
+    fn written_counts_refused_visits() {
         let mut rejections = Rejections::default();
         rejections.written(0, 9_999);
         rejections.written(1, 8_000);

@@ -1,53 +1,52 @@
-//! What became of the visits of a batch.
+//! The report on a batch.
 
 use std::borrow::Cow;
 
 use crate::domain::FieldError;
 use crate::domain::visit_json::VisitError;
 
-/// What became of the visits of a batch, so far or in the end.
+/// The outcome of the visits of a batch, so far or in the end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Visits that Redis has acknowledged.
+    /// Visits that Redis acknowledged.
     pub accepted: u64,
-    /// Visits that lay outside the window already, and were not written.
+    /// Visits outside the window, which were not written.
     pub expired: u64,
-    /// Lines that are not a visit, or whose segment would be one too many.
+    /// Lines that are not a visit, or whose segment would exceed the limit.
     pub rejected: u64,
-    /// What is wrong with lines: the first [`Self::MAX_ERRORS`] errors that were found.
+    /// The first [`Self::MAX_ERRORS`] errors.
     pub errors: Vec<LineError>,
-    /// Whether there were more.
+    /// Whether there were more errors.
     pub errors_truncated: bool,
-    /// Every line up to this one was written, had expired, or is rejected for good. A sender that has to repeat may go
-    /// on after it.
+    /// Every line up to this one was written, expired or permanently rejected. A retry may start after it.
     pub done_through_line: u64,
 }
 
-/// What is wrong with a line.
+/// A mistake in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineError {
-    /// Counted from 1; in a JSON array the visit's place.
+    /// The number of the line, or of the visit in a JSON array, counted from 1.
     pub line: u64,
-    /// The field that is wrong, if it is one.
+    /// The field, unless the mistake concerns the whole line.
     pub field: Option<Cow<'static, str>>,
-    /// What is wrong with it.
+    /// The predicate of a sentence about the field or the line.
     pub detail: String,
 }
 
 impl LineError {
-    /// What is wrong with `line` as a whole.
+    /// Creates an error about the whole line.
     #[must_use]
     pub fn of_line(line: u64, detail: String) -> Self {
         Self { line, field: None, detail }
     }
 
-    /// `line` has more than `max_bytes` bytes.
+    /// Creates the error for a line of more than `max_bytes` bytes.
     #[must_use]
     pub fn too_long(line: u64, max_bytes: usize) -> Self {
         Self::of_line(line, format!("is longer than {max_bytes} bytes"))
     }
 
-    /// All that is wrong with the visit on `line`.
+    /// Returns all mistakes in the visit on `line`.
     pub fn all_of(line: u64, error: VisitError) -> impl Iterator<Item = Self> {
         let errors = match error {
             VisitError::Fields(errors) => {
@@ -62,16 +61,16 @@ impl LineError {
 }
 
 impl Report {
-    /// How many errors are listed.
+    /// The limit on listed errors.
     pub const MAX_ERRORS: usize = 100;
 
-    /// Whether there was something, and none of it was a visit.
+    /// Returns whether the batch had lines, and none of them was a visit.
     #[must_use]
     pub fn has_only_rejected(&self) -> bool {
         self.rejected > 0 && self.accepted == 0 && self.expired == 0
     }
 
-    /// Whether there was the first line alone, and that one can't be read as a visit.
+    /// Returns whether the batch was a single line that can't be parsed as a visit.
     #[must_use]
     pub fn is_one_line_without_a_visit(&self) -> bool {
         self.rejected == 1
@@ -89,7 +88,7 @@ impl Report {
         self.list(LineError::too_long(line, max_bytes));
     }
 
-    /// The segment of `line` can't be taken.
+    /// Rejects `line` because of its segment.
     pub(super) fn reject_segment(&mut self, line: u64, why: String) {
         self.rejected += 1;
         self.list(LineError { line, field: Some("segment".into()), detail: format!("was not written: {why}") });

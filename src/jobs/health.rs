@@ -1,5 +1,4 @@
-//! What is measured at intervals and not at an event: whether Redis answers, whether its clock agrees with ours, whether it
-//! evicts keys, how many segments there are, and the users of the few segments that the operator wants to see.
+//! Monitors health: updates the gauges that no request updates, and logs what Redis reports about eviction.
 
 use std::time::Duration;
 
@@ -10,66 +9,66 @@ use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Eviction, EvictionPolicy};
 
-/// Samples until it is dropped.
+/// Updates gauges at intervals.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct HealthMonitor {
     estimator: Estimator,
     clock: Clock,
     segments: Vec<SegmentName<'static>>,
 }
 
-impl Sampler {
-    /// How often Redis is asked what the metrics tell.
+impl HealthMonitor {
+    /// How often the gauges are updated.
     const INTERVAL: Duration = Duration::from_secs(15);
-    /// How often it is asked whether it serves, is a primary, and what the time is. For so long at the most a clock that is set, or
-    /// a primary that is demoted, may go unseen; it costs Redis some ten microseconds.
-    const LOOKING: Duration = Duration::from_secs(1);
-    /// How often histograms are tidied up. Each request leaves 16 bytes in them until then.
-    const TIDYING: Duration = Duration::from_secs(1);
-    /// The most segments whose users are counted at each turn.
+    /// How often the clock is synchronised and the role of Redis checked: the longest time for which a clock that is set, or a
+    /// primary that is demoted, goes unnoticed. Costs Redis about ten microseconds.
+    const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+    /// How often histograms are compacted. Until then each request takes 16 bytes.
+    const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+    /// The most segments with a gauge of their users.
     pub const MAX_SEGMENTS: usize = 100;
 
-    /// A sampler of `estimator`, of `clock` and of the users of `segments`.
+    /// Creates a monitor of `estimator` and `clock`, with a gauge of the users of each of `segments`.
     #[must_use]
     pub fn new(estimator: Estimator, clock: Clock, segments: Vec<SegmentName<'static>>) -> Self {
         Self { estimator, clock, segments }
     }
 
-    /// Samples at once and then at intervals, for ever.
+    /// Runs without end.
     pub async fn run(self) {
-        let sampling = async {
-            let (mut turns, mut evictions) = (turns(Self::INTERVAL), EvictionLog::default());
+        let updating = async {
+            let (mut ticks, mut evictions) = (ticks(Self::INTERVAL), EvictionLog::default());
             loop {
-                turns.tick().await;
-                self.sample(self.clock.now()).await;
-                // When Redis doesn't answer, the store logs it, and the number isn't known.
+                ticks.tick().await;
+                self.update(self.clock.now()).await;
+                // The store logs an outage; the gauge is then NaN.
                 let eviction = self.estimator.eviction().await.unwrap_or_default();
                 self.estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
                 evictions.report(eviction);
             }
         };
-        let looking = async {
-            let mut turns = turns(Self::LOOKING);
+        let syncing = async {
+            let mut ticks = ticks(Self::SYNC_INTERVAL);
             loop {
-                turns.tick().await;
-                // When Redis doesn't answer, the store logs it, and the clock goes on as it did.
-                let _ = self.estimator.compare_clock(&self.clock).await;
+                ticks.tick().await;
+                // The store logs an outage; the clock then continues as before.
+                let _ = self.estimator.sync(&self.clock).await;
             }
         };
-        let tidying = async {
-            let mut turns = turns(Self::TIDYING);
+        let upkeep = async {
+            let mut ticks = ticks(Self::UPKEEP_INTERVAL);
             loop {
-                turns.tick().await;
-                self.estimator.metrics().tidy();
+                ticks.tick().await;
+                self.estimator.metrics().run_upkeep();
             }
         };
-        tokio::join!(sampling, looking, tidying);
+        tokio::join!(updating, syncing, upkeep);
     }
 
-    /// One turn. When Redis doesn't answer, the store logs it, and what isn't known is NaN.
-    pub async fn sample(&self, now: Timestamp) {
+    /// Updates the gauges once. During an outage they are NaN.
+    async fn update(&self, now: Timestamp) {
         let metrics = self.estimator.metrics();
-        let segments = self.estimator.segments_known().await.ok();
+        let segments = self.estimator.segment_count().await.ok();
         metrics.redis.set_segments(segments);
         for segment in &self.segments {
             let users = match segments {
@@ -81,7 +80,7 @@ impl Sampler {
     }
 }
 
-/// Logs what Redis tells of eviction, each thing once.
+/// Logs what Redis reports about eviction, once.
 #[derive(Debug, Default)]
 struct EvictionLog {
     policy: Option<EvictionPolicy>,
@@ -89,7 +88,7 @@ struct EvictionLog {
 }
 
 impl EvictionLog {
-    /// Warns of a policy that evicts, and of keys that were evicted since the last report.
+    /// Warns about a policy that evicts keys, and about keys evicted since the last report.
     fn report(&mut self, Eviction { policy, evicted_keys }: Eviction) {
         if let Some(policy) = policy.filter(|policy| self.policy.as_ref() != Some(policy)) {
             if policy.evicts() {
@@ -98,22 +97,22 @@ impl EvictionLog {
             self.policy = Some(policy);
         }
         if let Some(evicted) = evicted_keys {
-            // The number begins at 0 when Redis is started again.
+            // Redis resets the number when it restarts.
             let before = self.evicted_keys.replace(evicted).filter(|before| *before <= evicted);
             let new = before.map_or(0, |before| evicted - before);
             if new > 0 {
                 tracing::warn!(
                     evicted_keys = new,
-                    "Redis has evicted keys; if they are ours, data is lost and counts are wrong"
+                    "Redis evicted keys; if they are this service's, data is lost and counts are wrong"
                 );
             }
         }
     }
 }
 
-/// A turn at once and then after each `interval`. Turns that were missed are not made up for.
-fn turns(interval: Duration) -> Interval {
-    let mut turns = tokio::time::interval(interval);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    turns
+/// Ticks at once and then every `interval`. Missed ticks are skipped.
+fn ticks(interval: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

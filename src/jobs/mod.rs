@@ -1,9 +1,9 @@
-//! What runs by itself beside the serving: pruning, recording the history, and measuring health.
+//! Background jobs: pruning, recording the history, and monitoring health.
 
 mod health;
 mod prune;
 mod record_history;
 
-pub use self::health::Sampler;
+pub use self::health::HealthMonitor;
 pub use self::prune::{Pruner, PrunerError, Schedule};
-pub use self::record_history::{Recorded, Recorder};
+pub use self::record_history::HistoryRecorder;

@@ -1,4 +1,4 @@
-//! The cron job that removes expired members. Counts are exact without it; it keeps Redis's memory from growing.
+//! The cron job that removes expired members. It bounds the memory of Redis; counts don't depend on it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use crate::estimator::clock::Clock;
 use crate::estimator::{Estimator, PruneReport};
 use crate::store;
 
-/// When to prune: a cron pattern of five fields, or six with the seconds first. Times are UTC.
+/// A cron pattern of five fields, or six with the seconds first, in UTC.
 #[derive(Debug, Clone)]
 pub struct Schedule(Cron);
 
 impl Schedule {
-    /// Reads a cron pattern such as `0 * * * *` (every hour) or `*/10 * * * * *` (every ten seconds).
+    /// Parses a cron pattern such as `0 * * * *` (every hour) or `*/10 * * * * *` (every ten seconds).
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when `pattern` is none, or matches no time at all.
+    /// The predicate of a sentence about the setting, if `pattern` is not valid or matches no time.
     pub fn parse(pattern: &str) -> Result<Self, String> {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).dom_and_dow(true).build();
         let cron = parser.parse(pattern).map_err(|error| {
@@ -37,34 +37,34 @@ impl Schedule {
         Ok(Self(cron))
     }
 
-    /// The job that leaves a `note` at each tick, if there is room for it.
-    fn job(&self, note: mpsc::Sender<()>) -> Result<Job, JobSchedulerError> {
+    /// Creates a job that sends to `ticks` at each tick, if there is room.
+    fn job(&self, ticks: mpsc::Sender<()>) -> Result<Job, JobSchedulerError> {
         Job::new_async(self.six_fields(), move |_, _| {
-            let _ = note.try_send(());
+            let _ = ticks.try_send(());
             Box::pin(std::future::ready(()))
         })
     }
 
-    /// The first tick after `now`.
+    /// Returns the first tick after `now`.
     fn next_after(&self, now: Timestamp) -> Option<DateTime<Utc>> {
         self.0.find_next_occurrence(&DateTime::from_timestamp_millis(now.as_millis())?, false).ok()
     }
 
-    /// The pattern with all six fields, as the scheduler wants it.
+    /// Returns the pattern with six fields, as the scheduler requires.
     fn six_fields(&self) -> String {
         let pattern = self.0.pattern.to_string();
         if pattern.split_whitespace().count() == 5 { format!("0 {pattern}") } else { pattern }
     }
 }
 
-/// The pattern as it was given, but for names, which are numbers.
+/// Formats the pattern as it was given, with numbers in place of names.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.pattern.fmt(f)
     }
 }
 
-/// What the parser adds to "this is no pattern", where that is about the pattern's parts.
+/// Returns the reason of the parser, if it is about a part of the pattern.
 fn reason(error: &CronError) -> String {
     match error {
         CronError::ComponentError(why) | CronError::IllegalCharacters(why) => format!(": {why}"),
@@ -72,7 +72,7 @@ fn reason(error: &CronError) -> String {
     }
 }
 
-/// Prunes whenever its schedule says so.
+/// Prunes on a schedule.
 #[derive(Debug)]
 pub struct Pruner {
     estimator: Estimator,
@@ -80,43 +80,42 @@ pub struct Pruner {
     schedule: Schedule,
 }
 
-/// Why the pruner ended by itself.
+/// Why the pruner stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum PrunerError {
-    /// The scheduler could not be set up.
-    #[error("the prune schedule can't be run: {0}")]
+    /// The scheduler failed.
+    #[error("failed to run the prune schedule: {0}")]
     Scheduler(#[from] JobSchedulerError),
-    /// The scheduler has let go of the job.
-    #[error("the scheduler has dropped the prune job")]
+    /// The scheduler dropped the job.
+    #[error("the scheduler dropped the prune job")]
     Dropped,
 }
 
 impl Pruner {
-    /// How often the next tick is compared with the clock.
+    /// How often the next tick is checked against the clock.
     const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// A pruner for `estimator` by `clock`.
+    /// Creates a pruner of `estimator`.
     #[must_use]
     pub fn new(estimator: Estimator, clock: Clock, schedule: Schedule) -> Self {
         Self { estimator, clock, schedule }
     }
 
-    /// Prunes at every tick of the schedule until `stop` is cancelled. A run that is under way then is dropped between
-    /// two slices; the next one, here or in another replica, goes on where it was.
+    /// Prunes at every tick of the schedule until `stop` is cancelled. A run in progress is then dropped between two slices, and the
+    /// next run of any instance resumes there.
     ///
-    /// The scheduler may fire while a run is under way. It only leaves a note, of which there is room for one, so runs
-    /// never overlap and never pile up.
+    /// Ticks go through a channel with room for one, so runs never overlap or pile up.
     ///
     /// # Errors
     ///
-    /// A [`PrunerError`] when the scheduler fails; never because of Redis.
+    /// A [`PrunerError`] if the scheduler fails. A failure of Redis is logged.
     pub async fn run(self, stop: CancellationToken) -> Result<(), PrunerError> {
-        let (note, notes) = mpsc::channel(1);
+        let (sender, ticks) = mpsc::channel(1);
         let mut scheduler = JobScheduler::new().await?;
-        let job = scheduler.add(self.schedule.job(note)?).await?;
+        let job = scheduler.add(self.schedule.job(sender)?).await?;
         scheduler.start().await?;
 
-        let pruning = one_at_a_time(notes, || self.prune_once());
+        let pruning = one_at_a_time(ticks, || self.prune_once());
         let checking = async {
             loop {
                 tokio::time::sleep(Self::CHECK_INTERVAL).await;
@@ -136,13 +135,13 @@ impl Pruner {
         outcome.map_or(Ok(()), Err)
     }
 
-    /// One run, with one line in the log if there is anything to say. It goes by a time that no service on this Redis is
-    /// behind, found out anew for each run: what is pruned too early is lost, and too late costs nothing.
+    /// Runs once, and logs the result in one line. The cutoff is the lower bound on all clocks, measured for each run: pruning too
+    /// early loses members, and pruning late costs nothing.
     pub async fn prune_once(&self) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
         let run = async {
-            let settled = self.estimator.compare_clock(&self.clock).await?.settled;
-            Ok::<_, store::Error>((settled, self.estimator.prune(settled).await?))
+            let cutoff = self.estimator.sync(&self.clock).await?.safe_cutoff;
+            Ok::<_, store::Error>((cutoff, self.estimator.prune(cutoff).await?))
         };
         match run.await {
             Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {
@@ -150,8 +149,8 @@ impl Pruner {
                 if segments_failed > 0 {
                     tracing::warn!(
                         segments_failed,
-                        "dropped segments whose key is not a sorted set from the index, and left their keys alone; find the other \
-                         program that writes to this Redis"
+                        "removed segments whose key is not a sorted set from the index and kept their keys; find the other program \
+                         that writes to this Redis"
                     );
                 }
                 if members_removed > 0 || segments_dropped > 0 {
@@ -160,16 +159,16 @@ impl Pruner {
             }
             Err(error) => {
                 metrics.failed(since.elapsed());
-                tracing::warn!(%error, "pruning failed; the next tick tries again");
+                tracing::warn!(%error, "pruning failed; the next tick retries");
             }
         }
     }
 }
 
-/// Brings the next tick of `job` forward to the first one after `now`, and says whether it had to.
+/// Reschedules `job` to the first tick after `now`, if its next tick is later. Returns whether it was.
 ///
-/// The scheduler computes a tick when the one before it has come, and keeps it. If the clock was ahead then, and is set back, nothing
-/// would happen until the clock has come so far again.
+/// The scheduler computes the next tick once. If the clock was ahead at that time and is set back, the job would not run until the
+/// clock reaches the tick.
 async fn rearm(
     schedule: &Schedule,
     scheduler: &JobScheduler,
@@ -183,16 +182,16 @@ async fn rearm(
     if i64::try_from(kept).is_ok_and(|kept| kept <= next.timestamp()) {
         return Ok(false);
     }
-    // Without the last tick: one that is later than the next would keep that from coming.
+    // The last tick is cleared, since one later than the next tick would suppress it.
     jobs.set_next_and_last_tick(job, Some(next), None).await?;
     let next = next.to_rfc3339_opts(SecondsFormat::Secs, true);
-    tracing::warn!(next, "this machine's clock was set back; scheduled the next pruning again");
+    tracing::warn!(next, "this machine's clock was set back; rescheduled the next prune run");
     Ok(true)
 }
 
-/// Calls `run` for every note, and not before the last call has ended.
-async fn one_at_a_time<Run: Future<Output = ()>>(mut notes: mpsc::Receiver<()>, run: impl Fn() -> Run) {
-    while notes.recv().await.is_some() {
+/// Calls `run` for every tick, one call after another.
+async fn one_at_a_time<Run: Future<Output = ()>>(mut ticks: mpsc::Receiver<()>, run: impl Fn() -> Run) {
+    while ticks.recv().await.is_some() {
         run().await;
     }
 }
@@ -211,7 +210,7 @@ mod tests {
     use crate::telemetry::tests::Captured;
 
     #[tokio::test]
-    async fn runs_never_overlap_and_never_pile_up() {
+    async fn one_at_a_time_never_overlaps_runs_or_piles_them_up() {
         let (note, notes) = mpsc::channel(1);
         let (may_end, has_begun) = (Semaphore::new(0), Semaphore::new(0));
         let (running, runs) = (Cell::new(0), Cell::new(0));
@@ -226,7 +225,7 @@ mod tests {
         let scheduler = async {
             note.try_send(()).unwrap();
             has_begun.acquire().await.unwrap().forget();
-            // Three ticks while the first run is under way leave one note.
+            // Of three ticks during the first run, one is kept.
             let kept = (0..3).filter(|_| note.try_send(()).is_ok()).count();
             assert_eq!(kept, 1);
             may_end.add_permits(2);
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rearm_brings_a_tick_forward_that_a_clock_ahead_has_put_off() {
+    async fn rearm_reschedules_a_tick_of_a_clock_that_was_ahead() {
         const PATIENCE: Duration = Duration::from_secs(30);
         let (note, mut notes) = mpsc::channel(1);
         let schedule = Schedule::parse("* * * * * *").unwrap();
@@ -248,7 +247,7 @@ mod tests {
             let mut jobs = context.metadata_storage.write().await;
             jobs.set_next_and_last_tick(job, Some(tick), Some(tick)).await.unwrap();
         };
-        // What a tick leaves behind when the clock is a year ahead.
+        // The state after a tick of a clock that is a year ahead.
         let now = Clock::of_this_machine();
         let in_a_year = now + Duration::from_secs(365 * 24 * 60 * 60);
         set(schedule.next_after(in_a_year).unwrap()).await;
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_run_is_logged_once() {
+    async fn prune_once_logs_a_failure_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
         let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
         let store = Store::new(Client::new(nowhere, limits, std::sync::Arc::default()).unwrap());
@@ -300,20 +299,20 @@ mod tests {
     #[case::six_fields("*/10 * * * * *", "*/10 * * * * *")]
     #[case::nickname("@hourly", "0 0 * * * *")]
     #[case::names("30 4 * * MON-FRI", "0 30 4 * * 1-5")]
-    fn five_and_six_fields_are_read(#[case] pattern: &str, #[case] six_fields: &str) {
+    fn schedule_parse_accepts_five_or_six_fields(#[case] pattern: &str, #[case] six_fields: &str) {
         let schedule = Schedule::parse(pattern).unwrap();
         assert_eq!(schedule.six_fields(), six_fields);
         assert!(Job::new(schedule.six_fields(), |_, _| {}).is_ok());
     }
 
     #[rstest]
-    #[case("", "is not a cron pattern")]
-    #[case("* * * *", "is not a cron pattern")]
-    #[case("every hour", "is not a cron pattern")]
-    #[case("99 * * * *", "is not a cron pattern")]
-    #[case("0 0 0 1 1 * 2017", "is not a cron pattern")]
-    #[case("0 0 31 2 *", "matches no time")]
-    fn what_is_no_schedule_says_so(#[case] pattern: &str, #[case] message: &str) {
+    #[case::empty("", "is not a cron pattern")]
+    #[case::four_fields("* * * *", "is not a cron pattern")]
+    #[case::words("every hour", "is not a cron pattern")]
+    #[case::minute_out_of_range("99 * * * *", "is not a cron pattern")]
+    #[case::seven_fields("0 0 0 1 1 * 2017", "is not a cron pattern")]
+    #[case::never("0 0 31 2 *", "matches no time")]
+    fn schedule_parse_explains_a_rejection(#[case] pattern: &str, #[case] message: &str) {
         let error = Schedule::parse(pattern).unwrap_err();
         assert!(error.contains(message), "{error}");
     }

@@ -97,7 +97,7 @@ fn state_of_redis(code: &str) -> Option<&'static str> {
 }
 
 impl Error {
-    /// What a log or a metric calls this failure: one of `telemetry::FAILURES`.
+    /// The name of this failure in logs and metrics: one of `telemetry::ERROR_KINDS`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -281,14 +281,14 @@ fn command_and_key(pipeline: &Pipeline, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::FAILURES;
+    use crate::telemetry::ERROR_KINDS;
 
     #[test]
     fn every_state_of_redis_has_a_metric() {
         for (code, name) in ABOUT_REDIS {
             let error = Error::Refused { command: "PING".to_owned(), code: code.to_owned(), detail: String::new() };
             assert_eq!(error.kind(), name);
-            assert!(FAILURES.contains(&name), "{name}");
+            assert!(ERROR_KINDS.contains(&name), "{name}");
         }
     }
 }

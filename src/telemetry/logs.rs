@@ -1,4 +1,4 @@
-//! Logs: how a line looks, which are wanted, where they go.
+//! Logs: format, filter and output.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -11,10 +11,10 @@ use tracing_subscriber::{Layer, Registry};
 
 use super::Traces;
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// A line for people, coloured on a terminal.
+    /// Human-readable, coloured on a terminal.
     Pretty,
     /// One JSON object per line.
     Json,
@@ -30,17 +30,17 @@ impl fmt::Display for LogFormat {
 }
 
 impl LogFormat {
-    /// What suits standard error: `Pretty` for a terminal, `Json` for whatever collects it otherwise.
+    /// Returns `Pretty` if standard error is a terminal, otherwise `Json`.
     #[must_use]
     pub fn for_stderr() -> Self {
         if io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
     }
 
-    /// Reads `pretty` or `json`.
+    /// Parses `pretty` or `json`.
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when it is neither.
+    /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "pretty" => Ok(Self::Pretty),
@@ -50,19 +50,19 @@ impl LogFormat {
     }
 }
 
-/// Which log lines are wanted: `info`, or per module, `warn,segment_estimator::pruner=debug`.
+/// A filter of log lines: a level, or levels by module such as `warn,segment_estimator::jobs::prune=debug`.
 #[derive(Clone)]
 pub struct LogFilter(Targets);
 
 impl LogFilter {
-    /// Reads a level or a list of `module=level`.
+    /// Parses a level or a list of `module=level`.
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when it is neither.
+    /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         const WANTED: &str = "must be a level (error, warn, info, debug, trace, off) or a list of module=level";
-        // Alone, a word that is no level would be a module with all its lines, and silence the others.
+        // The library takes a word that is not a level for a module, enables all its lines and disables all others.
         let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
         if !text.split(',').all(|directive| directive.contains('=') || is_level(directive)) {
             return Err(WANTED.to_owned());
@@ -83,13 +83,13 @@ impl fmt::Debug for LogFilter {
     }
 }
 
-/// Sends the process's log lines to standard error, and its spans to where `traces` go. Standard output is for what commands
-/// print.
+/// Installs the subscriber of the process: log lines go to standard error, and spans to `traces`. Standard output is for the
+/// commands.
 ///
-/// Does nothing when the process has a subscriber already, as under test.
+/// Does nothing if the process has a subscriber, as in tests.
 pub fn init(format: LogFormat, filter: &LogFilter, traces: Option<&Traces>) {
     let fmt = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    // Were logs interested in spans, each request would have some even without traces.
+    // Events only: otherwise each request would create spans even without traces.
     let filter = filter.0.clone().and(FilterFn::new(|metadata| metadata.is_event()));
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Pretty => fmt.with_ansi(io::stderr().is_terminal()).with_filter(filter).boxed(),
@@ -98,7 +98,7 @@ pub fn init(format: LogFormat, filter: &LogFilter, traces: Option<&Traces>) {
         }
     };
     let logs = tracing_subscriber::registry().with(logs);
-    // Not as a layer that may be absent: with one, each span would be asked about anew.
+    // An `Option` of a layer would disable the caching of interest in spans.
     let _ = match traces {
         None => logs.try_init(),
         Some(traces) => logs.with(traces.layer()).try_init(),

@@ -1,5 +1,4 @@
-//! What the service tells of itself: logs, metrics and traces. They are set up here, and emitted by spans, by the endpoints and
-//! by the few places where a failure is handled.
+//! Logs, metrics and traces: their setup, and the handles that the rest of the service uses.
 
 mod logs;
 mod metrics;
@@ -9,6 +8,6 @@ mod traces;
 pub(crate) use self::logs::tests;
 pub use self::logs::{LogFilter, LogFormat, init};
 #[cfg(test)]
-pub use self::metrics::FAILURES;
-pub use self::metrics::{Metrics, RoundMetrics, RouteMetrics, Traffic, VisitMetrics};
+pub use self::metrics::ERROR_KINDS;
+pub use self::metrics::{BatchMetrics, Metrics, RouteMetrics, Traffic, VisitMetrics};
 pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

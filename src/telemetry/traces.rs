@@ -1,8 +1,8 @@
-//! Traces: spans of requests, of shared round trips and of Redis, sent to a collector as OTLP over HTTP.
+//! Traces: spans of requests, batches and Redis, sent to a collector as OTLP over HTTP.
 //!
-//! A span is one of `tracing`'s, with [`TARGET`] as its target. Nothing but the exporter here is interested in that target, so
-//! without an exporter a span is a branch that isn't taken. With one, only [`ROOT`] begins a trace, of the requests that are
-//! chosen; what is done for the others, or for nobody, has no spans.
+//! These are spans of `tracing` with the target [`TARGET`]. Only the exporter is interested in this target, so without an exporter a
+//! span costs an untaken branch. Only [`ROOT`] starts a trace, for the sampled requests. Other requests, and background jobs, create
+//! no spans.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,32 +23,32 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// The target of the spans that are traced.
+/// The target of traced spans.
 pub const TARGET: &str = "segment_estimator::trace";
 
-/// The name of the span that begins a trace. All others are within one.
+/// The name of the root span of a trace.
 pub const ROOT: &str = "request";
 
-/// Where traces go, and how many.
+/// The settings of traces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceConfig {
     /// The collector.
     pub endpoint: OtlpEndpoint,
-    /// The part of the requests that is traced, 0 to 1, where the caller's `traceparent` doesn't decide it.
+    /// The ratio of traced requests, 0 to 1, among those without a `traceparent` header.
     pub ratio: f64,
 }
 
-/// The URL that spans are posted to.
+/// The URL of the collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtlpEndpoint(String);
 
 impl OtlpEndpoint {
-    /// Reads `http://host:4318` or `https://host/path`. Without a path, that of OTLP's traces is taken, `/v1/traces`
+    /// Parses `http://host:4318` or `https://host/path`. The default path is `/v1/traces`
     /// ([the specification](https://opentelemetry.io/docs/specs/otlp/#otlphttp-request)).
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when it is something else.
+    /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wanted = || {
             "must be a URL such as http://collector:4318, without a user, a password or a query; what the collector wants of \
@@ -57,7 +57,7 @@ impl OtlpEndpoint {
         };
         let uri: hyper::Uri = text.parse().map_err(|_| wanted())?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        // A user's password would come out again in logs.
+        // A password or a key in the URL would appear in logs.
         let is_plain =
             uri.authority().is_some_and(|authority| !authority.as_str().contains('@')) && uri.query().is_none();
         if !is_http || !is_plain {
@@ -74,26 +74,26 @@ impl fmt::Display for OtlpEndpoint {
     }
 }
 
-/// Reads a number from 0 to 1.
+/// Parses a ratio from 0 to 1.
 ///
 /// # Errors
 ///
-/// A sentence without its subject when it is none.
+/// The predicate of a sentence about the setting.
 pub fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
-/// The exporter, with a thread of its own that sends spans in batches.
+/// The exporter. A thread of its own sends spans in batches.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts it. The collector need not be there.
+    /// Starts the exporter. The collector need not be running.
     ///
     /// # Errors
     ///
-    /// A sentence when its HTTP client can't be made.
+    /// One line that names the setting, if the HTTP client can't be created.
     pub fn start(config: &TraceConfig) -> Result<Self, String> {
         let exporter = OtlpExporter::builder()
             .with_http()
@@ -102,14 +102,14 @@ impl Traces {
             .build()
             .map_err(|error| format!("otlp_endpoint: {error}"))?;
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
-            // What is to be traced is decided before there is a span.
+            .with_batch_exporter(LoggingExporter { exporter, is_failing: AtomicBool::new(false) })
+            // Sampling happens before a span is created.
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource());
         Ok(Self(provider.build()))
     }
 
-    /// What makes traces of spans.
+    /// Returns the layer that turns spans into traces.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -130,25 +130,25 @@ impl Traces {
         layer.with_filter(dynamic_filter_fn(is_wanted).with_callsite_filter(by_callsite))
     }
 
-    /// Sends what is left, for five seconds at the most.
+    /// Sends the remaining spans, for up to five seconds.
     pub fn shut_down(&self) {
-        const PATIENCE: Duration = Duration::from_secs(5);
-        if let Err(error) = self.0.shutdown_with_timeout(PATIENCE) {
-            tracing::debug!(%error, "traces were not all sent");
+        const TIMEOUT: Duration = Duration::from_secs(5);
+        if let Err(error) = self.0.shutdown_with_timeout(TIMEOUT) {
+            tracing::debug!(%error, "failed to send the remaining traces");
         }
     }
 }
 
-/// What sends the traces: what OpenTelemetry's variables say, and ours for the rest.
+/// Returns the attributes of the service: those in OpenTelemetry's environment variables, and defaults for the rest.
 fn resource() -> Resource {
     const NAME: &str = "service.name";
-    /// What the library calls a service that no variable names.
+    /// The library's name for a service that no variable names.
     const UNNAMED: &str = "unknown_service";
     let given = Resource::builder().build();
-    // Of two variables OTEL_SERVICE_NAME counts, by the specification and by this detector; in `given` it is the other one.
+    // OTEL_SERVICE_NAME takes precedence over OTEL_RESOURCE_ATTRIBUTES. `given` has it the other way round.
     let name = SdkProvidedResourceDetector.detect().get(&NAME.into());
     let name = name.filter(|name| !name.as_str().starts_with(UNNAMED));
-    // An instance is told apart from the one before its restart, too.
+    // A restart is a new instance.
     let instance = uuid::Uuid::new_v4().to_string();
     let others = [("service.version", env!("CARGO_PKG_VERSION").to_owned()), ("service.instance.id", instance)];
     let missing = others.into_iter().filter(|(key, _)| given.get(&(*key).into()).is_none());
@@ -162,20 +162,20 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == TARGET
 }
 
-/// An exporter whose failures are one line in the log, and one when they are over.
+/// An exporter that logs when it begins and ceases to fail.
 #[derive(Debug)]
-struct Reporting {
+struct LoggingExporter {
     exporter: OtlpExporter,
     is_failing: AtomicBool,
 }
 
-impl SpanExporter for Reporting {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let outcome = SpanExporter::export(&self.exporter, batch).await;
         match &outcome {
-            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => tracing::info!("traces are sent again"),
+            Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => tracing::info!("sending traces again"),
             Err(error) if !self.is_failing.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(%error, "traces can't be sent, and are dropped until they can");
+                tracing::warn!(%error, "failed to send traces; dropping them until the collector answers");
             }
             _ => {}
         }
@@ -202,20 +202,20 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("http://collector:4318", "http://collector:4318/v1/traces")]
-    #[case("http://collector:4318/", "http://collector:4318/v1/traces")]
-    #[case("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces")]
-    fn an_endpoint_is_read(#[case] text: &str, #[case] url: &str) {
+    #[case::no_path("http://collector:4318", "http://collector:4318/v1/traces")]
+    #[case::slash("http://collector:4318/", "http://collector:4318/v1/traces")]
+    #[case::path("https://collector.example/otlp/v1/traces", "https://collector.example/otlp/v1/traces")]
+    fn endpoint_parse_completes_the_path(#[case] text: &str, #[case] url: &str) {
         assert_eq!(OtlpEndpoint::parse(text).unwrap().to_string(), url);
     }
 
     #[rstest]
-    #[case("collector:4318")]
-    #[case("grpc://collector:4317")]
-    #[case("http://user:hunter2@collector")]
-    #[case("http://collector?key=hunter2")]
-    #[case("")]
-    fn what_is_no_endpoint_says_so(#[case] text: &str) {
+    #[case::no_scheme("collector:4318")]
+    #[case::grpc("grpc://collector:4317")]
+    #[case::password("http://user:hunter2@collector")]
+    #[case::query("http://collector?key=hunter2")]
+    #[case::empty("")]
+    fn endpoint_parse_explains_a_rejection(#[case] text: &str) {
         let error = OtlpEndpoint::parse(text).unwrap_err();
         assert!(error.starts_with("must be a URL") && !error.contains("hunter2"), "{error}");
     }

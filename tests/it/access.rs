@@ -217,7 +217,7 @@ async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
     revoked.send(b"\n").await;
     let (status, document) = revoked.answer().await;
     assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
-    assert_eq!(document["detail"], "The token is not accepted: it is none of the API keys.");
+    assert_eq!(document["detail"], "The token is not accepted: it matches no API key.");
     assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
     demoted.send(after).await;
     let (status, document) = demoted.answer().await;
@@ -257,7 +257,7 @@ fn a_second_key_of_the_same_name_is_refused_and_the_file_stays() {
     make_key(&keys.path, "uss", "segments:write");
     let before = std::fs::read_to_string(&keys.path).unwrap();
     for (name, scope, message) in [
-        ("uss", "segments:read", "has a key named uss already"),
+        ("uss", "segments:read", "already has a key named uss"),
         ("u s s", "segments:read", "the name must have 1 to 64 letters"),
     ] {
         let arguments = ["token", "--name", name, "--scope", scope, "--api-keys-file"];

@@ -23,7 +23,7 @@ async fn fill(redis: &Redis, partitions: &str, seen_at: Timestamp) {
     for n in 0..USERS {
         batch.add(&visit(&format!("u{n}"), &format!("s{}", n % 3), seen_at));
     }
-    estimator.bulk_write().await.unwrap().write(&batch).await.into_result().unwrap();
+    estimator.acquire_bulk_permit().await.unwrap().write(&batch).await.into_result().unwrap();
 }
 
 /// Deletes all keys whose names end in one of `ends`.

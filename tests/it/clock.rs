@@ -196,7 +196,7 @@ async fn a_redis_that_may_not_be_asked_for_its_time_is_served_by_the_clock_of_th
     eventually("it is pruned", async || redis.sets().is_empty()).await;
     drop(guard);
     assert!(log.lines_with("WARN").is_empty(), "{log:?}");
-    assert_eq!(log.lines_with("Redis doesn't tell its time, as its ACL may have it").len(), 1, "{log:?}");
+    assert_eq!(log.lines_with("Redis doesn't report its time (its ACL may forbid it)").len(), 1, "{log:?}");
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_wrong_clock_is_a_single_line_however_often_it_is_compared() {
     drop(guard);
     let lines = log.lines_with("clock");
     assert_eq!(lines.len(), 1, "{log:?}");
-    let expected = "this machine's clock is 1h behind Redis's; the service goes by Redis's meanwhile";
+    let expected = "this machine's clock is 1h behind Redis's; using Redis's clock";
     assert!(lines[0].contains("WARN") && lines[0].contains(expected), "{lines:?}");
 }
 

@@ -99,7 +99,7 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
             let at = if name == "plateau" { 0 } else { n };
             batch.add(&visit(&format!("u{n}"), name, noon_plus(-50_000 + at)));
         }
-        short.bulk_write().await.unwrap().write(&batch).await.into_result().unwrap();
+        short.acquire_bulk_permit().await.unwrap().write(&batch).await.into_result().unwrap();
     }
     let before = short_layout(&short, &store).await;
     assert_eq!(count_of(&estimator(&redis, partitions, "100s"), "many").await, 3_000);
@@ -378,7 +378,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
-    short.forget(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
+    short.delete_user(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let ttl: u64 = redis.call(&["TTL", &tombstones[0]]);
     assert!(ttl > 13 * 86_400, "{ttl}");

@@ -8,8 +8,8 @@ use segment_estimator::config::Layer;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
-use segment_estimator::estimator::history::{History, Interval};
-use segment_estimator::jobs::{Recorded, Recorder};
+use segment_estimator::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
+use segment_estimator::jobs::HistoryRecorder;
 use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
 use segment_estimator::store::{Claim, NamedSample, Partitions, Sample, Store, Turn};
 use serde_json::{Value, json};
@@ -23,9 +23,9 @@ fn history(store: Store) -> History {
     History::new(store, Interval::parse("1h").unwrap())
 }
 
-fn recorder(store: Store) -> Recorder {
+fn sampler(store: Store) -> HistorySampler {
     let estimator = Estimator::new(store.clone(), Window::parse("14d").unwrap());
-    Recorder::new(estimator, Clock::system(), history(store))
+    HistorySampler::new(estimator, history(store))
 }
 
 async fn record_visits(store: &Store, visits: &[(&str, &str)]) {
@@ -54,21 +54,21 @@ async fn of_all_who_would_record_a_turn_one_does() {
     }
     record_visits(&redis.store(), &[("u2", "s7")]).await;
 
-    let recorders: Vec<_> = (0..4).map(|_| recorder(redis.store())).collect();
-    let all = recorders.iter().map(|recorder| recorder.record(NOON, noon_plus(40)));
+    let samplers: Vec<_> = (0..4).map(|_| sampler(redis.store())).collect();
+    let all = samplers.iter().map(|sampler| sampler.sample(NOON, noon_plus(40)));
     let all: Vec<_> = futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).collect();
 
-    let points: Vec<_> = all.iter().filter(|recorded| matches!(recorded, Recorded::Points(_))).collect();
-    assert_eq!(points, [&Recorded::Points(1_200)], "{all:?}");
-    assert_eq!(recorders[0].record(NOON, noon_plus(80)).await, Ok(Recorded::Before));
-    assert_eq!(recorders[1].record(noon_plus(-HOUR), noon_plus(80)).await, Ok(Recorded::Before));
+    let points: Vec<_> = all.iter().filter(|recorded| matches!(recorded, SampleOutcome::Points(_))).collect();
+    assert_eq!(points, [&SampleOutcome::Points(1_200)], "{all:?}");
+    assert_eq!(samplers[0].sample(NOON, noon_plus(80)).await, Ok(SampleOutcome::AlreadyComplete));
+    assert_eq!(samplers[1].sample(noon_plus(-HOUR), noon_plus(80)).await, Ok(SampleOutcome::AlreadyComplete));
     for name in &names {
         let elements: Vec<String> = redis.call(&["LRANGE", &format!("history:{name}"), "0", "-1"]);
         assert_eq!(elements.len(), 2, "{name}: a time and a count");
     }
     assert_eq!(counts(redis.store(), "s7", 0, 0).await, [Some(2)]);
     // The next turn is another.
-    assert_eq!(recorders[1].record(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(Recorded::Points(1_200)));
+    assert_eq!(samplers[1].sample(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(SampleOutcome::Points(1_200)));
 }
 
 #[tokio::test]
@@ -81,9 +81,9 @@ async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_ther
     assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Claimed), "as when the answer to the first was lost");
     assert_eq!(store.add_samples(&[sample("news", NOON, 17)]).await, Ok(1));
 
-    let other = recorder(store.clone());
-    assert_eq!(other.record(NOON, noon_plus(999)).await, Ok(Recorded::ByAnother));
-    assert_eq!(other.record(NOON, noon_plus(1_000)).await, Ok(Recorded::Points(1)));
+    let other = sampler(store.clone());
+    assert_eq!(other.sample(NOON, noon_plus(999)).await, Ok(SampleOutcome::LeasedByAnother));
+    assert_eq!(other.sample(NOON, noon_plus(1_000)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store.clone(), "news", 0, 0).await, [Some(17)]);
     assert_eq!(counts(store.clone(), "sports", 0, 0).await, [Some(1)]);
     // Who was taken for dead does no harm.
@@ -94,17 +94,17 @@ async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_ther
 async fn record_goes_on_when_a_clock_that_was_ahead_is_set_back() {
     let redis = Redis::start();
     let store = redis.store();
-    let recorders = [recorder(store.clone()), recorder(store.clone())];
+    let samplers = [sampler(store.clone()), sampler(store.clone())];
     let year = 365 * 24 * HOUR;
-    assert_eq!(recorders[0].record(noon_plus(year), noon_plus(year)).await, Ok(Recorded::Points(0)));
+    assert_eq!(samplers[0].sample(noon_plus(year), noon_plus(year)).await, Ok(SampleOutcome::Points(0)));
 
     record_visits(&store, &[("u1", "sports")]).await;
-    assert_eq!(recorders[1].record(NOON, noon_plus(80)).await, Ok(Recorded::Points(1)));
-    assert_eq!(recorders[0].record(NOON, noon_plus(90)).await, Ok(Recorded::Before));
-    assert_eq!(recorders[0].record(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(Recorded::Points(1)));
+    assert_eq!(samplers[1].sample(NOON, noon_plus(80)).await, Ok(SampleOutcome::Points(1)));
+    assert_eq!(samplers[0].sample(NOON, noon_plus(90)).await, Ok(SampleOutcome::AlreadyComplete));
+    assert_eq!(samplers[0].sample(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(1), Some(1)]);
     // Within what two clocks may differ, a later turn is later.
-    assert_eq!(recorders[1].record(NOON, noon_plus(HOUR - 1_999)).await, Ok(Recorded::Before));
+    assert_eq!(samplers[1].sample(NOON, noon_plus(HOUR - 1_999)).await, Ok(SampleOutcome::AlreadyComplete));
 }
 
 #[tokio::test]
@@ -112,12 +112,12 @@ async fn a_gap_is_a_gap_and_nobody_is_a_zero() {
     let redis = Redis::start();
     let store = redis.store();
     record_visits(&store, &[("u1", "sports")]).await;
-    let recorder = recorder(store.clone());
+    let sampler = sampler(store.clone());
     let fourteen_days = 14 * 24 * HOUR;
-    recorder.record(NOON, NOON).await.unwrap();
-    recorder.record(noon_plus(2 * HOUR), noon_plus(2 * HOUR)).await.unwrap();
+    sampler.sample(NOON, NOON).await.unwrap();
+    sampler.sample(noon_plus(2 * HOUR), noon_plus(2 * HOUR)).await.unwrap();
     let later = noon_plus(fourteen_days);
-    recorder.record(later, later).await.unwrap();
+    sampler.sample(later, later).await.unwrap();
 
     assert_eq!(counts(store.clone(), "sports", -HOUR, 3 * HOUR).await, [None, Some(1), None, Some(1), None]);
     assert_eq!(counts(store.clone(), "sports", fourteen_days, fourteen_days).await, [Some(0)]);
@@ -130,7 +130,7 @@ async fn a_key_that_is_no_segment_is_passed_over() {
     record_visits(&redis.store(), &[("u1", "sports"), ("u1", "news"), ("u1", "art")]).await;
     redis.call::<()>(&["SET", "segment:news", "x"]);
     redis.call::<()>(&["SET", "history:art", "x"]);
-    assert_eq!(recorder(redis.store()).record(NOON, NOON).await, Ok(Recorded::Points(1)));
+    assert_eq!(sampler(redis.store()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(redis.store(), "sports", 0, 0).await, [Some(1)]);
 }
 
@@ -142,7 +142,7 @@ async fn the_sizes_of_all_partitions_are_added_up() {
     for user in &users {
         record_visits(&store, &[(user, "sports")]).await;
     }
-    assert_eq!(recorder(store.clone()).record(NOON, NOON).await, Ok(Recorded::Points(1)));
+    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store, "sports", 0, 0).await, [Some(100)]);
 }
 
@@ -400,7 +400,7 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     for name in names {
         record_visits(&store, &[("u1", name), ("u2", name)]).await;
     }
-    assert_eq!(recorder(store.clone()).record(NOON, NOON).await, Ok(Recorded::Points(7)));
+    assert_eq!(sampler(store.clone()).sample(NOON, NOON).await, Ok(SampleOutcome::Points(7)));
     let segments = names.map(|name| SegmentName::parse(name.to_owned()).unwrap());
     let histories = history(store).of_each(&segments, NOON, NOON, STEP).await.unwrap();
     for (name, points) in names.iter().zip(histories) {
@@ -419,7 +419,7 @@ async fn a_clock_that_was_ahead_keeps_no_sample_out() {
     let history = History::new(store, interval);
     // It is compared with Redis's after the first turn was computed by it.
     let month_ahead = Clock::ahead_by(30 * 24 * 60 * 60 * 1_000);
-    let running = tokio::spawn(Recorder::new(estimator, month_ahead, history.clone()).run());
+    let running = tokio::spawn(HistoryRecorder::new(estimator, month_ahead, history.clone()).run());
     eventually("there are samples of now", async || {
         let points = history.of(&segment("sports"), now, Timestamp::now(), Duration::from_secs(1)).await.unwrap();
         points.iter().any(|point| point.count == Some(1))

@@ -137,7 +137,7 @@ async fn turned_away(app: &TestApp, token: &str, reason: &str) {
     assert_eq!(document["detail"], format!("The token is not accepted: {reason}."), "{token}");
 }
 
-const UNREADABLE: &str = "it is not a JSON Web Token with the claims that are needed";
+const UNREADABLE: &str = "it is not a JSON Web Token with the required claims";
 const SIGNATURE: &str = "its signature is not valid";
 const OTHER_ALGORITHM: &str = "it is signed with another algorithm";
 
@@ -188,8 +188,7 @@ async fn claims_are_checked_each() {
     ] {
         assert_eq!(ask(&app, &sign(accepted.clone())).await.status(), 200, "{accepted}");
     }
-    let (issuer_is_other, audience_is_other) =
-        ("its issuer is not the one that is expected", "it is for another audience");
+    let (issuer_is_other, audience_is_other) = ("its issuer is not the expected one", "it is for another audience");
     for (changes, reason) in [
         (json!({ "exp": seconds_from_now(-100) }), "it has expired"),
         // Within the leeway that the library has of its own.
@@ -307,7 +306,7 @@ async fn a_token_that_is_not_signed_or_signed_otherwise_is_not_accepted() {
     for crit in [json!(["b64"]), json!([])] {
         let extended = Header { crit: serde_json::from_value(crit).unwrap(), ..Header::new(Algorithm::RS256) };
         let extended = encode(&extended, &claims(&json!({})), &issuer.signing).unwrap();
-        turned_away(&app, &extended, "it has an extension that is not known here").await;
+        turned_away(&app, &extended, "it requires an extension that is not supported").await;
     }
 
     // Cut, altered, and not even close.
@@ -338,7 +337,7 @@ async fn a_key_set_is_searched_by_the_id_in_the_token() {
     assert_eq!(ask(&app, &one.sign_as(Some("one"), &claims)).await.status(), 200);
     assert_eq!(ask(&app, &two.sign_as(Some("two"), &claims)).await.status(), 200);
     turned_away(&app, &two.sign_as(Some("one"), &claims), SIGNATURE).await;
-    let no_key = "it names no key that is known here";
+    let no_key = "it names no known key";
     for id in [None, Some("three"), Some("rsa")] {
         turned_away(&app, &one.sign_as(id, &claims), no_key).await;
     }
@@ -358,7 +357,7 @@ async fn api_keys_and_tokens_may_be_used_side_by_side() {
     let app = TestApp::spawn_with(&redis, settings).await;
     assert_eq!(ask(&app, key.trim_end()).await.status(), 200);
     assert_eq!(ask(&app, &issuer.sign(&claims(&json!({})))).await.status(), 200);
-    turned_away(&app, "sek_guessed", "it is none of the API keys").await;
+    turned_away(&app, "sek_guessed", "it matches no API key").await;
 }
 
 #[tokio::test]
@@ -455,7 +454,7 @@ async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
     let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
     assert_eq!(ask(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
     let short = issuer.sign_as(Some("short"), &claims(&json!({})));
-    turned_away(&app, &short, "it names no key that is known here").await;
+    turned_away(&app, &short, "it names no known key").await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use reqwest::{Response, StatusCode};
 use rstest::rstest;
 use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
-use segment_estimator::estimator::{EstimateError, Estimator, List, ListQuery, Order};
+use segment_estimator::estimator::{Error, Estimator, List, ListQuery, Order};
 use tokio::task::{JoinHandle, yield_now};
 
 use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem};
@@ -47,7 +47,7 @@ fn pairs(list: &List) -> Vec<(String, u64)> {
     list.segments.iter().map(|one| (one.segment.to_string(), one.count.unwrap())).collect()
 }
 
-type Listing = JoinHandle<Result<List, EstimateError>>;
+type Listing = JoinHandle<Result<List, Error>>;
 
 /// Begins a list. In these tests' runtimes of one thread, its walk is under way when this returns.
 async fn begin(estimator: &Estimator, query: ListQuery, now: Timestamp) -> Listing {
@@ -198,7 +198,7 @@ async fn list_by_count_does_not_keep_an_error() {
     let all = fill(&redis, 1_500, NOON);
     let estimator = Estimator::new(redis.store(), Window::parse("14d").unwrap());
     redis.call::<()>(&["SET", "layout", "not a layout"]);
-    assert!(matches!(estimator.list(&by_count(5), NOON).await, Err(EstimateError::Store(_))));
+    assert!(matches!(estimator.list(&by_count(5), NOON).await, Err(Error::Store(_))));
     redis.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#]);
     assert_eq!(pairs(&estimator.list(&by_count(5), NOON).await.unwrap()), all[..5]);
 }
@@ -218,10 +218,7 @@ async fn too_many(response: Response) {
     if response.headers()["content-type"] == "application/problem+json" {
         let document = problem(response, 429, "too-many-lists").await;
         let detail = document["detail"].as_str().unwrap();
-        assert!(
-            detail.starts_with("Nothing was done: 1 lists and requests for users are under way already"),
-            "{detail}"
-        );
+        assert!(detail.starts_with("Nothing was done: 1 lists and requests for users are already running"), "{detail}");
     } else {
         assert_eq!(
             (response.status(), &response.headers()["retry-after"]),

@@ -64,7 +64,7 @@ fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
 
 /// As [`overlaps`], of a store that is there already, and up to a deadline.
 fn overlaps_of(store: Store, timeout: Duration, memory: usize) -> Overlaps {
-    Overlaps::new(store, two_weeks(), OverlapLimits { timeout, at_once: 1, memory })
+    Overlaps::new(store, two_weeks(), OverlapLimits { timeout, concurrency: 1, memory })
 }
 
 fn two_weeks() -> Window {
@@ -163,7 +163,7 @@ async fn little_memory_makes_more_passes_and_the_same_numbers() {
         assert_eq!(ask(&overlaps(&redis, memory)).await, figures);
         redis.calls("zrange") - before
     };
-    let once = reads(Overlaps::MEMORY).await;
+    let once = reads(Overlaps::MAX_MEMORY).await;
     let often = reads(24_000).await;
     assert!(often > 4 * once, "{often} pages, and {once} with enough memory");
 }
@@ -174,7 +174,7 @@ async fn redis_reads_no_more_than_a_thousand_members_at_a_time() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let commands = redis.monitor();
-    ask(&overlaps(&redis, Overlaps::MEMORY)).await;
+    ask(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
     redis.call::<()>(&["ECHO", "the end"]);
     let mut pages = 0;
     for line in commands.take_while(|line| !line.contains("the end")) {
@@ -195,7 +195,7 @@ async fn an_overlap_goes_on_while_visits_wait() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let store = redis.store();
-    let overlaps = overlaps_of(store.clone(), PATIENCE, Overlaps::MEMORY);
+    let overlaps = overlaps_of(store.clone(), PATIENCE, Overlaps::MAX_MEMORY);
     let estimator = Estimator::new(store.clone(), two_weeks());
     // The first visit makes the layout, too.
     let now = Timestamp::now();
@@ -233,7 +233,7 @@ async fn who_is_seen_again_during_the_read_is_neither_missed_nor_counted_twice()
             written
         }
     });
-    for memory in [Overlaps::MEMORY, 300_000] {
+    for memory in [Overlaps::MAX_MEMORY, 300_000] {
         let figures = ask(&overlaps(&redis, memory)).await;
         assert_eq!((figures.any, figures.all, figures.counts), (30_000, 10_000, vec![20_000, 20_000]));
     }
@@ -262,7 +262,7 @@ async fn who_comes_during_the_read_may_count_and_the_numbers_agree_all_the_same(
             written
         }
     });
-    let figures = ask(&overlaps(&redis, Overlaps::MEMORY)).await;
+    let figures = ask(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
     stop.store(true, Ordering::Relaxed);
     let come = writer.join().unwrap() / 50 + 1;
     let [sports, news] = figures.counts[..] else { panic!("{figures:?}") };
@@ -393,7 +393,7 @@ async fn a_read_that_makes_progress_ends_at_the_deadline_too() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);
-    let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MEMORY);
+    let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MAX_MEMORY);
     let answer = overlaps.of(&two(), two_weeks(), Timestamp::now()).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }

@@ -6,9 +6,7 @@ use std::process::{Command, Output};
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::estimator::clock::Clock;
-use segment_estimator::estimator::history::{History, Interval};
-use segment_estimator::jobs::Recorder;
+use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
 use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
 use serde_json::json;
@@ -420,9 +418,8 @@ async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_
     let estimator = redis.estimator("14d");
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = contents(&redis);
-    let recorder =
-        Recorder::new(estimator, Clock::system(), History::new(store.clone(), Interval::parse("1h").unwrap()));
-    let failed = recorder.record(NOON, NOON).await.unwrap_err();
+    let sampler = HistorySampler::new(estimator, History::new(store.clone(), Interval::parse("1h").unwrap()));
+    let failed = sampler.sample(NOON, NOON).await.unwrap_err();
     assert_eq!(failed, Error::ForeignKey("history:".to_owned()));
     assert!(failed.to_string().contains("redis_key_prefix"), "{failed}");
     store.end_turn(NOON).await.unwrap();
@@ -445,13 +442,13 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires() {
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&["SET", key, "theirs"]);
     }
-    let failed = estimator.forget(&user("u1")).await.unwrap_err();
+    let failed = estimator.delete_user(&user("u1")).await.unwrap_err();
     assert!(matches!(failed, Error::ForeignKey(_)), "{failed:?}");
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         assert_eq!((redis.call::<String>(&["GET", key]).as_str(), redis.call::<i64>(&["TTL", key])), ("theirs", -1));
     }
     redis.call::<()>(&["DEL", "{p00}:forgotten", "{p01}:forgotten"]);
-    assert!(estimator.forget(&user("u1")).await.is_ok());
+    assert!(estimator.delete_user(&user("u1")).await.is_ok());
     assert_eq!(estimator.estimate(&segment("sports"), NOON).await, Ok(0));
 }
 
@@ -472,7 +469,7 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     let before = theirs(&redis);
     assert_eq!(before.len(), 4);
     assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_failed, 3);
-    assert_eq!(estimator.forget(&user("u1")).await, Ok(1));
+    assert_eq!(estimator.delete_user(&user("u1")).await, Ok(1));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     // A key of another type can't be copied.
     redis.call::<()>(&["ZREM", "segments", "text", "list", "hash"]);

@@ -167,7 +167,7 @@ async fn without_a_collector_nothing_is_traced_and_one_that_is_away_is_one_line(
         assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
     }
     let log = service.terminate_for_log();
-    let lines: Vec<_> = log.iter().filter(|line| line.contains("traces can't be sent")).collect();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains("failed to send traces")).collect();
     assert_eq!(lines.len(), 1, "{log:#?}");
 }
 

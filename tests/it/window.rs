@@ -1,7 +1,7 @@
 //! The window, with a clock of the test's own: who is in a segment at a moment, to the millisecond.
 
 use segment_estimator::domain::Window;
-use segment_estimator::estimator::{EstimateError, Recorded};
+use segment_estimator::estimator::{Error, Recorded};
 
 use crate::helpers::{NOON, Redis, noon_plus, segment, visit};
 
@@ -90,5 +90,5 @@ async fn a_window_longer_than_the_configured_one_is_refused() {
     let estimator = redis.estimator("14d");
     let longer = Window::parse("15d").unwrap();
     let refused = estimator.estimate_within(&segment("sports"), longer, NOON).await;
-    assert!(matches!(refused, Err(EstimateError::WindowTooLong(window)) if window == estimator.window()));
+    assert!(matches!(refused, Err(Error::WindowTooLong(window)) if window == estimator.window()));
 }

@@ -10,17 +10,14 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicK
 use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 
-use super::secret::secret;
-use crate::auth::JwtAlgorithm;
+use super::algorithm::JwtAlgorithm;
+use super::secret::{BYTE_ORDER_MARK, secret};
 
 /// A key, with the id that a set gives it.
 pub struct Key {
     pub id: Option<String>,
     pub key: DecodingKey,
 }
-
-/// What editors on Windows put in front of UTF-8.
-pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The keys for `algorithm` in `content`.
 ///

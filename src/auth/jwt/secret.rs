@@ -13,7 +13,8 @@ use aws_lc_rs::signature::{
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use serde_json::Value;
 
-use super::key_file::BYTE_ORDER_MARK;
+/// What editors on Windows put in front of UTF-8.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 const GUESSABLE: &str = "repeats a few bytes, or follows a pattern that can be guessed";
 

@@ -42,7 +42,7 @@ impl DemoCommand {
             segments: self.segments,
             users: self.users,
             seed: self.seed,
-            interval: settings.history_interval.unwrap_or(Interval::USUAL),
+            interval: settings.history_interval.unwrap_or(Interval::DEFAULT),
         };
         let mut data = Data::open(settings).await?;
         let store = data.store.clone().with_partitions(settings.partitions);

@@ -82,7 +82,7 @@ impl Demo {
         clock: &Clock,
         progress: Option<&Progress>,
     ) -> Result<Filled, DemoError> {
-        estimator.compare_clock(clock).await?;
+        estimator.sync(clock).await?;
         match store.index_size().await? {
             0 => {}
             known => return Err(DemoError::NotFresh(known)),
@@ -128,7 +128,7 @@ impl Writing<'_> {
         self.filled.points += self.store.add_samples(&std::mem::take(&mut self.samples)).await?;
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
-            self.estimator.bulk_write().await?.write(&batch).await.into_result()?;
+            self.estimator.acquire_bulk_permit().await?.write(&batch).await.into_result()?;
             self.filled.visits += batch.len() as u64;
         }
         Ok(())

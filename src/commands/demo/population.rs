@@ -107,7 +107,7 @@ impl Population {
         changes.sort_unstable();
         let mut count = size as i64 - changes.iter().map(|(_, change)| change).sum::<i64>();
         let mut changes = changes.into_iter().peekable();
-        let mut turn = self.interval.turn(self.now - Demo::HISTORY);
+        let mut turn = self.interval.tick(self.now - Demo::HISTORY);
         let mut history = Vec::new();
         while turn <= self.now {
             while let Some((_, change)) = changes.next_if(|(at, _)| *at <= turn) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 pub(super) use self::command::ExportCommand;
 use super::backoff::Patience;
 use super::progress::Progress;
-use crate::domain::visit_json::Reported;
+use crate::domain::visit_json::RawVisit;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partition, Store};
@@ -69,7 +69,7 @@ impl Export {
         clock: &Clock,
         progress: Option<&Progress>,
     ) -> Result<Exported, ExportError> {
-        clock.compare_with(&self.store).await?;
+        clock.sync(&self.store).await?;
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
         let keys = self.store.layout().await?.read();
@@ -125,7 +125,7 @@ impl<W: Write> Writing<'_, W> {
             };
             for (user_id, seen_at) in page.members {
                 if seen_at > self.cutoff {
-                    let visit = Reported { user_id, segment: segment.clone(), seen_at: Some(seen_at) };
+                    let visit = RawVisit { user_id, segment: segment.clone(), seen_at: Some(seen_at) };
                     visit.write_line(&mut self.out)?;
                     self.exported.visits += 1;
                 }

@@ -12,7 +12,7 @@ use super::csv::{Record, Records};
 use super::source::Source;
 use super::state::Position;
 use super::witnesses::Witnesses;
-use crate::domain::visit_json::{self, Reported, VisitError};
+use crate::domain::visit_json::{self, RawVisit, VisitError};
 use crate::domain::{Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::ingest::{Ingest, LineError, Lines};
@@ -274,7 +274,7 @@ impl Reading {
     }
 
     /// Takes a record that an earlier run has dealt with. Few of them are read for their visits.
-    fn take_done<'a>(&mut self, visit: impl FnOnce() -> Option<Reported<'a>>) -> Result<(), Unwanted> {
+    fn take_done<'a>(&mut self, visit: impl FnOnce() -> Option<RawVisit<'a>>) -> Result<(), Unwanted> {
         if let For::Redis(clock, window) = &self.purpose
             && self.witnesses.is_next()
             && let Some(visit) = visit()
@@ -352,7 +352,7 @@ impl Chunk {
         self.errors.push(error);
     }
 
-    fn take(&mut self, line: u64, visit: Result<Reported<'_>, VisitError>, purpose: &For) {
+    fn take(&mut self, line: u64, visit: Result<RawVisit<'_>, VisitError>, purpose: &For) {
         self.last_line = line;
         if let Err(error) = visit.and_then(|visit| self.add(line, visit, purpose)) {
             self.rejected += 1;
@@ -360,11 +360,11 @@ impl Chunk {
         }
     }
 
-    fn add(&mut self, line: u64, visit: Reported<'_>, purpose: &For) -> Result<(), VisitError> {
+    fn add(&mut self, line: u64, visit: RawVisit<'_>, purpose: &For) -> Result<(), VisitError> {
         match (&mut self.visits, purpose) {
             (Visits::Batch(batch), For::Redis(clock, window)) => {
                 let now = clock.now();
-                let visit = visit.arriving_at(now)?;
+                let visit = visit.at(now)?;
                 if visit.seen_at <= window.cutoff(now) {
                     self.expired += 1;
                     return Ok(());

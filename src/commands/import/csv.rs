@@ -6,7 +6,7 @@ use std::str::FromStr;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use crate::domain::FieldError;
-use crate::domain::visit_json::{Reported, VisitError};
+use crate::domain::visit_json::{RawVisit, VisitError};
 use crate::ingest::LineError;
 
 /// How CSV is to be read.
@@ -166,7 +166,7 @@ struct Places {
 /// What a record is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
-    Visit(Result<Reported<'a>, VisitError>),
+    Visit(Result<RawVisit<'a>, VisitError>),
     /// It can't be a visit.
     Bad(LineError),
     Header,
@@ -293,7 +293,7 @@ impl Records {
         }
         let [user_id, segment, seen_at] = texts;
         let seen_at = places.of[SEEN_AT].map(|_| seen_at);
-        Ok(Record::Visit(Reported::from_texts(user_id, segment, seen_at)))
+        Ok(Record::Visit(RawVisit::from_texts(user_id, segment, seen_at)))
     }
 }
 
@@ -409,7 +409,7 @@ mod tests {
                 Record::Header => return,
                 Record::Bad(error) => error.detail,
                 Record::Visit(Err(error)) => error.to_string(),
-                Record::Visit(Ok(Reported { user_id, segment, seen_at })) => {
+                Record::Visit(Ok(RawVisit { user_id, segment, seen_at })) => {
                     let seen_at = seen_at.map(|seen_at| format!(" {}", seen_at.as_millis()));
                     format!("{} {segment}{}", user_id.as_str(), seen_at.unwrap_or_default())
                 }

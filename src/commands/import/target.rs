@@ -39,7 +39,7 @@ impl Target {
             Self::Redis(estimator) => {
                 let failed = |error: store::Error| format!("Redis can't serve: {error}");
                 let (own, kept) = (estimator.window(), estimator.recorded_window().await.map_err(failed)?);
-                estimator.compare_clock(clock).await.map_err(failed)?;
+                estimator.sync(clock).await.map_err(failed)?;
                 if let Some(kept) = kept.filter(|kept| *kept < own) {
                     progress.note(format_args!("extended the window of the data set from {kept} to {own}"));
                 }
@@ -101,8 +101,8 @@ impl Target {
 }
 
 async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<ChunkResult, Failure> {
-    let leave = estimator.bulk_write().await.map_err(failure)?;
-    let written = leave.write(batch).await;
+    let permit = estimator.acquire_bulk_permit().await.map_err(failure)?;
+    let written = permit.write(batch).await;
     let mut delivered = ChunkResult::default();
     for (place, line) in lines.iter().enumerate() {
         match written.result(place) {

@@ -1,7 +1,7 @@
 //! A few of the visits that an earlier run has dealt with, by which it is found out whether the data set has them still. It may have been
 //! emptied, or made anew.
 
-use crate::domain::visit_json::Reported;
+use crate::domain::visit_json::RawVisit;
 use crate::domain::{Timestamp, Visit};
 
 /// Visits that are spread evenly over all that were offered, in their order.
@@ -32,8 +32,8 @@ impl Witnesses {
 
     /// Takes `visit`, which must be there still unless it was seen at or before `cutoff`. Without a time of its own it was seen before
     /// `saved_at`, when the earlier run ended.
-    pub(super) fn offer(&mut self, visit: Reported<'_>, cutoff: Timestamp, saved_at: Timestamp) {
-        let Reported { user_id, segment, seen_at } = visit;
+    pub(super) fn offer(&mut self, visit: RawVisit<'_>, cutoff: Timestamp, saved_at: Timestamp) {
+        let RawVisit { user_id, segment, seen_at } = visit;
         if seen_at.unwrap_or(saved_at) <= cutoff {
             return;
         }

@@ -110,7 +110,7 @@ impl Repartition {
         if to == Partitions::ONE && self.store.is_cluster() {
             return Err(RepartitionError::OneOnACluster);
         }
-        self.clock.compare_with(&self.store).await.map_err(RepartitionError::Refused)?;
+        self.clock.sync(&self.store).await.map_err(RepartitionError::Refused)?;
         let eviction = self.store.eviction().await.map_err(RepartitionError::Refused)?;
         if let Some(policy) = eviction.policy.filter(EvictionPolicy::evicts) {
             return Err(RepartitionError::Evicts(policy));

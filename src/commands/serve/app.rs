@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Gate, KeyCounts, KeysError};
+use crate::auth::{Authenticator, KeyCounts, KeysError};
 use crate::config::{SecretFile, Settings};
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::Estimator;
@@ -22,7 +22,7 @@ use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
-use crate::jobs::{Pruner, PrunerError, Recorder, Sampler};
+use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
 use crate::redis::Client;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -33,8 +33,8 @@ pub struct App {
     front: Front,
     /// Probes and metrics, if they have a listener of their own.
     admin: Option<Front>,
-    sampler: Sampler,
-    recorder: Recorder,
+    health: HealthMonitor,
+    recorder: HistoryRecorder,
     reloader: Reloader,
     server: Server,
     shutdown_delay: Duration,
@@ -46,7 +46,7 @@ pub struct App {
 /// Reads files again that may change while the service runs.
 #[derive(Debug, Clone)]
 pub struct Reloader {
-    gate: Arc<Gate>,
+    gate: Arc<Authenticator>,
     tls: Option<Tls>,
     secret_files: Vec<SecretFile>,
     metrics: Arc<Metrics>,
@@ -157,7 +157,7 @@ impl App {
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let gate = Arc::new(Gate::load(settings.auth.clone())?);
+        let gate = Arc::new(Authenticator::load(settings.auth.clone())?);
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         // Before Redis, so that a second service on the same address ends at once.
         let front = listen("listen", settings.listen).await?;
@@ -194,7 +194,7 @@ impl App {
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
         // Before the first request. Of a Redis that is away the sampler hears again.
-        match estimator.compare_clock(&clock).await {
+        match estimator.sync(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),
             Err(error @ store::Error::Unrecorded { .. }) => return Err(AppError::Unrecorded(error)),
             _ => {}
@@ -245,8 +245,8 @@ impl App {
         Ok(Self {
             front: Front { listener: front.0, local_addr: front.1, site },
             admin,
-            sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
-            recorder: Recorder::new(estimator.clone(), clock.clone(), history),
+            health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
+            recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
             reloader,
             server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
@@ -284,8 +284,7 @@ impl App {
     ///
     /// An [`AppError`] when the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, sampler, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } =
-            self;
+        let Self { front, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
         if reloader.gate.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
@@ -297,7 +296,7 @@ impl App {
         tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
         // Ends before the private Redis, whose end is no failure.
         let mut asking = JoinSet::new();
-        asking.spawn(sampler.run());
+        asking.spawn(health.run());
         asking.spawn(recorder.run());
         // Goes on to the very end, so that whoever probes sees the stopping. It is over when it is dropped.
         let mut beside = JoinSet::new();

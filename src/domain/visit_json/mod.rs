@@ -1,12 +1,11 @@
 //! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`.
 //!
-//! One pass over the bytes, which borrows what it can. Whatever JSON stands in a field, the pass goes on to the end, so
-//! that one answer names everything that is wrong. Unknown fields are errors: a misspelt `seen_at` would otherwise
-//! record the wrong time without a word.
+//! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer names all
+//! mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
 
 #[cfg(test)]
 mod properties;
-mod reported;
+mod raw_visit;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,28 +14,28 @@ use std::str::Utf8Error;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-pub use self::reported::Reported;
+pub use self::raw_visit::RawVisit;
 use super::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
-/// Why some bytes are not a visit.
+/// Why bytes are not a visit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VisitError {
-    /// They are not JSON at all.
+    /// They are not JSON.
     #[error("{0}")]
     NotJson(String),
-    /// They are more than one JSON value; another begins at this byte, counted from 1.
+    /// They are several JSON values. The second begins at this byte, counted from 1.
     #[error("more than one JSON value; another begins at column {0}")]
     SeveralValues(usize),
-    /// They are JSON, but of this kind instead of an object.
+    /// They are JSON of this kind, not an object.
     #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
     NotAnObject(&'static str),
-    /// They are an object, but these fields don't make a visit.
+    /// They are an object with these mistakes.
     #[error("{}", FieldError::list(.0))]
     Fields(Vec<FieldError>),
 }
 
 impl VisitError {
-    /// What a metric calls this: a fixed word for each kind.
+    /// Returns the label of a metric.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -47,30 +46,30 @@ impl VisitError {
     }
 }
 
-/// Reads the JSON form of a visit that arrives at `now`.
+/// Parses a visit that arrives at `now`.
 ///
 /// # Errors
 ///
-/// A [`VisitError`] that says what is wrong, naming every bad field.
+/// A [`VisitError`] that names every mistake.
 pub fn parse(json: &[u8], now: Timestamp) -> Result<Visit<'_>, VisitError> {
-    read(json)?.arriving_at(now)
+    read(json)?.at(now)
 }
 
-/// Reads the JSON form of a visit, whenever it arrives.
+/// Parses a visit without comparing its time with a clock.
 ///
 /// # Errors
 ///
 /// As [`parse`], except for a `seen_at` that is ahead of the clock.
-pub fn read(json: &[u8]) -> Result<Reported<'_>, VisitError> {
-    // Checked to be UTF-8 as a whole, the texts in it need no check each; those that are passed over would get none.
+pub fn read(json: &[u8]) -> Result<RawVisit<'_>, VisitError> {
+    // One check of the whole is cheaper than one of each string, and includes the skipped ones.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
-    let raw: RawVisit<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    raw.checked()
+    let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
+    raw.validate()
 }
 
-/// What some bytes are that were meant to be JSON, if their beginning tells: the parser's words would not lead there.
+/// Detects input that only looks as if it were not JSON, by its first bytes. The message of the parser would mislead.
 #[must_use]
-pub fn disguise(bytes: &[u8]) -> Option<&'static str> {
+pub fn misdetected_format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         Some("it begins with a byte order mark (EF BB BF), which must be left out")
     } else if bytes.starts_with(b"\x1F\x8B") {
@@ -80,7 +79,7 @@ pub fn disguise(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The byte at which an object begins behind a first value in `json`, counted from 1.
+/// Returns the byte at which an object follows the first value in `json`, counted from 1.
 #[must_use]
 pub fn second_value(json: &[u8]) -> Option<usize> {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
@@ -90,16 +89,17 @@ pub fn second_value(json: &[u8]) -> Option<usize> {
 }
 
 fn not_utf_8(error: Utf8Error, json: &[u8]) -> VisitError {
-    let why = disguise(json).map_or_else(|| format!("byte {} is not UTF-8", error.valid_up_to() + 1), str::to_owned);
+    let why = misdetected_format(json)
+        .map_or_else(|| format!("byte {} is not UTF-8", error.valid_up_to() + 1), str::to_owned);
     VisitError::NotJson(format!("not JSON: {why}"))
 }
 
-/// serde_json stops at the first value of a wrong type, so what follows may still not be JSON.
+/// Explains an error of serde_json. It stops at the first value of a wrong type, so the rest may not be JSON.
 fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
     if json.is_empty() {
         return VisitError::NotJson("empty".to_owned());
     }
-    if let Some(why) = disguise(json) {
+    if let Some(why) = misdetected_format(json) {
         return VisitError::NotJson(format!("not JSON: {why}"));
     }
     if let Some(at) = second_value(json) {
@@ -116,7 +116,7 @@ fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
 
 fn not_json(error: &serde_json::Error, json: &[u8]) -> VisitError {
     let text = format!("not JSON: {error}");
-    // A visit that stands on one line may be one of many: "line 1" would mislead.
+    // One line may be one of many, so "line 1" would mislead.
     VisitError::NotJson(if json.contains(&b'\n') { text } else { text.replace(" at line 1 column", " at column") })
 }
 
@@ -130,7 +130,7 @@ fn text<'de>(field: &'static str, value: Option<Value<'de>>) -> Result<Cow<'de, 
 
 fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestamp>, FieldError> {
     const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
-    /// No time that anybody means in seconds; every time since 1973 that somebody wrote in milliseconds.
+    /// Larger numbers are milliseconds: those since 1973 are larger, and nobody means this year in seconds.
     const YEAR_5138: f64 = 1e11;
     match value {
         None | Some(Value::Null) => Ok(None),
@@ -146,49 +146,49 @@ fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestam
     }
 }
 
-/// The fields as they stand, and what is wrong with their names.
+/// The fields before validation, and the mistakes in their names.
 #[derive(Default)]
-struct RawVisit<'de> {
+struct RawFields<'de> {
     user_id: Option<Value<'de>>,
     segment: Option<Value<'de>>,
     seen_at: Option<Value<'de>>,
     errors: Vec<FieldError>,
 }
 
-impl<'de> RawVisit<'de> {
-    /// All fields, if each is what it must be.
-    fn checked(self) -> Result<Reported<'de>, VisitError> {
+impl<'de> RawFields<'de> {
+    /// Validates all fields.
+    fn validate(self) -> Result<RawVisit<'de>, VisitError> {
         let Self { user_id, segment, seen_at, mut errors } = self;
         let mut keep = |error| errors.push(error);
         let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
         let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
         let seen_at = time("seen_at", seen_at).map_err(&mut keep);
         match (user_id, segment, seen_at) {
-            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Reported { user_id, segment, seen_at }),
+            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(RawVisit { user_id, segment, seen_at }),
             _ => Err(VisitError::Fields(errors)),
         }
     }
 
-    /// Ten errors tell enough, and the answer must not be a multiple of the request.
-    fn complain(&mut self, error: FieldError) {
-        const MOST: usize = 10;
-        if self.errors.len() < MOST {
+    /// Adds an error, up to a limit: the answer must not be a multiple of the request.
+    fn push_error(&mut self, error: FieldError) {
+        const MAX_ERRORS: usize = 10;
+        if self.errors.len() < MAX_ERRORS {
             self.errors.push(error);
         }
     }
 }
 
-/// The start of a field's name that a caller made up.
-fn shortened(mut name: String) -> String {
-    const LONGEST: usize = 64;
-    if name.len() > LONGEST {
-        name.truncate(name.floor_char_boundary(LONGEST));
+/// Truncates the name of an unknown field.
+fn truncated(mut name: String) -> String {
+    const MAX: usize = 64;
+    if name.len() > MAX {
+        name.truncate(name.floor_char_boundary(MAX));
         name.push('…');
     }
     name
 }
 
-/// A field's value: what a visit can use, or the kind of what it can't.
+/// The value of a field, or only its kind if no field takes it.
 enum Value<'de> {
     Null,
     Text(Cow<'de, str>),
@@ -220,19 +220,19 @@ enum Field {
     Unknown(String),
 }
 
-impl<'de> Deserialize<'de> for RawVisit<'de> {
+impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = RawVisit<'de>;
+            type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object with user_id, segment and optionally seen_at")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = RawVisit::default();
+                let mut raw = RawFields::default();
                 while let Some(field) = map.next_key()? {
                     let (name, slot) = match field {
                         Field::UserId => ("user_id", &mut raw.user_id),
@@ -241,12 +241,12 @@ impl<'de> Deserialize<'de> for RawVisit<'de> {
                         Field::Unknown(name) => {
                             map.next_value::<IgnoredAny>()?;
                             let detail = "is not a field of a visit; those are user_id, segment and seen_at";
-                            raw.complain(FieldError::new(shortened(name), detail));
+                            raw.push_error(FieldError::new(truncated(name), detail));
                             continue;
                         }
                     };
                     if slot.replace(map.next_value()?).is_some() {
-                        raw.complain(FieldError::new(name, "is given more than once"));
+                        raw.push_error(FieldError::new(name, "is given more than once"));
                     }
                 }
                 Ok(raw)
@@ -337,7 +337,7 @@ mod tests {
     #[case::rfc_3339(r#"{"user_id":"u1","segment":"sports","seen_at":"2026-11-22T10:59:59+01:00"}"#, -1_000)]
     #[case::epoch(r#"{"user_id":"u1","segment":"sports","seen_at":0}"#, -1_795_341_600_000)]
     #[case::escapes(r#"{"user_\u0069d":"\u00751","segment":"s\u0070orts"}"#, 0)]
-    fn a_visit_is_read(#[case] json: &str, #[case] offset_millis: i64) {
+    fn parse_reads_a_visit(#[case] json: &str, #[case] offset_millis: i64) {
         let visit = parse(json.as_bytes(), NOW).unwrap();
         assert_eq!((visit.user_id.as_str(), visit.segment.as_str()), ("u1", "sports"));
         assert_eq!(visit.seen_at.as_millis() - NOW.as_millis(), offset_millis);
@@ -352,38 +352,41 @@ mod tests {
     #[case::lone_surrogate(r#"{"user_id":"\ud800","segment":"sports"}"#)]
     #[case::number_too_large(r#"{"user_id":"u1","segment":"sports","seen_at":1e999}"#)]
     #[case::too_deep(&"[".repeat(100_000))]
-    fn what_is_not_json_is_told_apart(#[case] json: &str) {
+    fn parse_rejects_other_input_as_not_json(#[case] json: &str) {
         assert!(matches!(parse(json.as_bytes(), NOW), Err(VisitError::NotJson(_))));
     }
 
     #[rstest]
-    #[case(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
-    #[case("{}{", 3)]
-    #[case("[]\n{}", 4)]
-    fn a_second_value_is_found(#[case] json: &str, #[case] column: usize) {
+    #[case::after_a_space(r#"{"user_id":"u1","segment":"sports"} {}"#, 37)]
+    #[case::adjacent("{}{", 3)]
+    #[case::on_the_next_line("[]\n{}", 4)]
+    fn parse_finds_a_second_value(#[case] json: &str, #[case] column: usize) {
         assert_eq!(parse(json.as_bytes(), NOW), Err(VisitError::SeveralValues(column)));
     }
 
     #[rstest]
-    #[case(b"\xEF\xBB\xBF{}", "not JSON: it begins with a byte order mark (EF BB BF), which must be left out")]
-    #[case(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
-    fn what_only_looks_like_no_json_is_named(#[case] bytes: &[u8], #[case] why: &str) {
+    #[case::byte_order_mark(
+        b"\xEF\xBB\xBF{}",
+        "not JSON: it begins with a byte order mark (EF BB BF), which must be left out"
+    )]
+    #[case::gzip(b"\x1F\x8B\x08\0", "not JSON: it is compressed with gzip, and no content-encoding says so")]
+    fn parse_names_a_misdetected_format(#[case] bytes: &[u8], #[case] why: &str) {
         assert_eq!(parse(bytes, NOW), Err(VisitError::NotJson(why.to_owned())));
     }
 
     #[rstest]
     #[case::in_a_field(b"{\"user_id\":\"u\xff\",\"segment\":\"sports\"}", 14)]
-    #[case::in_what_is_passed_over(b"{\"other\":[\"\xff\"],\"user_id\":\"u1\"}", 12)]
-    fn bytes_that_are_not_utf_8_are_not_json(#[case] json: &[u8], #[case] place: usize) {
+    #[case::in_an_unknown_field(b"{\"other\":[\"\xff\"],\"user_id\":\"u1\"}", 12)]
+    fn parse_rejects_invalid_utf_8(#[case] json: &[u8], #[case] place: usize) {
         assert_eq!(parse(json, NOW), Err(VisitError::NotJson(format!("not JSON: byte {place} is not UTF-8"))));
     }
 
     #[rstest]
-    #[case("[{}]", "an array")]
-    #[case("null", "null")]
-    #[case("7", "a number")]
-    #[case("\"sports\"", "a string")]
-    fn what_is_not_an_object_is_told_apart(#[case] json: &str, #[case] kind: &str) {
+    #[case::array("[{}]", "an array")]
+    #[case::null("null", "null")]
+    #[case::number("7", "a number")]
+    #[case::string("\"sports\"", "a string")]
+    fn parse_names_the_kind_of_another_value(#[case] json: &str, #[case] kind: &str) {
         match parse(json.as_bytes(), NOW) {
             Err(VisitError::NotAnObject(found)) => assert_eq!(found, kind),
             other => panic!("{json} gave {other:?}"),
@@ -423,19 +426,19 @@ mod tests {
         "seen_at",
         "is 2026-11-22T11:00:00.000Z, more than 5 minutes ahead of this service's clock, 2026-11-22T10:00:00.000Z"
     )]
-    fn a_bad_field_is_named(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
+    fn parse_names_a_mistake(#[case] json: &str, #[case] field: &str, #[case] detail: &str) {
         assert_eq!(fields(json), [(field.to_owned(), detail.to_owned())]);
     }
 
     #[test]
-    fn every_bad_field_is_named_at_once() {
+    fn parse_names_all_mistakes_at_once() {
         let named: Vec<_> = fields(r#"{"user_id":7,"extra":[1,{"a":2}],"seen_at":"soon"}"#);
         let named: Vec<_> = named.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(named, ["extra", "user_id", "segment", "seen_at"]);
     }
 
     #[test]
-    fn the_errors_of_a_visit_are_few_and_short() {
+    fn parse_limits_the_number_and_length_of_errors() {
         let unknown: Vec<_> = (0..500).map(|n| format!("\"é{}{n}\":0", "x".repeat(100))).collect();
         let errors = fields(&format!("{{{}}}", unknown.join(",")));
         assert_eq!(errors.len(), 12);

@@ -1,6 +1,6 @@
-//! What holds for any bytes at all: the verdict is that of a plain reference, and what is written comes back.
+//! Properties for arbitrary input: the parser assert_agrees with a simple reference, and written visits round-trip.
 //!
-//! `PROPTEST_CASES=1000000 cargo test --lib properties` looks for longer than the 256 cases of each property.
+//! `PROPTEST_CASES=1000000 cargo test --lib properties` runs more than the 256 cases of each property.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{VisitError, disguise, parse};
+use super::{VisitError, misdetected_format, parse};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 const FIELDS: [&str; 3] = ["user_id", "segment", "seen_at"];
 
-/// The members of an object, repeated ones among them.
+/// The members of an object, including repeated ones.
 struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// Who, where and when, in milliseconds, if `members` are a visit: by the rules as the documents put them.
+/// Returns the user, the segment and the milliseconds of a visit, by the documented rules.
 fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> {
     let values =
         |name: &str| members.iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect::<Vec<_>>();
@@ -67,13 +67,13 @@ fn expected_visit(members: &[(String, Value)]) -> Option<(String, String, i64)> 
     has_no_others.then_some((name("user_id", 256)?, name("segment", 128)?, seen_at))
 }
 
-/// Checks that the verdict on `json` is that of the reference.
-fn agrees(json: &[u8]) -> Result<(), TestCaseError> {
+/// Checks that the parser assert_agrees with the reference on `json`.
+fn assert_agrees(json: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(json, NOW);
     let is_told_not_json = matches!(verdict, Err(VisitError::NotJson(_) | VisitError::SeveralValues(_)));
-    let text = std::str::from_utf8(json).ok().filter(|_| disguise(json).is_none());
-    // What no field takes is passed over, so that all that must hold there is the grammar: `1e999` and half of a surrogate
-    // pair keep it, and can't be had as values.
+    let text = std::str::from_utf8(json).ok().filter(|_| misdetected_format(json).is_none());
+    // Values of unknown fields are skipped and only have to follow the grammar. `1e999` and half of a surrogate pair do, though
+    // they can't be parsed as values.
     let keeps_the_grammar = text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let value = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
     prop_assert!(keeps_the_grammar || is_told_not_json, "{verdict:?}");
@@ -102,14 +102,14 @@ fn agrees(json: &[u8]) -> Result<(), TestCaseError> {
 /// A name of up to `longest` bytes.
 fn name(longest: usize) -> impl Strategy<Value = String> {
     let characters = prop::collection::vec(any::<char>(), 1..60);
-    characters.prop_filter_map("no name is left of it", move |characters| {
+    characters.prop_filter_map("the name is empty", move |characters| {
         let mut text: String = characters.into_iter().filter(|c| !c.is_control()).collect();
         text.truncate(text.floor_char_boundary(longest));
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     })
 }
 
-/// `text` as a JSON string whose characters are written in any of the ways that there are.
+/// Returns `text` as a JSON string, each character in any of its notations.
 fn quoted(text: String) -> impl Strategy<Value = String> {
     let length = text.chars().count();
     prop::collection::vec(0..4_u8, length).prop_map(move |forms| {
@@ -129,7 +129,7 @@ fn quoted(text: String) -> impl Strategy<Value = String> {
     })
 }
 
-/// A time in milliseconds that is not ahead of now, and how it is written.
+/// A time in milliseconds that is not in the future, and its notation.
 fn time() -> impl Strategy<Value = (i64, Option<String>)> {
     let millis = prop_oneof![0..NOW.as_millis(), NOW.as_millis() - 1_000..=NOW.as_millis()];
     prop_oneof![
@@ -142,14 +142,14 @@ fn time() -> impl Strategy<Value = (i64, Option<String>)> {
     ]
 }
 
-/// A valid visit and its JSON: fields in any order, any white space between them, any escapes in them.
+/// A valid visit and its JSON, with fields in any order, any white space and any escapes.
 fn visit() -> impl Strategy<Value = (Visit<'static>, String)> {
     let space = || prop::sample::select(vec!["", "", " ", "\t", "\r\n"]);
     let parts = (name(UserId::MAX_BYTES), name(SegmentName::MAX_BYTES), time());
     parts.prop_flat_map(move |(user, segment, (millis, seen_at))| {
         let visit = Visit {
-            user_id: UserId::parse(user.clone()).expect("it is made to be an id"),
-            segment: SegmentName::parse(segment.clone()).expect("it is made to be a name"),
+            user_id: UserId::parse(user.clone()).expect("the strategy makes valid IDs"),
+            segment: SegmentName::parse(segment.clone()).expect("the strategy makes valid names"),
             seen_at: Timestamp::from_millis(millis),
         };
         let field = move |name: &str, value: BoxedStrategy<String>| {
@@ -164,7 +164,7 @@ fn visit() -> impl Strategy<Value = (Visit<'static>, String)> {
     })
 }
 
-/// An object of fields that are known or not, repeated or not, with values that are good or not.
+/// An object of known and unknown fields, which may be repeated, with valid and invalid values.
 fn object() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["user_id", "user_id", "segment", "segment", "seen_at", "other", ""]);
     let value = prop::sample::select(vec![
@@ -191,7 +191,7 @@ fn object() -> impl Strategy<Value = String> {
         "[",
         "01",
     ]);
-    // Mostly good ones, so that what is wrong is often wrong alone.
+    // Mostly valid ones, so that many objects have a single mistake.
     let good = prop::sample::select(vec![
         ("user_id", r#""u1""#),
         ("segment", r#""sports""#),
@@ -205,7 +205,7 @@ fn object() -> impl Strategy<Value = String> {
     })
 }
 
-/// A change to some bytes, at a place that is taken modulo their number.
+/// An edit of some bytes, at an index modulo their number.
 #[derive(Debug, Clone)]
 enum Edit {
     Flip(usize, u8),
@@ -243,43 +243,43 @@ impl Edit {
 
 proptest! {
     #[test]
-    fn any_bytes_are_judged_as_the_reference_does(json in prop::collection::vec(any::<u8>(), 0..200)) {
-        agrees(&json)?;
+    fn parse_agrees_with_the_reference_on_any_bytes(json in prop::collection::vec(any::<u8>(), 0..200)) {
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn any_object_is_judged_as_the_reference_does(json in object()) {
-        agrees(json.as_bytes())?;
+    fn parse_agrees_with_the_reference_on_any_object(json in object()) {
+        assert_agrees(json.as_bytes())?;
     }
 
     #[test]
-    fn a_changed_object_is_judged_as_the_reference_does(
+    fn parse_agrees_with_the_reference_on_an_edited_object(
         json in object(),
         edits in prop::collection::vec(Edit::any(), 1..4),
     ) {
         let mut json = json.into_bytes();
         edits.iter().for_each(|edit| edit.apply(&mut json));
-        agrees(&json)?;
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn a_changed_visit_is_judged_as_the_reference_does(
+    fn parse_agrees_with_the_reference_on_an_edited_visit(
         (_, json) in visit(),
         edits in prop::collection::vec(Edit::any(), 1..4),
     ) {
         let mut json = json.into_bytes();
         edits.iter().for_each(|edit| edit.apply(&mut json));
-        agrees(&json)?;
+        assert_agrees(&json)?;
     }
 
     #[test]
-    fn a_visit_comes_back_however_it_is_written((visit, json) in visit()) {
+    fn parse_reads_a_visit_in_any_notation((visit, json) in visit()) {
         prop_assert_eq!(parse(json.as_bytes(), NOW), Ok(visit));
-        agrees(json.as_bytes())?;
+        assert_agrees(json.as_bytes())?;
     }
 
     #[test]
-    fn a_field_given_twice_is_an_error_that_names_it((_, json) in visit(), which in 0..2_usize) {
+    fn parse_names_a_repeated_field((_, json) in visit(), which in 0..2_usize) {
         let twice = json.replacen('{', &format!("{{\"{}\":\"u1\",", FIELDS[which]), 1);
         let Err(VisitError::Fields(errors)) = parse(twice.as_bytes(), NOW) else {
             return Err(TestCaseError::fail(twice));
@@ -289,10 +289,9 @@ proptest! {
     }
 }
 
-/// A million levels on a small stack: a step of the stack for each would end the process, and looking at each level from each
-/// would take days.
+/// A million levels on a small stack: recursion would overflow it, and quadratic time would take days.
 #[test]
-fn nesting_takes_no_stack_and_one_look() {
+fn parse_reads_deep_nesting_without_recursion_in_linear_time() {
     const LEVELS: usize = 1_000_000;
     let judge = || {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {

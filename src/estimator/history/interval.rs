@@ -1,26 +1,26 @@
-//! When the turns of sampling are.
+//! The ticks of sampling.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::domain::{Timestamp, Window, parse_duration};
 
-/// How often counts are sampled: a part of a day. Turns are at its multiples since the Unix epoch, so that all services have
-/// the same ones, and a day begins with one.
+/// How often counts are sampled: a divisor of a day. Ticks are at its multiples since the Unix epoch, so that all instances have the
+/// same ones, and a day starts with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(Window);
 
 impl Interval {
     const DAY: u64 = 24 * 60 * 60;
 
-    /// The default.
-    pub const USUAL: Self = Self(Window::HOUR);
+    /// The default of the setting.
+    pub const DEFAULT: Self = Self(Window::HOUR);
 
-    /// Reads an interval such as `1h`, or `off`, which is none.
+    /// Parses an interval such as `1h`, or `off` for `None`.
     ///
     /// # Errors
     ///
-    /// A sentence without its subject.
+    /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         if text == "off" {
             return Ok(None);
@@ -35,31 +35,42 @@ impl Interval {
         }
     }
 
-    /// How long it is.
+    /// Returns the length.
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0.as_secs())
     }
 
-    /// How long it is, in milliseconds.
+    /// Returns the length in milliseconds.
     pub(super) fn millis(self) -> i64 {
         i64::try_from(self.0.as_secs() * 1_000).expect("it is not longer than a day")
     }
 
-    /// The last turn at or before `now`.
+    /// Returns the last tick at or before `now`.
     #[must_use]
-    pub fn turn(self, now: Timestamp) -> Timestamp {
+    pub fn tick(self, now: Timestamp) -> Timestamp {
         Timestamp::from_millis(now.as_millis() - now.as_millis().rem_euclid(self.millis()))
     }
 
-    /// For how long a turn may be taken: a count that is taken later is not that turn's any more.
+    /// Returns the deadline for sampling `tick`. A later count would not be true of the tick.
     #[must_use]
-    pub fn grace(self) -> Duration {
-        self.duration() / 6
+    pub fn deadline(self, tick: Timestamp) -> Timestamp {
+        tick + self.duration() / 6
+    }
+
+    /// Returns how long an instance has the lease of a tick: a quarter of the time until the deadline.
+    pub(super) fn lease(self) -> Duration {
+        self.duration() / 24
+    }
+
+    /// Returns the pause between attempts to sample a tick: a twentieth of the time until the deadline.
+    #[must_use]
+    pub fn retry_pause(self) -> Duration {
+        self.duration() / 120
     }
 }
 
-/// As people write it: `1h`, `15m`.
+/// Formats the interval in one unit: `1h`, `15m`.
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -73,39 +84,39 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("1h", "1h")]
-    #[case("60m", "1h")]
-    #[case("24h", "1d")]
-    #[case("15m", "15m")]
-    #[case("1s", "1s")]
-    fn an_interval_is_a_part_of_a_day(#[case] text: &str, #[case] shown: &str) {
+    #[case::an_hour("1h", "1h")]
+    #[case::sixty_minutes("60m", "1h")]
+    #[case::a_day("24h", "1d")]
+    #[case::a_quarter_of_an_hour("15m", "15m")]
+    #[case::a_second("1s", "1s")]
+    fn parse_accepts_divisors_of_a_day(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(Interval::parse(text).unwrap().unwrap().to_string(), shown);
     }
 
     #[test]
-    fn off_is_none() {
+    fn parse_reads_off_as_none() {
         assert_eq!(Interval::parse("off"), Ok(None));
-        assert_eq!(Interval::parse("1h"), Ok(Some(Interval::USUAL)));
+        assert_eq!(Interval::parse("1h"), Ok(Some(Interval::DEFAULT)));
     }
 
     #[rstest]
-    #[case("0s", "is not a duration")]
-    #[case("", "is not a duration")]
-    #[case("never", "is not a duration")]
-    #[case("500ms", "is not a duration")]
-    #[case("7h", "must divide a day")]
-    #[case("2d", "must divide a day")]
-    fn a_bad_interval_says_why(#[case] text: &str, #[case] message: &str) {
+    #[case::zero("0s", "is not a duration")]
+    #[case::empty("", "is not a duration")]
+    #[case::word("never", "is not a duration")]
+    #[case::fraction_of_a_second("500ms", "is not a duration")]
+    #[case::no_divisor_of_a_day("7h", "must divide a day")]
+    #[case::longer_than_a_day("2d", "must divide a day")]
+    fn parse_explains_a_rejection(#[case] text: &str, #[case] message: &str) {
         let error = Interval::parse(text).unwrap_err();
         assert!(error.starts_with(message), "{error}");
     }
 
     #[rstest]
-    #[case(0, 0)]
-    #[case(3_599_999, 0)]
-    #[case(3_600_000, 3_600_000)]
-    #[case(-1, -3_600_000)]
-    fn a_turn_is_at_a_multiple_since_the_epoch(#[case] now: i64, #[case] turn: i64) {
-        assert_eq!(Interval::USUAL.turn(Timestamp::from_millis(now)), Timestamp::from_millis(turn));
+    #[case::epoch(0, 0)]
+    #[case::just_before_a_tick(3_599_999, 0)]
+    #[case::at_a_tick(3_600_000, 3_600_000)]
+    #[case::before_the_epoch(-1, -3_600_000)]
+    fn tick_is_a_multiple_since_the_epoch(#[case] now: i64, #[case] tick: i64) {
+        assert_eq!(Interval::DEFAULT.tick(Timestamp::from_millis(now)), Timestamp::from_millis(tick));
     }
 }

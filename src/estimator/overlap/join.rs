@@ -1,270 +1,217 @@
-//! Joining the members of several segments by their names, in bounded memory.
+//! A hash join of the members of several segments, in bounded memory.
 //!
-//! Every user that is met stands once in an arena, with a mask of the segments in which he was met; a table of hashes leads to
-//! him. Names are compared themselves, so the numbers are exact. When the memory is used up, half of the users are let go: those in
-//! the upper half of the range of hashes that is looked at, the [`Share`]. They are counted in a pass of their own, for which
-//! everything is read again.
+//! The build side is an arena with a record for each user: the user's id, and a mask of the segments in which it was read. A hash
+//! table leads to the records. Ids are compared in full, so the counts are exact.
+//!
+//! If the memory is used up, the join spills the upper half of its range of hashes, the [`HashRange`]. These users are counted in
+//! a pass of their own, which reads all members again.
 
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
-use super::{Overlap, Pair};
+use super::mask_counts::MaskCounts;
 
-/// Hashes are seeded at random, so that nobody can choose ids that fall on each other.
+/// Hashes are seeded at random, so that nobody can choose ids that collide.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The users of one pass.
+/// The join of one pass.
 #[derive(Debug)]
-pub struct Join {
-    share: Share,
-    /// In bytes.
-    limit: usize,
-    /// An open hash table: of each user, [`tag_of`] his hash in the upper half, and where his record begins, plus 1, in the lower.
-    slots: Vec<u64>,
-    /// How many slots are taken.
-    users: usize,
-    /// Records: the mask of the segments, the length of the name less 1, and the name. None is in two chunks.
+pub struct HashJoin {
+    range: HashRange,
+    /// The limit on the memory of the table and the arena, in bytes.
+    max_bytes: usize,
+    table: HashTable<Entry>,
+    /// The arena. A record is the mask of the segments, the length of the id minus 1, and the id. It lies in one chunk.
     chunks: Vec<Vec<u8>>,
-    /// How long a chunk is.
-    chunk: usize,
-    tally: Tally,
+    chunk_bytes: usize,
+    counts: MaskCounts,
 }
 
-/// A part of all users, by the upper halves of their hashes: from the first, up to the second and without it.
+/// Where a user's record is.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// The half of the hash that [`HashRange`] doesn't use: all users of a range may have the other half in common.
+    fingerprint: u32,
+    /// The position of the record, counted through all chunks.
+    record: u32,
+}
+
+impl Entry {
+    /// Returns the hash for the table, which uses the highest and the lowest bits.
+    fn hash(self) -> u64 {
+        u64::from(self.fingerprint) << 32 | u64::from(self.fingerprint)
+    }
+}
+
+/// A range of the upper halves of hashes, and thus a part of all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct HashRange {
     from: u64,
     to: u64,
 }
 
-/// How many users there are in exactly which segments: by the mask of the segments, bit by bit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally {
-    users: Vec<u64>,
-    segments: usize,
-}
-
-impl Share {
+impl HashRange {
     const END: u64 = 1 << 32;
     /// All users.
     pub const ALL: Self = Self { from: 0, to: Self::END };
 
-    fn has(self, hash: u64) -> bool {
+    fn contains(self, hash: u64) -> bool {
         (self.from..self.to).contains(&(hash >> 32))
     }
 
-    /// Its lower half, if it can be split.
-    fn half(self) -> Option<Self> {
+    /// Returns the lower half, unless the range is a single value.
+    fn lower_half(self) -> Option<Self> {
         let middle = self.from.midpoint(self.to);
         (middle > self.from).then_some(Self { to: middle, ..self })
     }
 
-    /// The share that comes next, as large as this one; none behind the last.
+    /// Returns the next range, of the same length, or `None` at the end.
     pub fn next(self) -> Option<Self> {
         let to = (self.to + (self.to - self.from)).min(Self::END);
         (self.to < Self::END).then_some(Self { from: self.to, to })
     }
 }
 
-impl Join {
-    /// The longest name that a user can have.
-    const LONGEST: usize = crate::domain::UserId::MAX_BYTES;
-    /// What a record has beside the name.
-    const HEAD: usize = 2;
+impl HashJoin {
+    const MAX_ID_BYTES: usize = crate::domain::UserId::MAX_BYTES;
+    /// The bytes of a record in front of the id.
+    const HEADER_BYTES: usize = 2;
+    /// The table's size before it grows.
+    const INITIAL_CAPACITY: usize = 48;
 
-    /// Joins those members of so many `segments` that are in `share`, in as many bytes as `limit`.
-    pub fn new(segments: usize, share: Share, limit: usize) -> Self {
-        // A record must fit, and what the last chunk has left over is little of the whole.
-        let chunk = (limit / 64).clamp(Self::HEAD + Self::LONGEST, 1024 * 1024);
-        Self { share, limit, slots: vec![0; 64], users: 0, chunks: Vec::new(), chunk, tally: Tally::new(segments) }
+    /// Creates a join of the users in `range`, which uses up to `max_bytes` of memory.
+    pub fn new(segments: usize, range: HashRange, max_bytes: usize) -> Self {
+        // Large enough for any record, and small enough that the unused end of the last chunk is little of the whole.
+        let chunk_bytes = (max_bytes / 64).clamp(Self::HEADER_BYTES + Self::MAX_ID_BYTES, 1024 * 1024);
+        let table = HashTable::with_capacity(Self::INITIAL_CAPACITY);
+        Self { range, max_bytes, table, chunks: Vec::new(), chunk_bytes, counts: MaskCounts::new(segments) }
     }
 
-    /// Joins members of the segment at this `place`. It may let go some of its share.
-    pub fn add(&mut self, place: usize, names: &[Vec<u8>]) {
-        // Others are not ours: nobody could have written them with the service.
-        for name in names.iter().filter(|name| (1..=Self::LONGEST).contains(&name.len())) {
-            self.add_one(1 << place, name);
+    /// Adds members of the segment with this index. May spill a part of the range.
+    pub fn add(&mut self, segment: usize, ids: &[Vec<u8>]) {
+        // The service writes no other ids.
+        for id in ids.iter().filter(|id| (1..=Self::MAX_ID_BYTES).contains(&id.len())) {
+            self.add_one(1 << segment, id);
         }
     }
 
-    fn add_one(&mut self, bit: u8, name: &[u8]) {
-        let hash = HASHES.hash_one(name);
+    fn add_one(&mut self, bit: u8, id: &[u8]) {
+        let hash = HASHES.hash_one(id);
         loop {
-            if !self.share.has(hash) {
+            if !self.range.contains(hash) {
                 return;
             }
-            if let Some(record) = self.find(hash, name) {
+            if let Some(record) = self.find(hash, id) {
                 let mask = self.mask_at(record);
                 let before = *mask;
                 *mask |= bit;
-                self.tally.move_one(before, before | bit);
+                self.counts.move_user(before, before | bit);
                 return;
             }
-            if self.make_room(name.len()) {
-                self.push(hash, bit, name);
+            if self.make_room(id.len()) {
+                self.push(hash, bit, id);
                 return;
             }
         }
     }
 
-    /// Sees that there is room for one more user: gives false if some had to be let go for it.
-    fn make_room(&mut self, length: usize) -> bool {
-        let taken = size_of_val(self.slots.as_slice()) + self.chunks.len() * self.chunk;
-        let must_grow = (self.users + 1) * 4 > self.slots.len() * 3;
-        let has_room = self.chunks.last().is_some_and(|chunk| chunk.len() + Self::HEAD + length <= self.chunk);
-        // The old table is there until the new one is made.
-        let table = if must_grow { 2 * size_of_val(self.slots.as_slice()) } else { 0 };
-        let needed = taken + table + if has_room { 0 } else { self.chunk };
-        if needed > self.limit
-            && let Some(half) = self.share.half()
+    /// Makes room for a user whose id has this length. Returns false if it had to spill.
+    fn make_room(&mut self, id_bytes: usize) -> bool {
+        let used = self.used_bytes();
+        let must_grow = self.table.len() == self.table.capacity();
+        let has_room =
+            self.chunks.last().is_some_and(|chunk| chunk.len() + Self::HEADER_BYTES + id_bytes <= self.chunk_bytes);
+        // While the table grows, the old one is still there.
+        let table = if must_grow { 2 * self.table.allocation_size() } else { 0 };
+        let needed = used + table + if has_room { 0 } else { self.chunk_bytes };
+        if needed > self.max_bytes
+            && let Some(half) = self.range.lower_half()
         {
-            self.let_go(half);
+            self.spill(half);
             return false;
         }
         if must_grow {
-            self.grow();
+            self.table.reserve(1, |entry| entry.hash());
         }
         if !has_room {
-            self.chunks.push(Vec::with_capacity(self.chunk));
+            self.chunks.push(Vec::with_capacity(self.chunk_bytes));
         }
         true
     }
 
-    fn grow(&mut self) {
-        let old = std::mem::take(&mut self.slots);
-        self.slots = vec![0; 2 * old.len()];
-        for slot in old.into_iter().filter(|slot| *slot != 0) {
-            // The upper half is all that a place in the table comes from.
-            let free = self.free_slot(slot >> 32);
-            self.slots[free] = slot;
-        }
+    fn used_bytes(&self) -> usize {
+        self.table.allocation_size() + self.chunks.len() * self.chunk_bytes
     }
 
-    /// Goes on with the users in `share` alone.
-    fn let_go(&mut self, share: Share) {
-        self.share = share;
-        self.slots.fill(0);
-        self.users = 0;
-        self.tally = Tally::new(self.tally.segments);
+    /// Keeps the users in `range`, and drops all others.
+    fn spill(&mut self, range: HashRange) {
+        self.range = range;
+        self.table.clear();
+        self.counts.clear();
         for chunk in std::mem::take(&mut self.chunks) {
             let mut rest = chunk.as_slice();
             while let [mask, length, following @ ..] = rest {
-                let (name, following) = following.split_at(usize::from(*length) + 1);
-                let hash = HASHES.hash_one(name);
-                if share.has(hash) {
-                    if self.chunks.last().is_none_or(|chunk| chunk.len() + Self::HEAD + name.len() > self.chunk) {
-                        self.chunks.push(Vec::with_capacity(self.chunk));
+                let (id, following) = following.split_at(usize::from(*length) + 1);
+                let hash = HASHES.hash_one(id);
+                if range.contains(hash) {
+                    let has_room = |chunk: &Vec<u8>| chunk.len() + Self::HEADER_BYTES + id.len() <= self.chunk_bytes;
+                    if !self.chunks.last().is_some_and(has_room) {
+                        self.chunks.push(Vec::with_capacity(self.chunk_bytes));
                     }
-                    self.push(hash, *mask, name);
+                    self.push(hash, *mask, id);
                 }
                 rest = following;
             }
         }
     }
 
-    /// Writes a record into the last chunk, which has room, and the way there into a free slot.
-    fn push(&mut self, hash: u64, mask: u8, name: &[u8]) {
-        let slot = self.free_slot(hash);
-        let number = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[number];
-        let record = (number * self.chunk + chunk.len()) as u64 + 1;
-        debug_assert!(record < 1 << 32 && chunk.len() + Self::HEAD + name.len() <= self.chunk);
-        chunk.extend_from_slice(&[mask, (name.len() - 1) as u8]);
-        chunk.extend_from_slice(name);
-        self.slots[slot] = tag_of(hash) << 32 | record;
-        self.users += 1;
-        self.tally.users[usize::from(mask)] += 1;
+    /// Appends a record to the last chunk, which must have room for it.
+    fn push(&mut self, hash: u64, mask: u8, id: &[u8]) {
+        let index = self.chunks.len() - 1;
+        let chunk = &mut self.chunks[index];
+        debug_assert!(chunk.len() + Self::HEADER_BYTES + id.len() <= self.chunk_bytes);
+        let record = u32::try_from(index * self.chunk_bytes + chunk.len()).expect("the limit is far below 4 GiB");
+        chunk.extend_from_slice(&[mask, (id.len() - 1) as u8]);
+        chunk.extend_from_slice(id);
+        let entry = Entry { fingerprint: fingerprint(hash), record };
+        self.table.insert_unique(entry.hash(), entry, |entry| entry.hash());
+        self.counts.add_user(mask);
     }
 
-    /// Where the record of a user begins, if he was met.
-    fn find(&self, hash: u64, name: &[u8]) -> Option<usize> {
-        let mut slot = self.home_of(hash);
-        loop {
-            let entry = self.slots[slot];
-            if entry == 0 {
-                return None;
-            }
-            let record = (entry & u64::from(u32::MAX)) as usize - 1;
-            if entry >> 32 == tag_of(hash) && self.name_at(record) == name {
-                return Some(record);
-            }
-            slot = (slot + 1) & (self.slots.len() - 1);
-        }
+    /// Returns the position of the user's record.
+    fn find(&self, hash: u64, id: &[u8]) -> Option<usize> {
+        let wanted = Entry { fingerprint: fingerprint(hash), record: 0 };
+        let is_wanted =
+            |entry: &Entry| entry.fingerprint == wanted.fingerprint && self.id_at(entry.record as usize) == id;
+        self.table.find(wanted.hash(), is_wanted).map(|entry| entry.record as usize)
     }
 
-    fn free_slot(&self, hash: u64) -> usize {
-        let mut slot = self.home_of(hash);
-        while self.slots[slot] != 0 {
-            slot = (slot + 1) & (self.slots.len() - 1);
-        }
-        slot
-    }
-
-    fn home_of(&self, hash: u64) -> usize {
-        tag_of(hash) as usize & (self.slots.len() - 1)
-    }
-
-    fn name_at(&self, record: usize) -> &[u8] {
-        let rest = &self.chunks[record / self.chunk][record % self.chunk..];
-        &rest[Self::HEAD..][..usize::from(rest[1]) + 1]
+    fn id_at(&self, record: usize) -> &[u8] {
+        let rest = &self.chunks[record / self.chunk_bytes][record % self.chunk_bytes..];
+        &rest[Self::HEADER_BYTES..][..usize::from(rest[1]) + 1]
     }
 
     fn mask_at(&mut self, record: usize) -> &mut u8 {
-        &mut self.chunks[record / self.chunk][record % self.chunk]
+        &mut self.chunks[record / self.chunk_bytes][record % self.chunk_bytes]
     }
 
-    /// What was joined, and is in its share still.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    /// Returns the counts of the users in [`Self::range`].
+    pub fn counts(&self) -> &MaskCounts {
+        &self.counts
     }
 
-    /// The users that it has.
-    pub fn share(&self) -> Share {
-        self.share
+    /// Returns the range of the users that were not spilled.
+    pub fn range(&self) -> HashRange {
+        self.range
     }
 }
 
-/// The half of a hash that the table goes by; the other is that of [`Share`], which all users of a join may have in common.
-fn tag_of(hash: u64) -> u64 {
-    hash & u64::from(u32::MAX)
-}
-
-impl Tally {
-    /// Nobody in so many segments.
-    pub fn new(segments: usize) -> Self {
-        Self { users: vec![0; 1 << segments], segments }
-    }
-
-    /// Adds other users.
-    pub fn add(&mut self, other: &Self) {
-        for (sum, users) in self.users.iter_mut().zip(&other.users) {
-            *sum += users;
-        }
-    }
-
-    fn move_one(&mut self, before: u8, after: u8) {
-        self.users[usize::from(before)] -= 1;
-        self.users[usize::from(after)] += 1;
-    }
-
-    /// What it says of the segments.
-    pub fn overlap(&self) -> Overlap {
-        let in_all_of = |mask: usize| {
-            let users = self.users.iter().enumerate().filter(|(segments, _)| segments & mask == mask);
-            users.map(|(_, users)| users).sum()
-        };
-        let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
-        Overlap {
-            any: self.users.iter().sum(),
-            all: in_all_of(self.users.len() - 1),
-            counts: (0..self.segments).map(|place| in_all_of(1 << place)).collect(),
-            pairs: pairs
-                .map(|(first, second)| Pair { first, second, both: in_all_of(1 << first | 1 << second) })
-                .collect(),
-        }
-    }
+/// Returns the half of a hash that [`HashRange`] doesn't use.
+fn fingerprint(hash: u64) -> u32 {
+    hash as u32
 }
 
 #[cfg(test)]
@@ -273,26 +220,27 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::mask_counts::{Overlap, Pair};
     use super::*;
 
-    /// All passes over `segments`, given in slices, with so much memory; and how many there were.
-    fn joined(segments: &[Vec<Vec<u8>>], limit: usize) -> (Overlap, usize) {
-        let (mut sum, mut share, mut passes) = (Tally::new(segments.len()), Some(Share::ALL), 0);
-        while let Some(now) = share {
-            let mut join = Join::new(segments.len(), now, limit);
-            for (place, names) in segments.iter().enumerate() {
-                names.chunks(7).for_each(|slice| join.add(place, slice));
+    /// Runs all passes over `segments`, in slices. Returns the overlap and the number of passes.
+    fn join(segments: &[Vec<Vec<u8>>], max_bytes: usize) -> (Overlap, usize) {
+        let (mut sum, mut range, mut passes) = (MaskCounts::new(segments.len()), Some(HashRange::ALL), 0);
+        while let Some(wanted) = range {
+            let mut join = HashJoin::new(segments.len(), wanted, max_bytes);
+            for (index, ids) in segments.iter().enumerate() {
+                ids.chunks(7).for_each(|slice| join.add(index, slice));
             }
-            sum.add(join.tally());
-            share = join.share().next();
+            sum.add(join.counts());
+            range = join.range().next();
             passes += 1;
         }
         (sum.overlap(), passes)
     }
 
-    /// The same by the book.
-    fn naive(segments: &[Vec<Vec<u8>>]) -> Overlap {
-        let sets: Vec<BTreeSet<_>> = segments.iter().map(|names| names.iter().collect()).collect();
+    /// Computes the overlap with sets.
+    fn reference(segments: &[Vec<Vec<u8>>]) -> Overlap {
+        let sets: Vec<BTreeSet<_>> = segments.iter().map(|ids| ids.iter().collect()).collect();
         let all: BTreeSet<_> = sets.iter().flatten().collect();
         let mut pairs = Vec::new();
         for first in 0..sets.len() {
@@ -302,69 +250,69 @@ mod tests {
         }
         Overlap {
             any: all.len() as u64,
-            all: all.iter().filter(|name| sets.iter().all(|set| set.contains(**name))).count() as u64,
+            all: all.iter().filter(|id| sets.iter().all(|set| set.contains(**id))).count() as u64,
             counts: sets.iter().map(|set| set.len() as u64).collect(),
             pairs,
         }
     }
 
-    fn names(numbers: impl Iterator<Item = u32>) -> Vec<Vec<u8>> {
+    fn ids(numbers: impl Iterator<Item = u32>) -> Vec<Vec<u8>> {
         numbers.map(|number| format!("u{number}").into_bytes()).collect()
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn a_join_is_what_sets_say_however_little_memory_it_has(
+        fn join_gives_what_sets_give_however_little_memory_it_has(
             segments in proptest::collection::vec(
                 proptest::collection::vec(0_u32..600, 0..300), 2..=8,
             ),
             limit in prop_oneof![Just(4_000_usize), Just(20_000), Just(1_000_000)],
         ) {
-            // Names of all lengths, many in several segments, and twice in one.
+            // Ids of all lengths, many of them in several segments and twice in one.
             let segments: Vec<Vec<Vec<u8>>> = segments
                 .into_iter()
-                .map(|names| names.into_iter().map(|n| format!("{n}{}", "x".repeat(n as usize % 251)).into_bytes()))
+                .map(|ids| ids.into_iter().map(|n| format!("{n}{}", "x".repeat(n as usize % 251)).into_bytes()))
                 .map(Iterator::collect)
                 .collect();
-            prop_assert_eq!(joined(&segments, limit).0, naive(&segments));
+            prop_assert_eq!(join(&segments, limit).0, reference(&segments));
         }
     }
 
     #[test]
-    fn with_less_memory_there_are_more_passes_and_the_same_numbers() {
-        let segments = [names(0..20_000), names(10_000..30_000), names((0..30_000).step_by(3))];
-        let expected = naive(&segments);
-        let (roomy, passes) = joined(&segments, 4_000_000);
+    fn join_makes_more_passes_with_less_memory_and_gives_the_same_counts() {
+        let segments = [ids(0..20_000), ids(10_000..30_000), ids((0..30_000).step_by(3))];
+        let expected = reference(&segments);
+        let (roomy, passes) = join(&segments, 4_000_000);
         assert_eq!((&roomy, passes), (&expected, 1));
-        let (tight, passes) = joined(&segments, 100_000);
+        let (tight, passes) = join(&segments, 100_000);
         assert_eq!(tight, expected);
         assert!(passes > 4, "{passes}");
     }
 
     #[test]
-    fn a_join_keeps_within_its_memory() {
-        let limit = 200_000;
-        let mut join = Join::new(2, Share::ALL, limit);
-        for slice in names(0..100_000).chunks(1_000) {
+    fn join_stays_within_its_memory() {
+        let max_bytes = 200_000;
+        let mut join = HashJoin::new(2, HashRange::ALL, max_bytes);
+        for slice in ids(0..100_000).chunks(1_000) {
             join.add(0, slice);
             let chunks: usize = join.chunks.iter().map(Vec::capacity).sum();
-            assert!(chunks + size_of_val(join.slots.as_slice()) <= limit);
+            assert!(chunks + join.table.allocation_size() <= max_bytes);
         }
-        assert!(join.share() != Share::ALL && join.users > 1_000, "{}", join.users);
+        assert!(join.range() != HashRange::ALL && join.table.len() > 1_000, "{}", join.table.len());
     }
 
     #[test]
-    fn shares_follow_each_other_to_the_end_and_leave_nobody_out() {
-        let mut share = Share::ALL.half().and_then(Share::half).unwrap();
-        let mut shares = vec![share];
-        while let Some(next) = share.next() {
-            share = if shares.len() < 4 { next.half().unwrap() } else { next };
-            shares.push(share);
+    fn next_covers_all_hashes_without_a_gap() {
+        let mut range = HashRange::ALL.lower_half().and_then(HashRange::lower_half).unwrap();
+        let mut ranges = vec![range];
+        while let Some(next) = range.next() {
+            range = if ranges.len() < 4 { next.lower_half().unwrap() } else { next };
+            ranges.push(range);
         }
-        assert_eq!((shares[0].from, share.to), (0, Share::END));
-        assert!(shares.windows(2).all(|two| two[0].to == two[1].from));
-        let one = Share { from: 5, to: 6 };
-        assert_eq!(one.half(), None);
+        assert_eq!((ranges[0].from, range.to), (0, HashRange::END));
+        assert!(ranges.windows(2).all(|two| two[0].to == two[1].from));
+        let one = HashRange { from: 5, to: 6 };
+        assert_eq!(one.lower_half(), None);
     }
 }

@@ -128,10 +128,10 @@ pub async fn of_segment(
     if from > to {
         return Err(invalid("from", format!("must not be later than to, which is {to}")));
     }
-    let step = step.unwrap_or_else(|| state.history.usual_step(from, to));
+    let step = step.unwrap_or_else(|| state.history.default_step(from, to));
     let steps = History::steps(from, to, step);
-    if steps > History::MOST_POINTS {
-        let most = History::MOST_POINTS;
+    if steps > History::MAX_POINTS {
+        let most = History::MAX_POINTS;
         return Err(invalid("step", format!("gives {steps} points, and at most {most} are given: take longer steps")));
     }
     let points = state.history.of(&segment, from, to, step).await?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::{SegmentName, Window};
-use crate::estimator::{Counted, ListCursor, ListQuery, Order};
+use crate::estimator::{CountedSegment, ListCursor, ListQuery, Order};
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read};
 use crate::http::extract::query::{Parameters, RawQuery, invalid};
@@ -69,8 +69,8 @@ struct SegmentCount {
 /// Why a segment has no count.
 const NOT_A_SEGMENT: &str = "the segment's key in Redis is not a sorted set: another program writes to this Redis";
 
-impl From<Counted> for SegmentCount {
-    fn from(Counted { segment, count }: Counted) -> Self {
+impl From<CountedSegment> for SegmentCount {
+    fn from(CountedSegment { segment, count }: CountedSegment) -> Self {
         let error = count.is_none().then_some(NOT_A_SEGMENT);
         Self { segment: segment.to_string(), count, error }
     }
@@ -181,7 +181,8 @@ pub async fn counts(_: May<Read>, State(state): State<Arc<AppState>>, query: Raw
 
     let now = state.now().await?;
     let counts = state.estimator.estimate_each(&segments, window, now).await?;
-    let counts = segments.into_iter().zip(counts).map(|(segment, count)| Counted { segment, count }.into()).collect();
+    let counts =
+        segments.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count }.into()).collect();
     Ok(json(&Counts { counts, window_seconds: window.as_secs(), as_of: now.to_string() }))
 }
 

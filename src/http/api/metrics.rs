@@ -25,9 +25,9 @@ use crate::http::docs::openapi::problems;
     )
 )]
 pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
-    state.estimator.measure_waiting();
+    state.estimator.measure_pending();
     let http = &state.estimator.metrics().http;
-    http.set_under_way(state.under_way.load(Ordering::Relaxed));
+    http.set_in_flight(state.under_way.load(Ordering::Relaxed));
     let text = state.estimator.metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

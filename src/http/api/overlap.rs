@@ -101,7 +101,7 @@ struct TwoSegments<'a> {
 )]
 pub async fn overlap(_: May<Read>, State(state): State<Arc<AppState>>, query: RawQuery) -> Result<Response> {
     let query = query.knowing("an overlap", &["segment", "window"])?;
-    let segments = query.segments(Overlaps::LEAST, Overlaps::MOST)?;
+    let segments = query.segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS)?;
     let window = query.window()?.unwrap_or(state.estimator.window());
     let now = state.now().await?;
     let figures = state.overlaps.of(&segments, window, now).await?;
@@ -132,7 +132,7 @@ impl From<OverlapError> for Problem {
             OverlapError::Store(error) => error.into(),
             OverlapError::WindowTooLong(_) => invalid("window", error.to_string()),
             OverlapError::TooMany(error) => error.into(),
-            OverlapError::TooLate(_) => {
+            OverlapError::Timeout(_) => {
                 let detail = format!(
                     "Nothing is guessed: {error}, and it was given up. Ask for fewer or smaller segments or a shorter \
                      window, or have the operator raise overlap_timeout."

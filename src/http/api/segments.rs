@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::domain::SegmentName;
 use crate::domain::visit_json::{self, VisitError};
-use crate::estimator::{EstimateError, Recorded};
+use crate::estimator::{self, Recorded};
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read, Write};
 use crate::http::extract::body::{self, MediaType};
@@ -181,12 +181,12 @@ impl From<VisitError> for Problem {
     }
 }
 
-impl From<EstimateError> for Problem {
-    fn from(error: EstimateError) -> Self {
+impl From<estimator::Error> for Problem {
+    fn from(error: estimator::Error) -> Self {
         match error {
-            EstimateError::Store(error) => error.into(),
-            EstimateError::TooMany(error) => error.into(),
-            EstimateError::WindowTooLong(_) => invalid("window", error.to_string()),
+            estimator::Error::Store(error) => error.into(),
+            estimator::Error::TooMany(error) => error.into(),
+            estimator::Error::WindowTooLong(_) => invalid("window", error.to_string()),
         }
     }
 }

@@ -136,7 +136,7 @@ pub async fn forget(
         let user = user_of(user)?;
         query.knowing("forgetting a user", &[])?;
         let _permit = state.estimator.acquire_list_permit()?;
-        let segments_removed = state.estimator.forget(&user).await?;
+        let segments_removed = state.estimator.delete_user(&user).await?;
         Ok(Forgotten { user_id: user.as_str().to_owned(), segments_removed })
     };
     let outcome = outcome.await;

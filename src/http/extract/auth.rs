@@ -11,7 +11,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use crate::auth::{Denied, Grant, Scope};
+use crate::auth::{AuthError, Grant, Scope};
 use crate::http::AppState;
 use crate::http::problem::{Problem, ProblemKind};
 
@@ -60,7 +60,7 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+        match state.gate.authorize(authorization(&parts.headers), S::SCOPE) {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
             Err(denied) => Err(refuse(state, denied)),
         }
@@ -79,7 +79,7 @@ impl<S: Needs> FromRequestParts<Arc<AppState>> for Caller<S> {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
-        Ok(match state.gate.admit(authorization(&parts.headers), S::SCOPE) {
+        Ok(match state.gate.authorize(authorization(&parts.headers), S::SCOPE) {
             Ok(grant) => Self { name: grant.name.clone(), admitted: Ok(May { grant, scope: PhantomData }) },
             Err(denied) => Self { name: denied.name().map(str::to_owned), admitted: Err(refuse(state, denied)) },
         })
@@ -102,21 +102,21 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
 }
 
-fn refuse(state: &AppState, denied: Denied) -> Problem {
+fn refuse(state: &AppState, denied: AuthError) -> Problem {
     state.estimator.metrics().http.denied(denied.kind());
     denied.into()
 }
 
 /// RFC 6750, section 3: what a client is told of the token that it needs.
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
+impl From<AuthError> for Problem {
+    fn from(denied: AuthError) -> Self {
         let detail = denied.to_string();
         let (kind, challenge) = match &denied {
-            Denied::NoToken => (ProblemKind::Unauthorized, String::new()),
-            Denied::Malformed | Denied::NotAccepted(_) => {
+            AuthError::NoToken => (ProblemKind::Unauthorized, String::new()),
+            AuthError::Malformed | AuthError::NotAccepted(_) => {
                 (ProblemKind::Unauthorized, format!(r#", error="invalid_token", error_description="{detail}""#))
             }
-            Denied::Insufficient { scope, .. } => {
+            AuthError::InsufficientScope { scope, .. } => {
                 (ProblemKind::InsufficientScope, format!(r#", error="insufficient_scope", scope="{scope}""#))
             }
         };

@@ -193,9 +193,10 @@ pub async fn of_overlap(
     let mut picked = Picked { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
     // What is wrong stands above the form, so that it can be put right.
     let above = |problem: Problem, picked: &Picked<'_>| problem.above(overlap::form(picked).into_string());
-    if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
-        let segments =
-            parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &picked))?;
+    if given.len() >= Overlaps::MIN_SEGMENTS || given.len() > Overlaps::MAX_SEGMENTS {
+        let segments = parameters
+            .segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS)
+            .map_err(|problem| above(problem, &picked))?;
         // First, since it costs less: when it is refused, no overlap was made for nothing.
         let names = offered(&state, state.now().await?).await;
         picked.offered = names.map_err(|problem| above(problem, &picked))?;

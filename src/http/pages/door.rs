@@ -13,7 +13,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use data_encoding::BASE64;
 
-use crate::auth::{Denied, Scope};
+use crate::auth::{AuthError, Scope};
 use crate::http::AppState;
 use crate::http::problem::Problem;
 
@@ -26,12 +26,12 @@ impl FromRequestParts<Arc<AppState>> for MayLook {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect();
-        match state.gate.admit(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
+        match state.gate.authorize(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
             Ok(_) => Ok(Self),
             Err(denied) => {
                 state.estimator.metrics().http.denied(denied.kind());
                 // Another password is of use where the token isn't accepted. Where it is, the scheme is the one of its scope.
-                let asks = !matches!(denied, Denied::Insufficient { .. });
+                let asks = !matches!(denied, AuthError::InsufficientScope { .. });
                 let problem = Problem::from(denied);
                 Err(if asks { problem.challenging(CHALLENGE) } else { problem })
             }

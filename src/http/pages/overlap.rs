@@ -55,7 +55,7 @@ pub fn page(picked: &Picked<'_>, common: Option<&Common>, reached: &Reached) -> 
 
 /// The fields for the segments, with what was picked.
 pub fn form(picked: &Picked<'_>) -> Markup {
-    let fields = (picked.names.len() + 1).clamp(FIELDS, Overlaps::MOST);
+    let fields = (picked.names.len() + 1).clamp(FIELDS, Overlaps::MAX_SEGMENTS);
     html! {
         form #pick method="get" action="overlap" {
             fieldset {

@@ -87,7 +87,7 @@ impl Store {
             }
         }
         let kept = self.latest_layout_in(Partition::every()).await.and_then(|layout| layout.window);
-        let window = [self.window, kept].into_iter().flatten().fold(Window::BEFORE_IT_WAS_RECORDED, Window::max);
+        let window = [self.window, kept].into_iter().flatten().fold(Window::DEFAULT, Window::max);
         let last = partitions.into_iter().max_by_key(|partition| partition.number());
         Ok(Unrecorded { keysets, window, last, segments })
     }

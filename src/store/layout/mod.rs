@@ -98,7 +98,7 @@ impl Layout {
     /// The layout that must be recorded before an instance counts over `window`; none if it may as it is. A record of a version that
     /// knew no window is of a data set that may be counted over the default one.
     fn kept_for(&self, window: Window) -> Option<Self> {
-        let kept = self.window.unwrap_or(Window::BEFORE_IT_WAS_RECORDED).max(window);
+        let kept = self.window.unwrap_or(Window::DEFAULT).max(window);
         let shorter = self.shorter.filter(|shorter| *shorter >= window && *shorter < kept);
         let is_enough = (self.window, self.shorter) == (Some(kept), shorter);
         (!is_enough).then(|| Self { epoch: self.epoch + 1, window: Some(kept), shorter, ..*self })

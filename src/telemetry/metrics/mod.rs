@@ -1,8 +1,8 @@
-//! Metrics: their names, what each means, and the handles that the rest of the service counts with.
+//! Metrics: names, descriptions and handles.
 //!
-//! There is no global recorder: each [`Metrics`] has its own, so that two services in one process don't mix. Handles are
-//! made once; counting is an atomic addition. No label takes a caller's text: their values are fixed words, the routes of the
-//! router and the segments that the operator names.
+//! Each [`Metrics`] has a recorder of its own instead of the global one, so that two services in one process don't mix. Handles are
+//! created once, and counting is an atomic addition. No label has text of a caller: values are fixed words, routes, and segments that
+//! the operator names.
 
 mod http;
 mod work;
@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 
 pub use self::http::{HttpMetrics, RouteMetrics};
 #[cfg(test)]
-pub use self::work::FAILURES;
-pub use self::work::{HistoryMetrics, PruneMetrics, RedisMetrics, RoundMetrics, Traffic, VisitMetrics};
+pub use self::work::ERROR_KINDS;
+pub use self::work::{BatchMetrics, HistoryMetrics, PruneMetrics, RedisMetrics, Traffic, VisitMetrics};
 
 /// All metrics of one service.
 pub struct Metrics {
@@ -24,13 +24,13 @@ pub struct Metrics {
     process: metrics_process::Collector,
     /// Requests and connections.
     pub http: HttpMetrics,
-    /// What became of visits.
+    /// The outcome of visits.
     pub visits: VisitMetrics,
-    /// The shared round trips of single visits.
-    pub visit_rounds: RoundMetrics,
-    /// The shared round trips of counts.
-    pub count_rounds: RoundMetrics,
-    /// Redis as the service meets it.
+    /// Batches of single visits.
+    pub visit_batches: BatchMetrics,
+    /// Batches of counts.
+    pub count_batches: BatchMetrics,
+    /// Redis, as this service sees it.
     pub redis: RedisMetrics,
     /// Pruning.
     pub prune: PruneMetrics,
@@ -38,19 +38,19 @@ pub struct Metrics {
     pub history: HistoryMetrics,
 }
 
-/// Times of a request, in seconds: a count takes less than a millisecond, a deadline is some seconds.
+/// Buckets for requests, in seconds: a count takes less than a millisecond, a deadline is several seconds.
 const REQUEST_SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Times of a round trip to Redis, in seconds.
+/// Buckets for round trips to Redis, in seconds.
 const REDIS_SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// Times of a prune run, in seconds.
+/// Buckets for prune runs, in seconds.
 const PRUNE_SECONDS: [f64; 9] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
-/// Questions that shared a round trip.
+/// Buckets for the sizes of batches.
 const ROUND_SIZES: [f64; 12] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0];
 
 impl Metrics {
-    /// Metrics that start at zero.
+    /// Creates metrics that start at zero.
     #[must_use]
     pub fn new() -> Self {
         let recorder = [
@@ -72,8 +72,8 @@ impl Metrics {
             Self {
                 http: HttpMetrics::new(&recorder),
                 visits: VisitMetrics::new(),
-                visit_rounds: RoundMetrics::new("visits"),
-                count_rounds: RoundMetrics::new("counts"),
+                visit_batches: BatchMetrics::new("visits"),
+                count_batches: BatchMetrics::new("counts"),
                 redis: RedisMetrics::new(),
                 prune: PruneMetrics::new(),
                 history: HistoryMetrics::new(),
@@ -83,22 +83,22 @@ impl Metrics {
         })
     }
 
-    /// All metrics in Prometheus's text format. Asks the system about the process, and nobody else.
+    /// Renders all metrics in Prometheus's text format, including those of the process.
     #[must_use]
     pub fn render(&self) -> String {
         with_local_recorder(&*self.recorder, || self.process.collect());
         self.recorder.handle().render()
     }
 
-    /// Tidies up what histograms have gathered. It would grow without it while nobody asks for the metrics.
-    pub fn tidy(&self) {
+    /// Compacts the histograms. They grow between scrapes otherwise.
+    pub fn run_upkeep(&self) {
         self.recorder.handle().run_upkeep();
     }
 
-    /// Sets how many users a segment has that the operator wants to see; NaN when that isn't known.
+    /// Sets the users of a segment that the operator names; `None` becomes NaN.
     pub fn set_segment_users(&self, segment: &str, users: Option<u64>) {
         with_local_recorder(&*self.recorder, || {
-            gauge!("estimator_segment_users", "segment" => segment.to_owned()).set(known(users));
+            gauge!("estimator_segment_users", "segment" => segment.to_owned()).set(gauge_value(users));
         });
     }
 }
@@ -115,77 +115,91 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What each metric means, as `/metrics` tells it.
+/// Describes each metric, for `/metrics`.
 fn describe() {
-    describe_gauge!("estimator_build_info", "1, with the version of the service.");
-    describe_counter!("estimator_http_requests_total", "Requests answered, by route, method and status.");
-    describe_histogram!("estimator_http_request_duration_seconds", "From a request's head to its answer's.");
-    describe_gauge!("estimator_http_requests_in_flight", "Requests under way, probes not counted.");
+    describe_gauge!("estimator_build_info", "Always 1; the label is the version of the service.");
+    describe_counter!("estimator_http_requests_total", "Requests, by route, method and status.");
+    describe_histogram!(
+        "estimator_http_request_duration_seconds",
+        "Time from the head of the request to the head of the response."
+    );
+    describe_gauge!("estimator_http_requests_in_flight", "Requests in flight, without probes.");
     describe_gauge!("estimator_http_connections", "Open connections.");
-    describe_counter!("estimator_http_problems_total", "Errors answered, by the problem's type.");
-    describe_counter!("estimator_auth_failures_total", "Requests turned away for want of a token, by reason.");
-    describe_gauge!("estimator_auth_keys", "Keys in force, by kind; absent without access control.");
-    describe_gauge!("estimator_reload_successful", "Whether keys, and the certificate, could be used when last read.");
-    describe_counter!("estimator_visits_accepted_total", "Visits that Redis has acknowledged.");
-    describe_counter!("estimator_visits_expired_total", "Visits that lay outside the window already.");
+    describe_counter!("estimator_http_problems_total", "Error responses, by problem type.");
+    describe_counter!(
+        "estimator_auth_failures_total",
+        "Requests refused by authentication or authorisation, by reason."
+    );
+    describe_gauge!("estimator_auth_keys", "Current keys, by kind; absent without access control.");
+    describe_gauge!(
+        "estimator_reload_successful",
+        "Whether the last reload of the keys, or of the certificate, succeeded."
+    );
+    describe_counter!("estimator_visits_accepted_total", "Visits that Redis acknowledged.");
+    describe_counter!("estimator_visits_expired_total", "Visits outside the window, which were not written.");
     describe_counter!(
         "estimator_visits_rejected_total",
-        "Visits rejected as invalid, or as one segment too many, by reason."
+        "Visits rejected as invalid, or because of the limit on segments, by reason."
     );
-    describe_counter!("estimator_visits_failed_total", "Visits that Redis has not acknowledged, by reason.");
-    describe_histogram!("estimator_round_size", "Single visits, or counts, that shared a round trip to Redis.");
-    describe_gauge!("estimator_round_waiting", "Single visits, or counts, that wait for the next round trip.");
-    describe_histogram!("estimator_redis_duration_seconds", "Time that Redis took to answer, connecting included.");
-    describe_counter!("estimator_redis_errors_total", "Failures of Redis, by kind.");
-    describe_counter!("estimator_redis_connects_total", "Connections made, or not, to Redis.");
+    describe_counter!("estimator_visits_failed_total", "Visits that Redis didn't acknowledge, by reason.");
+    describe_histogram!("estimator_round_size", "Single visits, or counts, in a batch.");
+    describe_gauge!("estimator_round_waiting", "Single visits, or counts, that are waiting for the next batch.");
+    describe_histogram!(
+        "estimator_redis_duration_seconds",
+        "Time until Redis answered, including the time to connect."
+    );
+    describe_counter!("estimator_redis_errors_total", "Errors of Redis, by kind.");
+    describe_counter!("estimator_redis_connects_total", "Attempts to connect to Redis, by outcome.");
     describe_gauge!(
         "estimator_redis_up",
-        "Whether Redis answered when it was last asked, every 15 seconds; NaN before."
+        "Whether Redis answered the last check, every 15 seconds; NaN before the first."
     );
     describe_gauge!(
         "estimator_clock_skew_seconds",
-        "This machine's time less Redis's, when it was last asked; NaN when not known."
+        "This machine's time minus Redis's, at the last check; NaN if unknown."
     );
     describe_gauge!(
         "estimator_redis_evicted_keys",
-        "Keys that Redis has evicted since it was started, of every program that uses it; NaN when not known."
+        "Keys that Redis has evicted since its start, of all programs that use it; NaN if unknown."
     );
-    describe_gauge!("estimator_window_seconds", "The window that this service counts over; NaN when not known.");
+    describe_gauge!("estimator_window_seconds", "The window that this instance counts over; NaN if unknown.");
     describe_gauge!(
         "estimator_data_window_seconds",
-        "The window that the data set is pruned by: the longest that any instance counts over; NaN when not known."
+        "The window that the data set is pruned by: the longest of any instance; NaN if unknown."
     );
     describe_counter!("estimator_prune_runs_total", "Runs of the prune job, by outcome.");
     describe_counter!("estimator_prune_members_removed_total", "Expired members removed.");
-    describe_histogram!("estimator_prune_duration_seconds", "Time that a run of the prune job took.");
-    describe_gauge!("estimator_prune_last_success_timestamp_seconds", "When a run of the prune job last succeeded.");
+    describe_histogram!("estimator_prune_duration_seconds", "Duration of a run of the prune job.");
+    describe_gauge!(
+        "estimator_prune_last_success_timestamp_seconds",
+        "Time of the last successful run of the prune job."
+    );
     describe_counter!(
         "estimator_history_turns_total",
-        "Turns of recording the history that this service took, or that nobody did because Redis failed."
+        "Ticks of the history that this instance sampled, or that no instance sampled because Redis failed."
     );
-    describe_counter!("estimator_history_points_total", "Points added to the histories of segments.");
+    describe_counter!("estimator_history_points_total", "Points added to histories.");
     describe_gauge!(
         "estimator_segments",
-        "Segments in the index, every 15 seconds; NaN before, and while Redis doesn't answer."
+        "Segments in the index, every 15 seconds; NaN before the first check and if Redis doesn't answer."
     );
     describe_gauge!(
         "estimator_segment_users",
-        "Users in the segments that metered_segments names; NaN when not known."
+        "Users in each segment of the setting metered_segments; NaN if unknown."
     );
 }
 
-fn known(number: Option<u64>) -> f64 {
-    // Beyond 2^53 a gauge is a little off, as all of Prometheus's numbers are.
-    #[allow(clippy::cast_precision_loss, reason = "see above")]
+/// Returns `number` as the value of a gauge. Rounds beyond 2^53, as all numbers of Prometheus.
+fn gauge_value(number: Option<u64>) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "Prometheus's numbers are doubles")]
     number.map_or(f64::NAN, |number| number as f64)
 }
 
-/// Counters that differ in one label.
+/// Counters that differ in the value of one label.
 struct Family(Vec<(&'static str, Counter)>);
 
 impl Family {
-    /// The counters `name` with each of `values` in `label`. All are there from the start, so that a rate has a zero to rise
-    /// from.
+    /// Creates the counter `name` for each of `values` of `label`. All exist from the start, so that rates start at zero.
     fn new(name: &'static str, label: &'static str, values: &[&'static str]) -> Self {
         Self(values.iter().map(|value| (*value, counter!(name, label => *value))).collect())
     }
@@ -206,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_services_in_a_process_have_their_own_metrics() {
+    fn new_does_not_share_metrics_within_a_process() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.visits.accepted(3);
         assert!(one.render().contains("\nestimator_visits_accepted_total 3\n"));
@@ -214,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_a_number() {
+    fn render_shows_unknown_values_as_nan() {
         let metrics = Metrics::new();
         let text = metrics.render();
         for name in ["estimator_segments", "estimator_redis_up"] {
@@ -228,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_counts_each_status_that_it_answers_with() {
+    fn answered_counts_by_status() {
         let metrics = Metrics::new();
         let route = metrics.http.route("/segments", "POST");
         for status in [204, 503, 204] {
@@ -246,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_has_its_meaning() {
+    fn render_describes_every_metric() {
         let metrics = Metrics::new();
         metrics.http.route("/segments", "POST").answered(204, Duration::ZERO);
         metrics.http.problem("overloaded");

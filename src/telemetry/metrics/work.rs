@@ -1,13 +1,13 @@
-//! Metrics of the work: visits, round trips, Redis, pruning.
+//! Metrics of visits, batches, Redis and jobs.
 
 use std::time::{Duration, Instant};
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::{Family, known};
+use super::{Family, gauge_value};
 
-/// The kinds of failure that [`store::Error`](crate::redis::Error) knows, as its `kind` names them.
-pub const FAILURES: [&str; 21] = [
+/// The values of [`Error::kind`](crate::redis::Error::kind).
+pub const ERROR_KINDS: [&str; 21] = [
     "busy",
     "cluster_down",
     "connect",
@@ -31,10 +31,10 @@ pub const FAILURES: [&str; 21] = [
     "wrong_type",
 ];
 
-/// What a visit is called whose caller didn't wait.
+/// The reason for a visit whose caller stopped waiting.
 const ABANDONED: &str = "abandoned";
 
-/// What became of visits.
+/// The outcome of visits.
 pub struct VisitMetrics {
     accepted: Counter,
     expired: Counter,
@@ -52,63 +52,63 @@ impl VisitMetrics {
                 "reason",
                 &["not_json", "not_an_object", "fields", "too_long", "too_many_segments"],
             ),
-            failed: Family::new("estimator_visits_failed_total", "reason", &[&FAILURES[..], &[ABANDONED]].concat()),
+            failed: Family::new("estimator_visits_failed_total", "reason", &[&ERROR_KINDS[..], &[ABANDONED]].concat()),
         }
     }
 
-    /// Redis has acknowledged so many.
+    /// Counts visits that Redis acknowledged.
     pub fn accepted(&self, visits: u64) {
         self.accepted.increment(visits);
     }
 
-    /// One lay outside the window.
+    /// Counts a visit outside the window.
     pub fn expired(&self) {
         self.expired.increment(1);
     }
 
-    /// One is none, for `reason`.
+    /// Counts a rejected visit.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.add(reason, 1);
     }
 
-    /// The caller of one didn't wait for Redis.
+    /// Counts a visit whose caller stopped waiting.
     pub fn abandoned(&self) {
         self.failed.add(ABANDONED, 1);
     }
 
-    /// Redis has not acknowledged so many, for a reason of this [kind](crate::redis::Error::kind).
+    /// Counts visits that Redis didn't acknowledge, by the [kind](crate::redis::Error::kind) of the error.
     pub fn failed(&self, kind: &'static str, visits: u64) {
         self.failed.add(kind, visits);
     }
 }
 
-/// Round trips that are shared.
+/// Batches of a group commit.
 #[derive(Clone)]
-pub struct RoundMetrics {
+pub struct BatchMetrics {
     size: Histogram,
-    waiting: Gauge,
+    pending: Gauge,
 }
 
-impl RoundMetrics {
+impl BatchMetrics {
     pub(super) fn new(kind: &'static str) -> Self {
         Self {
             size: histogram!("estimator_round_size", "kind" => kind),
-            waiting: gauge!("estimator_round_waiting", "kind" => kind),
+            pending: gauge!("estimator_round_waiting", "kind" => kind),
         }
     }
 
-    /// A round trip begins with so many questions.
-    pub fn begins(&self, questions: usize) {
-        self.size.record(known(Some(questions as u64)));
+    /// Counts a batch.
+    pub fn committed(&self, requests: usize) {
+        self.size.record(gauge_value(Some(requests as u64)));
     }
 
-    /// So many wait now for the next.
-    pub fn set_waiting(&self, questions: usize) {
-        self.waiting.set(known(Some(questions as u64)));
+    /// Sets the number of pending requests.
+    pub fn set_pending(&self, requests: usize) {
+        self.pending.set(gauge_value(Some(requests as u64)));
     }
 }
 
-/// What goes over a connection to Redis.
+/// The purpose of a connection to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
     /// Single visits.
@@ -119,7 +119,7 @@ pub enum Traffic {
     Other,
 }
 
-/// Redis as the service meets it.
+/// Redis, as this service sees it.
 pub struct RedisMetrics {
     visits: Histogram,
     batches: Histogram,
@@ -144,15 +144,15 @@ impl RedisMetrics {
             gauge!("estimator_window_seconds"),
             gauge!("estimator_data_window_seconds"),
         ];
-        for unknown in [&up, &segments, &clock_skew, &evicted_keys, &window, &data_window] {
-            unknown.set(f64::NAN);
+        for gauge in [&up, &segments, &clock_skew, &evicted_keys, &window, &data_window] {
+            gauge.set(f64::NAN);
         }
         let duration = |connection| histogram!("estimator_redis_duration_seconds", "connection" => connection);
         Self {
             visits: duration("visits"),
             batches: duration("batches"),
             other: duration("other"),
-            errors: Family::new("estimator_redis_errors_total", "kind", &FAILURES),
+            errors: Family::new("estimator_redis_errors_total", "kind", &ERROR_KINDS),
             connects: Family::new("estimator_redis_connects_total", "outcome", &["done", "failed"]),
             up,
             segments,
@@ -163,7 +163,7 @@ impl RedisMetrics {
         }
     }
 
-    /// Redis answered, or not, what was asked at `since` on the connection for `traffic`.
+    /// Records the time since a request was sent on the connection for `traffic`, whether Redis answered or failed.
     pub fn answered(&self, traffic: Traffic, since: Instant) {
         let histogram = match traffic {
             Traffic::Visits => &self.visits,
@@ -173,34 +173,34 @@ impl RedisMetrics {
         histogram.record(since.elapsed());
     }
 
-    /// A failure of this [kind](crate::redis::Error::kind).
+    /// Counts an error of this [kind](crate::redis::Error::kind).
     pub fn failed(&self, kind: &'static str) {
         self.errors.add(kind, 1);
     }
 
-    /// A connection was made, or could not be.
+    /// Counts an attempt to connect.
     pub fn connected(&self, is_done: bool) {
         self.connects.add(if is_done { "done" } else { "failed" }, 1);
     }
 
-    /// Redis was asked how many segments the index has; `None` when it didn't answer.
+    /// Sets the number of segments in the index; `None` if Redis didn't answer.
     pub fn set_segments(&self, segments: Option<u64>) {
         self.up.set(if segments.is_some() { 1 } else { 0 });
-        self.segments.set(known(segments));
+        self.segments.set(gauge_value(segments));
     }
 
-    /// Redis has evicted so many keys since it was started; `None` when it didn't tell.
+    /// Sets the number of keys that Redis has evicted since its start; `None` if unknown.
     pub fn set_evicted_keys(&self, keys: Option<u64>) {
-        self.evicted_keys.set(known(keys));
+        self.evicted_keys.set(gauge_value(keys));
     }
 
-    /// Members are counted over a window of `own` seconds, and kept for `data` seconds.
+    /// Sets the windows of this instance and of the data set, in seconds.
     pub fn set_windows(&self, own: u64, data: u64) {
-        self.window.set(known(Some(own)));
-        self.data_window.set(known(Some(data)));
+        self.window.set(gauge_value(Some(own)));
+        self.data_window.set(gauge_value(Some(data)));
     }
 
-    /// This machine's clock is ahead of Redis's by so many seconds; `None` when Redis didn't tell its time.
+    /// Sets how far this machine's clock is ahead of Redis's; `None` if unknown.
     pub fn set_clock_skew(&self, seconds: Option<f64>) {
         self.clock_skew.set(seconds.unwrap_or(f64::NAN));
     }
@@ -224,7 +224,7 @@ impl PruneMetrics {
         }
     }
 
-    /// A run that ended at `now`, in Unix seconds, has removed so many members in `took`.
+    /// Counts a successful run that ended at `now`, in Unix seconds.
     pub fn done(&self, now: f64, members_removed: u64, took: Duration) {
         self.runs.add("done", 1);
         self.members_removed.increment(members_removed);
@@ -232,7 +232,7 @@ impl PruneMetrics {
         self.last_success.set(now);
     }
 
-    /// A run failed after `took`.
+    /// Counts a failed run.
     pub fn failed(&self, took: Duration) {
         self.runs.add("failed", 1);
         self.duration.record(took);
@@ -241,26 +241,26 @@ impl PruneMetrics {
 
 /// Recording the history.
 pub struct HistoryMetrics {
-    turns: Family,
+    ticks: Family,
     points: Counter,
 }
 
 impl HistoryMetrics {
     pub(super) fn new() -> Self {
         Self {
-            turns: Family::new("estimator_history_turns_total", "outcome", &["done", "failed"]),
+            ticks: Family::new("estimator_history_turns_total", "outcome", &["done", "failed"]),
             points: counter!("estimator_history_points_total"),
         }
     }
 
-    /// A turn was taken here, and has added so many points.
+    /// Counts a tick that this instance sampled, and the points that it added.
     pub fn done(&self, points: u64) {
-        self.turns.add("done", 1);
+        self.ticks.add("done", 1);
         self.points.increment(points);
     }
 
-    /// A turn was missed.
+    /// Counts a tick that no instance sampled.
     pub fn failed(&self) {
-        self.turns.add("failed", 1);
+        self.ticks.add("failed", 1);
     }
 }

@@ -75,7 +75,7 @@ async fn who_is_forgotten_while_he_is_being_copied_stays_forgotten() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let begun = Begun::with(&redis, &["u1", "u2", "u3"], now()).await;
     let page = begun.read_page().await;
-    assert_eq!(begun.estimator.forget(&user("u1")).await.unwrap(), 1);
+    assert_eq!(begun.estimator.delete_user(&user("u1")).await.unwrap(), 1);
     begun.copy(&page).await;
     let (traces, notes) = traces_of(&redis, "u1");
     assert_eq!((traces, notes.len()), (1, 1), "the page has put him back, and a note knows of it");
@@ -94,7 +94,7 @@ async fn a_visit_after_the_deletion_stays_also_an_earlier_one_that_comes_late() 
     let begun = Begun::with(&redis, &["same", "earlier", "later"], seen).await;
     let page = begun.read_page().await;
     for (id, offset) in [("same", 0), ("earlier", -60_000), ("later", 1)] {
-        assert_eq!(begun.estimator.forget(&user(id)).await.unwrap(), 1);
+        assert_eq!(begun.estimator.delete_user(&user(id)).await.unwrap(), 1);
         let again = Timestamp::from_millis(seen.as_millis() + offset);
         begun.estimator.record(visit(id, "sports", again), now()).await.unwrap();
     }
@@ -129,7 +129,7 @@ async fn who_is_forgotten_after_the_switch_is_gone_from_both_sets_of_keys() {
     begun.store.change_layout(&begun.layout, begun.old, Some(switched)).await.unwrap();
     assert_eq!(traces_of(&redis, "u1").0, 2);
     // It counts once, and its layout is found to be another first.
-    assert_eq!(begun.estimator.forget(&user("u1")).await.unwrap(), 1);
+    assert_eq!(begun.estimator.delete_user(&user("u1")).await.unwrap(), 1);
     assert_eq!(traces_of(&redis, "u1"), (0, vec![]));
     end_move(&folder, &redis);
     assert_eq!(begun.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1);
@@ -144,7 +144,7 @@ async fn a_deletion_by_a_layout_that_is_over_is_done_again_by_the_one_in_force()
     let begun = Begun::with(&redis, &["u1", "u2"], now()).await;
     begun.copy(&begun.read_page().await).await;
     let page = begun.read_page().await;
-    assert_eq!(early.forget(&user("u1")).await.unwrap(), 1);
+    assert_eq!(early.delete_user(&user("u1")).await.unwrap(), 1);
     assert_eq!(traces_of(&redis, "u1").0, 0);
     begun.copy(&page).await;
     end_move(&folder, &redis);

@@ -18,7 +18,7 @@ pub fn no_array(error: serde_json::Error, json: &[u8]) -> Problem {
     if json.trim_ascii().is_empty() {
         return malformed(format!("The body is empty; {WANTED}."));
     }
-    if let Some(why) = visit_json::disguise(json) {
+    if let Some(why) = visit_json::misdetected_format(json) {
         return malformed(format!("The body is not JSON: {why}."));
     }
     if visit_json::second_value(json).is_some() {

@@ -195,7 +195,7 @@ async fn feed_lines(
             outcome = ingest.progress() => outcome?,
             () = state.ending.cancelled() => return Err(Cut::Here(failures::broken_off())),
         }
-        ingest.launch_if_idle().await?;
+        ingest.write_if_idle().await?;
         // Now, and not before: the sender is not to blame for the time that Redis took.
         if lines > 0 {
             deadline = Instant::now() + state.limits.body;

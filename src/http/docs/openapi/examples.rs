@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::auth::{Denied, Flaw, Scope};
+use crate::auth::{AuthError, Scope, TokenError};
 use crate::domain::{Timestamp, visit_json};
 use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
 use crate::http::api::batch::failures;
@@ -30,9 +30,9 @@ const MAX_SEGMENTS: u64 = 10_000;
 pub fn alone(kind: ProblemKind) -> Problem {
     match kind {
         ProblemKind::Malformed => of_a_visit(b"user_id=u104010"),
-        ProblemKind::Unauthorized => Denied::NoToken.into(),
+        ProblemKind::Unauthorized => AuthError::NoToken.into(),
         ProblemKind::InsufficientScope => {
-            Denied::Insufficient { holder: "analyst".to_owned(), scope: Scope::WriteSegments }.into()
+            AuthError::InsufficientScope { principal: "analyst".to_owned(), scope: Scope::WriteSegments }.into()
         }
         ProblemKind::NotFound => not_found(),
         ProblemKind::MethodNotAllowed => method_not_allowed(),
@@ -64,7 +64,7 @@ pub fn in_a_batch(kind: ProblemKind) -> Problem {
             let cut_off = axum::Error::new(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected end of file"));
             (body::unreadable(&cut_off), 17)
         }
-        ProblemKind::Unauthorized => (Denied::NotAccepted(Flaw::Expired).into(), 17),
+        ProblemKind::Unauthorized => (AuthError::NotAccepted(TokenError::Expired).into(), 17),
         ProblemKind::BodyTimeout => (failures::too_quiet(BODY_TIMEOUT), 17),
         ProblemKind::Invalid => (failures::all_rejected(""), 0),
         ProblemKind::Overloaded => (failures::not_written(store::Error::Overloaded(8)), 17),

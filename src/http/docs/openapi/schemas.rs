@@ -82,7 +82,7 @@ pub struct OverlapSegments;
 
 impl PartialSchema for OverlapSegments {
     fn schema() -> RefOr<Schema> {
-        segments(Overlaps::LEAST, Overlaps::MOST)
+        segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS)
     }
 }
 

@@ -1,31 +1,31 @@
-//! A visit as it is reported: read from texts, as in CSV, and written as JSON.
+//! A visit without a clock: parsed from strings, as in CSV, and written as JSON.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{RawVisit, Value, VisitError};
+use super::{RawFields, Value, VisitError};
 use crate::domain::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
-/// A visit as somebody reports it, before it is held against a clock.
+/// A visit as it was sent, whose time was not yet compared with a clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported<'a> {
-    /// Who.
+pub struct RawVisit<'a> {
+    /// The user.
     pub user_id: UserId<'a>,
-    /// Where.
+    /// The segment.
     pub segment: SegmentName<'a>,
-    /// When; at its arrival if nobody says.
+    /// The time of the visit; `None` means its arrival.
     pub seen_at: Option<Timestamp>,
 }
 
-impl<'a> Reported<'a> {
-    /// Takes the texts of a visit's fields as JSON's are taken: a `seen_at` that is a number is Unix seconds. An empty one is an error,
-    /// since a time that was lost can't be told from one that is now.
+impl<'a> RawVisit<'a> {
+    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one is an error, since a
+    /// time that was lost can't be told from the present.
     ///
     /// # Errors
     ///
-    /// A [`VisitError`] that names every bad field.
+    /// A [`VisitError`] that names every mistake.
     pub fn from_texts(user_id: &'a str, segment: &'a str, seen_at: Option<&'a str>) -> Result<Self, VisitError> {
         let text = |text| Some(Value::Text(Cow::Borrowed(text)));
         let (mut errors, mut seen_at) = (Vec::new(), seen_at);
@@ -33,24 +33,24 @@ impl<'a> Reported<'a> {
             errors.push(FieldError::new("seen_at", "must not be empty; --seen-at now takes the time of the import"));
         }
         let seen_at = seen_at.and_then(|time| unix_seconds(time).map(Value::Number).or_else(|| text(time)));
-        RawVisit { user_id: text(user_id), segment: text(segment), seen_at, errors }.checked()
+        RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors }.validate()
     }
 
-    /// The visit that arrives at `now`.
+    /// Returns the visit that arrives at `now`.
     ///
     /// # Errors
     ///
-    /// A [`VisitError`] when its time is too far ahead of that.
-    pub fn arriving_at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
+    /// A [`VisitError`] if its time is too far ahead.
+    pub fn at(self, now: Timestamp) -> Result<Visit<'a>, VisitError> {
         let Self { user_id, segment, seen_at } = self;
         Visit::new(user_id, segment, seen_at, now).map_err(|error| VisitError::Fields(vec![error]))
     }
 
-    /// Writes its JSON form and the end of a line to `out`.
+    /// Writes the visit to `out` as a line of JSON.
     ///
     /// # Errors
     ///
-    /// When `out` can't be written.
+    /// The error of `out`.
     pub fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { user_id, segment, seen_at } = self;
         let seen_at = seen_at.map(Timestamp::as_score);
@@ -67,7 +67,7 @@ struct Line<'a> {
     seen_at: Option<f64>,
 }
 
-/// `text` as a number, as JSON has them, with a plus or zeros in front as CSV may. Rust takes `inf` and `nan` for numbers, too.
+/// Parses a number of JSON, and allows a plus or zeros in front. Rust would also accept `inf` and `nan`.
 fn unix_seconds(text: &str) -> Option<f64> {
     let digits = text.trim_start_matches(['+', '-']);
     let seconds: f64 = digits.starts_with(|c: char| c.is_ascii_digit()).then(|| text.parse().ok())??;
@@ -83,41 +83,41 @@ mod tests {
     use crate::domain::visit_json::read;
 
     #[rstest]
-    #[case(None, None)]
-    #[case(Some("1795341600"), Some(1_795_341_600_000))]
-    #[case(Some("1795341600.25"), Some(1_795_341_600_250))]
-    #[case(Some("1.7953416e9"), Some(1_795_341_600_000))]
-    #[case(Some("-1"), Some(-1_000))]
-    #[case(Some("2026-11-22T10:00:00Z"), Some(1_795_341_600_000))]
-    fn times_are_read_as_in_json(#[case] text: Option<&str>, #[case] millis: Option<i64>) {
-        let reported = Reported::from_texts("u1", "sports", text).unwrap();
+    #[case::none(None, None)]
+    #[case::seconds(Some("1795341600"), Some(1_795_341_600_000))]
+    #[case::fraction(Some("1795341600.25"), Some(1_795_341_600_250))]
+    #[case::exponent(Some("1.7953416e9"), Some(1_795_341_600_000))]
+    #[case::before_the_epoch(Some("-1"), Some(-1_000))]
+    #[case::rfc_3339(Some("2026-11-22T10:00:00Z"), Some(1_795_341_600_000))]
+    fn from_texts_reads_times_as_json_has_them(#[case] text: Option<&str>, #[case] millis: Option<i64>) {
+        let reported = RawVisit::from_texts("u1", "sports", text).unwrap();
         assert_eq!(reported.seen_at.map(Timestamp::as_millis), millis);
     }
 
     #[rstest]
-    #[case("", "seen_at must not be empty; --seen-at now takes the time of the import")]
-    #[case(" ", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
-    #[case("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
-    fn what_is_no_time_is_named(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(Reported::from_texts("u1", "sports", Some(text)).unwrap_err().to_string(), expected);
+    #[case::empty("", "seen_at must not be empty; --seen-at now takes the time of the import")]
+    #[case::blank(" ", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::word("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::not_a_number("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::infinite("1e999", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
+    #[case::milliseconds("1795341600000", "seen_at is too large: Unix time is in seconds here, not in milliseconds")]
+    fn from_texts_explains_a_rejected_time(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(RawVisit::from_texts("u1", "sports", Some(text)).unwrap_err().to_string(), expected);
     }
 
     #[test]
-    fn every_bad_field_is_named() {
-        let error = Reported::from_texts("", " x", Some("soon")).unwrap_err().to_string();
+    fn from_texts_names_all_mistakes() {
+        let error = RawVisit::from_texts("", " x", Some("soon")).unwrap_err().to_string();
         assert!(error.contains("user_id must not be empty; segment must not start or end"), "{error}");
         assert!(error.contains("seen_at must be"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn what_is_written_comes_back(
+        fn write_line_round_trips(
             user in "[a-z\"\\\\ü]{1,9}", segment in "[a-z{}:/\u{2028}]{1,9}", millis in prop::option::of(-1_000..99_999_999_999_999_i64),
         ) {
-            let reported = Reported {
+            let reported = RawVisit {
                 user_id: UserId::parse(user.as_str()).unwrap(),
                 segment: SegmentName::parse(format!("x{segment}x")).unwrap(),
                 seen_at: millis.map(Timestamp::from_millis),

@@ -1,8 +1,8 @@
-//! The order by count, shared by the lists that need it at the same time or shortly after each other.
+//! Rankings: the order of segments by count, shared by concurrent and subsequent lists.
 //!
-//! It takes a count of every segment, whatever the page. One walk over all segments answers every list of the same window and prefix
-//! that arrives while the walk is running, and for a second those that arrive later. Small data sets are cheap to count, so there a
-//! list shares only a walk that began after the list was asked for: it shows every visit that was acknowledged before.
+//! A ranking needs the count of every segment, whatever the page. One walk over all segments answers every list of the same window and
+//! prefix that arrives while the walk runs, and for one second after. With few segments a walk is cheap, so a list only shares a walk
+//! that started after its request. It then shows every visit that was acknowledged before the request.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,35 +10,35 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::concurrency_limit::TooMany;
-use super::lists::cut;
-use super::{Counted, EstimateError, List, ListCursor};
+use super::list::{CountedSegment, List, ListCursor, page};
 use crate::domain::{Timestamp, Window};
+use crate::estimator::concurrency_limit::TooMany;
+use crate::estimator::error::Error;
 use crate::store;
 
-/// The first segments in the order of counts.
+/// The first segments in the order by count.
 #[derive(Debug)]
 pub(super) struct Ranking {
-    /// At most [`Self::MAX_LIMIT`] and one more, which tells that there are further ones.
-    pub(super) segments: Vec<Counted>,
-    /// How many segments were counted for it.
+    /// At most [`Self::MAX_LIMIT`] segments, and one more if there are further ones.
+    pub(super) segments: Vec<CountedSegment>,
+    /// How many segments were counted.
     pub(super) counted: usize,
-    /// The moment that the counts are of.
+    /// The time of the counts.
     pub(super) as_of: Timestamp,
 }
 
 impl Ranking {
-    /// The most segments on a page that is taken from a ranking.
+    /// The largest page that a ranking can answer.
     pub(super) const MAX_LIMIT: usize = 1_000;
-    /// With so many segments, a ranking answers lists that were asked for after it began.
+    /// With this many segments, a ranking also answers lists that were requested after its walk started.
     const MIN_SHARED: usize = 1_000;
 
-    /// The page of `limit` segments behind `after`, unless it reaches beyond the ranking.
+    /// Returns the page of `limit` segments after `after`, unless it reaches beyond the ranking.
     pub(super) fn page(&self, after: Option<&ListCursor>, limit: usize) -> Option<List> {
         let is_complete = self.segments.len() <= Self::MAX_LIMIT;
-        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.is_behind(after)));
+        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.comes_after(after)));
         let segments: Vec<_> = behind.take(limit.saturating_add(1)).cloned().collect();
-        (is_complete || segments.len() > limit).then(|| cut(segments, limit, self.as_of))
+        (is_complete || segments.len() > limit).then(|| page(segments, limit, self.as_of))
     }
 
     fn is_shared_later(&self) -> bool {
@@ -46,15 +46,15 @@ impl Ranking {
     }
 }
 
-/// The walk that makes a ranking. It ends early when the last caller that waits for it is dropped, and not before.
+/// The walk that computes a ranking. Cancelled when its last caller is dropped.
 pub(super) type Walk = Shared<BoxFuture<'static, Result<Arc<Ranking>, store::Error>>>;
 
-/// What a ranking is of: a window, and what the names begin with.
+/// The window of a ranking, and the prefix of its names.
 type Key = (Window, String);
 
-/// The rankings that are being made, and those made within the last second.
+/// The running walks, and the rankings of the last second.
 #[derive(Default)]
-pub(super) struct Rankings(Mutex<State>);
+pub struct Rankings(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -72,7 +72,7 @@ struct Entry {
 }
 
 enum Stage {
-    /// The callers that wait for it hold the walk.
+    /// The callers hold the walk.
     Running(WeakShared<BoxFuture<'static, Result<Arc<Ranking>, store::Error>>>),
     Done(Arc<Ranking>),
 }
@@ -83,20 +83,20 @@ enum Found {
 }
 
 impl Rankings {
-    /// How long a ranking is shared after the moment that it is of.
+    /// How old a shared ranking may be.
     const SHARED_FOR: Duration = Duration::from_secs(1);
-    /// How long after its begin a walk is joined. Requests take no longer than that by default.
+    /// How long after its start a walk accepts further callers: the default deadline of a request.
     const JOINED_FOR: Duration = Duration::from_secs(30);
-    /// How many finished rankings are kept, until a list finds them too old. Each takes up to 200 KB.
+    /// How many finished rankings are cached, of up to 200 KB each. They are dropped when a list finds them too old.
     const MAX_KEPT: usize = 8;
 
-    /// The ranking of `key` at `now` or shortly before, by the walk that `start` starts if there is none to share.
+    /// Returns the ranking of `key` at `now` or shortly before. Calls `start` if there is no walk or ranking to share.
     pub(super) async fn get(
         &self,
         key: &Key,
         now: Timestamp,
         start: impl Fn() -> Result<Walk, TooMany>,
-    ) -> Result<Arc<Ranking>, EstimateError> {
+    ) -> Result<Arc<Ranking>, Error> {
         let arrival = self.lock().next;
         loop {
             let (number, walk) = match self.join_or_start(key, now, &start)? {
@@ -106,14 +106,14 @@ impl Rankings {
             let outcome = walk.await;
             self.finish(number, &outcome);
             let ranking = outcome?;
-            // The next walk begins after the arrival, so there are at most two.
+            // The next walk starts after the arrival, so a list waits for two at most.
             if number >= arrival || ranking.is_shared_later() {
                 return Ok(ranking);
             }
         }
     }
 
-    /// The ranking of `key` that was made within the last second, if there is one.
+    /// Returns the ranking of `key` from the last second.
     pub(super) fn recent(&self, key: &Key, now: Timestamp) -> Option<Arc<Ranking>> {
         self.lock().recent(key, now)
     }
@@ -146,7 +146,7 @@ impl Rankings {
         Ok(Found::Running(number, walk))
     }
 
-    /// Keeps the ranking that the walk `number` has made, if it is shared later. Errors are not kept.
+    /// Caches the ranking of the walk `number` if later lists may share it. Errors are not cached.
     fn finish(&self, number: u64, outcome: &Result<Arc<Ranking>, store::Error>) {
         let mut state = self.lock();
         let Some(at) = state.entries.iter().position(|entry| entry.number == number) else { return };
@@ -179,7 +179,7 @@ impl State {
     }
 }
 
-/// Whether `as_of` lies at most `distance` before `now`, or after it: callers' times may overtake each other.
+/// Returns whether `as_of` is within `distance` of `now`. It may be later: callers read the clock before they arrive here.
 fn is_near(as_of: Timestamp, now: Timestamp, distance: Duration) -> bool {
     as_of + distance >= now && now + distance >= as_of
 }

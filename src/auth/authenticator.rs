@@ -1,0 +1,196 @@
+//! Checks the token of a request against the current keys.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use super::bearer::bearer_token;
+use super::error::{AuthError, TokenError};
+use super::jwt::{JwtConfig, JwtVerifier, is_over};
+use super::keys::ApiKeys;
+use super::principal::Principal;
+use super::scope::Scope;
+
+/// Where the keys are. Without any, every request is authorised.
+#[derive(Debug, Clone, Default)]
+pub struct AuthConfig {
+    /// The file with the digests of API keys.
+    pub api_keys_file: Option<PathBuf>,
+    /// The settings for JSON Web Tokens.
+    pub jwt: Option<JwtConfig>,
+}
+
+/// Authorises requests: all of them if there are no keys, otherwise those with a valid token.
+pub struct Authenticator {
+    config: AuthConfig,
+    keys: ArcSwapOption<Keys>,
+    generations: AtomicU64,
+}
+
+struct Keys {
+    /// The number of the load, which tells a grant by earlier keys apart.
+    generation: u64,
+    api: Option<ApiKeys>,
+    jwt: Option<JwtVerifier>,
+}
+
+/// Proof that a request was authorised, and until when. A request that takes longer [renews](Authenticator::renew) its grant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access control.
+    pub name: Option<String>,
+    /// The generation of the keys that accepted the token.
+    generation: u64,
+    /// The last Unix second at which the token is valid. `None` for an API key.
+    valid_until: Option<u64>,
+}
+
+/// The number of current keys, by kind. `None` if the kind is not configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// API keys.
+    pub api: Option<usize>,
+    /// Keys that verify JSON Web Tokens.
+    pub jwt: Option<usize>,
+}
+
+/// A key file that can't be used: one line that names its setting.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {}: {why}", path.display())]
+pub struct KeysError {
+    setting: &'static str,
+    path: PathBuf,
+    why: String,
+}
+
+impl Authenticator {
+    /// Loads the keys.
+    ///
+    /// # Errors
+    ///
+    /// A [`KeysError`] if a file can't be used.
+    pub fn load(config: AuthConfig) -> Result<Self, KeysError> {
+        let keys = ArcSwapOption::new(Keys::load(&config, 0)?.map(Arc::new));
+        Ok(Self { config, keys, generations: AtomicU64::new(1) })
+    }
+
+    /// Reloads the files. Checks in progress use the previous keys.
+    ///
+    /// # Errors
+    ///
+    /// A [`KeysError`] if a file can't be used. The previous keys are kept.
+    pub fn reload(&self) -> Result<(), KeysError> {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        self.keys.store(Keys::load(&self.config, generation)?.map(Arc::new));
+        Ok(())
+    }
+
+    /// Returns whether every request is authorised.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.keys.load().is_none()
+    }
+
+    /// Returns the number of current keys.
+    #[must_use]
+    pub fn key_counts(&self) -> KeyCounts {
+        let keys = self.keys.load();
+        let keys = keys.as_deref();
+        KeyCounts {
+            api: keys.and_then(|keys| keys.api.as_ref()).map(ApiKeys::len),
+            jwt: keys.and_then(|keys| keys.jwt.as_ref()).map(JwtVerifier::key_count),
+        }
+    }
+
+    /// Authorises a request with these `Authorization` headers for `scope`.
+    ///
+    /// # Errors
+    ///
+    /// An [`AuthError`] if the request has no valid token with this scope.
+    pub fn authorize<'a>(
+        &self,
+        mut authorization: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+    ) -> Result<Grant, AuthError> {
+        let keys = self.keys.load();
+        let Some(keys) = keys.as_deref() else { return Ok(Grant::default()) };
+        let header = authorization.next().ok_or(AuthError::NoToken)?;
+        let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(AuthError::Malformed)?;
+        let principal = keys.principal(token).map_err(AuthError::NotAccepted)?;
+        if !principal.scopes.contains(scope) {
+            return Err(AuthError::InsufficientScope { principal: principal.name, scope });
+        }
+        Ok(Grant { name: Some(principal.name), generation: keys.generation, valid_until: principal.valid_until })
+    }
+
+    /// Checks that `grant` is still valid: the token has not expired, and reloaded keys accept it. Costs two comparisons if the
+    /// keys were not reloaded.
+    ///
+    /// # Errors
+    ///
+    /// An [`AuthError`] if the grant is no longer valid.
+    pub fn renew<'a>(
+        &self,
+        grant: &mut Grant,
+        authorization: impl Iterator<Item = &'a [u8]>,
+        scope: Scope,
+    ) -> Result<(), AuthError> {
+        if self.keys.load().as_ref().is_some_and(|keys| keys.generation != grant.generation) {
+            *grant = self.authorize(authorization, scope)?;
+        }
+        match grant.valid_until {
+            Some(last) if is_over(last) => Err(AuthError::NotAccepted(TokenError::Expired)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    fn load(config: &AuthConfig, generation: u64) -> Result<Option<Self>, KeysError> {
+        if config.api_keys_file.is_none() && config.jwt.is_none() {
+            return Ok(None);
+        }
+        let api = config.api_keys_file.as_deref().map(|path| {
+            let failed = |why| KeysError { setting: "api_keys_file", path: path.to_owned(), why };
+            let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+            ApiKeys::parse(&text).map_err(failed)
+        });
+        let jwt = config.jwt.as_ref().map(|config| {
+            let path = &config.key_file;
+            let failed = |why| KeysError { setting: "jwt_key_file", path: path.clone(), why };
+            let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+            JwtVerifier::new(config, &content).map_err(failed)
+        });
+        Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
+    }
+
+    fn principal(&self, token: &str) -> Result<Principal, TokenError> {
+        match (&self.api, &self.jwt) {
+            // An API key has no dots, a JSON Web Token has two.
+            (_, Some(jwt)) if self.api.is_none() || token.contains('.') => jwt.principal(token),
+            (Some(api), _) => api.principal(token).ok_or(TokenError::UnknownKey),
+            (None, _) => unreachable!("at least one kind of key is configured"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorize_allows_every_request_without_keys() {
+        let gate = Authenticator::load(AuthConfig::default()).unwrap();
+        assert!(gate.is_open());
+        assert_eq!(gate.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
+    }
+}

@@ -1,0 +1,27 @@
+//! The owner of a token.
+
+use super::scope::Scopes;
+
+/// The owner of a token, and what the token allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Principal {
+    pub(super) name: String,
+    pub(super) scopes: Scopes,
+    /// The last Unix second at which the token is valid.
+    pub(super) valid_until: Option<u64>,
+}
+
+/// The name for a token whose subject is missing or must not be logged.
+pub(super) const UNNAMED: &str = "this subject";
+
+/// The longest name, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Checks that `name` has plain characters only: names are shown to callers and written to files.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte));
+    if is_plain && (1..=MAX_NAME_BYTES).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(format!("the name must have 1 to {MAX_NAME_BYTES} letters, digits or any of - _ . @"))
+}

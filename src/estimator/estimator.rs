@@ -1,0 +1,310 @@
+//! Records single visits, and estimates single segments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::clock::{Clock, ClockSync};
+use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
+use super::drop_guard::DropGuard;
+use super::error::Error;
+use super::group_commit::{GroupCommit, Shard};
+use super::lists::Rankings;
+use crate::domain::{SegmentName, Timestamp, Visit, Window};
+use crate::redis;
+use crate::store::diagnostics::Eviction;
+use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, lane_of};
+use crate::telemetry::{Metrics, VisitMetrics};
+
+/// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
+///
+/// Never reads a clock: `now` is an argument, and counts are exact for it.
+#[derive(Debug, Clone)]
+pub struct Estimator {
+    pub(super) store: Store,
+    pub(super) window: Window,
+    /// Has a shard for each partition, so that a hanging server delays only its own visits.
+    visits: GroupCommit<Visit<'static>, ()>,
+    counts: GroupCommit<CountRequest, u64>,
+    bulk: Arc<Semaphore>,
+    list_limit: ConcurrencyLimit,
+    pub(super) rankings: Arc<Rankings>,
+}
+
+/// A segment and a cutoff: members seen after it are counted.
+type CountRequest = (SegmentName<'static>, Timestamp);
+
+/// A permit to write one large batch.
+#[derive(Debug)]
+pub struct BulkPermit {
+    store: Store,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BulkPermit {
+    /// Writes `batch`, and returns the outcome of each of its visits.
+    pub async fn write(self, batch: &Batch) -> WriteOutcome {
+        self.store.write_bulk(batch).await
+    }
+}
+
+/// The outcome of a valid visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Redis acknowledged the visit.
+    Accepted,
+    /// The visit lies outside the window. It can't count, so it wasn't written.
+    Expired,
+}
+
+/// Updates the metrics for a visit that was not written.
+pub(crate) fn measure_failure(metrics: &VisitMetrics, error: &store::Error) {
+    match error {
+        store::Error::TooManySegments(_) => metrics.rejected(error.kind()),
+        error => metrics.failed(error.kind(), 1),
+    }
+}
+
+impl Estimator {
+    /// The limit on concurrent lists without [`Self::with_max_lists`].
+    const DEFAULT_MAX_LISTS: usize = 16;
+    /// The limit on concurrent large batches. Two keep Redis busy.
+    const MAX_BULK_WRITES: usize = 8;
+    /// The limit if each waits for replicas. They share a connection, so the second also waits for the first.
+    const MAX_REPLICATED_BULK_WRITES: usize = 2;
+
+    /// Creates an estimator over `store`, whose members count for `window` after their last visit. Extends the window of the data set
+    /// before the first use if it is shorter.
+    #[must_use]
+    pub fn new(store: Store, window: Window) -> Self {
+        let store = store.with_window(window);
+        let metrics = store.metrics();
+        let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
+        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
+        let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
+        let bulk_writes =
+            if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
+        let bulk = Arc::new(Semaphore::new(bulk_writes));
+        let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
+        Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
+    }
+
+    /// Limits concurrent lists to `max`.
+    #[must_use]
+    pub fn with_max_lists(self, max: usize) -> Self {
+        Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
+    }
+
+    /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires one for each
+    /// call of [`Self::segments_of`] and [`Self::delete_user`].
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] if all permits are taken.
+    pub fn acquire_list_permit(&self) -> Result<OwnedSemaphorePermit, TooMany> {
+        self.list_limit.try_acquire()
+    }
+
+    /// Returns how long a user counts after the last visit.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Returns how long members are kept: the longest window of any instance.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(crate) async fn retention(&self) -> Result<Window, store::Error> {
+        Ok(self.retention_by(&self.store.layout().await?))
+    }
+
+    /// Returns the window that is recorded in Redis; `None` if there is no data set or its record has no window.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(crate) async fn recorded_window(&self) -> Result<Option<Window>, store::Error> {
+        Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
+    }
+
+    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, store::Error> {
+        self.store.are_kept(visits).await
+    }
+
+    /// The prefix of all keys of the data set.
+    pub(crate) fn key_prefix(&self) -> &str {
+        self.store.key_prefix().as_str()
+    }
+
+    pub(super) fn retention_by(&self, layout: &Layout) -> Window {
+        layout.window().map_or(self.window, |kept| kept.max(self.window))
+    }
+
+    /// Records `visit`, which restarts the user's window in that segment unless a later visit has. Idempotent: a caller may retry
+    /// after an error.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis didn't acknowledge the visit. It may have been written.
+    pub async fn record(&self, visit: Visit<'_>, now: Timestamp) -> Result<Recorded, store::Error> {
+        let metrics = &self.metrics().visits;
+        if self.is_expired(&visit, now) {
+            metrics.expired();
+            return Ok(Recorded::Expired);
+        }
+        // The caller may stop waiting. The outcome of its visit is then unknown.
+        let abandoned = DropGuard::new(|| metrics.abandoned());
+        // Until the number of partitions is known, all visits share a shard.
+        let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
+        let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
+        let written = self.visits.submit(shard, visit.into_owned()).await;
+        abandoned.disarm();
+        written.inspect_err(|error| measure_failure(metrics, error))?;
+        metrics.accepted(1);
+        Ok(Recorded::Accepted)
+    }
+
+    /// Returns whether `visit` lies outside the window at `now`, so that it need not be written.
+    #[must_use]
+    pub fn is_expired(&self, visit: &Visit<'_>, now: Timestamp) -> bool {
+        visit.seen_at <= self.window.cutoff(now)
+    }
+
+    /// Returns the number of partitions, or `None` before the layout is known.
+    #[must_use]
+    pub fn partitions(&self) -> Option<Partitions> {
+        self.store.partitions()
+    }
+
+    /// Waits for a permit to write a large batch. [`Ingest`](crate::ingest::Ingest) makes such batches.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error::Timeout`] if no permit is free in the time that Redis has for an answer.
+    pub async fn acquire_bulk_permit(&self) -> Result<BulkPermit, store::Error> {
+        let timeout = self.store.limits().answer;
+        let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
+            let error = store::Error::from(redis::Error::Timeout(timeout));
+            self.store.note_failure(&error);
+            return Err(error);
+        };
+        Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
+    }
+
+    /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment has 0.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed. A count is never approximate.
+    pub async fn estimate(&self, segment: &SegmentName<'_>, now: Timestamp) -> Result<u64, store::Error> {
+        self.count(segment, self.window.cutoff(now)).await
+    }
+
+    /// Counts as [`Estimator::estimate`] does, over a shorter window.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate`], and [`Error::WindowTooLong`] if `window` is longer than [`Estimator::window`].
+    pub async fn estimate_within(
+        &self,
+        segment: &SegmentName<'_>,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.check_window(window)?;
+        Ok(self.count(segment, window.cutoff(now)).await?)
+    }
+
+    async fn count(&self, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, store::Error> {
+        self.counts.submit(Shard::ONLY, (segment.clone().into_owned(), cutoff)).await
+    }
+
+    /// Refuses a window of which some members may be pruned.
+    pub(super) fn check_window(&self, window: Window) -> Result<(), Error> {
+        if window > self.window { Err(Error::WindowTooLong(self.window)) } else { Ok(()) }
+    }
+
+    /// Counts the segments in the index, which may have members.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn segment_count(&self) -> Result<u64, store::Error> {
+        self.store.index_size().await
+    }
+
+    /// Returns the eviction policy of Redis, and how many keys it has evicted.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn eviction(&self) -> Result<Eviction, store::Error> {
+        self.store.eviction().await
+    }
+
+    /// Returns the metrics of the service.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    /// Updates the queue-length gauges.
+    pub fn measure_pending(&self) {
+        self.visits.measure_pending();
+        self.counts.measure_pending();
+    }
+
+    /// Synchronises `clock` with Redis's, and makes sure that the layout of the data is known.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed, or its data has another layout than the settings ask for.
+    pub async fn sync(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
+        let sync = clock.sync(&self.store).await?;
+        self.store.check_layout().await?;
+        Ok(sync)
+    }
+
+    /// Checks that Redis can serve.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if it can't.
+    pub async fn ready(&self) -> Result<(), store::Error> {
+        self.store.ping().await
+    }
+}
+
+/// Writes a batch of single visits.
+async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), store::Error>> {
+    let mut batch = Batch::default();
+    visits.iter().for_each(|visit| batch.add(visit));
+    let written = store.write(&batch).await;
+    (0..visits.len()).map(|index| written.result(index).map_err(Clone::clone)).collect()
+}
+
+/// Counts a batch of segments. Equal requests share a count: it is sent after all of them arrived, so it includes every visit that
+/// was acknowledged before.
+async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
+    let mut distinct = Vec::with_capacity(requests.len());
+    let mut indices = HashMap::with_capacity(requests.len());
+    let index_of = |request| {
+        *indices.entry(request).or_insert_with(|| {
+            distinct.push(request);
+            distinct.len() - 1
+        })
+    };
+    let indices: Vec<usize> = requests.iter().map(index_of).collect();
+    match store.counts(&distinct).await {
+        Ok(counts) => indices.into_iter().map(|index| counts[index].clone()).collect(),
+        Err(error) => vec![Err(error); requests.len()],
+    }
+}

@@ -1,0 +1,8 @@
+//! Lists of the segments that have users, and counts of several segments.
+
+mod list;
+mod ranking;
+mod walk;
+
+pub use self::list::{CountedSegment, List, ListCursor, ListQuery, Order};
+pub(super) use self::ranking::Rankings;

@@ -1,0 +1,79 @@
+//! Counts of users by the set of segments that they are in, and the overlap that follows from the counts.
+
+/// How many users several segments have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// Users in at least one segment.
+    pub any: u64,
+    /// Users in all segments.
+    pub all: u64,
+    /// Users in each segment, in the order of the request.
+    pub counts: Vec<u64>,
+    /// Users in both segments of each pair.
+    pub pairs: Vec<Pair>,
+}
+
+/// How many users two segments have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Index of the segment that comes first in the request.
+    pub first: usize,
+    /// Index of the other segment.
+    pub second: usize,
+    /// Users in both.
+    pub both: u64,
+}
+
+/// For each set of segments, the number of users who are in exactly these. A set is a bit mask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaskCounts {
+    counts: Vec<u64>,
+    segments: usize,
+}
+
+impl MaskCounts {
+    /// Creates counts of zero.
+    pub fn new(segments: usize) -> Self {
+        Self { counts: vec![0; 1 << segments], segments }
+    }
+
+    /// Sets all counts to zero.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+    }
+
+    /// Adds the counts of other users.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+    }
+
+    /// Counts a user who is in the segments of `mask`.
+    pub fn add_user(&mut self, mask: u8) {
+        self.counts[usize::from(mask)] += 1;
+    }
+
+    /// Moves a user from the segments of `before` to those of `after`.
+    pub fn move_user(&mut self, before: u8, after: u8) {
+        self.counts[usize::from(before)] -= 1;
+        self.counts[usize::from(after)] += 1;
+    }
+
+    /// Sums up the counts.
+    pub fn overlap(&self) -> Overlap {
+        let in_all_of = |mask: usize| {
+            let counts = self.counts.iter().enumerate().filter(|(segments, _)| segments & mask == mask);
+            counts.map(|(_, count)| count).sum()
+        };
+        let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
+        Overlap {
+            any: self.counts.iter().sum(),
+            all: in_all_of(self.counts.len() - 1),
+            counts: (0..self.segments).map(|index| in_all_of(1 << index)).collect(),
+            pairs: pairs
+                .map(|(first, second)| Pair { first, second, both: in_all_of(1 << first | 1 << second) })
+                .collect(),
+        }
+    }
+}
