@@ -188,7 +188,7 @@ impl Estimator {
     ///
     /// # Errors
     ///
-    /// [`store::Error::Timeout`] if no permit is free in the time that Redis has for an answer.
+    /// [`redis::Error::Timeout`] if no permit is free in the time that Redis has for an answer.
     pub async fn acquire_bulk_permit(&self) -> Result<BulkPermit, store::Error> {
         let timeout = self.store.limits().answer;
         let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {

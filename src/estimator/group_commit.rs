@@ -89,7 +89,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     ///
     /// # Errors
     ///
-    /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending; [`store::Error::Timeout`]
+    /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending; [`redis::Error::Timeout`]
     /// if waiting and the batch together took too long.
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
