@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use super::api::batch::ReportDocument;
 use super::docs::openapi::schemas;
 use super::json_line;
-use super::pages::trouble::{self, Place};
+use super::pages::BasePath;
+use super::pages::error;
 use crate::domain::FieldError;
 use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
 use crate::ingest::Report;
@@ -342,7 +343,7 @@ impl Problem {
 
     /// The answer to the request `id`: the document, or the page at `place` that stands for it, with the headers of `response`. A
     /// problem that is ours is logged here, once.
-    pub(super) fn rendered(&self, id: &str, method: &Method, place: Option<Place>, response: &Response) -> Response {
+    pub(super) fn rendered(&self, id: &str, method: &Method, place: Option<BasePath>, response: &Response) -> Response {
         let status = self.kind.status();
         let (route, error) = (self.route, self.cause.as_deref().map(tracing::field::display));
         if self.kind == ProblemKind::Internal {
@@ -363,7 +364,7 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let document = self.document(id);
         let body = match place {
-            Some(place) => trouble::body(self.kind, &document, self.beneath.as_deref(), place, headers),
+            Some(place) => error::body(self.kind, &document, self.beneath.as_deref(), place, headers),
             None => {
                 headers.insert(CONTENT_TYPE, PROBLEM_JSON);
                 Body::from(json_line(&document))

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Datelike as _, Months, Utc};
 
-use super::words;
+use super::format;
 use crate::domain::Timestamp;
 
 /// A place on an axis, and what is written there.
@@ -34,7 +34,7 @@ impl Counts {
         // 2.5 is no count.
         let step = if step < 10.0 { step.ceil() } else { step };
         let parts = (largest / step).ceil().max(1.0);
-        let tick = |part: usize| Tick { at: part as f64 / parts, label: words::short(part as f64 * step) };
+        let tick = |part: usize| Tick { at: part as f64 / parts, label: format::short(part as f64 * step) };
         Self { end: parts * step, ticks: (0..=parts as usize).map(tick).collect() }
     }
 
@@ -73,14 +73,14 @@ pub fn times(from: Timestamp, to: Timestamp, most: usize) -> Vec<Tick> {
     }
     let place = |at: i64| (at - from) as f64 / length as f64;
     let Some(step) = STEPS.into_iter().find(|step| length / step < most as i64) else {
-        return months(from, to, most).map(|at| Tick { at: place(at), label: words::month(millis(at)) }).collect();
+        return months(from, to, most).map(|at| Tick { at: place(at), label: format::month(millis(at)) }).collect();
     };
     let first = from.div_euclid(step) * step + if from.rem_euclid(step) == 0 { 0 } else { step };
     let all = (0..).map(|count| first + count * step).take_while(|at| *at <= to);
     let label = |at: i64| match step {
-        step if step >= DAY || at.rem_euclid(DAY) == 0 => words::day(millis(at)),
-        step if step >= 60_000 => words::hour(millis(at)),
-        _ => words::second(millis(at)),
+        step if step >= DAY || at.rem_euclid(DAY) == 0 => format::day(millis(at)),
+        step if step >= 60_000 => format::hour(millis(at)),
+        _ => format::second(millis(at)),
     };
     all.map(|at| Tick { at: place(at), label: label(at) }).collect()
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::axis::{Counts, Tick};
-use super::words;
+use super::format;
 
 /// A bar of a histogram.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Bar {
 
 /// A point of a line, and what it means.
 #[derive(Debug, Clone)]
-pub struct Mark {
+pub struct DataPoint {
     /// Its count, if there is one.
     pub count: Option<u64>,
     /// From the begin of the time axis, 0, to its end, 1.
@@ -74,9 +74,9 @@ pub fn bars(surroundings: &Surroundings<'_>, bars: &[Bar]) -> Markup {
 }
 
 /// A line over time. Where there is no count, there is no line.
-pub fn line(surroundings: &Surroundings<'_>, marks: &[Mark]) -> Markup {
+pub fn line(surroundings: &Surroundings<'_>, marks: &[DataPoint]) -> Markup {
     let axis = Counts::up_to(marks.iter().filter_map(|mark| mark.count).max().unwrap_or_default());
-    let place = |mark: &Mark| mark.count.map(|count| (mark.at * 1000.0, (1.0 - axis.place(count)) * (BASE - TOP)));
+    let place = |mark: &DataPoint| mark.count.map(|count| (mark.at * 1000.0, (1.0 - axis.place(count)) * (BASE - TOP)));
     let points: Vec<_> = marks.iter().map(place).collect();
     let drawn = html! {
         @for (from, to) in gaps(marks) {
@@ -185,7 +185,7 @@ fn anchor(at: f64) -> &'static str {
 }
 
 /// Where counts are missing between others, from the last before to the first after.
-fn gaps(marks: &[Mark]) -> Vec<(f64, f64)> {
+fn gaps(marks: &[DataPoint]) -> Vec<(f64, f64)> {
     let known: Vec<_> = marks.iter().enumerate().filter(|(_, mark)| mark.count.is_some()).collect();
     let pairs = known.windows(2).filter(|pair| pair[1].0 - pair[0].0 > 1);
     pairs.map(|pair| (pair[0].1.at, pair[1].1.at)).collect()
@@ -240,7 +240,7 @@ pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
     let known = || counts.iter().flatten().copied();
     match (known().min(), known().max()) {
         (Some(lowest), Some(highest)) => {
-            format!("{span}: between {} and {}", words::number(lowest), words::number(highest))
+            format!("{span}: between {} and {}", format::number(lowest), format::number(highest))
         }
         _ => "No history yet".to_owned(),
     }
@@ -283,7 +283,7 @@ mod tests {
     fn a_line_has_no_stroke_where_there_is_no_count() {
         let counts = [Some(10), Some(20), None, Some(5), None, None];
         let marks: Vec<_> = (counts.iter().enumerate())
-            .map(|(at, count)| Mark { count: *count, at: at as f64 / 5.0, title: format!("{count:?}") })
+            .map(|(at, count)| DataPoint { count: *count, at: at as f64 / 5.0, title: format!("{count:?}") })
             .collect();
         let svg = line(&surroundings(), &marks).into_string();
         assert!(svg.contains("d=\"M0.0 100.0L200.0 0.0M600.0 150.0h0\""), "{svg}");

@@ -12,14 +12,14 @@ use crate::http::AppState;
 
 /// How the caller reaches this service.
 #[derive(Debug, Clone)]
-pub struct Reached {
+pub struct BaseUrl {
     /// Scheme and host, as the caller has them.
     base: String,
     /// Whether calls need a token.
     needs_token: bool,
 }
 
-impl FromRequestParts<Arc<AppState>> for Reached {
+impl FromRequestParts<Arc<AppState>> for BaseUrl {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
@@ -28,7 +28,7 @@ impl FromRequestParts<Arc<AppState>> for Reached {
     }
 }
 
-impl Reached {
+impl BaseUrl {
     /// A service at `base`, for which no token is needed.
     #[cfg(test)]
     pub fn at(base: &str) -> Self {
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn a_command_has_the_address_that_the_caller_has_and_says_where_the_token_goes() {
-        let open = Reached { base: "http://localhost:8080".into(), needs_token: false };
+        let open = BaseUrl { base: "http://localhost:8080".into(), needs_token: false };
         assert_eq!(open.get("/segments/a%2Fb/count"), "curl 'http://localhost:8080/segments/a%2Fb/count'");
-        let closed = Reached { needs_token: true, ..open };
+        let closed = BaseUrl { needs_token: true, ..open };
         assert!(closed.get("/segments").ends_with("/segments' -H 'authorization: Bearer TOKEN'"));
         assert!(closed.post_visit("u1", "it's").ends_with(r#"-d '{"segment":"it'\''s","user_id":"u1"}'"#));
     }

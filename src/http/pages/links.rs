@@ -2,14 +2,14 @@
 
 /// Where a page is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum BasePath {
     /// At `/`.
     Root,
     /// In `/pages/`.
     Folder,
 }
 
-impl Place {
+impl BasePath {
     /// The way to `/`.
     pub const fn root(self) -> &'static str {
         match self {

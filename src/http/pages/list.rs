@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
+use super::curl::BaseUrl;
+use super::history::USUAL_SPAN;
+use super::layout::{self, Page, Refresh};
+use super::links::BasePath;
 use super::links::with_query;
 use super::names::{name, visible};
-use super::past::USUAL_SPAN;
-use super::trouble::Place;
-use super::{chart, words};
+use super::{chart, format};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::Order;
 
@@ -44,16 +44,16 @@ pub struct Row {
 }
 
 /// The page.
-pub fn page(list: &List<'_>, reached: &Reached) -> Markup {
+pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
-    let main = if is_empty { empty(list, reached) } else { full(list) };
-    frame::page(Place::Root, Page::List, "Segments", Refresh::Often, &main)
+    let main = if is_empty { empty(list, base_url) } else { full(list) };
+    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Often, &main)
 }
 
 fn full(list: &List<'_>) -> Markup {
     html! {
         h1 { "Segments" }
-        (frame::as_of(list.now, Some(list.window)))
+        (layout::as_of(list.now, Some(list.window)))
         form .tools method="get" action="./" role="search" {
             div .field {
                 label for="prefix" { "Name begins with" }
@@ -76,7 +76,7 @@ fn full(list: &List<'_>) -> Markup {
 fn table(list: &List<'_>) -> Markup {
     let largest = list.rows.iter().filter_map(|row| row.count).max().unwrap_or_default();
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
-    let shown = words::counted(list.rows.len() as u64, "segment", "segments");
+    let shown = format::counted(list.rows.len() as u64, "segment", "segments");
     let shown = match (list.is_first, &list.next) {
         (true, None) => shown,
         (true, Some(_)) => format!("The first {shown}"),
@@ -109,7 +109,7 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (name(&row.segment)) } }
                             @if let Some(count) = row.count {
-                                td .number { (words::number(count)) }
+                                td .number { (format::number(count)) }
                                 td .share { (chart::meter(count, largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
@@ -175,17 +175,17 @@ fn link(list: &List<'_>, prefix: &str, cursor: Option<&str>) -> String {
 }
 
 /// What a newcomer sees.
-fn empty(list: &List<'_>, reached: &Reached) -> Markup {
+fn empty(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     html! {
         h1 { "No segments yet" }
         p .lead {
-            "Nobody has been seen in a segment within the last " (words::span(list.window.duration()))
+            "Nobody has been seen in a segment within the last " (format::span(list.window.duration()))
             ". Send a visit, and its segment appears here."
         }
-        (frame::as_of(list.now, None))
+        (layout::as_of(list.now, None))
         section #first-visit {
             h2 { "Send the first visit" }
-            pre tabindex="0" { code { (reached.post_visit("u104010", "sports")) } }
+            pre tabindex="0" { code { (base_url.post_visit("u104010", "sports")) } }
             p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is kept." }
         }
         section {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn html(list: &List<'_>) -> String {
-        page(list, &Reached::at("http://localhost:8080")).into_string()
+        page(list, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]

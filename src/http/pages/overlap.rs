@@ -4,20 +4,20 @@ use std::borrow::Cow;
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
+use super::curl::BaseUrl;
+use super::format;
+use super::layout::{self, Page, Refresh};
+use super::links::BasePath;
 use super::links::{encoded, with_query};
 use super::names::{name as shown_name, visible};
-use super::trouble::Place;
-use super::words;
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::Overlaps;
 
 /// How many fields there are at the least.
 const FIELDS: usize = 3;
 
-/// Segments that were picked, and the names that are offered.
-pub struct Picked<'a> {
+/// Segments that were selection, and the names that are offered.
+pub struct Selection<'a> {
     /// Their names, as they were written.
     pub names: Vec<&'a str>,
     /// The names of segments that there are, or of some.
@@ -41,21 +41,21 @@ pub struct Common {
 }
 
 /// The page, with a result if there is one.
-pub fn page(picked: &Picked<'_>, common: Option<&Common>, reached: &Reached) -> Markup {
+pub fn page(selection: &Selection<'_>, common: Option<&Common>, base_url: &BaseUrl) -> Markup {
     let main = html! {
         h1 { "Overlap" }
         p .lead { "How many users two to eight segments have in common: exact numbers of distinct users." }
-        @if common.is_none() && picked.names.len() == 1 { p .lead #one-more { "Pick one more to compare it with." } }
-        (form(picked))
-        @if let Some(common) = common { (result(&picked.names, common, reached)) }
+        @if common.is_none() && selection.names.len() == 1 { p .lead #one-more { "Pick one more to compare it with." } }
+        (form(selection))
+        @if let Some(common) = common { (result(&selection.names, common, base_url)) }
     };
     // It isn't asked for again by itself: it has Redis read all members.
-    frame::page(Place::Folder, Page::Overlap, "Overlap", Refresh::Never, &main)
+    layout::page(BasePath::Folder, Page::Overlap, "Overlap", Refresh::Never, &main)
 }
 
-/// The fields for the segments, with what was picked.
-pub fn form(picked: &Picked<'_>) -> Markup {
-    let fields = (picked.names.len() + 1).clamp(FIELDS, Overlaps::MOST);
+/// The fields for the segments, with what was selection.
+pub fn form(selection: &Selection<'_>) -> Markup {
+    let fields = (selection.names.len() + 1).clamp(FIELDS, Overlaps::MOST);
     html! {
         form #pick method="get" action="overlap" {
             fieldset {
@@ -65,15 +65,15 @@ pub fn form(picked: &Picked<'_>) -> Markup {
                         div {
                             label for={ "segment-" (at + 1) } { "Segment " (at + 1) @if at >= 2 { " (optional)" } }
                             input id={ "segment-" (at + 1) } type="text" name="segment" list="names" autocomplete="off" spellcheck="false"
-                                maxlength="128" value=(picked.names.get(at).copied().unwrap_or_default());
+                                maxlength="128" value=(selection.names.get(at).copied().unwrap_or_default());
                         }
                     }
                 }
             }
-            datalist #names { @for name in &picked.offered { option value=(name) label=[differing(name)] {} } }
+            datalist #names { @for name in &selection.offered { option value=(name) label=[differing(name)] {} } }
             div .tools {
                 button .chief type="submit" { "Compare" }
-                @if !picked.names.is_empty() { a .button href="overlap" { "Clear" } }
+                @if !selection.names.is_empty() { a .button href="overlap" { "Clear" } }
             }
         }
     }
@@ -84,17 +84,17 @@ fn differing(name: &str) -> Option<Cow<'_, str>> {
     Some(visible(name)).filter(|shown| shown != name)
 }
 
-fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
+fn result(names: &[&str], common: &Common, base_url: &BaseUrl) -> Markup {
     let Common { any, all, counts, now, window, .. } = common;
     let (in_all, in_any) =
         if names.len() == 2 { ("In both", "In either") } else { ("In all of them", "In any of them") };
     html! {
         section #result aria-labelledby="in-common" {
             h2 #in-common { "In common" }
-            (frame::as_of(*now, Some(*window)))
+            (layout::as_of(*now, Some(*window)))
             dl .pair {
-                div { dt { (in_all) } dd #all data-count=(all) { (words::number(*all)) } dd { (words::share(*all, *any)) " of all these users" } }
-                div { dt { (in_any) } dd #any data-count=(any) { (words::number(*any)) } dd { "each counted once" } }
+                div { dt { (in_all) } dd #all data-count=(all) { (format::number(*all)) } dd { (format::share(*all, *any)) " of all these users" } }
+                div { dt { (in_any) } dd #any data-count=(any) { (format::number(*any)) } dd { "each counted once" } }
             }
         }
         section aria-labelledby="two-by-two" {
@@ -127,20 +127,20 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
         }
         section aria-labelledby="calls" {
             h2 #calls { "Ask for these numbers" }
-            pre tabindex="0" { code { (call(names, reached)) } }
+            pre tabindex="0" { code { (call(names, base_url)) } }
         }
     }
 }
 
 fn cell(common: &Common, row: usize, column: usize, whole: u64) -> Markup {
     if row == column {
-        return html! { td .self data-count=(whole) { (words::number(whole)) small { "all" } } };
+        return html! { td .self data-count=(whole) { (format::number(whole)) small { "all" } } };
     }
     let is_it = |first, second| (first, second) == (row, column) || (second, first) == (row, column);
     let pair = common.pairs.iter().find(|(first, second, _)| is_it(*first, *second));
     let both = pair.map(|(.., both)| *both).unwrap_or_default();
     html! {
-        td class=(tint(both, whole)) data-count=(both) { (words::number(both)) small { (words::share(both, whole)) } }
+        td class=(tint(both, whole)) data-count=(both) { (format::number(both)) small { (format::share(both, whole)) } }
     }
 }
 
@@ -158,9 +158,9 @@ const fn tint(part: u64, whole: u64) -> &'static str {
     }
 }
 
-fn call(names: &[&str], reached: &Reached) -> String {
+fn call(names: &[&str], base_url: &BaseUrl) -> String {
     let parameters: Vec<_> = names.iter().map(|name| format!("segment={}", encoded(name))).collect();
-    reached.get(&format!("/overlap?{}", parameters.join("&")))
+    base_url.get(&format!("/overlap?{}", parameters.join("&")))
 }
 
 #[cfg(test)]
@@ -170,8 +170,8 @@ mod tests {
     use super::*;
 
     fn html(names: &[&str], common: Option<&Common>) -> String {
-        let picked = Picked { names: names.to_vec(), offered: vec!["a\"b".to_owned()] };
-        page(&picked, common, &Reached::at("http://localhost:8080")).into_string()
+        let selection = Selection { names: names.to_vec(), offered: vec!["a\"b".to_owned()] };
+        page(&selection, common, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
-use super::last_seen::{Seen, histogram};
+use super::curl::BaseUrl;
+use super::histogram::{Seen, histogram};
+use super::history::{Past, USUAL_DAYS, past};
+use super::layout::{self, Page, Refresh};
+use super::links::BasePath;
 use super::links::{encoded, with_query};
-use super::past::{Past, USUAL_DAYS, past};
-use super::trouble::Place;
-use super::{names, words};
+use super::{format, names};
 use crate::domain::{Timestamp, Window};
 
 /// What the page shows.
@@ -32,21 +32,21 @@ pub struct Segment<'a> {
 }
 
 /// The page.
-pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
+pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let Segment { name, window, .. } = segment;
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
-        p .figure #count data-count=(segment.count) { (words::number(segment.count)) }
-        p { @if segment.count == 1 { "user was" } @else { "users were" } " seen in the last " (words::span(window.duration())) }
-        (frame::as_of(segment.now, None))
+        p .figure #count data-count=(segment.count) { (format::number(segment.count)) }
+        p { @if segment.count == 1 { "user was" } @else { "users were" } " seen in the last " (format::span(window.duration())) }
+        (layout::as_of(segment.now, None))
         (windows(segment))
         section aria-labelledby="last-seen" {
             h2 #last-seen { "When they were last seen" }
             p .note {
-                "Each stays for " (words::span(segment.longest.duration())) " after the last visit: bars on the left leave first, unless they come back."
+                "Each stays for " (format::span(segment.longest.duration())) " after the last visit: bars on the left leave first, unless they come back."
             }
-            @if segment.count == 0 && *window < segment.longest { p .nothing { "Nobody was seen in the last " (words::span(window.duration())) "." } }
+            @if segment.count == 0 && *window < segment.longest { p .nothing { "Nobody was seen in the last " (format::span(window.duration())) "." } }
             @else if segment.count == 0 { p .nothing { "Nobody is in it now." } }
             @else { (histogram(segment)) }
         }
@@ -56,10 +56,10 @@ pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
         }
         section aria-labelledby="calls" {
             h2 #calls { "Ask for these numbers" }
-            pre tabindex="0" { code { (calls(segment, reached)) } }
+            pre tabindex="0" { code { (calls(segment, base_url)) } }
         }
     };
-    frame::page(Place::Folder, Page::Segment, name, Refresh::Often, &main)
+    layout::page(BasePath::Folder, Page::Segment, name, Refresh::Often, &main)
 }
 
 /// The shorter windows that can be looked at, too.
@@ -73,7 +73,7 @@ fn windows(segment: &Segment<'_>) -> Markup {
             ul .choices {
                 @for window in choices {
                     li { a href=(link(segment, window, segment.past.days)) aria-current=[(window == segment.window).then_some("true")] {
-                        (words::span(window.duration()))
+                        (format::span(window.duration()))
                     } }
                 }
             }
@@ -89,7 +89,7 @@ pub fn link(segment: &Segment<'_>, window: Window, days: u64) -> String {
 }
 
 /// The calls behind the page.
-fn calls(segment: &Segment<'_>, reached: &Reached) -> String {
+fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
     let Segment { name, now, past, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
     let window = if segment.window == segment.longest { String::new() } else { segment.window.to_string() };
@@ -101,7 +101,7 @@ fn calls(segment: &Segment<'_>, reached: &Reached) -> String {
         with_query(&format!("{path}/histogram"), [("buckets", buckets.as_str()), ("window", &window)]),
         with_query(&format!("{path}/history"), [("from", from.to_string().as_str()), ("step", &step)]),
     ];
-    calls.map(|path| reached.get(&path)).join("\n")
+    calls.map(|path| base_url.get(&path)).join("\n")
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn html(segment: &Segment<'_>) -> String {
-        page(segment, &Reached::at("http://localhost:8080")).into_string()
+        page(segment, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 
 use super::axis::Tick;
 use super::chart::{self, Bar, Surroundings};
+use super::format;
 use super::segment::Segment;
-use super::words;
 use crate::domain::{Timestamp, Window};
 
 /// Members that were last seen after `from`, and at or before `to`.
@@ -24,13 +24,13 @@ pub struct Seen {
 pub fn histogram(segment: &Segment<'_>) -> Markup {
     // Whichever window is looked at: they stay for the one that is configured.
     let window = segment.longest.duration();
-    let between = |from: Timestamp, to: Timestamp| format!("{} to {}", words::minute(from), words::minute(to));
+    let between = |from: Timestamp, to: Timestamp| format!("{} to {}", format::minute(from), format::minute(to));
     let bar = |seen: &Seen| Bar {
         count: seen.count,
         title: format!(
             "Last seen {} UTC: {}. They leave {}, unless they come back.",
             between(seen.from, seen.to),
-            words::counted(seen.count, "user", "users"),
+            format::counted(seen.count, "user", "users"),
             between(seen.from + window, seen.to + window),
         ),
     };
@@ -40,7 +40,7 @@ pub fn histogram(segment: &Segment<'_>) -> Markup {
         id: "histogram",
         label: format!(
             "Bar chart: {} by when they were last seen. The table below has the figures.",
-            words::counted(segment.count, "user", "users")
+            format::counted(segment.count, "user", "users")
         ),
         across: &format!("Last seen, {unit} ago"),
         ticks,
@@ -55,10 +55,10 @@ pub fn histogram(segment: &Segment<'_>) -> Markup {
                 tbody {
                     @for seen in segment.last_seen.iter().rev() {
                         tr {
-                            th scope="row" { (words::marked(seen.from)) }
-                            td { (words::marked(seen.from + window)) }
-                            td .number { (words::number(seen.count)) }
-                            td .number { (words::share(seen.count, segment.count)) }
+                            th scope="row" { (format::marked(seen.from)) }
+                            td { (format::marked(seen.from + window)) }
+                            td .number { (format::number(seen.count)) }
+                            td .number { (format::share(seen.count, segment.count)) }
                         }
                     }
                 }
@@ -85,10 +85,10 @@ fn ages(window: Window, parts: usize) -> (Vec<Tick>, &'static str) {
     let count = parts.max(1) as u64;
     let part = Duration::from_secs(window.as_secs() / count);
     let is_whole = window.as_secs().is_multiple_of(count);
-    let (unit, _, several) = words::unit_of(if is_whole { part } else { window.duration() });
+    let (unit, _, several) = format::unit_of(if is_whole { part } else { window.duration() });
     let label = |left: u64| match left {
         0 => "now".to_owned(),
-        left => words::number(left * window.as_secs() / count / unit),
+        left => format::number(left * window.as_secs() / count / unit),
     };
     let bounds = (0..=count).filter(|at| is_whole || *at == 0 || *at == count);
     (bounds.map(|at| Tick { at: at as f64 / count as f64, label: label(count - at) }).collect(), several)

@@ -2,9 +2,9 @@
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::format;
+use super::links::BasePath;
 use super::names::visible;
-use super::trouble::Place;
-use super::words;
 use crate::domain::{Timestamp, Window};
 
 /// How often the script asks for a page again, in seconds.
@@ -33,7 +33,7 @@ pub enum Refresh {
 }
 
 /// A page with `main` in it, whose title is `title`.
-pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
+pub fn page(place: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
     let (root, pages) = (place.root(), place.pages());
     let current = |is: bool| is.then_some("page");
     html! {
@@ -73,8 +73,8 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
 pub fn as_of(now: Timestamp, window: Option<Window>) -> Markup {
     html! {
         p .as-of #as-of {
-            "As of " time datetime=(words::machine(now)) { (words::date(now)) ", " (words::second(now)) " UTC" }
-            @if let Some(window) = window { ", over the last " (words::span(window.duration())) }
+            "As of " time datetime=(format::machine(now)) { (format::date(now)) ", " (format::second(now)) " UTC" }
+            @if let Some(window) = window { ", over the last " (format::span(window.duration())) }
         }
     }
 }

@@ -18,9 +18,9 @@ use crate::http::AppState;
 use crate::http::problem::Problem;
 
 /// The caller may look at the pages.
-pub struct MayLook;
+pub struct PageAuth;
 
-impl FromRequestParts<Arc<AppState>> for MayLook {
+impl FromRequestParts<Arc<AppState>> for PageAuth {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::chart::{self, Mark, Surroundings};
+use super::chart::{self, DataPoint, Surroundings};
 use super::segment::{Segment, link};
-use super::{axis, words};
+use super::{axis, format};
 use crate::domain::Timestamp;
 
 /// The sizes of a segment over time.
@@ -36,7 +36,7 @@ pub fn past(segment: &Segment<'_>) -> Markup {
     let Past { days, points, interval, is_readable, .. } = &segment.past;
     html! {
         p .note {
-            "The count over the last " (words::span(segment.longest.duration()))
+            "The count over the last " (format::span(segment.longest.duration()))
             @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
             ". Where nothing was sampled, the line has a gap."
         }
@@ -54,7 +54,7 @@ pub fn past(segment: &Segment<'_>) -> Markup {
         @else {
             p .nothing #no-history {
                 "There are no samples of this time. "
-                @if let Some(interval) = interval { "The next one is due within " (words::span(*interval)) "." }
+                @if let Some(interval) = interval { "The next one is due within " (format::span(*interval)) "." }
                 @else { "This service takes none: its setting " code { "history_interval" } " is off." }
             }
         }
@@ -63,20 +63,20 @@ pub fn past(segment: &Segment<'_>) -> Markup {
 
 /// `hour`, `2 hours`: what follows “every”.
 fn every(interval: Duration) -> String {
-    let (unit, one, _) = words::unit_of(interval);
-    if interval.as_secs() == unit { one.to_owned() } else { words::span(interval) }
+    let (unit, one, _) = format::unit_of(interval);
+    if interval.as_secs() == unit { one.to_owned() } else { format::span(interval) }
 }
 
 fn curve(segment: &Segment<'_>) -> Markup {
     let Past { days, points, step, .. } = &segment.past;
     let (from, to) = (segment.now - Duration::from_secs(days * 86_400), segment.now);
     let length = (to.as_millis() - from.as_millis()) as f64;
-    let of = |at: Timestamp| format!("{} UTC", words::minute(at));
-    let mark = |(at, count): &(Timestamp, Option<u64>)| Mark {
+    let of = |at: Timestamp| format!("{} UTC", format::minute(at));
+    let mark = |(at, count): &(Timestamp, Option<u64>)| DataPoint {
         count: *count,
         at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
         title: match count {
-            Some(count) => format!("{}: {}", of(*at), words::counted(*count, "user", "users")),
+            Some(count) => format!("{}: {}", of(*at), format::counted(*count, "user", "users")),
             None => format!("{}: no sample", of(*at)),
         },
     };
@@ -86,9 +86,9 @@ fn curve(segment: &Segment<'_>) -> Markup {
         id: "history",
         label: format!(
             "Line chart over {}: between {} and {}. The table below has the figures.",
-            words::counted(*days, "day", "days"),
-            words::number(known().min().unwrap_or_default()),
-            words::counted(known().max().unwrap_or_default(), "user", "users"),
+            format::counted(*days, "day", "days"),
+            format::number(known().min().unwrap_or_default()),
+            format::counted(known().max().unwrap_or_default(), "user", "users"),
         ),
         across: "Time, UTC",
         ticks: axis::times(from, to, 8),
@@ -117,7 +117,7 @@ fn by_point(points: &[(Timestamp, Option<u64>)]) -> Markup {
             thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
             tbody {
                 @for (at, count) in points.iter().rev() {
-                    tr { th scope="row" { (words::marked(*at)) } td .number { (or_none(*count)) } }
+                    tr { th scope="row" { (format::marked(*at)) } td .number { (or_none(*count)) } }
                 }
             }
         }
@@ -126,7 +126,7 @@ fn by_point(points: &[(Timestamp, Option<u64>)]) -> Markup {
 
 /// A line for each day, newest first: there are too many points to be read.
 fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
-    let days = points.chunk_by(|(one, _), (next, _)| words::date(*one) == words::date(*next));
+    let days = points.chunk_by(|(one, _), (next, _)| format::date(*one) == format::date(*next));
     let days: Vec<_> = days.collect();
     html! {
         table #history-table {
@@ -136,7 +136,7 @@ fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
                 @for day in days.iter().rev() {
                     @let known = || day.iter().filter_map(|(_, count)| *count);
                     tr {
-                        th scope="row" { (words::date(day[0].0)) }
+                        th scope="row" { (format::date(day[0].0)) }
                         td .number { (or_none(known().min())) }
                         td .number { (or_none(known().max())) }
                         td .number { (or_none(known().next_back())) }
@@ -148,5 +148,5 @@ fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
 }
 
 fn or_none(count: Option<u64>) -> String {
-    count.map_or_else(|| "no sample".to_owned(), words::number)
+    count.map_or_else(|| "no sample".to_owned(), format::number)
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::curl::Reached;
-use super::door::MayLook;
-use super::last_seen::{Seen, parts};
+use super::auth::PageAuth;
+use super::curl::BaseUrl;
+use super::histogram::{Seen, parts};
+use super::history::{Past, RANGES, USUAL_DAYS};
 use super::list::{self, ROWS, Row};
-use super::overlap::{self, Common, Picked};
-use super::past::{Past, RANGES, USUAL_DAYS};
+use super::overlap::{self, Common, Selection};
 use super::segment::{self, Segment};
 use super::shown;
 use crate::domain::{SegmentName, Timestamp};
@@ -42,9 +42,9 @@ use crate::store;
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAListPage)
 )]
 pub async fn of_list(
-    _: MayLook,
+    _: PageAuth,
     State(state): State<Arc<AppState>>,
-    reached: Reached,
+    base_url: BaseUrl,
     query: RawQuery,
 ) -> Result<Response> {
     let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?;
@@ -74,7 +74,7 @@ pub async fn of_list(
         now: found.as_of,
         window,
     };
-    Ok(shown(list::page(&list, &reached)))
+    Ok(shown(list::page(&list, &base_url)))
 }
 
 /// Where a page of the list ended: a count, and a name.
@@ -115,9 +115,9 @@ async fn trends(
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAPage)
 )]
 pub async fn of_segment(
-    _: MayLook,
+    _: PageAuth,
     State(state): State<Arc<AppState>>,
-    reached: Reached,
+    base_url: BaseUrl,
     query: RawQuery,
 ) -> Result<Response> {
     /// So many are told apart on a screen, and pointed at.
@@ -154,7 +154,7 @@ pub async fn of_segment(
             interval: state.history.interval(),
         },
     };
-    Ok(shown(segment::page(&segment, &reached)))
+    Ok(shown(segment::page(&segment, &base_url)))
 }
 
 fn days(text: &str) -> std::result::Result<u64, String> {
@@ -183,32 +183,32 @@ fn days(text: &str) -> std::result::Result<u64, String> {
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAnOverlapPage)
 )]
 pub async fn of_overlap(
-    _: MayLook,
+    _: PageAuth,
     State(state): State<Arc<AppState>>,
-    reached: Reached,
+    base_url: BaseUrl,
     query: RawQuery,
 ) -> Result<Response> {
     let parameters = query.knowing("the comparison of segments", &["segment"])?.filled();
     let given: Vec<_> = parameters.all("segment").map(str::to_owned).collect();
-    let mut picked = Picked { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
+    let mut selection = Selection { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
     // What is wrong stands above the form, so that it can be put right.
-    let above = |problem: Problem, picked: &Picked<'_>| problem.above(overlap::form(picked).into_string());
+    let above = |problem: Problem, selection: &Selection<'_>| problem.above(overlap::form(selection).into_string());
     if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
         let segments =
-            parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &picked))?;
+            parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &selection))?;
         // First, since it costs less: when it is refused, no overlap was made for nothing.
         let names = offered(&state, state.now().await?).await;
-        picked.offered = names.map_err(|problem| above(problem, &picked))?;
+        selection.offered = names.map_err(|problem| above(problem, &selection))?;
         let (now, window) = (state.now().await?, state.estimator.window());
         let found = state.overlaps.of(&segments, window, now).await;
-        let found = found.map_err(|error| above(error.into(), &picked))?;
+        let found = found.map_err(|error| above(error.into(), &selection))?;
         let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
         let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
-        return Ok(shown(overlap::page(&picked, Some(&common), &reached)));
+        return Ok(shown(overlap::page(&selection, Some(&common), &base_url)));
     }
     let now = state.now().await?;
-    picked.offered = offered(&state, now).await?;
-    Ok(shown(overlap::page(&picked, None, &reached)))
+    selection.offered = offered(&state, now).await?;
+    Ok(shown(overlap::page(&selection, None, &base_url)))
 }
 
 /// The names that fields offer: those of the largest segments.

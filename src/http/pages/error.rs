@@ -5,8 +5,8 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use maud::{PreEscaped, html};
 
-use super::frame::{self, Page, Refresh};
-pub use super::links::Place;
+use super::layout::{self, Page, Refresh};
+use super::links::BasePath;
 use super::names::visible;
 use super::{HEADERS, HTML};
 use crate::http::problem::{Document, ProblemKind};
@@ -17,7 +17,7 @@ pub fn body(
     kind: ProblemKind,
     problem: &Document<'_>,
     beneath: Option<&str>,
-    place: Place,
+    place: BasePath,
     headers: &mut HeaderMap,
 ) -> Body {
     headers.extend(HEADERS);
@@ -31,13 +31,13 @@ pub fn body(
             // It repeats names of parameters.
             p { (visible(detail(kind).unwrap_or(problem.detail))) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
-            @if refresh == Refresh::Often { p { "With JavaScript this page asks again every " (frame::REFRESH_SECONDS) " seconds, and shows the numbers when there are some." } }
+            @if refresh == Refresh::Often { p { "With JavaScript this page asks again every " (layout::REFRESH_SECONDS) " seconds, and shows the numbers when there are some." } }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
         }
         @if let Some(beneath) = beneath { (PreEscaped(beneath)) }
         @else { p .nothing { a href=(place.root()) { "All segments" } } }
     };
-    Body::from(frame::page(place, Page::Trouble, title, refresh, &main).into_string())
+    Body::from(layout::page(place, Page::Trouble, title, refresh, &main).into_string())
 }
 
 /// A heading for people who look at a page and send no requests, as far as they know.
