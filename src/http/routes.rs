@@ -12,7 +12,7 @@ use super::docs::{self, openapi};
 use super::extract::auth::{May, Read};
 use super::middleware::cors;
 use super::middleware::endpoint::{Bounds, Endpoint};
-use super::problem::{Problem, ProblemKind};
+use super::problem::Problem;
 use super::{AllowedHosts, AppState, Origins, pages};
 
 /// What a listener serves: the routes, and what answers the requests that must not reach them.
@@ -127,24 +127,14 @@ impl Routes {
         // What a caller makes up, be it a path or a method, is no label.
         let refused = self.endpoint("any", "unmatched", Bounds::None, refuse);
         let refusal = Router::new().fallback(refused).with_state(Arc::clone(&self.state));
-        let not_found = self.endpoint("any", "unmatched", Bounds::None, async || not_found());
-        let method_not_allowed = self.endpoint("any", "unmatched", Bounds::None, async || method_not_allowed());
+        let not_found = self.endpoint("any", "unmatched", Bounds::None, async || Problem::not_found());
+        let method_not_allowed =
+            self.endpoint("any", "unmatched", Bounds::None, async || Problem::method_not_allowed());
         let routes =
             self.methods.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
         let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(self.state);
         Site { routes, refusal, hosts }
     }
-}
-
-pub(super) fn not_found() -> Problem {
-    Problem::new(
-        ProblemKind::NotFound,
-        "No route has this path. Paths have no slash at the end, and a slash in a segment's name is written %2F.",
-    )
-}
-
-pub(super) fn method_not_allowed() -> Problem {
-    Problem::new(ProblemKind::MethodNotAllowed, "The Allow header names the methods that this path has.")
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::http::AppState;
 use crate::http::docs::openapi::problems;
+use crate::http::json::json;
 use crate::http::problem::{Problem, Result};
-use crate::http::{AppState, json};
 
 /// That all is well.
 #[derive(Serialize, ToSchema)]

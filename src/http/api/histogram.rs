@@ -9,11 +9,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::segments::segment_of;
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read};
 use crate::http::extract::query::RawQuery;
+use crate::http::json::json;
 use crate::http::problem::Result;
-use crate::http::{AppState, json};
 
 /// The most parts that the window is cut into.
 pub(crate) const MOST: usize = 100;

@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use super::segments::segment_of;
 use crate::domain::Window;
 use crate::estimator::history::{self, History};
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::Result;
-use crate::http::{AppState, json};
+use crate::http::extract::query::RawQuery;
+use crate::http::json::json;
+use crate::http::problem::{Problem, Result};
 
 /// What is given when nobody says from when.
 const USUAL_SPAN: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -126,13 +127,16 @@ pub async fn of_segment(
     let to = to.unwrap_or(now);
     let from = from.unwrap_or(to - USUAL_SPAN);
     if from > to {
-        return Err(invalid("from", format!("must not be later than to, which is {to}")));
+        return Err(Problem::invalid_field("from", format!("must not be later than to, which is {to}")));
     }
     let step = step.unwrap_or_else(|| state.history.usual_step(from, to));
     let steps = History::steps(from, to, step);
     if steps > History::MOST_POINTS {
         let most = History::MOST_POINTS;
-        return Err(invalid("step", format!("gives {steps} points, and at most {most} are given: take longer steps")));
+        return Err(Problem::invalid_field(
+            "step",
+            format!("gives {steps} points, and at most {most} are given: take longer steps"),
+        ));
     }
     let points = state.history.of(&segment, from, to, step).await?;
     let (first, last) = (&points[0], &points[points.len() - 1]);

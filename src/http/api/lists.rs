@@ -10,11 +10,12 @@ use utoipa::ToSchema;
 
 use crate::domain::{SegmentName, Window};
 use crate::estimator::{Counted, ListCursor, ListQuery, Order};
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::{Parameters, RawQuery, invalid};
-use crate::http::problem::Result;
-use crate::http::{AppState, json};
+use crate::http::extract::query::{Parameters, RawQuery};
+use crate::http::json::json;
+use crate::http::problem::{Problem, Result};
 
 /// The most segments on a page.
 pub(crate) const MOST: usize = 1_000;
@@ -197,7 +198,10 @@ fn list_query(parameters: &Parameters, window: Window) -> Result<ListQuery> {
     let (prefix, order) = (prefix.unwrap_or_default(), order(parameters)?.unwrap_or(Order::Name));
     let is_of_this = |(of, cursor): &(Order, ListCursor)| *of == order && cursor.segment.as_str().starts_with(&prefix);
     if after.as_ref().is_some_and(|after| !is_of_this(after)) {
-        return Err(invalid("cursor", "is of a list with another prefix or sort: begin that one without a cursor"));
+        return Err(Problem::invalid_field(
+            "cursor",
+            "is of a list with another prefix or sort: begin that one without a cursor",
+        ));
     }
     Ok(ListQuery {
         order,

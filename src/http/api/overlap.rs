@@ -8,12 +8,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::overlap::{Overlap as Figures, OverlapError, Overlaps};
+use crate::estimator::overlap::{Overlap as Figures, Overlaps};
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::{Problem, ProblemKind, Result};
-use crate::http::{AppState, json};
+use crate::http::extract::query::RawQuery;
+use crate::http::json::json;
+use crate::http::problem::Result;
 
 /// How many users segments have in common.
 #[derive(Serialize, ToSchema)]
@@ -122,23 +123,6 @@ impl<'a> Overlap<'a> {
                 .collect(),
             window_seconds: window.as_secs(),
             as_of: now.to_string(),
-        }
-    }
-}
-
-impl From<OverlapError> for Problem {
-    fn from(error: OverlapError) -> Self {
-        match error {
-            OverlapError::Store(error) => error.into(),
-            OverlapError::WindowTooLong(_) => invalid("window", error.to_string()),
-            OverlapError::TooMany(error) => error.into(),
-            OverlapError::TooLate(_) => {
-                let detail = format!(
-                    "Nothing is guessed: {error}, and it was given up. Ask for fewer or smaller segments or a shorter \
-                     window, or have the operator raise overlap_timeout."
-                );
-                Self::new(ProblemKind::RequestTimeout, detail)
-            }
         }
     }
 }

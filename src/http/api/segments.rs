@@ -11,15 +11,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::SegmentName;
-use crate::domain::visit_json::{self, VisitError};
-use crate::estimator::{EstimateError, Recorded};
+use crate::domain::visit_json;
+use crate::estimator::Recorded;
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Read, Write};
 use crate::http::extract::body::{self, MediaType};
 use crate::http::extract::prefer::{PREFERENCE_APPLIED, RETURN_REPRESENTATION, wants_representation};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::{Problem, ProblemKind, Result};
-use crate::http::{AppState, json};
+use crate::http::extract::query::RawQuery;
+use crate::http::json::json;
+use crate::http::problem::{Problem, Result};
 use crate::ingest::Ingest;
 
 /// What became of a visit.
@@ -168,31 +169,8 @@ pub async fn count(
     Ok(json(&Count { segment: segment.to_string(), count, window_seconds: window.as_secs(), as_of: now.to_string() }))
 }
 
-impl From<VisitError> for Problem {
-    fn from(error: VisitError) -> Self {
-        match error {
-            VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
-            VisitError::SeveralValues(_) => {
-                Self::new(ProblemKind::Malformed, format!("The body is {error}. Many visits go to /segments/batch."))
-            }
-            VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
-            VisitError::Fields(errors) => Self::invalid(errors),
-        }
-    }
-}
-
-impl From<EstimateError> for Problem {
-    fn from(error: EstimateError) -> Self {
-        match error {
-            EstimateError::Store(error) => error.into(),
-            EstimateError::TooMany(error) => error.into(),
-            EstimateError::WindowTooLong(_) => invalid("window", error.to_string()),
-        }
-    }
-}
-
 /// The segment that a path names.
 pub(crate) fn segment_of(name: std::result::Result<Path<String>, PathRejection>) -> Result<SegmentName<'static>> {
-    let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
-    SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))
+    let Path(name) = name.map_err(|_| Problem::invalid_field("segment", "must be UTF-8, percent-encoded"))?;
+    SegmentName::parse(name).map_err(Problem::from)
 }

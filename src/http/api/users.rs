@@ -11,12 +11,13 @@ use utoipa::ToSchema;
 
 use crate::domain::UserId;
 use crate::estimator::Membership;
+use crate::http::AppState;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{Caller, DeleteUsers, May, ReadUsers};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::middleware::answer::REQUEST_ID;
+use crate::http::extract::query::RawQuery;
+use crate::http::json::json;
+use crate::http::middleware::request_id::REQUEST_ID;
 use crate::http::problem::{Problem, Result};
-use crate::http::{AppState, json};
 
 /// The segments of a user.
 #[derive(Serialize, ToSchema)]
@@ -161,7 +162,7 @@ impl DeletionLog<'_> {
                 tracing::info!(request_id, by, status = 200, segments_removed, "deleted a user");
             }
             Err(problem) => {
-                let (status, problem) = (problem.status(), problem.slug());
+                let (status, problem) = (problem.status().as_u16(), problem.type_slug());
                 let outcome = if status < 500 { "refused" } else { "failed" };
                 tracing::warn!(request_id, by, status, problem, "{outcome} to delete a user");
             }
@@ -185,6 +186,6 @@ impl Drop for DeletionLog<'_> {
 
 /// The user that a path names.
 fn user_of(user: std::result::Result<Path<String>, PathRejection>) -> Result<UserId<'static>> {
-    let Path(user) = user.map_err(|_| invalid("user_id", "must be UTF-8, percent-encoded"))?;
-    UserId::parse(user).map_err(|error| Problem::invalid(vec![error]))
+    let Path(user) = user.map_err(|_| Problem::invalid_field("user_id", "must be UTF-8, percent-encoded"))?;
+    UserId::parse(user).map_err(Problem::from)
 }

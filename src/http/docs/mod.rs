@@ -12,8 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use utoipa_swagger_ui::Config;
 
 use self::openapi::{problems, schemas};
-use super::problem::Result;
-use super::routes::not_found;
+use super::problem::{Problem, Result};
 
 /// The page, with `{files}` where the path of the folder of its files belongs.
 const PAGE: &str = include_str!("page.html");
@@ -86,7 +85,7 @@ fn page_with_files_in(folder: &str) -> Response {
 )]
 pub async fn file(Path(name): Path<String>) -> Result<Response> {
     if !FILES.contains(&name.as_str()) {
-        return Err(not_found());
+        return Err(Problem::not_found());
     }
     if name == START_NAME {
         return Ok((HEADERS, [(CONTENT_TYPE, "text/javascript"), (CACHE_CONTROL, "no-cache")], START).into_response());

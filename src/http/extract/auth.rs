@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use crate::auth::{Denied, Grant, Scope};
 use crate::http::AppState;
-use crate::http::problem::{Problem, ProblemKind};
+use crate::http::problem::Problem;
 
 /// The caller may do what needs the scope `S`.
 pub struct May<S> {
@@ -105,22 +105,4 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 fn refuse(state: &AppState, denied: Denied) -> Problem {
     state.estimator.metrics().http.denied(denied.kind());
     denied.into()
-}
-
-/// RFC 6750, section 3: what a client is told of the token that it needs.
-impl From<Denied> for Problem {
-    fn from(denied: Denied) -> Self {
-        let detail = denied.to_string();
-        let (kind, challenge) = match &denied {
-            Denied::NoToken => (ProblemKind::Unauthorized, String::new()),
-            Denied::Malformed | Denied::NotAccepted(_) => {
-                (ProblemKind::Unauthorized, format!(r#", error="invalid_token", error_description="{detail}""#))
-            }
-            Denied::Insufficient { scope, .. } => {
-                (ProblemKind::InsufficientScope, format!(r#", error="insufficient_scope", scope="{scope}""#))
-            }
-        };
-        let challenge = HeaderValue::try_from(format!(r#"Bearer realm="segment-estimator"{challenge}"#));
-        Self::new(kind, detail).challenging(challenge.expect("the texts have neither quotes nor control characters"))
-    }
 }

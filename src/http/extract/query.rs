@@ -1,13 +1,12 @@
 //! The parameters of a question, read strictly: one that is misspelt would otherwise give the answer to another question
 //! without a word.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 
-use crate::domain::{FieldError, SegmentName, Timestamp, Window};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::http::problem::{Problem, ProblemKind, Result};
 
 /// The query of a request as it came. A handler takes it as an argument, and says with [`Self::knowing`] which parameters there are.
@@ -41,7 +40,7 @@ impl RawQuery {
                     [only] => format!("the only one is {only}"),
                     names => format!("those are {}", names.join(", ")),
                 };
-                Err(invalid(name.clone(), format!("is not a parameter of {question}; {known}")))
+                Err(Problem::invalid_field(name.clone(), format!("is not a parameter of {question}; {known}")))
             }
         }
     }
@@ -67,9 +66,9 @@ impl Parameters {
         let mut values = self.all(name);
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(invalid(name, "is given more than once"));
+            return Err(Problem::invalid_field(name, "is given more than once"));
         }
-        parse(value).map(Some).map_err(|why| invalid(name, why))
+        parse(value).map(Some).map_err(|why| Problem::invalid_field(name, why))
     }
 
     /// The values of the parameter `name`, which may be given several times.
@@ -123,24 +122,22 @@ impl Parameters {
         let given: Vec<_> = self.all("segment").collect();
         if given.len() < least || given.len() > most {
             let given = given.len();
-            return Err(invalid(
+            return Err(Problem::invalid_field(
                 "segment",
                 format!("must be given {least} to {most} times, and is given {given} times"),
             ));
         }
         let mut segments: Vec<SegmentName<'static>> = Vec::with_capacity(given.len());
         for name in given {
-            let segment = SegmentName::parse(name.to_owned()).map_err(|error| Problem::invalid(vec![error]))?;
+            let segment = SegmentName::parse(name.to_owned()).map_err(Problem::from)?;
             if segments.contains(&segment) {
-                return Err(invalid("segment", format!("has {segment:?} more than once", segment = segment.as_str())));
+                return Err(Problem::invalid_field(
+                    "segment",
+                    format!("has {segment:?} more than once", segment = segment.as_str()),
+                ));
             }
             segments.push(segment);
         }
         Ok(segments)
     }
-}
-
-/// A request whose `field` won't do, for a reason that is a sentence without its subject.
-pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError::new(field, detail)])
 }

@@ -8,7 +8,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AF
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::answer::REQUEST_ID;
+use super::request_id::REQUEST_ID;
 use crate::http::extract::prefer::{PREFER, PREFERENCE_APPLIED};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -76,8 +76,8 @@ where
             };
             let status = response.status().as_u16();
             let problem = response.extensions_mut().get_mut::<Problem>().map(|problem| {
-                problem.met_at(route.path);
-                problem.slug()
+                problem.set_route(route.path);
+                problem.type_slug()
             });
             if let Some(problem) = problem {
                 state.estimator.metrics().http.problem(problem);

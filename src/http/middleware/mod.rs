@@ -3,4 +3,5 @@
 pub mod answer;
 pub mod cors;
 pub mod endpoint;
+pub mod request_id;
 pub mod trace;

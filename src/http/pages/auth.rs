@@ -33,7 +33,7 @@ impl FromRequestParts<Arc<AppState>> for PageAuth {
                 // Another password is of use where the token isn't accepted. Where it is, the scheme is the one of its scope.
                 let asks = !matches!(denied, Denied::Insufficient { .. });
                 let problem = Problem::from(denied);
-                Err(if asks { problem.challenging(CHALLENGE) } else { problem })
+                Err(if asks { problem.with_challenge(CHALLENGE) } else { problem })
             }
         }
     }

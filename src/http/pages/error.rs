@@ -1,77 +1,112 @@
-//! What a page says when something is wrong: the same as a problem document, in HTML. There are no figures on it.
+//! Error pages: a problem as HTML, without figures.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use maud::{PreEscaped, html};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, PreEscaped, html};
 
 use super::layout::{self, Page, Refresh};
 use super::links::BasePath;
 use super::names::visible;
-use super::{HEADERS, HTML};
-use crate::http::problem::{Document, ProblemKind};
+use super::response::{HEADERS, HTML};
+use crate::http::problem::{Problem, ProblemDocument, ProblemKind};
 
-/// The page that stands for `problem`, of this `kind`, at `place`, with what belongs `beneath` it: a form, say, that was filled in wrongly. What
-/// its headers must be goes into `headers`.
+/// Form below an error message, so that the user can correct the input.
+#[derive(Debug, Clone)]
+pub struct Form(Box<str>);
+
+/// Problem of a page with a form.
+#[derive(Debug)]
+pub struct FormProblem {
+    problem: Problem,
+    form: Option<Form>,
+}
+
+impl FormProblem {
+    pub fn new(problem: impl Into<Problem>, form: Markup) -> Self {
+        Self { problem: problem.into(), form: Some(Form(form.into_string().into())) }
+    }
+}
+
+impl<E: Into<Problem>> From<E> for FormProblem {
+    fn from(error: E) -> Self {
+        Self { problem: error.into(), form: None }
+    }
+}
+
+impl IntoResponse for FormProblem {
+    fn into_response(self) -> Response {
+        let mut response = self.problem.into_response();
+        if let Some(form) = self.form {
+            response.extensions_mut().insert(form);
+        }
+        response
+    }
+}
+
+/// Renders `problem` as the body of a page in `base`, with `form` below the message. Adds the headers of a page.
 pub fn body(
     kind: ProblemKind,
-    problem: &Document<'_>,
-    beneath: Option<&str>,
-    place: BasePath,
+    problem: &ProblemDocument<'_>,
+    form: Option<Form>,
+    base: BasePath,
     headers: &mut HeaderMap,
 ) -> Body {
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HTML);
-    let passes = problem.status == 503 || kind == ProblemKind::TooManyLists;
-    let refresh = if passes && beneath.is_none() { Refresh::Often } else { Refresh::Never };
+    let is_temporary = problem.status == 503 || kind == ProblemKind::TooManyLists;
+    let refresh = if is_temporary && form.is_none() { Refresh::Periodic } else { Refresh::Never };
     let title = title(kind).unwrap_or(problem.title);
     let main = html! {
         div .trouble #trouble {
             h1 { (title) }
-            // It repeats names of parameters.
+            // The detail may contain parameter names from the request.
             p { (visible(detail(kind).unwrap_or(problem.detail))) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
-            @if refresh == Refresh::Often { p { "With JavaScript this page asks again every " (layout::REFRESH_SECONDS) " seconds, and shows the numbers when there are some." } }
+            @if refresh == Refresh::Periodic {
+                p { "With JavaScript, this page retries every " (layout::REFRESH_SECONDS) " seconds." }
+            }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
         }
-        @if let Some(beneath) = beneath { (PreEscaped(beneath)) }
-        @else { p .nothing { a href=(place.root()) { "All segments" } } }
+        @if let Some(Form(form)) = form { (PreEscaped(form)) }
+        @else { p .nothing { a href=(base.root()) { "All segments" } } }
     };
-    Body::from(layout::page(place, Page::Trouble, title, refresh, &main).into_string())
+    Body::from(layout::page(base, Page::Error, title, refresh, &main).into_string())
 }
 
-/// A heading for people who look at a page and send no requests, as far as they know.
+/// Returns a heading for readers of pages, who don't see requests.
 const fn title(kind: ProblemKind) -> Option<&'static str> {
     match kind {
         ProblemKind::Unavailable => Some("Redis can’t answer, so there are no numbers"),
         ProblemKind::Unauthorized => Some("Sign in to see the numbers"),
         ProblemKind::InsufficientScope => Some("This token may not see the numbers"),
         ProblemKind::NotFound => Some("There is no such page"),
-        ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service has too much to do"),
-        ProblemKind::Invalid => Some("This can’t be shown"),
+        ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service is overloaded"),
+        ProblemKind::Invalid => Some("This page can’t be shown"),
         _ => None,
     }
 }
 
-/// What they are told instead of what is for senders of requests.
+/// Returns an explanation for readers of pages, in place of the one for API clients.
 const fn detail(kind: ProblemKind) -> Option<&'static str> {
     match kind {
         ProblemKind::Unavailable => {
-            Some("Redis didn’t answer, or answered with an error, and nothing is guessed. The service’s log says why.")
+            Some("Redis didn’t answer, or answered with an error. The service’s log has the cause.")
         }
-        ProblemKind::NotFound => Some("The address is not one of this service’s pages. Links lead to all of them."),
+        ProblemKind::NotFound => Some("No page has this address. All pages are linked from the list of segments."),
         _ => None,
     }
 }
 
-/// What those people can do.
 const fn advice(kind: ProblemKind) -> Option<&'static str> {
     match kind {
         ProblemKind::Unauthorized => Some(
-            "Load the page again; when the browser asks, any user name will do, and the password is an API key or a token.",
+            "Load the page again. When the browser asks, enter any user name, and an API key or a token as the password.",
         ),
         ProblemKind::InsufficientScope => Some(
-            "It needs the scope segments:read. A browser keeps a password until it is closed; a private window asks for another.",
+            "The pages need the scope segments:read. A browser keeps the password until it is closed; to enter another one, use a \
+             private window.",
         ),
         _ => None,
     }

@@ -4,10 +4,9 @@ use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
-use super::HEADERS;
+use super::response::HEADERS;
 use crate::http::docs::openapi::{problems, schemas};
-use crate::http::problem::Result;
-use crate::http::routes::not_found;
+use crate::http::problem::{Problem, Result};
 
 /// Name, media type and content.
 const FILES: [(&str, &str, &str); 3] = [
@@ -36,7 +35,7 @@ pub const NAMES: [&str; 3] = [FILES[0].0, FILES[1].0, FILES[2].0];
     )
 )]
 pub async fn file(Path(name): Path<String>) -> Result<Response> {
-    let (_, media_type, content) = FILES.iter().find(|(known, ..)| *known == name).ok_or_else(not_found)?;
+    let (_, media_type, content) = FILES.iter().find(|(known, ..)| *known == name).ok_or_else(Problem::not_found)?;
     // They change with the version, so they may be kept, but have to be asked for.
     Ok((HEADERS, [(CONTENT_TYPE, *media_type), (CACHE_CONTROL, "no-cache")], *content).into_response())
 }

@@ -9,12 +9,13 @@ use axum::response::Response;
 
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
+use super::error::FormProblem;
 use super::histogram::{Seen, parts};
 use super::history::{Past, RANGES, USUAL_DAYS};
 use super::list::{self, ROWS, Row};
 use super::overlap::{self, Common, Selection};
+use super::response::html as html_response;
 use super::segment::{self, Segment};
-use super::shown;
 use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::history::{History, Point};
 use crate::estimator::overlap::Overlaps;
@@ -22,7 +23,7 @@ use crate::estimator::{ListCursor, ListQuery, Order};
 use crate::http::AppState;
 use crate::http::api::lists;
 use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::query::{RawQuery, invalid};
+use crate::http::extract::query::RawQuery;
 use crate::http::middleware::endpoint::in_time;
 use crate::http::problem::{Problem, Result};
 use crate::store;
@@ -74,7 +75,7 @@ pub async fn of_list(
         now: found.as_of,
         window,
     };
-    Ok(shown(list::page(&list, &base_url)))
+    Ok(html_response(list::page(&list, &base_url)))
 }
 
 /// Where a page of the list ended: a count, and a name.
@@ -125,8 +126,10 @@ pub async fn of_segment(
     /// So many go into the highest and the lowest of each day. All hourly ones of 13 months are a tenth of that.
     const READ: u64 = 100_000;
     let parameters = query.knowing("a segment's page", &["name", "window", "days"])?;
-    let name = parameters.one("name", |name| Ok(name.to_owned()))?.ok_or_else(|| invalid("name", "is required"))?;
-    let name = SegmentName::parse(name).map_err(|error| invalid("name", error.detail))?;
+    let name = parameters
+        .one("name", |name| Ok(name.to_owned()))?
+        .ok_or_else(|| Problem::invalid_field("name", "is required"))?;
+    let name = SegmentName::parse(name).map_err(|error| Problem::invalid_field("name", error.detail))?;
     let longest = state.estimator.window();
     let window = parameters.window()?.unwrap_or(longest);
     let days = parameters.one("days", days)?.unwrap_or(USUAL_DAYS);
@@ -154,7 +157,7 @@ pub async fn of_segment(
             interval: state.history.interval(),
         },
     };
-    Ok(shown(segment::page(&segment, &base_url)))
+    Ok(html_response(segment::page(&segment, &base_url)))
 }
 
 fn days(text: &str) -> std::result::Result<u64, String> {
@@ -187,28 +190,26 @@ pub async fn of_overlap(
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
     query: RawQuery,
-) -> Result<Response> {
+) -> std::result::Result<Response, FormProblem> {
     let parameters = query.knowing("the comparison of segments", &["segment"])?.filled();
     let given: Vec<_> = parameters.all("segment").map(str::to_owned).collect();
     let mut selection = Selection { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
-    // What is wrong stands above the form, so that it can be put right.
-    let above = |problem: Problem, selection: &Selection<'_>| problem.above(overlap::form(selection).into_string());
     if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
-        let segments =
-            parameters.segments(Overlaps::LEAST, Overlaps::MOST).map_err(|problem| above(problem, &selection))?;
+        let segments = parameters.segments(Overlaps::LEAST, Overlaps::MOST);
+        let segments = segments.map_err(|problem| FormProblem::new(problem, overlap::form(&selection)))?;
         // First, since it costs less: when it is refused, no overlap was made for nothing.
         let names = offered(&state, state.now().await?).await;
-        selection.offered = names.map_err(|problem| above(problem, &selection))?;
+        selection.offered = names.map_err(|problem| FormProblem::new(problem, overlap::form(&selection)))?;
         let (now, window) = (state.now().await?, state.estimator.window());
         let found = state.overlaps.of(&segments, window, now).await;
-        let found = found.map_err(|error| above(error.into(), &selection))?;
+        let found = found.map_err(|error| FormProblem::new(error, overlap::form(&selection)))?;
         let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
         let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
-        return Ok(shown(overlap::page(&selection, Some(&common), &base_url)));
+        return Ok(html_response(overlap::page(&selection, Some(&common), &base_url)));
     }
     let now = state.now().await?;
     selection.offered = offered(&state, now).await?;
-    Ok(shown(overlap::page(&selection, None, &base_url)))
+    Ok(html_response(overlap::page(&selection, None, &base_url)))
 }
 
 /// The names that fields offer: those of the largest segments.

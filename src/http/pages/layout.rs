@@ -20,15 +20,15 @@ pub enum Page {
     /// Who is in several.
     Overlap,
     /// None of them.
-    Trouble,
+    Error,
 }
 
 /// Whether the script asks for the page again now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// It does.
-    Often,
-    /// It doesn't: it would get the same, or it would cost too much.
+    /// Every [`REFRESH_SECONDS`].
+    Periodic,
+    /// The content would not change, or would cost too much.
     Never,
 }
 
@@ -48,7 +48,7 @@ pub fn page(place: BasePath, page: Page, title: &str, refresh: Refresh, main: &M
                 link rel="stylesheet" href={ (pages) "style.css" };
                 script src={ (pages) "refresh.js" } defer {}
             }
-            body data-refresh=[(refresh == Refresh::Often).then_some(REFRESH_SECONDS)] {
+            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to the content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }

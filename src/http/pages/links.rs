@@ -1,29 +1,43 @@
 //! Where links lead: relative to the page, so that they work behind a proxy that adds a prefix.
 
-/// Where a page is.
+use axum::http::Method;
+
+/// The folder of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BasePath {
-    /// At `/`.
+    /// `/`
     Root,
-    /// In `/pages/`.
-    Folder,
+    /// `/pages/`
+    Pages,
 }
 
 impl BasePath {
-    /// The way to `/`.
+    /// Returns the relative path to `/`.
     pub const fn root(self) -> &'static str {
         match self {
             Self::Root => "./",
-            Self::Folder => "../",
+            Self::Pages => "../",
         }
     }
 
-    /// The way to `/pages/`.
+    /// Returns the relative path to `/pages/`.
     pub const fn pages(self) -> &'static str {
         match self {
             Self::Root => "pages/",
-            Self::Folder => "./",
+            Self::Pages => "./",
         }
+    }
+}
+
+/// Returns the folder of the page that a request asks for. Returns `None` if the request asks for no page; its errors are
+/// JSON then.
+pub fn base_path(method: &Method, path: &str) -> Option<BasePath> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        return None;
+    }
+    match path {
+        "/" => Some(BasePath::Root),
+        path => path.strip_prefix("/pages/").filter(|rest| !rest.contains('/')).map(|_| BasePath::Pages),
     }
 }
 
@@ -56,7 +70,23 @@ pub fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case("/", Some(BasePath::Root))]
+    #[case("/pages/segment", Some(BasePath::Pages))]
+    #[case("/pages/nothing", Some(BasePath::Pages))]
+    #[case("/pages/a/b", None)]
+    #[case("/pages", None)]
+    #[case("/segments/sports/count", None)]
+    #[case("/docs", None)]
+    fn errors_are_pages_where_pages_are(#[case] path: &str, #[case] expected: Option<BasePath>) {
+        assert_eq!(base_path(&Method::GET, path), expected);
+        assert_eq!(base_path(&Method::HEAD, path), expected);
+        assert_eq!(base_path(&Method::POST, path), None);
+    }
 
     #[test]
     fn a_link_has_the_parameters_that_have_values() {

@@ -47,7 +47,7 @@ pub struct Row {
 pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
     let main = if is_empty { empty(list, base_url) } else { full(list) };
-    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Often, &main)
+    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Periodic, &main)
 }
 
 fn full(list: &List<'_>) -> Markup {

@@ -50,7 +50,7 @@ pub fn page(selection: &Selection<'_>, common: Option<&Common>, base_url: &BaseU
         @if let Some(common) = common { (result(&selection.names, common, base_url)) }
     };
     // It isn't asked for again by itself: it has Redis read all members.
-    layout::page(BasePath::Folder, Page::Overlap, "Overlap", Refresh::Never, &main)
+    layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, &main)
 }
 
 /// The fields for the segments, with what was selection.

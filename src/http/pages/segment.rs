@@ -59,7 +59,7 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
             pre tabindex="0" { code { (calls(segment, base_url)) } }
         }
     };
-    layout::page(BasePath::Folder, Page::Segment, name, Refresh::Often, &main)
+    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Periodic, &main)
 }
 
 /// The shorter windows that can be looked at, too.

@@ -9,19 +9,19 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use http_body_util::BodyExt as _;
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
-use utoipa::ToSchema;
 
 use crate::domain::Timestamp;
+use crate::http::AppState;
+use crate::http::batch_report::BatchReport;
 use crate::http::docs::openapi::{problems, schemas};
 use crate::http::extract::auth::{May, Write};
 use crate::http::extract::body::{self, MediaType};
+use crate::http::json::json;
 use crate::http::middleware::endpoint::in_time;
 use crate::http::problem::{Problem, Result};
-use crate::http::{AppState, json};
-use crate::ingest::{Aborted, Ingest, LineError, Report};
+use crate::ingest::{Aborted, Ingest};
 
 /// An array is read to its end before its first visit is looked at. More visits than this are better sent as lines.
 pub(crate) const MAX_ARRAY_VISITS: usize = 1_000;
@@ -62,7 +62,7 @@ const ONE_LINE: &str =
         )
     ),
     responses(
-        (status = 200, description = "What became of the visits.", body = ReportDocument, examples(
+        (status = 200, description = "What became of the visits.", body = BatchReport, examples(
             ("all" = (summary = "All are accepted", value = json!(
                 { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false }
             ))),
@@ -128,7 +128,7 @@ async fn finish(ingest: Ingest, outcome: std::result::Result<(), Cut>, one_line:
         (None, Ok(())) if report.has_only_rejected() => {
             failures::all_rejected(if report.is_one_line_without_a_visit() { one_line } else { "" })
         }
-        (None, Ok(())) => return Ok(json(&ReportDocument::of(&report))),
+        (None, Ok(())) => return Ok(json(&BatchReport::of_complete(&report))),
     };
     Err(problem.with_report(report))
 }
@@ -200,65 +200,5 @@ async fn feed_lines(
         if lines > 0 {
             deadline = Instant::now() + state.limits.body;
         }
-    }
-}
-
-/// What became of a batch.
-// As a part of the problem when something went wrong with it, too.
-#[derive(Serialize, ToSchema)]
-#[schema(as = BatchReport)]
-pub struct ReportDocument<'a> {
-    /// Visits that Redis has acknowledged.
-    accepted: u64,
-    /// Visits that were older than the window: taken, and not kept.
-    expired: u64,
-    /// Lines, or items of the array, that are not a visit.
-    rejected: u64,
-    /// What is wrong with them: the first 100 errors.
-    #[schema(max_items = 100)]
-    errors: Vec<LineErrorDocument<'a>>,
-    /// Whether there were more errors than those.
-    errors_truncated: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(ignore)]
-    done_through_line: Option<u64>,
-}
-
-/// What is wrong with a line.
-#[derive(Serialize, ToSchema)]
-#[schema(as = LineError)]
-struct LineErrorDocument<'a> {
-    /// The line, or the item's place in the array, counted from 1.
-    #[schema(minimum = 1)]
-    line: u64,
-    /// The field that is wrong, if it is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    field: Option<&'a str>,
-    /// What is wrong: a sentence without its subject.
-    detail: &'a str,
-}
-
-impl<'a> ReportDocument<'a> {
-    /// The report of a batch that was taken in to its end.
-    pub fn of(report: &'a Report) -> Self {
-        let document = |LineError { line, field, detail }: &'a LineError| LineErrorDocument {
-            line: *line,
-            field: field.as_deref(),
-            detail,
-        };
-        Self {
-            accepted: report.accepted,
-            expired: report.expired,
-            rejected: report.rejected,
-            errors: report.errors.iter().map(document).collect(),
-            errors_truncated: report.errors_truncated,
-            done_through_line: None,
-        }
-    }
-
-    /// The report of one that was not: it says also where to go on.
-    pub fn of_problem(report: &'a Report) -> Self {
-        Self { done_through_line: Some(report.done_through_line), ..Self::of(report) }
     }
 }

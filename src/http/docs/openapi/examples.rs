@@ -12,7 +12,6 @@ use crate::http::api::batch::failures;
 use crate::http::extract::body::{self, MediaType};
 use crate::http::middleware::endpoint;
 use crate::http::problem::{Problem, ProblemKind};
-use crate::http::routes::{method_not_allowed, not_found};
 use crate::http::server::host;
 use crate::ingest::{Ingest, LineError, Report};
 use crate::store;
@@ -33,8 +32,8 @@ pub fn alone(kind: ProblemKind) -> Problem {
         ProblemKind::InsufficientScope => {
             Denied::Insufficient { holder: "analyst".to_owned(), scope: Scope::WriteSegments }.into()
         }
-        ProblemKind::NotFound => not_found(),
-        ProblemKind::MethodNotAllowed => method_not_allowed(),
+        ProblemKind::NotFound => Problem::not_found(),
+        ProblemKind::MethodNotAllowed => Problem::method_not_allowed(),
         ProblemKind::BodyTimeout => body::too_slow(BODY_TIMEOUT),
         ProblemKind::BodyTooLarge => body::too_large(Ingest::MAX_LINE_BYTES),
         ProblemKind::UnsupportedMediaType => {

@@ -10,8 +10,8 @@ use utoipa::openapi::{ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Type};
 use utoipa::{IntoResponses, Modify, PartialSchema, ToSchema};
 
 use super::{examples, schemas};
-use crate::http::api::batch::ReportDocument;
-use crate::http::problem::{Document, Problem, ProblemKind, TYPE_PREFIX};
+use crate::http::batch_report::BatchReport;
+use crate::http::problem::{Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
 
 use ProblemKind::{
     BodyTimeout, BodyTooLarge, InsufficientScope, Internal, Invalid, Malformed, MethodNotAllowed, Misdirected,
@@ -218,11 +218,14 @@ impl Modify for Problems {
             components.responses.insert(name.to_owned(), response(description, kinds, alone(), examples::alone).into());
         }
         let mut schemas = Vec::new();
-        Document::schemas(&mut schemas);
+        ProblemDocument::schemas(&mut schemas);
         components.schemas.extend(schemas);
-        let problem = object(Document::schema());
+        let mut problem = object(ProblemDocument::schema());
+        if let Some(RefOr::T(Schema::Object(kind))) = problem.properties.get_mut("type") {
+            kind.enum_values = Some(types().map(Into::into).collect());
+        }
         components.schemas.insert("Problem".to_owned(), problem.clone().into());
-        let batch_problem = schemas::batch_problem(problem, object(ReportDocument::schema()));
+        let batch_problem = schemas::batch_problem(problem, object(BatchReport::schema()));
         components.schemas.insert("BatchProblem".to_owned(), batch_problem.into());
         for operation in document.paths.paths.values_mut().flat_map(super::operations) {
             let is_page = operation.tags.iter().flatten().any(|tag| tag == "pages");
@@ -240,7 +243,7 @@ fn object(schema: RefOr<Schema>) -> Object {
 }
 
 /// The types of all problems: there is no kind that no answer may be.
-pub fn types() -> impl Iterator<Item = String> {
+fn types() -> impl Iterator<Item = String> {
     let mut all: Vec<ProblemKind> = Vec::new();
     let kinds = SHARED.iter().map(|(_, _, kinds)| kinds).chain(OF_A_BATCH.iter().map(|(_, kinds)| kinds));
     for kind in kinds.copied().flatten() {

@@ -6,7 +6,6 @@ use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::problems;
 use crate::domain;
 use crate::estimator::overlap::Overlaps;
 use crate::http::api::batch::MAX_ARRAY_VISITS;
@@ -42,11 +41,6 @@ pub fn user_id() -> Object {
 /// What became of a visit.
 pub fn visit_result() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["accepted", "expired"])).build()
-}
-
-/// The types of problems.
-pub fn problem_type() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(problems::types())).build()
 }
 
 /// The name of a segment.
