@@ -4,12 +4,13 @@ use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
-use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
 use crate::jobs::{Pruner, PrunerError, Recorder, Sampler};
 use crate::redis::Connection;
 use crate::store::{self, Store};
@@ -94,12 +95,12 @@ impl Reloader {
     }
 }
 
-/// Where something is served, and what.
+/// Listener and its router.
 #[derive(Debug)]
 struct Front {
     listener: TcpListener,
     local_addr: SocketAddr,
-    site: Site,
+    router: Router,
 }
 
 /// Why the service could not start, or ended by itself: one line, made to be shown as it is.
@@ -210,7 +211,8 @@ impl App {
             is_tls: tls.is_some(),
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
-            under_way: AtomicUsize::new(0),
+            in_flight: Semaphore::new(settings.request_limits().requests),
+            metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
             ending: ending.clone(),
         });
@@ -234,10 +236,10 @@ impl App {
             metrics: Arc::clone(&metrics),
         };
         reloader.report(true, true);
-        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
-        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
+        let router = Router::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
+        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, router: Router::admin(state) });
         Ok(Self {
-            front: Front { listener: front.0, local_addr: front.1, site },
+            front: Front { listener: front.0, local_addr: front.1, router },
             admin,
             sampler: Sampler::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: Recorder::new(estimator.clone(), clock.clone(), history),
@@ -293,15 +295,15 @@ impl App {
         let mut beside = JoinSet::new();
         beside.spawn(sampler.run());
         beside.spawn(recorder.run());
-        if let Some(Front { listener, site, .. }) = admin {
+        if let Some(Front { listener, router, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.
             let server = Server { tls: None, ..server.clone() };
-            beside.spawn(server.serve(listener, site, CancellationToken::new()));
+            beside.spawn(server.serve(listener, router, CancellationToken::new()));
         }
 
         let outcome = {
             let (drain_limit, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
-            let serving = server.serve(front.listener, front.site, stop_serving.clone());
+            let serving = server.serve(front.listener, front.router, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);

@@ -7,7 +7,9 @@
 
 mod api;
 mod batch_report;
-pub mod docs;
+mod cursor;
+mod docs;
+mod drop_guard;
 mod errors;
 mod extract;
 mod json;
@@ -19,6 +21,6 @@ pub mod server;
 mod state;
 
 pub use self::middleware::cors::Origins;
-pub use self::routes::Site;
+pub use self::routes::{Router, openapi_json};
 pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
 pub use self::state::{AppState, RequestLimits};

@@ -1,9 +1,10 @@
 //! State that the handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Gate;
@@ -13,6 +14,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::store;
+use crate::telemetry::Metrics;
 
 /// State that the handlers share.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub struct AppState {
     pub limits: RequestLimits,
     /// Sampling ratio for requests without a sampling decision of the caller, 0 to 1. `None` disables tracing.
     pub trace_ratio: Option<f64>,
-    /// Requests under way, of those that are limited in number.
-    pub under_way: AtomicUsize,
+    /// Permits of requests in flight, as many as [`RequestLimits::requests`].
+    pub in_flight: Semaphore,
+    /// Metrics of the service.
+    pub metrics: Arc<Metrics>,
     /// Set when the shutdown begins.
     pub is_stopping: Arc<AtomicBool>,
     /// Cancelled when the shutdown aborts streams that have no end of their own.

@@ -1,23 +1,38 @@
-//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)): how a caller would like to be answered. What is not
-//! known of it is passed over, as the RFC demands.
+//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)). Unknown preferences are ignored, as the RFC
+//! demands.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Asks for a preference.
+/// Request header with preferences.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// Says which preference was followed.
+/// Response header with the applied preference.
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// The preference for an answer that has in it what became of the request.
+/// Preference for a response that contains the result of the request.
 pub const RETURN_REPRESENTATION: HeaderValue = HeaderValue::from_static("return=representation");
 
-/// Whether the caller prefers `return=representation` (section 4.2). Of several `return`, the first counts (section 2).
-pub fn wants_representation(headers: &HeaderMap) -> bool {
+/// Whether the caller prefers `return=representation` (section 4.2).
+pub struct WantsRepresentation(pub bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for WantsRepresentation {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(wants_representation(&parts.headers)))
+    }
+}
+
+fn wants_representation(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let mut returns = values.flat_map(|value| value.split(',')).filter_map(|preference| {
-        // Behind it may stand parameters, of which `return` has none.
+        // Parameters may follow a preference; `return` has none.
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case("return").then(|| value.trim().trim_matches('"'))
     });
+    // The first of several counts (section 2).
     returns.next() == Some("representation")
 }
 

@@ -22,11 +22,12 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Seconds until a retry. Every request tries to reach Redis, so a longer wait has no benefit.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Passes `request` to `router` and renders a problem as JSON, or as a page if the request is for a page.
+/// Passes `request` to the router that `admitted` contains. Renders a problem, also one of a refusal in `admitted`, as JSON or,
+/// if the request is for a page, as a page.
 ///
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must not
 /// be taken for a page.
-pub async fn answer(mut router: Router, mut request: Request) -> Response {
+pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Request) -> Response {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();
     if method == Method::DELETE {
@@ -35,9 +36,9 @@ pub async fn answer(mut router: Router, mut request: Request) -> Response {
     }
     let page = pages::base_path(&method, request.uri().path());
 
-    let mut response = match router.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let mut response = match admitted {
+        Ok(mut router) => router.call(request).await.unwrap_or_else(|never| match never {}),
+        Err(refusal) => *refusal,
     };
     if let Some(problem) = Problem::take_from(&mut response) {
         let id = request_id.to_str().unwrap_or_default();

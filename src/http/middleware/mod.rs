@@ -1,4 +1,4 @@
-//! What surrounds the handlers: each endpoint, and the router as a whole.
+//! Middleware: code around the router and around each handler.
 
 pub mod answer;
 pub mod cors;

@@ -1,225 +1,251 @@
-//! What each page asks before it is shown. Their parameters are as strict as those of the API, but that the form for comparing
-//! sends fields that were left empty.
+//! Handlers of the pages. Their parameters are as strict as those of the API, except that forms send empty fields.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use utoipa::IntoParams;
 
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
 use super::error::FormProblem;
-use super::histogram::{Seen, parts};
-use super::history::{Past, RANGES, USUAL_DAYS};
-use super::list::{self, ROWS, Row};
-use super::overlap::{self, Common, Selection};
-use super::response::html as html_response;
+use super::histogram;
+use super::history::History;
+use super::list::{self, List, ROWS, Row};
+use super::overlap::{self, Comparison, Selection};
+use super::ranges::{self, DEFAULT_DAYS};
+use super::response::html;
 use super::segment::{self, Segment};
-use crate::domain::{SegmentName, Timestamp};
-use crate::estimator::history::{History, Point};
+use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::history::Point;
 use crate::estimator::overlap::Overlaps;
 use crate::estimator::{ListCursor, ListQuery, Order};
-use crate::http::AppState;
-use crate::http::api::lists;
-use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::query::RawQuery;
-use crate::http::middleware::endpoint::in_time;
-use crate::http::problem::{Problem, Result};
+use crate::http::api::segments::order;
+use crate::http::cursor;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::query::{self, Parameters, QueryParams, StrictQuery};
+use crate::http::middleware::endpoint::with_timeout;
+use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::state::AppState;
 use crate::store;
 
-/// All segments as a page.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListPageQuery {
+    /// The prefix of the names.
+    #[param(inline, value_type = Option<String>, example = "sp")]
+    prefix: String,
+    /// The order.
+    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
+    sort: Order,
+    #[param(ignore)]
+    cursor: Option<ListCursor>,
+}
+
+impl QueryParams for ListPageQuery {
+    const NAMES: &'static [&'static str] = &["prefix", "sort", "cursor"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
+        let sort = order(query)?.unwrap_or(Order::Count);
+        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &prefix))?;
+        Ok(Self { prefix, sort, cursor })
+    }
+}
+
+/// Show all segments.
 ///
-/// With counts and their history, for people.
+/// The page has their counts and past counts, for people.
 #[utoipa::path(
     get,
     path = "/",
     operation_id = "page_list",
     tag = "pages",
-    params(
-        ("prefix" = inline(Option<String>), Query, description = "What the names begin with.", example = json!("sp")),
-        ("sort" = inline(Option<schemas::PageOrder>), Query, description = "The order.", example = json!("name")),
-    ),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAListPage)
+    params(ListPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
 )]
-pub async fn of_list(
+pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    query: RawQuery,
+    StrictQuery(ListPageQuery { prefix, sort: order, cursor: after }): StrictQuery<ListPageQuery>,
 ) -> Result<Response> {
-    let parameters = query.knowing("the list of segments", &["prefix", "sort", "cursor"])?;
-    let prefix = parameters.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
-    let order = lists::order(&parameters)?.unwrap_or(Order::Count);
-    let after = parameters.one("cursor", |text| cursor(text).ok_or_else(|| "is not one of this list".to_owned()))?;
     let (window, is_first) = (state.estimator.window(), after.is_none());
-
     let now = state.now().await?;
     let query = ListQuery { prefix, order, limit: ROWS, after, window };
     let found = state.estimator.list(&query, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
-    let trends = trends(&state.history, &segments, now).await?;
-    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row {
-        segment: counted.segment.to_string(),
-        count: counted.count,
-        trend,
-    });
-    let list = list::List {
+    let trends = trends(&state, &segments, now).await?;
+    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
+    let list = List {
         rows: rows.collect(),
         prefix: &query.prefix,
-        sort: order,
-        next: found.next.map(|ListCursor { segment, count }| {
-            format!("{}.{segment}", count.map(|count| count.to_string()).unwrap_or_default())
-        }),
+        order,
+        next: found.next.map(|next| cursor::encode(order, &next)),
         is_first,
         now: found.as_of,
         window,
     };
-    Ok(html_response(list::page(&list, &base_url)))
+    Ok(html(list::page(&list, &base_url)))
 }
 
-/// Where a page of the list ended: a count, and a name.
-fn cursor(text: &str) -> Option<ListCursor> {
-    let (count, segment) = text.split_once('.')?;
-    let count = if count.is_empty() { None } else { Some(count.parse().ok()?) };
-    Some(ListCursor { count, segment: SegmentName::parse(segment.to_owned()).ok()? })
-}
-
-/// The sizes of each segment over the usual time.
+/// Returns the past counts of each segment over the default range.
 async fn trends(
-    history: &History,
+    state: &AppState,
     segments: &[SegmentName<'static>],
     now: Timestamp,
 ) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
-    /// So many are seen in a row's line, and no more.
-    const POINTS: u64 = 84;
-    let from = now - Duration::from_secs(USUAL_DAYS * 86_400);
-    let points = history.of_each(segments, from, now, history.step_for(from, now, POINTS)).await?;
+    /// More can't be distinguished in a sparkline.
+    const MAX_POINTS: u64 = 84;
+    let from = now - ranges::duration(DEFAULT_DAYS);
+    let step = state.history.step_for(from, now, MAX_POINTS);
+    let points = state.history.of_each(segments, from, now, step).await?;
     let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
-    // A key that is no history leaves its own row without a line, and no other.
+    // A key of another type leaves only its own row without a sparkline.
     Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
 }
 
-/// A segment as a page.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SegmentPageQuery {
+    /// The segment's name.
+    #[param(inline, value_type = schemas::SegmentName, example = "sports")]
+    name: SegmentName<'static>,
+    /// A window shorter than the configured one.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+    /// The range of the history in days.
+    #[param(inline, value_type = Option<Days>, example = "7")]
+    days: u64,
+}
+
+schemas::schema_type!(Days = schemas::one_of(ranges::RANGES.map(|(days, _)| days.to_string())));
+
+impl QueryParams for SegmentPageQuery {
+    const NAMES: &'static [&'static str] = &["name", "window", "days"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let name = query.one("name", |name| SegmentName::parse(name.to_owned()).map_err(|error| error.detail))?;
+        Ok(Self {
+            name: name.ok_or_else(|| Problem::invalid_field("name", "is required"))?,
+            window: query.window(state)?,
+            days: query.one("days", ranges::parse)?.unwrap_or(DEFAULT_DAYS),
+        })
+    }
+}
+
+/// Show a segment.
 ///
-/// Its count, when its members were last seen, and how many there were, for people.
+/// The page has its count, when its users were last seen, and its past counts, for people.
 #[utoipa::path(
     get,
     path = "/pages/segment",
     operation_id = "page_segment",
     tag = "pages",
-    params(
-        ("name" = inline(schemas::SegmentName), Query, description = "The segment's name.", example = json!("sports")),
-        ("window" = inline(Option<schemas::Window>), Query, description = "A shorter window.", example = json!("7d")),
-        ("days" = inline(Option<schemas::PageDays>), Query, description = "How far back the page goes.", example = json!("7")),
-    ),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAPage)
+    params(SegmentPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::PageProblems)
 )]
-pub async fn of_segment(
+pub async fn segment(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    query: RawQuery,
+    StrictQuery(SegmentPageQuery { name, window, days }): StrictQuery<SegmentPageQuery>,
 ) -> Result<Response> {
-    /// So many are told apart on a screen, and pointed at.
-    const DRAWN: u64 = 170;
-    /// So many go into the highest and the lowest of each day. All hourly ones of 13 months are a tenth of that.
-    const READ: u64 = 100_000;
-    let parameters = query.knowing("a segment's page", &["name", "window", "days"])?;
-    let name = parameters
-        .one("name", |name| Ok(name.to_owned()))?
-        .ok_or_else(|| Problem::invalid_field("name", "is required"))?;
-    let name = SegmentName::parse(name).map_err(|error| Problem::invalid_field("name", error.detail))?;
-    let longest = state.estimator.window();
-    let window = parameters.window()?.unwrap_or(longest);
-    let days = parameters.one("days", days)?.unwrap_or(USUAL_DAYS);
-
+    /// More can't be distinguished and pointed at in a chart.
+    const MAX_DRAWN: u64 = 170;
+    /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
+    const MAX_READ: u64 = 100_000;
     let now = state.now().await?;
-    let histogram = state.estimator.histogram(&name, window, parts(window), now).await?;
-    let from = now - Duration::from_secs(days * 86_400);
-    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, READ)).await {
+    let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
+    let from = now - ranges::duration(days);
+    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
         Err(store::Error::WrongType { .. }) => None,
         points => Some(points?),
     };
-    let seen = histogram.buckets.into_iter().map(|part| Seen { from: part.from, to: part.to, count: part.count });
-    let segment = Segment {
-        name: name.as_str(),
-        count: histogram.count,
-        now,
-        window,
-        longest,
-        last_seen: seen.collect(),
-        past: Past {
-            days,
-            is_readable: points.is_some(),
-            points: points.unwrap_or_default().into_iter().map(|point| (point.at, point.count)).collect(),
-            step: state.history.step_for(from, now, DRAWN),
-            interval: state.history.interval(),
-        },
+    let history = History {
+        days,
+        points,
+        step: state.history.step_for(from, now, MAX_DRAWN),
+        interval: state.history.interval(),
     };
-    Ok(html_response(segment::page(&segment, &base_url)))
+    let configured = state.estimator.window();
+    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history };
+    Ok(html(segment::page(&segment, &base_url)))
 }
 
-fn days(text: &str) -> std::result::Result<u64, String> {
-    let known = RANGES.iter().map(|(days, _)| *days).find(|days| days.to_string() == text);
-    known.ok_or_else(|| format!("must be one of {}", RANGES.map(|(days, _)| days.to_string()).join(", ")))
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OverlapPageQuery {
+    /// The segments: 2 to 8. With fewer, the page is a form. Empty values are ignored.
+    #[param(inline, value_type = schemas::OverlapSegments, style = Form, explode, example = json!(["sports", "news"]))]
+    segment: Vec<String>,
 }
 
-/// Segments to compare, as a page.
+impl QueryParams for OverlapPageQuery {
+    const NAMES: &'static [&'static str] = &["segment"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        let segment = query.all("segment").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(Self { segment })
+    }
+}
+
+/// Compare segments.
 ///
-/// How many users they have in common, for people.
+/// The page has the number of users that they have in common, for people.
 #[utoipa::path(
     get,
     path = "/pages/overlap",
     operation_id = "page_overlap",
     tag = "pages",
-    params(
-        (
-            "segment" = inline(schemas::OverlapSegments),
-            Query,
-            style = Form,
-            explode,
-            description = "The segments: two to eight. With fewer there is the form for picking them; empty ones count for nothing.",
-            example = json!(["sports", "news"])
-        ),
-    ),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), problems::OfAnOverlapPage)
+    params(OverlapPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::OverlapPageProblems)
 )]
-pub async fn of_overlap(
+pub async fn overlap(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    query: RawQuery,
+    StrictQuery(OverlapPageQuery { segment: names }): StrictQuery<OverlapPageQuery>,
 ) -> std::result::Result<Response, FormProblem> {
-    let parameters = query.knowing("the comparison of segments", &["segment"])?.filled();
-    let given: Vec<_> = parameters.all("segment").map(str::to_owned).collect();
-    let mut selection = Selection { names: given.iter().map(String::as_str).collect(), offered: Vec::new() };
-    if given.len() >= Overlaps::LEAST || given.len() > Overlaps::MOST {
-        let segments = parameters.segments(Overlaps::LEAST, Overlaps::MOST);
-        let segments = segments.map_err(|problem| FormProblem::new(problem, overlap::form(&selection)))?;
-        // First, since it costs less: when it is refused, no overlap was made for nothing.
-        let names = offered(&state, state.now().await?).await;
-        selection.offered = names.map_err(|problem| FormProblem::new(problem, overlap::form(&selection)))?;
-        let (now, window) = (state.now().await?, state.estimator.window());
-        let found = state.overlaps.of(&segments, window, now).await;
-        let found = found.map_err(|error| FormProblem::new(error, overlap::form(&selection)))?;
-        let pairs = found.pairs.iter().map(|pair| (pair.first, pair.second, pair.both)).collect();
-        let common = Common { any: found.any, all: found.all, counts: found.counts, pairs, now, window };
-        return Ok(html_response(overlap::page(&selection, Some(&common), &base_url)));
+    let mut selection = Selection { names: names.iter().map(String::as_str).collect(), suggestions: Vec::new() };
+    if names.len() < Overlaps::LEAST {
+        let now = state.now().await.map_err(Problem::from)?;
+        selection.suggestions = suggestions(&state, now).await?;
+        return Ok(html(overlap::page(&selection, None, &base_url)));
     }
-    let now = state.now().await?;
-    selection.offered = offered(&state, now).await?;
-    Ok(html_response(overlap::page(&selection, None, &base_url)))
+    match compare(&state, &mut selection).await {
+        Ok(comparison) => Ok(html(overlap::page(&selection, Some(&comparison), &base_url))),
+        Err(problem) => Err(FormProblem::new(problem, overlap::form(&selection))),
+    }
 }
 
-/// The names that fields offer: those of the largest segments.
-async fn offered(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
-    const MOST_OFFERED: usize = 300;
+/// Compares the selected segments and adds the suggestions.
+async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comparison> {
+    let segments = chosen(&selection.names)?;
+    // First, because it is cheap: if it is refused, no overlap was computed in vain.
+    selection.suggestions = suggestions(state, state.now().await?).await?;
+    let (now, window) = (state.now().await?, state.estimator.window());
+    Ok(Comparison { overlap: state.overlaps.of(&segments, window, now).await?, now, window })
+}
+
+/// Returns the segments of the form.
+fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
+    let (max, count) = (Overlaps::MOST, names.len());
+    if count > max {
+        let detail = format!("Choose at most {max} segments (you chose {count}).");
+        return Err(Problem::new(ProblemKind::Invalid, detail));
+    }
+    query::different_segments(names.iter().copied())
+}
+
+/// Returns the names of the largest segments.
+async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
+    const MAX_SUGGESTIONS: usize = 300;
     let window = state.estimator.window();
-    let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MOST_OFFERED, after: None, window };
-    let list = in_time(state.limits.request, state.estimator.list(&query, now)).await??;
-    let mut names = list.segments;
-    names.retain(|counted| counted.count.is_some());
-    names.sort_by(|one, other| one.segment.cmp(&other.segment));
-    Ok(names.into_iter().map(|counted| counted.segment.to_string()).collect())
+    let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MAX_SUGGESTIONS, after: None, window };
+    let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
+    let mut counted = list.segments;
+    counted.retain(|counted| counted.count.is_some());
+    counted.sort_by(|one, other| one.segment.cmp(&other.segment));
+    Ok(counted.into_iter().map(|counted| counted.segment.to_string()).collect())
 }

@@ -1,132 +1,124 @@
-//! The part of a segment's page that shows how many were in it over time.
+//! The section of a segment's page that shows its past counts.
 
 use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::chart::{self, DataPoint, Surroundings};
-use super::segment::{Segment, link};
+use super::chart::{self, DataPoint, Frame};
+use super::links::SegmentLink;
+use super::ranges::{self, RANGES};
 use super::{axis, format};
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, Window};
+use crate::estimator::history::Point;
 
-/// The sizes of a segment over time.
-pub struct Past {
-    /// How many days the page goes back.
+/// Past counts of a segment.
+pub struct History {
+    /// Number of days shown.
     pub days: u64,
-    /// Whether the history's key holds a history.
-    pub is_readable: bool,
-    /// From the oldest, all samples that there are.
-    pub points: Vec<(Timestamp, Option<u64>)>,
-    /// How far those are apart that are drawn.
+    /// All samples, the oldest first. `None` if the history's key in Redis belongs to another program.
+    pub points: Option<Vec<Point>>,
+    /// Distance of the points in the chart.
     pub step: Duration,
-    /// How often the count is sampled; `None` if it isn't.
+    /// Sampling interval. `None` if this service does not sample.
     pub interval: Option<Duration>,
 }
 
-/// How far back a page can go, in days, and how that is called.
-pub const RANGES: [(u64, &str); 5] =
-    [(1, "1 day"), (7, "7 days"), (USUAL_DAYS, USUAL_SPAN), (90, "3 months"), (395, "13 months")];
-/// How far back it goes unless somebody asks.
-pub const USUAL_DAYS: u64 = 14;
-/// How that is called.
-pub const USUAL_SPAN: &str = "14 days";
-
-/// The sizes of a segment as a line, and as a table.
-pub fn past(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, interval, is_readable, .. } = &segment.past;
+/// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
+pub fn history(history: &History, configured: Window, now: Timestamp, link: SegmentLink<'_>) -> Markup {
+    let History { days, points, interval, .. } = history;
     html! {
         p .note {
-            "The count over the last " (format::span(segment.longest.duration()))
+            "The count over the last " (format::span(configured.duration()))
             @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
-            ". Where nothing was sampled, the line has a gap."
+            ". The line has a gap where there is no sample."
         }
         nav .choice aria-label="Time shown" {
             span aria-hidden="true" { "Show" }
             ul .choices {
                 @for (range, text) in RANGES {
-                    li { a href=(link(segment, segment.window, range)) aria-current=[(range == *days).then_some("true")] { (text) } }
+                    li { a href=(link.with_days(range).href()) aria-current=[(range == *days).then_some("true")] { (text) } }
                 }
             }
         }
-        @if !is_readable {
-            p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." }
-        } @else if points.iter().any(|(_, count)| count.is_some()) { (curve(segment)) }
-        @else {
-            p .nothing #no-history {
-                "There are no samples of this time. "
-                @if let Some(interval) = interval { "The next one is due within " (format::span(*interval)) "." }
-                @else { "This service takes none: its setting " code { "history_interval" } " is off." }
+        @match points {
+            None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
+            Some(points) if points.iter().any(|point| point.count.is_some()) => { (line(history, points, now)) }
+            Some(_) => {
+                p .nothing #no-history {
+                    "There are no samples of this time. "
+                    @if let Some(interval) = interval { "The next one is due within " (format::span(*interval)) "." }
+                    @else { "This service takes no samples: its setting " code { "history_interval" } " is off." }
+                }
             }
         }
     }
 }
 
-/// `hour`, `2 hours`: what follows “every”.
+/// Formats an interval to follow “every”: `hour`, `2 hours`.
 fn every(interval: Duration) -> String {
-    let (unit, one, _) = format::unit_of(interval);
-    if interval.as_secs() == unit { one.to_owned() } else { format::span(interval) }
+    let (unit, singular, _) = format::unit_of(interval);
+    if interval.as_secs() == unit { singular.to_owned() } else { format::span(interval) }
 }
 
-fn curve(segment: &Segment<'_>) -> Markup {
-    let Past { days, points, step, .. } = &segment.past;
-    let (from, to) = (segment.now - Duration::from_secs(days * 86_400), segment.now);
+fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) -> Markup {
+    let (from, to) = (now - ranges::duration(*days), now);
     let length = (to.as_millis() - from.as_millis()) as f64;
-    let of = |at: Timestamp| format!("{} UTC", format::minute(at));
-    let mark = |(at, count): &(Timestamp, Option<u64>)| DataPoint {
-        count: *count,
+    let utc = |at: Timestamp| format!("{} UTC", format::minute(at));
+    let data_point = |&Point { at, count }: &Point| DataPoint {
+        count,
         at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
         title: match count {
-            Some(count) => format!("{}: {}", of(*at), format::counted(*count, "user", "users")),
-            None => format!("{}: no sample", of(*at)),
+            Some(count) => format!("{}: {}", utc(at), format::counted(count, "user", "users")),
+            None => format!("{}: no sample", utc(at)),
         },
     };
-    let marks: Vec<_> = thinned(points, *step).iter().map(mark).collect();
-    let known = || points.iter().filter_map(|(_, count)| *count);
-    let surroundings = Surroundings {
+    let data_points: Vec<_> = downsample(points, *step).iter().map(data_point).collect();
+    let counts = || points.iter().filter_map(|point| point.count);
+    let frame = Frame {
         id: "history",
         label: format!(
-            "Line chart over {}: between {} and {}. The table below has the figures.",
+            "Line chart over {}: between {} and {}. The table below has the numbers.",
             format::counted(*days, "day", "days"),
-            format::number(known().min().unwrap_or_default()),
-            format::counted(known().max().unwrap_or_default(), "user", "users"),
+            format::number(counts().min().unwrap_or_default()),
+            format::counted(counts().max().unwrap_or_default(), "user", "users"),
         ),
-        across: "Time, UTC",
-        ticks: axis::times(from, to, 8),
+        x_label: "Time, UTC",
+        x_ticks: axis::times(from, to, 8),
     };
     html! {
-        (chart::line(&surroundings, &marks))
+        (chart::line(&frame, &data_points))
         details #history-figures {
-            summary { "These figures as a table" }
-            @if points.len() > 48 { (by_day(points)) } @else { (by_point(points)) }
+            summary { "Show as a table" }
+            @if points.len() > 48 { (table_by_day(points)) } @else { (table_by_point(points)) }
         }
     }
 }
 
-/// The last sample of each step, or where it begins if there is none.
-fn thinned(points: &[(Timestamp, Option<u64>)], step: Duration) -> Vec<(Timestamp, Option<u64>)> {
-    let step_of = |(at, _): &(Timestamp, Option<u64>)| at.as_millis().div_euclid(step.as_millis().max(1) as i64);
+/// Returns the last sample of each step, or a point without a count if there is none.
+fn downsample(points: &[Point], step: Duration) -> Vec<Point> {
+    let step_of = |point: &Point| point.at.as_millis().div_euclid(step.as_millis().max(1) as i64);
     let steps = points.chunk_by(|one, next| step_of(one) == step_of(next));
-    steps.filter_map(|step| step.iter().rev().find(|(_, count)| count.is_some()).or(step.first()).copied()).collect()
+    steps.filter_map(|step| step.iter().rev().find(|point| point.count.is_some()).or(step.first()).copied()).collect()
 }
 
-/// Every point, newest first.
-fn by_point(points: &[(Timestamp, Option<u64>)]) -> Markup {
+/// Renders every point, the newest first.
+fn table_by_point(points: &[Point]) -> Markup {
     html! {
         table #history-table {
             caption { "Users over time, in UTC" }
             thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
             tbody {
-                @for (at, count) in points.iter().rev() {
-                    tr { th scope="row" { (format::marked(*at)) } td .number { (or_none(*count)) } }
+                @for point in points.iter().rev() {
+                    tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count)) } }
                 }
             }
         }
     }
 }
 
-/// A line for each day, newest first: there are too many points to be read.
-fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
-    let days = points.chunk_by(|(one, _), (next, _)| format::date(*one) == format::date(*next));
+/// Renders a row per day, the newest first.
+fn table_by_day(points: &[Point]) -> Markup {
+    let days = points.chunk_by(|one, next| format::date(one.at) == format::date(next.at));
     let days: Vec<_> = days.collect();
     html! {
         table #history-table {
@@ -134,12 +126,12 @@ fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
             thead { tr { th scope="col" { "Day" } th .number scope="col" { "Lowest" } th .number scope="col" { "Highest" } th .number scope="col" { "Last" } } }
             tbody {
                 @for day in days.iter().rev() {
-                    @let known = || day.iter().filter_map(|(_, count)| *count);
+                    @let counts = || day.iter().filter_map(|point| point.count);
                     tr {
-                        th scope="row" { (format::date(day[0].0)) }
-                        td .number { (or_none(known().min())) }
-                        td .number { (or_none(known().max())) }
-                        td .number { (or_none(known().next_back())) }
+                        th scope="row" { (format::date(day[0].at)) }
+                        td .number { (count(counts().min())) }
+                        td .number { (count(counts().max())) }
+                        td .number { (count(counts().next_back())) }
                     }
                 }
             }
@@ -147,6 +139,6 @@ fn by_day(points: &[(Timestamp, Option<u64>)]) -> Markup {
     }
 }
 
-fn or_none(count: Option<u64>) -> String {
+fn count(count: Option<u64>) -> String {
     count.map_or_else(|| "no sample".to_owned(), format::number)
 }

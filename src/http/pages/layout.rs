@@ -1,4 +1,4 @@
-//! What surrounds every page: its head, the way to the others, and of when its figures are.
+//! The layout that all pages share.
 
 use maud::{DOCTYPE, Markup, html};
 
@@ -7,23 +7,23 @@ use super::links::BasePath;
 use super::names::visible;
 use crate::domain::{Timestamp, Window};
 
-/// How often the script asks for a page again, in seconds.
-pub(super) const REFRESH_SECONDS: u64 = 15;
+/// Interval of the refresh script.
+pub const REFRESH_SECONDS: u64 = 15;
 
-/// The pages that the head of each leads to.
+/// Entries of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
     /// All segments.
     List,
     /// A segment.
     Segment,
-    /// Who is in several.
+    /// A comparison.
     Overlap,
-    /// None of them.
+    /// An error page.
     Error,
 }
 
-/// Whether the script asks for the page again now and then.
+/// Whether the script refreshes the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
     /// Every [`REFRESH_SECONDS`].
@@ -32,9 +32,9 @@ pub enum Refresh {
     Never,
 }
 
-/// A page with `main` in it, whose title is `title`.
-pub fn page(place: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
-    let (root, pages) = (place.root(), place.pages());
+/// Renders the page in `base` with the content `main`.
+pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
+    let (root, pages) = (base.root(), base.pages());
     let current = |is: bool| is.then_some("page");
     html! {
         (DOCTYPE)
@@ -60,7 +60,7 @@ pub fn page(place: BasePath, page: Page, title: &str, refresh: Refresh, main: &M
                         }
                     }
                 }
-                // What the script says when it can't reach the service.
+                // Filled by the script if it can't reach the service.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
                 footer { p { "Counts are exact as of the time shown. All times are UTC." } }
@@ -69,7 +69,7 @@ pub fn page(place: BasePath, page: Page, title: &str, refresh: Refresh, main: &M
     }
 }
 
-/// Of when the figures of a page are, and over which window unless that is said already.
+/// Renders the time of the numbers, and their window unless the page shows it elsewhere.
 pub fn as_of(now: Timestamp, window: Option<Window>) -> Markup {
     html! {
         p .as-of #as-of {

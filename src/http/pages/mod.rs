@@ -1,15 +1,13 @@
-//! The pages for people who look at the numbers: HTML made here, by maud. They work without JavaScript, and ask no other host for
-//! anything.
+//! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `list.rs`, `segment.rs` (with `histogram.rs` and `history.rs`) and `overlap.rs` have a page each, `handlers.rs` what is asked for them,
-//! `error.rs` what is shown instead when something is wrong, `files.rs` what all of them load. `layout.rs` has what surrounds each page, `chart.rs` the charts, `axis.rs` their ticks, `format.rs` numbers and times as
-//! people read them, `names.rs` names, `links.rs` where links lead, `curl.rs` the calls behind a page. `auth.rs` says who may look.
+//! `handlers` reads the data. `list`, `segment` (with `histogram` and `history`) and `overlap` each render a page, `error` an error
+//! page. They share `layout`, `chart` (with `axis`), `format`, `names`, `links`, `ranges` and `curl`.
 
 mod auth;
 mod axis;
 mod chart;
 mod curl;
-pub(super) mod error;
+pub mod error;
 mod files;
 mod format;
 mod handlers;
@@ -20,12 +18,10 @@ mod links;
 mod list;
 mod names;
 mod overlap;
+mod ranges;
 mod response;
 mod segment;
 
-pub use self::files::NAMES;
-pub(super) use self::files::{__path_file, file};
-pub(super) use self::handlers::{
-    __path_of_list, __path_of_overlap, __path_of_segment, of_list, of_overlap, of_segment,
-};
-pub(super) use self::links::{BasePath, base_path};
+pub use self::files::{__path_file, file};
+pub use self::handlers::{__path_list, __path_overlap, __path_segment, list, overlap, segment};
+pub use self::links::{BasePath, base_path};
