@@ -29,7 +29,7 @@ async fn page(response: Response, status: u16) -> String {
         assert!(!page.contains(inline), "the policy forbids {inline}");
     }
     assert_eq!(page.matches("<h1>").count(), 1, "{page}");
-    assert_eq!(page.contains("id=\"trouble\""), status != 200, "{page}");
+    assert_eq!(page.contains("id=\"error\""), status != 200, "{page}");
     assert!(status == 200 || page.contains(&id), "the request's id is on the page: {page}");
     page
 }
@@ -100,8 +100,8 @@ async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("begins with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
-        let trouble = page(app.get(wrong).await, 422).await;
-        assert!(rows(&trouble).is_empty() && !trouble.contains("data-refresh"), "{trouble}");
+        let error = page(app.get(wrong).await, 422).await;
+        assert!(rows(&error).is_empty() && !error.contains("data-refresh"), "{error}");
     }
 }
 
@@ -332,10 +332,10 @@ async fn what_cannot_be_compared_stands_in_the_form_still() {
         ("segment=a&segment=%20b", "must not start or end with white space"),
         (nine.trim_end_matches('&'), "Choose at most 8 segments (you chose 9)"),
     ] {
-        let trouble = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
-        assert!(trouble.contains(says), "{trouble}");
+        let error = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
+        assert!(error.contains(says), "{error}");
         let first = query.split('&').next().unwrap().replace("segment=", "");
-        assert!(trouble.contains(&format!("value=\"{first}\"")), "{trouble}");
+        assert!(error.contains(&format!("value=\"{first}\"")), "{error}");
     }
 }
 

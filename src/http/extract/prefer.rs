@@ -59,7 +59,7 @@ mod tests {
     #[case::parameter_of_another(&["wait=10; return=representation"], false)]
     #[case::empty(&[""], false)]
     #[case::none(&[], false)]
-    fn representation_is_preferred_by_the_first_return(#[case] values: &[&'static str], #[case] expected: bool) {
+    fn first_return_preference_decides(#[case] values: &[&'static str], #[case] expected: bool) {
         let values = values.iter().map(|value| (PREFER, HeaderValue::from_static(value)));
         assert_eq!(wants_representation(&values.collect()), expected);
     }

@@ -143,7 +143,7 @@ where
     }
 }
 
-/// Returns a permit for a request in flight.
+/// Acquires a permit for a request in flight.
 fn acquire_permit(state: &AppState) -> Result<SemaphorePermit<'_>> {
     state.in_flight.try_acquire().map_err(|_| {
         let detail = format!(

@@ -122,12 +122,12 @@ mod tests {
     #[case::hundreds(842, &["0", "250", "500", "750", "1k"])]
     #[case::round(20_000, &["0", "5k", "10k", "15k", "20k"])]
     #[case::millions(1_234_567, &["0", "500k", "1M", "1.5M"])]
-    fn counts_have_round_ticks(#[case] largest: u64, #[case] expected: &[&str]) {
+    fn up_to_has_round_ticks(#[case] largest: u64, #[case] expected: &[&str]) {
         assert_eq!(labels(&Counts::up_to(largest).ticks), expected);
     }
 
     #[test]
-    fn days_are_those_of_utc() {
+    fn times_puts_days_at_midnight_utc() {
         let ticks = between("2026-11-08T10:00:00Z", "2026-11-22T10:00:00Z", 8);
         let days = ["9 Nov", "11 Nov", "13 Nov", "15 Nov", "17 Nov", "19 Nov", "21 Nov"];
         assert_eq!(labels(&ticks), days);
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_day_has_hours_and_is_named_at_midnight() {
+    fn times_of_a_day_are_hours_with_the_date_at_midnight() {
         let ticks = between("2026-11-21T10:00:00Z", "2026-11-22T10:00:00Z", 9);
         let hours = ["12:00", "15:00", "18:00", "21:00", "22 Nov", "03:00", "06:00", "09:00"];
         assert_eq!(labels(&ticks), hours);
     }
 
     #[test]
-    fn a_year_has_months() {
+    fn times_of_a_year_are_months() {
         let ticks = between("2025-10-20T00:00:00Z", "2026-11-22T10:00:00Z", 8);
         let months = ["Nov 2025", "Jan 2026", "Mar 2026", "May 2026", "Jul 2026", "Sep 2026", "Nov 2026"];
         assert_eq!(labels(&ticks), months);
@@ -151,14 +151,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_count_is_above_its_axis_and_no_axis_has_many_ticks(largest: u64) {
+        fn up_to_covers_the_largest_count_with_few_ticks(largest: u64) {
             let axis = Counts::up_to(largest);
             prop_assert!((0.0..=1.000_001).contains(&axis.position(largest)));
             prop_assert!((2..=7).contains(&axis.ticks.len()), "{:?}", axis);
         }
 
         #[test]
-        fn times_are_on_their_axis_and_few(from in 0_i64..4_000_000_000_000, length in 1_i64..100_000_000_000) {
+        fn times_are_few_and_within_the_axis(from in 0_i64..4_000_000_000_000, length in 1_i64..100_000_000_000) {
             let ticks = times(millis(from), millis(from + length), 8);
             prop_assert!(ticks.len() <= 9, "{:?}", ticks);
             prop_assert!(ticks.iter().all(|tick| (0.0..=1.0).contains(&tick.at)));

@@ -59,14 +59,14 @@ pub fn bars(frame: &Frame<'_>, bars: &[Bar]) -> Markup {
     let axis = Counts::up_to(bars.iter().map(|bar| bar.count).max().unwrap_or_default());
     let width = 1.0 / bars.len().max(1) as f64;
     let marks = html! {
-        @for (at, bar) in (0_u32..).zip(bars) {
+        @for (index, bar) in (0_u32..).zip(bars) {
             @let height = axis.position(bar.count) * (BASE - TOP);
             // A single user is visible, however high the other bars are.
             @let height = if bar.count > 0 { height.max(1.5) } else { 0.0 };
             g .bar {
                 title { (bar.title) }
-                rect .hit x=(percent(f64::from(at) * width)) width=(percent(width)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
-                rect .fill x=(percent((f64::from(at) + GAP / 2.0) * width)) width=(percent((1.0 - GAP) * width))
+                rect .hit x=(percent(f64::from(index) * width)) width=(percent(width)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
+                rect .fill x=(percent((f64::from(index) + GAP / 2.0) * width)) width=(percent((1.0 - GAP) * width))
                     y=(pixels(BASE - height)) height=(pixels(height)) {}
             }
         }
@@ -162,8 +162,8 @@ fn chart(frame: &Frame<'_>, axis: &Counts, plot: &Markup) -> Markup {
                         line .grid x1=(percent(tick.at)) x2=(percent(tick.at)) y1=(pixels(BASE)) y2=(pixels(BASE + 4.0)) {}
                     }
                     (plot)
-                    @for (at, tick) in x_ticks.iter().rev().enumerate() {
-                        text .minor[!at.is_multiple_of(every)] x=(percent(tick.at)) y=(pixels(HEIGHT - 6.0))
+                    @for (index, tick) in x_ticks.iter().rev().enumerate() {
+                        text .minor[!index.is_multiple_of(every)] x=(percent(tick.at)) y=(pixels(HEIGHT - 6.0))
                             text-anchor=(anchor(tick.at)) { (tick.label) }
                     }
                 }
@@ -198,8 +198,8 @@ fn gaps(data: &[DataPoint]) -> Vec<(f64, f64)> {
 fn path(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
     for run in runs(points) {
-        for (at, (x, y)) in run.iter().enumerate() {
-            let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
+        for (index, (x, y)) in run.iter().enumerate() {
+            let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { 'M' } else { 'L' });
         }
         if run.len() == 1 {
             path.push_str("h0");

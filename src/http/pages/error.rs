@@ -59,7 +59,7 @@ pub fn body(
     let refresh = if is_temporary && form.is_none() { Refresh::Periodic } else { Refresh::Never };
     let title = title(kind).unwrap_or(problem.title);
     let main = html! {
-        div .trouble #trouble {
+        div .error #error {
             h1 { (title) }
             // The detail may contain parameter names from the request.
             p { (visible(detail(kind).unwrap_or(problem.detail))) }

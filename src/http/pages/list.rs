@@ -61,7 +61,7 @@ fn search(list: &List<'_>) -> Markup {
         }
         @if list.rows.is_empty() {
             div .nothing #nothing {
-                @if list.prefix.is_empty() { p { "There are no further segments." } }
+                @if list.prefix.is_empty() { p { "There are no more segments." } }
                 @else { p { "No segment with users begins with “" (name(list.prefix)) "”." } }
                 p { a href="./" { "All segments" } }
             }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn list_shows_a_segment_without_a_count_as_such() {
+    fn row_without_a_count_says_so_and_has_no_checkbox() {
         let mut rows = vec![row("sports", 40, &[]), row("foreign", 0, &[])];
         rows[1].counted.count = None;
         let page = html(&list(rows));

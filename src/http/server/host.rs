@@ -174,10 +174,10 @@ mod tests {
     #[case::bare_ipv6("::1", false)]
     #[case::open_bracket("[::1", false)]
     #[case::empty_brackets("[]", false)]
-    #[case::behind_brackets("[::1]8080", false)]
+    #[case::port_after_brackets_without_colon("[::1]8080", false)]
     #[case::percent_alone("100%", false)]
     #[case::not_ascii("café", false)]
-    fn a_host_is_a_name_or_an_address_with_or_without_a_port(#[case] value: &str, #[case] expected: bool) {
+    fn host_name_accepts_names_and_addresses_with_and_without_ports(#[case] value: &str, #[case] expected: bool) {
         assert_eq!(host_name(value).is_some(), expected);
     }
 
@@ -205,7 +205,7 @@ mod tests {
     #[case::dot_alone(".localhost", false)]
     #[case::percent_encoded("local%68ost", false)]
     #[case::future_address("[v1.localhost]", false)]
-    fn a_host_is_local_or_an_address_or_named(#[case] host: &str, #[case] expected: bool) {
+    fn allows_local_names_addresses_and_listed_names(#[case] host: &str, #[case] expected: bool) {
         let hosts = AllowedHosts::parse("segments.example.com, *.Inner.example").unwrap();
         assert_eq!(hosts.allows(host_name(host).unwrap()), expected);
         assert!(AllowedHosts::parse("*").unwrap().allows(host_name(host).unwrap()));
@@ -221,7 +221,7 @@ mod tests {
     #[case::wildcard_among_names("a.example,*")]
     #[case::not_ascii("bücher.example")]
     #[case::empty("")]
-    fn hosts_that_no_request_would_name_are_refused(#[case] text: &str) {
+    fn parse_refuses_what_no_request_names(#[case] text: &str) {
         assert!(AllowedHosts::parse(text).unwrap_err().starts_with("must be * or names of hosts"));
     }
 }

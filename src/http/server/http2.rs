@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_is_two_frames() {
+    fn frames_are_settings_and_goaway() {
         let expected = [
             b"\0\0\0\x04\0\0\0\0\0".as_slice(),
             b"\0\0\x2a\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d",

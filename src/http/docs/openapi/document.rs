@@ -190,7 +190,7 @@ fn object(schema: RefOr<Schema>) -> Object {
     }
 }
 
-/// Replaces `allOf`, which the derive macro generates for a flattened [`AsOf`](crate::http::api::as_of::AsOf), with a plain
+/// Replaces `allOf`, which the derive macro generates for a flattened `AsOf`, with a plain
 /// object.
 fn flatten_as_of(components: &mut Components) {
     let Some(as_of) = components.schemas.remove("AsOf").map(object) else { return };
