@@ -1,6 +1,7 @@
 //! A guard that notices the cancellation of a future.
 
-/// Calls a closure when it is dropped, unless it was disarmed. In a future, it is dropped armed if the future is cancelled.
+/// Calls a closure when it is dropped, unless it was disarmed. In a future, it is dropped armed if the future is
+/// cancelled.
 pub struct DropGuard<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> DropGuard<F> {

@@ -1,9 +1,9 @@
-//! HTTP: routes, handlers, middleware and the server. It uses the [`Estimator`](crate::estimator::Estimator) and does not
-//! know Redis.
+//! HTTP: routes, handlers, middleware and the server. It uses the [`Estimator`](crate::estimator::Estimator) and does
+//! not know Redis.
 //!
 //! A request passes `server/` (connections, TLS, `Host`), `middleware/answer` (request id, problems), the router of
-//! `routes.rs`, `middleware/endpoint` (limits, metrics, traces) and the extractors of `extract/`. The handlers are in `api/`
-//! (JSON), `pages/` (HTML) and `docs/` (OpenAPI).
+//! `routes.rs`, `middleware/endpoint` (limits, metrics, traces) and the extractors of `extract/`. The handlers are in
+//! `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI).
 
 mod api;
 mod batch_report;

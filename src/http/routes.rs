@@ -112,8 +112,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// Returns the router for callers, who may use `hosts`. Includes the routes of operators unless they have a listener of
-    /// their own.
+    /// Returns the router for callers, who may use `hosts`. Includes the routes of operators unless they have a
+    /// listener of their own.
     #[must_use]
     pub fn api(state: Arc<AppState>, origins: Option<&Origins>, hosts: AllowedHosts, has_admin: bool) -> Self {
         let operation = if has_admin { &[] } else { OPERATION.as_slice() };

@@ -46,8 +46,8 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Returns the current time. If the clock was never synchronized with Redis, synchronizes it first: a write with a wrong
-    /// time could not be corrected later.
+    /// Returns the current time. If the clock was never synchronized with Redis, synchronizes it first: a write with a
+    /// wrong time could not be corrected later.
     ///
     /// # Errors
     ///

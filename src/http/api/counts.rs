@@ -52,8 +52,8 @@ impl QueryParams for CountsQuery {
 
 /// Count the users in up to 100 segments.
 ///
-/// The counts are exact, all for the same time. An unknown segment counts 0. If the key of a segment in Redis belongs to another
-/// program, its count is null with an `error`, and the others are counted.
+/// The counts are exact, all for the same time. An unknown segment counts 0. If the key of a segment in Redis belongs
+/// to another program, its count is null with an `error`, and the others are counted.
 #[utoipa::path(
     get,
     path = "/counts",

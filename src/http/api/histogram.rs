@@ -79,7 +79,8 @@ impl QueryParams for HistogramQuery {
 
 /// Group the users of a segment by the time of their last visit.
 ///
-/// The same buckets show when the users expire, unless they are seen again. The sum of all buckets is the count at that time.
+/// The same buckets show when the users expire, unless they are seen again. The sum of all buckets is the count at that
+/// time.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram",

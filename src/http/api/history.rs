@@ -69,8 +69,8 @@ pub struct HistoryQuery {
     /// A time in the last step; now by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
     to: Option<Timestamp>,
-    /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of this length
-    /// since 1970-01-01T00:00:00Z. The default is a round length for at most about 400 points.
+    /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
+    /// this length since 1970-01-01T00:00:00Z. The default is a round length for at most about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
     step: Option<Duration>,
 }
@@ -96,8 +96,9 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
 
 /// Get the past counts of a segment.
 ///
-/// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13 months. Each
-/// step has one point: the last sample in it, or null if there is none because nothing was sampled or the segment had no users.
+/// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13
+/// months. Each step has one point: the last sample in it, or null if there is none because nothing was sampled or the
+/// segment had no users.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",

@@ -41,7 +41,8 @@ pub struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in `error`.
+    /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in
+    /// `error`.
     #[schema(required)]
     count: Option<u64>,
     /// Why the count is unknown: the segment's key in Redis belongs to another program.
@@ -106,13 +107,14 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 
 /// List segments with their counts.
 ///
-/// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other parameters.
-/// A segment without users is not listed. If the key of a segment in Redis belongs to another program, its count is null with an
-/// `error`; it is last in the order of counts. In the order of names, every segment that exists throughout is listed exactly once.
-/// In the order of counts, a segment that grows or shrinks between two pages may be listed twice, or not at all.
+/// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
+/// parameters. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
+/// count is null with an `error`; it is last in the order of counts. In the order of names, every segment that exists
+/// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
+/// listed twice, or not at all.
 ///
-/// From 1,000 segments on, concurrent lists in the order of counts share one answer for up to a second: their `as_of` may be shortly
-/// before the request. The number of concurrent lists is limited.
+/// From 1,000 segments on, concurrent lists in the order of counts share one answer for up to a second: their `as_of`
+/// may be shortly before the request. The number of concurrent lists is limited.
 #[utoipa::path(
     get,
     path = "/segments",

@@ -65,8 +65,8 @@ struct DeletedUser {
 
 /// List the segments of a user.
 ///
-/// Use it for support, or to answer a person who asks for the stored data: apart from these visits, the service stores only visits that
-/// have expired and wait to be pruned. An unknown user is in no segment.
+/// Use it for support, or to answer a person who asks for the stored data: apart from these visits, the service stores
+/// only visits that have expired and wait to be pruned. An unknown user is in no segment.
 #[utoipa::path(
     get,
     path = "/users/{user_id}/segments",
@@ -102,9 +102,9 @@ pub async fn segments(
 
 /// Delete a user.
 ///
-/// 200 once Redis has acknowledged that the user is in no segment. Repeating the request also removes visits that were recorded in
-/// between. A visit that is recorded later or concurrently, or a repetition of an earlier one, adds the user again: stop sending the
-/// user's visits first. Earlier backups and exports still contain the user.
+/// 200 once Redis has acknowledged that the user is in no segment. Repeating the request also removes visits that were
+/// recorded in between. A visit that is recorded later or concurrently, or a repetition of an earlier one, adds the
+/// user again: stop sending the user's visits first. Earlier backups and exports still contain the user.
 #[utoipa::path(
     delete,
     path = "/users/{user_id}",

@@ -31,8 +31,8 @@ struct RecordedVisit {
     /// The segment.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// The time of the visit: its `seen_at`, or the time of the request if it has none or a later one. A later visit of the
-    /// user to the segment that is already in Redis stays.
+    /// The time of the visit: its `seen_at`, or the time of the request if it has none or a later one. A later visit of
+    /// the user to the segment that is already in Redis stays.
     #[schema(format = DateTime)]
     seen_at: String,
 }
@@ -43,11 +43,11 @@ fn result_schema() -> Object {
 
 /// Record a visit.
 ///
-/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged, but not stored. With `Prefer:
-/// return=representation` the answer is 200 with the outcome.
+/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged, but not stored. With
+/// `Prefer: return=representation` the answer is 200 with the outcome.
 ///
-/// Repeating the request is harmless if the visit has a `seen_at`. Without one, the time of the repetition counts. Repeating it
-/// after the user was deleted brings the user back.
+/// Repeating the request is harmless if the visit has a `seen_at`. Without one, the time of the repetition counts.
+/// Repeating it after the user was deleted brings the user back.
 #[utoipa::path(
     post,
     path = "/segments",

@@ -132,8 +132,8 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Decompression<S> {
     }
 }
 
-/// Maximum ratio of decompressed to compressed bytes. gzip reaches 1,000. Visits reach 4 to 30, long names that differ in
-/// a few digits 120, lines that are repeated ten times 135.
+/// Maximum ratio of decompressed to compressed bytes. gzip reaches 1,000. Visits reach 4 to 30, long names that differ
+/// in a few digits 120, lines that are repeated ten times 135.
 const MAX_RATIO: u64 = 200;
 /// Decompressed bytes that are exempt from the ratio. A body of this size is cheap.
 const RATIO_EXEMPT_BYTES: u64 = 1024 * 1024;
@@ -172,8 +172,8 @@ pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Byt
     }
 }
 
-/// Discards the rest of `body` in the background for a short time. Many senders read the response only after they have sent
-/// everything; without this, they would find the connection reset.
+/// Discards the rest of `body` in the background for a short time. Many senders read the response only after they have
+/// sent everything; without this, they would find the connection reset.
 pub fn discard(mut body: Body) {
     /// Long enough for data in flight, short enough not to delay a shutdown.
     const TIMEOUT: Duration = Duration::from_secs(2);

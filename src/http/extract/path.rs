@@ -12,8 +12,8 @@ use crate::http::problem::{Problem, Result};
 #[derive(IntoParams)]
 #[into_params(names("name"), parameter_in = Path)]
 pub struct SegmentPath(
-    /// The segment's name, percent-encoded: `a%2Fb` is the segment `a/b`. Most clients resolve `.` and `..` before they send
-    /// the path.
+    /// The segment's name, percent-encoded: `a%2Fb` is the segment `a/b`. Most clients resolve `.` and `..` before they
+    /// send the path.
     #[param(inline, value_type = schemas::SegmentName, example = "sports")]
     pub SegmentName<'static>,
 );

@@ -1,5 +1,5 @@
-//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)). Unknown preferences are ignored, as the RFC
-//! demands.
+//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)). Unknown preferences are ignored, as the
+//! RFC demands.
 
 use std::convert::Infallible;
 

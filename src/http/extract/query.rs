@@ -90,8 +90,8 @@ impl Parameters {
         }
     }
 
-    /// Returns the parsed value of the parameter `name`, or `None` if the query does not have it. An error of `parse` is a
-    /// predicate such as "must be a number".
+    /// Returns the parsed value of the parameter `name`, or `None` if the query does not have it. An error of `parse`
+    /// is a predicate such as "must be a number".
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The outermost middleware: assigns the request id and renders problems.
 //!
-//! It wraps the router instead of being one of its layers. Layers cost each request a boxed future and several clones, which
-//! was a tenth of the service's time for a small request.
+//! It wraps the router instead of being one of its layers. Layers cost each request a boxed future and several clones,
+//! which was a tenth of the service's time for a small request.
 
 use axum::Router;
 use axum::body::Body;
@@ -22,11 +22,11 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Seconds until a retry. Every request tries to reach Redis, so a longer wait has no benefit.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Passes `request` to the router that `admitted` contains. Renders a problem, also one of a refusal in `admitted`, as JSON or,
-/// if the request is for a page, as a page.
+/// Passes `request` to the router that `admitted` contains. Renders a problem, also one of a refusal in `admitted`, as
+/// JSON or, if the request is for a page, as a page.
 ///
-/// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must not
-/// be taken for a page.
+/// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
+/// not be taken for a page.
 pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Request) -> Response {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();
@@ -53,8 +53,8 @@ pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Reques
     response
 }
 
-/// Logs `problem`: a failure of the service as an error, everything else for debugging. Failures of Redis are logged where
-/// they occur.
+/// Logs `problem`: a failure of the service as an error, everything else for debugging. Failures of Redis are logged
+/// where they occur.
 fn log(problem: &Problem, request_id: &str, method: &Method) {
     let (status, route) = (problem.status().as_u16(), problem.route());
     let error = problem.cause().map(tracing::field::display);
@@ -67,8 +67,8 @@ fn log(problem: &Problem, request_id: &str, method: &Method) {
     }
 }
 
-/// Turns `response` into the document of `problem`, or into its page at `page`. Keeps other headers, such as `Allow` and
-/// those of CORS.
+/// Turns `response` into the document of `problem`, or into its page at `page`. Keeps other headers, such as `Allow`
+/// and those of CORS.
 fn render(problem: &Problem, request_id: &str, page: Option<BasePath>, response: &mut Response) {
     let status = problem.status();
     *response.status_mut() = status;

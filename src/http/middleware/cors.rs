@@ -1,5 +1,5 @@
-//! [CORS](https://fetch.spec.whatwg.org/#http-cors-protocol): allows the pages of other origins to call the API. The layer exists
-//! only if it is configured.
+//! [CORS](https://fetch.spec.whatwg.org/#http-cors-protocol): allows the pages of other origins to call the API. The
+//! layer exists only if it is configured.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -72,8 +72,8 @@ fn parse_origin(text: &str) -> Option<HeaderValue> {
     is_origin.then(|| HeaderValue::try_from(text).ok())?
 }
 
-/// Returns the layer that allows pages of `origins` to call the API. Pages send the token in a header, so the browser's own
-/// credentials are not allowed.
+/// Returns the layer that allows pages of `origins` to call the API. Pages send the token in a header, so the browser's
+/// own credentials are not allowed.
 pub fn layer(origins: &Origins) -> CorsLayer {
     /// Some browsers cache a preflight response for no longer than this.
     const MAX_AGE: Duration = Duration::from_secs(600);

@@ -1,7 +1,7 @@
 //! Middleware around each handler: limits, metrics, traces, and panics as problems.
 //!
-//! It wraps the handler instead of the router. A layer of the router would cost each request a boxed future and a clone, and
-//! would have to look up the matched route.
+//! It wraps the handler instead of the router. A layer of the router would cost each request a boxed future and a
+//! clone, and would have to look up the matched route.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -74,8 +74,8 @@ where
     }
 }
 
-/// Status in the metrics for a request whose client disconnected before the response, as in nginx's log. Without it, a Redis
-/// that hangs for longer than clients wait would be invisible.
+/// Status in the metrics for a request whose client disconnected before the response, as in nginx's log. Without it, a
+/// Redis that hangs for longer than clients wait would be invisible.
 const DISCONNECTED: u16 = 499;
 
 /// Route with its metrics.
@@ -90,7 +90,8 @@ impl MeasuredRoute {
         Arc::new(Self { method, path, metrics: metrics.http.route(path, method) })
     }
 
-    /// Returns the route of requests that match no other. Paths and methods that callers make up must not become labels.
+    /// Returns the route of requests that match no other. Paths and methods that callers make up must not become
+    /// labels.
     pub fn unmatched(metrics: &Metrics) -> Arc<Self> {
         Self::new("any", "unmatched", metrics)
     }

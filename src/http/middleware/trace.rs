@@ -11,10 +11,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::telemetry::{TRACE_ROOT, TRACED};
 
-/// Returns the span of a request to the route `path`. The caller's sampling decision takes precedence over `ratio`. Without a
-/// ratio, no request is traced. Names follow the
-/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the actual path is omitted because it may
-/// contain a segment's name.
+/// Returns the span of a request to the route `path`. The caller's sampling decision takes precedence over `ratio`.
+/// Without a ratio, no request is traced. Names follow the
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the actual path is omitted because it
+/// may contain a segment's name.
 pub fn span(ratio: Option<f64>, method: &'static str, path: &'static str, headers: &HeaderMap) -> Span {
     let Some(ratio) = ratio else { return Span::none() };
     let caller = TraceContextPropagator::new().extract(&Headers(headers));

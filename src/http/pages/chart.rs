@@ -1,8 +1,9 @@
 //! Charts as SVG: bars, lines and sparklines.
 //!
-//! A chart consists of the labels of its counts and the plot beside them. The plot uses the available width: positions in it are
-//! percentages, so that text and strokes keep their size. (The pages' policy forbids style attributes.) Each bar and data point has a
-//! `<title>`, which browsers show as a tooltip. A table beside the chart has the same numbers for everyone else.
+//! A chart consists of the labels of its counts and the plot beside them. The plot uses the available width: positions
+//! in it are percentages, so that text and strokes keep their size. (The pages' policy forbids style attributes.) Each
+//! bar and data point has a `<title>`, which browsers show as a tooltip. A table beside the chart has the same numbers
+//! for everyone else.
 
 use std::fmt::Write as _;
 
@@ -105,8 +106,8 @@ pub fn line(frame: &Frame<'_>, data: &[DataPoint]) -> Markup {
     chart(frame, &axis, &drawn)
 }
 
-/// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of the highest:
-/// a nearly constant count looks constant.
+/// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
+/// the highest: a nearly constant count looks constant.
 pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
     const WIDTH: f64 = 120.0;
     const TALL: f64 = 28.0;
@@ -193,8 +194,8 @@ fn gaps(data: &[DataPoint]) -> Vec<(f64, f64)> {
     pairs.map(|pair| (pair[0].1.at, pair[1].1.at)).collect()
 }
 
-/// Returns an SVG path through `points`, interrupted where one is missing. A single point becomes a line of length 0, whose round caps
-/// form a dot.
+/// Returns an SVG path through `points`, interrupted where one is missing. A single point becomes a line of length 0,
+/// whose round caps form a dot.
 fn path(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
     for run in runs(points) {

@@ -10,7 +10,8 @@ use super::format;
 use crate::domain::{Timestamp, Window};
 use crate::estimator::{Bucket, Histogram};
 
-/// Renders the histogram of `window` as a chart and a table. Users expire by the `configured` window, whichever is shown.
+/// Renders the histogram of `window` as a chart and a table. Users expire by the `configured` window, whichever is
+/// shown.
 pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> Markup {
     let range = |from: Timestamp, to: Timestamp| format!("{} to {}", format::minute(from), format::minute(to));
     let lifetime = configured.duration();

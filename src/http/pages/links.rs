@@ -32,7 +32,8 @@ impl BasePath {
     }
 }
 
-/// Returns the folder of the requested page, or `None` if the request is not for a page. Errors of a page are pages, too.
+/// Returns the folder of the requested page, or `None` if the request is not for a page. Errors of a page are pages,
+/// too.
 pub fn base_path(method: &Method, path: &str) -> Option<BasePath> {
     if ![Method::GET, Method::HEAD].contains(method) {
         return None;

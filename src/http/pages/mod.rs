@@ -1,7 +1,7 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list`, `segment` (with `histogram` and `history`) and `overlap` each render a page, `error` an error
-//! page. They share `layout`, `chart` (with `axis`), `format`, `names`, `links`, `ranges` and `curl`.
+//! `handlers` reads the data. `list`, `segment` (with `histogram` and `history`) and `overlap` each render a page,
+//! `error` an error page. They share `layout`, `chart` (with `axis`), `format`, `names`, `links`, `ranges` and `curl`.
 
 mod auth;
 mod axis;

@@ -1,5 +1,5 @@
-//! Renders names safely. Senders of visits choose names freely, and some characters make a name look like another one or
-//! reverse the text beside it.
+//! Renders names safely. Senders of visits choose names freely, and some characters make a name look like another one
+//! or reverse the text beside it.
 
 use std::borrow::Cow;
 
@@ -37,8 +37,8 @@ const fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Returns whether `character` has Unicode's property `Default_Ignorable_Code_Point` and is not a [joiner](is_joiner), or is a
-/// space that looks like another one, or a line separator.
+/// Returns whether `character` has Unicode's property `Default_Ignorable_Code_Point` and is not a [joiner](is_joiner),
+/// or is a space that looks like another one, or a line separator.
 const fn is_invisible(character: char) -> bool {
     matches!(
         character,

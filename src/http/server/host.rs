@@ -1,7 +1,8 @@
 //! Checks the `Host` header, which HTTP/1.1 requires and hyper ignores (RFC 9112, section 3.2).
 //!
-//! A request with a missing or ambiguous `Host` may have been smuggled past a proxy. A request with a foreign `Host` may be a DNS
-//! rebinding attack: the page of a site that resolves its own name to 127.0.0.1 has the same origin as this service.
+//! A request with a missing or ambiguous `Host` may have been smuggled past a proxy. A request with a foreign `Host`
+//! may be a DNS rebinding attack: the page of a site that resolves its own name to 127.0.0.1 has the same origin as
+//! this service.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -50,8 +51,8 @@ impl AllowedHosts {
         })
     }
 
-    /// Checks the `Host` header of `request`. HTTP/1.0 does not require it. The host of a target in absolute form does not
-    /// replace it.
+    /// Checks the `Host` header of `request`. HTTP/1.0 does not require it. The host of a target in absolute form does
+    /// not replace it.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Refuses HTTP/2 with prior knowledge by HTTP/2 frames ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)). A client would
-//! report a response in HTTP/1.1 as a broken frame, without its text.
+//! Refuses HTTP/2 with prior knowledge by HTTP/2 frames ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113)). A client
+//! would report a response in HTTP/1.1 as a broken frame, without its text.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// Debug data of the `GOAWAY` frame, which clients show.
 const REASON: &str = "this service speaks HTTP/1.1 alone";
 
-/// Responds to the preface of HTTP/2, which was already read from `stream`: with `SETTINGS`, which every server sends first (section
-/// 3.4), and a `GOAWAY` that asks for HTTP/1.1.
+/// Responds to the preface of HTTP/2, which was already read from `stream`: with `SETTINGS`, which every server sends
+/// first (section 3.4), and a `GOAWAY` that asks for HTTP/1.1.
 pub async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.write_all(&frames()).await?;
     stream.shutdown().await?;

@@ -26,8 +26,8 @@ impl Listener {
         Self { tcp, permits, metrics, is_full: false, is_failing: false }
     }
 
-    /// Accepts the next connection once a permit is available. Retries on errors: they concern a connection that is gone, or
-    /// a process without free file descriptors, which connections release when they close. Cancel safe.
+    /// Accepts the next connection once a permit is available. Retries on errors: they concern a connection that is
+    /// gone, or a process without free file descriptors, which connections release when they close. Cancel safe.
     pub async fn accept(&mut self) -> (TcpStream, OpenConnection) {
         /// Without free file descriptors, accepting fails immediately.
         const RETRY_DELAY: Duration = Duration::from_millis(100);

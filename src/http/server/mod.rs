@@ -1,7 +1,7 @@
 //! The HTTP server: connections, their time limits, TLS, and the `Host` header.
 //!
-//! It speaks HTTP/1.1 only. hyper-util's detection of HTTP/2 has no timeout for the first bytes, so a client that sends none
-//! would hold its connection forever. Behind a proxy HTTP/2 has no benefit.
+//! It speaks HTTP/1.1 only. hyper-util's detection of HTTP/2 has no timeout for the first bytes, so a client that sends
+//! none would hold its connection forever. Behind a proxy HTTP/2 has no benefit.
 
 mod host;
 mod http2;

@@ -29,13 +29,13 @@ use crate::telemetry::Metrics;
 /// Limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Time for the head of a request to arrive since the connection became idle, and for the client to read a part of a
-    /// response.
+    /// Time for the head of a request to arrive since the connection became idle, and for the client to read a part of
+    /// a response.
     pub header: Duration,
     /// Time for the requests in flight to complete during a shutdown.
     pub drain: Duration,
-    /// Size of a head in bytes, which is also the size of the read buffer. With hyper's default of 400 KiB, a stream of visits would
-    /// arrive in frames that block other requests for milliseconds.
+    /// Size of a head in bytes, which is also the size of the read buffer. With hyper's default of 400 KiB, a stream of
+    /// visits would arrive in frames that block other requests for milliseconds.
     pub head_bytes: usize,
     /// Number of open connections. Further ones wait in the backlog of the operating system, which refuses connections
     /// when it is full.
@@ -51,14 +51,14 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// TLS, or `None` for plain text.
     pub tls: Option<Tls>,
-    /// Set when the shutdown begins. The server keeps serving until it is stopped, but closes each connection after its next response,
-    /// so that clients reconnect elsewhere in time.
+    /// Set when the shutdown begins. The server keeps serving until it is stopped, but closes each connection after its
+    /// next response, so that clients reconnect elsewhere in time.
     pub is_stopping: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Serves `router` on `listener` until `stop` is cancelled. Then stops accepting, and returns when all requests in flight
-    /// are complete or the drain times out.
+    /// Serves `router` on `listener` until `stop` is cancelled. Then stops accepting, and returns when all requests in
+    /// flight are complete or the drain times out.
     pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
         let Self { limits, metrics, tls, is_stopping } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -116,8 +116,8 @@ impl Server {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves a connection to its end. If `stop` is cancelled, the connection ends after the request in flight, or immediately
-/// if there is none.
+/// Serves a connection to its end. If `stop` is cancelled, the connection ends after the request in flight, or
+/// immediately if there is none.
 async fn serve_connection<S>(
     http: &http1::Builder,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,

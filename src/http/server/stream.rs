@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// TCP stream that fails with [`io::ErrorKind::TimedOut`] if a write makes no progress for too long. hyper has a timeout for
-/// reads only: a client that never reads its response would hold its connection forever.
+/// TCP stream that fails with [`io::ErrorKind::TimedOut`] if a write makes no progress for too long. hyper has a
+/// timeout for reads only: a client that never reads its response would hold its connection forever.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,

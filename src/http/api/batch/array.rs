@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use crate::domain::visit_json;
 use crate::http::problem::{Problem, ProblemKind, Result};
 
-/// Maximum number of visits in an array. An array is read to its end before its first visit is parsed, so larger batches
-/// are better sent as lines.
+/// Maximum number of visits in an array. An array is read to its end before its first visit is parsed, so larger
+/// batches are better sent as lines.
 pub const MAX_VISITS: usize = 1_000;
 
 /// Splits a JSON array into its items.

@@ -40,13 +40,13 @@ schemas::schema_type!(
 
 /// Record many visits.
 ///
-/// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its number, and the
-/// batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if most of 100,000 were
-/// rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted.
+/// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its
+/// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
+/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted.
 ///
-/// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked during a
-/// stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be compressed with gzip
-/// (`content-encoding: gzip` or `x-gzip`), by a factor of at most 200.
+/// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
+/// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
+/// compressed with gzip (`content-encoding: gzip` or `x-gzip`), by a factor of at most 200.
 #[utoipa::path(
     post,
     path = "/segments/batch",

@@ -1,7 +1,7 @@
 //! Schemas of names, times and visits, which the service parses by hand.
 //!
-//! JSON Schema counts characters. Limits in bytes are stated in the description, beside the limit in characters that follows
-//! from them.
+//! JSON Schema counts characters. Limits in bytes are stated in the description, beside the limit in characters that
+//! follows from them.
 
 use utoipa::ToSchema;
 use utoipa::openapi::{ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
