@@ -33,9 +33,8 @@ impl Origins {
             return Ok(Self::Any);
         }
         if text.contains('*') {
-            return Err(
-                "has a wildcard in a host, which no browser sends: list each origin, or use * alone for all".to_owned()
-            );
+            return Err("has a wildcard in a host, and no browser sends one: list each origin, or use * alone for all"
+                .to_owned());
         }
         let origins = text.split(',').map(|origin| parse_origin(origin.trim()));
         origins.collect::<Option<_>>().map(Self::Listed).ok_or_else(|| {
