@@ -57,9 +57,9 @@ pub async fn check(
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
     write_table(shown, out)?;
-    let gate = Authenticator::load(settings.auth.clone())?;
+    let authenticator = Authenticator::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    write_warnings(settings, &gate, out)?;
+    write_warnings(settings, &authenticator, out)?;
     let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
@@ -152,10 +152,10 @@ fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::
 }
 
 /// Writes what keeps nothing from serving, and is likely not meant.
-fn write_warnings(settings: &Settings, gate: &Authenticator, out: &mut impl Write) -> io::Result<()> {
+fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut impl Write) -> io::Result<()> {
     let exposures = settings.secret_files().into_iter().filter_map(|file| file.exposure());
     let mut warnings: Vec<_> = exposures.map(|exposure| exposure.to_string()).collect();
-    if gate.key_counts().api == Some(0) {
+    if authenticator.key_counts().api == Some(0) {
         warnings.push("api_keys_file has no key, so that every API key is refused".to_owned());
     }
     if !warnings.is_empty() {

@@ -25,7 +25,8 @@ use crate::domain::{SegmentName, Window};
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
 use crate::estimator::overlap::{OverlapLimits, Overlaps};
-use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles, server};
+use crate::http::server::ConnectionLimits;
+use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles};
 use crate::jobs::Schedule;
 use crate::redis::{Limits as RedisLimits, Servers, WriteAcks};
 use crate::store::{KeyPrefix, Partitions};
@@ -236,8 +237,8 @@ impl Settings {
 
     /// What connections may take.
     #[must_use]
-    pub fn server_limits(&self) -> server::Limits {
-        server::Limits {
+    pub fn server_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
             header: self.header_timeout,
             drain: self.drain_timeout,
             head_bytes: self.max_header_bytes,

@@ -366,9 +366,9 @@ async fn a_question_that_has_no_answer_says_why() {
         ("from=200&to=100", "from", "must not be later than to, which is 1970-01-01T00:01:40.000Z"),
         ("step=90m", "step", "must be a multiple of the interval of 1h"),
         ("step=0s", "step", "must be longer than zero"),
-        ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and at most 2000 are given: take longer steps"),
+        ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and the maximum is 2000; choose a longer step"),
         ("from=0&from=1", "from", "is given more than once"),
-        ("window=1d", "window", "is not a parameter of a history; those are from, to, step"),
+        ("window=1d", "window", "is not a parameter of this path; the parameters are from, to, step"),
     ] {
         let document =
             problem(app.get(&format!("/segments/sports/history?{query}")).await, 422, "invalid-request").await;

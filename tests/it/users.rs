@@ -335,7 +335,7 @@ async fn delete_that_fails_or_is_given_up_leaves_a_line_too() {
 
     let log = service.terminate_for_log();
     let lines = deletions(&log);
-    let given_up = "the deletion of a user was given up before its answer; it may have been done";
+    let given_up = "the deletion of a user was aborted; the user may or may not be deleted";
     assert_eq!((lines[0].0.as_str(), lines[0].1.as_str()), (given_up, "late"), "{lines:?}");
     assert_eq!(lines[1].0, "deleted a user", "{lines:?}");
     assert!(lines[2].1 == "failed" && lines.len() == 3, "{lines:?}");
