@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, ClockSync};
 use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
-use super::drop_guard::DropGuard;
 use super::error::Error;
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
@@ -161,12 +161,12 @@ impl Estimator {
             return Ok(Recorded::Expired);
         }
         // The caller may stop waiting. The outcome of its visit is then unknown.
-        let abandoned = DropGuard::new(|| metrics.abandoned());
+        let abandoned = scopeguard::guard((), |()| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
         let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
         let written = self.visits.submit(shard, visit.into_owned()).await;
-        abandoned.disarm();
+        ScopeGuard::into_inner(abandoned);
         written.inspect_err(|error| measure_failure(metrics, error))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)
