@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, some_of};
-use crate::store::{self, Candidate, Partitions, Store, Unrecorded};
+use crate::store::{self, Candidate, Coverage, Partitions, Store, Unrecorded};
 
 /// Whether to ask.
 #[derive(Args)]
@@ -60,6 +60,11 @@ impl AdoptCommand {
         }
         let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
         let found = store.unrecorded(settled).await.map_err(failed)?;
+        if found.coverage != Coverage::Complete {
+            return Err("nothing was changed: not all keys were looked at, and others would be hidden: Redis refuses `SCAN`; grant +scan"
+                .to_owned()
+                .into());
+        }
         for Candidate { keys, survey, .. } in &found.candidates {
             writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(survey, found.window))?;
         }

@@ -75,6 +75,7 @@ pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
 pub use self::layout::{Candidate, Layout, Move, Phase, Unrecorded, WindowChange};
 use self::layout::{KnownLayout, Refusal};
 pub use self::members::{MembersCursor, MembersPage};
+pub use self::own_keys::Coverage;
 pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, WriteOutcome};

@@ -215,6 +215,40 @@ async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
     says(&redis, &["adopt", "--yes"]);
 }
 
+/// What isn't seen would be hidden.
+#[rstest]
+#[case::forbidden(&[])]
+#[case::not_there(&["--rename-command", "SCAN", ""])]
+#[tokio::test]
+async fn adopt_refuses_if_it_cannot_look_at_all_keys(#[case] options: &[&str]) {
+    let redis = Redis::start_with(options);
+    fill(&redis, "4", Timestamp::now()).await;
+    lose(&redis, &["layout", "{p02}:segments", "{p03}:segments"]);
+    let is_forbidden = options.is_empty();
+    if is_forbidden {
+        redis.call::<()>(&["ACL", "SETUSER", "default", "-scan"]);
+    }
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
+    assert!(message.contains("not all keys were looked at") && message.contains("; grant +scan"), "{message}");
+    if is_forbidden {
+        redis.call::<()>(&["ACL", "SETUSER", "default", "+scan"]);
+        let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
+        assert!(message.contains("no keys fit 2 partitions, and they do fit 4"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn adopt_looks_at_all_keys_and_check_says_that_it_does_not() {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]);
+    fill(&redis, "4", Timestamp::now()).await;
+    redis.call::<()>(&["DEBUG", "POPULATE", "1050000", "theirs", "1"]);
+    let table = says(&redis, &["check"]);
+    assert!(table.contains("\nnot all keys were looked at: a server has more than a million\n"), "{table}");
+    lose(&redis, &["layout", "segments"]);
+    says(&redis, &["adopt", "--yes"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
 /// No member of theirs will be there after the next prune.
 #[tokio::test]
 async fn adopt_takes_the_number_that_is_named_if_what_it_hides_has_expired() {

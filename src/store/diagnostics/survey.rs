@@ -9,7 +9,8 @@ use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot};
 use crate::store::history::is_turn;
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, Expired, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::own_keys::OwnKeys;
+use crate::store::{Coverage, Error, Expired, Keyspace, Layout, Partition, Partitions, Store};
 
 /// What a set of keys holds. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,17 +60,17 @@ impl Store {
         surveys.buffered(Self::SURVEYS).try_collect().await
     }
 
-    /// Keys that are named as those of a data set with `layout` and hold what the service has not written, in order. What an ACL forbids
-    /// to look at is not told.
+    /// Keys that are named as those of a data set with `layout` and hold what the service has not written, in order, and whether all
+    /// keys were looked at. What an ACL forbids to look at is not told.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<Vec<String>, Error> {
+    pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<(Vec<String>, Coverage), Error> {
         let mut foreign = BTreeSet::new();
         if let Some(layout) = layout {
             match self.survey(layout.read(), Timestamp::from_millis(0)).await {
-                Err(Error::Redis(redis::Error::Refused { .. })) => {}
+                Err(error) if error.is_refused_command() => {}
                 survey => foreign.extend(survey?.foreign),
             }
         }
@@ -77,7 +78,7 @@ impl Store {
             Some(layout) => layout.all().collect(),
             None => vec![Keyspace::first(Partitions::ONE)],
         };
-        let mut own = self.own_keys(|_| false).await?;
+        let OwnKeys { keys: mut own, coverage } = self.own_keys(Self::SCAN_STEPS, |_| false).await?;
         own.retain(|own| {
             let is_everywhere = [KeyKind::History, KeyKind::Layout].contains(&own.kind);
             is_everywhere || keysets.iter().any(|keys| keys.has(own.partition))
@@ -100,7 +101,7 @@ impl Store {
             None => false,
         };
         foreign.extend(is_foreign.then_some(turn));
-        Ok(foreign.into_iter().collect())
+        Ok((foreign.into_iter().collect(), coverage))
     }
 
     /// Those of `keys` that are of another type than the service makes them.

@@ -9,7 +9,8 @@ use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::Request;
 use crate::store::diagnostics::Survey;
 use crate::store::keys::{KeyKind, Keyspace, Partition, Partitions, hash};
-use crate::store::{Error, Store};
+use crate::store::own_keys::OwnKeys;
+use crate::store::{Coverage, Error, Store};
 
 /// What a database without a record has that may be a data set.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Unrecorded {
     pub unfit: BTreeMap<String, Survey>,
     /// How long its visits will be kept.
     pub window: Window,
+    /// Whether all keys were looked at. If not, there may be others.
+    pub coverage: Coverage,
     /// The partitions that have a key.
     partitions: BTreeSet<Partition>,
 }
@@ -64,7 +67,9 @@ impl Store {
         let mut partitions: BTreeSet<_> = traces.partitions.iter().copied().collect();
         partitions.extend(traces.is_plain.then(|| plain.of(0)));
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
-        for own in self.own_keys(|_| false).await? {
+        // An operator waits, and a key that isn't seen would be hidden.
+        let OwnKeys { keys, coverage } = self.own_keys(usize::MAX, |_| false).await?;
+        for own in keys {
             // A cluster keeps no data set in plain keys.
             if self.is_cluster() && plain.has(own.partition) {
                 continue;
@@ -112,7 +117,7 @@ impl Store {
             (pattern, survey)
         });
         let unfit = unfit.collect();
-        Ok(Unrecorded { candidates: keysets.into_iter().map(candidate).collect(), unfit, window, partitions })
+        Ok(Unrecorded { candidates: keysets.into_iter().map(candidate).collect(), unfit, window, coverage, partitions })
     }
 
     /// Returns the sets of keys that may be those of a data set, and whether all users that were looked at fit. Plain keys, `p` and `q`
