@@ -97,7 +97,7 @@ pub async fn restore(
         return Err(unreadable(io::Error::other("it is no file")));
     }
     File::open(&file).map_err(unreadable)?;
-    if file.file_name().and_then(OsStr::to_str).is_some_and(|name| name.ends_with(".incr.aof")) {
+    if file.file_name().and_then(OsStr::to_str).is_some_and(is_part) {
         return Err(RestoreError::Part(backup.to_owned()));
     }
     let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {
@@ -178,4 +178,9 @@ async fn run(mut command: Command) -> Result<String, String> {
     } else {
         Err(last_line(&stderr).unwrap_or_else(|| status.to_string()))
     }
+}
+
+/// Whether a file of this name is a part of an append-only file, which begins or ends in another file.
+fn is_part(name: &str) -> bool {
+    [".base.rdb", ".base.aof", ".incr.aof"].iter().any(|suffix| name.ends_with(suffix))
 }

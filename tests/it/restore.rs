@@ -209,9 +209,11 @@ fn restore_refuses_what_is_no_file_and_a_part_of_an_append_only_file() {
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is no file\n");
     assert_eq!(refuse("."), "segment-estimator: failed to read .: it is no file\n");
-    fs::write(folder.path().join("appendonly.aof.1.incr.aof"), RECORD).unwrap();
-    let error = refuse("appendonly.aof.1.incr.aof");
-    assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
+    for part in ["appendonly.aof.1.incr.aof", "appendonly.aof.2.base.rdb", "appendonly.aof.1.base.aof"] {
+        fs::write(folder.path().join(part), RECORD).unwrap();
+        let error = refuse(part);
+        assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -3,16 +3,18 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use redis::Commands as _;
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
 use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, private_redis_connection, refusal, run,
+    segment, visit,
 };
 
 /// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
@@ -368,6 +370,36 @@ fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
 }
 
 #[rstest]
+#[case::a_table_without_epoch(r#"{"theirs":1}"#)]
+#[case::a_table_with_an_epoch_and_no_keys(r#"{"epoch":0}"#)]
+#[case::a_list("[1]")]
+#[case::a_string(r#""hello""#)]
+#[case::a_number("1")]
+#[case::null("null")]
+#[case::no_json("theirs")]
+#[case::nothing("")]
+#[tokio::test]
+async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &str) {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let estimator = || {
+        let store = redis.store().with_partitions(Some(Partitions::parse("2").unwrap()));
+        Estimator::new(store, Window::parse("14d").unwrap())
+    };
+    estimator().record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    redis.call::<()>(&["SET", "{p01}:layout", theirs]);
+    let before = contents(&redis);
+    for _ in 0..2 {
+        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnknownLayout)));
+    }
+    let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("`{p01}:layout` holds what this service has not written: rename that key"), "{message}");
+    assert_eq!(contents(&redis), before);
+    redis.call::<()>(&["DEL", "{p01}:layout"]);
+    assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));
+}
+
+#[rstest]
 #[case::the_record(&["layout"])]
 #[case::the_record_and_the_first_copies(&["layout", "{p00}:layout", "{p01}:layout"])]
 #[tokio::test]
@@ -401,6 +433,25 @@ async fn private_redis_is_adopted_without_asking() {
     redis.call::<()>(&["ZADD", "{p01}:segments", "0", "sports"]);
     let refused = of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await;
     assert!(matches!(refused, Err(Error::Unrecorded { .. })), "{refused:?}");
+}
+
+/// Without an index, no list, deletion or pruning finds a segment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn private_redis_without_an_index_is_refused_until_adopt_adds_the_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    service.record("u1", "sports").await;
+    private_redis_connection(folder.path()).del::<_, ()>(&["segments", "layout"]).unwrap();
+    assert!(service.terminate().success());
+    let refused = run(&mut binary(folder.path()));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && message.contains("`segment:*`") && message.contains("adopt"), "{message}");
+    assert!(succeeds(binary(folder.path()).args(["adopt", "--yes"])).contains("adopted: "));
+    let service = Service::start(folder.path(), &[]);
+    let removed: Value = service.request("DELETE", "/users/u1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(removed["segments_removed"], 1);
+    assert_eq!(service.count("sports").await, 0);
+    assert!(service.terminate().success());
 }
 
 #[rstest]

@@ -54,13 +54,14 @@ impl Store {
                 format!("`{}`", self.names.segment(*partition, "*"))
             }
             Traces { is_plain: false, other: None, .. } => return Ok(None),
+            // Without an index no list, deletion or pruning would find them. `adopt` adds their names.
+            Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
+                format!("`{}`", self.names.segment(plain, "*"))
+            }
             Traces { is_plain, other, .. } if self.is_private => {
                 let is_plain = *is_plain || other.as_ref().is_some_and(|own| own.kind != KeyKind::History);
                 let partitions = if is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
                 return Ok(Some(Layout::first(partitions)));
-            }
-            Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
-                format!("`{}`", self.names.segment(plain, "*"))
             }
             Traces { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
             Traces { other: None, .. } => format!("`{first}`"),
@@ -129,12 +130,9 @@ impl Store {
                 command.arg(self.names.index(partition));
             });
             // An ACL that forbids these keys says that they aren't ours.
-            let mut any = self
-                .client
-                .send(Request::new(Slot::of_any_key(&self.names.layout()), any).probe())
-                .await?
-                .each::<u64>();
-            if !matches!(any.next(), Some(Ok(1..))) {
+            let any = Request::new(Slot::of_any_key(&self.names.layout()), any).nil_for(redis::Error::is_forbidden);
+            let (any,) = self.client.send(any).await?.all::<(Option<u64>,)>()?;
+            if any.unwrap_or_default() == 0 {
                 return Ok(Vec::new());
             }
         }
@@ -158,7 +156,7 @@ impl Store {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
         // What is refused for any of them need not be known better.
         let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
-        let mut found = self.own_keys(is_enough).await?;
+        let mut found = self.own_keys(Self::SCAN_STEPS, is_enough).await?.keys;
         found.retain(|own| is_segment(own) || own.kind == KeyKind::History);
         if let Some(own) = found.pop() {
             return Ok(Some(own));
@@ -166,7 +164,8 @@ impl Store {
         let turn = self.names.turn();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
-        let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
-        Ok(if matches!(exists.next(), Some(Ok(1..))) { self.names.read(turn) } else { None })
+        let request = Request::new(Slot::of_any_key(&turn), pipeline).nil_for(redis::Error::is_forbidden);
+        let (exists,) = self.client.send(request).await?.all::<(Option<u64>,)>()?;
+        Ok(if exists == Some(1) { self.names.read(turn) } else { None })
     }
 }
