@@ -612,7 +612,8 @@ fn import_ends_at_max_segments_and_goes_on_when_there_is_room(#[case] before: i6
     let url = redis.url();
     let arguments = ["visits", "--redis-url", &url];
     let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "9"]));
-    let why = "the file has more segments than the 9 that max_segments allows: raise it, or correct the file";
+    let why =
+        "the data set would have more segments than the 9 that max_segments allows: raise it, or correct the file";
     assert!(!content && stderr.ends_with(&format!("{why}{advice}")), "{stderr}");
     let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "14", "--resume"]));
     assert!(content, "{stderr}");

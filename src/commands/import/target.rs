@@ -119,7 +119,7 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Ch
             // It isn't the visit's fault, and another run may go on from here.
             Err(store::Error::TooManySegments(max)) => {
                 return Err(Failure::Permanent(format!(
-                    "the file has more segments than the {max} that max_segments allows: raise it, or correct the file"
+                    "the data set would have more segments than the {max} that max_segments allows: raise it, or correct the file"
                 )));
             }
             Err(error) if error.is_outage() => return Err(failure(error.clone())),
