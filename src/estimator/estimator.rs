@@ -130,12 +130,13 @@ impl Estimator {
         Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment.
+    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None` if the key of the
+    /// segment holds something else. Writes nothing.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, store::Error> {
+    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, store::Error> {
         self.store.are_kept(visits).await
     }
 
@@ -262,13 +263,22 @@ impl Estimator {
         self.counts.measure_pending();
     }
 
+    /// Synchronises `clock` with Redis's. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(crate) async fn sync_clock(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
+        clock.sync(&self.store).await
+    }
+
     /// Synchronises `clock` with Redis's, and makes sure that the layout of the data is known.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed, or its data has another layout than the settings ask for.
     pub async fn sync(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
-        let sync = clock.sync(&self.store).await?;
+        let sync = self.sync_clock(clock).await?;
         self.store.check_layout().await?;
         Ok(sync)
     }

@@ -20,7 +20,7 @@ pub(in crate::store) enum Attempt<T> {
 impl Store {
     /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that something is
     /// broken.
-    const ATTEMPTS: usize = 10;
+    pub(in crate::store) const ATTEMPTS: usize = 10;
 
     /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
     ///
