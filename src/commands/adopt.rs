@@ -51,11 +51,8 @@ impl AdoptCommand {
                 )?;
                 return Ok(());
             }
-            Ok(None) => {
-                writeln!(out, "nothing to do: there is no data, and the service makes a data set when it starts")?;
-                return Ok(());
-            }
-            Err(store::Error::Unrecorded { .. }) => {}
+            // A service looks at some keys only.
+            Ok(None) | Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
         let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
@@ -64,6 +61,10 @@ impl AdoptCommand {
             return Err("nothing was changed: not all keys were looked at, and others would be hidden: Redis refuses `SCAN`; grant +scan"
                 .to_owned()
                 .into());
+        }
+        if found.is_empty() {
+            writeln!(out, "nothing to do: there is no data, and the service makes a data set when it starts")?;
+            return Ok(());
         }
         for Candidate { keys, survey, .. } in &found.candidates {
             writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(survey, found.window))?;

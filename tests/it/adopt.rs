@@ -220,10 +220,13 @@ async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
 #[case::forbidden(&[])]
 #[case::not_there(&["--rename-command", "SCAN", ""])]
 #[tokio::test]
-async fn adopt_refuses_if_it_cannot_look_at_all_keys(#[case] options: &[&str]) {
+async fn adopt_refuses_if_it_cannot_look_at_all_keys(
+    #[case] options: &[&str],
+    #[values(&["layout", "{p02}:segments", "{p03}:segments"][..], &["layout", "segments"])] lost: &[&str],
+) {
     let redis = Redis::start_with(options);
     fill(&redis, "4", Timestamp::now()).await;
-    lose(&redis, &["layout", "{p02}:segments", "{p03}:segments"]);
+    lose(&redis, lost);
     let is_forbidden = options.is_empty();
     if is_forbidden {
         redis.call::<()>(&["ACL", "SETUSER", "default", "-scan"]);
@@ -257,6 +260,7 @@ async fn adopt_takes_the_number_that_is_named_if_what_it_hides_has_expired() {
     for n in 0..=USERS {
         redis.call::<()>(&["ZADD", "segment:theirs", "1", &format!("u{n}")]);
     }
+    redis.call::<()>(&["ZADD", "segments", "0", "theirs"]);
     lose(&redis, &["layout"]);
     says(&redis, &["adopt", "--yes", "--partitions", "4"]);
     assert_eq!(users(&redis).await, USERS);

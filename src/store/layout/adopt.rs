@@ -41,6 +41,12 @@ pub struct Candidate {
 }
 
 impl Unrecorded {
+    /// Whether there is no key that a data set may have.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty() && self.unfit.is_empty()
+    }
+
     /// Returns a partition that proves that there are more than `partitions`.
     #[must_use]
     pub fn beyond(&self, partitions: Partitions) -> Option<Partition> {
