@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, some_of};
-use crate::store::{self, Keyspace, Partitions, Store, Unrecorded};
+use crate::store::{self, KeySet, Partitions, Store, Unrecorded};
 
 /// Whether to ask.
 #[derive(Args)]
@@ -115,10 +115,10 @@ fn count(number: u64, noun: &str) -> String {
 
 /// The one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
 fn choose(
-    mut found: Vec<(Keyspace, Survey)>,
+    mut found: Vec<(KeySet, Survey)>,
     set: Option<Partitions>,
     unrecorded: &Unrecorded,
-) -> Result<(Keyspace, Survey), Failure> {
+) -> Result<(KeySet, Survey), Failure> {
     let most = found.iter().map(|(_, survey)| survey.members).max().unwrap_or_default();
     let numbers: BTreeSet<_> = found.iter().map(|(keys, _)| keys.partitions().count()).collect();
     let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

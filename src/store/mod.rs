@@ -71,7 +71,7 @@ pub use self::error::Error;
 pub use self::history::{Claim, NamedSample, Sample, Turn};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
-pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
+pub use self::keys::{KeyPrefix, KeySet, Partition, Partitions};
 use self::layout::{KnownLayout, Refusal};
 pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
@@ -261,7 +261,7 @@ impl Store {
         self.by_server(self.layout().await?.read()).await
     }
 
-    async fn by_server(&self, keys: Keyspace) -> Result<Vec<Vec<Partition>>, Error> {
+    async fn by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
         Ok(self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }

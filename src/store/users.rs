@@ -15,7 +15,7 @@ use ::redis::{Cmd, Value, cmd, pipe};
 
 use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
-use super::{Batch, Error, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
+use super::{Batch, Error, IndexCursor, KeySet, Layout, Move, Partition, Phase, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, parse};
 
@@ -260,8 +260,8 @@ impl Store {
     pub async fn settle_user(
         &self,
         layout: &Layout,
-        old: Keyspace,
-        new: Keyspace,
+        old: KeySet,
+        new: KeySet,
         user: &UserId<'_>,
     ) -> Result<bool, Error> {
         let known = KnownLayout::new(*layout);
@@ -311,7 +311,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
-    pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
+    pub async fn delete_notes(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }

@@ -18,7 +18,7 @@ use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
-use crate::store::{self, Batch, Keyspace, Layout, Move, Partition, Partitions, Phase, Store};
+use crate::store::{self, Batch, KeySet, Layout, Move, Partition, Partitions, Phase, Store};
 
 /// Moves the data set of a store.
 #[derive(Debug)]
@@ -152,8 +152,8 @@ impl Repartition {
     async fn take_phase(
         &self,
         layout: &Layout,
-        old: Keyspace,
-        new: Keyspace,
+        old: KeySet,
+        new: KeySet,
         phase: Phase,
         members: &mut u64,
         segments: &mut u64,
@@ -181,15 +181,15 @@ impl Repartition {
     async fn step(
         &self,
         layout: &Layout,
-        keys: Keyspace,
-        moving: Option<(Keyspace, Phase)>,
+        keys: KeySet,
+        moving: Option<(KeySet, Phase)>,
     ) -> Result<Layout, RepartitionError> {
         let moving = moving.map(|(to, phase)| Move { to, phase });
         self.store.change_layout(layout, keys, moving).await.map_err(interfered)
     }
 
     /// Copies all members, and says how many.
-    async fn copy(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
+    async fn copy(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (places, foreign) = self.places(old).await?;
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::AT_ONCE).try_collect().await?;
@@ -211,7 +211,7 @@ impl Repartition {
     }
 
     /// All segments of all partitions, and how many more have keys of another type, which have no members and stay where they are.
-    async fn places(&self, keys: Keyspace) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
+    async fn places(&self, keys: KeySet) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
         let (mut places, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
@@ -232,7 +232,7 @@ impl Repartition {
     async fn copy_segment(
         &self,
         layout: &Layout,
-        new: Keyspace,
+        new: KeySet,
         partition: Partition,
         segment: &SegmentName<'static>,
         tell: impl Fn(u64),
@@ -255,7 +255,7 @@ impl Repartition {
 
     /// Sees that whoever was deleted while his members were on their way is as he should be. What this does is a copy, too, which
     /// somebody may be deleted during; so it is done until there is nothing to do.
-    async fn settle_deletions(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<(), RepartitionError> {
+    async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         let mut looks = 0;
         while self.settle_noted(layout, old, new).await? {
             looks += 1;
@@ -268,7 +268,7 @@ impl Repartition {
     }
 
     /// Settles every user whose deletion is noted, and says whether there was anything to do.
-    async fn settle_noted(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<bool, RepartitionError> {
+    async fn settle_noted(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
         const PAGE: usize = 1_000;
         let mut is_changed = false;
         for partition in new.all() {
@@ -284,7 +284,7 @@ impl Repartition {
     }
 
     /// Compares the counts of every segment by old and new keys, and says how many segments there are.
-    async fn compare(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
+    async fn compare(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (places, _) = self.places(old).await?;
         let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
@@ -312,8 +312,8 @@ impl Repartition {
     async fn compare_segment(
         &self,
         layout: &Layout,
-        old_keys: Keyspace,
-        new_keys: Keyspace,
+        old_keys: KeySet,
+        new_keys: KeySet,
         segment: &SegmentName<'static>,
     ) -> Result<(), RepartitionError> {
         let mut comparisons = 0;

@@ -9,7 +9,7 @@ use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot};
 use crate::store::history::is_turn;
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, Expired, Keyspace, Layout, Partition, Partitions, Store, Unrecorded};
+use crate::store::{Error, Expired, KeySet, Layout, Partition, Partitions, Store, Unrecorded};
 
 /// What a set of keys holds. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn survey(&self, keys: Keyspace, found: Option<&Unrecorded>, cutoff: Timestamp) -> Result<Survey, Error> {
+    pub async fn survey(&self, keys: KeySet, found: Option<&Unrecorded>, cutoff: Timestamp) -> Result<Survey, Error> {
         let surveys = stream::iter(keys.all()).map(|partition| self.survey_partition(partition, found, cutoff));
         surveys.buffered(Self::SURVEYS).try_fold(Survey::default(), |sum, survey| async { Ok(sum.and(survey)) }).await
     }
@@ -60,7 +60,7 @@ impl Store {
         }
         let keysets: Vec<_> = match layout {
             Some(layout) => layout.all().collect(),
-            None => vec![Keyspace::first(Partitions::ONE)],
+            None => vec![KeySet::first(Partitions::ONE)],
         };
         let mut own = self.own_keys(|_| false).await?;
         own.retain(|own| {

@@ -7,14 +7,14 @@ use redis::cmd;
 use super::Layout;
 use crate::domain::{SegmentName, Window};
 use crate::redis::Request;
-use crate::store::keys::{KeyKind, Keyspace, Partition, Partitions, hash};
+use crate::store::keys::{KeyKind, KeySet, Partition, Partitions, hash};
 use crate::store::{Error, Store};
 
 /// What a database without a record has that may be a data set.
 #[derive(Debug)]
 pub struct Unrecorded {
     /// The sets of keys that it may have.
-    pub keysets: Vec<Keyspace>,
+    pub keysets: Vec<KeySet>,
     /// How long its visits will be kept.
     pub window: Window,
     /// The last partition, of one set of keys or the other.
@@ -52,7 +52,7 @@ impl Store {
     pub async fn unrecorded(&self, known: Option<Partitions>) -> Result<Unrecorded, Error> {
         let traces = self.traces().await?;
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
-        let plain = Keyspace::first(Partitions::ONE);
+        let plain = KeySet::first(Partitions::ONE);
         for own in self.own_keys(|_| false).await? {
             if let KeyKind::Segment(name) = own.kind
                 && let Ok(name) = SegmentName::parse(name)
@@ -73,17 +73,17 @@ impl Store {
         keysets.extend(traces.is_plain.then_some(plain));
         match traces.layout {
             Some(layout) => keysets.push(layout.read()),
-            None => keysets.extend(Keyspace::fitting(&partitions, &witnesses, 0)),
+            None => keysets.extend(KeySet::fitting(&partitions, &witnesses, 0)),
         }
         if keysets.is_empty() {
-            let nearly = Keyspace::fitting(&partitions, &witnesses, Self::STRAYS);
+            let nearly = KeySet::fitting(&partitions, &witnesses, Self::STRAYS);
             keysets.extend(nearly.filter(|keys| Some(keys.partitions()) == known));
         }
         if partitions.is_empty() && keysets.is_empty() {
             if has_plain_segments {
                 keysets.push(plain);
             } else if traces.has_other() {
-                keysets.push(Keyspace::first(self.partitions_of_a_new_set().await?));
+                keysets.push(KeySet::first(self.partitions_of_a_new_set().await?));
             }
         }
         let kept = self.latest_layout_in(Partition::every()).await.and_then(|layout| layout.window);
@@ -125,7 +125,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub async fn adopt(
         &self,
-        keys: Keyspace,
+        keys: KeySet,
         found: &Unrecorded,
         unindexed: &[(Partition, SegmentName<'static>)],
     ) -> Result<Layout, Error> {

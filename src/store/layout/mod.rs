@@ -23,7 +23,7 @@ pub use self::adopt::Unrecorded;
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
-use super::{Keyspace, Partitions};
+use super::{KeySet, Partitions};
 use crate::domain::Window;
 use crate::redis;
 use crate::store::Error;
@@ -34,7 +34,7 @@ use crate::store::Error;
 pub struct Layout {
     /// Counts the changes.
     epoch: u64,
-    keys: Keyspace,
+    keys: KeySet,
     #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
     moving: Option<Move>,
     /// How long members are kept. A record of an earlier version has none.
@@ -50,7 +50,7 @@ pub struct Layout {
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// To these.
-    pub to: Keyspace,
+    pub to: KeySet,
     /// How far it is.
     pub phase: Phase,
 }
@@ -70,16 +70,16 @@ pub enum Phase {
 impl Layout {
     /// The layout of a data set that is made now.
     pub(super) fn first(partitions: Partitions) -> Self {
-        Self::of_keys(Keyspace::first(partitions))
+        Self::of_keys(KeySet::first(partitions))
     }
 
     /// The first layout of a data set that has `keys`.
-    pub(super) fn of_keys(keys: Keyspace) -> Self {
+    pub(super) fn of_keys(keys: KeySet) -> Self {
         Self { epoch: 1, keys, moving: None, window: None, shorter: None }
     }
 
     /// The next step of this one.
-    pub(super) fn next(&self, keys: Keyspace, moving: Option<Move>) -> Self {
+    pub(super) fn next(&self, keys: KeySet, moving: Option<Move>) -> Self {
         Self { epoch: self.epoch + 1, keys, moving, ..*self }
     }
 
@@ -117,7 +117,7 @@ impl Layout {
 
     /// The keys that it had before a move, if there is one, and those that it has if not.
     #[must_use]
-    pub fn keys(&self) -> Keyspace {
+    pub fn keys(&self) -> KeySet {
         self.keys
     }
 
@@ -129,7 +129,7 @@ impl Layout {
 
     /// The keys that counts are of.
     #[must_use]
-    pub fn read(&self) -> Keyspace {
+    pub fn read(&self) -> KeySet {
         match self.moving {
             Some(Move { to, phase: Phase::Switched | Phase::Cleaning }) => to,
             Some(Move { phase: Phase::Copying, .. }) | None => self.keys,
@@ -137,7 +137,7 @@ impl Layout {
     }
 
     /// The keys that visits are written to: one set of them, or two.
-    pub fn written(&self) -> impl Iterator<Item = Keyspace> {
+    pub fn written(&self) -> impl Iterator<Item = KeySet> {
         let read = self.read();
         let other = match self.moving {
             Some(Move { to, phase: Phase::Copying }) => Some(to),
@@ -148,13 +148,13 @@ impl Layout {
     }
 
     /// All keys that it has, or is about to have. Those that are being deleted are nobody's.
-    pub(super) fn in_use(&self) -> impl Iterator<Item = Keyspace> {
+    pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
         let is_deleted = matches!(self.moving, Some(Move { phase: Phase::Cleaning, .. }));
         self.all().skip(usize::from(is_deleted))
     }
 
     /// All keys that it has, had until lately, or is about to have: the older first.
-    pub(super) fn all(&self) -> impl Iterator<Item = Keyspace> {
+    pub(super) fn all(&self) -> impl Iterator<Item = KeySet> {
         [self.keys].into_iter().chain(self.moving.map(|moving| moving.to))
     }
 

@@ -7,7 +7,7 @@ use redis::{Value, pipe};
 
 use super::KnownLayout;
 use crate::redis::{Request, Slot};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -246,7 +246,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
+        let index = self.names.index(KeySet::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
@@ -257,9 +257,9 @@ impl Store {
     pub(in crate::store) async fn record_in_partitions(
         &self,
         layout: &Layout,
-        keys: impl Iterator<Item = Keyspace>,
+        keys: impl Iterator<Item = KeySet>,
     ) -> Vec<Result<Option<Layout>, Error>> {
-        let each = keys.flat_map(Keyspace::all);
+        let each = keys.flat_map(KeySet::all);
         let each = each.map(|partition| async move {
             self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
         });

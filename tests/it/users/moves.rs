@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{Batch, Keyspace, Layout, Move, Partitions, Phase, Store};
+use segment_estimator::store::{Batch, KeySet, Layout, Move, Partitions, Phase, Store};
 use tempfile::TempDir;
 
 use super::forget;
@@ -25,8 +25,8 @@ struct Begun {
     store: Store,
     estimator: Estimator,
     layout: Layout,
-    old: Keyspace,
-    new: Keyspace,
+    old: KeySet,
+    new: KeySet,
 }
 
 impl Begun {
