@@ -11,7 +11,7 @@ use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::redis::{Client, Servers};
 use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Layout, Move, Partitions, Store};
+use crate::store::{self, Layout, Partitions, Resharding, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ pub async fn check(
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {partitions} partitions")?;
         }
-        if let Some(Move { to, .. }) = layout.moving() {
+        if let Some(Resharding { to, .. }) = layout.resharding() {
             let to = to.partitions();
             writeln!(out, "a move to {} is under way: `repartition --to {to}` takes it up", to.in_words())?;
         }

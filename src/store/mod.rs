@@ -73,7 +73,7 @@ pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, KeySet, Partition, Partitions};
 use self::layout::{KnownLayout, Refusal};
-pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
+pub use self::layout::{Layout, Phase, Resharding, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;

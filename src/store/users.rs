@@ -15,7 +15,7 @@ use ::redis::{Cmd, Value, cmd, pipe};
 
 use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
-use super::{Batch, Error, IndexCursor, KeySet, Layout, Move, Partition, Phase, Store};
+use super::{Batch, Error, IndexCursor, KeySet, Layout, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, parse};
 
@@ -133,7 +133,7 @@ impl Store {
         };
         let removed_from = &removed_from;
         self.with_layout(|known| async move {
-            if let Some(Move { to, phase: Phase::Copying }) = known.layout.moving() {
+            if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
                 let partition = to.of(hash(user.as_str()));
                 if let Attempt::Stale = self.note(user, partition, kept, &known).await? {
                     return Ok(Attempt::Stale);

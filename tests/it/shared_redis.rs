@@ -8,7 +8,7 @@ use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
-use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
+use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, lane_of};
 use serde_json::json;
 
 use crate::helpers::{
@@ -438,7 +438,7 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires() {
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&["SET", key, "theirs"]);
     }

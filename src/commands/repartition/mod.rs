@@ -1,9 +1,9 @@
 //! `segment-estimator repartition`: moves the data set to another number of partitions while it is written and counted.
 //!
 //! Four steps, each recorded in Redis, so that a run that was cut short is taken up where it was: from now on visits go to both
-//! sets of keys ([`Phase::Copying`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
+//! sets of keys ([`Phase::Backfill`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
 //! who were removed meanwhile are made to be in the copies as in the old keys; the counts are compared, segment by segment; counts are
-//! of the new keys ([`Phase::Switched`]); nobody looks at the old ones any more ([`Phase::Cleaning`]), and they are deleted.
+//! of the new keys ([`Phase::Cutover`]); nobody looks at the old ones any more ([`Phase::Cleanup`]), and they are deleted.
 
 mod command;
 
@@ -18,7 +18,7 @@ use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
-use crate::store::{self, Batch, KeySet, Layout, Move, Partition, Partitions, Phase, Store};
+use crate::store::{self, Batch, KeySet, Layout, Partition, Partitions, Phase, Resharding, Store};
 
 /// Moves the data set of a store.
 #[derive(Debug)]
@@ -117,23 +117,23 @@ impl Repartition {
         }
         let mut layout = self.store.settled_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
-        if layout.moving().is_none() {
+        if layout.resharding().is_none() {
             if layout.keys().partitions() == to {
                 return Ok(Moved::NothingToDo);
             }
             let target = layout.keys().sibling(to);
             // Of a move long ago, somebody may have written to these keys after they were deleted.
             self.store.delete_keys(&layout, target).await.map_err(interfered)?;
-            layout = self.step(&layout, layout.keys(), Some((target, Phase::Copying))).await?;
+            layout = self.step(&layout, layout.keys(), Some((target, Phase::Backfill))).await?;
         }
         loop {
-            let (old, Some(Move { to: new, phase })) = (layout.keys(), layout.moving()) else {
+            let (old, Some(Resharding { to: new, phase })) = (layout.keys(), layout.resharding()) else {
                 return Ok(Moved::Done { members, segments });
             };
             if new.partitions() != to {
                 return Err(RepartitionError::AnotherMove(new.partitions()));
             }
-            let phase = self.take_phase(&layout, old, new, phase, &mut members, &mut segments).await;
+            let phase = self.run_phase(&layout, old, new, phase, &mut members, &mut segments).await;
             layout = match phase {
                 // An instance has changed the window alone. The phase begins again.
                 Err(RepartitionError::Interfered) => {
@@ -149,7 +149,7 @@ impl Repartition {
     }
 
     /// Does the work of `phase`, and gives the layout of the next one.
-    async fn take_phase(
+    async fn run_phase(
         &self,
         layout: &Layout,
         old: KeySet,
@@ -159,14 +159,14 @@ impl Repartition {
         segments: &mut u64,
     ) -> Result<Layout, RepartitionError> {
         match phase {
-            Phase::Copying => {
+            Phase::Backfill => {
                 *members = self.copy(layout, old, new).await?;
                 self.settle_deletions(layout, old, new).await?;
                 *segments = self.compare(layout, old, new).await?;
-                self.step(layout, old, Some((new, Phase::Switched))).await
+                self.step(layout, old, Some((new, Phase::Cutover))).await
             }
-            Phase::Switched => self.step(layout, old, Some((new, Phase::Cleaning))).await,
-            Phase::Cleaning => {
+            Phase::Cutover => self.step(layout, old, Some((new, Phase::Cleanup))).await,
+            Phase::Cleanup => {
                 self.store.delete_notes(layout, new).await.map_err(interfered)?;
                 // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                 // acknowledged. What it leaves would be nobody's.
@@ -182,10 +182,10 @@ impl Repartition {
         &self,
         layout: &Layout,
         keys: KeySet,
-        moving: Option<(KeySet, Phase)>,
+        resharding: Option<(KeySet, Phase)>,
     ) -> Result<Layout, RepartitionError> {
-        let moving = moving.map(|(to, phase)| Move { to, phase });
-        self.store.change_layout(layout, keys, moving).await.map_err(interfered)
+        let resharding = resharding.map(|(to, phase)| Resharding { to, phase });
+        self.store.change_layout(layout, keys, resharding).await.map_err(interfered)
     }
 
     /// Copies all members, and says how many.

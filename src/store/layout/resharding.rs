@@ -10,7 +10,7 @@ use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
-use crate::store::{Batch, Error, KeySet, Layout, Move, Partition, Store};
+use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
@@ -69,8 +69,13 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
     /// the layout.
-    pub async fn change_layout(&self, layout: &Layout, keys: KeySet, moving: Option<Move>) -> Result<Layout, Error> {
-        self.take_step(layout, &layout.next(keys, moving)).await
+    pub async fn change_layout(
+        &self,
+        layout: &Layout,
+        keys: KeySet,
+        resharding: Option<Resharding>,
+    ) -> Result<Layout, Error> {
+        self.take_step(layout, &layout.next(keys, resharding)).await
     }
 
     /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
