@@ -146,7 +146,7 @@ impl Store {
         let mut new = limit.not_found(names.iter().map(|name| &**name));
         let asked: Vec<_> = new.iter().map(|place| &*names[*place]).collect();
         let Ok(found) = self.names_found(&asked).await else { return (limit.reserve_up_to(0), Vec::new()) };
-        limit.note_found(asked.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
+        limit.remember_found(asked.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
         let mut found = found.into_iter();
         new.retain(|_| !found.next().unwrap_or_default());
 

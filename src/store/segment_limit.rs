@@ -137,7 +137,7 @@ impl SegmentLimit {
     }
 
     /// Notes that `names` were found in the index.
-    pub(super) fn note_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(super) fn remember_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.state().found.extend(names.into_iter().map(Box::from));
     }
 
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn found_names_are_known_until_the_next_look() {
         let limit = SegmentLimit::new(1);
-        limit.note_found(["a", "c"]);
+        limit.remember_found(["a", "c"]);
         assert_eq!(limit.not_found(["a", "b", "c", "d"]), [1, 3]);
         limit.end_look(limit.begin_look(), 2);
         assert_eq!(limit.not_found(["a", "b"]), [0, 1]);

@@ -27,7 +27,7 @@ return redis.call('ZREM', KEYS[1], ARGV[1])";
 
 /// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. A key of another type is another program's, and stays as
 /// it is.
-const NOTE: &str = "\
+const ADD_TOMBSTONE: &str = "\
 local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
 if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
 return redis.call('EXPIRE', KEYS[1], ARGV[2])";
@@ -125,7 +125,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't acknowledge all. He may have been removed from any.
-    pub async fn forget(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
+    pub async fn delete_user(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
         // An attempt that was in vain has removed some already.
         let removed = Mutex::new(BTreeSet::new());
         let removed_from = |segment: SegmentName<'static>| {
@@ -135,7 +135,7 @@ impl Store {
         self.with_layout(|known| async move {
             if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
                 let partition = to.of(hash(user.as_str()));
-                if let Attempt::Stale = self.note(user, partition, kept, &known).await? {
+                if let Attempt::Stale = self.add_tombstone(user, partition, kept, &known).await? {
                     return Ok(Attempt::Stale);
                 }
             }
@@ -184,7 +184,7 @@ impl Store {
     }
 
     /// Notes beside the keys of `partition`, which data is copied to, that `user` is deleted.
-    async fn note(
+    async fn add_tombstone(
         &self,
         user: &UserId<'_>,
         partition: Partition,
@@ -192,9 +192,9 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
         let key = self.names.tombstones(partition);
-        let mut note = cmd("EVAL");
-        note.arg(NOTE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
-        let (answers, is_confirmed) = self.write_in(partition, [note], known).await?;
+        let mut add = cmd("EVAL");
+        add.arg(ADD_TOMBSTONE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
+        let (answers, is_confirmed) = self.write_in(partition, [add], known).await?;
         if !is_confirmed {
             return Ok(Attempt::Stale);
         }
@@ -237,7 +237,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn noted_users(
+    pub async fn tombstones_of(
         &self,
         partition: Partition,
         after: Option<&UserId<'_>>,
@@ -311,7 +311,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
-    pub async fn delete_notes(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
+    pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }

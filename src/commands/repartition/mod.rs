@@ -167,7 +167,7 @@ impl Repartition {
             }
             Phase::Cutover => self.step(layout, old, Some((new, Phase::Cleanup))).await,
             Phase::Cleanup => {
-                self.store.delete_notes(layout, new).await.map_err(interfered)?;
+                self.store.delete_tombstones(layout, new).await.map_err(interfered)?;
                 // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                 // acknowledged. What it leaves would be nobody's.
                 while self.store.delete_keys(layout, old).await.map_err(interfered)? > 0 {
@@ -257,7 +257,7 @@ impl Repartition {
     /// somebody may be deleted during; so it is done until there is nothing to do.
     async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         let mut looks = 0;
-        while self.settle_noted(layout, old, new).await? {
+        while self.settle_tombstones(layout, old, new).await? {
             looks += 1;
             if looks == Self::COMPARISONS {
                 return Err(RepartitionError::Unsettled);
@@ -268,16 +268,16 @@ impl Repartition {
     }
 
     /// Settles every user whose deletion is noted, and says whether there was anything to do.
-    async fn settle_noted(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
+    async fn settle_tombstones(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
         const PAGE: usize = 1_000;
         let mut is_changed = false;
         for partition in new.all() {
-            let mut users = self.store.noted_users(partition, None, PAGE).await?;
+            let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
             while let Some(last) = users.last().cloned() {
                 for user in &users {
                     is_changed |= self.store.settle_user(layout, old, new, user).await.map_err(interfered)?;
                 }
-                users = self.store.noted_users(partition, Some(&last), PAGE).await?;
+                users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
             }
         }
         Ok(is_changed)
