@@ -351,7 +351,7 @@ impl KeyNames {
     }
 
     /// The key that tells how far the turns of sampling are. No segment has an empty name.
-    pub(super) fn turn(&self) -> String {
+    pub(super) fn lease(&self) -> String {
         self.history("")
     }
 
@@ -453,7 +453,7 @@ mod tests {
             ["prod:{p07}:segment:x", "prod:{p07}:forgotten"]
         );
         assert_eq!(
-            [names.layout(), names.history("x"), names.turn()],
+            [names.layout(), names.history("x"), names.lease()],
             ["prod:layout", "prod:history:x", "prod:history:"]
         );
         for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
@@ -477,7 +477,7 @@ mod tests {
                 assert_eq!(read(names.layout_of(partition)), expected(KeyKind::Layout));
             }
             assert_eq!(read(names.history("a:b")), Some((KeyKind::History, plain)));
-            assert_eq!(read(names.turn()), Some((KeyKind::History, plain)));
+            assert_eq!(read(names.lease()), Some((KeyKind::History, plain)));
             for other in ["segment", "segments:", "layouts", "{p0}:segments", "{p1024}:segments", "{r00}:segments"] {
                 assert_eq!(read(names.plain(other, "")), None, "{other}");
             }

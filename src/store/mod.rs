@@ -10,7 +10,7 @@
 //! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::delete_user`] | [`Store::delete_tombstones`]; Redis, when the window of the data set is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | list, and a stream beyond 500 samples | the time and the count of each sample in turn; in the stream `n`, the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
-//! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
+//! | `history:` | string | | | [`Store::acquire_lease`], [`Store::complete_tick`] | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
@@ -68,7 +68,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
 pub use self::error::Error;
-pub use self::history::{Claim, NamedSample, Sample, Turn};
+pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::{KeyPrefix, KeySet, Partition, Partitions};

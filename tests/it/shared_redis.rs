@@ -410,7 +410,7 @@ async fn private_redis_is_adopted_without_asking() {
 #[case::a_list(&["RPUSH", "history:", "theirs"])]
 #[case::a_hash(&["HSET", "history:", "a", "b"])]
 #[tokio::test]
-async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_by: &[&str]) {
+async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by: &[&str]) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.record_data_set();
     redis.call::<()>(made_by);
@@ -422,7 +422,7 @@ async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_
     let failed = sampler.sample(NOON, NOON).await.unwrap_err();
     assert_eq!(failed, Error::ForeignKey("history:".to_owned()));
     assert!(failed.to_string().contains("redis_key_prefix"), "{failed}");
-    store.end_turn(NOON).await.unwrap();
+    store.complete_tick(NOON).await.unwrap();
     assert_eq!(contents(&redis), before);
     let table = succeeds(&mut command(folder.path(), &["check"], &redis.url()));
     assert!(

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot};
-use crate::store::history::is_turn;
+use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::{Error, Expired, KeySet, Layout, Partition, Partitions, Store, Unrecorded};
 
@@ -70,7 +70,7 @@ impl Store {
         for own in own.chunks(Self::SURVEYED_AT_ONCE) {
             foreign.extend(self.of_other_types(own).await?);
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&turn);
         let answer = self
@@ -80,7 +80,7 @@ impl Store {
             .each::<Option<String>>()
             .next();
         let is_foreign = match answer {
-            Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
+            Some(Ok(value)) => value.is_some_and(|value| !is_lease(&value)),
             Some(Err(error)) => error.is_wrong_type(),
             None => false,
         };
@@ -91,7 +91,7 @@ impl Store {
     /// Those of `keys` that are of another type than the service makes them.
     async fn of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         for keys in self.client.by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");

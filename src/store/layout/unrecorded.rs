@@ -163,7 +163,7 @@ impl Store {
         if let Some(own) = found.pop() {
             return Ok(Some(own));
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
         let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
