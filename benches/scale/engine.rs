@@ -106,7 +106,7 @@ impl Engine {
 
     /// The service's store on this engine. Only here is it said how an engine is reached.
     pub fn store(&self) -> Result<Store> {
-        let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), waiting: 10_000 };
+        let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), max_pending: 10_000 };
         let urls = self.masters.iter().map(|master| RedisUrl::parse(&master.url()));
         let mut urls = urls.collect::<std::result::Result<Vec<_>, _>>()?;
         let servers = match self.kind {

@@ -212,7 +212,7 @@ impl Settings {
     /// How long to wait for Redis, and how many may.
     #[must_use]
     pub fn store_limits(&self) -> RedisLimits {
-        RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, waiting: self.max_waiting }
+        RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, max_pending: self.max_waiting }
     }
 
     /// What a request may take.

@@ -14,7 +14,7 @@ use super::lists::Rankings;
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;
-use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, lane_of};
+use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -164,7 +164,7 @@ impl Estimator {
         let abandoned = DropGuard::new(|| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
-        let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
+        let shard = Shard { index: shard_of(&visit.user_id, partitions), of: partitions.count() };
         let written = self.visits.submit(shard, visit.into_owned()).await;
         abandoned.disarm();
         written.inspect_err(|error| measure_failure(metrics, error))?;

@@ -268,6 +268,6 @@ impl Store {
 
 /// What decides which visits share a round trip. Users of one partition have it in common, however many partitions there are.
 #[must_use]
-pub fn lane_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
+pub fn shard_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
     partitions.of(keys::hash(user_id.as_str())).into()
 }

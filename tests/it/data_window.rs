@@ -123,7 +123,7 @@ async fn prune_by_a_shorter_window_removes_nothing_that_counts_on_a_cluster() {
     let cluster = RedisCluster::start_patient(&[]).await;
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
         let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
         Estimator::new(store.with_partitions(Some(Partitions::parse("16").unwrap())), window(text))
     };

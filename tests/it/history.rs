@@ -394,7 +394,7 @@ async fn without_redis_there_is_no_history() {
 async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 100 };
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
     let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {

@@ -145,7 +145,7 @@ async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
     }
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
     let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 1 };
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 1 };
     let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
     let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
 

@@ -8,7 +8,7 @@ use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
-use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, lane_of};
+use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shard_of};
 use serde_json::json;
 
 use crate::helpers::{
@@ -269,7 +269,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     let [four_partitions, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
     let store = redis.store().with_partitions(Some(four_partitions));
     let estimator = Estimator::new(store, Window::parse("14d").unwrap());
-    let fits_both = |id: &String| lane_of(&user(id), four_partitions) == lane_of(&user(id), eight);
+    let fits_both = |id: &String| shard_of(&user(id), four_partitions) == shard_of(&user(id), eight);
     let first = (50..).map(|n| format!("u{n}")).find(fits_both).unwrap();
     estimator.record(visit(&first, "sports", NOON), NOON).await.unwrap();
     let delete_records = || {
@@ -298,7 +298,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     redis.call::<()>(&["DEL", "{p09}:segment:sports", "{p09}:segments"]);
 
     // One user who never was in that partition.
-    let stray = (1..49).map(|n| format!("u{n}")).find(|id| lane_of(&user(id), four_partitions) != 3).unwrap();
+    let stray = (1..49).map(|n| format!("u{n}")).find(|id| shard_of(&user(id), four_partitions) != 3).unwrap();
     redis.call::<()>(&["ZADD", "{p03}:segment:sports", &NOON.as_score().to_string(), &stray]);
     let message = refusal(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(message.contains("fit no number of partitions; if it is known, name it with --partitions"), "{message}");
