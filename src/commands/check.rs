@@ -9,7 +9,7 @@ use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Servers};
+use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, some_of};
 use crate::store::{self, Layout, Partitions, Resharding, Store};
 
@@ -61,7 +61,7 @@ pub async fn check(
     settings.tls.clone().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
     let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
-        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
+        Some(deployment) => ask(&format!("{}: the Redis", deployment.setting()), deployment, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
     writeln!(out)?;
@@ -115,14 +115,14 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckE
     answer
 }
 
-async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
+async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(servers.clone(), settings.store_limits(), Arc::default());
+    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());
     let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
+    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
         if let Some(obstacle) = server.obstacle(settings.write_acks) {

@@ -28,7 +28,7 @@ use crate::estimator::overlap::{OverlapLimits, Overlaps};
 use crate::http::server::ConnectionLimits;
 use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles};
 use crate::jobs::Schedule;
-use crate::redis::{Limits as RedisLimits, Servers, WriteAcks};
+use crate::redis::{Deployment, Limits as RedisLimits, WriteAcks};
 use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 
@@ -48,7 +48,7 @@ pub struct Settings {
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
-    pub redis: Option<Servers>,
+    pub redis: Option<Deployment>,
     /// What the keys of the data set begin with.
     pub redis_key_prefix: KeyPrefix,
     /// How many partitions the data set has; whatever it has when there is none.
@@ -189,7 +189,7 @@ impl Settings {
     /// The files with secrets, and with what lets callers in.
     #[must_use]
     pub fn secret_files(&self) -> Vec<SecretFile> {
-        let access = self.redis.as_ref().map(Servers::access);
+        let access = self.redis.as_ref().map(Deployment::access);
         let jwt = self.auth.jwt.as_ref();
         let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
         let files = [

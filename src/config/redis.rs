@@ -2,7 +2,7 @@
 
 use super::{Layers, SettingsError, parse};
 use crate::embedded_redis::MaxMemory;
-use crate::redis::{Access, ClientFiles, RedisUrl, Servers, WriteAcks};
+use crate::redis::{Access, ClientFiles, Deployment, RedisUrl, WriteAcks};
 use crate::store::Partitions;
 
 /// The settings that say which servers there are. One of them is enough.
@@ -25,7 +25,7 @@ const USUAL_MASTER: &str = "mymaster";
 
 impl Layers<'_> {
     /// The Redis to use, and how to be let in; none when it is to be a private one.
-    pub(super) fn redis(&self) -> Result<Option<Servers>, SettingsError> {
+    pub(super) fn redis(&self) -> Result<Option<Deployment>, SettingsError> {
         let mut set = PLACES.into_iter().filter(|name| self.topmost(name).is_some());
         let Some(place) = set.next() else {
             return self.none_of(&BESIDE_THE_URL, FOR_YOUR_OWN).map(|()| None);
@@ -82,12 +82,12 @@ impl Layers<'_> {
         Ok(self.optional("redis_max_memory", MaxMemory::parse)?.or_else(MaxMemory::of_this_machine))
     }
 
-    fn one(&self, url: RedisUrl) -> Result<Servers, SettingsError> {
+    fn one(&self, url: RedisUrl) -> Result<Deployment, SettingsError> {
         let access = self.access("redis_url", &url)?;
-        Ok(Servers::One(url.with_access(access)))
+        Ok(Deployment::One(url.with_access(access)))
     }
 
-    fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Servers, SettingsError> {
+    fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
         let refuse = |why: &str| self.secret("redis_cluster", |_| Err::<(), _>(why.to_owned())).map(drop);
         if seeds.iter().any(RedisUrl::has_database) {
             refuse("names a database, and a cluster has the first alone")?;
@@ -96,10 +96,10 @@ impl Layers<'_> {
             refuse("has URLs that differ in more than the address: all servers are reached in the same way, by TCP")?;
         }
         let access = self.access("redis_cluster", &seeds[0])?;
-        Ok(Servers::Cluster(seeds.into_iter().map(|seed| seed.with_access(access.clone())).collect()))
+        Ok(Deployment::Cluster(seeds.into_iter().map(|seed| seed.with_access(access.clone())).collect()))
     }
 
-    fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Servers, SettingsError> {
+    fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
         if sentinels.iter().any(|sentinel| !sentinel.is_reached_like(&sentinels[0])) {
             const WHY: &str =
                 "has URLs that differ in more than the address: all sentinels are reached in the same way, by TCP";
@@ -111,7 +111,7 @@ impl Layers<'_> {
         let of_sentinels = Access { username: None, password_file: None, ..access.clone() };
         let sentinels = sentinels.into_iter().map(|url| url.without_database().with_access(of_sentinels.clone()));
         let master = self.optional("redis_sentinel_master", parse::name)?;
-        Ok(Servers::Sentinel {
+        Ok(Deployment::Sentinel {
             sentinels: sentinels.collect(),
             master: master.unwrap_or_else(|| USUAL_MASTER.to_owned()),
             servers: servers.with_access(access),

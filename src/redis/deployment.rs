@@ -6,7 +6,7 @@ use super::{Access, RedisUrl};
 
 /// The servers that hold the data, and how the one is found that has what is wanted.
 #[derive(Debug, Clone)]
-pub enum Servers {
+pub enum Deployment {
     /// One server.
     One(RedisUrl),
     /// The primary that sentinels name.
@@ -22,7 +22,7 @@ pub enum Servers {
     Cluster(Vec<RedisUrl>),
 }
 
-impl Servers {
+impl Deployment {
     /// What stands beside the URLs of the servers.
     #[must_use]
     pub fn access(&self) -> &Access {
@@ -53,13 +53,13 @@ impl Servers {
     }
 }
 
-impl From<RedisUrl> for Servers {
+impl From<RedisUrl> for Deployment {
     fn from(url: RedisUrl) -> Self {
         Self::One(url)
     }
 }
 
-impl fmt::Display for Servers {
+impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {

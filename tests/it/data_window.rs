@@ -8,7 +8,7 @@ use rstest::rstest;
 use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::WindowChange;
 use segment_estimator::store::{Error, Layout, Partitions, Phase, Resharding, Store};
 
@@ -124,7 +124,7 @@ async fn prune_by_a_shorter_window_removes_nothing_that_counts_on_a_cluster() {
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
         let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
-        let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
+        let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
         Estimator::new(store.with_partitions(Some(Partitions::parse("16").unwrap())), window(text))
     };
     let (short, users) = (of("5s"), 150);

@@ -10,7 +10,7 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
 use segment_estimator::jobs::HistoryRecorder;
-use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Lease, LeaseRequest, NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
 
@@ -395,7 +395,7 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
     let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
-    let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
+    let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {
         record_visits(&store, &[("u1", name), ("u2", name)]).await;
