@@ -21,7 +21,7 @@ const FOR_YOUR_OWN: &str = "is for a Redis of your own, and none of redis_url, r
 /// What only TLS has a use for.
 const FOR_TLS: [&str; 3] = ["redis_ca_file", "redis_client_cert_file", "redis_client_key_file"];
 /// What sentinels call a primary if nobody says otherwise, in their own example.
-const USUAL_MASTER: &str = "mymaster";
+const DEFAULT_MASTER: &str = "mymaster";
 
 impl Layers<'_> {
     /// The Redis to use, and how to be let in; none when it is to be a private one.
@@ -64,7 +64,7 @@ impl Layers<'_> {
         if on_disk && replicas == 0 {
             self.none_of(&["write_acks_on_disk"], "is of no use without write_acks, which says how many replicas")?;
         }
-        if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::LEAST_ANSWER_ON_DISK {
+        if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::MIN_ANSWER_ON_DISK {
             const WHY: &str = "needs a redis_timeout of 9s or more: replicas tell of their disks once a second";
             self.none_of(&["write_acks_on_disk"], WHY)?;
         }
@@ -113,7 +113,7 @@ impl Layers<'_> {
         let master = self.optional("redis_sentinel_master", parse::name)?;
         Ok(Deployment::Sentinel {
             sentinels: sentinels.collect(),
-            master: master.unwrap_or_else(|| USUAL_MASTER.to_owned()),
+            master: master.unwrap_or_else(|| DEFAULT_MASTER.to_owned()),
             servers: servers.with_access(access),
         })
     }

@@ -81,7 +81,7 @@ impl Estimator {
         let store = store.with_window(window);
         let metrics = store.metrics();
         let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
-        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
+        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MAX.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
         let bulk_writes =
             if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };

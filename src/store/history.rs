@@ -139,7 +139,7 @@ impl Store {
     /// How many samples a history has at the most before it becomes a stream: about 8 KiB, what a list has in one piece.
     pub const LISTED_SAMPLES: usize = 500;
     /// Samples that are read, or written, in one round trip. Redis takes about a microsecond for each.
-    const SAMPLES_AT_ONCE: usize = 2_000;
+    const SAMPLES_PER_REQUEST: usize = 2_000;
 
     /// Claims a turn of sampling. Of all that claim the same turn, one has it at a time.
     ///
@@ -184,7 +184,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer, or refused one of them. Some may be added.
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
-        for samples in samples.chunks(Self::SAMPLES_AT_ONCE) {
+        for samples in samples.chunks(Self::SAMPLES_PER_REQUEST) {
             let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
             for samples in self.client.by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
@@ -235,11 +235,11 @@ impl Store {
     ) -> Result<Vec<Result<Vec<Sample>, Error>>, Error> {
         let mut found: HashMap<&str, Result<Vec<Sample>, Error>> = HashMap::new();
         // A list is read as a whole, however few of its samples are asked for.
-        let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_AT_ONCE);
+        let at_once = Self::SAMPLES_PER_REQUEST / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.client.by_server(names, slot_of).await? {
-            for names in names.chunks(Self::SAMPLES_AT_ONCE) {
+            for names in names.chunks(Self::SAMPLES_PER_REQUEST) {
                 let kinds = self.kinds_of(names).await?;
                 let histories: Vec<_> =
                     names.iter().copied().zip(kinds).filter(|(_, kind)| *kind != Kind::None).collect();
@@ -283,8 +283,8 @@ impl Store {
     ) -> Result<(), Error> {
         let mut asked: Vec<_> = histories.iter().map(|(name, kind)| (*name, *kind, millis(from).to_string())).collect();
         while !asked.is_empty() {
-            let most = Self::SAMPLES_AT_ONCE / asked.len();
-            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, most));
+            let max = Self::SAMPLES_PER_REQUEST / asked.len();
+            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, max));
             let answers = self.client.send(Request::each(commands)).await?.results();
             let mut unfinished = Vec::new();
             for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
@@ -306,7 +306,7 @@ impl Store {
                     }
                     (_, answer) => answer.and_then(parse::<Vec<Entry>>)?,
                 };
-                if entries.len() >= most
+                if entries.len() >= max
                     && let Some((last, _)) = entries.last()
                 {
                     unfinished.push((name, kind, format!("({last}")));
@@ -342,7 +342,7 @@ enum Kind {
 }
 
 /// The command that reads samples of a history whose key holds `kind`: all of a list.
-fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
+fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
     let key = names.history(name);
     let slot = Slot::of_any_key(&key);
     if kind == Kind::List {
@@ -352,7 +352,7 @@ fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, mo
     }
     // Redis refuses it where there is another type, and names that.
     let mut range = cmd("XRANGE");
-    range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(most);
+    range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(max);
     (slot, range)
 }
 

@@ -20,7 +20,7 @@ impl Partitions {
     /// has just its share; more partitions are spread more evenly, and make counts dearer.
     pub const OF_A_CLUSTER: Self = Self(64);
     /// The most.
-    pub const MOST: u16 = 1_024;
+    pub const MAX: u16 = 1_024;
 
     /// Reads a number of partitions.
     ///
@@ -28,11 +28,11 @@ impl Partitions {
     ///
     /// A sentence without its subject.
     pub fn parse(text: &str) -> Result<Self, String> {
-        text.parse().ok().and_then(Self::new).ok_or_else(|| format!("must be a power of two from 1 to {}", Self::MOST))
+        text.parse().ok().and_then(Self::new).ok_or_else(|| format!("must be a power of two from 1 to {}", Self::MAX))
     }
 
     fn new(count: u16) -> Option<Self> {
-        (count.is_power_of_two() && count <= Self::MOST).then_some(Self(count))
+        (count.is_power_of_two() && count <= Self::MAX).then_some(Self(count))
     }
 
     /// How many there are.
@@ -110,7 +110,7 @@ impl KeySet {
         users: &[(Partition, u64)],
         max_strays: usize,
     ) -> impl Iterator<Item = Self> {
-        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
+        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MAX).map(Partitions);
         let sets = Self::TAG_PREFIXES.into_iter().flat_map(move |tag_prefix| {
             counts.clone().map(move |partitions| Self { partitions, tag_prefix: Some(tag_prefix) })
         });
@@ -210,7 +210,7 @@ impl Partition {
     /// The partition whose keys have `tag` in their braces.
     fn of_tag(tag: &str) -> Option<Self> {
         let tag_prefix = tag.chars().next().filter(|tag_prefix| KeySet::TAG_PREFIXES.contains(tag_prefix))?;
-        let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MOST)?;
+        let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MAX)?;
         let partition = Self { tag_prefix: Some(tag_prefix), number };
         (partition.to_string() == format!("{{{tag}}}")).then_some(partition)
     }
@@ -218,7 +218,7 @@ impl Partition {
     /// Every partition that some number of partitions has.
     pub(super) fn every() -> impl Iterator<Item = Self> {
         let letters = KeySet::TAG_PREFIXES.into_iter().map(Some);
-        letters.flat_map(|tag_prefix| (0..Partitions::MOST).map(move |number| Self { tag_prefix, number }))
+        letters.flat_map(|tag_prefix| (0..Partitions::MAX).map(move |number| Self { tag_prefix, number }))
     }
 }
 
@@ -562,13 +562,13 @@ mod tests {
 
     #[test]
     fn partitions_are_spread_over_the_masters_of_a_cluster() {
-        let most = |count, masters: usize| {
+        let max = |count, masters: usize| {
             let mut spread = vec![0; masters];
             for partition in KeySet::first(partitions(count)).all() {
                 spread[usize::from(partition.slot().0) * masters / usize::from(Slot::COUNT)] += 1;
             }
             spread.into_iter().max().unwrap()
         };
-        assert_eq!((most(64, 3), most(64, 4), most(256, 3)), (24, 16, 89));
+        assert_eq!((max(64, 3), max(64, 4), max(256, 3)), (24, 16, 89));
     }
 }

@@ -129,11 +129,11 @@ impl SegmentLimit {
         reservation.unwrap_or_else(|_| self.reserve_up_to(names))
     }
 
-    /// The places of those of `names` that weren't found in the index lately.
+    /// The indices of those of `names` that weren't found in the index lately.
     pub(super) fn not_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<usize> {
         let state = self.state();
         let names = names.into_iter().enumerate();
-        names.filter(|(_, name)| !state.found.contains(*name)).map(|(place, _)| place).collect()
+        names.filter(|(_, name)| !state.found.contains(*name)).map(|(index, _)| index).collect()
     }
 
     /// Notes that `names` were found in the index.

@@ -34,7 +34,7 @@ return redis.call('EXPIRE', KEYS[1], ARGV[2])";
 
 impl Store {
     /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
-    const SEGMENTS_AT_ONCE: usize = 250;
+    const SEGMENTS_PER_REQUEST: usize = 250;
 
     /// The segments that have `user` as a member, expired or not, and when he was last seen there, in name order.
     ///
@@ -46,7 +46,7 @@ impl Store {
             let partition = known.layout.read().of(hash(user.as_str()));
             let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
             loop {
-                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
                 let Attempt::Committed(scores) = self.scores_of(user, partition, &page.segments, &known).await? else {
                     return Ok(Attempt::Stale);
                 };
@@ -70,10 +70,10 @@ impl Store {
         self.with_layout(|known| async move {
             let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
             let mut kept = vec![false; visits.len()];
-            let places: Vec<_> = (0..visits.len()).collect();
-            for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
-                let commands = places.iter().map(|place| {
-                    let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+            let indices: Vec<_> = (0..visits.len()).collect();
+            for indices in self.client.by_server(indices, |index| partition(&visits[*index]).slot()).await? {
+                let commands = indices.iter().map(|index| {
+                    let (visit, partition) = (&visits[*index], partition(&visits[*index]));
                     let mut command = cmd("ZSCORE");
                     command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
                     (partition.slot(), command)
@@ -83,9 +83,9 @@ impl Store {
                     .send(Request::each(commands).nil_for(redis::Error::is_wrong_type))
                     .await?
                     .each::<Option<f64>>();
-                for (place, answer) in places.into_iter().zip(answers) {
+                for (index, answer) in indices.into_iter().zip(answers) {
                     let score = answer?;
-                    kept[place] = score.is_some_and(|score| score >= visits[place].seen_at.as_score());
+                    kept[index] = score.is_some_and(|score| score >= visits[index].seen_at.as_score());
                 }
             }
             let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
@@ -161,7 +161,7 @@ impl Store {
     ) -> Result<Attempt<()>, Error> {
         let mut cursor = None;
         loop {
-            let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+            let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
                 command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
@@ -272,7 +272,7 @@ impl Store {
         }
         let segments: Vec<_> = segments.into_iter().collect();
         let (mut missing, mut is_changed) = (Batch::default(), false);
-        for segments in segments.chunks(Self::SEGMENTS_AT_ONCE) {
+        for segments in segments.chunks(Self::SEGMENTS_PER_REQUEST) {
             // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
             let mut scores = Vec::new();
             for partition in [old, target] {

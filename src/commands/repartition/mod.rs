@@ -85,9 +85,9 @@ pub enum RepartitionError {
 
 impl Repartition {
     /// Segments of one partition that are copied at once.
-    const AT_ONCE: usize = 8;
+    const CONCURRENCY: usize = 8;
     /// Segments that are looked at in one round trip.
-    const LOOKED_AT_ONCE: usize = 500;
+    const SEGMENTS_PER_REQUEST: usize = 500;
     /// How often counts are compared while they differ. Visits that are on their way may be in one set of keys already.
     const COMPARISONS: usize = 100;
     /// How long to wait in between.
@@ -192,7 +192,7 @@ impl Repartition {
     async fn copy(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (places, foreign) = self.places(old).await?;
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
-        let sizes: Vec<u64> = sizes.buffer_unordered(Self::AT_ONCE).try_collect().await?;
+        let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
             (Progress::start(Measure::Things, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
         progress.note(format_args!("copying from {} to {} partitions", old.partitions(), new.partitions()));
@@ -205,7 +205,7 @@ impl Repartition {
         };
         let copying =
             stream::iter(&places).map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, tell));
-        copying.buffer_unordered(Self::AT_ONCE).try_collect::<()>().await?;
+        copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
         progress.end();
         Ok(members.into_inner())
     }
@@ -215,7 +215,7 @@ impl Repartition {
         let (mut places, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
-            for names in names.chunks(Self::LOOKED_AT_ONCE) {
+            for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
                 let looks = self.store.expired(partition, names, Timestamp::from_millis(0)).await?;
                 for (segment, look) in names.iter().zip(looks) {
                     match look {

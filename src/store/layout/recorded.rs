@@ -291,9 +291,9 @@ if known then
   local record = cjson.decode(known)
   local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
   local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
-  local place = 1
-  while a[place] and a[place] == b[place] do place = place + 1 end
-  if (a[place] or -1) > (b[place] or -1) then return known end
+  local i = 1
+  while a[i] and a[i] == b[i] do i = i + 1 end
+  if (a[i] or -1) > (b[i] or -1) then return known end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

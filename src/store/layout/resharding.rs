@@ -119,12 +119,12 @@ impl Store {
     /// An [`Error`] when Redis didn't answer; some may be deleted. [`Error::UnknownLayout`] when another layout is in force.
     pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
-        let deleted = deleting.buffer_unordered(Self::DELETIONS).try_collect::<Vec<_>>().await?;
+        let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;
         Ok(deleted.into_iter().sum())
     }
 
     /// Partitions that are deleted at once.
-    const DELETIONS: usize = 8;
+    const DELETE_CONCURRENCY: usize = 8;
     /// How long to wait for a slot that is on its way to another server.
     pub(in crate::store) const SLOT_PAUSE: Duration = Duration::from_millis(20);
 
