@@ -189,17 +189,17 @@ impl Settings {
     /// The files with secrets, and with what lets callers in.
     #[must_use]
     pub fn secret_files(&self) -> Vec<SecretFile> {
-        let access = self.redis.as_ref().map(Deployment::access);
+        let redis = self.redis.as_ref().map(Deployment::server);
         let jwt = self.auth.jwt.as_ref();
         let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
         let files = [
             ("tls_key_file", self.tls.as_ref().map(|files| &files.key), true),
             ("api_keys_file", self.auth.api_keys_file.as_ref(), false),
             ("jwt_key_file", jwt.map(|jwt| &jwt.key_file), has_secret),
-            ("redis_password_file", access.and_then(|access| access.password_file.as_ref()), true),
+            ("redis_password_file", redis.and_then(|url| url.credentials().password_file.as_ref()), true),
             (
                 "redis_client_key_file",
-                access.and_then(|access| access.client_files.as_ref()).map(|files| &files.key),
+                redis.and_then(|url| url.tls_files().client_files.as_ref()).map(|files| &files.key),
                 true,
             ),
         ];

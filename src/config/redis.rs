@@ -2,7 +2,7 @@
 
 use super::{Layers, SettingsError, parse};
 use crate::embedded_redis::MaxMemory;
-use crate::redis::{Access, ClientFiles, Deployment, RedisUrl, WriteAcks};
+use crate::redis::{ClientFiles, Credentials, Deployment, RedisUrl, TlsFiles, WriteAcks};
 use crate::store::Partitions;
 
 /// The settings that say which servers there are. One of them is enough.
@@ -83,8 +83,8 @@ impl Layers<'_> {
     }
 
     fn one(&self, url: RedisUrl) -> Result<Deployment, SettingsError> {
-        let access = self.access("redis_url", &url)?;
-        Ok(Deployment::One(url.with_access(access)))
+        let (credentials, tls_files) = self.access("redis_url", &url)?;
+        Ok(Deployment::One(url.with_credentials(credentials).with_tls_files(tls_files)))
     }
 
     fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
@@ -95,8 +95,10 @@ impl Layers<'_> {
         if seeds.iter().any(|seed| !seed.is_reached_like(&seeds[0])) {
             refuse("has URLs that differ in more than the address: all servers are reached in the same way, by TCP")?;
         }
-        let access = self.access("redis_cluster", &seeds[0])?;
-        Ok(Deployment::Cluster(seeds.into_iter().map(|seed| seed.with_access(access.clone())).collect()))
+        let (credentials, tls_files) = self.access("redis_cluster", &seeds[0])?;
+        let seeds = seeds.into_iter();
+        let seeds = seeds.map(|seed| seed.with_credentials(credentials.clone()).with_tls_files(tls_files.clone()));
+        Ok(Deployment::Cluster(seeds.collect()))
     }
 
     fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
@@ -107,19 +109,18 @@ impl Layers<'_> {
         }
         // A user in these URLs is one of the sentinels.
         let servers = sentinels[0].without_login();
-        let access = self.access("redis_sentinel", &servers)?;
-        let of_sentinels = Access { username: None, password_file: None, ..access.clone() };
-        let sentinels = sentinels.into_iter().map(|url| url.without_database().with_access(of_sentinels.clone()));
+        let (credentials, tls_files) = self.access("redis_sentinel", &servers)?;
+        let sentinels = sentinels.into_iter().map(|url| url.without_database().with_tls_files(tls_files.clone()));
         let master = self.optional("redis_sentinel_master", parse::name)?;
         Ok(Deployment::Sentinel {
             sentinels: sentinels.collect(),
             master: master.unwrap_or_else(|| DEFAULT_MASTER.to_owned()),
-            servers: servers.with_access(access),
+            servers: servers.with_credentials(credentials).with_tls_files(tls_files),
         })
     }
 
-    /// What stands beside `url`, which the setting `place` has.
-    fn access(&self, place: &str, url: &RedisUrl) -> Result<Access, SettingsError> {
+    /// The credentials and certificates that are set beside `url`, which is the value of the setting `place`.
+    fn access(&self, place: &str, url: &RedisUrl) -> Result<(Credentials, TlsFiles), SettingsError> {
         if url.has_username() {
             self.none_of(&["redis_username"], &format!("is a second user: {place} has one already"))?;
         }
@@ -129,13 +130,13 @@ impl Layers<'_> {
         if !url.is_tls() {
             self.none_of(&FOR_TLS, &format!("is for TLS, and {place} doesn't begin with rediss://"))?;
         }
-        let access = Access {
+        let credentials = Credentials {
             username: self.optional("redis_username", parse::name)?,
             password_file: self.optional("redis_password_file", parse::path)?,
-            ca_file: self.optional("redis_ca_file", parse::path)?,
-            client_files: self.client_files()?,
         };
-        if !url.has_password() && access.password_file.is_none() {
+        let tls_files =
+            TlsFiles { ca_file: self.optional("redis_ca_file", parse::path)?, client_files: self.client_files()? };
+        if !url.has_password() && credentials.password_file.is_none() {
             // Redis would be asked as its default user, without a word.
             const WHY: &str = "is a user without a password; name its file in redis_password_file";
             self.none_of(&["redis_username"], WHY)?;
@@ -143,7 +144,7 @@ impl Layers<'_> {
                 self.secret(place, |_| Err::<(), _>(WHY.to_owned()))?;
             }
         }
-        Ok(access)
+        Ok((credentials, tls_files))
     }
 
     /// A client's certificate and its key.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Access, RedisUrl};
+use super::RedisUrl;
 
 /// The servers that hold the data, and how the one is found that has what is wanted.
 #[derive(Debug, Clone)]
@@ -23,12 +23,12 @@ pub enum Deployment {
 }
 
 impl Deployment {
-    /// What stands beside the URLs of the servers.
+    /// A URL of the servers that hold the data. They differ in the address alone.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub fn server(&self) -> &RedisUrl {
         match self {
-            Self::One(url) | Self::Sentinel { servers: url, .. } => url.access(),
-            Self::Cluster(seeds) => seeds[0].access(),
+            Self::One(url) | Self::Sentinel { servers: url, .. } => url,
+            Self::Cluster(seeds) => &seeds[0],
         }
     }
 

@@ -22,7 +22,7 @@ mod topology;
 mod url;
 
 pub use self::client::Client;
-pub use self::credentials::{Access, ClientFiles};
+pub use self::credentials::{ClientFiles, Credentials, TlsFiles};
 pub use self::deployment::Deployment;
 pub use self::error::Error;
 pub(crate) use self::handshake::probe;
