@@ -9,9 +9,9 @@ use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Servers};
+use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Coverage, Layout, Move, Partitions, Store};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ pub async fn check(
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {partitions} partitions")?;
         }
-        if let Some(Move { to, .. }) = layout.moving() {
+        if let Some(Resharding { to, .. }) = layout.resharding() {
             let to = to.partitions();
             writeln!(out, "a move to {} is under way: `repartition --to {to}` takes it up", to.in_words())?;
         }
@@ -122,14 +122,14 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckE
     answer
 }
 
-async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
+async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(servers.clone(), settings.store_limits(), Arc::default());
+    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());
     let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
+    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
         if let Some(obstacle) = server.obstacle(settings.write_acks) {

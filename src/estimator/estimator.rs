@@ -14,7 +14,7 @@ use super::lists::Rankings;
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;
-use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, lane_of};
+use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -81,7 +81,7 @@ impl Estimator {
         let store = store.with_window(window);
         let metrics = store.metrics();
         let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
-        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
+        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MAX.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
         let bulk_writes =
             if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
@@ -165,7 +165,7 @@ impl Estimator {
         let abandoned = scopeguard::guard((), |()| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
-        let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
+        let shard = Shard { index: shard_of(&visit.user_id, partitions), of: partitions.count() };
         let written = self.visits.submit(shard, visit.into_owned()).await;
         ScopeGuard::into_inner(abandoned);
         written.inspect_err(|error| measure_failure(metrics, error))?;
@@ -194,7 +194,7 @@ impl Estimator {
         let timeout = self.store.limits().answer;
         let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
             let error = store::Error::from(redis::Error::Timeout(timeout));
-            self.store.note_failure(&error);
+            self.store.report_error(&error);
             return Err(error);
         };
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })

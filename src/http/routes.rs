@@ -230,7 +230,7 @@ mod tests {
     /// Returns the state of a service without Redis.
     fn state() -> AppState {
         let second = Duration::from_secs(1);
-        let limits = redis::Limits { connect: second, answer: second, waiting: 1 };
+        let limits = redis::Limits { connect: second, answer: second, max_pending: 1 };
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();

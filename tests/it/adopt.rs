@@ -118,8 +118,8 @@ async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &st
         let partitions = Partitions::parse(from).unwrap();
         for user in users {
             let user = segment_estimator::domain::UserId::parse(user).unwrap();
-            let lane = segment_estimator::store::lane_of(&user, partitions);
-            if from == "1" || key.contains(&format!("p{lane:02}")) {
+            let shard = segment_estimator::store::shard_of(&user, partitions);
+            if from == "1" || key.contains(&format!("p{shard:02}")) {
                 let left = key.replace("segments", "segment:s1");
                 redis.call::<()>(&["ZADD", &left, &now.as_score().to_string(), user.as_str()]);
             }

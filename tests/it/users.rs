@@ -5,7 +5,7 @@ mod moves;
 use reqwest::{Response, StatusCode};
 use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
-use segment_estimator::store::{Batch, Move, Partitions, Phase};
+use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
 use crate::helpers::{
@@ -131,8 +131,8 @@ async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
         let store = redis.store();
         let layout = store.settled_layout().await.unwrap();
         let target = layout.keys().sibling(Partitions::parse(to).unwrap());
-        let moving = Some(Move { to: target, phase: Phase::Copying });
-        let layout = store.change_layout(&layout, layout.keys(), moving).await.unwrap();
+        let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
+        let layout = store.change_layout(&layout, layout.keys(), resharding).await.unwrap();
         let mut batch = Batch::default();
         for partition in layout.keys().all() {
             let page = store.members(partition, &segment("sports"), None).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
     let store = redis.store();
     let layout = store.settled_layout().await.unwrap();
     let target = layout.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&layout, layout.keys(), Some(Move { to: target, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
     forget(&app, "u1").await;
     let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let [note] = notes.as_slice() else { panic!("{notes:?}") };

@@ -7,10 +7,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot};
-use crate::store::history::is_turn;
+use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{Coverage, Error, Expired, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Coverage, Error, Expired, KeySet, Layout, Partition, Partitions, Store};
 
 /// What a set of keys holds. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn survey(&self, keys: Keyspace, cutoff: Timestamp) -> Result<Survey, Error> {
+    pub async fn survey(&self, keys: KeySet, cutoff: Timestamp) -> Result<Survey, Error> {
         let surveys =
             stream::iter(keys.all()).map(|partition| self.survey_partition(partition, BTreeSet::new(), cutoff));
         surveys.buffered(Self::SURVEYS).try_fold(Survey::default(), |sum, survey| async { Ok(sum.and(survey)) }).await
@@ -76,7 +76,7 @@ impl Store {
         }
         let keysets: Vec<_> = match layout {
             Some(layout) => layout.all().collect(),
-            None => vec![Keyspace::first(Partitions::ONE)],
+            None => vec![KeySet::first(Partitions::ONE)],
         };
         let OwnKeys { keys: mut own, coverage } = self.own_keys(Self::SCAN_STEPS, |_| false).await?;
         own.retain(|own| {
@@ -86,7 +86,7 @@ impl Store {
         for own in own.chunks(Self::SURVEYED_AT_ONCE) {
             foreign.extend(self.of_other_types(own).await?);
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&turn);
         let answer = self
@@ -96,7 +96,7 @@ impl Store {
             .each::<Option<String>>()
             .next();
         let is_foreign = match answer {
-            Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
+            Some(Ok(value)) => value.is_some_and(|value| !is_lease(&value)),
             Some(Err(error)) => error.is_wrong_type(),
             None => false,
         };
@@ -107,7 +107,7 @@ impl Store {
     /// Those of `keys` that are of another type than the service makes them.
     async fn of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         for keys in self.client.by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");

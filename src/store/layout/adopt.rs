@@ -8,7 +8,7 @@ use super::Layout;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::Request;
 use crate::store::diagnostics::Survey;
-use crate::store::keys::{KeyKind, Keyspace, Partition, Partitions, hash};
+use crate::store::keys::{KeyKind, KeySet, Partition, Partitions, hash};
 use crate::store::own_keys::OwnKeys;
 use crate::store::{Coverage, Error, Store};
 
@@ -31,7 +31,7 @@ pub struct Unrecorded {
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// The keys.
-    pub keys: Keyspace,
+    pub keys: KeySet,
     /// Whether each user that was looked at is in the right partition. If not, most of them are.
     pub fits: bool,
     /// What the keys hold.
@@ -69,7 +69,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub async fn unrecorded(&self, now: Timestamp) -> Result<Unrecorded, Error> {
         let traces = self.traces().await?;
-        let plain = Keyspace::first(Partitions::ONE);
+        let plain = KeySet::first(Partitions::ONE);
         let mut partitions: BTreeSet<_> = traces.partitions.iter().copied().collect();
         partitions.extend(traces.is_plain.then(|| plain.of(0)));
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
@@ -96,7 +96,7 @@ impl Store {
 
         let keysets = self.keysets(traces.layout.as_ref(), &partitions, &segments).await?;
         let keysets = if keysets.is_empty() && partitions.is_empty() && traces.has_other() {
-            vec![(Keyspace::first(self.partitions_of_a_new_set().await?), true)]
+            vec![(KeySet::first(self.partitions_of_a_new_set().await?), true)]
         } else {
             keysets
         };
@@ -108,7 +108,7 @@ impl Store {
             let surveys = surveys.iter().filter(|(partition, _)| has(*partition));
             surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::and)
         };
-        let candidate = |(keys, fits): (Keyspace, bool)| {
+        let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
             for (partition, survey) in surveys.iter().filter(|(partition, _)| !keys.has(*partition)) {
                 *hidden.entry(partition.pattern()).or_default() += survey.unexpired();
@@ -133,8 +133,8 @@ impl Store {
         layout: Option<&Layout>,
         partitions: &BTreeSet<Partition>,
         segments: &BTreeMap<Partition, BTreeSet<SegmentName<'static>>>,
-    ) -> Result<Vec<(Keyspace, bool)>, Error> {
-        let plain = Keyspace::first(Partitions::ONE);
+    ) -> Result<Vec<(KeySet, bool)>, Error> {
+        let plain = KeySet::first(Partitions::ONE);
         let mut keysets: Vec<_> = layout.map(|layout| (layout.read(), true)).into_iter().collect();
         if partitions.contains(&plain.of(0)) && !keysets.contains(&(plain, true)) {
             keysets.insert(0, (plain, true));
@@ -149,9 +149,9 @@ impl Store {
             let users = self.witnesses(*partition, segments.get(partition)).await?;
             witnesses.extend(users.into_iter().map(|user_id| (*partition, hash(&user_id))));
         }
-        let fitting: Vec<_> = Keyspace::fitting(&unknown, &witnesses, 0).collect();
-        let is_fit = |keys: &Keyspace| fitting.iter().any(|fitting| fitting.is_tagged_as(keys.of(0)));
-        let nearly = Keyspace::fitting(&unknown, &witnesses, Self::STRAYS).filter(|keys| !is_fit(keys));
+        let fitting: Vec<_> = KeySet::fitting(&unknown, &witnesses, 0).collect();
+        let is_fit = |keys: &KeySet| fitting.iter().any(|fitting| fitting.is_tagged_as(keys.of(0)));
+        let nearly = KeySet::fitting(&unknown, &witnesses, Self::STRAYS).filter(|keys| !is_fit(keys));
         keysets.extend(nearly.map(|keys| (keys, false)));
         keysets.extend(fitting.iter().map(|keys| (*keys, true)));
         Ok(keysets)
@@ -191,7 +191,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer.
     pub async fn adopt(
         &self,
-        keys: Keyspace,
+        keys: KeySet,
         window: Window,
         unindexed: &[(Partition, SegmentName<'static>)],
     ) -> Result<Layout, Error> {

@@ -7,7 +7,7 @@ use redis::{Value, pipe};
 
 use super::KnownLayout;
 use crate::redis::{Request, Slot};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -246,7 +246,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
+        let index = self.names.index(KeySet::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
@@ -257,9 +257,9 @@ impl Store {
     pub(in crate::store) async fn record_in_partitions(
         &self,
         layout: &Layout,
-        keys: impl Iterator<Item = Keyspace>,
+        keys: impl Iterator<Item = KeySet>,
     ) -> Vec<Result<Option<Layout>, Error>> {
-        let each = keys.flat_map(Keyspace::all);
+        let each = keys.flat_map(KeySet::all);
         let each = each.map(|partition| async move {
             self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
         });
@@ -307,9 +307,9 @@ if known then
   if not is_json or type(record) ~= 'table' or type(record.epoch) ~= 'number' or type(record.keys) ~= 'string' then return known end
   local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
   local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
-  local place = 1
-  while a[place] and a[place] == b[place] do place = place + 1 end
-  if (a[place] or -1) > (b[place] or -1) then return known end
+  local i = 1
+  while a[i] and a[i] == b[i] do i = i + 1 end
+  if (a[i] or -1) > (b[i] or -1) then return known end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

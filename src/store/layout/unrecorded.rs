@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
 /// What a database without a record holds.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl Store {
     /// when Redis didn't answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let traces = self.traces().await?;
-        let plain = Keyspace::first(Partitions::ONE).of(0);
+        let plain = KeySet::first(Partitions::ONE).of(0);
         let first = self.names.index(plain);
         let found = match &traces {
             Traces { layout: Some(layout), is_plain, .. } => {
@@ -80,7 +80,7 @@ impl Store {
     ///
     /// [`Error::Unrecorded`] then. Another [`Error`] when Redis didn't answer.
     pub(super) async fn refuse_foreign_index(&self, layout: &Layout) -> Result<(), Error> {
-        let plain = Keyspace::first(Partitions::ONE);
+        let plain = KeySet::first(Partitions::ONE);
         if self.is_private || !layout.in_use().any(|keys| keys == plain) {
             return Ok(());
         }
@@ -161,7 +161,7 @@ impl Store {
         if let Some(own) = found.pop() {
             return Ok(Some(own));
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
         let request = Request::new(Slot::of_any_key(&turn), pipeline).nil_for(redis::Error::is_forbidden);
