@@ -146,9 +146,7 @@ async fn segments_that_no_index_names_are_no_empty_database(#[case] partitions: 
         says(&redis, &["repartition", "--to", to]);
     }
     lose(&redis, &["layout", "segments"]);
-    let stores = [redis.store(), redis.store().on_private_redis()];
-    // What a private Redis has without partitions is ours.
-    for store in stores.into_iter().take(if partitions == "1" { 1 } else { 2 }) {
+    for store in [redis.store(), redis.store().on_private_redis()] {
         let count = estimator(store, None).estimate(&segment("s1"), NOON).await;
         assert!(matches!(count, Err(Error::Unrecorded { .. })), "{count:?}");
     }
@@ -160,15 +158,6 @@ async fn segments_that_no_index_names_are_no_empty_database(#[case] partitions: 
     // A move goes by the indexes.
     says(&redis, &["repartition", "--to", "16"]);
     assert_eq!(users(&redis).await, USERS);
-}
-
-#[tokio::test]
-async fn private_redis_with_segments_and_no_index_is_of_one_partition() {
-    let redis = Redis::start();
-    fill(&redis, "1", NOON).await;
-    lose(&redis, &["layout", "segments"]);
-    let private = estimator(redis.store().on_private_redis(), None);
-    assert_eq!(private.estimate(&segment("s1"), NOON).await, Ok(100));
 }
 
 #[rstest]
