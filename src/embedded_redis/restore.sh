@@ -81,6 +81,10 @@ count_keys_of_file() {
         why=$(echo "$checked" | sed -n 's/^\[offset [0-9]*\] //p' | tail -n 1)
         fail "the backup is damaged, or of a later version than this Redis: ${why:-$checked}"
     fi
+    # What was written since the last rewrite is in other files.
+    case $checked in
+    *"AUX FIELD aof-base = '1'"*) fail "the backup is the base of an append-only file, which lacks all that was written later; copy the whole folder appendonlydir, or back up with redis-cli --rdb" ;;
+    esac
     end=$(echo "$checked" | sed -n 's/^\[offset \([0-9]*\)\] .*RDB looks OK.*/\1/p')
     behind=$(($(wc -c <"$1") - ${end:-0}))
     if [ "$behind" -gt 0 ] && [ "$(tail -c "$behind" "$1" | head -c 1 | tr -d '\000')" = '*' ]; then

@@ -50,6 +50,36 @@ async fn a_killed_service_leaves_no_redis_and_loses_nothing() {
     }
 }
 
+/// Without a name in the index a user would be counted, and a request to delete the user would find nothing.
+#[rstest]
+#[case::no_index(&["DEL", "segments", "layout"])]
+#[case::an_index_of_some(&["EVAL", "redis.call('DEL', 'layout') redis.call('ZREM', 'segments', 'chess')", "0"])]
+#[tokio::test]
+async fn start_refuses_segments_that_no_index_names_until_they_are_adopted(#[case] lose: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    service.record("u0", "chess").await;
+    service.record("u0", "sports").await;
+    redis::cmd(lose[0]).arg(&lose[1..]).exec(&mut private_redis_connection(folder.path())).unwrap();
+    // The service that runs would write the record back.
+    service.kill();
+
+    let message = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    assert!(message.contains("a segment that `segments` doesn't name, and no data set"), "{message}");
+    assert!(message.contains("take it over with `segment-estimator adopt`"), "{message}");
+    let adopted = run(binary(folder.path()).args(["adopt", "--yes"]));
+    assert!(adopted.status.success(), "{adopted:?}");
+
+    let service = Service::start(folder.path(), &[]);
+    let list: serde_json::Value = service.request("GET", "/segments").send().await.unwrap().json().await.unwrap();
+    assert_eq!(list["segments"].as_array().unwrap().len(), 2, "{list}");
+    let deleted = service.request("DELETE", "/users/u0").send().await.unwrap();
+    assert_eq!(deleted.status(), 200);
+    assert_eq!(deleted.json::<serde_json::Value>().await.unwrap()["segments_removed"], 2);
+    assert_eq!(service.count("sports").await, 0);
+    assert!(service.terminate().success());
+}
+
 #[tokio::test]
 async fn killing_both_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use rstest::rstest;
 
-use crate::helpers::{Redis, Service, binary, private_redis, private_redis_connection, refusal, run};
+use crate::helpers::{Redis, Service, binary, eventually, private_redis, private_redis_connection, refusal, run};
 
 const BACKUP: &str = "backup.rdb";
 
@@ -219,17 +219,48 @@ fn restore_counts_a_segment_of_several_partitions_once() {
 }
 
 #[test]
-fn restore_refuses_what_is_no_file_and_a_part_of_an_append_only_file() {
+fn restore_refuses_what_is_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let refuse = |name: &str| refusal(binary(folder.path()).args(["restore", name]));
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is no file\n");
     assert_eq!(refuse("."), "segment-estimator: failed to read .: it is no file\n");
-    for part in ["appendonly.aof.1.incr.aof", "appendonly.aof.2.base.rdb", "appendonly.aof.1.base.aof"] {
-        fs::write(folder.path().join(part), RECORD).unwrap();
-        let error = refuse(part);
-        assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
-    }
+}
+
+#[rstest]
+fn restore_refuses_a_part_of_an_append_only_file_by_its_name(
+    #[values("1.incr.aof", "1.base.aof", "2.base.rdb")] end: &str,
+) {
+    let (folder, name) = (tempfile::tempdir().unwrap(), format!("appendonly.aof.{end}"));
+    fs::write(folder.path().join(&name), RECORD).unwrap();
+    let error = refusal(binary(folder.path()).args(["restore", &name]));
+    assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
+    assert!(!folder.path().join("data").exists());
+}
+
+/// What was recorded since the last rewrite isn't in it.
+#[tokio::test]
+async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
+    let folder = stopped_service().await;
+    let parts = private_redis(folder.path()).join("appendonlydir");
+    let service = Service::start(folder.path(), &[]);
+    redis::cmd("BGREWRITEAOF").exec(&mut private_redis_connection(folder.path())).unwrap();
+    let base = parts.join("appendonly.aof.2.base.rdb");
+    eventually("it is rewritten", async || base.exists()).await;
+    fs::copy(base, folder.path().join(BACKUP)).unwrap();
+    service.record("u3", "sports").await;
+    assert!(service.terminate().success());
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.contains("the backup is the base of an append-only file, which lacks all that"), "{error}");
+    assert_eq!(count(folder.path()).await, 3);
+}
+
+#[test]
+fn script_for_compose_runs_the_same_program() {
+    let script = include_str!("../../scripts/restore");
+    let (_, rest) = script.split_once("program=$(cat ").unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(rest.split_once(')').unwrap().0);
+    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../src/embedded_redis/restore.sh"));
 }
 
 #[tokio::test]

@@ -3,18 +3,16 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use redis::Commands as _;
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
 use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shard_of};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, private_redis_connection, refusal, run,
-    segment, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
 };
 
 /// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
@@ -433,25 +431,6 @@ async fn private_redis_is_adopted_without_asking() {
     redis.call::<()>(&["ZADD", "{p01}:segments", "0", "sports"]);
     let refused = of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await;
     assert!(matches!(refused, Err(Error::Unrecorded { .. })), "{refused:?}");
-}
-
-/// Without an index, no list, deletion or pruning finds a segment.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn private_redis_without_an_index_is_refused_until_adopt_adds_the_names() {
-    let folder = tempfile::tempdir().unwrap();
-    let service = Service::start(folder.path(), &[]);
-    service.record("u1", "sports").await;
-    private_redis_connection(folder.path()).del::<_, ()>(&["segments", "layout"]).unwrap();
-    assert!(service.terminate().success());
-    let refused = run(&mut binary(folder.path()));
-    let message = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && message.contains("`segment:*`") && message.contains("adopt"), "{message}");
-    assert!(succeeds(binary(folder.path()).args(["adopt", "--yes"])).contains("adopted: "));
-    let service = Service::start(folder.path(), &[]);
-    let removed: Value = service.request("DELETE", "/users/u1").send().await.unwrap().json().await.unwrap();
-    assert_eq!(removed["segments_removed"], 1);
-    assert_eq!(service.count("sports").await, 0);
-    assert!(service.terminate().success());
 }
 
 #[rstest]

@@ -3,9 +3,12 @@
 //! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
 //! them. A data set that lost its record would be counted by the wrong keys.
 
+use std::collections::BTreeSet;
+
 use ::redis::{cmd, pipe};
 use futures_util::future::try_join_all;
 
+use crate::domain::SegmentName;
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
@@ -54,14 +57,15 @@ impl Store {
                 format!("`{}`", self.names.segment(*partition, "*"))
             }
             Traces { is_plain: false, other: None, .. } => return Ok(None),
-            // Without an index no list, deletion or pruning would find them. `adopt` adds their names.
+            Traces { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
+                Some(key) => format!("`{key}`, a segment that `{first}` doesn't name,"),
+                None => {
+                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+                    return Ok(Some(Layout::first(partitions)));
+                }
+            },
             Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
                 format!("`{}`", self.names.segment(plain, "*"))
-            }
-            Traces { is_plain, other, .. } if self.is_private => {
-                let is_plain = *is_plain || other.as_ref().is_some_and(|own| own.kind != KeyKind::History);
-                let partitions = if is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
-                return Ok(Some(Layout::first(partitions)));
             }
             Traces { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
             Traces { other: None, .. } => format!("`{first}`"),
@@ -148,6 +152,22 @@ impl Store {
             Ok::<_, Error>(found.into_iter().filter(|(_, exists)| *exists > 0).map(|(partition, _)| partition))
         });
         Ok(try_join_all(asking).await?.into_iter().flatten().collect())
+    }
+
+    /// A segment of `partition` that its index doesn't name: it would be counted, but never listed, pruned, moved or rid of a user.
+    async fn unindexed_segment(&self, partition: Partition) -> Result<Option<String>, Error> {
+        let indexed: BTreeSet<_> = match self.names_of(partition).await {
+            Err(error) if error.is_wrong_type() => BTreeSet::new(),
+            names => names?.into_iter().collect(),
+        };
+        let is_unindexed = |own: &OwnKey| match &own.kind {
+            KeyKind::Segment(name) if own.partition == partition => {
+                SegmentName::parse(name.as_str()).is_ok_and(|name| !indexed.contains(&name))
+            }
+            _ => false,
+        };
+        let found = self.own_keys(usize::MAX, is_unindexed).await?.keys.pop();
+        Ok(found.filter(is_unindexed).map(|own| own.key))
     }
 
     /// A key of a segment or of a history, if there is one: that of a segment rather, since it says whether there are partitions. Where an
