@@ -11,7 +11,7 @@ use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Layout, Partitions, Resharding, Store};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +60,8 @@ pub async fn check(
     let authenticator = Authenticator::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
-    let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
-        Some(deployment) => ask(&format!("{}: the Redis", deployment.setting()), deployment, settings, clock).await?,
+    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match &settings.redis {
+        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
     writeln!(out)?;
@@ -71,6 +71,11 @@ pub async fn check(
         let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
         let names = some_of(&foreign_keys);
         writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
+    }
+    match coverage {
+        Coverage::Complete => {}
+        Coverage::Limited => writeln!(out, "not all keys were looked at: a server has more than a million")?,
+        Coverage::Refused => writeln!(out, "not all keys were looked at: Redis refuses `SCAN`; grant +scan")?,
     }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
@@ -100,6 +105,8 @@ struct Found {
     key_patterns: Vec<String>,
     /// Keys that these match and that hold something else.
     foreign_keys: Vec<String>,
+    /// Whether all keys were looked at for them.
+    coverage: Coverage,
     /// How the data set is laid out, if there is one.
     layout: Option<Layout>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
@@ -131,9 +138,9 @@ async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &C
     }
     let layout = store.found_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
-    let foreign_keys = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
+    let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
-    Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
+    Ok(Found { servers: found, key_patterns, foreign_keys, coverage, layout, skew })
 }
 
 /// Tells where the window that is set and that of the data set differ.

@@ -77,7 +77,7 @@ impl WindowCommand {
             }
             let clock = Clock::system();
             let settled = clock.sync(store).await.map_err(failed)?.safe_cutoff;
-            let survey = store.survey(layout.read(), None, to.cutoff(settled)).await.map_err(failed)?;
+            let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
             writeln!(

@@ -16,6 +16,9 @@ use crate::store::KeyPrefix;
 
 const SCRIPT: &str = include_str!("restore.sh");
 
+/// How Redis ends the names of the files that an append-only file consists of.
+const PARTS_OF_AN_APPEND_ONLY_FILE: [&str; 3] = [".incr.aof", ".base.aof", ".base.rdb"];
+
 /// What a restore has done.
 #[derive(Debug)]
 pub struct Restored {
@@ -42,7 +45,8 @@ pub enum RestoreError {
     },
     /// It is one of the files that an append-only file consists of.
     #[error(
-        "{}: this is a part of an append-only file, which lacks what the others have; back up with `redis-cli --rdb`; no data was changed",
+        "{}: this is a part of an append-only file, which lacks what the others have; copy the whole folder `appendonlydir`, or back up \
+         with `redis-cli --rdb`; no data was changed",
         .0.display()
     )]
     Part(PathBuf),
@@ -97,7 +101,8 @@ pub async fn restore(
         return Err(unreadable(io::Error::other("it is no file")));
     }
     File::open(&file).map_err(unreadable)?;
-    if file.file_name().and_then(OsStr::to_str).is_some_and(|name| name.ends_with(".incr.aof")) {
+    let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    if PARTS_OF_AN_APPEND_ONLY_FILE.iter().any(|end| name.ends_with(end)) {
         return Err(RestoreError::Part(backup.to_owned()));
     }
     let folder = LockedFolder::lock(data_dir).await.map_err(|error| match error {

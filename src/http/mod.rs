@@ -9,7 +9,6 @@ mod api;
 mod batch_report;
 mod cursor;
 mod docs;
-mod drop_guard;
 mod errors;
 mod extract;
 mod json;

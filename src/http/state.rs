@@ -52,7 +52,7 @@ impl AppState {
     /// # Errors
     ///
     /// A [`store::Error`] if the synchronization failed.
-    pub(super) async fn now(&self) -> Result<Timestamp, store::Error> {
+    pub(super) async fn synced_now(&self) -> Result<Timestamp, store::Error> {
         if !self.clock.is_synced() {
             self.estimator.sync(&self.clock).await?;
         }

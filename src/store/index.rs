@@ -137,32 +137,47 @@ impl Store {
     /// limit.
     pub(super) async fn admit<'a>(&self, limit: &'a SegmentLimit, names: &[Box<str>]) -> (Reservation<'a>, Vec<usize>) {
         if limit.is_unknown() {
-            // If Redis doesn't answer, the write fails.
+            // If Redis doesn't answer, the write fails with the cause.
             let _ = self.index_size().await;
         }
         if let Some(reservation) = limit.reserve(names.len() as u64) {
             return (reservation, Vec::new());
         }
         let mut new = limit.not_found(names.iter().map(|name| &**name));
-        let asked: Vec<_> = new.iter().map(|index| &*names[*index]).collect();
-        let Ok(found) = self.names_found(&asked).await else { return (limit.reserve_up_to(0), Vec::new()) };
-        limit.remember_found(asked.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
-        let mut found = found.into_iter();
-        new.retain(|_| !found.next().unwrap_or_default());
-
+        if self.retain_new(limit, names, &mut new).await.is_err() {
+            // If Redis doesn't answer, the write fails with the cause.
+            return (limit.reserve_up_to(0), Vec::new());
+        }
         let timeout = self.client.limits().answer;
         let mut reservation = limit.reserve_new(new.len() as u64, timeout).await;
         // The number may be an overestimate, or pruning may have made room.
         while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_count_if_due().is_some()) {
             drop(reservation);
             if self.index_size().await.is_err() {
-                // If Redis doesn't answer, the write fails.
                 return (limit.reserve_up_to(0), Vec::new());
             }
             reservation = limit.reserve_new(new.len() as u64, timeout).await;
         }
+        if reservation.names < new.len() as u64 {
+            // A write that held the room in the meantime may have added some of the names.
+            let before = new.len();
+            if self.retain_new(limit, names, &mut new).await.is_ok() && new.len() < before {
+                drop(reservation);
+                reservation = limit.reserve_new(new.len() as u64, timeout).await;
+            }
+        }
         let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
         (reservation, refused)
+    }
+
+    /// Retains in `new` the indices of those of `names` that are in no index.
+    async fn retain_new(&self, limit: &SegmentLimit, names: &[Box<str>], new: &mut Vec<usize>) -> Result<(), Error> {
+        let candidates: Vec<_> = new.iter().map(|index| &*names[*index]).collect();
+        let found = self.names_found(&candidates).await?;
+        limit.remember_found(candidates.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
+        let mut found = found.into_iter();
+        new.retain(|_| !found.next().unwrap_or_default());
+        Ok(())
     }
 
     /// Returns whether each of `names` is in the index of any partition.

@@ -131,6 +131,11 @@ impl KeySet {
         partition.tag_prefix == self.tag_prefix && partition.number < self.partitions.0
     }
 
+    /// Whether the keys of `partition` begin like these, whatever its number is.
+    pub(super) fn is_tagged_as(self, partition: Partition) -> bool {
+        partition.tag_prefix == self.tag_prefix
+    }
+
     /// The partition of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> Partition {
@@ -201,6 +206,11 @@ impl Partition {
     /// Whether there is such a partition of so many.
     pub(super) fn is_below(self, partitions: Partitions) -> bool {
         self.number < partitions.0
+    }
+
+    /// Returns a pattern of its keys and those of all partitions that are tagged alike, for people.
+    pub(super) fn pattern(self) -> String {
+        self.tag_prefix.map_or_else(|| "segment:*".to_owned(), |tag_prefix| format!("{{{tag_prefix}*}}:*"))
     }
 
     pub(super) fn number(self) -> u16 {

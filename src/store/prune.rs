@@ -14,7 +14,9 @@ use crate::redis::parse;
 /// The numbers of expired and of all members of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
+    /// Members seen at or before the cutoff.
     pub expired: u64,
+    /// All members.
     pub members: u64,
 }
 

@@ -61,37 +61,45 @@ impl Store {
         .await
     }
 
-    /// Whether each of `visits` is there, or a later one of its user to its segment.
+    /// Returns for each of `visits` whether it is there, or a later one of its user to its segment; `None` if the key of the segment is of
+    /// another type. Writes nothing, and so goes by the layout that is found.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, Error> {
-        self.with_layout(|known| async move {
-            let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
-            let mut kept = vec![false; visits.len()];
-            let indices: Vec<_> = (0..visits.len()).collect();
-            for indices in self.client.by_server(indices, |index| partition(&visits[*index]).slot()).await? {
-                let commands = indices.iter().map(|index| {
-                    let (visit, partition) = (&visits[*index], partition(&visits[*index]));
-                    let mut command = cmd("ZSCORE");
-                    command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
-                    (partition.slot(), command)
-                });
-                let answers = self
-                    .client
-                    .send(Request::each(commands).nil_for(redis::Error::is_wrong_type))
-                    .await?
-                    .each::<Option<f64>>();
-                for (index, answer) in indices.into_iter().zip(answers) {
-                    let score = answer?;
-                    kept[index] = score.is_some_and(|score| score >= visits[index].seen_at.as_score());
-                }
+    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
+        let mut found = self.found_layout().await?;
+        for _ in 0..Self::ATTEMPTS {
+            let Some(layout) = found else { return Ok(vec![Some(false); visits.len()]) };
+            let kept = self.are_kept_by(&layout, visits).await?;
+            found = self.found_layout().await?;
+            if found == Some(layout) {
+                return Ok(kept);
             }
-            let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
-            Ok(if is_confirmed { Attempt::Committed(kept) } else { Attempt::Stale })
-        })
-        .await
+        }
+        Err(Error::UnknownLayout)
+    }
+
+    async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
+        let partition = |visit: &Visit<'_>| layout.read().of(hash(visit.user_id.as_str()));
+        let mut kept = vec![None; visits.len()];
+        let places: Vec<_> = (0..visits.len()).collect();
+        for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
+            let commands = places.iter().map(|place| {
+                let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+                let mut command = cmd("ZSCORE");
+                command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+                (partition.slot(), command)
+            });
+            let answers = self.client.send(Request::each(commands).probe()).await?.each::<Option<f64>>();
+            for (place, answer) in places.into_iter().zip(answers) {
+                kept[place] = match answer {
+                    Err(error) if error.is_wrong_type() => None,
+                    answer => Some(answer?.is_some_and(|score| score >= visits[place].seen_at.as_score())),
+                };
+            }
+        }
+        Ok(kept)
     }
 
     /// When `user` was last seen in each of `segments` in `partition`. The layout must be the one in force.

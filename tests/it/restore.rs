@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use rstest::rstest;
 
-use crate::helpers::{Redis, Service, binary, private_redis, private_redis_connection, refusal, run};
+use crate::helpers::{Redis, Service, binary, eventually, private_redis, private_redis_connection, refusal, run};
 
 const BACKUP: &str = "backup.rdb";
 
@@ -119,7 +119,7 @@ async fn restore_takes_an_append_only_file_of_commands() {
 )]
 #[case::with_commands_behind_its_end(
     |file: Vec<u8>| [&file[..], RECORD.as_bytes()].concat(),
-    "bytes stand behind the end of the RDB file"
+    "the file is an append-only file that begins as an RDB file and goes on with commands, as appendonly.aof of Redis 6 is; start a Redis on it"
 )]
 #[case::empty(|_| Vec::new(), "the file is no backup: it begins neither as an RDB file nor as an append-only file")]
 #[case::packed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
@@ -183,6 +183,22 @@ fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
 }
 
 #[rstest]
+#[case::a_prefix("prod:layout", &[], "redis_key_prefix \"prod:\" (prod:layout), and the one with \"\" is")]
+#[case::another_prefix("prod:layout", &["--redis-key-prefix", "test:"], "and the one with \"test:\" is to be restored; set redis_key_prefix to \"prod:\"")]
+#[case::no_prefix("layout", &["--redis-key-prefix", "test:"], "set redis_key_prefix to \"\"")]
+#[case::a_partition_of_a_prefix("prod:{p07}:layout", &[], "set redis_key_prefix to \"prod:\"")]
+fn restore_names_the_prefix_of_a_data_set_that_has_another(
+    #[case] key: &str,
+    #[case] arguments: &[&str],
+    #[case] expected: &str,
+) {
+    let record = ["SET", key, r#"{"epoch":1,"keys":"plain"}"#];
+    let output = restore_of(&[&["SET", "x:layout", "wide"], &record], arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains(expected) && !error.contains("--unrecorded"), "{error}");
+}
+
+#[rstest]
 #[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "2 members, segments: 2;")]
 #[case::a_prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0;")]
 #[case::the_copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2;")]
@@ -203,15 +219,48 @@ fn restore_counts_a_segment_of_several_partitions_once() {
 }
 
 #[test]
-fn restore_refuses_what_is_no_file_and_a_part_of_an_append_only_file() {
+fn restore_refuses_what_is_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let refuse = |name: &str| refusal(binary(folder.path()).args(["restore", name]));
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
     assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is no file\n");
     assert_eq!(refuse("."), "segment-estimator: failed to read .: it is no file\n");
-    fs::write(folder.path().join("appendonly.aof.1.incr.aof"), RECORD).unwrap();
-    let error = refuse("appendonly.aof.1.incr.aof");
+}
+
+#[rstest]
+fn restore_refuses_a_part_of_an_append_only_file_by_its_name(
+    #[values("1.incr.aof", "1.base.aof", "2.base.rdb")] end: &str,
+) {
+    let (folder, name) = (tempfile::tempdir().unwrap(), format!("appendonly.aof.{end}"));
+    fs::write(folder.path().join(&name), RECORD).unwrap();
+    let error = refusal(binary(folder.path()).args(["restore", &name]));
     assert!(error.contains("this is a part of an append-only file, which lacks what the others have"), "{error}");
+    assert!(!folder.path().join("data").exists());
+}
+
+/// What was recorded since the last rewrite isn't in it.
+#[tokio::test]
+async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
+    let folder = stopped_service().await;
+    let parts = private_redis(folder.path()).join("appendonlydir");
+    let service = Service::start(folder.path(), &[]);
+    redis::cmd("BGREWRITEAOF").exec(&mut private_redis_connection(folder.path())).unwrap();
+    let base = parts.join("appendonly.aof.2.base.rdb");
+    eventually("it is rewritten", async || base.exists()).await;
+    fs::copy(base, folder.path().join(BACKUP)).unwrap();
+    service.record("u3", "sports").await;
+    assert!(service.terminate().success());
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.contains("the backup is the base of an append-only file, which lacks all that"), "{error}");
+    assert_eq!(count(folder.path()).await, 3);
+}
+
+#[test]
+fn script_for_compose_runs_the_same_program() {
+    let script = include_str!("../../scripts/restore");
+    let (_, rest) = script.split_once("program=$(cat ").unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(rest.split_once(')').unwrap().0);
+    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../src/embedded_redis/restore.sh"));
 }
 
 #[tokio::test]

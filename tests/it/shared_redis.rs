@@ -368,6 +368,36 @@ fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
 }
 
 #[rstest]
+#[case::a_table_without_epoch(r#"{"theirs":1}"#)]
+#[case::a_table_with_an_epoch_and_no_keys(r#"{"epoch":0}"#)]
+#[case::a_list("[1]")]
+#[case::a_string(r#""hello""#)]
+#[case::a_number("1")]
+#[case::null("null")]
+#[case::no_json("theirs")]
+#[case::nothing("")]
+#[tokio::test]
+async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &str) {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let estimator = || {
+        let store = redis.store().with_partitions(Some(Partitions::parse("2").unwrap()));
+        Estimator::new(store, Window::parse("14d").unwrap())
+    };
+    estimator().record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    redis.call::<()>(&["SET", "{p01}:layout", theirs]);
+    let before = contents(&redis);
+    for _ in 0..2 {
+        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnknownLayout)));
+    }
+    let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("`{p01}:layout` holds what this service has not written: rename that key"), "{message}");
+    assert_eq!(contents(&redis), before);
+    redis.call::<()>(&["DEL", "{p01}:layout"]);
+    assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));
+}
+
+#[rstest]
 #[case::the_record(&["layout"])]
 #[case::the_record_and_the_first_copies(&["layout", "{p00}:layout", "{p01}:layout"])]
 #[tokio::test]

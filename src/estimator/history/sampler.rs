@@ -53,8 +53,7 @@ impl HistorySampler {
     pub async fn sample(&self, tick: Timestamp, now: Timestamp) -> Result<SampleOutcome, store::Error> {
         let store = &self.history.store;
         let lease = self.interval().unwrap_or(Interval::DEFAULT).lease();
-        match store.acquire_lease(&LeaseRequest { tick: tick, now, until: now + lease, holder: &self.instance }).await?
-        {
+        match store.acquire_lease(&LeaseRequest { tick, now, until: now + lease, holder: &self.instance }).await? {
             Lease::Acquired => {}
             Lease::HeldByAnother => return Ok(SampleOutcome::LeasedByAnother),
             Lease::Completed => return Ok(SampleOutcome::AlreadyComplete),

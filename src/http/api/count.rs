@@ -50,7 +50,7 @@ pub async fn count(
     SegmentPath(segment): SegmentPath,
     StrictQuery(WindowQuery { window }): StrictQuery<WindowQuery>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
     Ok(json(&Count { segment: segment.to_string(), count, as_of: AsOf::new(window, now) }))
 }

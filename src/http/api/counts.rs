@@ -73,7 +73,7 @@ pub async fn counts(
     State(state): State<Arc<AppState>>,
     StrictQuery(CountsQuery { segment: segments, window }): StrictQuery<CountsQuery>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(&segments, window, now).await?;
     let counts =
         segments.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count }.into()).collect();

@@ -110,7 +110,7 @@ pub async fn histogram(
     SegmentPath(segment): SegmentPath,
     StrictQuery(HistogramQuery { buckets, window }): StrictQuery<HistogramQuery>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&segment, window, buckets, now).await?;
     let buckets = histogram.buckets.into_iter().map(|bucket| HistogramBucket {
         from: bucket.from.to_string(),

@@ -123,7 +123,7 @@ pub async fn history(
     SegmentPath(segment): SegmentPath,
     StrictQuery(HistoryQuery { from, to, step }): StrictQuery<HistoryQuery>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let to = to.unwrap_or(now);
     let from = from.unwrap_or(to - DEFAULT_SPAN);
     if from > to {

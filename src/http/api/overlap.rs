@@ -105,7 +105,7 @@ pub async fn overlap(
     State(state): State<Arc<AppState>>,
     StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let overlap = state.overlaps.of(&segments, window, now).await?;
     let name = |index: usize| segments[index].as_str();
     let counts = overlap.counts.iter().enumerate();

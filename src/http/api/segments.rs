@@ -136,7 +136,7 @@ pub async fn list(
 ) -> Result<Response> {
     let SegmentsQuery { limit, cursor, prefix, sort: order, window } = query;
     let query = ListQuery { prefix, order, limit, after: cursor, window };
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let list = state.estimator.list(&query, now).await?;
     Ok(json(&Segments {
         segments: list.segments.into_iter().map(SegmentCount::from).collect(),

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use scopeguard::ScopeGuard;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
 use crate::estimator::Membership;
 use crate::http::docs::openapi::{responses, schemas};
-use crate::http::drop_guard::DropGuard;
 use crate::http::extract::auth::{Authorized, Caller, DeleteUsers, ReadUsers};
 use crate::http::extract::path::UserPath;
 use crate::http::extract::query::{NoParams, StrictQuery};
@@ -90,7 +90,7 @@ pub async fn segments(
     UserPath(user): UserPath,
     _: StrictQuery<NoParams>,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let _permit = state.estimator.acquire_list_permit()?;
     let segments = state.estimator.segments_of(&user, now).await?;
     Ok(json(&UserSegments {
@@ -128,7 +128,7 @@ pub async fn delete(
     let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let by = caller.name.as_deref();
     // The handler is dropped if the caller disconnects or the request times out.
-    let guard = DropGuard::new(|| {
+    let guard = scopeguard::guard((), |()| {
         tracing::warn!(request_id, by, "the deletion of a user was aborted; the user may or may not be deleted");
     });
     let deletion = async {
@@ -140,7 +140,7 @@ pub async fn delete(
         Ok(DeletedUser { user_id: user.as_str().to_owned(), segments_removed })
     };
     let outcome = deletion.await;
-    guard.disarm();
+    ScopeGuard::into_inner(guard);
     log_deletion(request_id, by, &outcome);
     outcome.map(|deleted| json(&deleted))
 }

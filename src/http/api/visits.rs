@@ -88,7 +88,7 @@ pub async fn record(
     WantsRepresentation(wants_representation): WantsRepresentation,
     VisitBody(body): VisitBody,
 ) -> Result<Response> {
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let visit = visit_json::parse(&body, now);
     let visit = visit.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?;
     if !wants_representation {

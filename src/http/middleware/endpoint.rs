@@ -13,11 +13,11 @@ use axum::handler::Handler;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use scopeguard::ScopeGuard;
 use tokio::sync::SemaphorePermit;
 use tracing::{Instrument as _, Span};
 
 use super::trace;
-use crate::http::drop_guard::DropGuard;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -60,7 +60,7 @@ where
         let started = Instant::now();
         let Self { handler, limits, route } = self;
         Box::pin(async move {
-            let guard = DropGuard::new(|| route.metrics.answered(DISCONNECTED, started.elapsed()));
+            let guard = scopeguard::guard((), |()| route.metrics.answered(DISCONNECTED, started.elapsed()));
             let span = route.span(request.headers(), &state);
             let limited = call_within_limits(handler, limits, request, &state).instrument(span.clone());
             let response = match AssertUnwindSafe(limited).catch_unwind().await {
@@ -68,7 +68,7 @@ where
                 Ok(Err(problem)) => problem.into_response(),
                 Err(panic) => Problem::of_panic(&*panic).into_response(),
             };
-            guard.disarm();
+            ScopeGuard::into_inner(guard);
             route.finish(response, &span, started, &state)
         })
     }

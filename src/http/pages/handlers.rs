@@ -71,7 +71,7 @@ pub async fn list(
     StrictQuery(ListPageQuery { prefix, sort: order, cursor: after }): StrictQuery<ListPageQuery>,
 ) -> Result<Response> {
     let (window, is_first) = (state.estimator.window(), after.is_none());
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let query = ListQuery { prefix, order, limit: ROWS, after, window };
     let found = state.estimator.list(&query, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
@@ -155,7 +155,7 @@ pub async fn segment(
     const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
     let from = now - ranges::duration(days);
     let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
@@ -209,7 +209,7 @@ pub async fn overlap(
 ) -> std::result::Result<Response, FormProblem> {
     let mut selection = Selection { names: names.iter().map(String::as_str).collect(), suggestions: Vec::new() };
     if names.len() < Overlaps::MIN_SEGMENTS {
-        let now = state.now().await.map_err(Problem::from)?;
+        let now = state.synced_now().await.map_err(Problem::from)?;
         selection.suggestions = suggestions(&state, now).await?;
         return Ok(html(overlap::page(&selection, None, &base_url)));
     }
@@ -223,8 +223,8 @@ pub async fn overlap(
 async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comparison> {
     let segments = chosen(&selection.names)?;
     // First, because it is cheap: if it is refused, no overlap was computed in vain.
-    selection.suggestions = suggestions(state, state.now().await?).await?;
-    let (now, window) = (state.now().await?, state.estimator.window());
+    selection.suggestions = suggestions(state, state.synced_now().await?).await?;
+    let (now, window) = (state.synced_now().await?, state.estimator.window());
     Ok(Comparison { overlap: state.overlaps.of(&segments, window, now).await?, now, window })
 }
 

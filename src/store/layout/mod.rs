@@ -30,7 +30,7 @@ mod window;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
-pub use self::adopt::Unrecorded;
+pub use self::adopt::{Candidate, Unrecorded};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
@@ -62,6 +62,7 @@ pub struct Layout {
 pub struct Resharding {
     /// The new key set.
     pub to: KeySet,
+    /// The current step.
     pub phase: Phase,
 }
 

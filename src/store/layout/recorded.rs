@@ -20,7 +20,7 @@ pub(in crate::store) enum Attempt<T> {
 impl Store {
     /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that something is
     /// broken.
-    const ATTEMPTS: usize = 10;
+    pub(in crate::store) const ATTEMPTS: usize = 10;
 
     /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
     ///
@@ -267,6 +267,10 @@ impl Store {
     }
 
     /// Writes the record of `layout` into `key`, unless there is another that is not older, which is given then.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer. [`Error::ForeignKey`] when `key` holds what is no record.
     pub(in crate::store) async fn record_at(
         &self,
         key: &str,
@@ -278,17 +282,29 @@ impl Store {
         let (epoch, window, record) = layout.order();
         script.arg(record).arg(epoch).arg(window);
         let (other,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
-        other.map(|record| Layout::read_record(&record)).transpose()
+        other
+            .map(|record| {
+                Layout::read_record(&record)
+                    .map_err(|error| if is_record(&record) { error } else { Error::ForeignKey(key.to_owned()) })
+            })
+            .transpose()
     }
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, which
-/// is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
+/// Whether `text` is a record of any version, as [`RECORD_UNLESS_NEWER`] decides it.
+fn is_record(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(text)
+        .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
+}
+
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, or
+/// what is no record, which is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
 if known then
-  local record = cjson.decode(known)
+  local is_json, record = pcall(cjson.decode, known)
+  if not is_json or type(record) ~= 'table' or type(record.epoch) ~= 'number' or type(record.keys) ~= 'string' then return known end
   local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
   local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
   local i = 1

@@ -3,9 +3,12 @@
 //! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
 //! them. A data set that lost its record would be counted by the wrong keys.
 
+use std::collections::BTreeSet;
+
 use ::redis::{cmd, pipe};
 use futures_util::future::try_join_all;
 
+use crate::domain::SegmentName;
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
@@ -54,11 +57,13 @@ impl Store {
                 format!("`{}`", self.names.segment(*partition, "*"))
             }
             Traces { is_plain: false, other: None, .. } => return Ok(None),
-            Traces { is_plain, other, .. } if self.is_private => {
-                let is_plain = *is_plain || other.as_ref().is_some_and(|own| own.kind != KeyKind::History);
-                let partitions = if is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
-                return Ok(Some(Layout::first(partitions)));
-            }
+            Traces { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
+                Some(key) => format!("`{key}`, a segment that `{first}` doesn't name,"),
+                None => {
+                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+                    return Ok(Some(Layout::first(partitions)));
+                }
+            },
             Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
                 format!("`{}`", self.names.segment(plain, "*"))
             }
@@ -129,12 +134,9 @@ impl Store {
                 command.arg(self.names.index(partition));
             });
             // An ACL that forbids these keys says that they aren't ours.
-            let mut any = self
-                .client
-                .send(Request::new(Slot::of_any_key(&self.names.layout()), any).probe())
-                .await?
-                .each::<u64>();
-            if !matches!(any.next(), Some(Ok(1..))) {
+            let any = Request::new(Slot::of_any_key(&self.names.layout()), any).nil_for(redis::Error::is_forbidden);
+            let (any,) = self.client.send(any).await?.all::<(Option<u64>,)>()?;
+            if any.unwrap_or_default() == 0 {
                 return Ok(Vec::new());
             }
         }
@@ -152,13 +154,29 @@ impl Store {
         Ok(try_join_all(asking).await?.into_iter().flatten().collect())
     }
 
+    /// A segment of `partition` that its index doesn't name: it would be counted, but never listed, pruned, moved or rid of a user.
+    async fn unindexed_segment(&self, partition: Partition) -> Result<Option<String>, Error> {
+        let indexed: BTreeSet<_> = match self.names_of(partition).await {
+            Err(error) if error.is_wrong_type() => BTreeSet::new(),
+            names => names?.into_iter().collect(),
+        };
+        let is_unindexed = |own: &OwnKey| match &own.kind {
+            KeyKind::Segment(name) if own.partition == partition => {
+                SegmentName::parse(name.as_str()).is_ok_and(|name| !indexed.contains(&name))
+            }
+            _ => false,
+        };
+        let found = self.own_keys(usize::MAX, is_unindexed).await?.keys.pop();
+        Ok(found.filter(is_unindexed).map(|own| own.key))
+    }
+
     /// A key of a segment or of a history, if there is one: that of a segment rather, since it says whether there are partitions. Where an
     /// ACL forbids `SCAN`, only the key of the turns is looked for.
     async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
         // What is refused for any of them need not be known better.
         let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
-        let mut found = self.own_keys(is_enough).await?;
+        let mut found = self.own_keys(Self::SCAN_STEPS, is_enough).await?.keys;
         found.retain(|own| is_segment(own) || own.kind == KeyKind::History);
         if let Some(own) = found.pop() {
             return Ok(Some(own));
@@ -166,7 +184,8 @@ impl Store {
         let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
-        let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
-        Ok(if matches!(exists.next(), Some(Ok(1..))) { self.names.read(turn) } else { None })
+        let request = Request::new(Slot::of_any_key(&turn), pipeline).nil_for(redis::Error::is_forbidden);
+        let (exists,) = self.client.send(request).await?.all::<(Option<u64>,)>()?;
+        Ok(if exists == Some(1) { self.names.read(turn) } else { None })
     }
 }

@@ -102,7 +102,7 @@ pub async fn record(
 async fn record_array(state: &AppState, body: Body) -> Result<Response> {
     let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
     let mut ingest = Ingest::new(state.estimator.clone());
-    let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.now().await?).await;
+    let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.synced_now().await?).await;
     finish(ingest, outcome, "").await
 }
 
@@ -112,7 +112,7 @@ async fn record_lines(
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<Response> {
-    state.now().await?;
+    state.synced_now().await?;
     let mut ingest = Ingest::new(state.estimator.clone());
     // A stream may outlive its token.
     let renew = || caller.renew(state, headers);
