@@ -105,7 +105,7 @@ fn a_replica_fails_the_check() {
     let redis = Redis::start();
     redis.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     let (content, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
-    let why = "can't serve: it is a replica, of 127.0.0.1:1; a primary is needed\n";
+    let why = "can't serve: it is a replica of 127.0.0.1:1; the service needs a primary\n";
     assert!(!content && error.starts_with("segment-estimator: redis_url: the Redis at "), "{error}");
     assert!(error.ends_with(why) && error.lines().count() == 1, "{error}");
 }
