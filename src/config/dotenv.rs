@@ -23,12 +23,12 @@ const QUOTES: [char; 2] = ['\'', '"'];
 /// Returns the settings in a `.env` file: none if it is missing or a folder, such as a virtual environment of Python.
 pub(super) fn read(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
     let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
-    let content = content(path).map_err(|error| failed(error.to_string()))?;
-    let settings = settings(&String::from_utf8_lossy(&content)).map_err(failed)?;
+    let content = read_content(path).map_err(|error| failed(error.to_string()))?;
+    let settings = parse_settings(&String::from_utf8_lossy(&content)).map_err(failed)?;
     Ok(settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
 }
 
-fn content(path: &Path) -> io::Result<Vec<u8>> {
+fn read_content(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     // Opening a pipe without a writer would block.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -51,7 +51,7 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
 /// Parses the settings. An error names the line and repeats only the name of the setting, since the value may hold a password.
 ///
 /// Each variable ends where it ends for compose. Otherwise a quote of another program could hide a setting from only one of the two.
-fn settings(text: &str) -> Result<Vec<(String, String)>, String> {
+fn parse_settings(text: &str) -> Result<Vec<(String, String)>, String> {
     const CARRIAGE_RETURN: &str = "has a carriage return within; save the file with line feeds";
     const FORM: &str = "must be ESTIMATOR_NAME=value, with only export in front; make it a comment if it is no setting";
     const IN_QUOTES: &str = "opens a quote, and a setting is named behind it; close the quote at the end of the line";
@@ -77,7 +77,7 @@ fn settings(text: &str) -> Result<Vec<(String, String)>, String> {
         } else if names_setting(name) {
             let is_assignment = line[name.len()..].starts_with('=');
             let name = setting_name(name).filter(|_| is_assignment).ok_or_else(|| format!("line {number} {FORM}"))?;
-            let value = parse(value).map_err(|why| format!("line {number}: {name}: {why}"))?;
+            let value = parse_value(value).map_err(|why| format!("line {number}: {name}: {why}"))?;
             if let Some(first) = lines.insert(name.to_owned(), number) {
                 return Err(format!("lines {first} and {number} both set {name}; remove one of them"));
             }
@@ -137,7 +137,7 @@ fn is_empty_or_comment(text: &str) -> bool {
 }
 
 /// Parses what stands behind `NAME=` on a line.
-fn parse(text: &str) -> Result<String, &'static str> {
+fn parse_value(text: &str) -> Result<String, &'static str> {
     const ENCODING: &str = "the value is not UTF-8; save the file as UTF-8";
     const LITERAL: &str =
         "a value with $ or a backslash must be in single quotes, with no backslash last; the TOML file takes any value";
@@ -187,9 +187,9 @@ mod tests {
     #[case::empty_in_quotes("ESTIMATOR_WINDOW='' # c", "")]
     #[case::single_quotes(r#"ESTIMATOR_WINDOW='a"\$b ${X} #c\d'"#, r#"a"\$b ${X} #c\d"#)]
     #[case::double_quotes("ESTIMATOR_WINDOW=\"it's #1\" # c", "it's #1")]
-    fn settings_reads_a_value(#[case] line: &str, #[case] value: &str) {
+    fn parse_settings_reads_a_value(#[case] line: &str, #[case] value: &str) {
         for text in [line.to_owned(), format!("{line}\r\nB='y'\n")] {
-            assert_eq!(settings(&text), window(value), "{text}");
+            assert_eq!(parse_settings(&text), window(value), "{text}");
         }
     }
 
@@ -210,10 +210,10 @@ mod tests {
     #[case::setting_in_a_comment(" # ESTIMATOR_WINDOW=1s")]
     #[case::carriage_return("X=\r\rY=1")]
     #[case::latin_1("NAME=M\u{fffd}ller")]
-    fn settings_passes_over_other_programs(#[case] lines: &str) {
+    fn parse_settings_passes_over_other_programs(#[case] lines: &str) {
         for text in [format!("{lines}\nESTIMATOR_WINDOW=7d\n"), format!("ESTIMATOR_WINDOW=7d\n{lines}")] {
-            assert_eq!(settings(&text), window("7d"), "{text}");
-            assert_eq!(settings(&text.replace('\n', "\r\n")), window("7d"), "{text}");
+            assert_eq!(parse_settings(&text), window("7d"), "{text}");
+            assert_eq!(parse_settings(&text.replace('\n', "\r\n")), window("7d"), "{text}");
         }
     }
 
@@ -270,8 +270,8 @@ mod tests {
     // Takes the bytes as they are.
     #[case::latin_1("ESTIMATOR_X=M\u{fffd}ller", "line 1: ESTIMATOR_X: the value is not UTF-8")]
     #[case::utf_16("E\0S\0T\0I\0M\0A\0T\0O\0R\0_\0X\0=\x001\0", "the file is not UTF-8; save it as UTF-8")]
-    fn settings_refuses(#[case] text: &str, #[case] message: &str) {
-        let error = settings(text).unwrap_err();
+    fn parse_settings_refuses(#[case] text: &str, #[case] message: &str) {
+        let error = parse_settings(text).unwrap_err();
         assert!(error.starts_with(message) && !error.contains("hunter2") && !error.contains('\n'), "{error}");
     }
 

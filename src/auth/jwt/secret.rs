@@ -44,7 +44,7 @@ const PUBLIC_MAGICS: [&[u8]; 8] = [
 /// # Errors
 ///
 /// The flaw of the file, in one line that repeats nothing of it.
-pub(in crate::auth) fn secret(content: &[u8]) -> Result<&[u8], String> {
+pub(in crate::auth) fn parse_secret(content: &[u8]) -> Result<&[u8], String> {
     const ADVICE: &str = "but HS256 needs a secret that nobody else knows; make one with `openssl rand -hex 32`";
     let secret = str::from_utf8(content).map_or(content, |text| text.trim_end_matches(['\r', '\n']).as_bytes());
     let bytes = secret.len();
@@ -254,12 +254,12 @@ mod tests {
     }
 
     fn assert_refused(content: &[u8]) {
-        let error = secret(content).expect_err(&String::from_utf8_lossy(content));
+        let error = parse_secret(content).expect_err(&String::from_utf8_lossy(content));
         assert!(error.contains("HS256 needs") && !error.contains('\n'), "{error}");
     }
 
     #[test]
-    fn secret_refuses_a_public_key_in_every_encoding() {
+    fn parse_secret_refuses_a_public_key_in_every_encoding() {
         for der in public_keys() {
             let set = key_set(&der);
             let key = set.trim_start_matches(r#"{"keys":["#).trim_end_matches("]}");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_refuses_the_output_of_openssl() {
+    fn parse_secret_refuses_the_output_of_openssl() {
         for der in public_keys() {
             let pem = pem(&der);
             let mut commands = vec![
@@ -387,54 +387,56 @@ mod tests {
     #[case::counting_in_hexadecimal("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", GUESSABLE)]
     #[case::short("short\n", "has a secret of 5 bytes; HS256 needs 32 or more")]
     #[case::empty("\n", "has a secret of 0 bytes")]
-    fn secret_refuses_public_and_guessable_text(#[case] text: &str, #[case] message: &str) {
-        let error = secret(text.as_bytes()).unwrap_err();
+    fn parse_secret_refuses_public_and_guessable_text(#[case] text: &str, #[case] message: &str) {
+        let error = parse_secret(text.as_bytes()).unwrap_err();
         assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
     }
 
     #[test]
-    fn secret_refuses_the_modulus_of_an_rsa_key() {
+    fn parse_secret_refuses_the_modulus_of_an_rsa_key() {
         let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let modulus = RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key()).n;
-        let error = secret(&modulus).unwrap_err();
+        let error = parse_secret(&modulus).unwrap_err();
         assert!(error.starts_with("has 256 bytes, more than the 255 that a secret may have, but"), "{error}");
-        assert_eq!(secret(&modulus[1..]), Ok(&modulus[1..]));
+        assert_eq!(parse_secret(&modulus[1..]), Ok(&modulus[1..]));
     }
 
     #[test]
-    fn secret_refuses_utf_16() {
+    fn parse_secret_refuses_utf_16() {
         let text = "\u{feff}tVp2c9Qx7LmR4sKd8wZy3nHb6fGj5aEu\r\n";
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert!(secret(&bytes).unwrap_err().starts_with("has spaces, several lines or characters beyond ASCII, but"));
+        assert!(
+            parse_secret(&bytes).unwrap_err().starts_with("has spaces, several lines or characters beyond ASCII, but")
+        );
     }
 
     /// Read as hexadecimal, the digits have one byte beyond ASCII.
     #[test]
-    fn secret_keeps_decimal_digits_that_decode_to_ascii() {
+    fn parse_secret_keeps_decimal_digits_that_decode_to_ascii() {
         let digits = b"5546157627320730231952716017553715253027827246632049452471577128";
-        assert_eq!(secret(digits), Ok(&digits[..]));
+        assert_eq!(parse_secret(digits), Ok(&digits[..]));
     }
 
     #[test]
-    fn secret_keeps_bytes_that_end_with_a_line_feed() {
+    fn parse_secret_keeps_bytes_that_end_with_a_line_feed() {
         let mut bytes = [0x9c; 32];
         (0..31).for_each(|index| bytes[index] = u8::try_from(index * index % 251).unwrap());
         bytes[31] = b'\n';
-        assert_eq!(secret(&bytes), Ok(&bytes[..]));
+        assert_eq!(parse_secret(&bytes), Ok(&bytes[..]));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn secret_keeps_random_secrets_without_the_line_end(
+        fn parse_secret_keeps_random_secrets_without_the_line_end(
             bytes in any::<[u8; 48]>(),
             password in "[0-9A-Za-z]{40}",
             symbols in "[!-~]{40}",
             digits in "[0-9]{40}",
         ) {
-            prop_assert_eq!(secret(&bytes), Ok(&bytes[..]));
-            prop_assert_eq!(secret(&bytes[..32]), Ok(&bytes[..32]));
+            prop_assert_eq!(parse_secret(&bytes), Ok(&bytes[..]));
+            prop_assert_eq!(parse_secret(&bytes[..32]), Ok(&bytes[..32]));
             let uuid = |bytes: &[u8]| {
                 let hex = HEXLOWER.encode(bytes);
                 [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
@@ -458,7 +460,7 @@ mod tests {
             ] {
                 for end in ["", "\n", "\r\n"] {
                     let content = format!("{text}{end}");
-                    prop_assert_eq!(secret(content.as_bytes()), Ok(text.as_bytes()), "{}", text);
+                    prop_assert_eq!(parse_secret(content.as_bytes()), Ok(text.as_bytes()), "{}", text);
                 }
             }
         }
