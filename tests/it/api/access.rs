@@ -334,7 +334,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
     make_key(&keys.path, "uss", "segments:read");
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
-    std::fs::write(&secret, "a-secret-of-more-than-thirty-two-bytes").unwrap();
+    std::fs::write(&secret, "b8c1f0f7e2a94d6d8f3b5a7c9e1d2f40").unwrap();
     set_mode(&secret, 0o600);
     set_mode(&keys.path, 0o644);
     let (config, dotenv) = (folder.path().join("estimator.toml"), folder.path().join(".env"));

@@ -64,15 +64,16 @@ fn a_mistake_on_the_command_line_is_named_in_one_line(#[case] arguments: &[&str]
 }
 
 #[rstest]
-#[case::a_default(
-    "ESTIMATOR_WINDOW=${X:-7d}\n",
-    ".env: line 1: ESTIMATOR_WINDOW: a $ must be followed by the name of a variable"
-)]
+#[case::reference("ESTIMATOR_WINDOW=$X\n", ".env: line 1: ESTIMATOR_WINDOW: a value with $ or a backslash must be")]
 #[case::spaces(
     "A=1\nESTIMATOR_WINDOW=1h 30m\n",
     ".env: line 2: ESTIMATOR_WINDOW: a value with spaces, quotes or # must be"
 )]
-fn a_line_of_dotenv_that_is_not_understood_stops_the_start(#[case] text: &str, #[case] message: &str) {
+#[case::duplicate(
+    "ESTIMATOR_WINDOW=7d\n\nESTIMATOR_WINDOW=\n",
+    ".env: lines 1 and 3 both set ESTIMATOR_WINDOW; remove one of them"
+)]
+fn start_refuses_an_unclear_line_of_dotenv(#[case] text: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), text).unwrap();
     let refusal = refused(folder.path(), &["check"], &[]);
@@ -80,7 +81,7 @@ fn a_line_of_dotenv_that_is_not_understood_stops_the_start(#[case] text: &str, #
 }
 
 #[test]
-fn a_pipe_called_dotenv_is_refused() {
+fn start_refuses_a_pipe_called_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     assert!(std::process::Command::new("mkfifo").arg(folder.path().join(".env")).status().unwrap().success());
     let refusal = refused(folder.path(), &["check"], &[]);
@@ -116,7 +117,7 @@ fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file(
 }
 
 #[test]
-fn a_dotenv_of_another_program_stops_nothing() {
+fn start_passes_over_the_dotenv_of_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let content = "\u{feff}DATABASE_URL=postgres://x y z\r\nMOTD='it is\r\nexport ESTIMATOR_LISTEN=nowhere\r\n";
     fs::write(folder.path().join(".env"), content).unwrap();
@@ -126,7 +127,7 @@ fn a_dotenv_of_another_program_stops_nothing() {
 }
 
 #[test]
-fn a_folder_called_dotenv_stops_nothing() {
+fn start_passes_over_a_folder_called_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".env")).unwrap();
     let refusal = refused(folder.path(), &["--listen", "nowhere"], &[]);

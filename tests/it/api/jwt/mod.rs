@@ -34,7 +34,7 @@ impl Issuer {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::HS256 => {
-                let secret = "a-secret-of-more-than-thirty-two-bytes";
+                let secret = "b8c1f0f7e2a94d6d8f3b5a7c9e1d2f40";
                 Self {
                     algorithm,
                     signing: EncodingKey::from_secret(secret.as_bytes()),
