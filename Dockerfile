@@ -3,7 +3,7 @@
 
 # A profile of Cargo.toml, release or debugging, which is also the name of its folder in target/.
 ARG PROFILE=release
-# A variable may name each by its digest: docs/operating.md, "Images by digest".
+# A variable may name each by its digest: docs/docker.md, "Images by digest".
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 ARG DEBUG_IMAGE=debian:bookworm-slim
@@ -46,7 +46,7 @@ ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/seg
 # The last stage is the default target. It has the C library, the CAs of Debian in /etc/ssl/certs and no shell.
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /app/segment-estimator /usr/local/bin/
-# What the licences of the crates ask for: docs/operating.md, "Licences".
+# What the licences of the crates ask for: docs/docker.md, "Licences".
 COPY --from=build /app/licences.txt /usr/share/doc/segment-estimator/
 COPY LICENSE /usr/share/doc/segment-estimator/
 # The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
