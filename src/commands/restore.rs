@@ -26,7 +26,7 @@ impl RestoreCommand {
         if let Some(servers) = &settings.redis {
             return Err(format!(
                 "restore is for the private Redis, and {} names another; for the Redis of docker compose there is \
-                 scripts/restore, for others docs/operating.md",
+                 scripts/restore, for others docs/backup.md",
                 servers.setting()
             )
             .into());

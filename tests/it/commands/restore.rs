@@ -14,7 +14,7 @@ const BACKUP: &str = "backup.rdb";
 const RECORD: &str =
     "*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$51\r\n{\"epoch\":1,\"keys\":\"plain\",\"window_seconds\":1209600}\r\n";
 
-/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/operating.md does.
+/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/backup.md does.
 fn back_up(folder: &Path) {
     // Redis would wait for more who want the same.
     let mut connection = private_redis_connection(folder);
