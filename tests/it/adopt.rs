@@ -240,20 +240,66 @@ async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #
     assert_eq!(redis.call::<String>(&["GET", foreign]), "theirs");
 }
 
+/// A move that has begun can't be taken back, and needs these keys to end.
+#[rstest]
+#[case::tombstones("4", "1", &["SET", "forgotten", "theirs"])]
+#[case::tombstones_of_a_partition("1", "4", &["HSET", "{p03}:forgotten", "a", "b"])]
+#[case::an_index("1", "4", &["HSET", "{p01}:segments", "a", "b"])]
+#[case::a_segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
+#[case::a_copy_of_the_layout_of_another_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
+#[case::a_copy_of_the_layout_that_is_none("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
 #[tokio::test]
-async fn repartition_says_what_to_do_about_a_foreign_key_in_the_new_place() {
+async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] foreign: &[&str],
+) {
+    let redis = Redis::start();
+    fill(&redis, from, NOON).await;
+    redis.call::<()>(foreign);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", to]);
+    let message = refusal(&mut moving);
+    let key = foreign[1];
+    assert!(message.contains(&format!("`{key}` holds what this service has not written, and the move")), "{message}");
+    assert!(message.contains("rename that key or delete it, and run the same command again"), "{message}");
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    let user = segment_estimator::domain::UserId::parse("u0").unwrap();
+    assert_eq!(estimator(redis.store(), None).delete_user(&user).await, Ok(1));
+
+    redis.call::<()>(&["RENAME", key, "theirs"]);
+    says(&redis, &["repartition", "--to", to]);
+    assert_eq!(users(&redis).await, USERS - 1);
+}
+
+#[tokio::test]
+async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
-    for n in 0..4 {
-        redis.call::<()>(&["SET", &format!("{{p{n:02}}}:segment:s1"), "theirs"]);
-    }
-    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
-    let message = String::from_utf8(run(&mut moving).stderr).unwrap();
-    assert!(message.contains(":segment:s1` met a key of another type"), "{message}");
+    let moving = r#"{"epoch":3,"keys":"plain","move":{"to":"p4","phase":"copying"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["MSET", "layout", moving, "{p00}:forgotten", "theirs"]);
+    let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
+    let message = refusal(&mut command);
+    assert!(message.contains(" {p00}:forgotten` met a key of another type"), "{message}");
     assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
-    for n in 0..4 {
-        redis.call::<()>(&["DEL", &format!("{{p{n:02}}}:segment:s1")]);
-    }
+    redis.call::<()>(&["DEL", "{p00}:forgotten"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[tokio::test]
+async fn repartition_passes_over_a_foreign_key_that_it_does_not_write() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    redis.call::<()>(&[
+        "MSET",
+        "{p01}:segment:other",
+        "theirs",
+        "{p09}:segment:s1",
+        "theirs",
+        "{q01}:segments",
+        "theirs",
+    ]);
     says(&redis, &["repartition", "--to", "4"]);
     assert_eq!(users(&redis).await, USERS);
 }

@@ -119,8 +119,11 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
 #[test]
 fn a_move_to_somewhere_else_is_finished_first() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    let record = r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#;
-    redis.call::<()>(&["SET", "layout", record]);
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"p8","move":{"to":"plain","phase":"copying"}}"#]);
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
+    assert!(message.contains("a move to 1 partition is under way: finish that first, with `"), "{message}");
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#]);
     let url = redis.url();
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &url]));
     assert!(message.contains("a move to 8 partitions is under way: finish that first"), "{message}");

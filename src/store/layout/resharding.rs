@@ -1,15 +1,16 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
 //! why nobody goes by one that is over at [`layout`](crate::store::layout).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ::redis::{Pipeline, pipe};
+use ::redis::{Pipeline, Value, cmd, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request};
-use crate::store::keys::scores_after;
+use crate::store::keys::{KeyKind, OwnKey, scores_after};
 use crate::store::{Batch, Error, Keyspace, Layout, Move, Partition, Store};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
@@ -60,6 +61,55 @@ impl Store {
     ) -> Result<Vec<Option<i64>>, Error> {
         let request = Request::new(partition.slot(), pipeline).nil_for(redis::Error::is_try_again);
         Ok(self.client.send(request).await?.each().collect::<Result<_, _>>()?)
+    }
+
+    /// A key that holds what the service has not written, in the place of one that a move of data with the keys `from` to the keys `to`
+    /// writes; none if nothing is in the way. Where an ACL forbids `SCAN`, keys of segments are not looked for.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer.
+    pub async fn foreign_key_in_the_way(&self, from: Keyspace, to: Keyspace) -> Result<Option<String>, Error> {
+        const AT_ONCE: usize = 1_000;
+        let mut names = BTreeSet::new();
+        for partition in from.all() {
+            names.extend(self.names_of(partition).await?);
+        }
+        let is_written = |own: &OwnKey| match &own.kind {
+            KeyKind::Segment(name) if to.has(own.partition) => {
+                SegmentName::parse(name.as_str()).is_ok_and(|name| names.contains(&name))
+            }
+            _ => false,
+        };
+        let found = self.own_keys(|_| false).await?;
+        let mut keys: Vec<_> =
+            found.into_iter().filter(is_written).map(|own| (own.partition, own.key, "ZCARD")).collect();
+        for partition in to.all() {
+            keys.push((partition, self.names.index(partition), "ZCARD"));
+            keys.push((partition, self.names.tombstones(partition), "ZCARD"));
+            keys.push((partition, self.names.layout_of(partition), "GET"));
+        }
+        for some in keys.chunks(AT_ONCE) {
+            for at_a_server in self.client.by_server(some.to_vec(), |(partition, ..)| partition.slot()).await? {
+                let commands = at_a_server.iter().map(|(partition, key, name)| {
+                    let mut command = cmd(name);
+                    command.arg(key);
+                    (partition.slot(), command)
+                });
+                let answers = self.client.send(Request::each(commands)).await?.each::<Value>();
+                for ((_, key, _), answer) in at_a_server.into_iter().zip(answers) {
+                    let is_foreign = match answer {
+                        Ok(Value::BulkString(record)) => Layout::read_record(&record).is_err(),
+                        Err(error) if error.is_wrong_type() => true,
+                        answer => answer.map(|_| false)?,
+                    };
+                    if is_foreign {
+                        return Ok(Some(key));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
