@@ -15,7 +15,7 @@
 //! use std::time::Duration;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), waiting: 10_000 };
+//! let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), max_pending: 10_000 };
 //! let connection = Client::new(RedisUrl::parse("redis://localhost")?, limits, Arc::default())?;
 //! let estimator = Estimator::new(Store::new(connection), Window::parse("14d")?);
 //!

@@ -27,7 +27,7 @@ const HOUR: u64 = 60 * 60 * 1_000;
 /// How many segments a user is in, on average.
 const SEGMENTS_OF_A_USER: u64 = 6;
 /// The most pairs whose users' numbers have seven digits.
-const MOST: u64 = 9_999_999 * SEGMENTS_OF_A_USER;
+const MAX_PAIRS: u64 = 9_999_999 * SEGMENTS_OF_A_USER;
 /// The share of a day's visits that each hour has, in hundredths: little at night, most in the evening.
 const RHYTHM: [u64; 24] = [2, 1, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6, 7, 7, 7, 6, 4, 3];
 /// A line without what changes. All lines are of one length.
@@ -62,8 +62,8 @@ impl Data {
     pub fn new(pairs: u64, order: Order, seed: u64) -> Result<Self> {
         let users = pairs.div_ceil(SEGMENTS_OF_A_USER);
         let sizes = zipf(pairs);
-        if sizes[SEGMENTS - 1] == 0 || sizes[0] > users || pairs > MOST {
-            return Err(format!("there can be 10,000 to {MOST} pairs, not {pairs}").into());
+        if sizes[SEGMENTS - 1] == 0 || sizes[0] > users || pairs > MAX_PAIRS {
+            return Err(format!("there can be 10,000 to {MAX_PAIRS} pairs, not {pairs}").into());
         }
         let mut starts = vec![0];
         for size in &sizes {

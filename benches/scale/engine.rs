@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Partitions, Store};
 
 use crate::Result;
@@ -106,15 +106,15 @@ impl Engine {
 
     /// The service's store on this engine. Only here is it said how an engine is reached.
     pub fn store(&self) -> Result<Store> {
-        let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), waiting: 10_000 };
+        let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), max_pending: 10_000 };
         let urls = self.masters.iter().map(|master| RedisUrl::parse(&master.url()));
         let mut urls = urls.collect::<std::result::Result<Vec<_>, _>>()?;
-        let servers = match self.kind {
-            Kind::Redis | Kind::Valkey => Servers::One(urls.swap_remove(0)),
-            Kind::Cluster => Servers::Cluster(urls),
+        let deployment = match self.kind {
+            Kind::Redis | Kind::Valkey => Deployment::One(urls.swap_remove(0)),
+            Kind::Cluster => Deployment::Cluster(urls),
         };
         let partitions = Partitions::parse(&self.kind.partitions().to_string())?;
-        Ok(Store::new(Client::new(servers, limits, Arc::default())?).with_partitions(Some(partitions)))
+        Ok(Store::new(Client::new(deployment, limits, Arc::default())?).with_partitions(Some(partitions)))
     }
 
     /// Waits until `is_so` of every master, and fails when one ends before that.

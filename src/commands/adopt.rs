@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, some_of};
-use crate::store::{self, Keyspace, Partitions, Store, Unrecorded};
+use crate::store::{self, Candidate, Coverage, Partitions, Store, Unrecorded};
 
 /// Whether to ask.
 #[derive(Args)]
@@ -51,22 +51,28 @@ impl AdoptCommand {
                 )?;
                 return Ok(());
             }
-            Ok(None) => {
-                writeln!(out, "nothing to do: there is no data, and the service makes a data set when it starts")?;
-                return Ok(());
-            }
-            Err(store::Error::Unrecorded { .. }) => {}
+            // A service looks at some keys only.
+            Ok(None) | Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
         let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
-        let found = store.unrecorded(settings.partitions).await.map_err(failed)?;
-        let mut surveys = Vec::new();
-        for keys in &found.keysets {
-            let survey = store.survey(*keys, Some(&found), found.window.cutoff(settled)).await.map_err(failed)?;
-            writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(&survey, found.window))?;
-            surveys.push((*keys, survey));
+        let found = store.unrecorded(settled).await.map_err(failed)?;
+        if found.coverage != Coverage::Complete {
+            return Err("nothing was changed: not all keys were looked at, and others would be hidden: Redis refuses `SCAN`; grant +scan"
+                .to_owned()
+                .into());
         }
-        let (keys, survey) = choose(surveys, settings.partitions, &found)?;
+        if found.is_empty() {
+            writeln!(out, "nothing to do: there is no data, and the service makes a data set when it starts")?;
+            return Ok(());
+        }
+        for Candidate { keys, survey, .. } in &found.candidates {
+            writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(survey, found.window))?;
+        }
+        for (pattern, survey) in &found.unfit {
+            writeln!(out, "{pattern}, which fit no number of partitions: {}", in_words(survey, found.window))?;
+        }
+        let Candidate { keys, survey, .. } = choose(&found, settings.partitions)?;
         if let (0, Some(first)) = (survey.segments + survey.empty, survey.foreign.first()) {
             return Err(format!(
                 "nothing was changed: `{first}` is no sorted set, so that it is another program's; rename it, or set redis_key_prefix"
@@ -74,7 +80,7 @@ impl AdoptCommand {
             .into());
         }
         confirm(&format!("Take over {} as the data set of this service?", keys.partitions().in_words()), self.yes)?;
-        let layout = store.adopt(keys, &found, &survey.unindexed).await.map_err(failed)?;
+        let layout = store.adopt(*keys, found.window, &survey.unindexed).await.map_err(failed)?;
         let window = layout.window().unwrap_or(found.window);
         write!(
             out,
@@ -113,33 +119,45 @@ fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// The one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
-fn choose(
-    mut found: Vec<(Keyspace, Survey)>,
-    set: Option<Partitions>,
-    unrecorded: &Unrecorded,
-) -> Result<(Keyspace, Survey), Failure> {
-    let most = found.iter().map(|(_, survey)| survey.members).max().unwrap_or_default();
-    let numbers: BTreeSet<_> = found.iter().map(|(keys, _)| keys.partitions().count()).collect();
+/// What to do about keys that would be hidden.
+const REMOVE: &str = "if the others are leftovers or another program's, rename or remove them";
+
+/// Returns the one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
+fn choose(found: &Unrecorded, set: Option<Partitions>) -> Result<&Candidate, Failure> {
+    let numbers: BTreeSet<_> = found.candidates.iter().map(|candidate| candidate.keys.partitions().count()).collect();
     let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    found.retain(|(keys, _)| set.is_none_or(|set| keys.partitions() == set));
-    let why = match (found.pop(), found.is_empty(), set) {
-        (Some((_, survey)), true, Some(set)) if survey.members < most => format!(
-            "{} have fewer members than other keys, which would be hidden; name the right one of {fitting} with --partitions",
-            set.in_words()
-        ),
-        (Some(only), true, _) => return Ok(only),
-        (Some(_), false, None) if numbers.len() > 1 => {
+    let is_meant = |candidate: &&Candidate| set.map_or(candidate.fits, |set| candidate.keys.partitions() == set);
+    let mut meant = found.candidates.iter().filter(is_meant);
+    let why = match (meant.next(), meant.next(), set) {
+        (Some(Candidate { keys, survey, hidden, .. }), None, Some(_))
+            if hidden.values().any(|members| *members > survey.unexpired()) =>
+        {
+            let have = if keys.partitions() == Partitions::ONE { "has" } else { "have" };
+            let patterns = hidden.keys().cloned().collect::<Vec<_>>().join(", ");
+            format!(
+                "{} {have} fewer unexpired members than other keys, which would be hidden ({patterns}); name the right one of {fitting} \
+                 with --partitions, or, {REMOVE}",
+                keys.partitions().in_words()
+            )
+        }
+        (Some(only), None, Some(_)) => return Ok(only),
+        (Some(_), _, None) if numbers.len() > 1 => {
             format!("the keys fit several numbers of partitions ({fitting}); name the right one with --partitions")
         }
-        (Some(_), false, _) => {
+        (Some(only), None, None) if only.hidden.is_empty() => return Ok(only),
+        (Some(Candidate { keys, hidden, .. }), None, None) => format!(
+            "the keys fit {}, and there are others, which would be hidden ({}): {REMOVE}, or name the right number with --partitions",
+            keys.partitions().in_words(),
+            hidden.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
+        (Some(_), Some(_), _) => {
             "there are keys of two data sets with so many partitions, {p*}:* and {q*}:*; remove those of the wrong one"
                 .to_owned()
         }
         (None, _, Some(set)) if !fitting.is_empty() => {
             format!("no keys fit {}, and they do fit {fitting}", set.in_words())
         }
-        (None, _, Some(set)) => match unrecorded.beyond(set) {
+        (None, _, Some(set)) => match found.beyond(set) {
             Some(last) => format!(
                 "there are keys of the partition {last}, and so more than {}; if they are leftovers, remove them",
                 set.in_words()

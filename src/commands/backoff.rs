@@ -13,14 +13,14 @@ impl Patience {
     /// How long the other side may fail in a row.
     pub const LIMIT: Duration = Duration::from_secs(60);
     const FIRST_PAUSE: Duration = Duration::from_millis(100);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+    const MAX_PAUSE: Duration = Duration::from_secs(5);
 
     /// How long to wait after another failure, at `now`, before the next attempt: as long as `asked` at least. None when it has
     /// failed for too long.
     pub fn pause(&mut self, asked: Option<Duration>, now: Instant) -> Option<Duration> {
         let since = *self.failing_since.get_or_insert(now);
         let left = Self::LIMIT.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero())?;
-        self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::LONGEST_PAUSE);
+        self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::MAX_PAUSE);
         Some(self.pause.max(asked.unwrap_or_default()).min(left))
     }
 }

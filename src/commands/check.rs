@@ -9,9 +9,9 @@ use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Servers};
+use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Layout, Move, Partitions, Store};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +57,10 @@ pub async fn check(
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
     write_table(shown, out)?;
-    let gate = Authenticator::load(settings.auth.clone())?;
+    let authenticator = Authenticator::load(settings.auth.clone())?;
     settings.tls.clone().map(Tls::load).transpose()?;
-    write_warnings(settings, &gate, out)?;
-    let Found { servers, key_patterns, layout, foreign_keys, skew } = match &settings.redis {
+    write_warnings(settings, &authenticator, out)?;
+    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match &settings.redis {
         Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
@@ -72,6 +72,11 @@ pub async fn check(
         let names = some_of(&foreign_keys);
         writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
     }
+    match coverage {
+        Coverage::Complete => {}
+        Coverage::Limited => writeln!(out, "not all keys were looked at: a server has more than a million")?,
+        Coverage::Refused => writeln!(out, "not all keys were looked at: Redis refuses `SCAN`; grant +scan")?,
+    }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
     }
@@ -81,7 +86,7 @@ pub async fn check(
         if partitions != Partitions::ONE {
             writeln!(out, "the users are split into {partitions} partitions")?;
         }
-        if let Some(Move { to, .. }) = layout.moving() {
+        if let Some(Resharding { to, .. }) = layout.resharding() {
             let to = to.partitions();
             writeln!(out, "a move to {} is under way: `repartition --to {to}` takes it up", to.in_words())?;
         }
@@ -100,6 +105,8 @@ struct Found {
     key_patterns: Vec<String>,
     /// Keys that these match and that hold something else.
     foreign_keys: Vec<String>,
+    /// Whether all keys were looked at for them.
+    coverage: Coverage,
     /// How the data set is laid out, if there is one.
     layout: Option<Layout>,
     /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
@@ -115,14 +122,14 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckE
     answer
 }
 
-async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
+async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(servers.clone(), settings.store_limits(), Arc::default());
+    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
     let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());
     let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(servers.to_string(), error.to_string());
+    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
         if let Some(obstacle) = server.obstacle(settings.write_acks) {
@@ -131,9 +138,9 @@ async fn ask(what: &str, servers: &Servers, settings: &Settings, clock: &Clock) 
     }
     let layout = store.found_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
-    let foreign_keys = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
+    let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
-    Ok(Found { servers: found, key_patterns, foreign_keys, layout, skew })
+    Ok(Found { servers: found, key_patterns, foreign_keys, coverage, layout, skew })
 }
 
 /// Tells where the window that is set and that of the data set differ.
@@ -152,10 +159,10 @@ fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::
 }
 
 /// Writes what keeps nothing from serving, and is likely not meant.
-fn write_warnings(settings: &Settings, gate: &Authenticator, out: &mut impl Write) -> io::Result<()> {
+fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut impl Write) -> io::Result<()> {
     let exposures = settings.secret_files().into_iter().filter_map(|file| file.exposure());
     let mut warnings: Vec<_> = exposures.map(|exposure| exposure.to_string()).collect();
-    if gate.key_counts().api == Some(0) {
+    if authenticator.key_counts().api == Some(0) {
         warnings.push("api_keys_file has no key, so that every API key is refused".to_owned());
     }
     if !warnings.is_empty() {

@@ -21,7 +21,7 @@ use super::token::Token;
 use super::window::WindowCommand;
 use crate::config::{self, Layer, Settings};
 use crate::estimator::clock::Clock;
-use crate::http::docs::openapi;
+use crate::http::openapi_json;
 
 /// Counts how many users are in a segment right now.
 ///
@@ -100,7 +100,7 @@ impl Cli {
     /// The reason in one line, made to be shown as it is.
     pub fn run(self) -> Outcome {
         if let Some(Command::Openapi) = self.command {
-            return Ok(io::stdout().write_all(openapi::to_json().as_bytes())?);
+            return Ok(io::stdout().write_all(openapi_json().as_bytes())?);
         }
         let layers = config::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;

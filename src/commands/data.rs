@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::Settings;
 use crate::embedded_redis::EmbeddedRedis;
-use crate::redis::{Client, Servers};
+use crate::redis::{Client, Deployment};
 use crate::store::Store;
 
 /// A data set, and the private Redis that was started for the command, if one was.
@@ -24,15 +24,15 @@ impl Data {
     ///
     /// The reason in one line.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
-        let (servers, redis): (Servers, _) = match &settings.redis {
-            Some(servers) => (servers.clone(), None),
+        let (deployment, redis): (Deployment, _) = match &settings.redis {
+            Some(deployment) => (deployment.clone(), None),
             None => {
                 let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
                 (url.into(), redis)
             }
         };
-        let address = servers.to_string();
-        let connection = Client::new(servers, settings.store_limits(), Arc::default())?;
+        let address = deployment.to_string();
+        let connection = Client::new(deployment, settings.store_limits(), Arc::default())?;
         let store = Store::new(connection).with_acks(settings.write_acks);
         let store = store.with_key_prefix(settings.redis_key_prefix.clone());
         let store = store.with_max_segments(settings.max_segments as u64);

@@ -10,7 +10,7 @@ use super::{Failure, Outcome};
 use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
-use crate::store::{self, Move, Partitions, Store, WindowChange};
+use crate::store::{self, Partitions, Resharding, Store, WindowChange};
 
 /// What to do with the window of the data set.
 #[derive(Args)]
@@ -72,12 +72,12 @@ impl WindowCommand {
             return Ok(());
         }
         if kept.is_none_or(|kept| *to < kept) {
-            if let Some(Move { to, .. }) = layout.moving() {
+            if let Some(Resharding { to, .. }) = layout.resharding() {
                 return Err(moving(to.partitions()));
             }
             let clock = Clock::system();
             let settled = clock.sync(store).await.map_err(failed)?.safe_cutoff;
-            let survey = store.survey(layout.read(), None, to.cutoff(settled)).await.map_err(failed)?;
+            let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
             writeln!(

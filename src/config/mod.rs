@@ -25,9 +25,10 @@ use crate::domain::{SegmentName, Window};
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
 use crate::estimator::overlap::{OverlapLimits, Overlaps};
-use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles, server};
+use crate::http::server::ConnectionLimits;
+use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles};
 use crate::jobs::Schedule;
-use crate::redis::{Limits as RedisLimits, Servers, WriteAcks};
+use crate::redis::{Deployment, Limits as RedisLimits, WriteAcks};
 use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
 
@@ -47,7 +48,7 @@ pub struct Settings {
     /// Which keys tokens are checked with; everybody may do everything when there are none.
     pub auth: AuthConfig,
     /// The Redis to use, and how to be let in; a private one when there is none.
-    pub redis: Option<Servers>,
+    pub redis: Option<Deployment>,
     /// What the keys of the data set begin with.
     pub redis_key_prefix: KeyPrefix,
     /// How many partitions the data set has; whatever it has when there is none.
@@ -188,17 +189,17 @@ impl Settings {
     /// The files with secrets, and with what lets callers in.
     #[must_use]
     pub fn secret_files(&self) -> Vec<SecretFile> {
-        let access = self.redis.as_ref().map(Servers::access);
+        let redis = self.redis.as_ref().map(Deployment::server);
         let jwt = self.auth.jwt.as_ref();
         let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
         let files = [
             ("tls_key_file", self.tls.as_ref().map(|files| &files.key), true),
             ("api_keys_file", self.auth.api_keys_file.as_ref(), false),
             ("jwt_key_file", jwt.map(|jwt| &jwt.key_file), has_secret),
-            ("redis_password_file", access.and_then(|access| access.password_file.as_ref()), true),
+            ("redis_password_file", redis.and_then(|url| url.credentials().password_file.as_ref()), true),
             (
                 "redis_client_key_file",
-                access.and_then(|access| access.client_files.as_ref()).map(|files| &files.key),
+                redis.and_then(|url| url.tls_files().client_files.as_ref()).map(|files| &files.key),
                 true,
             ),
         ];
@@ -211,7 +212,7 @@ impl Settings {
     /// How long to wait for Redis, and how many may.
     #[must_use]
     pub fn store_limits(&self) -> RedisLimits {
-        RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, waiting: self.max_waiting }
+        RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, max_pending: self.max_waiting }
     }
 
     /// What a request may take.
@@ -236,8 +237,8 @@ impl Settings {
 
     /// What connections may take.
     #[must_use]
-    pub fn server_limits(&self) -> server::Limits {
-        server::Limits {
+    pub fn server_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
             header: self.header_timeout,
             drain: self.drain_timeout,
             head_bytes: self.max_header_bytes,

@@ -29,11 +29,11 @@ pub fn path(text: &str) -> Result<PathBuf, String> {
     name(text).map(PathBuf::from)
 }
 
-/// A number of which fewer than `LEAST` would not work, and more than `MOST` would only be a mistake.
-pub fn number<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+/// A number of which fewer than `MIN` would not work, and more than `MAX` would only be a mistake.
+pub fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("must be a whole number from {LEAST} to {MOST}")),
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {MIN} to {MAX}")),
     }
 }
 
@@ -47,11 +47,11 @@ pub fn usual_threads() -> usize {
 }
 
 /// The longest time limit. Longer ones help nobody, and might overflow a deadline.
-const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub fn delay(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text, "500ms, 10s or 1m")?;
-    if duration > LONGEST_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
+    if duration > MAX_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
 }
 
 pub fn limit(text: &str) -> Result<Duration, String> {

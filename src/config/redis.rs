@@ -2,7 +2,7 @@
 
 use super::{Layers, SettingsError, parse};
 use crate::embedded_redis::MaxMemory;
-use crate::redis::{Access, ClientFiles, RedisUrl, Servers, WriteAcks};
+use crate::redis::{ClientFiles, Credentials, Deployment, RedisUrl, TlsFiles, WriteAcks};
 use crate::store::Partitions;
 
 /// The settings that say which servers there are. One of them is enough.
@@ -21,11 +21,11 @@ const FOR_YOUR_OWN: &str = "is for a Redis of your own, and none of redis_url, r
 /// What only TLS has a use for.
 const FOR_TLS: [&str; 3] = ["redis_ca_file", "redis_client_cert_file", "redis_client_key_file"];
 /// What sentinels call a primary if nobody says otherwise, in their own example.
-const USUAL_MASTER: &str = "mymaster";
+const DEFAULT_MASTER: &str = "mymaster";
 
 impl Layers<'_> {
     /// The Redis to use, and how to be let in; none when it is to be a private one.
-    pub(super) fn redis(&self) -> Result<Option<Servers>, SettingsError> {
+    pub(super) fn redis(&self) -> Result<Option<Deployment>, SettingsError> {
         let mut set = PLACES.into_iter().filter(|name| self.topmost(name).is_some());
         let Some(place) = set.next() else {
             return self.none_of(&BESIDE_THE_URL, FOR_YOUR_OWN).map(|()| None);
@@ -64,7 +64,7 @@ impl Layers<'_> {
         if on_disk && replicas == 0 {
             self.none_of(&["write_acks_on_disk"], "is of no use without write_acks, which says how many replicas")?;
         }
-        if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::LEAST_ANSWER_ON_DISK {
+        if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::MIN_ANSWER_ON_DISK {
             const WHY: &str = "needs a redis_timeout of 9s or more: replicas tell of their disks once a second";
             self.none_of(&["write_acks_on_disk"], WHY)?;
         }
@@ -82,12 +82,12 @@ impl Layers<'_> {
         Ok(self.optional("redis_max_memory", MaxMemory::parse)?.or_else(MaxMemory::of_this_machine))
     }
 
-    fn one(&self, url: RedisUrl) -> Result<Servers, SettingsError> {
-        let access = self.access("redis_url", &url)?;
-        Ok(Servers::One(url.with_access(access)))
+    fn one(&self, url: RedisUrl) -> Result<Deployment, SettingsError> {
+        let (credentials, tls_files) = self.access("redis_url", &url)?;
+        Ok(Deployment::One(url.with_credentials(credentials).with_tls_files(tls_files)))
     }
 
-    fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Servers, SettingsError> {
+    fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
         let refuse = |why: &str| self.secret("redis_cluster", |_| Err::<(), _>(why.to_owned())).map(drop);
         if seeds.iter().any(RedisUrl::has_database) {
             refuse("names a database, and a cluster has the first alone")?;
@@ -95,11 +95,13 @@ impl Layers<'_> {
         if seeds.iter().any(|seed| !seed.is_reached_like(&seeds[0])) {
             refuse("has URLs that differ in more than the address: all servers are reached in the same way, by TCP")?;
         }
-        let access = self.access("redis_cluster", &seeds[0])?;
-        Ok(Servers::Cluster(seeds.into_iter().map(|seed| seed.with_access(access.clone())).collect()))
+        let (credentials, tls_files) = self.access("redis_cluster", &seeds[0])?;
+        let seeds = seeds.into_iter();
+        let seeds = seeds.map(|seed| seed.with_credentials(credentials.clone()).with_tls_files(tls_files.clone()));
+        Ok(Deployment::Cluster(seeds.collect()))
     }
 
-    fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Servers, SettingsError> {
+    fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
         if sentinels.iter().any(|sentinel| !sentinel.is_reached_like(&sentinels[0])) {
             const WHY: &str =
                 "has URLs that differ in more than the address: all sentinels are reached in the same way, by TCP";
@@ -107,19 +109,18 @@ impl Layers<'_> {
         }
         // A user in these URLs is one of the sentinels.
         let servers = sentinels[0].without_login();
-        let access = self.access("redis_sentinel", &servers)?;
-        let of_sentinels = Access { username: None, password_file: None, ..access.clone() };
-        let sentinels = sentinels.into_iter().map(|url| url.without_database().with_access(of_sentinels.clone()));
+        let (credentials, tls_files) = self.access("redis_sentinel", &servers)?;
+        let sentinels = sentinels.into_iter().map(|url| url.without_database().with_tls_files(tls_files.clone()));
         let master = self.optional("redis_sentinel_master", parse::name)?;
-        Ok(Servers::Sentinel {
+        Ok(Deployment::Sentinel {
             sentinels: sentinels.collect(),
-            master: master.unwrap_or_else(|| USUAL_MASTER.to_owned()),
-            servers: servers.with_access(access),
+            master: master.unwrap_or_else(|| DEFAULT_MASTER.to_owned()),
+            servers: servers.with_credentials(credentials).with_tls_files(tls_files),
         })
     }
 
-    /// What stands beside `url`, which the setting `place` has.
-    fn access(&self, place: &str, url: &RedisUrl) -> Result<Access, SettingsError> {
+    /// The credentials and certificates that are set beside `url`, which is the value of the setting `place`.
+    fn access(&self, place: &str, url: &RedisUrl) -> Result<(Credentials, TlsFiles), SettingsError> {
         if url.has_username() {
             self.none_of(&["redis_username"], &format!("is a second user: {place} has one already"))?;
         }
@@ -129,13 +130,13 @@ impl Layers<'_> {
         if !url.is_tls() {
             self.none_of(&FOR_TLS, &format!("is for TLS, and {place} doesn't begin with rediss://"))?;
         }
-        let access = Access {
+        let credentials = Credentials {
             username: self.optional("redis_username", parse::name)?,
             password_file: self.optional("redis_password_file", parse::path)?,
-            ca_file: self.optional("redis_ca_file", parse::path)?,
-            client_files: self.client_files()?,
         };
-        if !url.has_password() && access.password_file.is_none() {
+        let tls_files =
+            TlsFiles { ca_file: self.optional("redis_ca_file", parse::path)?, client_files: self.client_files()? };
+        if !url.has_password() && credentials.password_file.is_none() {
             // Redis would be asked as its default user, without a word.
             const WHY: &str = "is a user without a password; name its file in redis_password_file";
             self.none_of(&["redis_username"], WHY)?;
@@ -143,7 +144,7 @@ impl Layers<'_> {
                 self.secret(place, |_| Err::<(), _>(WHY.to_owned()))?;
             }
         }
-        Ok(access)
+        Ok((credentials, tls_files))
     }
 
     /// A client's certificate and its key.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Layer, Settings, Source};
 use crate::domain::SegmentName;
-use crate::redis::{Access, RedisUrl, Servers};
+use crate::redis::{Credentials, Deployment, RedisUrl, TlsFiles};
 
 /// One setting. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,16 +63,19 @@ impl Settings {
             files: _,
         } = self;
         let duration = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        let access = redis.as_ref().map(Servers::access).cloned().unwrap_or_default();
-        let Access { username, password_file, ca_file, client_files } = access;
+        let server = redis.as_ref().map(Deployment::server);
+        let Credentials { username, password_file } = server.map(RedisUrl::credentials).cloned().unwrap_or_default();
+        let TlsFiles { ca_file, client_files } = server.map(RedisUrl::tls_files).cloned().unwrap_or_default();
         let (cert, key) = client_files.map(|files| (files.cert, files.key)).unzip();
         let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (mut url, mut cluster, mut sentinel, mut name) = Default::default();
         match redis {
             None => url = "a private Redis".to_owned(),
-            Some(Servers::One(one)) => url = one.to_string(),
-            Some(Servers::Cluster(seeds)) => cluster = list(seeds),
-            Some(Servers::Sentinel { sentinels, master, .. }) => (sentinel, name) = (list(sentinels), master.clone()),
+            Some(Deployment::One(one)) => url = one.to_string(),
+            Some(Deployment::Cluster(seeds)) => cluster = list(seeds),
+            Some(Deployment::Sentinel { sentinels, master, .. }) => {
+                (sentinel, name) = (list(sentinels), master.clone())
+            }
         }
         let no_limit = if redis.is_none() { "no limit" } else { "" }.to_owned();
         let segments: Vec<_> = metered_segments.iter().map(SegmentName::as_str).collect();

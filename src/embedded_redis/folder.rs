@@ -19,6 +19,9 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// In a folder with this bit, entries are renamed and removed by their owners alone.
 const STICKY: u32 = 0o1000;
 
+/// The advice for what is in the place of a file. A lock that is removed under a service would let a second Redis start.
+const REMOVE: &str = "when no service runs on this folder, remove it";
+
 /// Makes `data_dir` and the folder `redis` in it, and gives the latter. A `data_dir` that exists keeps its permissions, and may
 /// be a link or a mount.
 ///
@@ -63,19 +66,22 @@ pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, Embed
     let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.create(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(untrusted(path, "is no file; remove it, and it is made again".to_owned()));
-    }
-    // Redis's own files may have two for a while: its documentation has a backup begin with hard links to them.
-    if found.nlink() > 1 {
-        let why = format!(
-            "is a file with {} names (hard links), and what is written to it would change the others; remove it, and it is made again",
-            found.nlink()
-        );
-        return Err(untrusted(path, why));
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(untrusted(path, format!("is no file; {REMOVE}, and it is made again")));
     }
     Ok(file)
+}
+
+/// Opens a file of ours in the folder to append to it. If it has other names, as after a snapshot of hard links, it is replaced by a
+/// new one: what is appended doesn't reach the others.
+pub(super) fn open_to_append(path: &Path) -> Result<File, EmbeddedError> {
+    let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
+    let file = open(path, OpenOptions::new().append(true))?;
+    if file.metadata().map_err(failed)?.nlink() <= 1 {
+        return Ok(file);
+    }
+    fs::remove_file(path).map_err(failed)?;
+    open(path, OpenOptions::new().append(true))
 }
 
 /// Refuses a path of which another user could rename a part. Of what isn't there yet nothing is said.
@@ -132,7 +138,7 @@ fn check_entry(path: &Path, found: &Metadata, owners: &[u32], user: u32) -> Resu
     let kind = found.file_type();
     if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
         let what = if kind.is_fifo() { "a pipe" } else { "a device" };
-        return Err(untrusted(path, format!("is {what}, and must be a file; remove it")));
+        return Err(untrusted(path, format!("is {what}, and must be a file; {REMOVE}")));
     }
     // Redis's folder was made with mode 0700.
     if found.is_dir() && found.mode() & WRITABLE_BY_ALL != 0 {
@@ -157,6 +163,7 @@ fn untrusted(path: &Path, why: String) -> EmbeddedError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
     use rstest::rstest;
@@ -297,7 +304,6 @@ mod tests {
 
     #[rstest]
     #[case::a_link(|target: &Path, path: &Path| symlink(target, path).unwrap(), "can't use")]
-    #[case::a_hard_link(|target: &Path, path: &Path| fs::hard_link(target, path).unwrap(), "is a file with 2 names (hard links)")]
     #[case::a_pipe(
         |_: &Path, path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
         "can't use"
@@ -317,6 +323,28 @@ mod tests {
     }
 
     #[test]
+    fn open_keeps_a_lock_that_has_other_names() {
+        let (folder, redis) = used();
+        let (path, other) = (redis.join("service.lock"), folder.path().join("snapshot"));
+        fs::hard_link(&path, &other).unwrap();
+        let lock = open(&path, OpenOptions::new().write(true)).unwrap();
+        assert_eq!(lock.metadata().unwrap().ino(), fs::metadata(&other).unwrap().ino());
+    }
+
+    #[test]
+    fn open_to_append_replaces_a_file_that_has_other_names() {
+        let (folder, redis) = used();
+        let (path, other) = (redis.join("redis.log"), folder.path().join("snapshot"));
+        fs::write(&path, "before").unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        for expected in ["x", "xx"] {
+            open_to_append(&path).unwrap().write_all(b"x").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+            assert_eq!(fs::read_to_string(&other).unwrap(), "before");
+        }
+    }
+
+    #[test]
     fn open_does_not_wait_for_the_reader_of_a_pipe_that_has_one() {
         let (_folder, redis) = used();
         let path = redis.join("redis.log");
@@ -325,7 +353,7 @@ mod tests {
         let reader =
             OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&path).unwrap();
         let error = open(&path, OpenOptions::new().append(true)).unwrap_err().to_string();
-        assert!(error.contains("is no file; remove it"), "{error}");
+        assert!(error.contains("is no file; when no service runs"), "{error}");
         drop(reader);
     }
 }

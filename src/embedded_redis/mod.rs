@@ -310,8 +310,8 @@ async fn lock_when_free(path: &Path, data_dir: &Path) -> Result<File, EmbeddedEr
 }
 
 fn spawn(dir: &Path, max_memory: Option<MaxMemory>, redis_lock: &File) -> Result<Server, EmbeddedError> {
+    let log = folder::open_to_append(&StartLog::path(dir))?;
     let start = StartLog::begin(dir);
-    let log = folder::open(&StartLog::path(dir), OpenOptions::new().append(true))?;
     let inherited_lock = redis_lock.try_clone().map_err(EmbeddedError::Spawn)?;
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(RUN_TIED_TO_STDIN).arg("segment-estimator-redis");

@@ -87,10 +87,30 @@ count_keys_of_file() {
     esac
     end=$(echo "$checked" | sed -n 's/^\[offset \([0-9]*\)\] .*RDB looks OK.*/\1/p')
     behind=$(($(wc -c <"$1") - ${end:-0}))
+    if [ "$behind" -gt 0 ] && [ "$(tail -c "$behind" "$1" | head -c 1 | tr -d '\000')" = '*' ]; then
+        fail "the file is an append-only file that begins as an RDB file and goes on with commands, as appendonly.aof of Redis 6 is; start a Redis on it, and take the backup with \`redis-cli --rdb FILE\`"
+    fi
     [ "$behind" = 0 ] || fail "$behind bytes stand behind the end of the RDB file, as \`redis-cli --rdb -\` writes them; take the backup again, into a file"
     keys=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) keys read$/\1/p')
     expires=$(echo "$checked" | sed -n 's/^\[info\] \([0-9]*\) expires$/\1/p')
     echo $((keys - expires))
+}
+
+# Prints the key of a record of a data set under any key prefix, if there is one. Its copy in a partition counts as well.
+find_record() {
+    "$cli" "$@" eval "
+        local cursor = '0'
+        repeat
+            local page = redis.call('SCAN', cursor, 'COUNT', 1000)
+            cursor = page[1]
+            for _, key in ipairs(page[2]) do
+                if key:find('^[%w%p]*layout$') and redis.call('TYPE', key).ok == 'string'
+                    and redis.call('GETRANGE', key, 0, 8) == '{\"epoch\":' then
+                    return (key:gsub('{[pq]%d+}:layout$', 'layout'))
+                end
+            end
+        until cursor == '0'
+        return ''" 0
 }
 
 # Prints why the server with the log $1 has not loaded the backup. Its own advice is to cut data off.
@@ -150,6 +170,10 @@ put() {
     elif [ "${ONE_DATABASE:-}" = yes ] && [ -n "$elsewhere" ]; then
         fail "the backup has${elsewhere# and}, and the private Redis has database 0 alone"
     elif [ "$records" = 0 ] && [ "${UNRECORDED:-}" != yes ]; then
+        record=$(find_record -s restore.sock)
+        case $record in
+        *layout) fail "the backup has the data set with redis_key_prefix \"${record%layout}\" ($record), and the one with \"${KEY_PREFIX:-}\" is to be restored; set redis_key_prefix to \"${record%layout}\"" ;;
+        esac
         fail "the backup has no record of a data set of this service (${KEY_PREFIX:-}layout), but $keys keys, among them $segments segments$elsewhere; with --unrecorded one of a version without records is restored"
     fi
     "$cli" -s restore.sock shutdown nosave >/dev/null 2>&1 || :

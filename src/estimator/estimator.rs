@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, ClockSync};
 use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
-use super::drop_guard::DropGuard;
 use super::error::Error;
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;
-use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, lane_of};
+use crate::store::{self, Batch, Layout, Partitions, Store, WriteOutcome, shard_of};
 use crate::telemetry::{Metrics, VisitMetrics};
 
 /// Records visits and counts the users of a segment. Cheap to clone; clones share everything.
@@ -81,7 +81,7 @@ impl Estimator {
         let store = store.with_window(window);
         let metrics = store.metrics();
         let (visit_metrics, count_metrics) = (metrics.visit_batches.clone(), metrics.count_batches.clone());
-        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MOST.into(), write_visits);
+        let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MAX.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
         let bulk_writes =
             if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
@@ -130,12 +130,13 @@ impl Estimator {
         Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment.
+    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None` if the key of the
+    /// segment holds something else. Writes nothing.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, store::Error> {
+    pub(crate) async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, store::Error> {
         self.store.are_kept(visits).await
     }
 
@@ -161,12 +162,12 @@ impl Estimator {
             return Ok(Recorded::Expired);
         }
         // The caller may stop waiting. The outcome of its visit is then unknown.
-        let abandoned = DropGuard::new(|| metrics.abandoned());
+        let abandoned = scopeguard::guard((), |()| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
-        let shard = Shard { index: lane_of(&visit.user_id, partitions), of: partitions.count() };
+        let shard = Shard { index: shard_of(&visit.user_id, partitions), of: partitions.count() };
         let written = self.visits.submit(shard, visit.into_owned()).await;
-        abandoned.disarm();
+        ScopeGuard::into_inner(abandoned);
         written.inspect_err(|error| measure_failure(metrics, error))?;
         metrics.accepted(1);
         Ok(Recorded::Accepted)
@@ -193,7 +194,7 @@ impl Estimator {
         let timeout = self.store.limits().answer;
         let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
             let error = store::Error::from(redis::Error::Timeout(timeout));
-            self.store.note_failure(&error);
+            self.store.report_error(&error);
             return Err(error);
         };
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
@@ -262,13 +263,22 @@ impl Estimator {
         self.counts.measure_pending();
     }
 
+    /// Synchronises `clock` with Redis's. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(crate) async fn sync_clock(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
+        clock.sync(&self.store).await
+    }
+
     /// Synchronises `clock` with Redis's, and makes sure that the layout of the data is known.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed, or its data has another layout than the settings ask for.
     pub async fn sync(&self, clock: &Clock) -> Result<ClockSync, store::Error> {
-        let sync = clock.sync(&self.store).await?;
+        let sync = self.sync_clock(clock).await?;
         self.store.check_layout().await?;
         Ok(sync)
     }

@@ -94,7 +94,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
         let response =
-            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.note_failure(error))?;
+            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.report_error(error))?;
         let timeout = self.0.store.limits().answer;
         match tokio::time::timeout(timeout, response).instrument(span).await {
             Ok(Ok(response)) => response,
@@ -102,7 +102,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             Err(_) => {
                 // Logged here, since the batch itself may be in time.
                 let error = store::Error::from(redis::Error::Timeout(timeout));
-                self.0.store.note_failure(&error);
+                self.0.store.report_error(&error);
                 Err(error)
             }
         }
@@ -114,7 +114,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         request: Req,
         span: Span,
     ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
-        let max_pending = shard.max_pending(self.0.store.limits().waiting);
+        let max_pending = shard.max_pending(self.0.store.limits().max_pending);
         let mut queue = self.lock(shard.index);
         // Drop abandoned requests; they are usually at the front.
         while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(Pending::is_abandoned) {
@@ -211,9 +211,9 @@ mod tests {
     use crate::redis::{Client, Limits, RedisUrl};
 
     /// A store for commits that don't use it.
-    fn store(answer: Duration, waiting: usize) -> Store {
+    fn store(answer: Duration, max_pending: usize) -> Store {
         let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
-        let limits = Limits { connect: answer, answer, waiting };
+        let limits = Limits { connect: answer, answer, max_pending };
         Store::new(Client::new(url, limits, Arc::default()).unwrap())
     }
 

@@ -2,7 +2,6 @@
 
 pub mod clock;
 pub mod concurrency_limit;
-mod drop_guard;
 mod error;
 #[expect(clippy::module_inception, reason = "the file is named after its type, as the others are")]
 mod estimator;

@@ -37,6 +37,6 @@ impl Estimator {
     ///
     /// A [`store::Error`] if Redis didn't acknowledge the deletion. Some memberships may remain; a retry removes them.
     pub async fn delete_user(&self, user: &UserId<'_>) -> Result<u64, store::Error> {
-        self.store.forget(user, self.retention().await?.duration()).await
+        self.store.delete_user(user, self.retention().await?.duration()).await
     }
 }

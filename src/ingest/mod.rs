@@ -348,7 +348,7 @@ mod tests {
 
     /// An ingest into a Redis that can't be reached.
     fn ingest() -> Ingest {
-        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), max_pending: 1 };
         let connection = Client::new(RedisUrl::unix("/nowhere/redis.sock".into()), limits, Arc::default());
         Ingest::new(Estimator::new(Store::new(connection.unwrap()), Window::parse("14d").unwrap()))
     }

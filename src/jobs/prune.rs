@@ -281,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn prune_once_logs_a_failure_once() {
         let nowhere = RedisUrl::unix("/nowhere/redis.sock".into());
-        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), max_pending: 1 };
         let store = Store::new(Client::new(nowhere, limits, std::sync::Arc::default()).unwrap());
         let estimator = Estimator::new(store, Window::parse("14d").unwrap());
         let pruner = Pruner::new(estimator, Clock::system(), Schedule::parse("0 * * * *").unwrap());

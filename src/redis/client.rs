@@ -16,7 +16,7 @@ use super::outage_log::{Failure, OutageLog};
 use super::reply::Reply;
 use super::request::Request;
 use super::topology::Topology;
-use super::{Error, Limits, Servers, Slot};
+use super::{Deployment, Error, Limits, Slot};
 use crate::telemetry::{Metrics, TRACED, Traffic};
 
 /// A handle on the servers; clones share the connections.
@@ -24,7 +24,7 @@ use crate::telemetry::{Metrics, TRACED, Traffic};
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    servers: Servers,
+    deployment: Deployment,
     topology: Topology,
     limits: Limits,
     outages: Arc<OutageLog>,
@@ -35,25 +35,25 @@ struct Inner {
 }
 
 impl Client {
-    /// Returns a client of `servers`. It connects at the first request.
+    /// Returns a client of `deployment`. It connects at the first request.
     ///
     /// # Errors
     ///
     /// A line that names the setting if a file with a password or a certificate can't be used.
-    pub fn new(servers: impl Into<Servers>, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let (servers, traffic) = (servers.into(), Traffic::Other);
+    pub fn new(deployment: impl Into<Deployment>, limits: Limits, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let (deployment, traffic) = (deployment.into(), Traffic::Other);
         // Every connect reads the files again. This reports a mistake at the start.
-        servers.urls().try_for_each(|url| url.client().map(drop))?;
-        let topology = Topology::new(&servers, limits, &metrics, traffic);
+        deployment.urls().try_for_each(|url| url.client().map(drop))?;
+        let topology = Topology::new(&deployment, limits, &metrics, traffic);
         let (outages, in_flight) = Default::default();
-        Ok(Self(Arc::new(Inner { servers, topology, limits, outages, metrics, traffic, in_flight })))
+        Ok(Self(Arc::new(Inner { deployment, topology, limits, outages, metrics, traffic, in_flight })))
     }
 
     /// Returns a client with connections of its own for `traffic`. Both share what is known of the servers.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
-        let Inner { servers, topology, limits, outages, metrics, .. } = &*self.0;
+        let Inner { deployment, topology, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Inner {
-            servers: servers.clone(),
+            deployment: deployment.clone(),
             topology: topology.for_traffic(traffic),
             limits: *limits,
             outages: Arc::clone(outages),
@@ -91,7 +91,7 @@ impl Client {
     pub(crate) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
         match &self.0.topology {
             Topology::Single(connection) => {
-                Ok(vec![(Slot(0), connection.address().unwrap_or_else(|| self.0.servers.to_string()))])
+                Ok(vec![(Slot(0), connection.address().unwrap_or_else(|| self.0.deployment.to_string()))])
             }
             Topology::Cluster(cluster) => {
                 let masters = self.deadline().bound(cluster.masters().boxed()).await;
@@ -247,7 +247,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({})", self.0.servers)
+        write!(f, "Client({})", self.0.deployment)
     }
 }
 

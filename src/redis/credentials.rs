@@ -5,15 +5,20 @@ use std::path::{Path, PathBuf};
 
 use redis::RedisConnectionInfo;
 
-/// The user, and the files with the password and the certificates. `Debug` shows names of files, never their contents.
+/// The user, and the file with the password. They replace those of the URL.
 ///
-/// Files are read each time a connection is made, so that a renewed secret is used without a restart.
+/// The file is read for each connection, so that a renewed password is used without a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct Credentials {
     /// The user of Redis's ACL.
     pub username: Option<String>,
     /// The file that holds the password.
     pub password_file: Option<PathBuf>,
+}
+
+/// The files with certificates. They are read for each connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
     /// The file with the trusted CA certificates; the system's if `None`.
     pub ca_file: Option<PathBuf>,
     /// The client certificate, for a server that requires one.

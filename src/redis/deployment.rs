@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::{Access, RedisUrl};
+use super::RedisUrl;
 
 /// The servers that hold the data, and how the one is found that has what is wanted.
 #[derive(Debug, Clone)]
-pub enum Servers {
+pub enum Deployment {
     /// One server.
     One(RedisUrl),
     /// The primary that sentinels name.
@@ -22,13 +22,13 @@ pub enum Servers {
     Cluster(Vec<RedisUrl>),
 }
 
-impl Servers {
-    /// What stands beside the URLs of the servers.
+impl Deployment {
+    /// A URL of the servers that hold the data. They differ in the address alone.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub fn server(&self) -> &RedisUrl {
         match self {
-            Self::One(url) | Self::Sentinel { servers: url, .. } => url.access(),
-            Self::Cluster(seeds) => seeds[0].access(),
+            Self::One(url) | Self::Sentinel { servers: url, .. } => url,
+            Self::Cluster(seeds) => &seeds[0],
         }
     }
 
@@ -53,13 +53,13 @@ impl Servers {
     }
 }
 
-impl From<RedisUrl> for Servers {
+impl From<RedisUrl> for Deployment {
     fn from(url: RedisUrl) -> Self {
         Self::One(url)
     }
 }
 
-impl fmt::Display for Servers {
+impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match self {

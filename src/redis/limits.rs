@@ -10,5 +10,5 @@ pub struct Limits {
     /// Timeout for an answer, which includes connecting and following redirections.
     pub answer: Duration,
     /// Maximum number of visits that wait for the next batch, and of counts.
-    pub waiting: usize,
+    pub max_pending: usize,
 }

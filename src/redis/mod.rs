@@ -22,8 +22,8 @@ mod topology;
 mod url;
 
 pub use self::client::Client;
-pub use self::credentials::{Access, ClientFiles};
-pub use self::deployment::Servers;
+pub use self::credentials::{ClientFiles, Credentials, TlsFiles};
+pub use self::deployment::Deployment;
 pub use self::error::Error;
 pub(crate) use self::handshake::probe;
 pub(crate) use self::info::info_field;

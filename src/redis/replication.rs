@@ -29,7 +29,7 @@ return redis.call('ZREM', KEYS[1], '')";
 impl WriteAcks {
     /// The shortest time for an answer where replicas must have it on disk. They tell of that once a second, also with
     /// `appendfsync always`, and a visit may just miss it: 1.9 s were measured (Valkey 9.1). A third of this is 3 s.
-    pub const LEAST_ANSWER_ON_DISK: Duration = Duration::from_secs(9);
+    pub const MIN_ANSWER_ON_DISK: Duration = Duration::from_secs(9);
 
     /// Whether any replica is asked.
     #[must_use]

@@ -11,7 +11,7 @@ use super::deadline::Deadline;
 use super::endpoint::FixedEndpoint;
 use super::request::Request;
 use super::sentinel::Sentinel;
-use super::{Error, Limits, Servers, Slot};
+use super::{Deployment, Error, Limits, Slot};
 use crate::telemetry::{Metrics, Traffic};
 
 /// A connection to the only server or to the primary of sentinels, or the connections to the masters of a cluster.
@@ -21,14 +21,14 @@ pub(crate) enum Topology {
 }
 
 impl Topology {
-    /// Returns the topology of `servers`. Nothing is sent before the first request.
-    pub(crate) fn new(servers: &Servers, limits: Limits, metrics: &Arc<Metrics>, traffic: Traffic) -> Self {
-        match servers {
-            Servers::One(url) => {
+    /// Returns the topology of `deployment`. Nothing is sent before the first request.
+    pub(crate) fn new(deployment: &Deployment, limits: Limits, metrics: &Arc<Metrics>, traffic: Traffic) -> Self {
+        match deployment {
+            Deployment::One(url) => {
                 let endpoint = Arc::new(FixedEndpoint::only(url.clone()));
                 Self::Single(Connection::new(endpoint, limits, Arc::clone(metrics)))
             }
-            Servers::Sentinel { sentinels, master, servers } => {
+            Deployment::Sentinel { sentinels, master, servers } => {
                 let connect = |url: &_| {
                     let endpoint = Arc::new(FixedEndpoint::one_of_several(Clone::clone(url)));
                     Connection::new(endpoint, limits, Arc::clone(metrics))
@@ -37,7 +37,9 @@ impl Topology {
                 let endpoint = Arc::new(Sentinel::new(sentinels, master.clone(), servers.clone()));
                 Self::Single(Connection::new(endpoint, limits, Arc::clone(metrics)))
             }
-            Servers::Cluster(seeds) => Self::Cluster(Cluster::new(seeds.clone(), limits, Arc::clone(metrics), traffic)),
+            Deployment::Cluster(seeds) => {
+                Self::Cluster(Cluster::new(seeds.clone(), limits, Arc::clone(metrics), traffic))
+            }
         }
     }
 

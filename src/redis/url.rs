@@ -9,8 +9,7 @@ use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, parse_redis_url};
 
-use super::Access;
-use super::credentials::{Login, read_password};
+use super::credentials::{Credentials, Login, TlsFiles, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
@@ -21,7 +20,8 @@ use crate::tls;
 #[derive(Clone)]
 pub struct RedisUrl {
     info: ConnectionInfo,
-    access: Access,
+    credentials: Credentials,
+    tls_files: TlsFiles,
 }
 
 impl RedisUrl {
@@ -63,17 +63,25 @@ impl RedisUrl {
         }
         // Its errors may repeat a part.
         let info = parsed.into_connection_info().map_err(|_| unusable())?;
-        Ok(Self { info, access: Access::default() })
+        Ok(Self::new(info))
     }
 
     /// The Redis that listens on the Unix socket at `path`.
     #[must_use]
     pub fn unix(path: PathBuf) -> Self {
         let info = ConnectionAddr::Unix(path).into_connection_info().expect("an address alone is complete");
-        Self { info, access: Access::default() }
+        Self::new(info)
     }
 
-    /// The server at another address, reached in the same way.
+    fn new(info: ConnectionInfo) -> Self {
+        Self { info, credentials: Credentials::default(), tls_files: TlsFiles::default() }
+    }
+
+    fn with_info(&self, info: ConnectionInfo) -> Self {
+        Self { info, ..self.clone() }
+    }
+
+    /// Returns the server at another address, reached in the same way.
     #[must_use]
     pub(crate) fn at(&self, host: &str, port: u16) -> Self {
         let host = host.to_owned();
@@ -83,7 +91,7 @@ impl RedisUrl {
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        Self { info: self.info.clone().set_addr(addr), access: self.access.clone() }
+        self.with_info(self.info.clone().set_addr(addr))
     }
 
     /// Whether another URL differs in the address alone, which is one of TCP.
@@ -101,14 +109,14 @@ impl RedisUrl {
     #[must_use]
     pub fn without_login(&self) -> Self {
         let settings = RedisConnectionInfo::default().set_db(self.info.redis_settings().db());
-        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+        self.with_info(self.info.clone().set_redis_settings(settings))
     }
 
     /// The same without a database.
     #[must_use]
     pub fn without_database(&self) -> Self {
         let settings = self.info.redis_settings().clone().set_db(0);
-        Self { info: self.info.clone().set_redis_settings(settings), access: self.access.clone() }
+        self.with_info(self.info.clone().set_redis_settings(settings))
     }
 
     /// The host's name or address; of a Unix socket, the host that it is on.
@@ -133,16 +141,28 @@ impl RedisUrl {
         }
     }
 
-    /// The same Redis, reached with `access`, which goes before what the URL says.
+    /// Replaces the credentials of the URL by `credentials`.
     #[must_use]
-    pub fn with_access(self, access: Access) -> Self {
-        Self { access, ..self }
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
     }
 
-    /// What stands beside the URL.
+    /// Sets the files with certificates.
     #[must_use]
-    pub fn access(&self) -> &Access {
-        &self.access
+    pub fn with_tls_files(self, tls_files: TlsFiles) -> Self {
+        Self { tls_files, ..self }
+    }
+
+    /// The credentials that replace those of the URL.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The files with certificates.
+    #[must_use]
+    pub fn tls_files(&self) -> &TlsFiles {
+        &self.tls_files
     }
 
     /// Whether a user stands in the URL.
@@ -175,10 +195,10 @@ impl RedisUrl {
     /// A line that names the setting when a file can't be used.
     pub(crate) fn client(&self) -> Result<(Client, Login), String> {
         let mut settings = self.info.redis_settings().clone();
-        if let Some(username) = &self.access.username {
+        if let Some(username) = &self.credentials.username {
             settings = settings.set_username(username);
         }
-        if let Some(path) = &self.access.password_file {
+        if let Some(path) = &self.credentials.password_file {
             settings = settings.set_password(read_password(path)?);
         }
         // A peer that is gone without a word is found by the kernel, too: `Connection` asks only on connections that it keeps.
@@ -190,7 +210,7 @@ impl RedisUrl {
         let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
         let client = if self.is_tls() {
             tls::use_aws_lc();
-            let Access { ca_file, client_files, .. } = &self.access;
+            let TlsFiles { ca_file, client_files } = &self.tls_files;
             Client::build_with_tls(info, read_certificates(ca_file.as_deref(), client_files.as_ref())?)
         } else {
             Client::open(info)

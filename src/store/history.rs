@@ -40,26 +40,26 @@ pub struct NamedSample {
 
 /// Somebody wants to take a turn of sampling.
 #[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
+pub struct LeaseRequest<'a> {
     /// The turn.
-    pub turn: Timestamp,
+    pub tick: Timestamp,
     /// What the time is.
     pub now: Timestamp,
     /// Until when nobody else may have it.
     pub until: Timestamp,
     /// Who wants it: a text without spaces, and not `done`.
-    pub by: &'a str,
+    pub holder: &'a str,
 }
 
 /// Whose a turn is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum Lease {
     /// It is the claimant's.
-    Claimed,
+    Acquired,
     /// It is another's, who has not done yet.
-    ByAnother,
+    HeldByAnother,
     /// It is done, or later ones have begun.
-    Done,
+    Completed,
 }
 
 /// The field of a sample.
@@ -108,7 +108,7 @@ return added";
 /// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays. A turn that is
 /// later than the time, and than the clocks of services may differ, was claimed when a clock was ahead: it doesn't keep the turns
 /// out that come before it.
-const CLAIM: &str = "\
+const ACQUIRE_LEASE: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
 local turn, ends, by = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
@@ -122,7 +122,7 @@ redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 return 'claimed'";
 
 /// Notes that the turn `ARGV[1]` is done, unless a later one has begun, or the key is another program's.
-const END: &str = "\
+const COMPLETE_TICK: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
 local turn = string.match(type(known) == 'string' and known or '', '^(%d+) %d+ %S+$')
@@ -139,26 +139,26 @@ impl Store {
     /// How many samples a history has at the most before it becomes a stream: about 8 KiB, what a list has in one piece.
     pub const LISTED_SAMPLES: usize = 500;
     /// Samples that are read, or written, in one round trip. Redis takes about a microsecond for each.
-    const SAMPLES_AT_ONCE: usize = 2_000;
+    const SAMPLES_PER_REQUEST: usize = 2_000;
 
     /// Claims a turn of sampling. Of all that claim the same turn, one has it at a time.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; the turn may be claimed. Who claims it again has it then.
-    pub async fn claim_turn(&self, claim: &Claim<'_>) -> Result<Turn, Error> {
+    pub async fn acquire_lease(&self, request: &LeaseRequest<'_>) -> Result<Lease, Error> {
         // A data set without a record that has this key would be refused as another program's.
         self.known_layout().await?;
-        let key = self.names.turn();
+        let key = self.names.lease();
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(CLAIM).arg(1).arg(&key);
-        script.arg(millis(claim.turn)).arg(millis(claim.now)).arg(millis(claim.until)).arg(claim.by);
-        let (whose,): (String,) = self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all()?;
-        match whose.as_str() {
-            "claimed" => Ok(Turn::Claimed),
-            "taken" => Ok(Turn::ByAnother),
+        let script = pipeline.cmd("EVAL").arg(ACQUIRE_LEASE).arg(1).arg(&key);
+        script.arg(millis(request.tick)).arg(millis(request.now)).arg(millis(request.until)).arg(request.holder);
+        let (lease,): (String,) = self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all()?;
+        match lease.as_str() {
+            "claimed" => Ok(Lease::Acquired),
+            "taken" => Ok(Lease::HeldByAnother),
             "foreign" => Err(Error::ForeignKey(key)),
-            _ => Ok(Turn::Done),
+            _ => Ok(Lease::Completed),
         }
     }
 
@@ -167,10 +167,10 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn end_turn(&self, turn: Timestamp) -> Result<(), Error> {
-        let key = self.names.turn();
+    pub async fn complete_tick(&self, tick: Timestamp) -> Result<(), Error> {
+        let key = self.names.lease();
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(END).arg(1).arg(&key).arg(millis(turn));
+        pipeline.cmd("EVAL").arg(COMPLETE_TICK).arg(1).arg(&key).arg(millis(tick));
         self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>()?;
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer, or refused one of them. Some may be added.
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
-        for samples in samples.chunks(Self::SAMPLES_AT_ONCE) {
+        for samples in samples.chunks(Self::SAMPLES_PER_REQUEST) {
             let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
             for samples in self.client.by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
@@ -235,11 +235,11 @@ impl Store {
     ) -> Result<Vec<Result<Vec<Sample>, Error>>, Error> {
         let mut found: HashMap<&str, Result<Vec<Sample>, Error>> = HashMap::new();
         // A list is read as a whole, however few of its samples are asked for.
-        let at_once = Self::SAMPLES_AT_ONCE / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_AT_ONCE);
+        let at_once = Self::SAMPLES_PER_REQUEST / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.client.by_server(names, slot_of).await? {
-            for names in names.chunks(Self::SAMPLES_AT_ONCE) {
+            for names in names.chunks(Self::SAMPLES_PER_REQUEST) {
                 let kinds = self.kinds_of(names).await?;
                 let histories: Vec<_> =
                     names.iter().copied().zip(kinds).filter(|(_, kind)| *kind != Kind::None).collect();
@@ -283,8 +283,8 @@ impl Store {
     ) -> Result<(), Error> {
         let mut asked: Vec<_> = histories.iter().map(|(name, kind)| (*name, *kind, millis(from).to_string())).collect();
         while !asked.is_empty() {
-            let most = Self::SAMPLES_AT_ONCE / asked.len();
-            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, most));
+            let max = Self::SAMPLES_PER_REQUEST / asked.len();
+            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, max));
             let answers = self.client.send(Request::each(commands)).await?.results();
             let mut unfinished = Vec::new();
             for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
@@ -306,7 +306,7 @@ impl Store {
                     }
                     (_, answer) => answer.and_then(parse::<Vec<Entry>>)?,
                 };
-                if entries.len() >= most
+                if entries.len() >= max
                     && let Some((last, _)) = entries.last()
                 {
                     unfinished.push((name, kind, format!("({last}")));
@@ -322,10 +322,10 @@ impl Store {
 }
 
 /// Whether a text is what the key of the turns holds.
-pub(super) fn is_turn(text: &str) -> bool {
+pub(super) fn is_lease(text: &str) -> bool {
     let words: Vec<_> = text.split(' ').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    matches!(words[..], [turn, until, by] if is_number(turn) && is_number(until) && !by.is_empty())
+    matches!(words[..], [tick, until, holder] if is_number(tick) && is_number(until) && !holder.is_empty())
 }
 
 /// What the key of a history holds.
@@ -342,7 +342,7 @@ enum Kind {
 }
 
 /// The command that reads samples of a history whose key holds `kind`: all of a list.
-fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, most: usize) -> (Slot, Cmd) {
+fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
     let key = names.history(name);
     let slot = Slot::of_any_key(&key);
     if kind == Kind::List {
@@ -352,7 +352,7 @@ fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, mo
     }
     // Redis refuses it where there is another type, and names that.
     let mut range = cmd("XRANGE");
-    range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(most);
+    range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(max);
     (slot, range)
 }
 

@@ -111,8 +111,8 @@ impl Store {
     }
 
     async fn count_names(&self) -> Result<u64, Error> {
-        /// In all partitions together.
-        const AT_ONCE: usize = 100_000;
+        /// Names per page, of all partitions together.
+        const PAGE: usize = 100_000;
         let keys = self.layout().await?.read();
         if keys.partitions() == Partitions::ONE {
             let only = keys.of(0);
@@ -124,7 +124,7 @@ impl Store {
         // Most names are in many of them.
         let (mut names, mut cursor) = (0, None);
         loop {
-            let page = self.index(cursor.as_ref(), AT_ONCE / keys.partitions().count()).await?;
+            let page = self.index(cursor.as_ref(), PAGE / keys.partitions().count()).await?;
             names += page.segments.len() as u64;
             cursor = page.next;
             if cursor.is_none() {
@@ -134,42 +134,57 @@ impl Store {
     }
 
     /// Decides which segments of a write may be written, whose names are `names`: reserves room for those that may be new, and returns
-    /// the places of those that are one too many.
+    /// the indices of those that are one too many.
     pub(super) async fn admit<'a>(&self, limit: &'a SegmentLimit, names: &[Box<str>]) -> (Reservation<'a>, Vec<usize>) {
         if limit.is_unknown() {
-            // Where Redis doesn't answer, the write tells.
+            // If Redis doesn't answer, the write fails with the reason.
             let _ = self.index_size().await;
         }
         if let Some(reservation) = limit.reserve(names.len() as u64) {
             return (reservation, Vec::new());
         }
         let mut new = limit.not_found(names.iter().map(|name| &**name));
-        let asked: Vec<_> = new.iter().map(|place| &*names[*place]).collect();
-        let Ok(found) = self.names_found(&asked).await else { return (limit.reserve_up_to(0), Vec::new()) };
-        limit.note_found(asked.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
-        let mut found = found.into_iter();
-        new.retain(|_| !found.next().unwrap_or_default());
-
-        let patience = self.client.limits().answer;
-        let mut reservation = limit.reserve_new(new.len() as u64, patience).await;
+        if self.retain_new(limit, names, &mut new).await.is_err() {
+            // If Redis doesn't answer, the write fails with the reason.
+            return (limit.reserve_up_to(0), Vec::new());
+        }
+        let timeout = self.client.limits().answer;
+        let mut reservation = limit.reserve_new(new.len() as u64, timeout).await;
         // There may be fewer segments than that, or pruning may have made room.
         while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_look_if_due().is_some()) {
             drop(reservation);
             if self.index_size().await.is_err() {
-                // Where Redis doesn't answer, the write tells.
                 return (limit.reserve_up_to(0), Vec::new());
             }
-            reservation = limit.reserve_new(new.len() as u64, patience).await;
+            reservation = limit.reserve_new(new.len() as u64, timeout).await;
+        }
+        if reservation.names < new.len() as u64 {
+            // A write that this one waited for may have added some of the names.
+            let before = new.len();
+            if self.retain_new(limit, names, &mut new).await.is_ok() && new.len() < before {
+                drop(reservation);
+                reservation = limit.reserve_new(new.len() as u64, timeout).await;
+            }
         }
         let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
         (reservation, refused)
     }
 
+    /// Retains in `new` the indices of those of `names` that are in no index.
+    async fn retain_new(&self, limit: &SegmentLimit, names: &[Box<str>], new: &mut Vec<usize>) -> Result<(), Error> {
+        let candidates: Vec<_> = new.iter().map(|index| &*names[*index]).collect();
+        let found = self.names_found(&candidates).await?;
+        limit.remember_found(candidates.iter().zip(&found).filter(|(_, is_found)| **is_found).map(|(name, _)| *name));
+        let mut found = found.into_iter();
+        new.retain(|_| !found.next().unwrap_or_default());
+        Ok(())
+    }
+
     /// Whether each of `names` is in the index of any partition.
     async fn names_found(&self, names: &[&str]) -> Result<Vec<bool>, Error> {
-        const AT_ONCE: usize = 1_000;
+        const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
-        for (found, names) in found.chunks_mut(AT_ONCE).zip(names.chunks(AT_ONCE)) {
+        for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {
             let servers = self.by_server(self.layout().await?.read()).await?;
             let asking = servers.into_iter().map(|partitions| async move {
                 let commands = partitions.into_iter().map(|partition| {

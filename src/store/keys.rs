@@ -20,7 +20,7 @@ impl Partitions {
     /// has just its share; more partitions are spread more evenly, and make counts dearer.
     pub const OF_A_CLUSTER: Self = Self(64);
     /// The most.
-    pub const MOST: u16 = 1_024;
+    pub const MAX: u16 = 1_024;
 
     /// Reads a number of partitions.
     ///
@@ -28,11 +28,11 @@ impl Partitions {
     ///
     /// A sentence without its subject.
     pub fn parse(text: &str) -> Result<Self, String> {
-        text.parse().ok().and_then(Self::new).ok_or_else(|| format!("must be a power of two from 1 to {}", Self::MOST))
+        text.parse().ok().and_then(Self::new).ok_or_else(|| format!("must be a power of two from 1 to {}", Self::MAX))
     }
 
     fn new(count: u16) -> Option<Self> {
-        (count.is_power_of_two() && count <= Self::MOST).then_some(Self(count))
+        (count.is_power_of_two() && count <= Self::MAX).then_some(Self(count))
     }
 
     /// How many there are.
@@ -73,13 +73,13 @@ pub(crate) fn hash(user_id: &str) -> u64 {
 /// data moves to another number of partitions the letters `p` and `q` take turns, so that old and new never share a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Keyspace {
+pub struct KeySet {
     partitions: Partitions,
     /// None of one partition, whose keys begin with nothing.
     tag_prefix: Option<char>,
 }
 
-impl Keyspace {
+impl KeySet {
     const TAG_PREFIXES: [char; 2] = ['p', 'q'];
 
     /// The first keys of a data set with so many partitions.
@@ -110,7 +110,7 @@ impl Keyspace {
         users: &[(Partition, u64)],
         max_strays: usize,
     ) -> impl Iterator<Item = Self> {
-        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MOST).map(Partitions);
+        let counts = (1..).map(|power| 1 << power).take_while(|count| *count <= Partitions::MAX).map(Partitions);
         let sets = Self::TAG_PREFIXES.into_iter().flat_map(move |tag_prefix| {
             counts.clone().map(move |partitions| Self { partitions, tag_prefix: Some(tag_prefix) })
         });
@@ -131,6 +131,11 @@ impl Keyspace {
         partition.tag_prefix == self.tag_prefix && partition.number < self.partitions.0
     }
 
+    /// Whether the keys of `partition` begin like these, whatever its number is.
+    pub(super) fn is_tagged_as(self, partition: Partition) -> bool {
+        partition.tag_prefix == self.tag_prefix
+    }
+
     /// The partition of a user whose [`hash`] is this.
     #[must_use]
     pub(crate) fn of(self, hash: u64) -> Partition {
@@ -144,7 +149,7 @@ impl Keyspace {
     }
 }
 
-impl fmt::Display for Keyspace {
+impl fmt::Display for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.tag_prefix {
             None => f.write_str("plain"),
@@ -153,13 +158,13 @@ impl fmt::Display for Keyspace {
     }
 }
 
-impl From<Keyspace> for String {
-    fn from(keyspace: Keyspace) -> Self {
-        keyspace.to_string()
+impl From<KeySet> for String {
+    fn from(key_set: KeySet) -> Self {
+        key_set.to_string()
     }
 }
 
-impl TryFrom<String> for Keyspace {
+impl TryFrom<String> for KeySet {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -186,7 +191,7 @@ pub struct Partition {
 impl Partition {
     /// The partitions that there are whatever their number is, for each tag_prefix.
     pub(super) fn initial_partitions() -> impl Iterator<Item = Self> {
-        Keyspace::TAG_PREFIXES.into_iter().map(|tag_prefix| Self { tag_prefix: Some(tag_prefix), number: 0 })
+        KeySet::TAG_PREFIXES.into_iter().map(|tag_prefix| Self { tag_prefix: Some(tag_prefix), number: 0 })
     }
 
     /// Where its keys are in a cluster.
@@ -203,22 +208,27 @@ impl Partition {
         self.number < partitions.0
     }
 
+    /// Returns a pattern of its keys and those of all partitions that are tagged alike, for people.
+    pub(super) fn pattern(self) -> String {
+        self.tag_prefix.map_or_else(|| "segment:*".to_owned(), |tag_prefix| format!("{{{tag_prefix}*}}:*"))
+    }
+
     pub(super) fn number(self) -> u16 {
         self.number
     }
 
     /// The partition whose keys have `tag` in their braces.
     fn of_tag(tag: &str) -> Option<Self> {
-        let tag_prefix = tag.chars().next().filter(|tag_prefix| Keyspace::TAG_PREFIXES.contains(tag_prefix))?;
-        let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MOST)?;
+        let tag_prefix = tag.chars().next().filter(|tag_prefix| KeySet::TAG_PREFIXES.contains(tag_prefix))?;
+        let number = tag.get(1..)?.parse().ok().filter(|number| *number < Partitions::MAX)?;
         let partition = Self { tag_prefix: Some(tag_prefix), number };
         (partition.to_string() == format!("{{{tag}}}")).then_some(partition)
     }
 
     /// Every partition that some number of partitions has.
     pub(super) fn every() -> impl Iterator<Item = Self> {
-        let letters = Keyspace::TAG_PREFIXES.into_iter().map(Some);
-        letters.flat_map(|tag_prefix| (0..Partitions::MOST).map(move |number| Self { tag_prefix, number }))
+        let letters = KeySet::TAG_PREFIXES.into_iter().map(Some);
+        letters.flat_map(|tag_prefix| (0..Partitions::MAX).map(move |number| Self { tag_prefix, number }))
     }
 }
 
@@ -351,7 +361,7 @@ impl KeyNames {
     }
 
     /// The key that tells how far the turns of sampling are. No segment has an empty name.
-    pub(super) fn turn(&self) -> String {
+    pub(super) fn lease(&self) -> String {
         self.history("")
     }
 
@@ -376,7 +386,7 @@ impl KeyNames {
     pub(super) fn read(&self, key: String) -> Option<OwnKey> {
         let rest = key.strip_prefix(&*self.prefix.0)?;
         let (partition, rest) = match rest.strip_prefix('{') {
-            None => (Keyspace::first(Partitions::ONE).of(0), rest),
+            None => (KeySet::first(Partitions::ONE).of(0), rest),
             Some(tag) => {
                 let (tag, rest) = tag.split_once("}:")?;
                 (Partition::of_tag(tag)?, rest)
@@ -432,29 +442,28 @@ mod tests {
     #[test]
     fn one_partition_has_plain_keys_and_several_have_theirs_in_braces() {
         let names = KeyNames::default();
-        let keys = |keyspace: Keyspace| {
-            let last = keyspace.all().last().unwrap();
+        let keys = |key_set: KeySet| {
+            let last = key_set.all().last().unwrap();
             [names.segment(last, "{x}:y"), names.index(last), names.layout_of(last)]
         };
-        assert_eq!(keys(Keyspace::first(Partitions::ONE)), ["segment:{x}:y", "segments", "layout"]);
-        let eight = Keyspace::first(partitions(8));
+        assert_eq!(keys(KeySet::first(Partitions::ONE)), ["segment:{x}:y", "segments", "layout"]);
+        let eight = KeySet::first(partitions(8));
         assert_eq!(keys(eight), ["{p07}:segment:{x}:y", "{p07}:segments", "{p07}:layout"]);
-        assert_eq!(keys(Keyspace::first(partitions(1_024)))[1], "{p1023}:segments");
+        assert_eq!(keys(KeySet::first(partitions(1_024)))[1], "{p1023}:segments");
         assert_eq!(keys(eight.sibling(partitions(8)))[1], "{q07}:segments");
     }
 
     #[test]
     fn prefix_begins_every_key_and_moves_no_partition() {
         let names = KeyNames::new(KeyPrefix::parse("prod:").unwrap());
-        let (plain, last) =
-            (Keyspace::first(Partitions::ONE).of(0), Keyspace::first(partitions(8)).all().last().unwrap());
+        let (plain, last) = (KeySet::first(Partitions::ONE).of(0), KeySet::first(partitions(8)).all().last().unwrap());
         assert_eq!([names.segment(plain, "x"), names.index(plain)], ["prod:segment:x", "prod:segments"]);
         assert_eq!(
             [names.segment(last, "x"), names.tombstones(last)],
             ["prod:{p07}:segment:x", "prod:{p07}:forgotten"]
         );
         assert_eq!(
-            [names.layout(), names.history("x"), names.turn()],
+            [names.layout(), names.history("x"), names.lease()],
             ["prod:layout", "prod:history:x", "prod:history:"]
         );
         for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
@@ -467,8 +476,8 @@ mod tests {
         for names in [KeyNames::default(), KeyNames::new(KeyPrefix::parse("prod:").unwrap())] {
             let read =
                 |key: String| names.read(key.clone()).filter(|own| own.key == key).map(|own| (own.kind, own.partition));
-            let plain = Keyspace::first(Partitions::ONE).of(0);
-            let first_of_many = Keyspace::first(partitions(8)).of(0);
+            let plain = KeySet::first(Partitions::ONE).of(0);
+            let first_of_many = KeySet::first(partitions(8)).of(0);
             for partition in [plain, first_of_many, Partition::every().last().unwrap()] {
                 let expected = |kind| Some((kind, partition));
                 let segment = names.segment(partition, "{p00}:segments");
@@ -478,7 +487,7 @@ mod tests {
                 assert_eq!(read(names.layout_of(partition)), expected(KeyKind::Layout));
             }
             assert_eq!(read(names.history("a:b")), Some((KeyKind::History, plain)));
-            assert_eq!(read(names.turn()), Some((KeyKind::History, plain)));
+            assert_eq!(read(names.lease()), Some((KeyKind::History, plain)));
             for other in ["segment", "segments:", "layouts", "{p0}:segments", "{p1024}:segments", "{r00}:segments"] {
                 assert_eq!(read(names.plain(other, "")), None, "{other}");
             }
@@ -511,11 +520,11 @@ mod tests {
     fn old_and_new_keys_are_never_the_same() {
         for from in [1, 2, 1_024] {
             for to in [1, 2, 1_024].into_iter().filter(|to| (from, *to) != (1, 1)) {
-                let mut keyspace = Keyspace::first(partitions(from));
+                let mut key_set = KeySet::first(partitions(from));
                 for _ in 0..2 {
-                    let next = keyspace.sibling(partitions(to));
-                    assert_ne!(keyspace.tag_prefix, next.tag_prefix, "{keyspace} {next}");
-                    keyspace = if to == 1 { next.sibling(partitions(from)) } else { next };
+                    let next = key_set.sibling(partitions(to));
+                    assert_ne!(key_set.tag_prefix, next.tag_prefix, "{key_set} {next}");
+                    key_set = if to == 1 { next.sibling(partitions(from)) } else { next };
                 }
             }
         }
@@ -531,10 +540,10 @@ mod tests {
     #[case("p2048", false)]
     #[case("", false)]
     #[case("é2", false)]
-    fn a_keyspace_is_read_as_it_is_written(#[case] text: &str, #[case] is_one: bool) {
-        let keyspace = Keyspace::try_from(text.to_owned());
-        assert_eq!(keyspace.is_ok(), is_one);
-        assert!(keyspace.is_err() || keyspace.unwrap().to_string() == text);
+    fn key_set_is_read_as_it_is_written(#[case] text: &str, #[case] is_one: bool) {
+        let key_set = KeySet::try_from(text.to_owned());
+        assert_eq!(key_set.is_ok(), is_one);
+        assert!(key_set.is_err() || key_set.unwrap().to_string() == text);
     }
 
     #[rstest]
@@ -553,23 +562,23 @@ mod tests {
     /// An even split is what the hash is for: within a few standard deviations, also for ids that differ in one digit.
     #[test]
     fn users_are_split_evenly() {
-        let keyspace = Keyspace::first(partitions(64));
+        let key_set = KeySet::first(partitions(64));
         let mut users = [0_u32; 64];
         for user in 0..64_000 {
-            users[usize::from(keyspace.of(hash(&format!("u{user}"))).number)] += 1;
+            users[usize::from(key_set.of(hash(&format!("u{user}"))).number)] += 1;
         }
         assert!(users.iter().all(|users| (850..1_150).contains(users)), "{users:?}");
     }
 
     #[test]
     fn partitions_are_spread_over_the_masters_of_a_cluster() {
-        let most = |count, masters: usize| {
+        let max = |count, masters: usize| {
             let mut spread = vec![0; masters];
-            for partition in Keyspace::first(partitions(count)).all() {
+            for partition in KeySet::first(partitions(count)).all() {
                 spread[usize::from(partition.slot().0) * masters / usize::from(Slot::COUNT)] += 1;
             }
             spread.into_iter().max().unwrap()
         };
-        assert_eq!((most(64, 3), most(64, 4), most(256, 3)), (24, 16, 89));
+        assert_eq!((max(64, 3), max(64, 4), max(256, 3)), (24, 16, 89));
     }
 }

@@ -7,10 +7,10 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_unless_occupied`], [`Store::delete_keys`], name by name |
-//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::forget`] | [`Store::delete_notes`]; Redis, when the window of the data set is over |
+//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::delete_user`] | [`Store::delete_tombstones`]; Redis, when the window of the data set is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | list, and a stream beyond 500 samples | the time and the count of each sample in turn; in the stream `n`, the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
-//! | `history:` | string | | | [`Store::claim_turn`], [`Store::end_turn`] | nobody |
+//! | `history:` | string | | | [`Store::acquire_lease`], [`Store::complete_tick`] | nobody |
 //!
 //! `segments` is the index: every segment that may have members. A name stands in its key as it is, whatever it holds
 //! (braces, colons, spaces): the prefix has no variable part before it, so two names never share a key, and no name can
@@ -68,13 +68,14 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
 pub use self::error::Error;
-pub use self::history::{Claim, NamedSample, Sample, Turn};
+pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
-pub use self::keys::{KeyPrefix, Keyspace, Partition, Partitions};
+pub use self::keys::{KeyPrefix, KeySet, Partition, Partitions};
+pub use self::layout::{Candidate, Layout, Phase, Resharding, Unrecorded, WindowChange};
 use self::layout::{KnownLayout, Refusal};
-pub use self::layout::{Layout, Move, Phase, Unrecorded, WindowChange};
 pub use self::members::{MembersCursor, MembersPage};
+pub use self::own_keys::Coverage;
 pub use self::prune::{Expired, Slice};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, WriteOutcome};
@@ -219,7 +220,7 @@ impl Store {
     }
 
     /// Has a failure logged that a caller met before Redis was asked.
-    pub(crate) fn note_failure(&self, error: &Error) {
+    pub(crate) fn report_error(&self, error: &Error) {
         self.client.log(error.as_failure());
     }
 
@@ -261,13 +262,13 @@ impl Store {
         self.by_server(self.layout().await?.read()).await
     }
 
-    async fn by_server(&self, keys: Keyspace) -> Result<Vec<Vec<Partition>>, Error> {
+    async fn by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
         Ok(self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }
 
 /// What decides which visits share a round trip. Users of one partition have it in common, however many partitions there are.
 #[must_use]
-pub fn lane_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
+pub fn shard_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
     partitions.of(keys::hash(user_id.as_str())).into()
 }

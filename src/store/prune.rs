@@ -33,7 +33,7 @@ pub struct Slice {
 const REMOVE_EXPIRED: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local removed = 0
-for place = 2, #KEYS do removed = removed + redis.call('ZREMRANGEBYSCORE', KEYS[place], '-inf', ARGV[2]) end
+for i = 2, #KEYS do removed = removed + redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', ARGV[2]) end
 return removed";
 
 /// Removes up to `ARGV[3]` of the members of `KEYS[2]` scored `ARGV[2]` or less, if `KEYS[1]` is the record `ARGV[1]`. A script is

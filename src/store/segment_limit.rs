@@ -129,15 +129,15 @@ impl SegmentLimit {
         reservation.unwrap_or_else(|_| self.reserve_up_to(names))
     }
 
-    /// The places of those of `names` that weren't found in the index lately.
+    /// The indices of those of `names` that weren't found in the index lately.
     pub(super) fn not_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<usize> {
         let state = self.state();
         let names = names.into_iter().enumerate();
-        names.filter(|(_, name)| !state.found.contains(*name)).map(|(place, _)| place).collect()
+        names.filter(|(_, name)| !state.found.contains(*name)).map(|(index, _)| index).collect()
     }
 
     /// Notes that `names` were found in the index.
-    pub(super) fn note_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(super) fn remember_found<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.state().found.extend(names.into_iter().map(Box::from));
     }
 
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn found_names_are_known_until_the_next_look() {
         let limit = SegmentLimit::new(1);
-        limit.note_found(["a", "c"]);
+        limit.remember_found(["a", "c"]);
         assert_eq!(limit.not_found(["a", "b", "c", "d"]), [1, 3]);
         limit.end_look(limit.begin_look(), 2);
         assert_eq!(limit.not_found(["a", "b"]), [0, 1]);

@@ -15,7 +15,7 @@ use ::redis::{Cmd, Value, cmd, pipe};
 
 use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
-use super::{Batch, Error, IndexCursor, Keyspace, Layout, Move, Partition, Phase, Store};
+use super::{Batch, Error, IndexCursor, KeySet, Layout, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, parse};
 
@@ -27,14 +27,14 @@ return redis.call('ZREM', KEYS[1], ARGV[1])";
 
 /// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. A key of another type is another program's, and stays as
 /// it is.
-const NOTE: &str = "\
+const ADD_TOMBSTONE: &str = "\
 local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
 if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
 return redis.call('EXPIRE', KEYS[1], ARGV[2])";
 
 impl Store {
     /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
-    const SEGMENTS_AT_ONCE: usize = 250;
+    const SEGMENTS_PER_REQUEST: usize = 250;
 
     /// The segments that have `user` as a member, expired or not, and when he was last seen there, in name order.
     ///
@@ -46,7 +46,7 @@ impl Store {
             let partition = known.layout.read().of(hash(user.as_str()));
             let (mut found, mut cursor): (Vec<_>, Option<IndexCursor>) = (Vec::new(), None);
             loop {
-                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+                let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
                 let Attempt::Committed(scores) = self.scores_of(user, partition, &page.segments, &known).await? else {
                     return Ok(Attempt::Stale);
                 };
@@ -61,37 +61,45 @@ impl Store {
         .await
     }
 
-    /// Whether each of `visits` is there, or a later one of its user to its segment.
+    /// Returns for each of `visits` whether it is there, or a later one of its user to its segment; `None` if the key of the segment is of
+    /// another type. Writes nothing, and so goes by the layout that is found.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<bool>, Error> {
-        self.with_layout(|known| async move {
-            let partition = |visit: &Visit<'_>| known.layout.read().of(hash(visit.user_id.as_str()));
-            let mut kept = vec![false; visits.len()];
-            let places: Vec<_> = (0..visits.len()).collect();
-            for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
-                let commands = places.iter().map(|place| {
-                    let (visit, partition) = (&visits[*place], partition(&visits[*place]));
-                    let mut command = cmd("ZSCORE");
-                    command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
-                    (partition.slot(), command)
-                });
-                let answers = self
-                    .client
-                    .send(Request::each(commands).nil_for(redis::Error::is_wrong_type))
-                    .await?
-                    .each::<Option<f64>>();
-                for (place, answer) in places.into_iter().zip(answers) {
-                    let score = answer?;
-                    kept[place] = score.is_some_and(|score| score >= visits[place].seen_at.as_score());
-                }
+    pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
+        let mut found = self.found_layout().await?;
+        for _ in 0..Self::ATTEMPTS {
+            let Some(layout) = found else { return Ok(vec![Some(false); visits.len()]) };
+            let kept = self.are_kept_by(&layout, visits).await?;
+            found = self.found_layout().await?;
+            if found == Some(layout) {
+                return Ok(kept);
             }
-            let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
-            Ok(if is_confirmed { Attempt::Committed(kept) } else { Attempt::Stale })
-        })
-        .await
+        }
+        Err(Error::UnknownLayout)
+    }
+
+    async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
+        let partition = |visit: &Visit<'_>| layout.read().of(hash(visit.user_id.as_str()));
+        let mut kept = vec![None; visits.len()];
+        let places: Vec<_> = (0..visits.len()).collect();
+        for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
+            let commands = places.iter().map(|place| {
+                let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+                let mut command = cmd("ZSCORE");
+                command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+                (partition.slot(), command)
+            });
+            let answers = self.client.send(Request::each(commands).probe()).await?.each::<Option<f64>>();
+            for (place, answer) in places.into_iter().zip(answers) {
+                kept[place] = match answer {
+                    Err(error) if error.is_wrong_type() => None,
+                    answer => Some(answer?.is_some_and(|score| score >= visits[place].seen_at.as_score())),
+                };
+            }
+        }
+        Ok(kept)
     }
 
     /// When `user` was last seen in each of `segments` in `partition`. The layout must be the one in force.
@@ -125,7 +133,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't acknowledge all. He may have been removed from any.
-    pub async fn forget(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
+    pub async fn delete_user(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
         // An attempt that was in vain has removed some already.
         let removed = Mutex::new(BTreeSet::new());
         let removed_from = |segment: SegmentName<'static>| {
@@ -133,9 +141,9 @@ impl Store {
         };
         let removed_from = &removed_from;
         self.with_layout(|known| async move {
-            if let Some(Move { to, phase: Phase::Copying }) = known.layout.moving() {
+            if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
                 let partition = to.of(hash(user.as_str()));
-                if let Attempt::Stale = self.note(user, partition, kept, &known).await? {
+                if let Attempt::Stale = self.add_tombstone(user, partition, kept, &known).await? {
                     return Ok(Attempt::Stale);
                 }
             }
@@ -161,7 +169,7 @@ impl Store {
     ) -> Result<Attempt<()>, Error> {
         let mut cursor = None;
         loop {
-            let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_AT_ONCE).await?;
+            let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
                 command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
@@ -184,7 +192,7 @@ impl Store {
     }
 
     /// Notes beside the keys of `partition`, which data is copied to, that `user` is deleted.
-    async fn note(
+    async fn add_tombstone(
         &self,
         user: &UserId<'_>,
         partition: Partition,
@@ -192,9 +200,9 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
         let key = self.names.tombstones(partition);
-        let mut note = cmd("EVAL");
-        note.arg(NOTE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
-        let (answers, is_confirmed) = self.write_in(partition, [note], known).await?;
+        let mut add = cmd("EVAL");
+        add.arg(ADD_TOMBSTONE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
+        let (answers, is_confirmed) = self.write_in(partition, [add], known).await?;
         if !is_confirmed {
             return Ok(Attempt::Stale);
         }
@@ -237,7 +245,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn noted_users(
+    pub async fn tombstones_of(
         &self,
         partition: Partition,
         after: Option<&UserId<'_>>,
@@ -260,8 +268,8 @@ impl Store {
     pub async fn settle_user(
         &self,
         layout: &Layout,
-        old: Keyspace,
-        new: Keyspace,
+        old: KeySet,
+        new: KeySet,
         user: &UserId<'_>,
     ) -> Result<bool, Error> {
         let known = KnownLayout::new(*layout);
@@ -272,7 +280,7 @@ impl Store {
         }
         let segments: Vec<_> = segments.into_iter().collect();
         let (mut missing, mut is_changed) = (Batch::default(), false);
-        for segments in segments.chunks(Self::SEGMENTS_AT_ONCE) {
+        for segments in segments.chunks(Self::SEGMENTS_PER_REQUEST) {
             // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
             let mut scores = Vec::new();
             for partition in [old, target] {
@@ -311,7 +319,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
-    pub async fn delete_notes(&self, layout: &Layout, keys: Keyspace) -> Result<(), Error> {
+    pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
         }

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use super::Error;
 use super::keys::{KeyNames, hash};
 use super::layout::{Attempt, KnownLayout};
-use super::{Keyspace, Partition, Store};
+use super::{KeySet, Partition, Store};
 use crate::domain::{Timestamp, Visit};
 use crate::redis::Request;
 use crate::redis::{self, Client, Slot};
@@ -128,15 +128,15 @@ impl Batch {
         self.visits.is_empty()
     }
 
-    /// Splits the visits by partition of `keyspace`, without the segments at the indices `refused`, which ascend.
-    fn partition_batches(&self, names: &KeyNames, keyspace: Keyspace, refused: &[usize]) -> Vec<PartitionBatch> {
+    /// Splits the visits by partition of `key_set`, without the segments at the indices `refused`, which ascend.
+    fn partition_batches(&self, names: &KeyNames, key_set: KeySet, refused: &[usize]) -> Vec<PartitionBatch> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
         let mut indices: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The score of the last visit as text: most visits of a batch have the same time.
         let mut score: Option<(Timestamp, String)> = None;
         let visits = self.visits.iter().enumerate();
         for (index, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
-            let partition = keyspace.of(visit.hash);
+            let partition = key_set.of(visit.hash);
             let part = *indices.entry(partition).or_insert_with(|| {
                 parts.push(PartitionBatch::new(partition));
                 parts.len() - 1
@@ -156,16 +156,14 @@ impl Batch {
     /// which ascend, are left out.
     pub(super) async fn write_to(
         &self,
-        keyspaces: impl IntoIterator<Item = Keyspace>,
+        keyspaces: impl IntoIterator<Item = KeySet>,
         refused: &[usize],
         known: &KnownLayout,
         store: &Store,
         client: &Client,
     ) -> Attempt<WriteOutcome> {
-        let parts = keyspaces
-            .into_iter()
-            .flat_map(|keyspace| self.partition_batches(&store.names, keyspace, refused))
-            .collect();
+        let parts =
+            keyspaces.into_iter().flat_map(|key_set| self.partition_batches(&store.names, key_set, refused)).collect();
         let servers = match client.by_server(parts, |part: &PartitionBatch| part.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Committed(WriteOutcome::all_failed(self.len(), &error.into())),

@@ -160,7 +160,7 @@ async fn the_list_is_walked_with_the_keyboard_alone() {
         "news",
         "Compare sports",
         "sports",
-        "Compare the ticked ones",
+        "Compare selected segments",
     ];
     assert_eq!(walked, expected);
 

@@ -83,7 +83,7 @@ async fn what_cannot_be_compared_is_said_in_words() {
     assert!(browser.texts("#matrix").await.is_empty());
 
     browser.open("/pages/overlap?segment=news&segment=%20news").await;
-    assert_eq!(browser.texts("#trouble h1").await.len(), 1);
+    assert_eq!(browser.texts("#error h1").await.len(), 1);
     assert!(browser.texts("#matrix").await.is_empty());
     // What was written stays, to be mended.
     assert_eq!(browser.value("document.getElementById('segment-1').value").await, json!("news"));

@@ -108,8 +108,8 @@ async fn adopt_goes_by_the_users_of_several_segments() {
 #[case::to_one_partition("4", "1")]
 #[tokio::test]
 async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &str, #[case] to: &str) {
-    let redis = Redis::start();
-    fill(&redis, from, NOON).await;
+    let (redis, now) = (Redis::start(), Timestamp::now());
+    fill(&redis, from, now).await;
     let old = redis.sets();
     says(&redis, &["repartition", "--to", to]);
     for key in old.iter().filter(|key| key.ends_with("segments")) {
@@ -118,10 +118,10 @@ async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &st
         let partitions = Partitions::parse(from).unwrap();
         for user in users {
             let user = segment_estimator::domain::UserId::parse(user).unwrap();
-            let lane = segment_estimator::store::lane_of(&user, partitions);
-            if from == "1" || key.contains(&format!("p{lane:02}")) {
+            let shard = segment_estimator::store::shard_of(&user, partitions);
+            if from == "1" || key.contains(&format!("p{shard:02}")) {
                 let left = key.replace("segments", "segment:s1");
-                redis.call::<()>(&["ZADD", &left, &NOON.as_score().to_string(), user.as_str()]);
+                redis.call::<()>(&["ZADD", &left, &now.as_score().to_string(), user.as_str()]);
             }
         }
     }
@@ -129,8 +129,140 @@ async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &st
     let message = refuses(&redis, &["adopt", "--yes"]);
     assert!(message.contains("fit several numbers of partitions"), "{message}");
     let message = refuses(&redis, &["adopt", "--yes", "--partitions", from]);
-    assert!(message.contains("have fewer members than other keys, which would be hidden"), "{message}");
+    assert!(message.contains(" fewer unexpired members than other keys, which would be hidden"), "{message}");
     says(&redis, &["adopt", "--yes", "--partitions", to]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+/// Keys beside those of a data set of 4 partitions.
+#[derive(Clone, Copy)]
+enum Beside {
+    PlainIndex,
+    PlainSegments,
+    PartitionsOfAnotherTag,
+}
+
+/// Renames all keys whose names begin with `from`.
+fn rename(redis: &Redis, from: &str, to: &str) {
+    for key in redis.call::<Vec<String>>(&["KEYS", &format!("{from}*")]) {
+        redis.call::<()>(&["RENAME", &key, &key.replacen(from, to, 1)]);
+    }
+}
+
+/// A user in a wrong partition makes users fit no number exactly.
+#[rstest]
+#[tokio::test]
+async fn adopt_hides_no_keys_beside_those_of_the_data_set(
+    #[values(Beside::PlainIndex, Beside::PlainSegments, Beside::PartitionsOfAnotherTag)] beside: Beside,
+    #[values(false, true)] has_stray: bool,
+) {
+    let (redis, now) = (Redis::start(), Timestamp::now());
+    let score = now.as_score().to_string();
+    fill(&redis, "4", now).await;
+    lose(&redis, &["layout"]);
+    if has_stray {
+        let is_at_home =
+            |n: &usize| redis.call::<Option<f64>>(&["ZSCORE", &format!("{{p{n:02}}}:segment:s0"), "u0"]).is_some();
+        let other = (0..4).find(|n| !is_at_home(n)).unwrap();
+        redis.call::<()>(&["ZADD", &format!("{{p{other:02}}}:segment:s0"), &score, "u0"]);
+    }
+    let wrong = match beside {
+        Beside::PlainIndex => {
+            redis.call::<()>(&["ZADD", "segments", "0", "s0"]);
+            redis.call::<()>(&["ZADD", "segment:s0", &score, "u0"]);
+            "1"
+        }
+        Beside::PlainSegments => {
+            redis.call::<()>(&["ZADD", "segment:s0", &score, "u0"]);
+            "1"
+        }
+        Beside::PartitionsOfAnotherTag => {
+            rename(&redis, "{p", "x{p");
+            fill(&redis, "8", now).await;
+            lose(&redis, &["layout"]);
+            rename(&redis, "{p", "{q");
+            for key in redis.call::<Vec<String>>(&["KEYS", "{q*:segment:s[12]"]) {
+                redis.call::<()>(&["DEL", &key]);
+            }
+            rename(&redis, "x{p", "{p");
+            "8"
+        }
+    };
+    let message = refuses(&redis, &["adopt", "--yes"]);
+    let numbers = if wrong == "1" { "1, 4" } else { "4, 8" };
+    assert!(message.contains(&format!("the keys fit several numbers of partitions ({numbers})")), "{message}");
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", wrong]);
+    assert!(message.contains(" fewer unexpired members than other keys, which would be hidden ({p*}:*)"), "{message}");
+    says(&redis, &["adopt", "--yes", "--partitions", "4"]);
+    assert_eq!(users(&redis).await, USERS + u64::from(has_stray));
+}
+
+#[tokio::test]
+async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
+    let (redis, score) = (Redis::start(), Timestamp::now().as_score().to_string());
+    for n in 0..40 {
+        redis.call::<()>(&["ZADD", &format!("{{q{:02}}}:segment:s0", n % 3), &score, &format!("u{n}")]);
+    }
+    redis.call::<()>(&["ZADD", "segment:s0", &score, "u0"]);
+    let message = refuses(&redis, &["adopt", "--yes"]);
+    assert!(
+        message.contains("the keys fit 1 partition, and there are others, which would be hidden ({q*}:*)"),
+        "{message}"
+    );
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", "1"]);
+    assert!(message.contains("if the others are leftovers or another program's, rename or remove them"), "{message}");
+    rename(&redis, "{q", "theirs{q");
+    says(&redis, &["adopt", "--yes"]);
+}
+
+/// What isn't seen would be hidden.
+#[rstest]
+#[case::forbidden(&[])]
+#[case::not_there(&["--rename-command", "SCAN", ""])]
+#[tokio::test]
+async fn adopt_refuses_if_it_cannot_look_at_all_keys(
+    #[case] options: &[&str],
+    #[values(&["layout", "{p02}:segments", "{p03}:segments"][..], &["layout", "segments"])] lost: &[&str],
+) {
+    let redis = Redis::start_with(options);
+    fill(&redis, "4", Timestamp::now()).await;
+    lose(&redis, lost);
+    let is_forbidden = options.is_empty();
+    if is_forbidden {
+        redis.call::<()>(&["ACL", "SETUSER", "default", "-scan"]);
+    }
+    let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
+    assert!(message.contains("not all keys were looked at") && message.contains("; grant +scan"), "{message}");
+    if is_forbidden {
+        redis.call::<()>(&["ACL", "SETUSER", "default", "+scan"]);
+        let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
+        assert!(message.contains("no keys fit 2 partitions, and they do fit 4"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn adopt_looks_at_all_keys_and_check_says_that_it_does_not() {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]);
+    fill(&redis, "4", Timestamp::now()).await;
+    redis.call::<()>(&["DEBUG", "POPULATE", "1050000", "theirs", "1"]);
+    let table = says(&redis, &["check"]);
+    assert!(table.contains("\nnot all keys were looked at: a server has more than a million\n"), "{table}");
+    lose(&redis, &["layout", "segments"]);
+    says(&redis, &["adopt", "--yes"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+/// No member of theirs will be there after the next prune.
+#[tokio::test]
+async fn adopt_takes_the_number_that_is_named_if_what_it_hides_has_expired() {
+    let (redis, now) = (Redis::start(), Timestamp::now());
+    fill(&redis, "4", now).await;
+    for n in 0..=USERS {
+        redis.call::<()>(&["ZADD", "segment:theirs", "1", &format!("u{n}")]);
+    }
+    redis.call::<()>(&["ZADD", "segments", "0", "theirs"]);
+    lose(&redis, &["layout"]);
+    says(&redis, &["adopt", "--yes", "--partitions", "4"]);
     assert_eq!(users(&redis).await, USERS);
 }
 

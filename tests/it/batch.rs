@@ -132,7 +132,7 @@ async fn a_body_that_is_no_batch_says_why() {
     for lines in [line("u1", "sports").repeat(2), "[]\n{}".to_owned()] {
         let document = problem(post("application/json", lines).await, 400, "malformed-request").await;
         says(&document, "The body is more than one JSON value; it must be a JSON array of visits.");
-        says(&document, "one visit a line as application/x-ndjson");
+        says(&document, "one visit per line as application/x-ndjson");
     }
     let response = post("application/json", format!("\u{FEFF}[{visit}]")).await;
     says(&problem(response, 400, "malformed-request").await, "begins with a byte order mark");
@@ -532,7 +532,7 @@ async fn a_line_that_is_never_completed_ends_the_stream() {
     let (status, document) = upload.answer().await;
     assert_eq!((status, &document["type"]), (408, &json!("urn:segment-estimator:problem:body-timeout")));
     assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
-    let detail = "No line was completed within 1s. An empty line now and then keeps a quiet stream open.";
+    let detail = "No line was completed within 1s. Send an empty line from time to time to keep a stream open.";
     assert_eq!(document["detail"], detail);
     assert_eq!(app.count("sports").await, 1);
 }
@@ -549,7 +549,7 @@ async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
     let (status, document) = upload.answer().await;
     assert_eq!((status, &document["type"]), (503, &json!("urn:segment-estimator:problem:stopping")));
     assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
-    let detail = "The service is stopping and has broken off the batch. Repeat the lines after done_through_line.";
+    let detail = "The service is stopping and has aborted the batch. Repeat the lines after done_through_line.";
     assert_eq!(document["detail"], detail);
     app.ended().await.unwrap();
 }

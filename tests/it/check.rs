@@ -157,6 +157,15 @@ fn check_passes_with_an_acl_that_allows_what_is_needed() {
 }
 
 #[test]
+fn check_says_that_an_acl_keeps_it_from_looking_at_all_keys() {
+    let line = "\nnot all keys were looked at: Redis refuses `SCAN`; grant +scan\n";
+    let (content, table, error) = check_with_acl(&[&TELLS[..], &["-scan"]].concat());
+    assert!(content && table.contains(line), "{table}{error}");
+    let (_, table, _) = check_with_acl(&TELLS);
+    assert!(!table.contains("looked at"), "{table}");
+}
+
+#[test]
 fn check_fails_for_each_needed_command_that_an_acl_forbids() {
     for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
         let command = command.to_lowercase();

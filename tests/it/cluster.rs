@@ -3,7 +3,7 @@
 
 use reqwest::StatusCode;
 use segment_estimator::domain::UserId;
-use segment_estimator::store::{Partitions, lane_of};
+use segment_estimator::store::{Partitions, shard_of};
 use serde_json::json;
 
 use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
@@ -96,8 +96,8 @@ async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_na
 
     let gone = cluster.master_of("{p00}:segments");
     let is_away = |user: &str| {
-        let lane = lane_of(&UserId::parse(user).unwrap(), Partitions::parse(PARTITIONS).unwrap());
-        cluster.master_of(&format!("{{p{lane:02}}}:segments")) == gone
+        let shard = shard_of(&UserId::parse(user).unwrap(), Partitions::parse(PARTITIONS).unwrap());
+        cluster.master_of(&format!("{{p{shard:02}}}:segments")) == gone
     };
     let users: Vec<_> = (0..64).map(|user| format!("u{user}")).map(|user| (is_away(&user), user)).collect();
     assert!(users.iter().any(|(is_away, _)| *is_away) && users.iter().any(|(is_away, _)| !is_away));

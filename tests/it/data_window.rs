@@ -8,9 +8,9 @@ use rstest::rstest;
 use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::WindowChange;
-use segment_estimator::store::{Error, Layout, Move, Partitions, Phase, Store};
+use segment_estimator::store::{Error, Layout, Partitions, Phase, Resharding, Store};
 
 use crate::helpers::{
     NOON, PATIENCE, Redis, RedisCluster, Service, TestApp, binary, noon_plus, refusal, run, segment, visit,
@@ -123,8 +123,8 @@ async fn prune_by_a_shorter_window_removes_nothing_that_counts_on_a_cluster() {
     let cluster = RedisCluster::start_patient(&[]).await;
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
-        let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
+        let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
         Estimator::new(store.with_partitions(Some(Partitions::parse("16").unwrap())), window(text))
     };
     let (short, users) = (of("5s"), 150);
@@ -271,9 +271,9 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
 }
 
 #[rstest]
-#[case::copying(Phase::Copying)]
-#[case::switched(Phase::Switched)]
-#[case::cleaning(Phase::Cleaning)]
+#[case::backfill(Phase::Backfill)]
+#[case::cutover(Phase::Cutover)]
+#[case::cleanup(Phase::Cleanup)]
 #[tokio::test]
 async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] phase: Phase) {
     let redis = Redis::start();
@@ -281,7 +281,7 @@ async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] p
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("4").unwrap());
-    store.change_layout(&before, before.keys(), Some(Move { to, phase })).await.unwrap();
+    store.change_layout(&before, before.keys(), Some(Resharding { to, phase })).await.unwrap();
     let record: String = redis.call(&["GET", "layout"]);
     let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
     let message = refusal(&mut set);
@@ -360,7 +360,7 @@ async fn move_keeps_the_window_and_goes_on_when_it_is_extended() {
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
     assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::UnknownLayout));
@@ -377,7 +377,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     short.delete_user(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();
     let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let ttl: u64 = redis.call(&["TTL", &tombstones[0]]);

@@ -77,12 +77,12 @@ fn acl_in_the_documents_is_what_the_service_needs(#[case] file: &str, #[case] mu
 #[test]
 fn the_debugging_example_breaks_in_the_count_handler() {
     let example = read("docker-compose-debug.yml");
-    let line = example.lines().find_map(|line| line.split_once("break segments.rs:")).unwrap().1;
-    let line: usize = line.split_whitespace().next().unwrap().parse().unwrap();
-    let source = read("src/http/api/segments.rs");
-    let handler: Vec<_> =
-        source.lines().take(line).skip_while(|line| !line.starts_with("pub async fn count(")).collect();
-    assert_eq!(handler.last(), Some(&"    let now = state.now().await?;"), "line {line}");
+    let breakpoint = example.lines().find_map(|line| line.split_once("break segment_estimator::")).unwrap().1;
+    let (function, body) = breakpoint.rsplit_once("::").unwrap();
+    let (module, name) = function.rsplit_once("::").unwrap();
+    assert_eq!((name, body), ("count", "{async_fn#0}"));
+    let source = read(&format!("src/{}.rs", module.replace("::", "/")));
+    assert!(source.contains("\npub async fn count("), "{module}");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn no_service_of_compose_starts_beside_the_cluster_unasked() {
 
 #[test]
 fn a_repetition_is_harmless_only_where_its_condition_is_said() {
-    let openapi = segment_estimator::http::docs::openapi::to_json();
+    let openapi = segment_estimator::http::openapi_json();
     let pages = ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
     for text in pages.iter().chain([&openapi]) {
         // In JSON each text is one line.

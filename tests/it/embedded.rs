@@ -314,12 +314,6 @@ fn start_refuses_links_and_leaves_alone_what_they_lead_to(#[case] name: &str) {
     |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
     "is a pipe"
 )]
-#[case::a_hard_link("redis.log", |precious: &Path, path: &Path| fs::hard_link(precious, path).unwrap(), "is a file with 2 names (hard links)")]
-#[case::a_hard_link_as_a_lock(
-    "redis.lock",
-    |precious: &Path, path: &Path| fs::hard_link(precious, path).unwrap(),
-    "is a file with 2 names (hard links)"
-)]
 #[case::a_folder_for_everybody(
     "",
     |_: &Path, path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap(),
@@ -334,6 +328,62 @@ fn start_refuses_what_is_no_file_of_its_own(#[case] name: &str, #[case] put: fn(
     put(&precious, &path);
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
     assert!(error.starts_with("segment-estimator: data_dir: ") && error.contains(message), "{error}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+}
+
+/// Links the files of the private Redis into `snapshot`, as `cp -al` does.
+fn take_snapshot(folder: &Path, snapshot: &Path) {
+    let redis = private_redis(folder);
+    fs::create_dir_all(snapshot.join("appendonlydir")).unwrap();
+    let parts = fs::read_dir(redis.join("appendonlydir")).unwrap();
+    let parts = parts.map(|part| format!("appendonlydir/{}", part.unwrap().file_name().display()));
+    for name in ["redis.log", "redis.lock", "service.lock"].map(str::to_owned).into_iter().chain(parts) {
+        fs::hard_link(redis.join(&name), snapshot.join(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_hard_links_stops_no_service_and_starts_no_second_redis() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    service.record("u104010", "sports").await;
+    let snapshot = folder.path().join("snapshot");
+    take_snapshot(folder.path(), &snapshot);
+    let log = fs::read_to_string(snapshot.join("redis.log")).unwrap();
+
+    let first = private_redis_pid(folder.path());
+    kill("-KILL", first);
+    eventually("another Redis answers", async || {
+        let is_ready = service.status_of("/readyz").await == 200;
+        is_ready && private_redis_pid(folder.path()) != first
+    })
+    .await;
+    assert_eq!(service.count("sports").await, 1);
+    assert_eq!(fs::read_to_string(snapshot.join("redis.log")).unwrap(), log);
+
+    let output = run(binary(folder.path()).arg("check"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
+    assert_eq!(error, "segment-estimator: data_dir: data is in use by another segment-estimator\n");
+    assert!(service.terminate().success());
+
+    take_snapshot(folder.path(), &folder.path().join("second"));
+    let service = Service::start(folder.path(), &[]);
+    assert_eq!(service.count("sports").await, 1);
+    assert!(service.terminate().success());
+}
+
+#[rstest]
+#[case::the_log("redis.log")]
+#[case::the_lock_of_the_service("service.lock")]
+#[case::the_lock_of_redis("redis.lock")]
+fn start_leaves_alone_the_other_name_of_its_file(#[case] name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (precious, redis) = (folder.path().join("precious"), private_redis(folder.path()));
+    fs::write(&precious, "precious").unwrap();
+    fs::create_dir_all(&redis).unwrap();
+    fs::hard_link(&precious, redis.join(name)).unwrap();
+    assert!(Service::start(folder.path(), &[]).terminate().success());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 

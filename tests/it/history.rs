@@ -10,8 +10,8 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval, SampleOutcome};
 use segment_estimator::jobs::HistoryRecorder;
-use segment_estimator::redis::{Client, Limits, RedisUrl, Servers};
-use segment_estimator::store::{Claim, NamedSample, Partitions, Sample, Store, Turn};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
+use segment_estimator::store::{Lease, LeaseRequest, NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
 
 use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};
@@ -72,13 +72,13 @@ async fn of_all_who_would_record_a_turn_one_does() {
 }
 
 #[tokio::test]
-async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_there_twice() {
+async fn tick_that_was_broken_off_is_completed_by_another_instance_with_each_sample_once() {
     let redis = Redis::start();
     let store = redis.store();
     record_visits(&store, &[("u1", "news"), ("u1", "sports")]).await;
-    let claim = Claim { turn: NOON, now: NOON, until: noon_plus(1_000), by: "dead" };
-    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Claimed));
-    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Claimed), "as when the answer to the first was lost");
+    let request = LeaseRequest { tick: NOON, now: NOON, until: noon_plus(1_000), holder: "dead" };
+    assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Acquired));
+    assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Acquired), "as when the answer to the first was lost");
     assert_eq!(store.add_samples(&[sample("news", NOON, 17)]).await, Ok(1));
 
     let other = sampler(store.clone());
@@ -87,7 +87,7 @@ async fn a_turn_that_was_broken_off_is_finished_by_another_and_no_sample_is_ther
     assert_eq!(counts(store.clone(), "news", 0, 0).await, [Some(17)]);
     assert_eq!(counts(store.clone(), "sports", 0, 0).await, [Some(1)]);
     // Who was taken for dead does no harm.
-    assert_eq!(store.claim_turn(&claim).await, Ok(Turn::Done));
+    assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Completed));
 }
 
 #[tokio::test]
@@ -366,9 +366,9 @@ async fn a_question_that_has_no_answer_says_why() {
         ("from=200&to=100", "from", "must not be later than to, which is 1970-01-01T00:01:40.000Z"),
         ("step=90m", "step", "must be a multiple of the interval of 1h"),
         ("step=0s", "step", "must be longer than zero"),
-        ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and at most 2000 are given: take longer steps"),
+        ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and the maximum is 2000; choose a longer step"),
         ("from=0&from=1", "from", "is given more than once"),
-        ("window=1d", "window", "is not a parameter of a history; those are from, to, step"),
+        ("window=1d", "window", "is not a parameter of this path; the parameters are from, to, step"),
     ] {
         let document =
             problem(app.get(&format!("/segments/sports/history?{query}")).await, 422, "invalid-request").await;
@@ -394,8 +394,8 @@ async fn without_redis_there_is_no_history() {
 async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 100 };
-    let store = Store::new(Client::new(Servers::Cluster(seeds), limits, Arc::default()).unwrap());
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
+    let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {
         record_visits(&store, &[("u1", name), ("u2", name)]).await;

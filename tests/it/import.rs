@@ -504,6 +504,7 @@ async fn import_refuses_to_resume_with_settings_that_change_what_becomes_of_a_vi
 #[case::without_times(&["--format", "csv", "--columns", "user_id=uid,segment=tag", "--seen-at", "now"], 0..8_192,
     Some("a data set that has lost what was imported"))]
 #[case::made_from_an_older_backup(&[], 6_500..8_192, Some("a data set that has lost what was imported"))]
+#[case::without_its_newest_visits(&[], 7_900..8_192, Some("a data set that has lost what was imported"))]
 #[case::some_users_deleted(&[], 2_000..2_100, None)]
 #[case::nobody_gone(&[], 0..0, None)]
 #[tokio::test(flavor = "multi_thread")]
@@ -539,6 +540,66 @@ async fn import_refuses_to_resume_into_a_data_set_that_was_made_anew(
     }
 }
 
+/// The times of these visits are up to five minutes ahead, and were written as that of the import.
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_visits_of_a_clock_that_was_ahead() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let ahead = seconds_ago(-240);
+    let text = (0..10_000).fold(String::new(), |mut text, n| {
+        writeln!(text, r#"{{"user_id":"u{n}","segment":"s{}","seen_at":{ahead}}}"#, n % 7).unwrap();
+        text
+    });
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    interrupt(folder.path(), &["--redis-url", &url], text.as_bytes()).await;
+    let resume = ["visits", "--resume", "--state", "state", "--redis-url", &url];
+    let (content, stderr) = outcome(&mut import(folder.path(), &resume));
+    assert!(content && stderr.contains("10000 accepted"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_resumes_a_file_with_a_segment_whose_key_is_of_another_type() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    redis.record_data_set();
+    redis.call::<()>(&["SET", "segment:taken", "x"]);
+    let mut text: String = (0..7).fold(ndjson(4_000), |text, n| text.replace(&format!("\"s{n}\""), "\"taken\""));
+    text += &ndjson(6_000);
+    fs::write(folder.path().join("visits"), &text).unwrap();
+    interrupt(folder.path(), &["--redis-url", &url], text.as_bytes()).await;
+    let resume = ["visits", "--resume", "--state", "state", "--redis-url", &url];
+    let (_, stderr) = outcome(&mut import(folder.path(), &resume));
+    assert!(stderr.contains("6000 accepted, 0 expired, 4000 rejected"), "{stderr}");
+    assert_eq!(members(&redis), 6_000);
+}
+
+#[rstest]
+#[case::into_an_empty_redis(true, "a data set that has lost what was imported")]
+#[case::another_file(false, "another file")]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_writes_nothing_before_it_refuses_to_resume(#[case] is_emptied: bool, #[case] what: &str) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let url = redis.url();
+    let text = ndjson(10_000);
+    interrupt(folder.path(), &["--redis-url", &url], text.as_bytes()).await;
+    let mut record: String = redis.call(&["GET", "layout"]);
+    if is_emptied {
+        redis.call::<()>(&["FLUSHALL"]);
+        fs::write(folder.path().join("visits"), &text).unwrap();
+    } else {
+        fs::write(folder.path().join("visits"), text.replacen("u7", "x7", 1)).unwrap();
+        record = record.replacen("1209600", "86400", 1);
+        redis.call::<()>(&["SET", "layout", &record]);
+    }
+    let keys: u64 = redis.call(&["DBSIZE"]);
+    let resume = ["visits", "--resume", "--state", "state", "--redis-url", &url];
+    let (content, stderr) = outcome(&mut import(folder.path(), &resume));
+    assert!(!content && stderr.starts_with(&format!("segment-estimator: --resume: state is of {what}; ")), "{stderr}");
+    assert_eq!(redis.call::<u64>(&["DBSIZE"]), keys);
+    let found: Option<String> = redis.call(&["GET", "layout"]);
+    assert_eq!(found, (!is_emptied).then_some(record));
+}
+
 /// It isn't the lines' fault, and all that were left out must come in once there is room.
 #[rstest]
 #[case::in_the_middle(9_000, "; all up to line 8192 is done; go on with --resume\n")]
@@ -551,7 +612,8 @@ fn import_ends_at_max_segments_and_goes_on_when_there_is_room(#[case] before: i6
     let url = redis.url();
     let arguments = ["visits", "--redis-url", &url];
     let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "9"]));
-    let why = "the file has more segments than the 9 that max_segments allows: raise it, or correct the file";
+    let why =
+        "the data set would have more segments than the 9 that max_segments allows: raise it, or correct the file";
     assert!(!content && stderr.ends_with(&format!("{why}{advice}")), "{stderr}");
     let (content, stderr) = outcome(import(folder.path(), &arguments).args(["--max-segments", "14", "--resume"]));
     assert!(content, "{stderr}");

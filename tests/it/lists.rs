@@ -172,17 +172,17 @@ async fn a_bad_parameter_is_named() {
         ("/segments?limit=ten", "limit", "must be a number from 1 to 1000"),
         ("/segments?sort=size", "sort", "must be name or count"),
         ("/segments?cursor=sports", "cursor", "is not the next_cursor of a page"),
-        (&other_order, "cursor", "is of a list with another prefix or sort: begin that one without a cursor"),
-        (&other_prefix, "cursor", "is of a list with another prefix or sort: begin that one without a cursor"),
+        (&other_order, "cursor", "belongs to a list with another prefix or sort; start the new list without a cursor"),
+        (&other_prefix, "cursor", "belongs to a list with another prefix or sort; start the new list without a cursor"),
         ("/segments?window=15d", "window", "must not be longer than the configured window of 14d"),
         (
             "/segments?limits=1",
             "limits",
-            "is not a parameter of a list of segments; those are limit, cursor, prefix, sort, window",
+            "is not a parameter of this path; the parameters are limit, cursor, prefix, sort, window",
         ),
         ("/counts", "segment", "must be given 1 to 100 times, and is given 0 times"),
         (&many, "segment", "must be given 1 to 100 times, and is given 101 times"),
-        ("/counts?segment=a&segment=a", "segment", "has \"a\" more than once"),
+        ("/counts?segment=a&segment=a", "segment", "contains \"a\" more than once"),
         ("/counts?segment=a&segment=", "segment", "must not be empty"),
     ] {
         let document = problem(app.get(path).await, 422, "invalid-request").await;

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
 mod access;
+
 mod adopt;
+mod architecture;
 mod batch;
 mod check;
 mod clock;

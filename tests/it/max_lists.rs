@@ -224,7 +224,7 @@ async fn too_many(response: Response) {
             (response.status(), &response.headers()["retry-after"]),
             (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
         );
-        assert!(response.text().await.unwrap().contains("too much to do"));
+        assert!(response.text().await.unwrap().contains("The service is overloaded"));
     }
 }
 

@@ -377,10 +377,10 @@ async fn a_bad_question_is_422_and_says_what_is_wrong() {
         ("", "segment", "must be given 2 to 8 times, and is given 0 times"),
         ("segment=sports", "segment", "must be given 2 to 8 times, and is given 1 times"),
         (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, and is given 9 times"),
-        ("segment=a&segment=b&segment=a", "segment", "has \"a\" more than once"),
+        ("segment=a&segment=b&segment=a", "segment", "contains \"a\" more than once"),
         ("segment=a&segment=", "segment", "must not be empty"),
         ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),
-        ("segment=a&segment=b&limit=1", "limit", "is not a parameter of an overlap; those are segment, window"),
+        ("segment=a&segment=b&limit=1", "limit", "is not a parameter of this path; the parameters are segment, window"),
     ] {
         let document = problem(app.get(&format!("/overlap?{query}")).await, 422, "invalid-request").await;
         assert_eq!(document["errors"], json!([{ "field": field, "detail": detail }]), "{query}");

@@ -29,7 +29,7 @@ async fn page(response: Response, status: u16) -> String {
         assert!(!page.contains(inline), "the policy forbids {inline}");
     }
     assert_eq!(page.matches("<h1>").count(), 1, "{page}");
-    assert_eq!(page.contains("id=\"trouble\""), status != 200, "{page}");
+    assert_eq!(page.contains("id=\"error\""), status != 200, "{page}");
     assert!(status == 200 || page.contains(&id), "the request's id is on the page: {page}");
     page
 }
@@ -100,8 +100,8 @@ async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("begins with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
-        let trouble = page(app.get(wrong).await, 422).await;
-        assert!(rows(&trouble).is_empty() && !trouble.contains("data-refresh"), "{trouble}");
+        let error = page(app.get(wrong).await, 422).await;
+        assert!(rows(&error).is_empty() && !error.contains("data-refresh"), "{error}");
     }
 }
 
@@ -161,10 +161,16 @@ async fn a_segments_page_has_the_count_of_the_api_and_its_bars_add_up_to_it() {
     let earlier = format!("{{\"user_id\":\"u1\",\"segment\":\"c\",\"seen_at\":{}}}\n", now - 7_200);
     assert_eq!(app.post_lines(earlier).await.status(), 200);
     let hour = page(app.get("/pages/segment?name=c&window=1h").await, 200).await;
-    assert!(hour.contains("Nobody was seen in the last 1 hour") && !hour.contains("Nobody is in it now"), "{hour}");
-    assert!([&day, &hour].iter().all(|page| page.contains("Each stays for 14 days")), "whichever window is looked at");
+    assert!(
+        hour.contains("No user was seen in the last 1 hour") && !hour.contains("The segment has no users now"),
+        "{hour}"
+    );
+    assert!(
+        [&day, &hour].iter().all(|page| page.contains("Each user stays for 14 days")),
+        "whichever window is looked at"
+    );
     let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
-    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("Nobody is in it now"), "{nobody}");
+    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("The segment has no users now"), "{nobody}");
 }
 
 #[tokio::test]
@@ -310,7 +316,10 @@ async fn what_segments_have_in_common_is_what_the_api_says() {
     let none = page(app.get("/pages/overlap").await, 200).await;
     assert!(figures(&none).is_empty() && none.contains("id=\"segment-3\""), "{none}");
     let one = page(app.get("/pages/overlap?segment=a").await, 200).await;
-    assert!(figures(&one).is_empty() && one.contains("Pick one more") && one.contains("value=\"a\""), "{one}");
+    assert!(
+        figures(&one).is_empty() && one.contains("Choose at least one more segment") && one.contains("value=\"a\""),
+        "{one}"
+    );
 }
 
 #[tokio::test]
@@ -319,14 +328,14 @@ async fn what_cannot_be_compared_stands_in_the_form_still() {
     let app = TestApp::spawn(&redis).await;
     let nine: String = (0..9).map(|at| format!("segment=s{at}&")).collect();
     for (query, says) in [
-        ("segment=a&segment=a", "has &quot;a&quot; more than once"),
+        ("segment=a&segment=a", "contains &quot;a&quot; more than once"),
         ("segment=a&segment=%20b", "must not start or end with white space"),
-        (nine.trim_end_matches('&'), "is given 9 times"),
+        (nine.trim_end_matches('&'), "Choose at most 8 segments (you chose 9)"),
     ] {
-        let trouble = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
-        assert!(trouble.contains(says), "{trouble}");
+        let error = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
+        assert!(error.contains(says), "{error}");
         let first = query.split('&').next().unwrap().replace("segment=", "");
-        assert!(trouble.contains(&format!("value=\"{first}\"")), "{trouble}");
+        assert!(error.contains(&format!("value=\"{first}\"")), "{error}");
     }
 }
 

@@ -32,7 +32,8 @@ async fn two_visits_in_one_are_400_and_told_where_they_may_go() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let document = problem(post(&app, "application/json", "{}\n{}").await, 400, "malformed-request").await;
-    let detail = "The body is more than one JSON value; another begins at column 4. Many visits go to /segments/batch.";
+    let detail =
+        "The body is more than one JSON value; another begins at column 4. Send several visits to /segments/batch.";
     assert_eq!(document["detail"], detail);
 }
 

@@ -7,7 +7,7 @@ use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::redis::{Client, Limits, RedisUrl};
-use segment_estimator::store::{Keyspace, Partitions, Store};
+use segment_estimator::store::{KeySet, Partitions, Store};
 use tokio::task::JoinSet;
 
 use crate::helpers::{NOON, PATIENCE, Redis, TestApp, eventually, noon_plus, segment, visit};
@@ -33,7 +33,7 @@ fn fill(redis: &Redis, name: &str, members: usize, score: impl Fn(usize) -> Time
 
 /// Prunes `name` slice by slice and gives the size of each.
 async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
-    let (plain, mut sizes) = (Keyspace::first(Partitions::ONE).all().next().unwrap(), Vec::new());
+    let (plain, mut sizes) = (KeySet::first(Partitions::ONE).all().next().unwrap(), Vec::new());
     let layout = store.layout().await.unwrap();
     loop {
         let slice = store.prune_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
@@ -145,7 +145,7 @@ async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
     }
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
     let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 1 };
+    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 1 };
     let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
     let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use segment_estimator::store::{Error, Move, Partitions, Phase};
+use segment_estimator::store::{Error, Partitions, Phase, Resharding};
 use tempfile::TempDir;
 
 use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};
@@ -160,7 +160,8 @@ async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
 
     assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));
     assert_eq!(app.count("sports").await, 1);
-    let step = store.change_layout(&before, before.keys(), Some(Move { to: target, phase: Phase::Copying })).await;
+    let step =
+        store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
     assert_eq!(step, Err(Error::UnknownLayout));
     assert_eq!(app.count("sports").await, 1);
 }

@@ -119,7 +119,7 @@ async fn restore_takes_an_append_only_file_of_commands() {
 )]
 #[case::with_commands_behind_its_end(
     |file: Vec<u8>| [&file[..], RECORD.as_bytes()].concat(),
-    "bytes stand behind the end of the RDB file"
+    "the file is an append-only file that begins as an RDB file and goes on with commands, as appendonly.aof of Redis 6 is; start a Redis on it"
 )]
 #[case::empty(|_| Vec::new(), "the file is no backup: it begins neither as an RDB file nor as an append-only file")]
 #[case::packed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
@@ -180,6 +180,22 @@ fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
     let Output { status, stdout, stderr } = restore_of(&[INDEX, SPORTS], &["--unrecorded"]);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 2;"));
+}
+
+#[rstest]
+#[case::a_prefix("prod:layout", &[], "redis_key_prefix \"prod:\" (prod:layout), and the one with \"\" is")]
+#[case::another_prefix("prod:layout", &["--redis-key-prefix", "test:"], "and the one with \"test:\" is to be restored; set redis_key_prefix to \"prod:\"")]
+#[case::no_prefix("layout", &["--redis-key-prefix", "test:"], "set redis_key_prefix to \"\"")]
+#[case::a_partition_of_a_prefix("prod:{p07}:layout", &[], "set redis_key_prefix to \"prod:\"")]
+fn restore_names_the_prefix_of_a_data_set_that_has_another(
+    #[case] key: &str,
+    #[case] arguments: &[&str],
+    #[case] expected: &str,
+) {
+    let record = ["SET", key, r#"{"epoch":1,"keys":"plain"}"#];
+    let output = restore_of(&[&["SET", "x:layout", "wide"], &record], arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains(expected) && !error.contains("--unrecorded"), "{error}");
 }
 
 #[rstest]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::test_runner::{Config, TestRunner};
-use segment_estimator::store::{Keyspace, MembersCursor, Partition, Partitions, Store};
+use segment_estimator::store::{KeySet, MembersCursor, Partition, Partitions, Store};
 
 use segment_estimator::domain::Timestamp;
 
 use crate::helpers::{Redis, segment};
 
 fn plain() -> Partition {
-    Keyspace::first(Partitions::ONE).all().next().unwrap()
+    KeySet::first(Partitions::ONE).all().next().unwrap()
 }
 
 /// Gives `redis` members with these scores.

@@ -8,7 +8,7 @@ use segment_estimator::domain::{Timestamp, UserId, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
 use segment_estimator::store::diagnostics::Permissions;
-use segment_estimator::store::{Error, Move, Partitions, Phase, Store, lane_of};
+use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shard_of};
 use serde_json::json;
 
 use crate::helpers::{
@@ -269,7 +269,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     let [four_partitions, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
     let store = redis.store().with_partitions(Some(four_partitions));
     let estimator = Estimator::new(store, Window::parse("14d").unwrap());
-    let fits_both = |id: &String| lane_of(&user(id), four_partitions) == lane_of(&user(id), eight);
+    let fits_both = |id: &String| shard_of(&user(id), four_partitions) == shard_of(&user(id), eight);
     let first = (50..).map(|n| format!("u{n}")).find(fits_both).unwrap();
     estimator.record(visit(&first, "sports", NOON), NOON).await.unwrap();
     let delete_records = || {
@@ -298,7 +298,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     redis.call::<()>(&["DEL", "{p09}:segment:sports", "{p09}:segments"]);
 
     // One user who never was in that partition.
-    let stray = (1..49).map(|n| format!("u{n}")).find(|id| lane_of(&user(id), four_partitions) != 3).unwrap();
+    let stray = (1..49).map(|n| format!("u{n}")).find(|id| shard_of(&user(id), four_partitions) != 3).unwrap();
     redis.call::<()>(&["ZADD", "{p03}:segment:sports", &NOON.as_score().to_string(), &stray]);
     let message = refusal(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(message.contains("fit no number of partitions; if it is known, name it with --partitions"), "{message}");
@@ -368,6 +368,36 @@ fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
 }
 
 #[rstest]
+#[case::a_table_without_epoch(r#"{"theirs":1}"#)]
+#[case::a_table_with_an_epoch_and_no_keys(r#"{"epoch":0}"#)]
+#[case::a_list("[1]")]
+#[case::a_string(r#""hello""#)]
+#[case::a_number("1")]
+#[case::null("null")]
+#[case::no_json("theirs")]
+#[case::nothing("")]
+#[tokio::test]
+async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &str) {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let estimator = || {
+        let store = redis.store().with_partitions(Some(Partitions::parse("2").unwrap()));
+        Estimator::new(store, Window::parse("14d").unwrap())
+    };
+    estimator().record(visit("u1", "sports", NOON), NOON).await.unwrap();
+    redis.call::<()>(&["SET", "{p01}:layout", theirs]);
+    let before = contents(&redis);
+    for _ in 0..2 {
+        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnknownLayout)));
+    }
+    let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("`{p01}:layout` holds what this service has not written: rename that key"), "{message}");
+    assert_eq!(contents(&redis), before);
+    redis.call::<()>(&["DEL", "{p01}:layout"]);
+    assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));
+}
+
+#[rstest]
 #[case::the_record(&["layout"])]
 #[case::the_record_and_the_first_copies(&["layout", "{p00}:layout", "{p01}:layout"])]
 #[tokio::test]
@@ -410,7 +440,7 @@ async fn private_redis_is_adopted_without_asking() {
 #[case::a_list(&["RPUSH", "history:", "theirs"])]
 #[case::a_hash(&["HSET", "history:", "a", "b"])]
 #[tokio::test]
-async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_by: &[&str]) {
+async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by: &[&str]) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.record_data_set();
     redis.call::<()>(made_by);
@@ -422,7 +452,7 @@ async fn sampling_leaves_a_foreign_key_of_turns_alone_and_names_it(#[case] made_
     let failed = sampler.sample(NOON, NOON).await.unwrap_err();
     assert_eq!(failed, Error::ForeignKey("history:".to_owned()));
     assert!(failed.to_string().contains("redis_key_prefix"), "{failed}");
-    store.end_turn(NOON).await.unwrap();
+    store.complete_tick(NOON).await.unwrap();
     assert_eq!(contents(&redis), before);
     let table = succeeds(&mut command(folder.path(), &["check"], &redis.url()));
     assert!(
@@ -438,7 +468,7 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires() {
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     let before = store.settled_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&before, before.keys(), Some(Move { to, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
         redis.call::<()>(&["SET", key, "theirs"]);
     }

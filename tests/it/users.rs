@@ -5,7 +5,7 @@ mod moves;
 use reqwest::{Response, StatusCode};
 use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
-use segment_estimator::store::{Batch, Move, Partitions, Phase};
+use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
 use crate::helpers::{
@@ -131,8 +131,8 @@ async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
         let store = redis.store();
         let layout = store.settled_layout().await.unwrap();
         let target = layout.keys().sibling(Partitions::parse(to).unwrap());
-        let moving = Some(Move { to: target, phase: Phase::Copying });
-        let layout = store.change_layout(&layout, layout.keys(), moving).await.unwrap();
+        let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
+        let layout = store.change_layout(&layout, layout.keys(), resharding).await.unwrap();
         let mut batch = Batch::default();
         for partition in layout.keys().all() {
             let page = store.members(partition, &segment("sports"), None).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
     let store = redis.store();
     let layout = store.settled_layout().await.unwrap();
     let target = layout.keys().sibling(Partitions::parse("2").unwrap());
-    store.change_layout(&layout, layout.keys(), Some(Move { to: target, phase: Phase::Copying })).await.unwrap();
+    store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
     forget(&app, "u1").await;
     let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let [note] = notes.as_slice() else { panic!("{notes:?}") };
@@ -335,7 +335,7 @@ async fn delete_that_fails_or_is_given_up_leaves_a_line_too() {
 
     let log = service.terminate_for_log();
     let lines = deletions(&log);
-    let given_up = "the deletion of a user was given up before its answer; it may have been done";
+    let given_up = "the deletion of a user was aborted; the user may or may not be deleted";
     assert_eq!((lines[0].0.as_str(), lines[0].1.as_str()), (given_up, "late"), "{lines:?}");
     assert_eq!(lines[1].0, "deleted a user", "{lines:?}");
     assert!(lines[2].1 == "failed" && lines.len() == 3, "{lines:?}");

@@ -16,6 +16,7 @@ use serde_json::Value;
 /// What editors on Windows put in front of UTF-8.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
+const CONTROL_CHARACTERS: &str = "is text with control characters, or text in UTF-16";
 const GUESSABLE: &str = "repeats a few bytes, or follows a pattern that can be guessed";
 
 /// A shorter secret can be guessed (RFC 7518, section 3.2: at least as long as the hash).
@@ -34,7 +35,7 @@ pub(in crate::auth) fn secret(content: &[u8]) -> Result<&[u8], String> {
     const ADVICE: &str =
         "but HS256 needs a secret that nobody else knows, in one line; make one with `openssl rand -hex 32`";
     let secret = text(content).map_or(content, |text| text.trim_end_matches(['\r', '\n']).as_bytes());
-    if let Some(flaw) = flaw(secret) {
+    if let Some(flaw) = flaw(secret).or_else(|| is_mostly_ascii(secret).then(|| CONTROL_CHARACTERS.to_owned())) {
         return Err(format!("{flaw}, {ADVICE}"));
     }
     match secret.len() {
@@ -142,12 +143,17 @@ fn flaw_of_binary(bytes: &[u8]) -> Option<&'static str> {
         Some("is a packed file")
     } else if is_guessable(bytes) {
         Some(GUESSABLE)
-    } else if bytes.len() >= MIN_BYTES && bytes.iter().filter(|byte| !byte.is_ascii()).count() < bytes.len() / 16 {
-        // Of 32 random bytes one or none is beyond ASCII by a chance of one to a hundred millions.
-        Some("is text with control characters, or text in UTF-16")
     } else {
         None
     }
+}
+
+/// Whether `secret` is no text, and nearly all of it is ASCII: of 32 random bytes one or none is beyond ASCII by a chance of one to a hundred
+/// millions. This doesn't hold for what a secret decodes to, such as decimal digits that are read as hexadecimal ones.
+fn is_mostly_ascii(secret: &[u8]) -> bool {
+    text(secret).is_none()
+        && secret.len() >= MIN_BYTES
+        && secret.iter().filter(|byte| !byte.is_ascii()).count() < secret.len() / 16
 }
 
 /// Whether `bytes` begin with a type of key and its length, as the keys of SSH do.
@@ -405,6 +411,13 @@ mod tests {
         let text = "\u{feff}a-secret-of-more-than-thirty-two-bytes\r\n";
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(secret(&bytes).unwrap_err().starts_with("is text with control characters, or text in UTF-16, but"));
+    }
+
+    /// As hexadecimal digits, these are bytes of which one is beyond ASCII.
+    #[test]
+    fn decimal_digits_that_decode_to_ascii_are_kept() {
+        let digits = b"5546157627320730231952716017553715253027827246632049452471577128";
+        assert_eq!(secret(digits), Ok(&digits[..]));
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl DemoCommand {
     }
 }
 
-fn within<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
-    number.ok_or_else(|| format!("must be a whole number from {LEAST} to {MOST}"))
+fn within<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {MIN} to {MAX}"))
 }

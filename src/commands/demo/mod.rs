@@ -62,7 +62,7 @@ impl Demo {
     /// How far back the histories go.
     pub const HISTORY: Duration = Duration::from_secs(14 * 24 * 60 * 60);
     /// How many visits are written at once.
-    const AT_ONCE: usize = 8_192;
+    const BATCH_SIZE: usize = 8_192;
 
     /// How many visits there will be.
     #[must_use]
@@ -96,14 +96,14 @@ impl Demo {
             );
             for Member { user_id, last_seen } in segment.members {
                 writing.batch.add(&Visit { user_id, segment: segment.name.clone(), seen_at: last_seen });
-                if writing.batch.len() == Self::AT_ONCE {
+                if writing.batch.len() == Self::BATCH_SIZE {
                     writing.flush().await?;
                     if let Some(progress) = progress {
                         progress.tell(writing.filled.visits, writing.filled.visits);
                     }
                 }
             }
-            if writing.samples.len() >= Self::AT_ONCE {
+            if writing.samples.len() >= Self::BATCH_SIZE {
                 writing.flush().await?;
             }
             writing.filled.segments += 1;

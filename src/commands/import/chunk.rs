@@ -4,16 +4,16 @@ use std::cmp::Ordering;
 use std::io::{self, Read as _};
 use std::{fmt, thread};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use xxhash_rust::xxh64::Xxh64;
 
 use super::CsvForm;
 use super::csv::{Record, Records};
 use super::source::Source;
-use super::state::Position;
+use super::state::{PastRun, Position};
 use super::witnesses::Witnesses;
+use crate::domain::Window;
 use crate::domain::visit_json::{self, RawVisit, VisitError};
-use crate::domain::{Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::ingest::{Ingest, LineError, Lines};
 use crate::store::Batch;
@@ -75,8 +75,9 @@ pub(super) enum Visits {
 
 /// What the thread that reads has to say.
 pub(super) enum Read {
-    /// What was done before is passed over, and these visits are some of it. This comes first, and once.
-    Resumed(Vec<Visit<'static>>),
+    /// What was done before is passed over, and these visits are some of it. This comes first, and once. Reading goes on when it is given
+    /// the size of a chunk in records.
+    Resumed(Witnesses, oneshot::Sender<usize>),
     /// What was done before is not how this source begins. This comes first, and is all.
     Differs,
     Chunk(Chunk),
@@ -88,22 +89,20 @@ pub(super) enum Read {
     Failed(String),
 }
 
-/// Reads `source` on a thread of its own, in chunks of `size` records, from the position `done` on, which an earlier run
-/// came to at the given time. It waits when nobody takes the
-/// chunks, and ends when nobody will.
+/// Reads `source` on a thread of its own, from the position `done` on, which `runs` came to. It waits when nobody takes the chunks, and
+/// ends when nobody will.
 pub(super) fn read(
     source: Source,
     form: Form,
     purpose: For,
-    size: usize,
-    done: (Position, Timestamp),
+    done: Position,
+    runs: Vec<PastRun>,
 ) -> io::Result<mpsc::Receiver<Read>> {
     let (sender, receiver) = mpsc::channel(1);
     let chunk = Chunk::empty(&purpose);
     let read = Passed { records: 0, text: Xxh64::new(0), ahead: Xxh64::new(0) };
-    let (done, saved_at) = done;
-    let witnesses = Witnesses::new();
-    let reading = Reading { source, purpose, size, done, saved_at, witnesses, read, chunk, sender };
+    let witnesses = Some(Witnesses::new(runs, done.records));
+    let reading = Reading { source, purpose, size: 0, done, witnesses, read, chunk, sender };
     // A thread that the runtime doesn't know: at the end, nobody waits for one that waits for standard input.
     thread::Builder::new().name("import-reader".to_owned()).spawn(move || reading.run(form))?;
     Ok(receiver)
@@ -128,13 +127,12 @@ impl From<Unwanted> for Cut {
 struct Reading {
     source: Source,
     purpose: For,
+    /// Records of a chunk.
     size: usize,
     /// Where an earlier run ended.
     done: Position,
-    /// When that was.
-    saved_at: Timestamp,
-    /// Some of what it has done.
-    witnesses: Witnesses,
+    /// Some of what is done, until it is passed over.
+    witnesses: Option<Witnesses>,
     /// What was read so far.
     read: Passed,
     chunk: Chunk,
@@ -257,7 +255,7 @@ impl Reading {
 
     /// Nothing has been read. If nothing was done before either, there is nothing to pass over.
     fn begin(&mut self) -> Result<(), Unwanted> {
-        if self.done.records == 0 { self.say(Read::Resumed(Vec::new())) } else { Ok(()) }
+        if self.done.records == 0 { self.end_of_done() } else { Ok(()) }
     }
 
     /// Passes over the record, or the end of one, that `unread` begins with; `rest` follows it. Returns whether the record is new: no
@@ -276,16 +274,22 @@ impl Reading {
     /// Takes a record that an earlier run has dealt with. Few of them are read for their visits.
     fn take_done<'a>(&mut self, visit: impl FnOnce() -> Option<RawVisit<'a>>) -> Result<(), Unwanted> {
         if let For::Redis(clock, window) = &self.purpose
-            && self.witnesses.is_next()
+            && let Some(witnesses) = &mut self.witnesses
+            && witnesses.is_next()
             && let Some(visit) = visit()
         {
-            self.witnesses.offer(visit, window.cutoff(clock.now()), self.saved_at);
+            witnesses.offer(visit, window.cutoff(clock.now()));
         }
-        if self.read.records < self.done.records {
-            return Ok(());
-        }
-        let witnesses = std::mem::replace(&mut self.witnesses, Witnesses::new());
-        self.say(Read::Resumed(witnesses.into_visits()))
+        if self.read.records < self.done.records { Ok(()) } else { self.end_of_done() }
+    }
+
+    /// Says that what was done is passed over, and waits until reading may go on.
+    fn end_of_done(&mut self) -> Result<(), Unwanted> {
+        let (start, started) = oneshot::channel();
+        let witnesses = self.witnesses.take().expect("this comes once");
+        self.say(Read::Resumed(witnesses, start))?;
+        self.size = started.blocking_recv().map_err(|_| Unwanted)?;
+        Ok(())
     }
 
     /// All whole records have been read.
@@ -424,7 +428,7 @@ mod tests {
             Ok(source) => source,
             Err(error) => return Outcome { failure: Some(error.to_string()), ..Outcome::default() },
         };
-        let mut words = read(source, form.clone(), For::Service, size, (done, Timestamp::from_millis(0))).unwrap();
+        let mut words = read(source, form.clone(), For::Service, done, Vec::new()).unwrap();
         let mut outcome = Outcome::default();
         let mut keep = |chunk: Chunk| {
             let Visits::Lines(text) = chunk.visits else { panic!("a chunk for a service has lines") };
@@ -435,7 +439,7 @@ mod tests {
             outcome.chunks.push((records, chunk.end));
         };
         match words.blocking_recv() {
-            Some(Read::Resumed(_)) => {}
+            Some(Read::Resumed(_, start)) => start.send(size).unwrap(),
             Some(Read::Differs) => return Outcome { differs: true, ..outcome },
             Some(Read::Failed(why)) => return Outcome { failure: Some(why), ..outcome },
             _ => panic!("it isn't said first whether it can go on"),

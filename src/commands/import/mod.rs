@@ -21,7 +21,7 @@ mod witnesses;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use self::chunk::Form;
@@ -36,7 +36,6 @@ use self::source::Source;
 use self::state::{Destination, LoadError, State, with_suffix};
 use self::target::Target;
 use super::progress::{Measure, Progress};
-use crate::domain::Timestamp;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 
@@ -97,20 +96,21 @@ impl Import {
         let source =
             Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
-        // Before the target is touched, which may be the wrong one: greeting it may make a data set, or extend its window.
         let state = self.first_state(to, &progress)?;
-        target.greet(clock, &progress).await.map_err(ImportError::Refused)?;
-        let saved_at = Timestamp::from_millis(state.saved_at);
-        let purpose = target.purpose(clock);
-        let chunks = chunk::read(source, self.form.clone(), purpose, target.chunk_size(), (state.done, saved_at));
+        target.greet(clock).await.map_err(ImportError::Refused)?;
+        let chunks = chunk::read(source, self.form.clone(), target.purpose(clock), state.done, state.runs.clone());
         let mut chunks = chunks.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
-        self.pass_over(&state, &target, &mut chunks, &progress, stop).await?;
+        let start = self.pass_over(&state, &target, &mut chunks, &progress, stop).await?;
+        // Only now: it may be the wrong one, or have lost what was imported.
+        target.prepare(clock, &progress).await.map_err(ImportError::Refused)?;
         let rejects = match &self.errors {
             Some(path) => {
                 Rejects::into_file(path, state.errors_bytes).map_err(|error| ImportError::unwritable(path, &error))?
             }
             None => Rejects::shown(),
         };
+        // If the reader is gone, the chunks end.
+        let _ = start.send(target.chunk_size());
         let delivery =
             Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
         let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
@@ -195,7 +195,8 @@ impl Import {
         }
     }
 
-    /// Waits until the reader has passed over what earlier runs have done, which must be how the source begins.
+    /// Waits until the reader has passed over what earlier runs have done, which must be how the source begins. Returns what lets it go on,
+    /// by the size of a chunk.
     async fn pass_over(
         &self,
         state: &State,
@@ -203,7 +204,7 @@ impl Import {
         chunks: &mut mpsc::Receiver<Read>,
         progress: &Progress,
         stop: &CancellationToken,
-    ) -> Result<(), ImportError> {
+    ) -> Result<oneshot::Sender<usize>, ImportError> {
         let word = tokio::select! {
             word = chunks.recv() => word,
             () = stop.cancelled() => return Err(ImportError::Stopped),
@@ -212,21 +213,22 @@ impl Import {
             let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
             ImportError::Another { state, what: what.to_owned() }
         };
-        match word {
-            Some(Read::Resumed(witnesses)) => {
-                let has_them = target.has(witnesses, state).await.map_err(ImportError::Refused)?;
+        let start = match word {
+            Some(Read::Resumed(witnesses, start)) => {
+                let has_them = target.has(&witnesses, state).await.map_err(ImportError::Refused)?;
                 if !has_them {
                     return Err(another("a data set that has lost what was imported"));
                 }
+                start
             }
             Some(Read::Differs) => return Err(another("another file")),
             Some(Read::Failed(why)) => return Err(ImportError::unreadable(&self.file, why)),
             Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
             None => return Err(ImportError::unreadable(&self.file, "reading was broken off".to_owned())),
-        }
+        };
         if state.done_through_line > 0 {
             progress.note(format_args!("going on after line {}", state.done_through_line));
         }
-        Ok(())
+        Ok(start)
     }
 }

@@ -66,8 +66,15 @@ impl Run {
     const TICK: Duration = Duration::from_millis(500);
 
     /// An import of which earlier runs have done what `state` says.
-    pub(super) fn new(delivery: Delivery, state: State, state_file: StateFile, rejects: Rejects, clock: Clock) -> Self {
+    pub(super) fn new(
+        delivery: Delivery,
+        mut state: State,
+        state_file: StateFile,
+        rejects: Rejects,
+        clock: Clock,
+    ) -> Self {
         let counts_before = state.counts;
+        state.begin_run(clock.now());
         Self {
             delivery,
             state,
@@ -108,7 +115,7 @@ impl Run {
                         ending = Some(Ok(()));
                     }
                     Some(Read::Failed(why)) => ending = Some(Err(Interruption::Unreadable(why))),
-                    Some(Read::Resumed(_) | Read::Differs) => unreachable!("the reader says these before all else"),
+                    Some(Read::Resumed(..) | Read::Differs) => unreachable!("the reader says these before all else"),
                     None => ending = Some(Err(Interruption::Broken("reading was broken off".to_owned()))),
                 },
                 _ = tick.tick() => {}
@@ -153,7 +160,7 @@ impl Run {
         self.state.errors_bytes =
             self.rejects.flush().map_err(|error| Interruption::Ours(rejects_not_written(&error)))?;
         self.saved = Some(Instant::now());
-        self.state.saved_at = self.clock.now().as_millis();
+        self.state.record_run(self.clock.now());
         let StateFile { path: Some(path), is_named } = &self.state_file else { return Ok(()) };
         match self.state.save(path) {
             Ok(()) => Ok(()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Window;
+use crate::domain::{Timestamp, Window};
 
 /// What is written into the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub(super) struct State {
     pub(super) form: String,
     /// Where to.
     pub(super) target: Destination,
-    /// When the last of it was dealt with, in Unix milliseconds. A visit without a time was seen before that.
-    pub(super) saved_at: i64,
+    /// The runs that did it, in order.
+    pub(super) runs: Vec<PastRun>,
     /// Everything up to here is dealt with.
     pub(super) done: Position,
     /// The line that the last of it begins on, for people.
@@ -29,6 +29,18 @@ pub(super) struct State {
     pub(super) counts: Counts,
     /// How long the file with what was rejected is by then, in bytes.
     pub(super) errors_bytes: u64,
+}
+
+/// A run, and when it was: a visit without a time was seen then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PastRun {
+    /// How many records were done at its end, by this and earlier runs.
+    pub(super) records: u64,
+    /// When it began, in Unix milliseconds.
+    pub(super) started_at: i64,
+    /// When it was recorded last, in Unix milliseconds.
+    pub(super) saved_at: i64,
 }
 
 /// Where visits go, and what decides which of them are left out there. With another one, what is done would be missing.
@@ -103,8 +115,8 @@ pub(super) enum LoadError {
 
 impl State {
     /// Version 1, which had none, told places by lines that end in LF. It has nothing that would tell a file by. Version 2 had the
-    /// address alone for the target.
-    const VERSION: u32 = 3;
+    /// address alone for the target. Version 3 had the time of the latest run alone.
+    const VERSION: u32 = 4;
 
     /// An import that has not begun.
     pub(super) fn new(form: String, target: Destination) -> Self {
@@ -112,11 +124,26 @@ impl State {
             version: Self::VERSION,
             form,
             target,
-            saved_at: 0,
+            runs: Vec::new(),
             done: Position::default(),
             done_through_line: 0,
             counts: Counts::default(),
             errors_bytes: 0,
+        }
+    }
+
+    /// Adds a run that begins at `now`.
+    pub(super) fn begin_run(&mut self, now: Timestamp) {
+        let now = now.as_millis();
+        // One that did nothing has no records.
+        self.runs.dedup_by_key(|run| run.records);
+        self.runs.push(PastRun { records: self.done.records, started_at: now, saved_at: now });
+    }
+
+    /// Updates the run under way, which has come so far at `now`.
+    pub(super) fn record_run(&mut self, now: Timestamp) {
+        if let Some(run) = self.runs.last_mut() {
+            (run.records, run.saved_at) = (self.done.records, now.as_millis());
         }
     }
 
@@ -175,7 +202,10 @@ mod tests {
         let path = folder.path().join("visits.import");
         assert_eq!(State::load(&path), Ok(None));
         let mut state = State::new("ndjson".to_owned(), destination("127.0.0.1:6379", Some("prod:"), Some("1d")));
+        state.begin_run(Timestamp::from_millis(1_000));
         (state.done, state.done_through_line) = (Position { records: 7, text_hash: u64::MAX }, 8);
+        state.record_run(Timestamp::from_millis(2_000));
+        assert_eq!(state.runs, [PastRun { records: 7, started_at: 1_000, saved_at: 2_000 }]);
         for _ in 0..2 {
             state.save(&path).unwrap();
             assert_eq!(State::load(&path).unwrap().as_ref(), Some(&state));
@@ -213,7 +243,7 @@ mod tests {
     #[case::no_json("{", "doesn't hold the state of an import")]
     #[case::a_visit(r#"{"user_id":"u1","segment":"s1"}"#, "doesn't hold the state of an import")]
     #[case::another_member(
-        r#"{"version":3,"target":"x","done_through_line":1,"x":1}"#,
+        r#"{"version":4,"target":"x","done_through_line":1,"x":1}"#,
         "doesn't hold the state of an import"
     )]
     #[case::version_1(
@@ -224,8 +254,12 @@ mod tests {
         r#"{"version":2,"form":"ndjson","target":"x","done":{"records":1,"text_hash":1},"done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
         "is of another version of this program"
     )]
+    #[case::version_3(
+        r#"{"version":3,"form":"ndjson","target":{"address":"x","key_prefix":null,"window":null},"saved_at":1,"done":{"records":1,"text_hash":1},"done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
+        "is of another version of this program"
+    )]
     #[case::a_later_version(
-        r#"{"version":4,"target":"x","done_through_line":1}"#,
+        r#"{"version":5,"target":"x","done_through_line":1}"#,
         "is of another version of this program"
     )]
     fn what_is_something_else_is_refused(#[case] text: &str, #[case] expected: &str) {

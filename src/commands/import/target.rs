@@ -3,11 +3,11 @@
 use super::Service;
 use super::chunk::{Chunk, For, Visits};
 use super::delivery::{ChunkResult, Failure};
-use super::state::{Counts, State};
+use super::state::State;
 use super::witnesses::Witnesses;
 use crate::commands::progress::Progress;
+use crate::domain::FieldError;
 use crate::domain::visit_json::VisitError;
-use crate::domain::{FieldError, Visit};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::ingest::LineError;
@@ -29,15 +29,27 @@ impl Target {
     /// Records of a request.
     const FOR_A_SERVICE: usize = 50_000;
 
-    /// Sees that visits can be written.
+    /// Checks that it answers, and synchronises `clock` with it. Writes nothing.
     ///
     /// # Errors
     ///
     /// Why not, in one line.
-    pub(super) async fn greet(&self, clock: &Clock, progress: &Progress) -> Result<(), String> {
+    pub(super) async fn greet(&self, clock: &Clock) -> Result<(), String> {
+        match self {
+            Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
+            Self::Service(service) => service.greet().await,
+        }
+    }
+
+    /// Makes it ready for visits: may make a data set, or extend the window of one.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in one line.
+    pub(super) async fn prepare(&self, clock: &Clock, progress: &Progress) -> Result<(), String> {
         match self {
             Self::Redis(estimator) => {
-                let failed = |error: store::Error| format!("Redis can't serve: {error}");
+                let failed = |error: store::Error| cannot_serve(&error);
                 let (own, kept) = (estimator.window(), estimator.recorded_window().await.map_err(failed)?);
                 estimator.sync(clock).await.map_err(failed)?;
                 if let Some(kept) = kept.filter(|kept| *kept < own) {
@@ -45,27 +57,24 @@ impl Target {
                 }
                 Ok(())
             }
-            Self::Service(service) => service.greet().await,
+            Self::Service(_) => Ok(()),
         }
     }
 
-    /// Whether it has what `witnesses` say: visits that were read again, and that an earlier run has dealt with as `state` says. Of visits
-    /// that a service took in, nobody knows.
+    /// Returns whether it has what `witnesses` say of the runs that did what `state` says. Writes nothing. What a service took in can't be
+    /// asked.
     ///
     /// # Errors
     ///
     /// Why that can't be told, in one line.
-    pub(super) async fn has(&self, witnesses: Vec<Visit<'static>>, state: &State) -> Result<bool, String> {
+    pub(super) async fn has(&self, witnesses: &Witnesses, state: &State) -> Result<bool, String> {
         let Self::Redis(estimator) = self else { return Ok(true) };
-        let kept = estimator.are_kept(&witnesses).await.map_err(|error| format!("Redis can't serve: {error}"))?;
-        let Counts { accepted, rejected, .. } = state.counts;
-        // Some users may have been deleted since. Of those who were rejected, none is there.
-        let are_enough = |kept: &[bool]| {
-            let found = kept.iter().filter(|kept| **kept).count() as u64;
-            2 * found * (accepted + rejected).max(1) >= kept.len() as u64 * accepted
-        };
-        // A part may be missing alone, such as what came after a backup.
-        Ok(are_enough(&kept) && kept.chunks_exact(Witnesses::PART).all(are_enough))
+        let visits = witnesses.visits();
+        if visits.is_empty() {
+            return Ok(true);
+        }
+        let kept = estimator.are_kept(&visits).await.map_err(|error| cannot_serve(&error))?;
+        Ok(witnesses.confirm(&kept, state.counts.accepted, state.counts.rejected))
     }
 
     /// What visits are made ready for.
@@ -110,7 +119,7 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Ch
             // It isn't the visit's fault, and another run may go on from here.
             Err(store::Error::TooManySegments(max)) => {
                 return Err(Failure::Permanent(format!(
-                    "the file has more segments than the {max} that max_segments allows: raise it, or correct the file"
+                    "the data set would have more segments than the {max} that max_segments allows: raise it, or correct the file"
                 )));
             }
             Err(error) if error.is_outage() => return Err(failure(error.clone())),
@@ -122,6 +131,10 @@ async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<Ch
         }
     }
     Ok(delivered)
+}
+
+fn cannot_serve(error: &store::Error) -> String {
+    format!("Redis can't serve: {error}")
 }
 
 fn failure(error: store::Error) -> Failure {

@@ -1,48 +1,75 @@
-//! A few of the visits that an earlier run has dealt with, by which it is found out whether the data set has them still. It may have been
-//! emptied, or made anew.
+//! A few of the visits that earlier runs have dealt with. They tell whether the data set still has what was imported: it may have been
+//! emptied, or restored from a backup.
 
+use super::state::PastRun;
 use crate::domain::visit_json::RawVisit;
 use crate::domain::{Timestamp, Visit};
 
-/// Visits that are spread evenly over all that were offered, in their order.
+/// Visits that are spread evenly over all done records, and the last ones, which an older backup lacks.
 #[derive(Debug)]
 pub(super) struct Witnesses {
-    visits: Vec<Visit<'static>>,
-    /// Records that were offered.
-    offered: usize,
+    /// The runs that have done the records.
+    runs: Vec<PastRun>,
+    /// The number of records that are done.
+    done: u64,
+    /// The number of records that were offered.
+    offered: u64,
     /// Of so many records one is taken.
-    stride: usize,
+    stride: u64,
+    spread: Vec<Visit<'static>>,
+    last: Vec<Visit<'static>>,
 }
 
 impl Witnesses {
-    /// At most so many.
-    const MAX: usize = 256;
-    /// So many that follow each other say whether that part is there.
-    pub(super) const PART: usize = 16;
+    /// The limit on the visits that are spread.
+    const MAX_SPREAD: usize = 256;
+    /// The number of records at the end that are all taken.
+    const LAST: u64 = 64;
+    /// The number of consecutive visits that are judged together.
+    const PART: usize = 16;
 
-    pub(super) fn new() -> Self {
-        Self { visits: Vec::new(), offered: 0, stride: 1 }
+    /// Begins with the first of the `done` records of `runs`.
+    pub(super) fn new(runs: Vec<PastRun>, done: u64) -> Self {
+        Self { runs, done, offered: 0, stride: 1, spread: Vec::new(), last: Vec::new() }
     }
 
-    /// Whether the next record is one to be offered.
+    /// Advances to the next record, and returns whether it is one to be offered.
     pub(super) fn is_next(&mut self) -> bool {
         self.offered += 1;
+        self.is_last() || self.is_spread()
+    }
+
+    fn is_spread(&self) -> bool {
         self.offered.is_multiple_of(self.stride)
     }
 
-    /// Takes `visit`, which must be there still unless it was seen at or before `cutoff`. Without a time of its own it was seen before
-    /// `saved_at`, when the earlier run ended.
-    pub(super) fn offer(&mut self, visit: RawVisit<'_>, cutoff: Timestamp, saved_at: Timestamp) {
+    fn is_last(&self) -> bool {
+        self.offered + Self::LAST > self.done
+    }
+
+    /// Takes the visit of the current record, unless it may have expired by `cutoff` or was rejected for its time.
+    pub(super) fn offer(&mut self, visit: RawVisit<'_>, cutoff: Timestamp) {
         let RawVisit { user_id, segment, seen_at } = visit;
-        if seen_at.unwrap_or(saved_at) <= cutoff {
+        let Some(run) = self.runs.iter().find(|run| self.offered <= run.records) else { return };
+        if seen_at.is_some_and(|seen_at| seen_at > Timestamp::from_millis(run.saved_at) + Visit::MAX_CLOCK_SKEW) {
             return;
         }
-        // The time of the import isn't known.
-        let seen_at = seen_at.unwrap_or(Timestamp::from_millis(0));
-        self.visits.push(Visit { user_id, segment, seen_at }.into_owned());
-        if self.visits.len() == Self::MAX {
+        // The earliest time that may have been written: without a time, and with one that was ahead, it is that of the import.
+        let seen_at = seen_at.unwrap_or(Timestamp::from_millis(run.started_at)) - Visit::MAX_CLOCK_SKEW;
+        if seen_at <= cutoff {
+            return;
+        }
+        let visit = Visit { user_id, segment, seen_at }.into_owned();
+        if self.is_last() {
+            self.last.push(visit.clone());
+        }
+        if !self.is_spread() {
+            return;
+        }
+        self.spread.push(visit);
+        if self.spread.len() == Self::MAX_SPREAD {
             let mut place = 0;
-            self.visits.retain(|_| {
+            self.spread.retain(|_| {
                 place += 1;
                 place % 2 == 0
             });
@@ -50,7 +77,109 @@ impl Witnesses {
         }
     }
 
-    pub(super) fn into_visits(self) -> Vec<Visit<'static>> {
-        self.visits
+    /// Returns the visits, in the order that [`Self::confirm`] takes the answers in.
+    pub(super) fn visits(&self) -> Vec<Visit<'static>> {
+        [&self.spread[..], &self.last[..]].concat()
+    }
+
+    /// Returns whether the data set still has what was imported. `kept` says for each of [`Self::visits`] whether it is there; `None` is a
+    /// visit that can't be.
+    ///
+    /// Some users may have been deleted since, and `rejected` visits were never there beside the `accepted` ones. But a part may be missing
+    /// alone, such as what came after a backup.
+    pub(super) fn confirm(&self, kept: &[Option<bool>], accepted: u64, rejected: u64) -> bool {
+        let are_enough = |kept: &[bool]| {
+            let found = kept.iter().filter(|kept| **kept).count() as u64;
+            2 * found * (accepted + rejected).max(1) >= kept.len() as u64 * accepted
+        };
+        let (spread, last) = kept.split_at(self.spread.len());
+        let [spread, last] = [spread, last].map(|kept| kept.iter().copied().flatten().collect::<Vec<_>>());
+        are_enough(&spread)
+            && spread.rchunks_exact(Self::PART).all(are_enough)
+            && (last.len() < Self::PART || are_enough(&last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::domain::{SegmentName, UserId};
+
+    const SECOND: i64 = 1_000;
+    const DAY: i64 = 24 * 3_600 * SECOND;
+    const NOW: i64 = 100 * DAY;
+
+    fn run(records: u64, started_at: i64) -> PastRun {
+        PastRun { records, started_at, saved_at: started_at + SECOND }
+    }
+
+    /// Offers the visits of `runs` that were seen at `seen_at`, with a cutoff of 14 days ago.
+    fn witnesses(runs: &[PastRun], seen_at: Option<i64>) -> Witnesses {
+        let done = runs.last().unwrap().records;
+        let mut witnesses = Witnesses::new(runs.to_vec(), done);
+        for n in 1..=done {
+            if witnesses.is_next() {
+                let user_id = UserId::parse(format!("{n}")).unwrap();
+                let segment = SegmentName::parse("s").unwrap();
+                let visit = RawVisit { user_id, segment, seen_at: seen_at.map(Timestamp::from_millis) };
+                witnesses.offer(visit, Timestamp::from_millis(NOW - 14 * DAY));
+            }
+        }
+        witnesses
+    }
+
+    /// The records whose visits are witnesses, once each.
+    fn records(witnesses: &Witnesses) -> Vec<u64> {
+        let mut records: Vec<u64> =
+            witnesses.visits().iter().map(|visit| visit.user_id.as_str().parse().unwrap()).collect();
+        records.sort_unstable();
+        records.dedup();
+        records
+    }
+
+    #[rstest]
+    #[case::nothing(0..0, true)]
+    #[case::the_last_chunk(131_073..139_265, false)]
+    #[case::the_last_records(139_201..139_265, false)]
+    #[case::a_part_in_the_middle(60_000..90_000, false)]
+    #[case::the_first_part(1..30_000, false)]
+    #[case::some_users(60_000..64_000, true)]
+    fn confirm_notices_a_part_that_is_lost(#[case] lost: Range<u64>, #[case] expected: bool) {
+        let witnesses = witnesses(&[run(139_264, NOW - DAY)], Some(NOW - DAY));
+        let kept: Vec<_> = witnesses
+            .visits()
+            .iter()
+            .map(|visit| Some(!lost.contains(&visit.user_id.as_str().parse::<u64>().unwrap())))
+            .collect();
+        assert_eq!(witnesses.confirm(&kept, 139_264, 0), expected);
+    }
+
+    #[test]
+    fn confirm_leaves_out_visits_that_cannot_be_kept() {
+        let witnesses = witnesses(&[run(1_000, NOW - DAY)], Some(NOW - DAY));
+        let mut kept = vec![Some(true); witnesses.visits().len()];
+        kept[..64].fill(None);
+        assert!(witnesses.confirm(&kept, 500, 500));
+    }
+
+    #[test]
+    fn offer_takes_a_visit_without_a_time_by_the_run_that_imported_it() {
+        let runs = [run(100, NOW - 20 * DAY), run(200, NOW - DAY), run(300, NOW - SECOND)];
+        assert_eq!(records(&witnesses(&runs, None)), (101..=300).collect::<Vec<_>>());
+    }
+
+    #[rstest]
+    #[case::in_the_window(-DAY, 100)]
+    #[case::ahead_but_written(2 * 60 * SECOND, 100)]
+    #[case::too_far_ahead_and_rejected(10 * 60 * SECOND, 0)]
+    #[case::expired(-15 * DAY, 0)]
+    fn offer_takes_visits_that_must_be_there(#[case] offset: i64, #[case] expected: usize) {
+        let witnesses = witnesses(&[run(100, NOW)], Some(NOW + offset));
+        assert_eq!(records(&witnesses).len(), expected);
+        assert!(witnesses.visits().iter().all(|visit| visit.seen_at <= Timestamp::from_millis(NOW)));
     }
 }

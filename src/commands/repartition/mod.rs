@@ -1,9 +1,9 @@
 //! `segment-estimator repartition`: moves the data set to another number of partitions while it is written and counted.
 //!
 //! Four steps, each recorded in Redis, so that a run that was cut short is taken up where it was: from now on visits go to both
-//! sets of keys ([`Phase::Copying`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
+//! sets of keys ([`Phase::Backfill`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
 //! who were removed meanwhile are made to be in the copies as in the old keys; the counts are compared, segment by segment; counts are
-//! of the new keys ([`Phase::Switched`]); nobody looks at the old ones any more ([`Phase::Cleaning`]), and they are deleted.
+//! of the new keys ([`Phase::Cutover`]); nobody looks at the old ones any more ([`Phase::Cleanup`]), and they are deleted.
 
 mod command;
 
@@ -18,7 +18,7 @@ use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
-use crate::store::{self, Batch, Keyspace, Layout, Move, Partition, Partitions, Phase, Store};
+use crate::store::{self, Batch, KeySet, Layout, Partition, Partitions, Phase, Resharding, Store};
 
 /// Moves the data set of a store.
 #[derive(Debug)]
@@ -91,9 +91,9 @@ pub enum RepartitionError {
 
 impl Repartition {
     /// Segments of one partition that are copied at once.
-    const AT_ONCE: usize = 8;
+    const CONCURRENCY: usize = 8;
     /// Segments that are looked at in one round trip.
-    const LOOKED_AT_ONCE: usize = 500;
+    const SEGMENTS_PER_REQUEST: usize = 500;
     /// How often counts are compared while they differ. Visits that are on their way may be in one set of keys already.
     const COMPARISONS: usize = 100;
     /// How long to wait in between.
@@ -123,7 +123,7 @@ impl Repartition {
         }
         let mut layout = self.store.settled_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
-        if layout.moving().is_none() {
+        if layout.resharding().is_none() {
             if layout.keys().partitions() == to {
                 return Ok(Moved::NothingToDo);
             }
@@ -135,16 +135,16 @@ impl Repartition {
             }
             // Of a move long ago, somebody may have written to these keys after they were deleted.
             self.store.delete_keys(&layout, target).await.map_err(interfered)?;
-            layout = self.step(&layout, layout.keys(), Some((target, Phase::Copying))).await?;
+            layout = self.step(&layout, layout.keys(), Some((target, Phase::Backfill))).await?;
         }
         loop {
-            let (old, Some(Move { to: new, phase })) = (layout.keys(), layout.moving()) else {
+            let (old, Some(Resharding { to: new, phase })) = (layout.keys(), layout.resharding()) else {
                 return Ok(Moved::Done { members, segments });
             };
             if new.partitions() != to {
                 return Err(RepartitionError::AnotherMove(new.partitions()));
             }
-            let phase = self.take_phase(&layout, old, new, phase, &mut members, &mut segments).await;
+            let phase = self.run_phase(&layout, old, new, phase, &mut members, &mut segments).await;
             layout = match phase {
                 // An instance has changed the window alone. The phase begins again.
                 Err(RepartitionError::Interfered) => {
@@ -160,25 +160,25 @@ impl Repartition {
     }
 
     /// Does the work of `phase`, and gives the layout of the next one.
-    async fn take_phase(
+    async fn run_phase(
         &self,
         layout: &Layout,
-        old: Keyspace,
-        new: Keyspace,
+        old: KeySet,
+        new: KeySet,
         phase: Phase,
         members: &mut u64,
         segments: &mut u64,
     ) -> Result<Layout, RepartitionError> {
         match phase {
-            Phase::Copying => {
+            Phase::Backfill => {
                 *members = self.copy(layout, old, new).await?;
                 self.settle_deletions(layout, old, new).await?;
                 *segments = self.compare(layout, old, new).await?;
-                self.step(layout, old, Some((new, Phase::Switched))).await
+                self.step(layout, old, Some((new, Phase::Cutover))).await
             }
-            Phase::Switched => self.step(layout, old, Some((new, Phase::Cleaning))).await,
-            Phase::Cleaning => {
-                self.store.delete_notes(layout, new).await.map_err(interfered)?;
+            Phase::Cutover => self.step(layout, old, Some((new, Phase::Cleanup))).await,
+            Phase::Cleanup => {
+                self.store.delete_tombstones(layout, new).await.map_err(interfered)?;
                 // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
                 // acknowledged. What it leaves would be nobody's.
                 while self.store.delete_keys(layout, old).await.map_err(interfered)? > 0 {
@@ -192,18 +192,18 @@ impl Repartition {
     async fn step(
         &self,
         layout: &Layout,
-        keys: Keyspace,
-        moving: Option<(Keyspace, Phase)>,
+        keys: KeySet,
+        resharding: Option<(KeySet, Phase)>,
     ) -> Result<Layout, RepartitionError> {
-        let moving = moving.map(|(to, phase)| Move { to, phase });
-        self.store.change_layout(layout, keys, moving).await.map_err(interfered)
+        let resharding = resharding.map(|(to, phase)| Resharding { to, phase });
+        self.store.change_layout(layout, keys, resharding).await.map_err(interfered)
     }
 
     /// Copies all members, and says how many.
-    async fn copy(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
+    async fn copy(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (places, foreign) = self.places(old).await?;
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
-        let sizes: Vec<u64> = sizes.buffer_unordered(Self::AT_ONCE).try_collect().await?;
+        let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
             (Progress::start(Measure::Things, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
         progress.note(format_args!("copying from {} to {}", old.partitions().in_words(), new.partitions().in_words()));
@@ -216,17 +216,17 @@ impl Repartition {
         };
         let copying =
             stream::iter(&places).map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, tell));
-        copying.buffer_unordered(Self::AT_ONCE).try_collect::<()>().await?;
+        copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
         progress.end();
         Ok(members.into_inner())
     }
 
     /// All segments of all partitions, and how many more have keys of another type, which have no members and stay where they are.
-    async fn places(&self, keys: Keyspace) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
+    async fn places(&self, keys: KeySet) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
         let (mut places, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
-            for names in names.chunks(Self::LOOKED_AT_ONCE) {
+            for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
                 let looks = self.store.expired(partition, names, Timestamp::from_millis(0)).await?;
                 for (segment, look) in names.iter().zip(looks) {
                     match look {
@@ -243,7 +243,7 @@ impl Repartition {
     async fn copy_segment(
         &self,
         layout: &Layout,
-        new: Keyspace,
+        new: KeySet,
         partition: Partition,
         segment: &SegmentName<'static>,
         tell: impl Fn(u64),
@@ -266,9 +266,9 @@ impl Repartition {
 
     /// Sees that whoever was deleted while his members were on their way is as he should be. What this does is a copy, too, which
     /// somebody may be deleted during; so it is done until there is nothing to do.
-    async fn settle_deletions(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<(), RepartitionError> {
+    async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         let mut looks = 0;
-        while self.settle_noted(layout, old, new).await? {
+        while self.settle_tombstones(layout, old, new).await? {
             looks += 1;
             if looks == Self::COMPARISONS {
                 return Err(RepartitionError::Unsettled);
@@ -279,23 +279,23 @@ impl Repartition {
     }
 
     /// Settles every user whose deletion is noted, and says whether there was anything to do.
-    async fn settle_noted(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<bool, RepartitionError> {
+    async fn settle_tombstones(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
         const PAGE: usize = 1_000;
         let mut is_changed = false;
         for partition in new.all() {
-            let mut users = self.store.noted_users(partition, None, PAGE).await?;
+            let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
             while let Some(last) = users.last().cloned() {
                 for user in &users {
                     is_changed |= self.store.settle_user(layout, old, new, user).await.map_err(interfered)?;
                 }
-                users = self.store.noted_users(partition, Some(&last), PAGE).await?;
+                users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
             }
         }
         Ok(is_changed)
     }
 
     /// Compares the counts of every segment by old and new keys, and says how many segments there are.
-    async fn compare(&self, layout: &Layout, old: Keyspace, new: Keyspace) -> Result<u64, RepartitionError> {
+    async fn compare(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
         let (places, _) = self.places(old).await?;
         let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
@@ -323,8 +323,8 @@ impl Repartition {
     async fn compare_segment(
         &self,
         layout: &Layout,
-        old_keys: Keyspace,
-        new_keys: Keyspace,
+        old_keys: KeySet,
+        new_keys: KeySet,
         segment: &SegmentName<'static>,
     ) -> Result<(), RepartitionError> {
         let mut comparisons = 0;

@@ -4,12 +4,13 @@ use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
-use crate::http::{AllowedHosts, AppState, Origins, Site, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
 use crate::redis::Client;
 use crate::store::{self, Store};
@@ -46,7 +47,7 @@ pub struct App {
 /// Reads files again that may change while the service runs.
 #[derive(Debug, Clone)]
 pub struct Reloader {
-    gate: Arc<Authenticator>,
+    authenticator: Arc<Authenticator>,
     tls: Option<Tls>,
     secret_files: Vec<SecretFile>,
     metrics: Arc<Metrics>,
@@ -55,7 +56,7 @@ pub struct Reloader {
 impl Reloader {
     /// Reads them. A file that can't be used is logged, and what was read before stays.
     pub fn reload(&self) {
-        let keys = self.gate.reload();
+        let keys = self.authenticator.reload();
         match &keys {
             Ok(()) => tracing::info!("read the keys again"),
             Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
@@ -72,13 +73,13 @@ impl Reloader {
     /// Measures what is in force, and warns of what everybody may read or write. The files were just read, with or without success.
     fn report(&self, keys_are_read: bool, certificate_is_read: bool) {
         let http = &self.metrics.http;
-        let KeyCounts { api, jwt } = self.gate.key_counts();
+        let KeyCounts { api, jwt } = self.authenticator.key_counts();
         for (kind, count) in [("api", api), ("jwt", jwt)] {
             if let Some(count) = count {
                 http.set_auth_keys(kind, count);
             }
         }
-        if !self.gate.is_open() {
+        if !self.authenticator.is_open() {
             http.set_reload_successful("keys", keys_are_read);
         }
         if self.tls.is_some() {
@@ -93,12 +94,12 @@ impl Reloader {
     }
 }
 
-/// Where something is served, and what.
+/// Listener and its router.
 #[derive(Debug)]
 struct Front {
     listener: TcpListener,
     local_addr: SocketAddr,
-    site: Site,
+    router: Router,
 }
 
 /// Why the service could not start, or ended by itself: one line, made to be shown as it is.
@@ -157,7 +158,7 @@ impl App {
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let gate = Arc::new(Authenticator::load(settings.auth.clone())?);
+        let authenticator = Arc::new(Authenticator::load(settings.auth.clone())?);
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         // Before Redis, so that a second service on the same address ends at once.
         let front = listen("listen", settings.listen).await?;
@@ -205,11 +206,12 @@ impl App {
             history: history.clone(),
             overlaps,
             clock: clock.clone(),
-            gate: Arc::clone(&gate),
+            authenticator: Arc::clone(&authenticator),
             is_tls: tls.is_some(),
             limits: settings.request_limits(),
             trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
-            under_way: AtomicUsize::new(0),
+            in_flight: Semaphore::new(settings.request_limits().requests),
+            metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
             ending: ending.clone(),
         });
@@ -217,16 +219,16 @@ impl App {
         let hosts = match &settings.allowed_hosts {
             Some(hosts) => hosts.clone(),
             // A browser on this machine must not be led here by a site that has its own name resolve to this address.
-            None if is_local && gate.is_open() => AllowedHosts::LOCAL,
+            None if is_local && authenticator.is_open() => AllowedHosts::LOCAL,
             None => AllowedHosts::Any,
         };
-        if gate.is_open() && settings.cors_origins == Some(Origins::Any) {
+        if authenticator.is_open() && settings.cors_origins == Some(Origins::Any) {
             tracing::warn!(
                 "every site that somebody opens in a browser may read, write and delete: cors_origins is *, and neither \
                  api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
             );
         }
-        if gate.is_open() && is_local && settings.allowed_hosts == Some(AllowedHosts::Any) {
+        if authenticator.is_open() && is_local && settings.allowed_hosts == Some(AllowedHosts::Any) {
             tracing::warn!(
                 "a site that somebody opens in a browser on this machine may read, write and delete, by a name that it has lead to \
                  this address: allowed_hosts is *, and neither api_keys_file nor jwt_algorithm is set; name the hosts or set one \
@@ -234,16 +236,16 @@ impl App {
             );
         }
         let reloader = Reloader {
-            gate: Arc::clone(&gate),
+            authenticator: Arc::clone(&authenticator),
             tls: tls.clone(),
             secret_files: settings.secret_files(),
             metrics: Arc::clone(&metrics),
         };
         reloader.report(true, true);
-        let site = Site::of_api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
-        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, site: Site::of_admin(state) });
+        let router = Router::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
+        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, router: Router::admin(state) });
         Ok(Self {
-            front: Front { listener: front.0, local_addr: front.1, site },
+            front: Front { listener: front.0, local_addr: front.1, router },
             admin,
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
@@ -287,7 +289,7 @@ impl App {
         let Self { front, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if reloader.gate.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
+        if reloader.authenticator.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 address = %front.local_addr,
                 "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"
@@ -300,15 +302,15 @@ impl App {
         asking.spawn(recorder.run());
         // Goes on to the very end, so that whoever probes sees the stopping. It is over when it is dropped.
         let mut beside = JoinSet::new();
-        if let Some(Front { listener, site, .. }) = admin {
+        if let Some(Front { listener, router, .. }) = admin {
             // In plain text: whoever probes knows no name that a certificate could be for.
             let server = Server { tls: None, ..server.clone() };
-            beside.spawn(server.serve(listener, site, CancellationToken::new()));
+            beside.spawn(server.serve(listener, router, CancellationToken::new()));
         }
 
         let outcome = {
             let (drain_limit, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
-            let serving = server.serve(front.listener, front.site, stop_serving.clone());
+            let serving = server.serve(front.listener, front.router, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);

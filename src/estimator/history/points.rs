@@ -150,7 +150,7 @@ mod tests {
     const HOUR: i64 = 3_600_000;
 
     fn history(interval: &str) -> History {
-        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), waiting: 1 };
+        let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(1), max_pending: 1 };
         let connection = Client::new(RedisUrl::parse("redis://localhost").unwrap(), limits, Arc::default());
         History::new(Store::new(connection.unwrap()), Interval::parse(interval).unwrap())
     }

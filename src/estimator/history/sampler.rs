@@ -4,7 +4,7 @@ use super::interval::Interval;
 use super::points::History;
 use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::estimator::Estimator;
-use crate::store::{self, Claim, NamedSample, Sample, Turn};
+use crate::store::{self, Lease, LeaseRequest, NamedSample, Sample};
 
 /// Adds the counts of all segments to their histories. At each tick one instance of the service does so: the one that acquires the
 /// lease of the tick.
@@ -53,10 +53,10 @@ impl HistorySampler {
     pub async fn sample(&self, tick: Timestamp, now: Timestamp) -> Result<SampleOutcome, store::Error> {
         let store = &self.history.store;
         let lease = self.interval().unwrap_or(Interval::DEFAULT).lease();
-        match store.claim_turn(&Claim { turn: tick, now, until: now + lease, by: &self.instance }).await? {
-            Turn::Claimed => {}
-            Turn::ByAnother => return Ok(SampleOutcome::LeasedByAnother),
-            Turn::Done => return Ok(SampleOutcome::AlreadyComplete),
+        match store.acquire_lease(&LeaseRequest { tick, now, until: now + lease, holder: &self.instance }).await? {
+            Lease::Acquired => {}
+            Lease::HeldByAnother => return Ok(SampleOutcome::LeasedByAnother),
+            Lease::Completed => return Ok(SampleOutcome::AlreadyComplete),
         }
         let page = (Self::BATCH / self.estimator.partitions().map_or(1, |partitions| partitions.count())).max(10);
         let (mut points, mut cursor) = (0, None);
@@ -68,7 +68,7 @@ impl HistorySampler {
                 break;
             }
         }
-        store.end_turn(tick).await?;
+        store.complete_tick(tick).await?;
         Ok(SampleOutcome::Points(points))
     }
 

@@ -1,4 +1,4 @@
-//! The probes: is the process alive, and should it get requests?
+//! `GET /healthz` and `GET /readyz`: liveness and readiness probes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,45 +8,46 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::docs::openapi::problems;
+use crate::http::docs::openapi::responses;
+use crate::http::json::json;
 use crate::http::problem::{Problem, Result};
-use crate::http::{AppState, json};
+use crate::http::state::AppState;
 
-/// That all is well.
+/// A successful probe.
 #[derive(Serialize, ToSchema)]
 struct Health {
     /// `ok` or `ready`.
     status: &'static str,
 }
 
-/// Whether the process answers.
+/// Check whether the process responds.
 ///
-/// Never asks Redis: to restart the service would not help Redis.
+/// It does not ask Redis: a restart of the service would not repair Redis.
 #[utoipa::path(
     get,
     path = "/healthz",
     operation_id = "is_alive",
     tag = "operation",
     responses(
-        (status = 200, description = "It does.", body = Health, example = json!({ "status": "ok" })),
-        problems::OfAnything,
+        (status = 200, description = "The process responds.", body = Health, example = json!({ "status": "ok" })),
+        responses::InternalProblem,
     )
 )]
 pub async fn live() -> Response {
     json(&Health { status: "ok" })
 }
 
-/// Whether requests may come.
+/// Check whether the service accepts requests.
 ///
-/// They may while Redis answers and the service is not stopping.
+/// It does while Redis answers and the service is not stopping.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "is_ready",
     tag = "operation",
     responses(
-        (status = 200, description = "They may.", body = Health, example = json!({ "status": "ready" })),
-        problems::OfReadiness,
+        (status = 200, description = "The service accepts requests.", body = Health, example = json!({ "status": "ready" })),
+        responses::ReadinessProblems,
     )
 )]
 pub async fn ready(State(state): State<Arc<AppState>>) -> Result<Response> {

@@ -1,86 +1,92 @@
-//! `GET /segments/{name}/histogram`: a segment's users by when they were last seen.
+//! `GET /segments/{name}/histogram`: groups the users of a segment by the time of their last visit.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::segments::segment_of;
-use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::RawQuery;
+use super::as_of::AsOf;
+use crate::domain::Window;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::path::SegmentPath;
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
 use crate::http::problem::Result;
-use crate::http::{AppState, json};
+use crate::http::state::AppState;
 
-/// The most parts that the window is cut into.
-pub(crate) const MOST: usize = 100;
-/// How many they are when nobody says: the days of the usual window.
-pub(crate) const USUAL: usize = 14;
+const MAX_BUCKETS: usize = 100;
+/// One per day of the default window.
+const DEFAULT_BUCKETS: usize = 14;
 
-/// A segment's users by when they were last seen.
+schemas::schema_type!(Buckets = schemas::integer(MAX_BUCKETS, DEFAULT_BUCKETS));
+
+/// The users of a segment by the time of their last visit.
 #[derive(Serialize, ToSchema)]
 struct SegmentHistogram {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// How many users were seen in it within the window: the sum of all parts.
+    /// The number of users who were seen in the segment within the window: the sum of all buckets.
     count: u64,
-    /// The length of the window.
-    #[schema(minimum = 1)]
-    window_seconds: u64,
-    /// The moment for which this is true, by the service's clock.
-    #[schema(format = DateTime)]
-    as_of: String,
-    /// The window in parts of one length, the oldest first.
+    #[serde(flatten)]
+    as_of: AsOf,
+    /// Parts of the window of equal length, the oldest first.
     #[schema(min_items = 1)]
     buckets: Vec<HistogramBucket>,
 }
 
-/// The users who were last seen in a part of the window.
+/// The users whose last visit was in a part of the window.
 #[derive(Serialize, ToSchema)]
 struct HistogramBucket {
-    /// They were last seen after this.
+    /// Their last visit was after this time.
     #[schema(format = DateTime)]
     from: String,
-    /// They were last seen at this moment or before.
+    /// Their last visit was at this time or before.
     #[schema(format = DateTime)]
     to: String,
-    /// They leave the count over this window after this, unless they are seen again.
+    /// They expire in this window after this time, unless they are seen again.
     #[schema(format = DateTime)]
     leave_from: String,
-    /// By this moment they have left, unless they were seen again.
+    /// They have expired at this time, unless they were seen again.
     #[schema(format = DateTime)]
     leave_to: String,
-    /// How many they are.
+    /// The number of users.
     count: u64,
 }
 
-/// A segment's users by when they were last seen.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistogramQuery {
+    /// The number of buckets; 14 by default.
+    #[param(inline, value_type = Option<Buckets>, example = 2)]
+    buckets: usize,
+    /// Divide this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "2d")]
+    window: Window,
+}
+
+impl QueryParams for HistogramQuery {
+    const NAMES: &'static [&'static str] = &["buckets", "window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let buckets = query.number("buckets", MAX_BUCKETS)?.unwrap_or(DEFAULT_BUCKETS);
+        Ok(Self { buckets, window: query.window(state)? })
+    }
+}
+
+/// Group the users of a segment by the time of their last visit.
 ///
-/// Equally: by when they will leave, unless they are seen again. All parts together are the count of that moment.
+/// The same buckets show when the users expire, unless they are seen again. The sum of all buckets is the count at that
+/// time.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram",
     operation_id = "segment_histogram",
     tag = "counts",
-    params(
-        ("name" = inline(schemas::SegmentName), Path, description = "The segment's name, percent-encoded.", example = json!("sports")),
-        (
-            "buckets" = inline(Option<schemas::HistogramBuckets>),
-            Query,
-            description = "How many parts the window is cut into; 14 if not given.",
-            example = json!(2)
-        ),
-        (
-            "window" = inline(Option<schemas::Window>),
-            Query,
-            description = "Look at this window instead of the configured one. It can't be longer than that.",
-            example = json!("2d")
-        ),
-    ),
+    params(SegmentPath, HistogramQuery),
     responses(
         (status = 200, description = "The histogram.", body = SegmentHistogram, example = json!({
             "segment": "sports", "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
@@ -95,22 +101,17 @@ struct HistogramBucket {
                 },
             ],
         })),
-        problems::OfACount,
+        responses::CountProblems,
     )
 )]
-pub async fn of_segment(
-    _: May<Read>,
+pub async fn histogram(
+    _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    name: std::result::Result<Path<String>, PathRejection>,
-    query: RawQuery,
+    SegmentPath(segment): SegmentPath,
+    StrictQuery(HistogramQuery { buckets, window }): StrictQuery<HistogramQuery>,
 ) -> Result<Response> {
-    let segment = segment_of(name)?;
-    let query = query.knowing("a histogram", &["buckets", "window"])?;
-    let buckets = query.number("buckets", MOST)?;
-    let window = query.window()?.unwrap_or(state.estimator.window());
-
-    let now = state.now().await?;
-    let histogram = state.estimator.histogram(&segment, window, buckets.unwrap_or(USUAL), now).await?;
+    let now = state.synced_now().await?;
+    let histogram = state.estimator.histogram(&segment, window, buckets, now).await?;
     let buckets = histogram.buckets.into_iter().map(|bucket| HistogramBucket {
         from: bucket.from.to_string(),
         to: bucket.to.to_string(),
@@ -121,8 +122,7 @@ pub async fn of_segment(
     Ok(json(&SegmentHistogram {
         segment: segment.to_string(),
         count: histogram.count,
-        window_seconds: window.as_secs(),
-        as_of: now.to_string(),
+        as_of: AsOf::new(window, now),
         buckets: buckets.collect(),
     }))
 }

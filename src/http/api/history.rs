@@ -1,42 +1,41 @@
-//! `GET /segments/{name}/history`.
+//! `GET /segments/{name}/history`: returns the past counts of a segment.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::segments::segment_of;
-use crate::domain::Window;
+use crate::domain::{Timestamp, Window};
 use crate::estimator::history::{self, History};
-use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::Result;
-use crate::http::{AppState, json};
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::path::SegmentPath;
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
+use crate::http::problem::{Problem, Result};
+use crate::http::state::AppState;
 
-/// What is given when nobody says from when.
-const USUAL_SPAN: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const DEFAULT_SPAN: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// How many users a segment had over time.
+/// The past counts of a segment.
 #[derive(Serialize, ToSchema)]
 struct SegmentHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// When the first step begins.
+    /// The start of the first step.
     #[schema(format = DateTime)]
     from: String,
-    /// When the last step begins.
+    /// The start of the last step.
     #[schema(format = DateTime)]
     to: String,
-    /// How long each step is.
+    /// The length of each step.
     #[schema(minimum = 1)]
     step_seconds: u64,
-    /// The moment of the answer, by the service's clock.
+    /// The time of the answer, by the service's clock.
     #[schema(format = DateTime)]
     as_of: String,
     /// A point for each step, the earliest first.
@@ -44,13 +43,13 @@ struct SegmentHistory {
     points: Vec<Point>,
 }
 
-/// A segment's size in a step of time.
+/// The count of a segment in one step.
 #[derive(Serialize, ToSchema)]
 struct Point {
-    /// When the step begins.
+    /// The start of the step.
     #[schema(format = DateTime)]
     at: String,
-    /// The last count that was sampled in the step; null if none was.
+    /// The last sample in the step; null if there is none.
     #[schema(required)]
     count: Option<u64>,
 }
@@ -61,44 +60,51 @@ impl From<&history::Point> for Point {
     }
 }
 
-/// How many users a segment had over time.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    /// A time in the first step; 14 days before `to` by default.
+    #[param(inline, value_type = Option<schemas::Time>, example = "2026-11-08T10:00:00Z")]
+    from: Option<Timestamp>,
+    /// A time in the last step; now by default.
+    #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
+    to: Option<Timestamp>,
+    /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
+    /// this length since 1970-01-01T00:00:00Z. The default is a round length for at most about 400 points.
+    #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
+    step: Option<Duration>,
+}
+
+impl QueryParams for HistoryQuery {
+    const NAMES: &'static [&'static str] = &["from", "to", "step"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let (from, to) = (query.time("from")?, query.time("to")?);
+        Ok(Self { from, to, step: query.one("step", |text| parse_step(text, &state.history))? })
+    }
+}
+
+fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, String> {
+    let step = Window::parse(text)?.duration();
+    match history.interval() {
+        Some(interval) if !step.as_secs().is_multiple_of(interval.as_secs()) => {
+            Err(format!("must be a multiple of the interval of {}", humantime::format_duration(interval)))
+        }
+        _ => Ok(step),
+    }
+}
+
+/// Get the past counts of a segment.
 ///
-/// The counts of all segments are sampled at intervals, every hour unless the operator has set another, and kept for 13 months.
-/// Each step has a point, which is the last sample in it. Where there was none, it is null: nobody knows, or nobody was in the
-/// segment.
+/// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13
+/// months. Each step has one point: the last sample in it, or null if there is none because nothing was sampled or the
+/// segment had no users.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",
     operation_id = "segment_history",
     tag = "counts",
-    params(
-        (
-            "name" = inline(schemas::SegmentName),
-            Path,
-            description = "The segment's name, percent-encoded, as for a count.",
-            example = json!("sports")
-        ),
-        (
-            "from" = inline(Option<schemas::Time>),
-            Query,
-            description = "When the first step begins, or a moment in it. Without it, 14 days before `to`.",
-            example = json!("2026-11-08T10:00:00Z")
-        ),
-        (
-            "to" = inline(Option<schemas::Time>),
-            Query,
-            description = "A moment in the last step. Without it, now.",
-            example = json!("1795341600")
-        ),
-        (
-            "step" = inline(Option<schemas::Window>),
-            Query,
-            description = "How long a step is: a multiple of the interval that is sampled at. Steps begin at its multiples since \
-                           1970-01-01T00:00:00Z. Without it, it is long enough for about 400 points or fewer. There can't be more than \
-                           2,000.",
-            example = json!("1h")
-        ),
-    ),
+    params(SegmentPath, HistoryQuery),
     responses(
         (status = 200, description = "The history.", body = SegmentHistory, example = json!({
             "segment": "sports", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
@@ -108,31 +114,26 @@ impl From<&history::Point> for Point {
                 { "at": "2026-11-22T10:00:00.000Z", "count": 42 },
             ],
         })),
-        problems::OfACount,
+        responses::CountProblems,
     )
 )]
-pub async fn of_segment(
-    _: May<Read>,
+pub async fn history(
+    _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    name: std::result::Result<Path<String>, PathRejection>,
-    query: RawQuery,
+    SegmentPath(segment): SegmentPath,
+    StrictQuery(HistoryQuery { from, to, step }): StrictQuery<HistoryQuery>,
 ) -> Result<Response> {
-    let segment = segment_of(name)?;
-    let query = query.knowing("a history", &["from", "to", "step"])?;
-    let (from, to) = (query.time("from")?, query.time("to")?);
-    let step = query.one("step", |text| step(text, &state.history))?;
-
-    let now = state.now().await?;
+    let now = state.synced_now().await?;
     let to = to.unwrap_or(now);
-    let from = from.unwrap_or(to - USUAL_SPAN);
+    let from = from.unwrap_or(to - DEFAULT_SPAN);
     if from > to {
-        return Err(invalid("from", format!("must not be later than to, which is {to}")));
+        return Err(Problem::invalid_field("from", format!("must not be later than to, which is {to}")));
     }
     let step = step.unwrap_or_else(|| state.history.default_step(from, to));
-    let steps = History::steps(from, to, step);
-    if steps > History::MAX_POINTS {
-        let most = History::MAX_POINTS;
-        return Err(invalid("step", format!("gives {steps} points, and at most {most} are given: take longer steps")));
+    let (steps, max) = (History::steps(from, to, step), History::MAX_POINTS);
+    if steps > max {
+        let why = format!("gives {steps} points, and the maximum is {max}; choose a longer step");
+        return Err(Problem::invalid_field("step", why));
     }
     let points = state.history.of(&segment, from, to, step).await?;
     let (first, last) = (&points[0], &points[points.len() - 1]);
@@ -144,15 +145,4 @@ pub async fn of_segment(
         as_of: now.to_string(),
         points: points.iter().map(Point::from).collect(),
     }))
-}
-
-/// Reads how long a step is.
-fn step(text: &str, history: &History) -> std::result::Result<Duration, String> {
-    let step = Window::parse(text)?.duration();
-    match history.interval() {
-        Some(interval) if !step.as_secs().is_multiple_of(interval.as_secs()) => {
-            Err(format!("must be a multiple of the interval of {}", humantime::format_duration(interval)))
-        }
-        _ => Ok(step),
-    }
 }

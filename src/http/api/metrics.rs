@@ -1,19 +1,19 @@
-//! `GET /metrics`: what the service measures, for Prometheus.
+//! `GET /metrics`: metrics for Prometheus.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
-use crate::http::AppState;
-use crate::http::docs::openapi::problems;
+use crate::http::docs::openapi::responses;
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::state::AppState;
 
-/// What the service measures.
+/// Get the metrics of the service.
 ///
-/// In Prometheus's text format. It never asks Redis: what is known of that is sampled. With `admin_listen` it is served
-/// there, without a token.
+/// The format is Prometheus's text format. A scrape does not ask Redis; metrics of Redis are sampled periodically. With
+/// `admin_listen`, the metrics are served there, without a token.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -21,13 +21,17 @@ use crate::http::docs::openapi::problems;
     tag = "operation",
     responses(
         (status = 200, description = "The metrics.", body = String, content_type = "text/plain"),
-        problems::OfAnything,
+        responses::InternalProblem,
     )
 )]
-pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+pub async fn metrics(_: Authorized<Read>, state: State<Arc<AppState>>) -> Response {
+    metrics_without_token(state).await
+}
+
+/// Serves the metrics on the admin listener.
+pub async fn metrics_without_token(State(state): State<Arc<AppState>>) -> Response {
     state.estimator.measure_pending();
-    let http = &state.estimator.metrics().http;
-    http.set_in_flight(state.under_way.load(Ordering::Relaxed));
-    let text = state.estimator.metrics().render();
+    state.metrics.http.set_in_flight(state.limits.requests - state.in_flight.available_permits());
+    let text = state.metrics.render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }

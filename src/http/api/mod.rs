@@ -1,11 +1,14 @@
-//! The handlers of the JSON API: a file for each resource.
+//! Handlers of the JSON API, a file per resource.
 
+mod as_of;
 pub mod batch;
+pub mod count;
+pub mod counts;
 pub mod health;
 pub mod histogram;
 pub mod history;
-pub mod lists;
 pub mod metrics;
 pub mod overlap;
 pub mod segments;
 pub mod users;
+pub mod visits;

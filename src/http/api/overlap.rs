@@ -1,92 +1,93 @@
-//! `GET /overlap`.
+//! `GET /overlap`: counts the users that segments have in common.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::overlap::{Overlap as Figures, OverlapError, Overlaps};
-use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::auth::{May, Read};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::{Problem, ProblemKind, Result};
-use crate::http::{AppState, json};
+use super::as_of::AsOf;
+use crate::domain::{SegmentName, Window};
+use crate::estimator::overlap::Overlaps;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
 
-/// How many users segments have in common.
+/// The number of users that segments have in common.
 #[derive(Serialize, ToSchema)]
 struct Overlap<'a> {
-    /// Each segment, in the order in which they were asked for.
+    /// The segments, in the order of the query.
     #[schema(min_items = 2, max_items = 8)]
-    segments: Vec<OneSegment<'a>>,
-    /// How many users are in one of them at the least: their union.
+    segments: Vec<OverlapSegment<'a>>,
+    /// The number of users in at least one of the segments: the size of the union.
     any: u64,
-    /// How many users are in all of them: their intersection.
+    /// The number of users in all of the segments: the size of the intersection.
     all: u64,
-    /// How many users are in both of two, for each two of them.
+    /// The intersections of all pairs.
     #[schema(min_items = 1, max_items = 28)]
-    pairs: Vec<TwoSegments<'a>>,
-    /// The length of the window.
-    #[schema(minimum = 1)]
-    window_seconds: u64,
-    /// When the read began, by the service's clock.
-    #[schema(format = DateTime)]
-    as_of: String,
+    pairs: Vec<OverlapPair<'a>>,
+    #[serde(flatten)]
+    as_of: AsOf,
 }
 
-/// One segment of an overlap.
+/// A segment of an overlap.
 #[derive(Serialize, ToSchema)]
-#[schema(as = OverlapSegment)]
-struct OneSegment<'a> {
+struct OverlapSegment<'a> {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: &'a str,
-    /// How many users are in it.
+    /// The number of users in the segment.
     count: u64,
 }
 
-/// Two segments of an overlap.
+/// A pair of segments.
 #[derive(Serialize, ToSchema)]
-#[schema(as = OverlapPair)]
-struct TwoSegments<'a> {
-    /// Their names.
+struct OverlapPair<'a> {
+    /// The names of the two segments.
     #[schema(min_items = 2, max_items = 2)]
     segments: [&'a str; 2],
-    /// How many users are in both.
+    /// The number of users in both.
     count: u64,
 }
 
-/// How many users segments have in common now.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OverlapQuery {
+    /// The segments: 2 to 8 different ones, as `segment=a&segment=b`.
+    #[param(inline, value_type = schemas::OverlapSegments, style = Form, explode, example = json!(["sports", "news"]))]
+    segment: Vec<SegmentName<'static>>,
+    /// Count over this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+}
+
+impl QueryParams for OverlapQuery {
+    const NAMES: &'static [&'static str] = &["segment", "window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        Ok(Self {
+            segment: query.segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS)?,
+            window: query.window(state)?,
+        })
+    }
+}
+
+/// Count the users that segments have in common.
 ///
-/// The numbers are exact: of each user once who was in a segment when the read began. Who expires or is deleted during it may count or
-/// not. It takes some seconds for
-/// millions of members. Who is seen for the first time meanwhile may count or not; all numbers of an answer are of the same read, so
-/// they agree with each other. The members are read in small slices, which hold nobody up, and few overlaps are answered at the
-/// same time.
+/// The numbers are exact for the time when the read began, and are consistent with each other because one read
+/// determines all of them. A user who is first seen, expires or is deleted during the read may or may not count. A read
+/// takes some seconds for millions of users. It works in small slices that do not delay other requests. The number of
+/// concurrent overlaps is limited.
 #[utoipa::path(
     get,
     path = "/overlap",
     operation_id = "overlap",
     tag = "counts",
-    params(
-        (
-            "segment" = inline(schemas::OverlapSegments),
-            Query,
-            style = Form,
-            explode,
-            description = "The segments: 2 to 8 different ones, as `segment=a&segment=b`.",
-            example = json!(["sports", "news"])
-        ),
-        (
-            "window" = inline(Option<schemas::Window>),
-            Query,
-            description = "Over this window instead of the configured one. It can't be longer than that. Other parameters \
-                           are errors.",
-            example = json!("7d")
-        ),
-    ),
+    params(OverlapQuery),
     responses(
         (status = 200, description = "The numbers.", body = Overlap, example = json!({
             "segments": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 30 }],
@@ -96,49 +97,26 @@ struct TwoSegments<'a> {
             "window_seconds": 604800,
             "as_of": "2026-11-22T10:00:00.000Z",
         })),
-        problems::OfAnOverlap,
+        responses::OverlapProblems,
     )
 )]
-pub async fn overlap(_: May<Read>, State(state): State<Arc<AppState>>, query: RawQuery) -> Result<Response> {
-    let query = query.knowing("an overlap", &["segment", "window"])?;
-    let segments = query.segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS)?;
-    let window = query.window()?.unwrap_or(state.estimator.window());
-    let now = state.now().await?;
-    let figures = state.overlaps.of(&segments, window, now).await?;
-    Ok(json(&Overlap::of(&segments, &figures, window, now)))
-}
-
-impl<'a> Overlap<'a> {
-    fn of(segments: &'a [SegmentName<'static>], figures: &Figures, window: Window, now: Timestamp) -> Self {
-        let name = |place: usize| segments[place].as_str();
-        let counts = figures.counts.iter().enumerate();
-        let pairs = figures.pairs.iter();
-        Self {
-            segments: counts.map(|(place, &count)| OneSegment { segment: name(place), count }).collect(),
-            any: figures.any,
-            all: figures.all,
-            pairs: pairs
-                .map(|pair| TwoSegments { segments: [name(pair.first), name(pair.second)], count: pair.both })
-                .collect(),
-            window_seconds: window.as_secs(),
-            as_of: now.to_string(),
-        }
-    }
-}
-
-impl From<OverlapError> for Problem {
-    fn from(error: OverlapError) -> Self {
-        match error {
-            OverlapError::Store(error) => error.into(),
-            OverlapError::WindowTooLong(_) => invalid("window", error.to_string()),
-            OverlapError::TooMany(error) => error.into(),
-            OverlapError::Timeout(_) => {
-                let detail = format!(
-                    "Nothing is guessed: {error}, and it was given up. Ask for fewer or smaller segments or a shorter \
-                     window, or have the operator raise overlap_timeout."
-                );
-                Self::new(ProblemKind::RequestTimeout, detail)
-            }
-        }
-    }
+pub async fn overlap(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
+) -> Result<Response> {
+    let now = state.synced_now().await?;
+    let overlap = state.overlaps.of(&segments, window, now).await?;
+    let name = |index: usize| segments[index].as_str();
+    let counts = overlap.counts.iter().enumerate();
+    let pairs = overlap.pairs.iter();
+    Ok(json(&Overlap {
+        segments: counts.map(|(index, &count)| OverlapSegment { segment: name(index), count }).collect(),
+        any: overlap.any,
+        all: overlap.all,
+        pairs: pairs
+            .map(|pair| OverlapPair { segments: [name(pair.first), name(pair.second)], count: pair.both })
+            .collect(),
+        as_of: AsOf::new(window, now),
+    }))
 }

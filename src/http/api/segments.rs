@@ -1,198 +1,146 @@
-//! `POST /segments` and `GET /segments/{name}/count`.
+//! `GET /segments`: lists segments with their counts.
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::SegmentName;
-use crate::domain::visit_json::{self, VisitError};
-use crate::estimator::{self, Recorded};
-use crate::http::docs::openapi::{problems, schemas};
-use crate::http::extract::auth::{May, Read, Write};
-use crate::http::extract::body::{self, MediaType};
-use crate::http::extract::prefer::{PREFERENCE_APPLIED, RETURN_REPRESENTATION, wants_representation};
-use crate::http::extract::query::{RawQuery, invalid};
-use crate::http::problem::{Problem, ProblemKind, Result};
-use crate::http::{AppState, json};
-use crate::ingest::Ingest;
+use super::as_of::AsOf;
+use crate::domain::{SegmentName, Window};
+use crate::estimator::{CountedSegment, ListCursor, ListQuery, Order};
+use crate::http::cursor;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
 
-/// What became of a visit.
+const MAX_LIMIT: usize = 1_000;
+const DEFAULT_LIMIT: usize = 100;
+
+schemas::schema_type!(Limit = schemas::integer(MAX_LIMIT, DEFAULT_LIMIT));
+schemas::schema_type!(Prefix = schemas::text(SegmentName::MAX_BYTES));
+
+/// Segments with their counts.
 #[derive(Serialize, ToSchema)]
-struct RecordedVisit {
-    /// `accepted` once Redis has acknowledged it; `expired` if it is older than the window, and so was not kept.
-    #[schema(schema_with = schemas::visit_result)]
-    result: &'static str,
-    /// The user.
-    #[schema(schema_with = schemas::user_id)]
-    user_id: String,
-    /// The segment.
-    #[schema(schema_with = schemas::segment)]
-    segment: String,
-    /// The time that was taken for the visit: its own, or that of the request if it has none or is ahead of it. If Redis has a later
-    /// visit of the user to the segment, that one stays.
-    #[schema(format = DateTime)]
-    seen_at: String,
+struct Segments {
+    /// The segments with at least one user, in the requested order.
+    segments: Vec<SegmentCount>,
+    /// The `cursor` of the next page; null on the last page.
+    next_cursor: Option<String>,
+    #[serde(flatten)]
+    as_of: AsOf,
 }
 
-/// Record a visit.
-///
-/// 204 once Redis has acknowledged it. A visit that is older than the window is acknowledged and not kept. `Prefer:
-/// return=representation` answers 200 with what became of it.
-///
-/// A repetition does no harm if the visit has a `seen_at`. Without one, the time of the repetition counts. After the user was deleted, a
-/// repetition brings the user back.
-#[utoipa::path(
-    post,
-    path = "/segments",
-    operation_id = "record_visit",
-    tag = "visits",
-    params((
-        "prefer" = inline(Option<String>),
-        Header,
-        description = "`return=representation` asks for what became of the visit. Other preferences are passed over.",
-        example = json!("return=representation")
-    )),
-    request_body(content = schemas::Visit, description = "A visit, in at most 16 KiB, not compressed.", examples(
-        ("a visit" = (summary = "Seen now", value = json!({ "user_id": "u104010", "segment": "sports" }))),
-        ("with a time in seconds" = (summary = "Seen at a time in Unix seconds (past the window: not kept)", value = json!(
-            { "user_id": "u104010", "segment": "sports", "seen_at": 1714557600.25 }
-        ))),
-        ("with a time in RFC 3339" = (summary = "Seen at a time in RFC 3339 (past the window: not kept)", value = json!(
-            { "user_id": "u104010", "segment": "sports", "seen_at": "2024-05-01T10:00:00+02:00" }
-        ))),
-    )),
-    responses(
-        (
-            status = 200,
-            description = "What became of the visit, if `Prefer: return=representation` asks for it.",
-            body = RecordedVisit,
-            headers(("preference-applied" = String, description = "`return=representation`")),
-            example = json!({
-                "result": "accepted", "user_id": "u104010", "segment": "sports", "seen_at": "2026-11-22T10:00:00.000Z",
-            })
-        ),
-        (status = 204, description = "The visit is recorded, or older than the window."),
-        problems::OfAVisit,
-    )
-)]
-pub async fn record(
-    _: May<Write>,
-    State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
-    body::media_type(&headers, &[MediaType::Json])?;
-    body::require_plain(&headers)?;
-    let body = body::read(body, Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes), state.limits.body).await?;
-    let now = state.now().await?;
-    let visit = visit_json::parse(&body, now);
-    let visit = visit.inspect_err(|error| state.estimator.metrics().visits.rejected(error.kind()))?;
-    if !wants_representation(&headers) {
-        state.estimator.record(visit, now).await?;
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let (user_id, segment) = (visit.user_id.as_str().to_owned(), visit.segment.to_string());
-    let seen_at = visit.seen_at.to_string();
-    let result = match state.estimator.record(visit, now).await? {
-        Recorded::Accepted => "accepted",
-        Recorded::Expired => "expired",
-    };
-    let representation = json(&RecordedVisit { result, user_id, segment, seen_at });
-    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], representation).into_response())
-}
-
-/// How many users are in a segment.
+/// The count of a segment.
 #[derive(Serialize, ToSchema)]
-struct Count {
+pub struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// How many users were seen in it within the window.
-    count: u64,
-    /// The length of the window.
-    #[schema(minimum = 1)]
-    window_seconds: u64,
-    /// The moment for which this is true, by the service's clock.
-    #[schema(format = DateTime)]
-    as_of: String,
+    /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in
+    /// `error`.
+    #[schema(required)]
+    count: Option<u64>,
+    /// Why the count is unknown: the segment's key in Redis belongs to another program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'static str>,
 }
 
-/// How many users are in a segment now.
+impl From<CountedSegment> for SegmentCount {
+    fn from(CountedSegment { segment, count }: CountedSegment) -> Self {
+        const NOT_A_SEGMENT: &str =
+            "the segment's key in Redis is not a sorted set: another program writes to this Redis";
+        let error = count.is_none().then_some(NOT_A_SEGMENT);
+        Self { segment: segment.to_string(), count, error }
+    }
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SegmentsQuery {
+    /// The maximum number of segments on a page; 100 by default.
+    #[param(inline, value_type = Option<Limit>, example = 2)]
+    limit: usize,
+    /// The `next_cursor` of the previous page.
+    #[param(value_type = Option<String>, example = "bjc6YXJ0")]
+    cursor: Option<ListCursor>,
+    /// List only segments whose names start with this.
+    #[param(inline, value_type = Option<Prefix>, example = "")]
+    prefix: String,
+    /// `name` for the order of the names' bytes, or `count` for the largest first; `name` by default.
+    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
+    sort: Order,
+    /// Count over this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+}
+
+impl QueryParams for SegmentsQuery {
+    const NAMES: &'static [&'static str] = &["limit", "cursor", "prefix", "sort", "window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        const MAX_PREFIX: usize = SegmentName::MAX_BYTES;
+        let limit = query.number("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+        let prefix = query.one("prefix", |text| match text.len() {
+            0..=MAX_PREFIX => Ok(text.to_owned()),
+            _ => Err(format!("must have at most {MAX_PREFIX} bytes")),
+        });
+        let (prefix, sort) = (prefix?.unwrap_or_default(), order(query)?.unwrap_or(Order::Name));
+        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &prefix))?;
+        Ok(Self { limit, cursor, prefix, sort, window: query.window(state)? })
+    }
+}
+
+/// Returns the parameter `sort`.
+pub fn order(query: &Parameters) -> Result<Option<Order>> {
+    query.one("sort", |text| match text {
+        "name" => Ok(Order::Name),
+        "count" => Ok(Order::Count),
+        _ => Err("must be name or count".to_owned()),
+    })
+}
+
+/// List segments with their counts.
 ///
-/// The count is exact. A segment nobody is in counts 0. When Redis can't answer, the answer is 503, never a guess.
+/// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
+/// parameters. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
+/// count is null with an `error`; it is last in the order of counts. In the order of names, every segment that exists
+/// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
+/// listed twice, or not at all.
+///
+/// From 1,000 segments on, concurrent lists in the order of counts share one answer for up to a second: their `as_of`
+/// may be shortly before the request. The number of concurrent lists is limited.
 #[utoipa::path(
     get,
-    path = "/segments/{name}/count",
-    operation_id = "count_segment",
+    path = "/segments",
+    operation_id = "list_segments",
     tag = "counts",
-    params(
-        (
-            "name" = inline(schemas::SegmentName),
-            Path,
-            description = "The segment's name, percent-encoded: `a%2Fb` is the segment `a/b`. Not `.` or `..`, which most \
-                           clients resolve before they send the path.",
-            example = json!("sports")
-        ),
-        (
-            "window" = inline(Option<schemas::Window>),
-            Query,
-            description = "Count over this window instead of the configured one. It can't be longer than that. Other \
-                           parameters are errors.",
-            example = json!("7d")
-        ),
-    ),
+    params(SegmentsQuery),
     responses(
-        (status = 200, description = "The count.", body = Count, example = json!({
-            "segment": "sports", "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+        (status = 200, description = "A page of segments.", body = Segments, example = json!({
+            "segments": [{ "segment": "news", "count": 7 }, { "segment": "sports", "count": 42 }],
+            "next_cursor": "bjQyOnNwb3J0cw", "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
-        problems::OfACount,
+        responses::ListProblems,
     )
 )]
-pub async fn count(
-    _: May<Read>,
+pub async fn list(
+    _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    name: std::result::Result<Path<String>, PathRejection>,
-    query: RawQuery,
+    StrictQuery(query): StrictQuery<SegmentsQuery>,
 ) -> Result<Response> {
-    let segment = segment_of(name)?;
-    let window = query.knowing("a count", &["window"])?.window()?.unwrap_or(state.estimator.window());
-
-    let now = state.now().await?;
-    let count = state.estimator.estimate_within(&segment, window, now).await?;
-    Ok(json(&Count { segment: segment.to_string(), count, window_seconds: window.as_secs(), as_of: now.to_string() }))
-}
-
-impl From<VisitError> for Problem {
-    fn from(error: VisitError) -> Self {
-        match error {
-            VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
-            VisitError::SeveralValues(_) => {
-                Self::new(ProblemKind::Malformed, format!("The body is {error}. Many visits go to /segments/batch."))
-            }
-            VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
-            VisitError::Fields(errors) => Self::invalid(errors),
-        }
-    }
-}
-
-impl From<estimator::Error> for Problem {
-    fn from(error: estimator::Error) -> Self {
-        match error {
-            estimator::Error::Store(error) => error.into(),
-            estimator::Error::TooMany(error) => error.into(),
-            estimator::Error::WindowTooLong(_) => invalid("window", error.to_string()),
-        }
-    }
-}
-
-/// The segment that a path names.
-pub(crate) fn segment_of(name: std::result::Result<Path<String>, PathRejection>) -> Result<SegmentName<'static>> {
-    let Path(name) = name.map_err(|_| invalid("segment", "must be UTF-8, percent-encoded"))?;
-    SegmentName::parse(name).map_err(|error| Problem::invalid(vec![error]))
+    let SegmentsQuery { limit, cursor, prefix, sort: order, window } = query;
+    let query = ListQuery { prefix, order, limit, after: cursor, window };
+    let now = state.synced_now().await?;
+    let list = state.estimator.list(&query, now).await?;
+    Ok(json(&Segments {
+        segments: list.segments.into_iter().map(SegmentCount::from).collect(),
+        next_cursor: list.next.as_ref().map(|next| cursor::encode(order, next)),
+        as_of: AsOf::new(window, list.as_of),
+    }))
 }

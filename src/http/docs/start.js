@@ -1,8 +1,8 @@
-// The document is next to the folder of this file, whatever prefix a proxy has added.
+// Relative to this file, so that it works behind a proxy that adds a prefix.
 SwaggerUIBundle({
   dom_id: "#swagger-ui",
   url: new URL("../openapi.json", document.currentScript.src).href,
   deepLinking: true,
-  // The badge would send the document's address to another host.
+  // The badge would send the URL of the document to another host.
   validatorUrl: null,
 });

@@ -1,6 +1,7 @@
-//! Who may call what: an argument of a handler that is there only if the caller's token has the scope.
+//! Extractors that authorize the caller.
 //!
-//! It stands first among the arguments, so that nothing is read of the body, and nothing asked of Redis, before it.
+//! They are the first argument of a handler, so that the body is not read and Redis is not asked before the caller is
+//! authorized.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -12,89 +13,87 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
 use crate::auth::{AuthError, Grant, Scope};
-use crate::http::AppState;
-use crate::http::problem::{Problem, ProblemKind};
+use crate::http::problem::Problem;
+use crate::http::state::AppState;
 
-/// The caller may do what needs the scope `S`.
-pub struct May<S> {
-    /// What says so.
-    pub grant: Grant,
+/// Caller whose token has the scope `S`.
+pub struct Authorized<S> {
+    grant: Grant,
     scope: PhantomData<S>,
 }
 
-/// A scope as a type.
-pub trait Needs {
-    /// The scope.
+/// Scope as a type.
+pub trait RequiredScope {
     const SCOPE: Scope;
 }
 
-/// `segments:write`.
+/// `segments:write`
 pub struct Write;
 
-impl Needs for Write {
+impl RequiredScope for Write {
     const SCOPE: Scope = Scope::WriteSegments;
 }
 
-/// `segments:read`.
+/// `segments:read`
 pub struct Read;
 
-impl Needs for Read {
+impl RequiredScope for Read {
     const SCOPE: Scope = Scope::ReadSegments;
 }
 
-/// `users:read`.
+/// `users:read`
 pub struct ReadUsers;
 
-impl Needs for ReadUsers {
+impl RequiredScope for ReadUsers {
     const SCOPE: Scope = Scope::ReadUsers;
 }
 
-/// `users:delete`.
+/// `users:delete`
 pub struct DeleteUsers;
 
-impl Needs for DeleteUsers {
+impl RequiredScope for DeleteUsers {
     const SCOPE: Scope = Scope::DeleteUsers;
 }
 
-impl<S: Needs> FromRequestParts<Arc<AppState>> for May<S> {
+impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        match state.gate.authorize(authorization(&parts.headers), S::SCOPE) {
+        match state.authenticator.authorize(authorization(&parts.headers), S::SCOPE) {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
-            Err(denied) => Err(refuse(state, denied)),
+            Err(error) => Err(refuse(state, error)),
         }
     }
 }
 
-/// The caller, and whether it may do what needs the scope `S`: for a handler that logs a refused caller, too.
-pub struct Caller<S> {
-    /// The name of the API key or the subject of the token, as far as it may be logged.
-    pub name: Option<String>,
-    /// Whether the caller may, or why not.
-    pub admitted: Result<May<S>, Problem>,
-}
-
-impl<S: Needs> FromRequestParts<Arc<AppState>> for Caller<S> {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
-        Ok(match state.gate.authorize(authorization(&parts.headers), S::SCOPE) {
-            Ok(grant) => Self { name: grant.name.clone(), admitted: Ok(May { grant, scope: PhantomData }) },
-            Err(denied) => Self { name: denied.name().map(str::to_owned), admitted: Err(refuse(state, denied)) },
-        })
-    }
-}
-
-impl<S: Needs> May<S> {
-    /// Checks that the token in `headers` is still accepted, for a request that outlives its first check.
+impl<S: RequiredScope> Authorized<S> {
+    /// Authorizes the token in `headers` again, for a request that outlives its first authorization.
     ///
     /// # Errors
     ///
-    /// A [`Problem`] when the token has expired, or the keys that were read since don't accept it.
+    /// A [`Problem`] if the token has expired or was revoked.
     pub fn renew(&mut self, state: &AppState, headers: &HeaderMap) -> Result<(), Problem> {
-        let renewed = state.gate.renew(&mut self.grant, authorization(headers), S::SCOPE);
-        renewed.map_err(|denied| refuse(state, denied))
+        let renewed = state.authenticator.renew(&mut self.grant, authorization(headers), S::SCOPE);
+        renewed.map_err(|error| refuse(state, error))
+    }
+}
+
+/// Caller that may or may not be authorized, for a handler that logs refused callers as well.
+pub struct Caller<S> {
+    /// Name of the API key or subject of the token. `None` if it must not be logged.
+    pub name: Option<String>,
+    /// The authorization, or why it failed.
+    pub authorized: Result<Authorized<S>, Problem>,
+}
+
+impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Caller<S> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        Ok(match state.authenticator.authorize(authorization(&parts.headers), S::SCOPE) {
+            Ok(grant) => Self { name: grant.name.clone(), authorized: Ok(Authorized { grant, scope: PhantomData }) },
+            Err(error) => Self { name: error.name().map(str::to_owned), authorized: Err(refuse(state, error)) },
+        })
     }
 }
 
@@ -102,25 +101,7 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
 }
 
-fn refuse(state: &AppState, denied: AuthError) -> Problem {
-    state.estimator.metrics().http.denied(denied.kind());
-    denied.into()
-}
-
-/// RFC 6750, section 3: what a client is told of the token that it needs.
-impl From<AuthError> for Problem {
-    fn from(denied: AuthError) -> Self {
-        let detail = denied.to_string();
-        let (kind, challenge) = match &denied {
-            AuthError::NoToken => (ProblemKind::Unauthorized, String::new()),
-            AuthError::Malformed | AuthError::NotAccepted(_) => {
-                (ProblemKind::Unauthorized, format!(r#", error="invalid_token", error_description="{detail}""#))
-            }
-            AuthError::InsufficientScope { scope, .. } => {
-                (ProblemKind::InsufficientScope, format!(r#", error="insufficient_scope", scope="{scope}""#))
-            }
-        };
-        let challenge = HeaderValue::try_from(format!(r#"Bearer realm="segment-estimator"{challenge}"#));
-        Self::new(kind, detail).challenging(challenge.expect("the texts have neither quotes nor control characters"))
-    }
+fn refuse(state: &AppState, error: AuthError) -> Problem {
+    state.metrics.http.denied(error.kind());
+    error.into()
 }

@@ -1,4 +1,4 @@
-//! Taking in a request's body: its declared type, how it is packed, its size and the time it may take.
+//! Request bodies: media type, compression, size limit and time limit.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use futures_util::{Stream, StreamExt as _, TryStreamExt, stream};
@@ -16,13 +17,32 @@ use tokio_util::io::StreamReader;
 
 use super::gunzip::Gunzip;
 use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::state::AppState;
+use crate::ingest::Ingest;
 
-/// What a body may be declared as.
+/// Body with a single visit as uncompressed JSON.
+pub struct VisitBody(pub Bytes);
+
+impl FromRequest<Arc<AppState>> for VisitBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self> {
+        let headers = request.headers();
+        media_type(headers, &[MediaType::Json])?;
+        if !is_uncompressed(headers) {
+            return Err(unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed."));
+        }
+        let max_bytes = Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes);
+        read(request.into_body(), max_bytes, state.limits.body).await.map(Self)
+    }
+}
+
+/// Media type of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaType {
     /// One JSON value.
     Json,
-    /// A JSON value on each line.
+    /// One JSON value per line.
     Lines,
 }
 
@@ -35,7 +55,11 @@ impl MediaType {
     }
 }
 
-/// Which of the `accepted` types the body is declared as.
+/// Returns the media type of the body.
+///
+/// # Errors
+///
+/// A [`Problem`] if it is missing or not one of `accepted`.
 pub fn media_type(headers: &HeaderMap, accepted: &[MediaType]) -> Result<MediaType> {
     let names = || accepted.iter().map(|accepted| accepted.name()).collect::<Vec<_>>().join(" or ");
     let Some(content_type) = headers.get(CONTENT_TYPE) else {
@@ -46,82 +70,80 @@ pub fn media_type(headers: &HeaderMap, accepted: &[MediaType]) -> Result<MediaTy
     declared.copied().ok_or_else(|| unsupported(format!("The Content-Type must be {}.", names())))
 }
 
-/// Refuses a body that is not in plain bytes.
-pub fn require_plain(headers: &HeaderMap) -> Result<()> {
-    if is_plain(headers) {
-        return Ok(());
-    }
-    Err(unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed."))
-}
-
-/// `body` in plain bytes, unpacked as it arrives if it is compressed.
-pub fn unpacked(headers: &HeaderMap, body: Body) -> Result<Body> {
-    /// Of unpacked bytes at a time, whatever the packed ones grow to.
-    const PIECE: usize = 64 * 1024;
-    if is_plain(headers) {
+/// Decompresses `body` while it arrives.
+///
+/// # Errors
+///
+/// A [`Problem`] if the content encoding is not gzip.
+pub fn decompressed(headers: &HeaderMap, body: Body) -> Result<Body> {
+    /// Decompressed bytes per frame.
+    const FRAME_BYTES: usize = 64 * 1024;
+    if is_uncompressed(headers) {
         return Ok(body);
     }
-    // RFC 9110, 8.4.1.3: the second is an old name of the first.
+    // x-gzip is an alias of gzip (RFC 9110, section 8.4.1.3).
     if !encoding_is(headers, "gzip") && !encoding_is(headers, "x-gzip") {
-        return Err(unsupported("A body may be compressed with gzip; another Content-Encoding is not accepted."));
+        return Err(unsupported("The only supported Content-Encoding is gzip."));
     }
-    let arrived = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&arrived);
-    let packed = TryStreamExt::map_err(body.into_data_stream(), io::Error::other).inspect_ok(move |piece| {
-        counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&received);
+    let compressed = TryStreamExt::map_err(body.into_data_stream(), io::Error::other).inspect_ok(move |frame| {
+        counter.fetch_add(frame.len() as u64, Ordering::Relaxed);
     });
-    let begun = Unpacking::Begun { decoder: Gunzip::new(StreamReader::new(packed)), unpacked: 0 };
-    let pieces = stream::unfold(begun, move |unpacking| unpacking.next(arrived.load(Ordering::Relaxed), PIECE));
-    Ok(Body::from_stream(pieces))
+    let state = Decompression::Running { decoder: Gunzip::new(StreamReader::new(compressed)), decompressed: 0 };
+    let frames = stream::unfold(state, move |state| state.next(received.load(Ordering::Relaxed), FRAME_BYTES));
+    Ok(Body::from_stream(frames))
 }
 
-/// A compressed body that is read in pieces.
-enum Unpacking<P> {
-    /// So many bytes were unpacked.
-    Begun { decoder: Gunzip<StreamReader<P, Bytes>>, unpacked: u64 },
-    /// Unpacking has failed. The rest is discarded as it is.
-    BrokenOff(Option<P>),
+/// State of a compressed body that is read frame by frame.
+enum Decompression<S> {
+    Running {
+        decoder: Gunzip<StreamReader<S, Bytes>>,
+        decompressed: u64,
+    },
+    /// Decompression has failed. The remaining input is discarded.
+    Failed(Option<S>),
 }
 
-impl<P: Stream<Item = io::Result<Bytes>> + Unpin> Unpacking<P> {
-    /// The next piece, of up to `size` bytes. `arrived` bytes of the compressed body have arrived before.
-    async fn next(self, arrived: u64, size: usize) -> Option<(io::Result<Bytes>, Self)> {
-        let (mut decoder, unpacked) = match self {
-            Self::Begun { decoder, unpacked } => (decoder, unpacked),
-            Self::BrokenOff(packed) => {
-                let mut packed = packed?;
-                let piece = packed.next().await?;
-                return Some((piece.map(|_| Bytes::new()), Self::BrokenOff(Some(packed))));
+impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Decompression<S> {
+    /// Returns the next frame of up to `max_bytes`. `received` is the number of compressed bytes received so far.
+    async fn next(self, received: u64, max_bytes: usize) -> Option<(io::Result<Bytes>, Self)> {
+        let (mut decoder, decompressed) = match self {
+            Self::Running { decoder, decompressed } => (decoder, decompressed),
+            Self::Failed(compressed) => {
+                let mut compressed = compressed?;
+                let frame = compressed.next().await?;
+                return Some((frame.map(|_| Bytes::new()), Self::Failed(Some(compressed))));
             }
         };
-        let mut piece = BytesMut::with_capacity(size);
-        let read = decoder.read_buf(&mut piece).await;
-        let unpacked = unpacked + piece.len() as u64;
+        let mut frame = BytesMut::with_capacity(max_bytes);
+        let read = decoder.read_buf(&mut frame).await;
+        let decompressed = decompressed + frame.len() as u64;
         let error = match read {
             Ok(0) => return None,
-            // What arrived with this piece counts for the next.
-            Ok(_) if unpacked <= UNPACKED_ALLOWANCE + MAX_RATIO * arrived => {
-                return Some((Ok(piece.freeze()), Self::Begun { decoder, unpacked }));
+            // Input that was received for this frame counts towards the limit of the next one.
+            Ok(_) if decompressed <= RATIO_EXEMPT_BYTES + MAX_RATIO * received => {
+                return Some((Ok(frame.freeze()), Self::Running { decoder, decompressed }));
             }
-            Ok(_) => io::Error::other(TooTightlyPacked),
+            Ok(_) => io::Error::other(RatioExceeded),
             Err(error) => error,
         };
-        Some((Err(error), Self::BrokenOff(decoder.into_packed().map(StreamReader::into_inner))))
+        Some((Err(error), Self::Failed(decoder.into_compressed().map(StreamReader::into_inner))))
     }
 }
 
-/// How many bytes each byte of a compressed body may unpack to. gzip reaches 1,000. Visits reach 4 to 30, of long names that differ
-/// in a few digits 120, of lines that stand there ten times 135.
+/// Maximum ratio of decompressed to compressed bytes. gzip reaches 1,000. Visits reach 4 to 30, long names that differ
+/// in a few digits 120, lines that are repeated ten times 135.
 const MAX_RATIO: u64 = 200;
-/// What any compressed body may unpack to: as much as may come in plain bytes at no cost worth speaking of.
-const UNPACKED_ALLOWANCE: u64 = 1024 * 1024;
+/// Decompressed bytes that are exempt from the ratio. A body of this size is cheap.
+const RATIO_EXEMPT_BYTES: u64 = 1024 * 1024;
 
-/// A compressed body unpacks to more than [`MAX_RATIO`] times its size.
+/// A compressed body exceeds [`MAX_RATIO`].
 #[derive(Debug, thiserror::Error)]
-#[error("it unpacks to more than {MAX_RATIO} times its size")]
-struct TooTightlyPacked;
+#[error("the compression ratio exceeds {MAX_RATIO}")]
+struct RatioExceeded;
 
-fn is_plain(headers: &HeaderMap) -> bool {
+fn is_uncompressed(headers: &HeaderMap) -> bool {
     !headers.contains_key(CONTENT_ENCODING) || encoding_is(headers, "identity")
 }
 
@@ -133,68 +155,65 @@ fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::UnsupportedMediaType, detail)
 }
 
-/// Reads all of `body`, which must arrive within `time_limit` and be no longer than `max_bytes`. One that is declared to be longer
-/// is not waited for.
-pub async fn read(body: Body, max_bytes: usize, time_limit: Duration) -> Result<Bytes> {
+/// Reads `body` to its end. Does not wait for a body whose declared length exceeds the limit.
+///
+/// # Errors
+///
+/// A [`Problem`] if the body exceeds `max_bytes` or `timeout`, or can't be read.
+pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Bytes> {
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_large(max_bytes));
     }
-    match tokio::time::timeout(time_limit, axum::body::to_bytes(body, max_bytes)).await {
+    match tokio::time::timeout(timeout, axum::body::to_bytes(body, max_bytes)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_about_length(&error) => Err(too_large(max_bytes)),
+        Ok(Err(error)) if is_too_large(&error) => Err(too_large(max_bytes)),
         Ok(Err(error)) => Err(unreadable(&error)),
-        Err(_) => Err(too_slow(time_limit)),
+        Err(_) => Err(too_slow(timeout)),
     }
 }
 
-/// Takes what still arrives of `body` for a while beside the answer. Many senders look for one only when they have sent
-/// everything, and would find the connection reset instead.
+/// Discards the rest of `body` in the background for a short time. Many senders read the response only after they have
+/// sent everything; without this, they would find the connection reset.
 pub fn discard(mut body: Body) {
-    /// Long enough for what is on its way, and no reason to hold up a stop.
-    const PATIENCE: Duration = Duration::from_secs(2);
-    tokio::spawn(tokio::time::timeout(PATIENCE, async move {
+    /// Long enough for data in flight, short enough not to delay a shutdown.
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    tokio::spawn(tokio::time::timeout(TIMEOUT, async move {
         while let Some(Ok(_)) = body.frame().await {
             tokio::task::yield_now().await;
         }
     }));
 }
 
-/// The body broke off, or is not encoded as declared.
+/// Returns the problem of a body that ended early or is not encoded as declared.
 pub fn unreadable(error: &axum::Error) -> Problem {
-    if is_too_tightly_packed(error) {
-        return too_tightly_packed();
+    if exceeds_ratio(error) {
+        let detail = format!(
+            "The body decompresses to more than {MAX_RATIO} times its size, which is not accepted. Repeated lines count once: omit \
+             them, or send the body uncompressed."
+        );
+        return Problem::new(ProblemKind::BodyTooLarge, detail);
     }
     Problem::new(ProblemKind::Malformed, format!("The body could not be read to its end: {error}."))
 }
 
-/// The body is longer than `max_bytes`.
+/// Returns the problem of a body that exceeds `max_bytes`.
 pub fn too_large(max_bytes: usize) -> Problem {
-    let detail = format!("The body is longer than {max_bytes} bytes, the most that is accepted here.");
-    Problem::new(ProblemKind::BodyTooLarge, detail)
+    Problem::new(ProblemKind::BodyTooLarge, format!("The body is longer than {max_bytes} bytes, the limit here."))
 }
 
-/// The body unpacks to more than it may.
-pub fn too_tightly_packed() -> Problem {
-    let detail = format!(
-        "The body unpacks to more than {MAX_RATIO} times its size, the most that is accepted. Lines that stand there many times \
-         count once: leave the others out, or send the body uncompressed."
-    );
-    Problem::new(ProblemKind::BodyTooLarge, detail)
+/// Returns the problem of a body that did not arrive within `timeout`.
+pub fn too_slow(timeout: Duration) -> Problem {
+    let timeout = humantime::format_duration(timeout);
+    Problem::new(ProblemKind::BodyTimeout, format!("The body was not complete after {timeout}."))
 }
 
-/// The body didn't arrive within `time_limit`.
-pub fn too_slow(time_limit: Duration) -> Problem {
-    let limit = humantime::format_duration(time_limit);
-    Problem::new(ProblemKind::BodyTimeout, format!("The body was not complete after {limit}."))
-}
-
-fn is_too_tightly_packed(error: &axum::Error) -> bool {
+fn exceeds_ratio(error: &axum::Error) -> bool {
     let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    // An I/O error doesn't give what it was made of as its source.
-    let made_of = causes.find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
-    made_of.is_some_and(|cause| cause.is::<TooTightlyPacked>())
+    // The source of an I/O error is not the error that it wraps.
+    let wrapped = causes.find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    wrapped.is_some_and(|cause| cause.is::<RatioExceeded>())
 }
 
-fn is_about_length(error: &axum::Error) -> bool {
+fn is_too_large(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<LengthLimitError>())
 }

@@ -1,4 +1,4 @@
-//! gzip, unpacked as it arrives.
+//! Streaming gzip decoder.
 
 use std::io;
 use std::pin::Pin;
@@ -7,68 +7,68 @@ use std::task::{Context, Poll, ready};
 use async_compression::tokio::bufread::GzipDecoder;
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
-/// The text of a gzip file. Files that were joined are one text. Zeros may fill up the file behind the last of them, as tapes and
-/// block devices do.
-// The decoder reads several members as well, and takes zeros for one that is broken.
+/// Decompresses a gzip stream of one or more members. Zero padding may follow the last member, as on tapes and block
+/// devices.
+// GzipDecoder decodes several members as well, but takes padding for a broken member.
 pub struct Gunzip<R> {
     state: State<R>,
 }
 
 enum State<R> {
     Member(GzipDecoder<R>),
-    BehindMember {
-        packed: R,
+    AfterMember {
+        compressed: R,
         is_padded: bool,
     },
-    /// What was unpacked before is still to be read.
+    /// Output from before the failure is still unread.
     Failed {
         error: io::Error,
-        packed: Option<R>,
+        compressed: Option<R>,
     },
     Ended,
 }
 
 impl<R: AsyncBufRead> Gunzip<R> {
-    pub fn new(packed: R) -> Self {
-        Self { state: State::Member(GzipDecoder::new(packed)) }
+    pub fn new(compressed: R) -> Self {
+        Self { state: State::Member(GzipDecoder::new(compressed)) }
     }
 
-    /// What it reads from, unless that has ended.
-    pub fn into_packed(self) -> Option<R> {
+    /// Returns the input, unless it has ended.
+    pub fn into_compressed(self) -> Option<R> {
         match self.state {
             State::Member(member) => Some(member.into_inner()),
-            State::BehindMember { packed, .. } => Some(packed),
-            State::Failed { packed, .. } => packed,
+            State::AfterMember { compressed, .. } => Some(compressed),
+            State::Failed { compressed, .. } => compressed,
             State::Ended => None,
         }
     }
 }
 
 impl<R: AsyncBufRead + Unpin> Gunzip<R> {
-    /// Unpacks more, or comes to the next member. Returns whether there may be more.
-    fn poll_step(&mut self, cx: &mut Context<'_>, text: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+    /// Decompresses more, or advances to the next member. Returns whether there may be more.
+    fn poll_step(&mut self, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         match &mut self.state {
             State::Member(member) => {
-                let before = text.filled().len();
-                ready!(Pin::new(member).poll_read(cx, text))?;
-                if text.filled().len() == before
+                let before = output.filled().len();
+                ready!(Pin::new(member).poll_read(cx, output))?;
+                if output.filled().len() == before
                     && let State::Member(member) = self.take_state()
                 {
-                    self.state = State::BehindMember { packed: member.into_inner(), is_padded: false };
+                    self.state = State::AfterMember { compressed: member.into_inner(), is_padded: false };
                 }
             }
-            State::BehindMember { packed, is_padded } => {
-                let ahead = ready!(Pin::new(&mut *packed).poll_fill_buf(cx))?;
-                match ahead.iter().position(|byte| *byte != 0) {
-                    None if ahead.is_empty() => self.state = State::Ended,
+            State::AfterMember { compressed, is_padded } => {
+                let input = ready!(Pin::new(&mut *compressed).poll_fill_buf(cx))?;
+                match input.iter().position(|byte| *byte != 0) {
+                    None if input.is_empty() => self.state = State::Ended,
                     None => {
-                        let zeros = ahead.len();
+                        let zeros = input.len();
                         *is_padded = true;
-                        Pin::new(packed).consume(zeros);
+                        Pin::new(compressed).consume(zeros);
                     }
-                    Some(0) if ahead[0] == 0x1F && !*is_padded => {
-                        if let State::BehindMember { packed, .. } = self.take_state() {
-                            *self = Self::new(packed);
+                    Some(0) if input[0] == 0x1F && !*is_padded => {
+                        if let State::AfterMember { compressed, .. } = self.take_state() {
+                            *self = Self::new(compressed);
                         }
                     }
                     Some(_) => {
@@ -78,9 +78,9 @@ impl<R: AsyncBufRead + Unpin> Gunzip<R> {
                 }
             }
             State::Failed { .. } => {
-                if let State::Failed { error, packed } = self.take_state() {
-                    if let Some(packed) = packed {
-                        self.state = State::BehindMember { packed, is_padded: true };
+                if let State::Failed { error, compressed } = self.take_state() {
+                    if let Some(compressed) = compressed {
+                        self.state = State::AfterMember { compressed, is_padded: true };
                     }
                     return Poll::Ready(Err(error));
                 }
@@ -96,30 +96,30 @@ impl<R: AsyncBufRead + Unpin> Gunzip<R> {
 }
 
 impl<R: AsyncBufRead + Unpin> AsyncRead for Gunzip<R> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, text: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, output: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        /// Steps before other tasks get their turn: a member may be empty, and there may be any number of them.
-        const STEPS: u32 = 64;
-        let before = text.filled().len();
+        /// Steps without output before the task yields. A body may consist of any number of empty members.
+        const MAX_STEPS: u32 = 64;
+        let before = output.filled().len();
         let mut steps = 0;
-        // Small members fill a piece together. What there is waits for nothing, and comes before a failure.
-        while text.remaining() > 0 {
-            let has_text = text.filled().len() > before;
+        // Fills `output` from several small members. Output is returned before waiting for input and before a failure.
+        while output.remaining() > 0 {
+            let has_output = output.filled().len() > before;
             steps += 1;
-            if steps > STEPS && !has_text {
+            if steps > MAX_STEPS && !has_output {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match this.poll_step(cx, text) {
+            match this.poll_step(cx, output) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => break,
-                Poll::Ready(Err(error)) if has_text => {
-                    let packed = Self { state: this.take_state() }.into_packed();
-                    this.state = State::Failed { error, packed };
+                Poll::Ready(Err(error)) if has_output => {
+                    let compressed = Self { state: this.take_state() }.into_compressed();
+                    this.state = State::Failed { error, compressed };
                     break;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if has_text => break,
+                Poll::Pending if has_output => break,
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -142,20 +142,20 @@ mod tests {
     use super::*;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(text).unwrap();
-        packed.finish().unwrap()
+        let mut compressed = GzEncoder::new(Vec::new(), Compression::fast());
+        compressed.write_all(text).unwrap();
+        compressed.finish().unwrap()
     }
 
-    /// The text of a file that arrives in pieces of so many bytes, and why there is no more.
+    /// Returns the text of a file that arrives in pieces of `size` bytes, and the error at its end.
     async fn gunzip(file: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
         let pieces: Vec<_> = file.chunks(size).map(Bytes::copy_from_slice).collect();
-        let packed = Box::pin(stream::iter(pieces).then(|piece| async {
+        let compressed = Box::pin(stream::iter(pieces).then(|piece| async {
             tokio::task::yield_now().await;
             Ok::<_, io::Error>(piece)
         }));
         let mut text = Vec::new();
-        let end = Gunzip::new(StreamReader::new(packed)).read_to_end(&mut text).await;
+        let end = Gunzip::new(StreamReader::new(compressed)).read_to_end(&mut text).await;
         (text, end.err().map(|error| error.to_string()))
     }
 
@@ -164,12 +164,15 @@ mod tests {
     #[case::zeros(&[0; 100], None)]
     #[case::a_zero(b"\0", None)]
     #[case::text(b"x", Some("bytes that are no gzip follow the gzip data"))]
-    #[case::text_behind_zeros(b"\0\0x", Some("bytes that are no gzip follow the gzip data"))]
-    #[case::gzip_behind_zeros(b"\0\0\x1F\x8B", Some("bytes that are no gzip follow the gzip data"))]
+    #[case::text_after_zeros(b"\0\0x", Some("bytes that are no gzip follow the gzip data"))]
+    #[case::gzip_after_zeros(b"\0\0\x1F\x8B", Some("bytes that are no gzip follow the gzip data"))]
     #[case::half_a_header(b"\x1F\x8B\x08\0", Some("unexpected end of file"))]
     #[case::another_header(b"\x1F\x8C\x08\0\0\0\0\0\0\0", Some("Invalid gzip header"))]
     #[tokio::test]
-    async fn gunzip_reads_all_members_and_tells_what_follows_them(#[case] rest: &[u8], #[case] failure: Option<&str>) {
+    async fn gunzip_reads_all_members_and_refuses_other_bytes_after_them(
+        #[case] rest: &[u8],
+        #[case] failure: Option<&str>,
+    ) {
         let file = [gzip(b"one\n"), gzip(b""), gzip(&b"two\n".repeat(1_000)), rest.to_vec()].concat();
         let expected = [b"one\n".to_vec(), b"two\n".repeat(1_000)].concat();
         for size in (1..=file.len()).chain([100_000]) {
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gunzip_tells_a_member_that_is_cut_off() {
+    async fn gunzip_refuses_a_truncated_member() {
         let file = gzip(b"one\n");
         for length in 0..file.len() {
             assert!(gunzip(&file[..length], 5).await.1.is_some(), "{length} bytes");

@@ -1,7 +1,9 @@
-//! What handlers take out of a request.
+//! Extractors: typed parts of a request.
 
 pub mod auth;
 pub mod body;
 mod gunzip;
+pub mod path;
 pub mod prefer;
 pub mod query;
+pub mod scope;

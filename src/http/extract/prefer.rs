@@ -1,31 +1,45 @@
-//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)): how a caller would like to be answered. What is not
-//! known of it is passed over, as the RFC demands.
+//! The header `Prefer` ([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)). Unknown preferences are ignored, as the
+//! RFC demands.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Asks for a preference.
+/// Request header with preferences.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// Says which preference was followed.
+/// Response header with the applied preference.
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// The preference for an answer that has in it what became of the request.
+/// Preference for a response that contains the result of the request.
 pub const RETURN_REPRESENTATION: HeaderValue = HeaderValue::from_static("return=representation");
 
-/// Whether the caller prefers `return=representation` (section 4.2). Of several `return`, the first counts (section 2).
-pub fn wants_representation(headers: &HeaderMap) -> bool {
+/// Whether the caller prefers `return=representation` (section 4.2).
+pub struct WantsRepresentation(pub bool);
+
+impl<S: Send + Sync> FromRequestParts<S> for WantsRepresentation {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(wants_representation(&parts.headers)))
+    }
+}
+
+fn wants_representation(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let mut returns = values.flat_map(|value| unquoted_parts(value, ',')).filter_map(|preference| {
-        // Behind it may stand parameters, of which `return` has none.
-        let (name, value) = unquoted_parts(preference, ';').next()?.split_once('=')?;
+    let mut returns = values.flat_map(|value| split_unquoted(value, ',')).filter_map(|preference| {
+        // Parameters may follow a preference; `return` has none.
+        let (name, value) = split_unquoted(preference, ';').next()?.split_once('=')?;
         let value = value.trim();
         let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
         name.trim().eq_ignore_ascii_case("return").then(|| quoted.unwrap_or(value))
     });
+    // The first of several counts (section 2).
     returns.next() == Some("representation")
 }
 
-/// The parts of `text` between separators that don't stand in a quoted string (RFC 9110, section 5.6.4). A string that isn't closed goes
-/// on to the end.
-fn unquoted_parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
+/// Splits `text` at separators outside quoted strings (RFC 9110, section 5.6.4). An open string extends to the end.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(move |char| {
         let is_separator = char == separator && !is_quoted;
@@ -67,7 +81,7 @@ mod tests {
     #[case::two_quotes(&["return=\"\"representation\"\""], false)]
     #[case::empty(&[""], false)]
     #[case::none(&[], false)]
-    fn representation_is_preferred_by_the_first_return(#[case] values: &[&'static str], #[case] expected: bool) {
+    fn first_return_preference_decides(#[case] values: &[&'static str], #[case] expected: bool) {
         let values = values.iter().map(|value| (PREFER, HeaderValue::from_static(value)));
         assert_eq!(wants_representation(&values.collect()), expected);
     }

@@ -1,64 +1,101 @@
-//! The parameters of a question, read strictly: one that is misspelt would otherwise give the answer to another question
-//! without a word.
+//! Extractors of query parameters. They are strict: a misspelled name would silently change the meaning of a request.
 
-use std::borrow::Cow;
-use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
+use utoipa::IntoParams;
 
-use crate::domain::{FieldError, SegmentName, Timestamp, Window};
+use crate::domain::{SegmentName, Timestamp, Window};
+use crate::http::docs::openapi::schemas;
 use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::state::AppState;
 
-/// The query of a request as it came. A handler takes it as an argument, and says with [`Self::knowing`] which parameters there are.
-pub struct RawQuery(std::result::Result<Vec<(String, String)>, String>);
+/// Query parameters of an operation.
+pub trait QueryParams: Sized {
+    /// Names of the parameters. Any other name is an error.
+    const NAMES: &'static [&'static str];
 
-/// The parameters of a question, all of which have a name that it knows.
-pub struct Parameters(Vec<(String, String)>);
-
-impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Infallible> {
-        let query = Query::try_from_uri(&parts.uri);
-        Ok(Self(query.map(|Query(pairs)| pairs).map_err(|error| error.body_text())))
-    }
-}
-
-impl RawQuery {
-    /// The parameters of `question`, which has those in `names`.
+    /// Parses the parameters.
     ///
     /// # Errors
     ///
-    /// A [`Problem`] that names the first parameter that it doesn't have.
-    pub fn knowing(self, question: &str, names: &[&str]) -> Result<Parameters> {
-        let given = self.0.map_err(|why| Problem::new(ProblemKind::Invalid, why))?;
-        match given.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-            None => Ok(Parameters(given)),
+    /// A [`Problem`] that names the first invalid parameter.
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self>;
+}
+
+/// Extracts the query parameters `Q` and refuses all others.
+pub struct StrictQuery<Q>(pub Q);
+
+impl<Q: QueryParams> FromRequestParts<Arc<AppState>> for StrictQuery<Q> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self> {
+        let query = Parameters::of(&parts.uri, Q::NAMES)?;
+        Ok(Self(Q::parse(&query, state)?))
+    }
+}
+
+/// Query of an operation without parameters.
+pub struct NoParams;
+
+impl QueryParams for NoParams {
+    const NAMES: &'static [&'static str] = &[];
+
+    fn parse(_: &Parameters, _: &AppState) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Query of an operation whose only parameter is the window.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WindowQuery {
+    /// Count over this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    pub window: Window,
+}
+
+impl QueryParams for WindowQuery {
+    const NAMES: &'static [&'static str] = &["window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        Ok(Self { window: query.window(state)? })
+    }
+}
+
+/// Query parameters with known names, not parsed yet.
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// Returns the query parameters of `uri`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] for the first parameter whose name is not one of `names`.
+    fn of(uri: &Uri, names: &[&str]) -> Result<Self> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
+        match pairs.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            None => Ok(Self(pairs)),
             Some((name, _)) => {
                 let known = match names {
-                    [] => "it has none".to_owned(),
+                    [] => "there are none".to_owned(),
                     [only] => format!("the only one is {only}"),
-                    names => format!("those are {}", names.join(", ")),
+                    names => format!("the parameters are {}", names.join(", ")),
                 };
-                Err(invalid(name.clone(), format!("is not a parameter of {question}; {known}")))
+                Err(Problem::invalid_field(name.clone(), format!("is not a parameter of this path; {known}")))
             }
         }
     }
-}
 
-impl Parameters {
-    /// Those that have a value. Forms send the fields that were left empty, too.
-    #[must_use]
-    pub fn filled(self) -> Self {
-        Self(self.0.into_iter().filter(|(_, value)| !value.is_empty()).collect())
-    }
-
-    /// The parameter `name`, if it is given.
+    /// Returns the parsed value of the parameter `name`, or `None` if the query does not have it. An error of `parse`
+    /// is a predicate such as "must be a number".
     ///
     /// # Errors
     ///
-    /// A [`Problem`] when it is given more than once, or `parse` refuses it with a sentence without its subject.
+    /// A [`Problem`] if the parameter is repeated, or `parse` fails.
     pub fn one<T>(
         &self,
         name: &'static str,
@@ -67,80 +104,80 @@ impl Parameters {
         let mut values = self.all(name);
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(invalid(name, "is given more than once"));
+            return Err(Problem::invalid_field(name, "is given more than once"));
         }
-        parse(value).map(Some).map_err(|why| invalid(name, why))
+        parse(value).map(Some).map_err(|why| Problem::invalid_field(name, why))
     }
 
-    /// The values of the parameter `name`, which may be given several times.
+    /// Returns the values of the parameter `name`, which may be repeated.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// The number that the parameter `name` gives: 1 to `most`.
+    /// Returns the parameter `name` as a number from 1 to `max`.
     ///
     /// # Errors
     ///
-    /// As [`Self::one`].
-    pub fn number(&self, name: &'static str, most: usize) -> Result<Option<usize>> {
+    /// See [`Self::one`].
+    pub fn number(&self, name: &'static str, max: usize) -> Result<Option<usize>> {
         self.one(name, |text| {
-            let number = text.parse().ok().filter(|number| (1..=most).contains(number));
-            number.ok_or_else(|| format!("must be a number from 1 to {most}"))
+            let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+            number.ok_or_else(|| format!("must be a number from 1 to {max}"))
         })
     }
 
-    /// The window that is asked for.
+    /// Returns the parameter `window`, or the configured window.
     ///
     /// # Errors
     ///
-    /// As [`Self::one`].
-    pub fn window(&self) -> Result<Option<Window>> {
-        self.one("window", Window::parse)
+    /// See [`Self::one`].
+    pub fn window(&self, state: &AppState) -> Result<Window> {
+        Ok(self.one("window", Window::parse)?.unwrap_or(state.estimator.window()))
     }
 
-    /// The point in time that the parameter `name` gives.
+    /// Returns the parameter `name` as a time.
     ///
     /// # Errors
     ///
-    /// As [`Self::one`].
+    /// See [`Self::one`].
     pub fn time(&self, name: &'static str) -> Result<Option<Timestamp>> {
         self.one(name, |text| {
             let seconds = || text.parse().ok().filter(|seconds: &f64| seconds.abs() <= 1e11);
             let time = Timestamp::from_rfc3339(text).or_else(|| seconds().map(Timestamp::from_unix_seconds));
             time.ok_or_else(|| {
-                "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z (a + in it is written %2B)"
-                    .to_owned()
+                "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z (write + as %2B)".to_owned()
             })
         })
     }
 
-    /// The segments that are asked for, in their order: `least` of them at the least, and `most` at the most.
+    /// Returns the values of the parameter `segment`: `min` to `max` different names, in the order of the query.
     ///
     /// # Errors
     ///
-    /// A [`Problem`] when there are too few or too many, when one is no segment's name, or is given more than once.
-    pub fn segments(&self, least: usize, most: usize) -> Result<Vec<SegmentName<'static>>> {
-        let given: Vec<_> = self.all("segment").collect();
-        if given.len() < least || given.len() > most {
-            let given = given.len();
-            return Err(invalid(
-                "segment",
-                format!("must be given {least} to {most} times, and is given {given} times"),
-            ));
+    /// A [`Problem`] if there are too few, too many, an invalid or a repeated name.
+    pub fn segments(&self, min: usize, max: usize) -> Result<Vec<SegmentName<'static>>> {
+        let count = self.all("segment").count();
+        if count < min || count > max {
+            let why = format!("must be given {min} to {max} times, and is given {count} times");
+            return Err(Problem::invalid_field("segment", why));
         }
-        let mut segments: Vec<SegmentName<'static>> = Vec::with_capacity(given.len());
-        for name in given {
-            let segment = SegmentName::parse(name.to_owned()).map_err(|error| Problem::invalid(vec![error]))?;
-            if segments.contains(&segment) {
-                return Err(invalid("segment", format!("has {segment:?} more than once", segment = segment.as_str())));
-            }
-            segments.push(segment);
-        }
-        Ok(segments)
+        different_segments(self.all("segment"))
     }
 }
 
-/// A request whose `field` won't do, for a reason that is a sentence without its subject.
-pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Problem {
-    Problem::invalid(vec![FieldError::new(field, detail)])
+/// Parses the names of segments.
+///
+/// # Errors
+///
+/// A [`Problem`] for the first invalid or repeated name.
+pub fn different_segments<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<SegmentName<'static>>> {
+    let mut segments: Vec<SegmentName<'static>> = Vec::new();
+    for name in names {
+        let segment = SegmentName::parse(name.to_owned())?;
+        if segments.contains(&segment) {
+            return Err(Problem::invalid_field("segment", format!("contains {name:?} more than once")));
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
 }

@@ -1,40 +1,49 @@
-//! What surrounds the router: the request id, and answers for errors.
+//! The outermost middleware: assigns the request id and renders problems.
 //!
-//! None of it is a layer of the router: those cost each request a boxed future and copies of what they might need, which
-//! was a tenth of the service's time for a small request.
+//! It wraps the router instead of being one of its layers. Layers cost each request a boxed future and several clones,
+//! which was a tenth of the service's time for a small request.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use tower_service::Service as _;
 
-use crate::http::pages;
-use crate::http::problem::Problem;
+use super::request_id::{self, REQUEST_ID};
+use crate::http::json::json_line;
+use crate::http::pages::{self, BasePath};
+use crate::http::problem::{Problem, ProblemKind};
 
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// Seconds until a retry. Every request tries to reach Redis, so a longer wait has no benefit.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Has `router` answer `request`, and makes a problem document of what is an error, be it ours or the framework's, or a page where a
-/// page was asked for. The request's id comes back with the answer; a request without one gets one.
+/// Passes `request` to the router that `admitted` contains. Renders a problem, also one of a refusal in `admitted`, as
+/// JSON or, if the request is for a page, as a page.
 ///
-/// A body is what it is said to be: no browser may guess that JSON with a name in it is a page.
-pub async fn answer(mut router: Router, mut request: Request) -> Response {
-    let request_id = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
-    let request_id = request_id.unwrap_or_else(new_request_id);
+/// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
+/// not be taken for a page.
+pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Request) -> Response {
+    let request_id = request_id::of(request.headers());
     let method = request.method().clone();
     if method == Method::DELETE {
-        // The handler names it in the log.
+        // The handler logs it.
         request.headers_mut().insert(REQUEST_ID, request_id.clone());
     }
-    let place = pages::asked_for(&method, request.uri().path());
+    let page = pages::base_path(&method, request.uri().path());
 
-    let mut response = match router.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    let mut response = match admitted {
+        Ok(mut router) => router.call(request).await.unwrap_or_else(|never| match never {}),
+        Err(refusal) => *refusal,
     };
-    if let Some(problem) = Problem::taken_from(&mut response) {
-        response = problem.rendered(request_id.to_str().unwrap_or_default(), &method, place, &response);
+    if let Some(problem) = Problem::take_from(&mut response) {
+        let id = request_id.to_str().unwrap_or_default();
+        log(&problem, id, &method);
+        render(&problem, id, page, &mut response);
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
@@ -44,13 +53,69 @@ pub async fn answer(mut router: Router, mut request: Request) -> Response {
     response
 }
 
-/// A caller's id is passed on when it can stand in a header, a log and a problem as it is.
-fn is_usable(id: &HeaderValue) -> bool {
-    (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+/// Logs `problem`: a failure of the service as an error, everything else for debugging. Failures of Redis are logged
+/// where they occur.
+fn log(problem: &Problem, request_id: &str, method: &Method) {
+    let (status, route) = (problem.status().as_u16(), problem.route());
+    let error = problem.cause().map(tracing::field::display);
+    if problem.kind() == ProblemKind::Internal {
+        tracing::error!(request_id, %method, route, status, error, "{}", problem.detail());
+    } else {
+        // The detail contains names from the request. A line feed in one would start a new line of the log.
+        let detail = || problem.detail().replace(char::is_control, "\u{fffd}");
+        tracing::debug!(request_id, %method, route, status, error, "{}", detail());
+    }
 }
 
-fn new_request_id() -> HeaderValue {
-    let mut text = uuid::Uuid::encode_buffer();
-    let id = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(id).expect("a UUID is ASCII")
+/// Turns `response` into the document of `problem`, or into its page at `page`. Keeps other headers, such as `Allow`
+/// and those of CORS.
+fn render(problem: &Problem, request_id: &str, page: Option<BasePath>, response: &mut Response) {
+    let status = problem.status();
+    *response.status_mut() = status;
+    let form = response.extensions_mut().remove();
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    // Caches may store 404, 405 and 414 without it (RFC 9111, section 4.2.2).
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+    if let Some(challenge) = problem.challenge() {
+        headers.insert(WWW_AUTHENTICATE, challenge.clone());
+    }
+    let document = problem.document(request_id);
+    *response.body_mut() = match page {
+        Some(page) => pages::error::body(problem.kind(), &document, form, page, headers),
+        None => {
+            headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+            Body::from(json_line(&document))
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::tests::Captured;
+
+    #[test]
+    fn debug_log_has_one_line_for_a_detail_with_line_feeds() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let forged = "x\n2026-11-28T10:00:00Z  INFO deleted a user\r\u{85}";
+        let problem = Problem::invalid_field(forged, "is not a field of a visit");
+        tracing::subscriber::with_default(subscriber.finish(), || log(&problem, "id", &Method::POST));
+        let mut response = Response::default();
+        render(&problem, "id", None, &mut response);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let lines = captured.lines();
+        assert!(
+            lines.len() == 1 && lines[0].contains("INFO deleted a user") && !lines[0].contains('\u{85}'),
+            "{lines:?}"
+        );
+    }
 }

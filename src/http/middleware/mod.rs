@@ -1,6 +1,7 @@
-//! What surrounds the handlers: each endpoint, and the router as a whole.
+//! Middleware: code around the router and around each handler.
 
 pub mod answer;
 pub mod cors;
 pub mod endpoint;
+pub mod request_id;
 pub mod trace;

@@ -1,4 +1,4 @@
-//! The span of a request: it goes on with the caller's trace, if there is one, and tells the caller which it is
+//! The span of a request. It continues the caller's trace, if there is one, and returns its id to the caller
 //! ([W3C Trace Context](https://www.w3.org/TR/trace-context/)). Without an exporter it costs nothing.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,16 +11,16 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::telemetry::{TRACE_ROOT, TRACED};
 
-/// The span of a request to the route `path` with these headers, if it is to be traced: the caller says so, or else the
-/// `ratio`; without one nothing is traced. Names follow the
-/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the path itself is left out, which may hold
-/// a segment's name.
+/// Returns the span of a request to the route `path`. The caller's sampling decision takes precedence over `ratio`.
+/// Without a ratio, no request is traced. Names follow the
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/); the actual path is omitted because it
+/// may contain a segment's name.
 pub fn span(ratio: Option<f64>, method: &'static str, path: &'static str, headers: &HeaderMap) -> Span {
     let Some(ratio) = ratio else { return Span::none() };
     let caller = TraceContextPropagator::new().extract(&Headers(headers));
     let context = caller.span().span_context().clone();
-    let is_chosen = if context.is_valid() { context.is_sampled() } else { rand::random_bool(ratio) };
-    if !is_chosen {
+    let is_sampled = if context.is_valid() { context.is_sampled() } else { rand::random_bool(ratio) };
+    if !is_sampled {
         return Span::none();
     }
     let span = tracing::info_span!(
@@ -34,13 +34,13 @@ pub fn span(ratio: Option<f64>, method: &'static str, path: &'static str, header
         http.response.status_code = Empty,
         error.type = Empty,
     );
-    // Fails for a span that has begun, and this one has not.
+    // Fails only for a span that was entered before.
     let _ = span.set_parent(caller);
     span
 }
 
-/// Puts into `span` what was answered, and into the answer which trace it belongs to.
-pub fn answered(span: &Span, status: u16, problem: Option<&'static str>, headers: &mut HeaderMap) {
+/// Records the response in `span` and adds the trace's id to its headers.
+pub fn finish(span: &Span, status: u16, problem: Option<&'static str>, headers: &mut HeaderMap) {
     if span.is_disabled() {
         return;
     }
@@ -70,7 +70,7 @@ struct HeadersMut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersMut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // An empty tracestate needs no header.
+        // An empty tracestate is omitted.
         if value.is_empty() {
             return;
         }

@@ -1,50 +1,48 @@
-//! Where the ticks of an axis are: at round numbers, and at round times of UTC.
+//! Axis ticks at round numbers and at round times in UTC.
 
 use chrono::{DateTime, Datelike as _, Months, Utc};
 
-use super::words;
+use super::format;
 use crate::domain::Timestamp;
 
-/// A place on an axis, and what is written there.
+/// Tick of an axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tick {
-    /// From the axis's begin, 0, to its end, 1.
+    /// Position on the axis, from 0 to 1.
     pub at: f64,
-    /// What is written there.
     pub label: String,
 }
 
-/// An axis of counts, from zero up to a round number.
+/// Axis of counts, from zero to a round number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counts {
-    /// The number at its end, which is no less than the largest count.
+    /// The number at its end, at least the largest count.
     pub end: f64,
-    /// Zero, the end, and what is between.
     pub ticks: Vec<Tick>,
 }
 
 impl Counts {
-    /// An axis for counts up to `largest`, with four steps or so, none of them smaller than 1: there are no half users.
+    /// Returns an axis for counts up to `largest`, with about four steps of at least 1.
     pub fn up_to(largest: u64) -> Self {
         let largest = (largest as f64).max(1.0);
         let rough = largest / 4.0;
         let power = 10_f64.powf(rough.log10().floor());
         let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
         let step = steps.into_iter().find(|step| *step >= rough * 0.999_999).unwrap_or(10.0 * power);
-        // 2.5 is no count.
+        // Counts are integers.
         let step = if step < 10.0 { step.ceil() } else { step };
         let parts = (largest / step).ceil().max(1.0);
-        let tick = |part: usize| Tick { at: part as f64 / parts, label: words::short(part as f64 * step) };
+        let tick = |part: usize| Tick { at: part as f64 / parts, label: format::short(part as f64 * step) };
         Self { end: parts * step, ticks: (0..=parts as usize).map(tick).collect() }
     }
 
-    /// Where `count` is, from 0 to 1.
-    pub fn place(&self, count: u64) -> f64 {
+    /// Returns the position of `count`, from 0 to 1.
+    pub fn position(&self, count: u64) -> f64 {
         count as f64 / self.end
     }
 }
 
-/// The steps of an axis of time, in milliseconds: those that divide a day, and then whole days.
+/// Steps of a time axis in milliseconds: divisors of a day, then multiples of a day.
 const STEPS: [i64; 15] = [
     1_000,
     10_000,
@@ -64,31 +62,31 @@ const STEPS: [i64; 15] = [
 ];
 const DAY: i64 = 86_400_000;
 
-/// The ticks of the time from `from` to `to`, `most` at the most: at round times in UTC.
-pub fn times(from: Timestamp, to: Timestamp, most: usize) -> Vec<Tick> {
+/// Returns at most `max` ticks at round times between `from` and `to`.
+pub fn times(from: Timestamp, to: Timestamp, max: usize) -> Vec<Tick> {
     let (from, to) = (from.as_millis(), to.as_millis());
     let length = to - from;
-    if length <= 0 || most == 0 {
+    if length <= 0 || max == 0 {
         return Vec::new();
     }
-    let place = |at: i64| (at - from) as f64 / length as f64;
-    let Some(step) = STEPS.into_iter().find(|step| length / step < most as i64) else {
-        return months(from, to, most).map(|at| Tick { at: place(at), label: words::month(millis(at)) }).collect();
+    let position = |at: i64| (at - from) as f64 / length as f64;
+    let Some(step) = STEPS.into_iter().find(|step| length / step < max as i64) else {
+        return months(from, to, max).map(|at| Tick { at: position(at), label: format::month(millis(at)) }).collect();
     };
     let first = from.div_euclid(step) * step + if from.rem_euclid(step) == 0 { 0 } else { step };
     let all = (0..).map(|count| first + count * step).take_while(|at| *at <= to);
     let label = |at: i64| match step {
-        step if step >= DAY || at.rem_euclid(DAY) == 0 => words::day(millis(at)),
-        step if step >= 60_000 => words::hour(millis(at)),
-        _ => words::second(millis(at)),
+        step if step >= DAY || at.rem_euclid(DAY) == 0 => format::day(millis(at)),
+        step if step >= 60_000 => format::hour(millis(at)),
+        _ => format::second(millis(at)),
     };
-    all.map(|at| Tick { at: place(at), label: label(at) }).collect()
+    all.map(|at| Tick { at: position(at), label: label(at) }).collect()
 }
 
-/// The first days of months, or of every second, third, sixth or twelfth one.
-fn months(from: i64, to: i64, most: usize) -> impl Iterator<Item = i64> {
+/// Returns the first day of every month, or of every second, third, sixth or twelfth one.
+fn months(from: i64, to: i64, max: usize) -> impl Iterator<Item = i64> {
     let length = (to - from) / (30 * DAY);
-    let every = [1, 2, 3, 6].into_iter().find(|every| length / (*every as i64) < most as i64).unwrap_or(12_u32);
+    let every = [1, 2, 3, 6].into_iter().find(|every| length / (*every as i64) < max as i64).unwrap_or(12_u32);
     let begin = DateTime::<Utc>::from_timestamp_millis(from).unwrap_or_default();
     let year = begin.with_day(1).and_then(|day| day.with_month(1)).unwrap_or(begin).date_naive();
     let all = (0..).map_while(move |count: u32| year.checked_add_months(Months::new(count * every)));
@@ -111,8 +109,8 @@ mod tests {
         ticks.iter().map(|tick| tick.label.as_str()).collect()
     }
 
-    fn between(from: &str, to: &str, most: usize) -> Vec<Tick> {
-        times(Timestamp::from_rfc3339(from).unwrap(), Timestamp::from_rfc3339(to).unwrap(), most)
+    fn between(from: &str, to: &str, max: usize) -> Vec<Tick> {
+        times(Timestamp::from_rfc3339(from).unwrap(), Timestamp::from_rfc3339(to).unwrap(), max)
     }
 
     #[rstest]
@@ -124,12 +122,12 @@ mod tests {
     #[case::hundreds(842, &["0", "250", "500", "750", "1k"])]
     #[case::round(20_000, &["0", "5k", "10k", "15k", "20k"])]
     #[case::millions(1_234_567, &["0", "500k", "1M", "1.5M"])]
-    fn counts_have_round_ticks(#[case] largest: u64, #[case] expected: &[&str]) {
+    fn up_to_has_round_ticks(#[case] largest: u64, #[case] expected: &[&str]) {
         assert_eq!(labels(&Counts::up_to(largest).ticks), expected);
     }
 
     #[test]
-    fn days_are_those_of_utc() {
+    fn times_puts_days_at_midnight_utc() {
         let ticks = between("2026-11-08T10:00:00Z", "2026-11-22T10:00:00Z", 8);
         let days = ["9 Nov", "11 Nov", "13 Nov", "15 Nov", "17 Nov", "19 Nov", "21 Nov"];
         assert_eq!(labels(&ticks), days);
@@ -138,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_day_has_hours_and_is_named_at_midnight() {
+    fn times_of_a_day_are_hours_with_the_date_at_midnight() {
         let ticks = between("2026-11-21T10:00:00Z", "2026-11-22T10:00:00Z", 9);
         let hours = ["12:00", "15:00", "18:00", "21:00", "22 Nov", "03:00", "06:00", "09:00"];
         assert_eq!(labels(&ticks), hours);
     }
 
     #[test]
-    fn a_year_has_months() {
+    fn times_of_a_year_are_months() {
         let ticks = between("2025-10-20T00:00:00Z", "2026-11-22T10:00:00Z", 8);
         let months = ["Nov 2025", "Jan 2026", "Mar 2026", "May 2026", "Jul 2026", "Sep 2026", "Nov 2026"];
         assert_eq!(labels(&ticks), months);
@@ -153,14 +151,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_count_is_above_its_axis_and_no_axis_has_many_ticks(largest: u64) {
+        fn up_to_covers_the_largest_count_with_few_ticks(largest: u64) {
             let axis = Counts::up_to(largest);
-            prop_assert!((0.0..=1.000_001).contains(&axis.place(largest)));
+            prop_assert!((0.0..=1.000_001).contains(&axis.position(largest)));
             prop_assert!((2..=7).contains(&axis.ticks.len()), "{:?}", axis);
         }
 
         #[test]
-        fn times_are_on_their_axis_and_few(from in 0_i64..4_000_000_000_000, length in 1_i64..100_000_000_000) {
+        fn times_are_few_and_within_the_axis(from in 0_i64..4_000_000_000_000, length in 1_i64..100_000_000_000) {
             let ticks = times(millis(from), millis(from + length), 8);
             prop_assert!(ticks.len() <= 9, "{:?}", ticks);
             prop_assert!(ticks.iter().all(|tick| (0.0..=1.0).contains(&tick.at)));

@@ -1,85 +1,88 @@
-//! Charts as SVG: bars, a line, and the small line of a row.
+//! Charts as SVG: bars, lines and sparklines.
 //!
-//! A chart has two parts side by side, the labels of its counts and the plot. The plot is as wide as the page lets it be: all in it
-//! stands at percentages, so that text and strokes keep their size. (A style attribute would be against the pages' policy.) What a mark means is
-//! said by its `<title>`, which browsers show as a tooltip; a table beside the chart says it to everybody else.
+//! A chart consists of the labels of its counts and the plot beside them. The plot uses the available width: positions
+//! in it are percentages, so that text and strokes keep their size. (The pages' policy forbids style attributes.) Each
+//! bar and data point has a `<title>`, which browsers show as a tooltip. A table beside the chart has the same numbers
+//! for everyone else.
 
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
 use super::axis::{Counts, Tick};
-use super::words;
+use super::format;
 
-/// A bar of a histogram.
+/// Bar of a histogram.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// How high it is.
+    /// Its height.
     pub count: u64,
-    /// What it means.
+    /// Its tooltip.
     pub title: String,
 }
 
-/// A point of a line, and what it means.
+/// Point of a line.
 #[derive(Debug, Clone)]
-pub struct Mark {
-    /// Its count, if there is one.
+pub struct DataPoint {
+    /// `None` interrupts the line.
     pub count: Option<u64>,
-    /// From the begin of the time axis, 0, to its end, 1.
+    /// Position on the time axis, from 0 to 1.
     pub at: f64,
-    /// What it means.
+    /// Its tooltip.
     pub title: String,
 }
 
-/// What a chart has besides its marks.
+/// Everything in a chart but its bars or line.
 #[derive(Debug, Clone)]
-pub struct Surroundings<'a> {
-    /// Its id in the page.
+pub struct Frame<'a> {
+    /// Id of the HTML element.
     pub id: &'a str,
-    /// What it shows, in a sentence, for those who don't see it.
+    /// Description for screen readers.
     pub label: String,
-    /// What the horizontal axis tells, with its unit.
-    pub across: &'a str,
-    /// The ticks of the horizontal axis.
-    pub ticks: Vec<Tick>,
+    /// Label of the horizontal axis, with its unit.
+    pub x_label: &'a str,
+    pub x_ticks: Vec<Tick>,
 }
 
-/// From the top to the plot, to the base line, and to the end, in pixels.
+/// Top of the plot, in pixels.
 const TOP: f64 = 10.0;
+/// Base line of the plot, in pixels.
 const BASE: f64 = 210.0;
+/// Height of the chart, in pixels.
 const HEIGHT: f64 = 234.0;
-/// How wide the labels of the counts are.
-const LABELS: f64 = 44.0;
-/// Of the gap between bars, as a part of a bar.
+/// Width of the labels of the counts, in pixels.
+const LABEL_WIDTH: f64 = 44.0;
+/// Gap between bars, as a fraction of the bar.
 const GAP: f64 = 0.12;
 
-/// Bars side by side, over an axis whose ticks are at their bounds.
-pub fn bars(surroundings: &Surroundings<'_>, bars: &[Bar]) -> Markup {
+/// Renders bars side by side. The ticks of the horizontal axis are at their bounds.
+pub fn bars(frame: &Frame<'_>, bars: &[Bar]) -> Markup {
     let axis = Counts::up_to(bars.iter().map(|bar| bar.count).max().unwrap_or_default());
     let width = 1.0 / bars.len().max(1) as f64;
     let marks = html! {
-        @for (at, bar) in (0_u32..).zip(bars) {
-            @let height = axis.place(bar.count) * (BASE - TOP);
-            // Somebody is more than nobody, however many the others are.
+        @for (index, bar) in (0_u32..).zip(bars) {
+            @let height = axis.position(bar.count) * (BASE - TOP);
+            // A single user is visible, however high the other bars are.
             @let height = if bar.count > 0 { height.max(1.5) } else { 0.0 };
             g .bar {
                 title { (bar.title) }
-                rect .hit x=(percent(f64::from(at) * width)) width=(percent(width)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
-                rect .fill x=(percent((f64::from(at) + GAP / 2.0) * width)) width=(percent((1.0 - GAP) * width))
+                rect .hit x=(percent(f64::from(index) * width)) width=(percent(width)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
+                rect .fill x=(percent((f64::from(index) + GAP / 2.0) * width)) width=(percent((1.0 - GAP) * width))
                     y=(pixels(BASE - height)) height=(pixels(height)) {}
             }
         }
     };
-    chart(surroundings, &axis, &marks)
+    chart(frame, &axis, &marks)
 }
 
-/// A line over time. Where there is no count, there is no line.
-pub fn line(surroundings: &Surroundings<'_>, marks: &[Mark]) -> Markup {
-    let axis = Counts::up_to(marks.iter().filter_map(|mark| mark.count).max().unwrap_or_default());
-    let place = |mark: &Mark| mark.count.map(|count| (mark.at * 1000.0, (1.0 - axis.place(count)) * (BASE - TOP)));
-    let points: Vec<_> = marks.iter().map(place).collect();
+/// Renders a line over time.
+pub fn line(frame: &Frame<'_>, data: &[DataPoint]) -> Markup {
+    let axis = Counts::up_to(data.iter().filter_map(|point| point.count).max().unwrap_or_default());
+    let place =
+        |point: &DataPoint| point.count.map(|count| (point.at * 1000.0, (1.0 - axis.position(count)) * (BASE - TOP)));
+    let points: Vec<_> = data.iter().map(place).collect();
     let drawn = html! {
-        @for (from, to) in gaps(marks) {
+        @for (from, to) in gaps(data) {
             rect .gap x=(percent(from)) width=(percent(to - from)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
         }
         svg x="0" y=(pixels(TOP)) width="100%" height=(pixels(BASE - TOP)) viewBox=(format!("0 0 1000 {}", BASE - TOP))
@@ -87,24 +90,24 @@ pub fn line(surroundings: &Surroundings<'_>, marks: &[Mark]) -> Markup {
             path .area d=(area(&points)) {}
             path .line d=(path(&points)) vector-effect="non-scaling-stroke" {}
         }
-        @for (at, mark) in marks.iter().enumerate() {
-            // Each has the space up to half the way to its neighbours.
-            @let before = at.checked_sub(1).map_or(0.0, |before| (marks[before].at + mark.at) / 2.0);
-            @let after = marks.get(at + 1).map_or(1.0, |after| (mark.at + after.at) / 2.0);
+        @for (index, point) in data.iter().enumerate() {
+            // The hover area reaches half the way to the neighbours.
+            @let before = index.checked_sub(1).map_or(0.0, |before| (data[before].at + point.at) / 2.0);
+            @let after = data.get(index + 1).map_or(1.0, |after| (point.at + after.at) / 2.0);
             g .point {
-                title { (mark.title) }
+                title { (point.title) }
                 rect .hit x=(percent(before)) width=(percent(after - before)) y=(pixels(TOP)) height=(pixels(BASE - TOP)) {}
-                @if let Some(count) = mark.count {
-                    circle cx=(percent(mark.at)) cy=(pixels(BASE - axis.place(count) * (BASE - TOP))) r="4" {}
+                @if let Some(count) = point.count {
+                    circle cx=(percent(point.at)) cy=(pixels(BASE - axis.position(count) * (BASE - TOP))) r="4" {}
                 }
             }
         }
     };
-    chart(surroundings, &axis, &drawn)
+    chart(frame, &axis, &drawn)
 }
 
-/// The line of a row, without axes. It isn't over zero: the lowest of its counts is at the bottom, unless that is above four fifths
-/// of the highest, so that what hardly changes looks so.
+/// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
+/// the highest: a nearly constant count looks constant.
 pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
     const WIDTH: f64 = 120.0;
     const TALL: f64 = 28.0;
@@ -128,7 +131,7 @@ pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
     }
 }
 
-/// How much `part` is of `whole`, as a bar. What stands beside it says it in figures.
+/// Renders `part` of `whole` as a bar. The numbers are beside it.
 pub fn meter(part: u64, whole: u64) -> Markup {
     html! {
         svg .meter aria-hidden="true" width="100%" height="8" {
@@ -138,17 +141,17 @@ pub fn meter(part: u64, whole: u64) -> Markup {
     }
 }
 
-/// The labels of the counts, the lines behind the plot, the plot, and the axis below it.
-fn chart(surroundings: &Surroundings<'_>, axis: &Counts, marks: &Markup) -> Markup {
-    let Surroundings { id, label, across, ticks } = surroundings;
-    // A telephone has room for every second or third one.
-    let every = ticks.len().div_ceil(4).max(1);
+/// Renders the axes around `plot`.
+fn chart(frame: &Frame<'_>, axis: &Counts, plot: &Markup) -> Markup {
+    let Frame { id, label, x_label, x_ticks } = frame;
+    // Narrow screens show only every second or third label.
+    let every = x_ticks.len().div_ceil(4).max(1);
     html! {
         figure .chart id=(id) {
             div .graph role="img" aria-label=(label) {
-                svg .counts width=(LABELS) height=(HEIGHT) {
+                svg .counts width=(LABEL_WIDTH) height=(HEIGHT) {
                     @for tick in &axis.ticks {
-                        text x=(LABELS - 8.0) y=(pixels(height_of(tick) + 4.0)) text-anchor="end" { (tick.label) }
+                        text x=(LABEL_WIDTH - 8.0) y=(pixels(height_of(tick) + 4.0)) text-anchor="end" { (tick.label) }
                     }
                 }
                 svg .plot width="100%" height=(HEIGHT) {
@@ -156,17 +159,17 @@ fn chart(surroundings: &Surroundings<'_>, axis: &Counts, marks: &Markup) -> Mark
                         @let y = pixels(height_of(tick));
                         line .grid .base[tick.at == 0.0] x1="0" x2="100%" y1=(y) y2=(y) {}
                     }
-                    @for tick in ticks {
+                    @for tick in x_ticks {
                         line .grid x1=(percent(tick.at)) x2=(percent(tick.at)) y1=(pixels(BASE)) y2=(pixels(BASE + 4.0)) {}
                     }
-                    (marks)
-                    @for (at, tick) in ticks.iter().rev().enumerate() {
-                        text .minor[!at.is_multiple_of(every)] x=(percent(tick.at)) y=(pixels(HEIGHT - 6.0))
+                    (plot)
+                    @for (index, tick) in x_ticks.iter().rev().enumerate() {
+                        text .minor[!index.is_multiple_of(every)] x=(percent(tick.at)) y=(pixels(HEIGHT - 6.0))
                             text-anchor=(anchor(tick.at)) { (tick.label) }
                     }
                 }
             }
-            figcaption { span .up { "Users" } span { (across) } }
+            figcaption { span .up { "Users" } span { (x_label) } }
         }
     }
 }
@@ -175,7 +178,7 @@ fn height_of(tick: &Tick) -> f64 {
     BASE - tick.at * (BASE - TOP)
 }
 
-/// A label at an end of the axis must not leave the chart by more than the margin of a telephone, where half a date takes 7 % of it.
+/// Keeps the labels at both ends within the margin of a narrow screen, where half a date takes 7 % of the width.
 fn anchor(at: f64) -> &'static str {
     match at {
         at if at < 0.04 => "start",
@@ -184,20 +187,20 @@ fn anchor(at: f64) -> &'static str {
     }
 }
 
-/// Where counts are missing between others, from the last before to the first after.
-fn gaps(marks: &[Mark]) -> Vec<(f64, f64)> {
-    let known: Vec<_> = marks.iter().enumerate().filter(|(_, mark)| mark.count.is_some()).collect();
+/// Returns the gaps between counts, as their positions.
+fn gaps(data: &[DataPoint]) -> Vec<(f64, f64)> {
+    let known: Vec<_> = data.iter().enumerate().filter(|(_, point)| point.count.is_some()).collect();
     let pairs = known.windows(2).filter(|pair| pair[1].0 - pair[0].0 > 1);
     pairs.map(|pair| (pair[0].1.at, pair[1].1.at)).collect()
 }
 
-/// A path through `points`, which begins anew after each that is missing. A point alone is a line without length, whose round ends
-/// are a dot.
+/// Returns an SVG path through `points`, interrupted where one is missing. A single point becomes a line of length 0,
+/// whose round caps form a dot.
 fn path(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
     for run in runs(points) {
-        for (at, (x, y)) in run.iter().enumerate() {
-            let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
+        for (index, (x, y)) in run.iter().enumerate() {
+            let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { 'M' } else { 'L' });
         }
         if run.len() == 1 {
             path.push_str("h0");
@@ -206,7 +209,7 @@ fn path(points: &[Option<(f64, f64)>]) -> String {
     path
 }
 
-/// What is between such a path and the base line.
+/// Returns the area between that path and the base line.
 fn area(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
     let base = BASE - TOP;
@@ -221,7 +224,7 @@ fn area(points: &[Option<(f64, f64)>]) -> String {
     path
 }
 
-/// The points that follow one another without one missing.
+/// Splits `points` where one is missing.
 fn runs(points: &[Option<(f64, f64)>]) -> impl Iterator<Item = Vec<(f64, f64)>> {
     let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
     runs.map(|run| run.iter().flatten().copied().collect())
@@ -235,12 +238,12 @@ fn pixels(length: f64) -> String {
     format!("{length:.1}")
 }
 
-/// What a row's line says to those who don't see it.
+/// Returns the description of a sparkline for screen readers.
 pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
     let known = || counts.iter().flatten().copied();
     match (known().min(), known().max()) {
         (Some(lowest), Some(highest)) => {
-            format!("{span}: between {} and {}", words::number(lowest), words::number(highest))
+            format!("{span}: between {} and {}", format::number(lowest), format::number(highest))
         }
         _ => "No history yet".to_owned(),
     }
@@ -250,8 +253,8 @@ pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
 mod tests {
     use super::*;
 
-    fn surroundings() -> Surroundings<'static> {
-        Surroundings { id: "it", label: "What it shows".into(), across: "days ago", ticks: Vec::new() }
+    fn frame() -> Frame<'static> {
+        Frame { id: "it", label: "What it shows".into(), x_label: "days ago", x_ticks: Vec::new() }
     }
 
     fn bar(count: u64) -> Bar {
@@ -259,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_as_high_as_their_counts_and_share_the_width() {
-        let svg = bars(&surroundings(), &[bar(0), bar(50), bar(100), bar(25)]).into_string();
+    fn bars_have_proportional_heights_and_equal_widths() {
+        let svg = bars(&frame(), &[bar(0), bar(50), bar(100), bar(25)]).into_string();
         let fills: Vec<_> = svg.split("class=\"fill\"").skip(1).map(|rect| rect.split('>').next().unwrap()).collect();
         let heights = ["0.0", "100.0", "200.0", "50.0"];
         assert_eq!(fills.len(), heights.len());
@@ -274,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn somebody_is_seen_beside_millions() {
-        let svg = bars(&surroundings(), &[bar(1), bar(4_000_000)]).into_string();
+    fn bar_of_one_user_is_visible_beside_millions() {
+        let svg = bars(&frame(), &[bar(1), bar(4_000_000)]).into_string();
         assert!(svg.contains(" height=\"1.5\""), "{svg}");
     }
 
     #[test]
-    fn a_line_has_no_stroke_where_there_is_no_count() {
+    fn line_has_gaps_where_counts_are_missing() {
         let counts = [Some(10), Some(20), None, Some(5), None, None];
-        let marks: Vec<_> = (counts.iter().enumerate())
-            .map(|(at, count)| Mark { count: *count, at: at as f64 / 5.0, title: format!("{count:?}") })
+        let data: Vec<_> = (counts.iter().enumerate())
+            .map(|(at, count)| DataPoint { count: *count, at: at as f64 / 5.0, title: format!("{count:?}") })
             .collect();
-        let svg = line(&surroundings(), &marks).into_string();
+        let svg = line(&frame(), &data).into_string();
         assert!(svg.contains("d=\"M0.0 100.0L200.0 0.0M600.0 150.0h0\""), "{svg}");
         assert_eq!(svg.matches("class=\"gap\"").count(), 1, "the end is no gap: {svg}");
         assert!(svg.contains("class=\"gap\" x=\"20.000%\" width=\"40.000%\""), "{svg}");
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_without_history_has_a_dash_and_one_with_it_says_its_range() {
+    fn spark_shows_a_dash_without_history_and_its_range_with_it() {
         assert!(spark("none", &[None, None]).into_string().contains('–'));
         let counts = [Some(1_000), None, Some(2_000)];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
@@ -302,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_of_nothing_is_a_chart() {
-        assert!(bars(&surroundings(), &[]).into_string().contains("<svg"));
-        assert!(line(&surroundings(), &[]).into_string().contains("<svg"));
+    fn charts_without_data_are_rendered() {
+        assert!(bars(&frame(), &[]).into_string().contains("<svg"));
+        assert!(line(&frame(), &[]).into_string().contains("<svg"));
     }
 }

@@ -1,4 +1,4 @@
-//! The calls of the API behind a page, as commands for a shell that work as they stand.
+//! The API requests behind a page, as shell commands.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,39 +8,39 @@ use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::request::Parts;
 
-use crate::http::AppState;
+use crate::http::state::AppState;
 
-/// How the caller reaches this service.
+/// Base URL of the service, as the caller reaches it.
 #[derive(Debug, Clone)]
-pub struct Reached {
-    /// Scheme and host, as the caller has them.
+pub struct BaseUrl {
+    /// Scheme and host.
     base: String,
-    /// Whether calls need a token.
+    /// Whether the API requires a token.
     needs_token: bool,
 }
 
-impl FromRequestParts<Arc<AppState>> for Reached {
+impl FromRequestParts<Arc<AppState>> for BaseUrl {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
         let base = format!("{}://{}", scheme(&parts.headers, state.is_tls), host(&parts.headers));
-        Ok(Self { base, needs_token: !state.gate.is_open() })
+        Ok(Self { base, needs_token: !state.authenticator.is_open() })
     }
 }
 
-impl Reached {
-    /// A service at `base`, for which no token is needed.
+impl BaseUrl {
+    /// Returns the URL of a service without access control.
     #[cfg(test)]
     pub fn at(base: &str) -> Self {
         Self { base: base.to_owned(), needs_token: false }
     }
 
-    /// The command that asks for `path`.
+    /// Returns the command that gets `path`.
     pub fn get(&self, path: &str) -> String {
         format!("curl {}{}", quoted(&format!("{}{path}", self.base)), self.token())
     }
 
-    /// The command that sends a visit.
+    /// Returns the command that records a visit.
     pub fn post_visit(&self, user: &str, segment: &str) -> String {
         let body = serde_json::json!({ "user_id": user, "segment": segment }).to_string();
         let url = quoted(&format!("{}/segments", self.base));
@@ -52,7 +52,7 @@ impl Reached {
     }
 }
 
-/// A proxy that takes TLS off says so.
+/// Returns `https` if the listener, or a proxy in front of it, terminates TLS.
 fn scheme(headers: &HeaderMap, is_tls: bool) -> &'static str {
     let forwarded = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https");
     if is_tls || forwarded { "https" } else { "http" }
@@ -63,7 +63,7 @@ fn host(headers: &HeaderMap) -> &str {
     host.filter(|host| !host.is_empty()).unwrap_or("localhost:8080")
 }
 
-/// `text` as one word of a shell's command.
+/// Quotes `text` for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -75,16 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_has_the_address_that_the_caller_has_and_says_where_the_token_goes() {
-        let open = Reached { base: "http://localhost:8080".into(), needs_token: false };
+    fn commands_have_the_address_of_the_caller_and_a_placeholder_for_the_token() {
+        let open = BaseUrl { base: "http://localhost:8080".into(), needs_token: false };
         assert_eq!(open.get("/segments/a%2Fb/count"), "curl 'http://localhost:8080/segments/a%2Fb/count'");
-        let closed = Reached { needs_token: true, ..open };
+        let closed = BaseUrl { needs_token: true, ..open };
         assert!(closed.get("/segments").ends_with("/segments' -H 'authorization: Bearer TOKEN'"));
         assert!(closed.post_visit("u1", "it's").ends_with(r#"-d '{"segment":"it'\''s","user_id":"u1"}'"#));
     }
 
     #[test]
-    fn the_scheme_is_the_one_of_the_listener_or_of_the_proxy() {
+    fn scheme_is_that_of_the_listener_or_the_proxy() {
         let mut headers = HeaderMap::new();
         assert_eq!(
             (scheme(&headers, false), scheme(&headers, true), host(&headers)),

@@ -1,33 +1,77 @@
-//! Where links lead: relative to the page, so that they work behind a proxy that adds a prefix.
+//! Links. They are relative, so that they work behind a proxy that adds a prefix.
 
-/// Where a page is.
+use axum::http::Method;
+
+use super::ranges::DEFAULT_DAYS;
+use crate::domain::Window;
+
+/// The folder of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// At `/`.
+pub enum BasePath {
+    /// `/`
     Root,
-    /// In `/pages/`.
-    Folder,
+    /// `/pages/`
+    Pages,
 }
 
-impl Place {
-    /// The way to `/`.
+impl BasePath {
+    /// Returns the relative path to `/`.
     pub const fn root(self) -> &'static str {
         match self {
             Self::Root => "./",
-            Self::Folder => "../",
+            Self::Pages => "../",
         }
     }
 
-    /// The way to `/pages/`.
+    /// Returns the relative path to `/pages/`.
     pub const fn pages(self) -> &'static str {
         match self {
             Self::Root => "pages/",
-            Self::Folder => "./",
+            Self::Pages => "./",
         }
     }
 }
 
-/// `path` with `parameters`, as far as they have values.
+/// Returns the folder of the requested page, or `None` if the request is not for a page. Errors of a page are pages,
+/// too.
+pub fn base_path(method: &Method, path: &str) -> Option<BasePath> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        return None;
+    }
+    match path {
+        "/" => Some(BasePath::Root),
+        path => path.strip_prefix("/pages/").filter(|rest| !rest.contains('/')).map(|_| BasePath::Pages),
+    }
+}
+
+/// Parameters of a segment's page.
+#[derive(Debug, Clone, Copy)]
+pub struct SegmentLink<'a> {
+    pub name: &'a str,
+    /// `None` for the configured window.
+    pub window: Option<Window>,
+    /// Range of the history.
+    pub days: u64,
+}
+
+impl SegmentLink<'_> {
+    pub fn with_window(self, window: Option<Window>) -> Self {
+        Self { window, ..self }
+    }
+
+    pub fn with_days(self, days: u64) -> Self {
+        Self { days, ..self }
+    }
+
+    /// Returns the link, for a page in `/pages/`.
+    pub fn href(self) -> String {
+        let window = self.window.map(|window| window.to_string()).unwrap_or_default();
+        let days = if self.days == DEFAULT_DAYS { String::new() } else { self.days.to_string() };
+        with_query("segment", [("name", self.name), ("window", &window), ("days", &days)])
+    }
+}
+
+/// Appends those of `parameters` to `path` that have a value.
 pub fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut link = path.to_owned();
     let mut separator = '?';
@@ -41,7 +85,7 @@ pub fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str,
     link
 }
 
-/// `text` percent-encoded, for a path or a query: all but what is unreserved in RFC 3986.
+/// Percent-encodes `text` for a path or a query. Only the unreserved characters of RFC 3986 stay.
 pub fn encoded(text: &str) -> String {
     let mut link = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -56,10 +100,26 @@ pub fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
+    #[rstest]
+    #[case("/", Some(BasePath::Root))]
+    #[case("/pages/segment", Some(BasePath::Pages))]
+    #[case("/pages/nothing", Some(BasePath::Pages))]
+    #[case("/pages/a/b", None)]
+    #[case("/pages", None)]
+    #[case("/segments/sports/count", None)]
+    #[case("/docs", None)]
+    fn base_path_finds_pages(#[case] path: &str, #[case] expected: Option<BasePath>) {
+        assert_eq!(base_path(&Method::GET, path), expected);
+        assert_eq!(base_path(&Method::HEAD, path), expected);
+        assert_eq!(base_path(&Method::POST, path), None);
+    }
+
     #[test]
-    fn a_link_has_the_parameters_that_have_values() {
+    fn with_query_omits_empty_parameters() {
         let link = with_query("segment", [("name", "a b&c=d/é"), ("window", ""), ("days", "7")]);
         assert_eq!(link, "segment?name=a%20b%26c%3Dd%2F%C3%A9&days=7");
         assert_eq!(with_query("./", [("prefix", "")]), "./");

@@ -1,72 +1,68 @@
-//! `/`: all segments with their counts, and what a newcomer sees while there are none.
+//! The list of segments, and the page of a service without visits.
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
-use super::links::with_query;
+use super::curl::BaseUrl;
+use super::layout::{self, Page, Refresh};
+use super::links::{BasePath, with_query};
 use super::names::{name, visible};
-use super::past::USUAL_SPAN;
-use super::trouble::Place;
-use super::{chart, words};
+use super::ranges::DEFAULT_LABEL;
+use super::{chart, format};
 use crate::domain::{Timestamp, Window};
-use crate::estimator::Order;
+use crate::estimator::overlap::Overlaps;
+use crate::estimator::{CountedSegment, Order};
 
-/// How many segments are on a page.
+/// Segments per page.
 pub const ROWS: usize = 100;
 
-/// What the page shows.
+/// Data of the page.
 pub struct List<'a> {
-    /// The segments of this page, in their order.
+    /// The segments of this page, in order.
     pub rows: Vec<Row>,
-    /// What the names begin with.
+    /// Prefix of the names.
     pub prefix: &'a str,
-    /// In which order they are.
-    pub sort: Order,
-    /// Where the next page goes on, if there is one.
+    pub order: Order,
+    /// Cursor of the next page.
     pub next: Option<String>,
     /// Whether this is the first page.
     pub is_first: bool,
-    /// The moment the counts are of.
+    /// Time of the counts.
     pub now: Timestamp,
-    /// The window they are over.
+    /// Window of the counts.
     pub window: Window,
 }
 
-/// A segment.
+/// Row of the list.
 pub struct Row {
-    /// Its name.
-    pub segment: String,
-    /// How many users are in it; `None` if its key holds something else.
-    pub count: Option<u64>,
-    /// How many there were, in even steps until now.
+    pub counted: CountedSegment,
+    /// Past counts, in even steps until now.
     pub trend: Vec<Option<u64>>,
 }
 
-/// The page.
-pub fn page(list: &List<'_>, reached: &Reached) -> Markup {
+/// Renders the page.
+pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
-    let main = if is_empty { empty(list, reached) } else { full(list) };
-    frame::page(Place::Root, Page::List, "Segments", Refresh::Often, &main)
+    let main = if is_empty { welcome(list, base_url) } else { search(list) };
+    layout::page(BasePath::Root, Page::List, "Segments", Refresh::Periodic, &main)
 }
 
-fn full(list: &List<'_>) -> Markup {
+fn search(list: &List<'_>) -> Markup {
     html! {
         h1 { "Segments" }
-        (frame::as_of(list.now, Some(list.window)))
+        (layout::as_of(list.now, Some(list.window)))
         form .tools method="get" action="./" role="search" {
             div .field {
                 label for="prefix" { "Name begins with" }
                 input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
             }
-            @if list.sort == Order::Name { input type="hidden" name="sort" value="name"; }
+            @if list.order == Order::Name { input type="hidden" name="sort" value="name"; }
             button type="submit" { "Search" }
             @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Show all" } }
         }
         @if list.rows.is_empty() {
             div .nothing #nothing {
-                @if list.prefix.is_empty() { p { "There are no further segments." } }
-                @else { p { "No segment that anybody is in begins with “" (name(list.prefix)) "”." } }
+                @if list.prefix.is_empty() { p { "There are no more segments." } }
+                @else { p { "No segment with users begins with “" (name(list.prefix)) "”." } }
                 p { a href="./" { "All segments" } }
             }
         } @else { (table(list)) }
@@ -74,9 +70,9 @@ fn full(list: &List<'_>) -> Markup {
 }
 
 fn table(list: &List<'_>) -> Markup {
-    let largest = list.rows.iter().filter_map(|row| row.count).max().unwrap_or_default();
+    let largest = list.rows.iter().filter_map(|row| row.counted.count).max().unwrap_or_default();
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
-    let shown = words::counted(list.rows.len() as u64, "segment", "segments");
+    let shown = format::counted(list.rows.len() as u64, "segment", "segments");
     let shown = match (list.is_first, &list.next) {
         (true, None) => shown,
         (true, Some(_)) => format!("The first {shown}"),
@@ -88,7 +84,7 @@ fn table(list: &List<'_>) -> Markup {
                 caption {
                     (shown)
                     @if !list.prefix.is_empty() { " that begin with “" (name(list.prefix)) "”" }
-                    ", " (words_of(list.sort)) ". Bars are relative to the largest one here."
+                    ", " (order_label(list.order)) ". Bars are relative to the largest segment on this page."
                 }
                 thead {
                     tr {
@@ -96,39 +92,40 @@ fn table(list: &List<'_>) -> Markup {
                         (heading(list, Order::Name, "Segment", "ascending", "name"))
                         (heading(list, Order::Count, "Users", "descending", "number"))
                         th .share scope="col" { span .said { "Relative to the largest" } }
-                        @if has_trends { th .trend scope="col" { (USUAL_SPAN) } }
+                        @if has_trends { th .trend scope="col" { (DEFAULT_LABEL) } }
                     }
                 }
                 tbody {
                     @for row in &list.rows {
+                        @let segment = row.counted.segment.as_str();
                         tr {
                             td .pick {
-                                @if row.count.is_some() {
-                                    input type="checkbox" name="segment" value=(row.segment) aria-label={ "Compare " (visible(&row.segment)) };
+                                @if row.counted.count.is_some() {
+                                    input type="checkbox" name="segment" value=(segment) aria-label={ "Compare " (visible(segment)) };
                                 }
                             }
-                            th .name scope="row" { a href=(with_query("pages/segment", [("name", row.segment.as_str())])) { (name(&row.segment)) } }
-                            @if let Some(count) = row.count {
-                                td .number { (words::number(count)) }
+                            th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
+                            @if let Some(count) = row.counted.count {
+                                td .number { (format::number(count)) }
                                 td .share { (chart::meter(count, largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                                 td .share {}
                             }
                             @if has_trends {
-                                td .trend { (chart::spark(&chart::spark_label(&row.trend, USUAL_SPAN), &row.trend)) }
+                                td .trend { (chart::spark(&chart::spark_label(&row.trend, DEFAULT_LABEL), &row.trend)) }
                             }
                         }
                     }
                 }
             }
             div .foot {
-                button type="submit" { "Compare the ticked ones" }
-                span .muted { "two to eight" }
+                button type="submit" { "Compare selected segments" }
+                span .muted { (Overlaps::MIN_SEGMENTS) " to " (Overlaps::MAX_SEGMENTS) }
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {
                         ul {
-                            @if !list.is_first { li { a href=(link(list, list.prefix, None)) { "From the beginning" } } }
+                            @if !list.is_first { li { a href=(link(list, list.prefix, None)) { "First page" } } }
                             @if let Some(next) = &list.next {
                                 li { a #next rel="next" href=(link(list, list.prefix, Some(next))) { "Next " (ROWS) } }
                             }
@@ -140,60 +137,60 @@ fn table(list: &List<'_>) -> Markup {
     }
 }
 
-/// An order as a parameter has it; the usual one has none.
-const fn parameter(order: Order) -> &'static str {
+/// Returns the parameter `sort`, which the default order omits.
+const fn sort_parameter(order: Order) -> &'static str {
     match order {
         Order::Count => "",
         Order::Name => "name",
     }
 }
 
-const fn words_of(order: Order) -> &'static str {
+const fn order_label(order: Order) -> &'static str {
     match order {
         Order::Count => "the largest first",
         Order::Name => "by name",
     }
 }
 
-/// The heading of a column by which the list can be sorted. The other order begins on the first page.
-fn heading(list: &List<'_>, sort: Order, text: &str, direction: &str, class: &str) -> Markup {
-    let is_current = list.sort == sort;
-    let other = List { sort, rows: Vec::new(), next: None, ..*list };
+/// Renders the heading of a column, with a link to the first page in its order.
+fn heading(list: &List<'_>, order: Order, text: &str, direction: &str, class: &str) -> Markup {
+    let is_current = list.order == order;
+    let other = List { order, rows: Vec::new(), next: None, ..*list };
     html! {
         th class=(class) scope="col" aria-sort=[is_current.then_some(direction)] {
             a href=(link(&other, list.prefix, None)) {
                 (text)
-                @if is_current { span aria-hidden="true" { @if sort == Order::Count { " ↓" } @else { " ↑" } } }
+                @if is_current { span aria-hidden="true" { @if order == Order::Count { " ↓" } @else { " ↑" } } }
             }
         }
     }
 }
 
 fn link(list: &List<'_>, prefix: &str, cursor: Option<&str>) -> String {
-    let parameters = [("prefix", prefix), ("sort", parameter(list.sort)), ("cursor", cursor.unwrap_or_default())];
+    let parameters = [("prefix", prefix), ("sort", sort_parameter(list.order)), ("cursor", cursor.unwrap_or_default())];
     with_query("./", parameters)
 }
 
-/// What a newcomer sees.
-fn empty(list: &List<'_>, reached: &Reached) -> Markup {
+/// Renders instructions for a service without visits.
+fn welcome(list: &List<'_>, base_url: &BaseUrl) -> Markup {
     html! {
         h1 { "No segments yet" }
         p .lead {
-            "Nobody has been seen in a segment within the last " (words::span(list.window.duration()))
+            "No user was seen in the last " (format::span(list.window.duration()))
             ". Send a visit, and its segment appears here."
         }
-        (frame::as_of(list.now, None))
+        (layout::as_of(list.now, None))
         section #first-visit {
             h2 { "Send the first visit" }
-            pre tabindex="0" { code { (reached.post_visit("u104010", "sports")) } }
-            p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is kept." }
+            pre tabindex="0" { code { (base_url.post_visit("u104010", "sports")) } }
+            p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is stored." }
         }
         section {
-            h2 { "Or look at a population that is made up" }
+            h2 { "Or try demo data" }
             pre tabindex="0" { code { "segment-estimator demo" } }
             p .note {
-                "It fills an empty service with 300 segments and two weeks of visits. In a checkout it is "
-                code { "make run ARGS=demo" } ", from a second terminal."
+                "It fills an empty service with 300 segments and two weeks of visits. In a checkout, run "
+                code { "make run ARGS=demo" } " in a second terminal."
             }
         }
     }
@@ -202,16 +199,18 @@ fn empty(list: &List<'_>, reached: &Reached) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::SegmentName;
 
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
-        Row { segment: segment.to_owned(), count: Some(count), trend: trend.to_vec() }
+        let segment = SegmentName::parse(segment.to_owned()).unwrap();
+        Row { counted: CountedSegment { segment, count: Some(count) }, trend: trend.to_vec() }
     }
 
     fn list(rows: Vec<Row>) -> List<'static> {
         List {
             rows,
             prefix: "",
-            sort: Order::Count,
+            order: Order::Count,
             next: None,
             is_first: true,
             now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
@@ -220,11 +219,11 @@ mod tests {
     }
 
     fn html(list: &List<'_>) -> String {
-        page(list, &Reached::at("http://localhost:8080")).into_string()
+        page(list, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]
-    fn a_row_has_name_count_and_a_bar_relative_to_the_largest() {
+    fn row_has_name_count_and_a_bar_relative_to_the_largest() {
         let page = html(&list(vec![row("sports", 4_000, &[]), row("a&b", 1_000, &[])]));
         assert!(page.contains("<a href=\"pages/segment?name=a%26b\"><bdi>a&amp;b</bdi></a>"), "{page}");
         assert!(page.contains("<td class=\"number\">4,000</td>"), "{page}");
@@ -235,22 +234,23 @@ mod tests {
     }
 
     #[test]
-    fn list_shows_a_segment_without_a_count_as_such() {
-        let rows = vec![row("sports", 40, &[]), Row { count: None, ..row("foreign", 0, &[]) }];
+    fn row_without_a_count_says_so_and_has_no_checkbox() {
+        let mut rows = vec![row("sports", 40, &[]), row("foreign", 0, &[])];
+        rows[1].counted.count = None;
         let page = html(&list(rows));
         assert!(page.contains("another program writes to this Redis.\">no count</td>"), "{page}");
         assert_eq!(page.matches("type=\"checkbox\"").count(), 1, "it can't be compared: {page}");
     }
 
     #[test]
-    fn a_history_of_one_gives_all_a_column() {
+    fn trend_column_appears_if_one_segment_has_history() {
         let page = html(&list(vec![row("a", 2, &[Some(1), Some(2)]), row("b", 1, &[None, None])]));
         assert_eq!(page.matches("<td class=\"trend\">").count(), 2, "{page}");
         assert!(page.contains("aria-label=\"14 days: between 1 and 2\""), "{page}");
     }
 
     #[test]
-    fn a_name_is_text_wherever_it_stands() {
+    fn hostile_names_are_escaped() {
         let name = "\"><script>alert(1)</script>&'";
         let hostile = List { prefix: name, next: Some(name.to_owned()), ..list(vec![row(name, 1, &[Some(1)])]) };
         let page = html(&hostile);
@@ -259,10 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn links_keep_what_is_looked_for_and_sorting_begins_anew() {
+    fn links_keep_the_prefix_and_sorting_returns_to_the_first_page() {
         let page = html(&List {
             prefix: "s p",
-            sort: Order::Name,
+            order: Order::Name,
             next: Some("n1".to_owned()),
             is_first: false,
             ..list(vec![row("s p", 1, &[])])
@@ -270,11 +270,11 @@ mod tests {
         assert!(page.contains("href=\"./?prefix=s%20p&amp;sort=name&amp;cursor=n1\""), "{page}");
         assert!(page.contains("<th class=\"number\" scope=\"col\"><a href=\"./?prefix=s%20p\">Users"), "{page}");
         assert!(page.contains("aria-sort=\"ascending\"><a href=\"./?prefix=s%20p&amp;sort=name\">Segment"), "{page}");
-        assert!(page.contains(">From the beginning</a>"), "{page}");
+        assert!(page.contains(">First page</a>"), "{page}");
     }
 
     #[test]
-    fn nothing_that_matches_is_not_nothing_at_all() {
+    fn page_without_matches_differs_from_that_of_an_empty_service() {
         let page = html(&List { prefix: "x", ..list(Vec::new()) });
         assert!(page.contains("begins with “<bdi>x</bdi>”") && !page.contains("first-visit"), "{page}");
         let page = html(&list(Vec::new()));

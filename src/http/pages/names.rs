@@ -1,23 +1,23 @@
-//! Names as people read them. Anybody who may send visits chooses names, and some characters make a name look like another one,
-//! or turn around what stands beside it.
+//! Renders names safely. Senders of visits choose names freely, and some characters make a name look like another one
+//! or reverse the text beside it.
 
 use std::borrow::Cow;
 
 use maud::{Markup, html};
 
-/// A name, kept apart from the text around it: a name that is written from right to left doesn't move what follows.
+/// Renders a name isolated from the text around it, so that a right-to-left name does not move what follows.
 pub fn name(name: &str) -> Markup {
     html! { bdi { (visible(name)) } }
 }
 
-/// `text` with an escape, such as `\u{202E}`, for each character that has no look of its own.
+/// Escapes each invisible character, for example as `\u{202E}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    // Nearly every name is this simple.
+    // Fast path for most names.
     if text.is_ascii() {
         return Cow::Borrowed(text);
     }
     let mut visible = String::with_capacity(text.len());
-    // What a joiner would change.
+    // Whether the character that a joiner would modify is ASCII.
     let mut base_is_ascii = true;
     for character in text.chars() {
         if is_invisible(character) || (is_joiner(character) && base_is_ascii) {
@@ -32,21 +32,21 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// Whether `character` changes the look of what is before it, as in an emoji, in a flag or in Persian; behind ASCII it changes nothing.
+/// Returns whether `character` modifies the previous one, as in an emoji, a flag or Persian. It does not modify ASCII.
 const fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Whether `character` is one of Unicode's `Default_Ignorable_Code_Point`, but for [joiners](is_joiner); or a space that looks like
-/// another one, or a mark between lines.
+/// Returns whether `character` has Unicode's property `Default_Ignorable_Code_Point` and is not a [joiner](is_joiner),
+/// or is a space that looks like another one, or a line separator.
 const fn is_invisible(character: char) -> bool {
     matches!(
         character,
-        // Spaces, of which the ideographic one is left, which is as wide as its neighbours.
+        // Spaces other than the ideographic space, which is as wide as its neighbours.
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{202f}' | '\u{205f}'
-        // What decides the direction.
+        // Direction marks.
         | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        // What is ignored where it isn't supported.
+        // Ignored where they are not supported.
         | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}'
         | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e001f}'
@@ -66,23 +66,23 @@ mod tests {
     #[case::ideographic_space("音\u{3000}楽", "音\u{3000}楽")]
     #[case::emoji("⚽\u{fe0f}👩\u{200d}🚀", "⚽\u{fe0f}👩\u{200d}🚀")]
     #[case::persian("می\u{200c}خواهم", "می\u{200c}خواهم")]
-    #[case::turned_around("news\u{202e}stropS", "news\\u{202E}stropS")]
+    #[case::reversed("news\u{202e}stropS", "news\\u{202E}stropS")]
     #[case::isolated("\u{2067}abc\u{2069}", "\\u{2067}abc\\u{2069}")]
     #[case::mark("sports\u{200e}", "sports\\u{200E}")]
     #[case::arabic_mark("sports\u{61c}", "sports\\u{61C}")]
     #[case::zero_width_space("spo\u{200b}rts", "spo\\u{200B}rts")]
-    #[case::joiner_behind_ascii("sports\u{200d}", "sports\\u{200D}")]
-    #[case::selector_behind_ascii("sports\u{fe0f}", "sports\\u{FE0F}")]
+    #[case::joiner_after_ascii("sports\u{200d}", "sports\\u{200D}")]
+    #[case::selector_after_ascii("sports\u{fe0f}", "sports\\u{FE0F}")]
     #[case::joiner_alone("\u{200d}", "\\u{200D}")]
-    #[case::joiners_behind_ascii("a\u{200d}\u{fe0f}b", "a\\u{200D}\\u{FE0F}b")]
+    #[case::joiners_after_ascii("a\u{200d}\u{fe0f}b", "a\\u{200D}\\u{FE0F}b")]
     #[case::flag("\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}", "\u{1f3f4}\u{e0067}\u{e0062}\u{e007f}")]
-    #[case::tags_behind_ascii("ab\u{e0041}\u{e0042}", "ab\\u{E0041}\\u{E0042}")]
+    #[case::tags_after_ascii("ab\u{e0041}\u{e0042}", "ab\\u{E0041}\\u{E0042}")]
     #[case::byte_order_mark("\u{feff}sports", "\\u{FEFF}sports")]
     #[case::soft_hyphen("sp\u{ad}orts", "sp\\u{AD}orts")]
     #[case::no_break_space("a\u{a0}b", "a\\u{A0}b")]
     #[case::hangul_filler("a\u{3164}b", "a\\u{3164}b")]
     #[case::line("a\u{2028}b", "a\\u{2028}b")]
-    fn what_has_no_look_is_escaped(#[case] text: &str, #[case] shown: &str) {
+    fn visible_escapes_invisible_characters(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(visible(text), shown);
         assert_eq!(name("x").into_string(), "<bdi>x</bdi>");
     }

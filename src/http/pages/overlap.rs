@@ -1,105 +1,98 @@
-//! `/pages/overlap`: picking segments, and how many users they have in common.
+//! The page that compares segments.
 
 use std::borrow::Cow;
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
-use super::links::{encoded, with_query};
-use super::names::{name as shown_name, visible};
-use super::trouble::Place;
-use super::words;
+use super::curl::BaseUrl;
+use super::format;
+use super::layout::{self, Page, Refresh};
+use super::links::{BasePath, encoded, with_query};
+use super::names::{name as isolated, visible};
 use crate::domain::{Timestamp, Window};
-use crate::estimator::overlap::Overlaps;
+use crate::estimator::overlap::{Overlap, Overlaps};
 
-/// How many fields there are at the least.
-const FIELDS: usize = 3;
+/// Minimum number of fields in the form.
+const MIN_FIELDS: usize = 3;
 
-/// Segments that were picked, and the names that are offered.
-pub struct Picked<'a> {
-    /// Their names, as they were written.
+/// Selected segments and suggestions for more.
+pub struct Selection<'a> {
+    /// The names as entered.
     pub names: Vec<&'a str>,
-    /// The names of segments that there are, or of some.
-    pub offered: Vec<String>,
+    /// Names of existing segments.
+    pub suggestions: Vec<String>,
 }
 
-/// What the segments have in common.
-pub struct Common {
-    /// How many users are in any of them.
-    pub any: u64,
-    /// In all of them.
-    pub all: u64,
-    /// In each.
-    pub counts: Vec<u64>,
-    /// In each two: first, second, and how many.
-    pub pairs: Vec<(usize, usize, u64)>,
-    /// The moment that is of.
+/// Result of a comparison.
+pub struct Comparison {
+    pub overlap: Overlap,
+    /// Time of the numbers.
     pub now: Timestamp,
-    /// The window it is over.
+    /// Window of the numbers.
     pub window: Window,
 }
 
-/// The page, with a result if there is one.
-pub fn page(picked: &Picked<'_>, common: Option<&Common>, reached: &Reached) -> Markup {
+/// Renders the page, with the result if there is one.
+pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison>, base_url: &BaseUrl) -> Markup {
     let main = html! {
         h1 { "Overlap" }
-        p .lead { "How many users two to eight segments have in common: exact numbers of distinct users." }
-        @if common.is_none() && picked.names.len() == 1 { p .lead #one-more { "Pick one more to compare it with." } }
-        (form(picked))
-        @if let Some(common) = common { (result(&picked.names, common, reached)) }
+        p .lead { "Count the users that " (Overlaps::MIN_SEGMENTS) " to " (Overlaps::MAX_SEGMENTS) " segments have in common. The numbers are exact." }
+        @if comparison.is_none() && selection.names.len() == 1 { p .lead #one-more { "Choose at least one more segment." } }
+        (form(selection))
+        @if let Some(comparison) = comparison { (result(&selection.names, comparison, base_url)) }
     };
-    // It isn't asked for again by itself: it has Redis read all members.
-    frame::page(Place::Folder, Page::Overlap, "Overlap", Refresh::Never, &main)
+    // A refresh would make Redis read all members again.
+    layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, &main)
 }
 
-/// The fields for the segments, with what was picked.
-pub fn form(picked: &Picked<'_>) -> Markup {
-    let fields = (picked.names.len() + 1).clamp(FIELDS, Overlaps::MAX_SEGMENTS);
+/// Renders the form with the selected segments.
+pub fn form(selection: &Selection<'_>) -> Markup {
+    let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
     html! {
         form #pick method="get" action="overlap" {
             fieldset {
                 legend .said { "Segments to compare" }
                 div .picks {
-                    @for at in 0..fields {
+                    @for index in 0..fields {
                         div {
-                            label for={ "segment-" (at + 1) } { "Segment " (at + 1) @if at >= 2 { " (optional)" } }
-                            input id={ "segment-" (at + 1) } type="text" name="segment" list="names" autocomplete="off" spellcheck="false"
-                                maxlength="128" value=(picked.names.get(at).copied().unwrap_or_default());
+                            label for={ "segment-" (index + 1) } { "Segment " (index + 1) @if index >= Overlaps::MIN_SEGMENTS { " (optional)" } }
+                            input id={ "segment-" (index + 1) } type="text" name="segment" list="names" autocomplete="off" spellcheck="false"
+                                maxlength="128" value=(selection.names.get(index).copied().unwrap_or_default());
                         }
                     }
                 }
             }
-            datalist #names { @for name in &picked.offered { option value=(name) label=[differing(name)] {} } }
+            datalist #names { @for name in &selection.suggestions { option value=(name) label=[escaped_label(name)] {} } }
             div .tools {
                 button .chief type="submit" { "Compare" }
-                @if !picked.names.is_empty() { a .button href="overlap" { "Clear" } }
+                @if !selection.names.is_empty() { a .button href="overlap" { "Clear" } }
             }
         }
     }
 }
 
-/// How a name is shown, if that differs from the name: a field must have the name itself.
-fn differing(name: &str) -> Option<Cow<'_, str>> {
+/// Returns the label of a suggestion whose name has invisible characters. Its value must be the name itself.
+fn escaped_label(name: &str) -> Option<Cow<'_, str>> {
     Some(visible(name)).filter(|shown| shown != name)
 }
 
-fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
-    let Common { any, all, counts, now, window, .. } = common;
+fn result(names: &[&str], comparison: &Comparison, base_url: &BaseUrl) -> Markup {
+    let Comparison { overlap, now, window } = comparison;
+    let Overlap { any, all, .. } = overlap;
     let (in_all, in_any) =
         if names.len() == 2 { ("In both", "In either") } else { ("In all of them", "In any of them") };
     html! {
         section #result aria-labelledby="in-common" {
             h2 #in-common { "In common" }
-            (frame::as_of(*now, Some(*window)))
+            (layout::as_of(*now, Some(*window)))
             dl .pair {
-                div { dt { (in_all) } dd #all data-count=(all) { (words::number(*all)) } dd { (words::share(*all, *any)) " of all these users" } }
-                div { dt { (in_any) } dd #any data-count=(any) { (words::number(*any)) } dd { "each counted once" } }
+                div { dt { (in_all) } dd #all data-count=(all) { (format::number(*all)) } dd { (format::share(*all, *any)) " of these users" } }
+                div { dt { (in_any) } dd #any data-count=(any) { (format::number(*any)) } dd { "distinct users" } }
             }
         }
         section aria-labelledby="two-by-two" {
-            h2 #two-by-two { "Two by two" }
-            p .note { "Users who are in both, and what share of the row’s segment that is." }
+            h2 #two-by-two { "Pairwise overlap" }
+            p .note { "Users in both segments, and their share of the row’s segment." }
             div .scroll tabindex="0" role="group" aria-label="Matrix of pairs" {
                 table .matrix #matrix {
                     caption .said { "Users in both the segment of the row and that of the column" }
@@ -107,7 +100,7 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
                         tr {
                             th scope="col" { span .said { "Segment" } }
                             @for (letter, name) in ('A'..).zip(names) {
-                                th scope="col" title=(visible(name)) { span aria-hidden="true" { (letter) } span .said { (shown_name(name)) } }
+                                th scope="col" title=(visible(name)) { span aria-hidden="true" { (letter) } span .said { (isolated(name)) } }
                             }
                         }
                     }
@@ -116,9 +109,9 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
                             tr {
                                 th scope="row" {
                                     span .letter aria-hidden="true" { (letter) }
-                                    a href=(with_query("segment", [("name", *name)])) { (shown_name(name)) }
+                                    a href=(with_query("segment", [("name", *name)])) { (isolated(name)) }
                                 }
-                                @for column in 0..names.len() { (cell(common, row, column, counts[row])) }
+                                @for column in 0..names.len() { (cell(overlap, row, column)) }
                             }
                         }
                     }
@@ -126,27 +119,28 @@ fn result(names: &[&str], common: &Common, reached: &Reached) -> Markup {
             }
         }
         section aria-labelledby="calls" {
-            h2 #calls { "Ask for these numbers" }
-            pre tabindex="0" { code { (call(names, reached)) } }
+            h2 #calls { "Get this data from the API" }
+            pre tabindex="0" { code { (call(names, base_url)) } }
         }
     }
 }
 
-fn cell(common: &Common, row: usize, column: usize, whole: u64) -> Markup {
+fn cell(overlap: &Overlap, row: usize, column: usize) -> Markup {
+    let whole = overlap.counts[row];
     if row == column {
-        return html! { td .self data-count=(whole) { (words::number(whole)) small { "all" } } };
+        return html! { td .self data-count=(whole) { (format::number(whole)) small { "all" } } };
     }
-    let is_it = |first, second| (first, second) == (row, column) || (second, first) == (row, column);
-    let pair = common.pairs.iter().find(|(first, second, _)| is_it(*first, *second));
-    let both = pair.map(|(.., both)| *both).unwrap_or_default();
+    let cell = (row.min(column), row.max(column));
+    let pair = overlap.pairs.iter().find(|pair| (pair.first, pair.second) == cell);
+    let both = pair.map(|pair| pair.both).unwrap_or_default();
     html! {
-        td class=(tint(both, whole)) data-count=(both) { (words::number(both)) small { (words::share(both, whole)) } }
+        td class=(tint(both, whole)) data-count=(both) { (format::number(both)) small { (format::share(both, whole)) } }
     }
 }
 
-/// How dark a cell is: the larger the part, the darker.
+/// Returns the CSS class of a cell: the larger the part, the darker.
 const fn tint(part: u64, whole: u64) -> &'static str {
-    // In 128 bits, so that no count is too large.
+    // 128 bits, against overflow.
     let percent = if whole == 0 { 0 } else { part as u128 * 100 / whole as u128 };
     match percent {
         _ if part == 0 => "t0",
@@ -158,9 +152,9 @@ const fn tint(part: u64, whole: u64) -> &'static str {
     }
 }
 
-fn call(names: &[&str], reached: &Reached) -> String {
+fn call(names: &[&str], base_url: &BaseUrl) -> String {
     let parameters: Vec<_> = names.iter().map(|name| format!("segment={}", encoded(name))).collect();
-    reached.get(&format!("/overlap?{}", parameters.join("&")))
+    base_url.get(&format!("/overlap?{}", parameters.join("&")))
 }
 
 #[cfg(test)]
@@ -168,23 +162,22 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::estimator::overlap::Pair;
 
-    fn html(names: &[&str], common: Option<&Common>) -> String {
-        let picked = Picked { names: names.to_vec(), offered: vec!["a\"b".to_owned()] };
-        page(&picked, common, &Reached::at("http://localhost:8080")).into_string()
+    fn html(names: &[&str], comparison: Option<&Comparison>) -> String {
+        let selection = Selection { names: names.to_vec(), suggestions: vec!["a\"b".to_owned()] };
+        page(&selection, comparison, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]
-    fn a_matrix_has_each_pair_twice_as_a_part_of_its_row() {
-        let common = Common {
-            any: 1_300,
-            all: 200,
-            counts: vec![1_000, 500],
-            pairs: vec![(0, 1, 200)],
+    fn matrix_has_each_pair_twice_with_its_share_of_the_row() {
+        let pairs = vec![Pair { first: 0, second: 1, both: 200 }];
+        let comparison = Comparison {
+            overlap: Overlap { any: 1_300, all: 200, counts: vec![1_000, 500], pairs },
             now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             window: Window::parse("14d").unwrap(),
         };
-        let page = html(&["sports", "<b>"], Some(&common));
+        let page = html(&["sports", "<b>"], Some(&comparison));
         for cell in [
             "<td class=\"self\" data-count=\"1000\">1,000<small>all</small></td>",
             "<td class=\"t2\" data-count=\"200\">200<small>20.0%</small></td>",
@@ -203,7 +196,7 @@ mod tests {
     #[case(&[], 3)]
     #[case(&["a", "b", "c"], 4)]
     #[case(&["a", "b", "c", "d", "e", "f", "g", "h"], 8)]
-    fn there_is_a_field_more_than_was_picked_up_to_eight(#[case] names: &[&str], #[case] fields: usize) {
+    fn form_has_one_field_more_than_names_up_to_eight(#[case] names: &[&str], #[case] fields: usize) {
         let page = html(names, None);
         assert_eq!(page.matches("name=\"segment\"").count(), fields);
         assert!(names.iter().all(|name| page.contains(&format!("value=\"{name}\""))), "{page}");
@@ -216,7 +209,7 @@ mod tests {
     #[case(10, 10, "t5")]
     #[case(u64::MAX, u64::MAX, "t5")]
     #[case(0, 0, "t0")]
-    fn a_larger_part_is_darker(#[case] part: u64, #[case] whole: u64, #[case] class: &str) {
+    fn tint_is_darker_for_larger_parts(#[case] part: u64, #[case] whole: u64, #[case] class: &str) {
         assert_eq!(tint(part, whole), class);
     }
 }

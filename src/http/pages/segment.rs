@@ -1,146 +1,150 @@
-//! `/pages/segment`: how many are in a segment, when they were last seen, and how many there were.
+//! The page of a segment: its count, when its users were last seen, and its history.
 
 use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::curl::Reached;
-use super::frame::{self, Page, Refresh};
-use super::last_seen::{Seen, histogram};
-use super::links::{encoded, with_query};
-use super::past::{Past, USUAL_DAYS, past};
-use super::trouble::Place;
-use super::{names, words};
+use super::curl::BaseUrl;
+use super::histogram::histogram;
+use super::history::{History, history};
+use super::layout::{self, Page, Refresh};
+use super::links::{BasePath, SegmentLink, encoded, with_query};
+use super::{format, names, ranges};
 use crate::domain::{Timestamp, Window};
+use crate::estimator::Histogram;
 
-/// What the page shows.
+/// Data of the page.
 pub struct Segment<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// How many are in it.
-    pub count: u64,
-    /// The moment that is of.
+    /// The users by when they were last seen, with their count.
+    pub histogram: Histogram,
+    /// The time of the histogram.
     pub now: Timestamp,
-    /// The window it is over.
+    /// The window of the histogram.
     pub window: Window,
-    /// The one that is configured.
-    pub longest: Window,
-    /// The members by when they were last seen, oldest first.
-    pub last_seen: Vec<Seen>,
-    /// How many there were.
-    pub past: Past,
+    /// The longest window.
+    pub configured: Window,
+    pub history: History,
 }
 
-/// The page.
-pub fn page(segment: &Segment<'_>, reached: &Reached) -> Markup {
-    let Segment { name, window, .. } = segment;
+impl Segment<'_> {
+    fn link(&self) -> SegmentLink<'_> {
+        SegmentLink { name: self.name, window: self.shorter(self.window), days: self.history.days }
+    }
+
+    /// Returns `window` unless it is the configured one.
+    fn shorter(&self, window: Window) -> Option<Window> {
+        (window != self.configured).then_some(window)
+    }
+}
+
+/// Renders the page.
+pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
+    let &Segment { name, now, window, configured, .. } = segment;
+    let count = segment.histogram.count;
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
-        p .figure #count data-count=(segment.count) { (words::number(segment.count)) }
-        p { @if segment.count == 1 { "user was" } @else { "users were" } " seen in the last " (words::span(window.duration())) }
-        (frame::as_of(segment.now, None))
+        p .figure #count data-count=(count) { (format::number(count)) }
+        p { @if count == 1 { "user was" } @else { "users were" } " seen in the last " (format::span(window.duration())) }
+        (layout::as_of(now, None))
         (windows(segment))
         section aria-labelledby="last-seen" {
-            h2 #last-seen { "When they were last seen" }
+            h2 #last-seen { "Last seen" }
             p .note {
-                "Each stays for " (words::span(segment.longest.duration())) " after the last visit: bars on the left leave first, unless they come back."
+                "Each user stays for " (format::span(configured.duration())) " after the last visit: users on the left leave first, unless they come back."
             }
-            @if segment.count == 0 && *window < segment.longest { p .nothing { "Nobody was seen in the last " (words::span(window.duration())) "." } }
-            @else if segment.count == 0 { p .nothing { "Nobody is in it now." } }
-            @else { (histogram(segment)) }
+            @if count == 0 && window < configured { p .nothing { "No user was seen in the last " (format::span(window.duration())) "." } }
+            @else if count == 0 { p .nothing { "The segment has no users now." } }
+            @else { (histogram(&segment.histogram, window, configured)) }
         }
         section aria-labelledby="over-time" {
             h2 #over-time { "Over time" }
-            (past(segment))
+            (history(&segment.history, configured, now, segment.link()))
         }
         section aria-labelledby="calls" {
-            h2 #calls { "Ask for these numbers" }
-            pre tabindex="0" { code { (calls(segment, reached)) } }
+            h2 #calls { "Get this data from the API" }
+            pre tabindex="0" { code { (calls(segment, base_url)) } }
         }
     };
-    frame::page(Place::Folder, Page::Segment, name, Refresh::Often, &main)
+    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Periodic, &main)
 }
 
-/// The shorter windows that can be looked at, too.
+/// Renders links to shorter windows.
 fn windows(segment: &Segment<'_>) -> Markup {
     let shorter = [7 * 86_400, 86_400, 3_600].map(|seconds| Window::new(Duration::from_secs(seconds)));
-    let shorter = shorter.into_iter().flatten().filter(|window| *window < segment.longest);
-    let choices: Vec<_> = [segment.longest].into_iter().chain(shorter).collect();
+    let shorter = shorter.into_iter().flatten().filter(|window| *window < segment.configured);
     html! {
         nav .choice aria-label="Window" {
             span aria-hidden="true" { "Window" }
             ul .choices {
-                @for window in choices {
-                    li { a href=(link(segment, window, segment.past.days)) aria-current=[(window == segment.window).then_some("true")] {
-                        (words::span(window.duration()))
-                    } }
+                @for window in [segment.configured].into_iter().chain(shorter) {
+                    li {
+                        a href=(segment.link().with_window(segment.shorter(window)).href())
+                            aria-current=[(window == segment.window).then_some("true")] { (format::span(window.duration())) }
+                    }
                 }
             }
         }
     }
 }
 
-/// The link to the page of the same segment over another window, or further back.
-pub fn link(segment: &Segment<'_>, window: Window, days: u64) -> String {
-    let window = if window == segment.longest { String::new() } else { window.to_string() };
-    let days = if days == USUAL_DAYS { String::new() } else { days.to_string() };
-    with_query("segment", [("name", segment.name), ("window", &window), ("days", &days)])
-}
-
-/// The calls behind the page.
-fn calls(segment: &Segment<'_>, reached: &Reached) -> String {
-    let Segment { name, now, past, .. } = segment;
+/// Returns the API requests behind the page.
+fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
+    let Segment { name, now, histogram, history, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
-    let window = if segment.window == segment.longest { String::new() } else { segment.window.to_string() };
-    let buckets = segment.last_seen.len().to_string();
-    let from = (*now - Duration::from_secs(past.days * 86_400)).as_millis() / 1_000;
-    let step = humantime::format_duration(past.step).to_string();
+    let window = segment.shorter(segment.window).map(|window| window.to_string()).unwrap_or_default();
+    let buckets = histogram.buckets.len().to_string();
+    let from = (*now - ranges::duration(history.days)).as_millis() / 1_000;
+    let step = humantime::format_duration(history.step).to_string();
     let calls = [
         with_query(&format!("{path}/count"), [("window", window.as_str())]),
         with_query(&format!("{path}/histogram"), [("buckets", buckets.as_str()), ("window", &window)]),
         with_query(&format!("{path}/history"), [("from", from.to_string().as_str()), ("step", &step)]),
     ];
-    calls.map(|path| reached.get(&path)).join("\n")
+    calls.map(|path| base_url.get(&path)).join("\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estimator::Bucket;
+    use crate::estimator::history::Point;
 
     const NOW: &str = "2026-11-22T10:30:00Z";
 
     fn segment(name: &str) -> Segment<'_> {
         let now = Timestamp::from_rfc3339(NOW).unwrap();
         let day = Duration::from_secs(86_400);
-        let seen = |ago: u32| Seen { from: now - day * ago, to: now - day * (ago - 1), count: u64::from(ago) * 100 };
+        let bucket =
+            |ago: u32| Bucket { from: now - day * ago, to: now - day * (ago - 1), count: u64::from(ago) * 100 };
         let window = Window::parse("14d").unwrap();
         let hour = Duration::from_secs(3_600);
-        let points = (0..24_u32).rev().map(|ago| (now - hour * ago, (ago != 5).then_some(u64::from(ago) * 1_000)));
+        let point = |ago: u32| Point { at: now - hour * ago, count: (ago != 5).then_some(u64::from(ago) * 1_000) };
+        let points = Some((0..24).rev().map(point).collect());
         Segment {
             name,
-            count: 10_500,
+            histogram: Histogram { count: 10_500, buckets: (1..=14).rev().map(bucket).collect() },
             now,
             window,
-            longest: window,
-            last_seen: (1..=14).rev().map(seen).collect(),
-            past: Past { days: 1, is_readable: true, points: points.collect(), step: hour, interval: Some(hour) },
+            configured: window,
+            history: History { days: 1, points, step: hour, interval: Some(hour) },
         }
     }
 
     fn html(segment: &Segment<'_>) -> String {
-        page(segment, &Reached::at("http://localhost:8080")).into_string()
+        page(segment, &BaseUrl::at("http://localhost:8080")).into_string()
     }
 
     #[test]
-    fn the_page_has_the_count_and_says_of_when_it_is() {
+    fn page_has_the_count_and_its_time() {
         let page = html(&segment("sports"));
         assert!(page.contains("data-count=\"10500\">10,500</p>"), "{page}");
         assert!(page.contains("datetime=\"2026-11-22T10:30:00.000Z\""), "{page}");
     }
 
     #[test]
-    fn a_bar_says_who_it_is_and_when_they_leave_and_the_table_has_its_figures() {
+    fn bars_have_titles_and_the_table_has_the_numbers() {
         let page = html(&segment("sports"));
         let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They leave 22 Nov 10:30 to 23 Nov 10:30, unless they \
                      come back.";
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_sample_is_said_to_be_missing() {
+    fn missing_samples_are_shown_as_missing() {
         let page = html(&segment("sports"));
         assert!(page.contains("<title>22 Nov 05:30 UTC: no sample</title>"), "{page}");
         assert!(page.contains("<td class=\"number\">no sample</td>"), "{page}");
@@ -163,30 +167,31 @@ mod tests {
     }
 
     #[test]
-    fn many_points_are_told_by_day() {
+    fn many_points_are_shown_by_day() {
         let mut long = segment("sports");
         let hour = Duration::from_secs(3_600);
-        long.past.days = 7;
-        long.past.points = (0..168_u32).rev().map(|ago| (long.now - hour * ago, Some(u64::from(ago)))).collect();
+        long.history.days = 7;
+        let point = |ago: u32| Point { at: long.now - hour * ago, count: Some(u64::from(ago)) };
+        long.history.points = Some((0..168).rev().map(point).collect());
         let page = html(&long);
         let cells = ["11", "34", "11"].map(|count| format!("<td class=\"number\">{count}</td>")).concat();
         assert!(page.contains(&format!("21 Nov 2026</th>{cells}")), "{page}");
     }
 
     #[test]
-    fn no_history_is_not_a_chart_of_zeros() {
+    fn page_without_samples_has_no_chart_of_the_history() {
         let mut new = segment("sports");
-        new.past.points = vec![(new.now, None)];
+        new.history.points = Some(vec![Point { at: new.now, count: None }]);
         let page = html(&new);
         assert!(page.contains("no samples of this time") && !page.contains("id=\"history\""), "{page}");
-        new.past.interval = None;
+        new.history.interval = None;
         assert!(html(&new).contains("history_interval"));
-        new.past.is_readable = false;
+        new.history.points = None;
         assert!(html(&new).contains("key in Redis holds something else"));
     }
 
     #[test]
-    fn a_hostile_name_is_text_and_its_links_lead_to_it() {
+    fn hostile_names_are_escaped() {
         let page = html(&segment("</title><script>\"' a/b"));
         assert_eq!(page.matches("<script").count(), 1, "{page}");
         assert!(page.contains("/segments/%3C%2Ftitle%3E%3Cscript%3E%22%27%20a%2Fb/count"), "{page}");

@@ -1,6 +1,8 @@
-//! The header `Host`, which HTTP/1.1 demands and hyper doesn't look at (RFC 9112, section 3.2). A request whose `Host` is missing or
-//! ambiguous may be one that was smuggled past a proxy. One that names a foreign host may be a browser's that was led here: the page of
-//! a site that resolves its own name to 127.0.0.1 has the same origin as this service (DNS rebinding).
+//! Checks the `Host` header, which HTTP/1.1 requires and hyper ignores (RFC 9112, section 3.2).
+//!
+//! A request with a missing or ambiguous `Host` may have been smuggled past a proxy. A request with a foreign `Host`
+//! may be a DNS rebinding attack: the page of a site that resolves its own name to 127.0.0.1 has the same origin as
+//! this service.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,25 +13,25 @@ use axum::http::header::HOST;
 
 use crate::http::problem::{Problem, ProblemKind};
 
-/// The hosts that a listener answers for.
+/// Hosts that requests may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedHosts {
-    /// Whatever a request names.
+    /// All hosts.
     Any,
-    /// `localhost`, names below it, and IP addresses, none of which a site can have resolve to where it likes; and these names,
-    /// of which `*.example.com` stands for all below `example.com`.
+    /// These names, where `*.example.com` matches all names below `example.com`; and `localhost`, names below it and IP
+    /// addresses, whose resolution no site controls.
     Named(Vec<String>),
 }
 
 impl AllowedHosts {
-    /// The hosts of a listener that other machines don't reach.
+    /// Hosts of a listener that other machines can't reach.
     pub const LOCAL: Self = Self::Named(Vec::new());
 
-    /// Reads `*`, or names such as `segments.example.com` or `*.example.com` with commas between them.
+    /// Parses `*`, or a comma-separated list of names such as `segments.example.com` or `*.example.com`.
     ///
     /// # Errors
     ///
-    /// A sentence without its subject when it is neither.
+    /// A predicate such as "must be * or names".
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.trim() == "*" {
             return Ok(Self::Any);
@@ -49,24 +51,24 @@ impl AllowedHosts {
         })
     }
 
-    /// Checks that `request` has the `Host` that its version demands, and that this is one to answer for. HTTP/1.0 demands none.
-    /// The host of a target in absolute form doesn't stand in for the header.
+    /// Checks the `Host` header of `request`. HTTP/1.0 does not require it. The host of a target in absolute form does
+    /// not replace it.
     ///
     /// # Errors
     ///
-    /// A [`Problem`] when there is none, or more than one, or one that names no host, or another one.
+    /// A [`Problem`] if the header is missing, repeated or malformed, or its host is not allowed.
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let mut hosts = request.headers().get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) => {
-                let host = host.to_str().ok().filter(|host| is_host(host.as_bytes())).ok_or_else(|| {
+                let host = host.to_str().ok().and_then(host_name).ok_or_else(|| {
                     malformed("The Host header must be a name or an address, with or without a port.")
                 })?;
-                if self.allows(without_port(host)) { Ok(()) } else { Err(misdirected()) }
+                if self.allows(host) { Ok(()) } else { Err(misdirected()) }
             }
             (Some(_), Some(_)) => Err(malformed("The request has more than one Host header; it must have one.")),
             (None, _) if request.version() == Version::HTTP_11 => {
-                Err(malformed("The request has no Host header, which HTTP/1.1 demands."))
+                Err(malformed("The request has no Host header, which HTTP/1.1 requires."))
             }
             (None, _) => Ok(()),
         }
@@ -74,7 +76,7 @@ impl AllowedHosts {
 
     fn allows(&self, host: &str) -> bool {
         let Self::Named(names) = self else { return true };
-        // The root at the end names the same host. An empty host is one that no browser sends.
+        // A trailing dot is the DNS root. Browsers never send an empty host.
         let host = host.strip_suffix('.').unwrap_or(host);
         let is_below = |domain: &str| {
             let at = host.len().checked_sub(domain.len()).filter(|at| *at > 1);
@@ -106,55 +108,43 @@ impl fmt::Display for AllowedHosts {
     }
 }
 
-/// RFC 6761, section 6.3: it, and what is below it, is this machine.
+/// Resolves to this machine, like all names below it (RFC 6761, section 6.3).
 const LOCALHOST: &str = "localhost";
 
-/// The request is for a host that the service doesn't answer for.
+/// Returns the problem of a request for a host that is not allowed.
 pub fn misdirected() -> Problem {
-    let detail = "The Host header names a host that this service doesn't answer for. It answers for localhost, IP addresses and the \
-                  names in the setting allowed_hosts. If callers reach it by this name, add it there.";
+    let detail = "The Host header names a host that is not allowed. Allowed are localhost, IP addresses and the names in the \
+                  setting allowed_hosts. If callers reach the service by this name, add it there.";
     Problem::new(ProblemKind::Misdirected, detail)
-}
-
-fn without_port(host: &str) -> &str {
-    let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
-    &host[..end.unwrap_or(host.len())]
 }
 
 fn malformed(detail: &str) -> Problem {
     Problem::new(ProblemKind::Malformed, detail)
 }
 
-/// Whether `value` is `uri-host [ ":" port ]` in the grammar of RFC 3986, section 3.2, where both may be empty.
-fn is_host(value: &[u8]) -> bool {
-    let (host_is_good, port) = match value.strip_prefix(b"[") {
-        Some(rest) => {
-            let length = rest.iter().take_while(|byte| **byte != b']').count();
-            let (address, behind) = rest.split_at(length);
-            let is_address = !address.is_empty() && address.iter().all(|byte| *byte == b':' || is_name_byte(*byte));
-            (is_address && !behind.is_empty(), behind.get(1..).unwrap_or_default())
-        }
-        None => {
-            let length = value.iter().take_while(|byte| **byte != b':').count();
-            (is_name(&value[..length]), &value[length..])
-        }
+/// Returns the host of `uri-host [ ":" port ]`, both of which may be empty (RFC 3986, section 3.2).
+fn host_name(value: &str) -> Option<&str> {
+    let (end, is_valid): (usize, fn(&str) -> bool) = match value.strip_prefix('[') {
+        Some(rest) => (rest.find(']')? + 2, is_bracketed),
+        None => (value.find(':').unwrap_or(value.len()), is_name),
     };
-    host_is_good && (port.is_empty() || port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit))
+    let (host, port) = value.split_at(end);
+    let is_port = port.is_empty() || port.strip_prefix(':')?.bytes().all(|byte| byte.is_ascii_digit());
+    (is_valid(host) && is_port).then_some(host)
 }
 
-/// Whether `name` is a `reg-name`; an IPv4 address is one, too.
-fn is_name(mut name: &[u8]) -> bool {
-    while let [first, rest @ ..] = name {
-        name = match (first, rest) {
-            (b'%', [high, low, rest @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
-            (byte, rest) if is_name_byte(*byte) => rest,
-            _ => return false,
-        };
-    }
-    true
+fn is_bracketed(host: &str) -> bool {
+    let address = &host[1..host.len() - 1];
+    !address.is_empty() && address.bytes().all(|byte| byte == b':' || is_name_byte(byte))
 }
 
-/// `unreserved` or one of `sub-delims`.
+/// Returns whether `host` is a `reg-name`, which includes IPv4 addresses.
+fn is_name(host: &str) -> bool {
+    let is_escape = |text: &str| text.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    host.bytes().all(|byte| byte == b'%' || is_name_byte(byte)) && host.split('%').skip(1).all(is_escape)
+}
+
+/// Returns whether `byte` is `unreserved` or one of `sub-delims`.
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
@@ -185,11 +175,11 @@ mod tests {
     #[case::bare_ipv6("::1", false)]
     #[case::open_bracket("[::1", false)]
     #[case::empty_brackets("[]", false)]
-    #[case::behind_brackets("[::1]8080", false)]
+    #[case::port_after_brackets_without_colon("[::1]8080", false)]
     #[case::percent_alone("100%", false)]
     #[case::not_ascii("café", false)]
-    fn a_host_is_a_name_or_an_address_with_or_without_a_port(#[case] value: &str, #[case] expected: bool) {
-        assert_eq!(is_host(value.as_bytes()), expected);
+    fn host_name_accepts_names_and_addresses_with_and_without_ports(#[case] value: &str, #[case] expected: bool) {
+        assert_eq!(host_name(value).is_some(), expected);
     }
 
     #[rstest]
@@ -216,10 +206,10 @@ mod tests {
     #[case::dot_alone(".localhost", false)]
     #[case::percent_encoded("local%68ost", false)]
     #[case::future_address("[v1.localhost]", false)]
-    fn a_host_is_local_or_an_address_or_named(#[case] host: &str, #[case] expected: bool) {
+    fn allows_local_names_addresses_and_listed_names(#[case] host: &str, #[case] expected: bool) {
         let hosts = AllowedHosts::parse("segments.example.com, *.Inner.example").unwrap();
-        assert_eq!(hosts.allows(without_port(host)), expected);
-        assert!(AllowedHosts::parse("*").unwrap().allows(without_port(host)));
+        assert_eq!(hosts.allows(host_name(host).unwrap()), expected);
+        assert!(AllowedHosts::parse("*").unwrap().allows(host_name(host).unwrap()));
     }
 
     #[rstest]
@@ -232,7 +222,7 @@ mod tests {
     #[case::wildcard_among_names("a.example,*")]
     #[case::not_ascii("bücher.example")]
     #[case::empty("")]
-    fn hosts_that_no_request_would_name_are_refused(#[case] text: &str) {
+    fn parse_refuses_what_no_request_names(#[case] text: &str) {
         assert!(AllowedHosts::parse(text).unwrap_err().starts_with("must be * or names of hosts"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a connection is read from and written to: a TCP stream that doesn't wait for its reader for ever.
+//! TCP stream with a write timeout.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,31 +9,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A TCP stream that fails with [`io::ErrorKind::TimedOut`] when the other side takes nothing of what is written for too
-/// long. hyper limits the time for reading alone: a client that asks and never reads would hold its connection for ever.
+/// TCP stream that fails with [`io::ErrorKind::TimedOut`] if a write makes no progress for too long. hyper has a
+/// timeout for reads only: a client that never reads its response would hold its connection forever.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
-    patience: Duration,
-    /// Runs while a write waits.
+    write_timeout: Duration,
+    /// Set while a write is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream {
-    /// `tcp`, whose other side may take nothing for as long as `patience`.
-    pub fn new(tcp: TcpStream, patience: Duration) -> Self {
-        Self { tcp, patience, deadline: None }
+    pub fn new(tcp: TcpStream, write_timeout: Duration) -> Self {
+        Self { tcp, write_timeout, deadline: None }
     }
 
-    /// Passes on what became of a write, unless it has waited for too long.
-    fn limited<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// Fails a pending write after the timeout.
+    fn with_deadline<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.deadline = None;
             return written;
         }
-        let patience = self.patience;
-        ready!(self.deadline.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client doesn't read")))
+        let timeout = self.write_timeout;
+        ready!(self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
@@ -50,7 +49,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
-        self.limited(written, context)
+        self.with_deadline(written, context)
     }
 
     fn poll_write_vectored(
@@ -59,7 +58,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
-        self.limited(written, context)
+        self.with_deadline(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -67,7 +66,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TCP has nothing to flush, so this is never waited for.
+        // TCP has nothing to flush, so this is never pending.
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 

@@ -1,4 +1,4 @@
-//! TLS on the listener: the certificate, read again when it has changed, and the handshake.
+//! TLS of the listener, with a certificate that can be reloaded.
 
 use std::fmt;
 use std::io;
@@ -15,16 +15,16 @@ use tokio_rustls::server::TlsStream;
 use super::stream::Stream;
 use crate::tls;
 
-/// Where the certificate and its key are.
+/// Files of the certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate in PEM, followed by those between it and its authority.
+    /// The certificate in PEM, followed by intermediate certificates.
     pub cert: PathBuf,
-    /// Its private key in PEM.
+    /// The private key in PEM.
     pub key: PathBuf,
 }
 
-/// TLS with the certificate of the moment. Clones share it.
+/// TLS with the current certificate. Clones share it.
 #[derive(Clone)]
 pub struct Tls(Arc<Inner>);
 
@@ -33,7 +33,7 @@ struct Inner {
     config: ArcSwap<ServerConfig>,
 }
 
-/// What is wrong with the certificate or its key: one line that names its setting.
+/// Invalid certificate or key, as one line that names the setting.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {}: {why}", path.display())]
 pub struct TlsError {
@@ -43,28 +43,28 @@ pub struct TlsError {
 }
 
 impl Tls {
-    /// TLS with the certificate in `files`.
+    /// Loads the certificate from `files`.
     ///
     /// # Errors
     ///
-    /// A [`TlsError`] when one of the files can't be used.
+    /// A [`TlsError`] if a file can't be used.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let config = ArcSwap::from_pointee(config(&files)?);
         Ok(Self(Arc::new(Inner { files, config })))
     }
 
-    /// Reads the files again. Connections that are open stay as they are.
+    /// Reloads the files. Open connections keep the previous certificate.
     ///
     /// # Errors
     ///
-    /// A [`TlsError`] when one of the files can't be used; the certificate before stays.
+    /// A [`TlsError`] if a file can't be used. The previous certificate stays.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.0.config.store(Arc::new(config(&self.0.files)?));
         Ok(())
     }
 
-    /// Takes the handshake on `stream`. Has no limit of time of its own.
-    pub(crate) async fn accept(&self, stream: Stream) -> io::Result<TlsStream<Stream>> {
+    /// Performs the handshake on `stream`. Has no timeout.
+    pub(super) async fn accept(&self, stream: Stream) -> io::Result<TlsStream<Stream>> {
         TlsAcceptor::from(self.0.config.load_full()).accept(stream).await
     }
 }
@@ -85,7 +85,7 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
         .expect("the provider has TLS 1.2 and 1.3");
     let config = config.with_no_client_auth().with_single_cert(certs, key);
     let mut config = config.map_err(|error| key_error(format!("can't be used with the certificate: {error}")))?;
-    // A client that offers HTTP/2 as well is told to speak what we do.
+    // Makes clients that also offer HTTP/2 choose HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -95,7 +95,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     pem.and_then(|pem| tls::certificates(&pem)).map_err(|error| why(&error, "certificate"))
 }
 
-/// Says it without what the file holds.
+/// Describes the error without the content of the file.
 fn why(error: &PemError, what: &str) -> String {
     match error {
         PemError::Io(error) => format!("can't be read: {error}"),

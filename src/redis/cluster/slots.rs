@@ -123,7 +123,7 @@ mod tests {
             range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
         ]);
         let slots = SlotMap::parse(answer, "asked").unwrap();
-        let owner = |slot| slots.owner(Slot(slot)).map(|place| slots.masters[place].to_string());
+        let owner = |slot| slots.owner(Slot(slot)).map(|index| slots.masters[index].to_string());
         for (slot, expected) in [(0, "a:1"), (5_461, "a:1"), (6_000, "asked:2"), (10_922, "asked:2"), (16_383, "c:3")] {
             assert_eq!(owner(slot).as_deref(), Some(expected), "{slot}");
         }

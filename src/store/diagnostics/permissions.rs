@@ -23,7 +23,7 @@ pub enum Permissions {
 /// [`Permissions::acl_rules`] makes an ACL of them, and tests compare the documents and the running service with that.
 ///
 /// `segment` stands for the key of a segment, `segments` for the index, `layout` for its record, `history` for a segment's
-/// history, `turn` for the lease on adding to histories, and `forgotten` for the tombstones of users who were removed while
+/// history, `lease` for the lease on adding to histories, and `forgotten` for the tombstones of users who were removed while
 /// data moves.
 const NEEDED: [&[&str]; 29] = [
     &["PING"],
@@ -55,7 +55,7 @@ const NEEDED: [&[&str]; 29] = [
     &["LPOP", "history", "2"],
     &["TYPE", "history"],
     &["EXPIRE", "history", "1"],
-    &["SET", "turn", ""],
+    &["SET", "lease", ""],
 ];
 
 /// The patterns of the keys of one partition, as an ACL has them.
@@ -164,7 +164,7 @@ fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, 
                 "segments" => dry_run.arg(names.index(partition)),
                 "layout" => dry_run.arg(names.layout_of(partition)),
                 "history" => dry_run.arg(names.history("s")),
-                "turn" => dry_run.arg(names.turn()),
+                "lease" => dry_run.arg(names.lease()),
                 "forgotten" => dry_run.arg(names.tombstones(partition)),
                 word => dry_run.arg(word),
             };

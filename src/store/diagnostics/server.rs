@@ -8,7 +8,7 @@ use super::{EvictionPolicy, Permissions};
 use crate::redis::{self, Request, info_field};
 use crate::redis::{Slot, WriteAcks};
 use crate::store::Error;
-use crate::store::{Keyspace, Partition, Partitions, Store};
+use crate::store::{KeySet, Partition, Partitions, Store};
 
 /// The server that a [`Store`] leads to, as far as it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,10 +120,10 @@ impl Store {
     }
 
     /// The keys that the data set has, or will have if it isn't made yet, or isn't ours to see.
-    async fn keys_for_now(&self) -> Keyspace {
+    async fn keys_for_now(&self) -> KeySet {
         match self.recorded_layout().await {
             Ok(Some(layout)) => layout.read(),
-            _ => Keyspace::first(self.partitions_of_a_new_set().await.unwrap_or(Partitions::ONE)),
+            _ => KeySet::first(self.partitions_of_a_new_set().await.unwrap_or(Partitions::ONE)),
         }
     }
 

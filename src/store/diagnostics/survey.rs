@@ -1,15 +1,16 @@
 //! What a set of keys holds, for an operator who is about to take it over, or to prune it by another window.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::redis::{cmd, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request, Slot};
-use crate::store::history::is_turn;
+use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, Expired, Keyspace, Layout, Partition, Partitions, Store, Unrecorded};
+use crate::store::own_keys::OwnKeys;
+use crate::store::{Coverage, Error, Expired, KeySet, Layout, Partition, Partitions, Store};
 
 /// What a set of keys holds. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,35 +35,50 @@ impl Store {
     /// Partitions that are looked at at once.
     const SURVEYS: usize = 8;
 
-    /// What `keys` hold, and how much of it was seen at or before `cutoff`; with what was `found` beside the indexes.
+    /// What `keys` hold, and how much of it was seen at or before `cutoff`.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn survey(&self, keys: Keyspace, found: Option<&Unrecorded>, cutoff: Timestamp) -> Result<Survey, Error> {
-        let surveys = stream::iter(keys.all()).map(|partition| self.survey_partition(partition, found, cutoff));
+    pub async fn survey(&self, keys: KeySet, cutoff: Timestamp) -> Result<Survey, Error> {
+        let surveys =
+            stream::iter(keys.all()).map(|partition| self.survey_partition(partition, BTreeSet::new(), cutoff));
         surveys.buffered(Self::SURVEYS).try_fold(Survey::default(), |sum, survey| async { Ok(sum.and(survey)) }).await
     }
 
-    /// Keys that are named as those of a data set with `layout` and hold what the service has not written, in order. What an ACL forbids
-    /// to look at is not told.
+    /// What each of `partitions` holds, with those of `segments` that no index names.
+    pub(in crate::store) async fn survey_found(
+        &self,
+        partitions: &BTreeSet<Partition>,
+        mut segments: BTreeMap<Partition, BTreeSet<SegmentName<'static>>>,
+        cutoff: Timestamp,
+    ) -> Result<Vec<(Partition, Survey)>, Error> {
+        let surveys = stream::iter(partitions.iter().copied()).map(|partition| {
+            let found = segments.remove(&partition).unwrap_or_default();
+            async move { Ok((partition, self.survey_partition(partition, found, cutoff).await?)) }
+        });
+        surveys.buffered(Self::SURVEYS).try_collect().await
+    }
+
+    /// Keys that are named as those of a data set with `layout` and hold what the service has not written, in order, and whether all
+    /// keys were looked at. What an ACL forbids to look at is not told.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<Vec<String>, Error> {
+    pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<(Vec<String>, Coverage), Error> {
         let mut foreign = BTreeSet::new();
         if let Some(layout) = layout {
-            match self.survey(layout.read(), None, Timestamp::from_millis(0)).await {
-                Err(Error::Redis(redis::Error::Refused { .. })) => {}
+            match self.survey(layout.read(), Timestamp::from_millis(0)).await {
+                Err(error) if error.is_refused_command() => {}
                 survey => foreign.extend(survey?.foreign),
             }
         }
         let keysets: Vec<_> = match layout {
             Some(layout) => layout.all().collect(),
-            None => vec![Keyspace::first(Partitions::ONE)],
+            None => vec![KeySet::first(Partitions::ONE)],
         };
-        let mut own = self.own_keys(|_| false).await?;
+        let OwnKeys { keys: mut own, coverage } = self.own_keys(Self::SCAN_STEPS, |_| false).await?;
         own.retain(|own| {
             let is_everywhere = [KeyKind::History, KeyKind::Layout].contains(&own.kind);
             is_everywhere || keysets.iter().any(|keys| keys.has(own.partition))
@@ -70,7 +86,7 @@ impl Store {
         for own in own.chunks(Self::SURVEYED_AT_ONCE) {
             foreign.extend(self.of_other_types(own).await?);
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&turn);
         let answer = self
@@ -80,18 +96,18 @@ impl Store {
             .each::<Option<String>>()
             .next();
         let is_foreign = match answer {
-            Some(Ok(value)) => value.is_some_and(|value| !is_turn(&value)),
+            Some(Ok(value)) => value.is_some_and(|value| !is_lease(&value)),
             Some(Err(error)) => error.is_wrong_type(),
             None => false,
         };
         foreign.extend(is_foreign.then_some(turn));
-        Ok(foreign.into_iter().collect())
+        Ok((foreign.into_iter().collect(), coverage))
     }
 
     /// Those of `keys` that are of another type than the service makes them.
     async fn of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         for keys in self.client.by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");
@@ -121,10 +137,9 @@ impl Store {
     async fn survey_partition(
         &self,
         partition: Partition,
-        found: Option<&Unrecorded>,
+        mut unindexed: BTreeSet<SegmentName<'static>>,
         cutoff: Timestamp,
     ) -> Result<Survey, Error> {
-        let mut unindexed = found.map(|found| found.segments_of(partition)).unwrap_or_default();
         let (mut survey, mut cursor) = (Survey::default(), None);
         loop {
             let page = match self.index_of(partition, cursor.as_ref(), Self::SURVEYED_AT_ONCE).await {
@@ -135,7 +150,9 @@ impl Store {
                 page => page?,
             };
             self.survey_segments(partition, &page.segments, cutoff, &mut survey).await?;
-            unindexed.retain(|segment| !page.segments.contains(segment));
+            for segment in &page.segments {
+                unindexed.remove(segment);
+            }
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -195,7 +212,13 @@ pub fn some_of(names: &[String]) -> String {
 }
 
 impl Survey {
-    fn and(mut self, other: Self) -> Self {
+    /// How many members the next prune leaves.
+    #[must_use]
+    pub fn unexpired(&self) -> u64 {
+        self.members.saturating_sub(self.expired)
+    }
+
+    pub(in crate::store) fn and(mut self, other: Self) -> Self {
         let Self { segments, empty, members, expired, unindexed, foreign } = other;
         self.segments += segments;
         self.empty += empty;

@@ -5,34 +5,53 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::cmd;
 
 use super::Layout;
-use crate::domain::{SegmentName, Window};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::Request;
-use crate::store::keys::{KeyKind, Keyspace, Partition, Partitions, hash};
-use crate::store::{Error, Store};
+use crate::store::diagnostics::Survey;
+use crate::store::keys::{KeyKind, KeySet, Partition, Partitions, hash};
+use crate::store::own_keys::OwnKeys;
+use crate::store::{Coverage, Error, Store};
 
 /// What a database without a record has that may be a data set.
 #[derive(Debug)]
 pub struct Unrecorded {
     /// The sets of keys that it may have.
-    pub keysets: Vec<Keyspace>,
+    pub candidates: Vec<Candidate>,
+    /// Keys that are of none of them: a pattern, and what they hold.
+    pub unfit: BTreeMap<String, Survey>,
     /// How long its visits will be kept.
     pub window: Window,
-    /// The last partition, of one set of keys or the other.
-    last: Option<Partition>,
-    /// The segments that have a key, whether an index names them or not.
-    segments: BTreeMap<Partition, BTreeSet<SegmentName<'static>>>,
+    /// Whether all keys were looked at. If not, there may be others.
+    pub coverage: Coverage,
+    /// The partitions that have a key.
+    partitions: BTreeSet<Partition>,
+}
+
+/// A set of keys that a data set may have.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The keys.
+    pub keys: KeySet,
+    /// Whether each user that was looked at is in the right partition. If not, most of them are.
+    pub fits: bool,
+    /// What the keys hold.
+    pub survey: Survey,
+    /// The keys that would be hidden: a pattern, and how many unexpired members they have.
+    pub hidden: BTreeMap<String, u64>,
 }
 
 impl Unrecorded {
-    /// The segments of `partition` that have a key, as far as `SCAN` found them.
-    pub(in crate::store) fn segments_of(&self, partition: Partition) -> BTreeSet<SegmentName<'static>> {
-        self.segments.get(&partition).cloned().unwrap_or_default()
+    /// Whether there is no key that a data set may have.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty() && self.unfit.is_empty()
     }
 
-    /// The partition that proves that there are more than `partitions`.
+    /// Returns a partition that proves that there are more than `partitions`.
     #[must_use]
     pub fn beyond(&self, partitions: Partitions) -> Option<Partition> {
-        self.last.filter(|last| !last.is_below(partitions))
+        let last = self.partitions.iter().max_by_key(|partition| partition.number());
+        last.copied().filter(|last| !last.is_below(partitions))
     }
 }
 
@@ -43,53 +62,99 @@ impl Store {
     /// partitions as there are, it is fifty.
     const STRAYS: usize = 20;
 
-    /// What a database without a record has that may be a data set. If its users fit no number of partitions, they may fit a `known` one
-    /// but for some.
+    /// Returns what a database without a record has that may be a data set, and how much of it will have expired at `now`.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn unrecorded(&self, known: Option<Partitions>) -> Result<Unrecorded, Error> {
+    pub async fn unrecorded(&self, now: Timestamp) -> Result<Unrecorded, Error> {
         let traces = self.traces().await?;
+        let plain = KeySet::first(Partitions::ONE);
+        let mut partitions: BTreeSet<_> = traces.partitions.iter().copied().collect();
+        partitions.extend(traces.is_plain.then(|| plain.of(0)));
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
-        let plain = Keyspace::first(Partitions::ONE);
-        for own in self.own_keys(|_| false).await? {
-            if let KeyKind::Segment(name) = own.kind
-                && let Ok(name) = SegmentName::parse(name)
-            {
-                segments.entry(own.partition).or_default().insert(name);
+        // An operator waits, and a key that isn't seen would be hidden.
+        let OwnKeys { keys, coverage } = self.own_keys(usize::MAX, |_| false).await?;
+        for own in keys {
+            // A cluster keeps no data set in plain keys.
+            if self.is_cluster() && plain.has(own.partition) {
+                continue;
+            }
+            match own.kind {
+                KeyKind::Index => {
+                    partitions.insert(own.partition);
+                }
+                KeyKind::Segment(name) => {
+                    if let Ok(name) = SegmentName::parse(name) {
+                        partitions.insert(own.partition);
+                        segments.entry(own.partition).or_default().insert(name);
+                    }
+                }
+                KeyKind::History | KeyKind::Layout | KeyKind::Tombstones => {}
             }
         }
-        let mut partitions: BTreeSet<_> = segments.keys().copied().chain(traces.partitions.iter().copied()).collect();
-        let has_plain_segments = partitions.remove(&plain.of(0)) && !self.is_cluster();
 
+        let keysets = self.keysets(traces.layout.as_ref(), &partitions, &segments).await?;
+        let keysets = if keysets.is_empty() && partitions.is_empty() && traces.has_other() {
+            vec![(KeySet::first(self.partitions_of_a_new_set().await?), true)]
+        } else {
+            keysets
+        };
+        let kept = self.latest_layout_in(Partition::every()).await.and_then(|layout| layout.window);
+        let window = [self.window, kept].into_iter().flatten().fold(Window::DEFAULT, Window::max);
+
+        let surveys = self.survey_found(&partitions, segments, window.cutoff(now)).await?;
+        let of = |has: &dyn Fn(Partition) -> bool| {
+            let surveys = surveys.iter().filter(|(partition, _)| has(*partition));
+            surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::and)
+        };
+        let candidate = |(keys, fits): (KeySet, bool)| {
+            let mut hidden = BTreeMap::new();
+            for (partition, survey) in surveys.iter().filter(|(partition, _)| !keys.has(*partition)) {
+                *hidden.entry(partition.pattern()).or_default() += survey.unexpired();
+            }
+            Candidate { keys, fits, survey: of(&|partition| keys.has(partition)), hidden }
+        };
+        let is_unfit = |partition: Partition| !keysets.iter().any(|(keys, _)| keys.has(partition));
+        let unfit: BTreeSet<_> =
+            partitions.iter().filter(|partition| is_unfit(**partition)).map(|p| p.pattern()).collect();
+        let unfit = unfit.into_iter().map(|pattern| {
+            let survey = of(&|partition| is_unfit(partition) && partition.pattern() == pattern);
+            (pattern, survey)
+        });
+        let unfit = unfit.collect();
+        Ok(Unrecorded { candidates: keysets.into_iter().map(candidate).collect(), unfit, window, coverage, partitions })
+    }
+
+    /// Returns the sets of keys that may be those of a data set, and whether all users that were looked at fit. Plain keys, `p` and `q`
+    /// are looked at separately: one of them may be a leftover of a move, or another program's.
+    async fn keysets(
+        &self,
+        layout: Option<&Layout>,
+        partitions: &BTreeSet<Partition>,
+        segments: &BTreeMap<Partition, BTreeSet<SegmentName<'static>>>,
+    ) -> Result<Vec<(KeySet, bool)>, Error> {
+        let plain = KeySet::first(Partitions::ONE);
+        let mut keysets: Vec<_> = layout.map(|layout| (layout.read(), true)).into_iter().collect();
+        if partitions.contains(&plain.of(0)) && !keysets.contains(&(plain, true)) {
+            keysets.insert(0, (plain, true));
+        }
+        // What a record tells of need not be found out.
+        let is_known =
+            |partition: &Partition| layout.is_some_and(|layout| layout.all().any(|keys| keys.is_tagged_as(*partition)));
+        let unknown: Vec<_> =
+            partitions.iter().copied().filter(|partition| !plain.has(*partition) && !is_known(partition)).collect();
         let mut witnesses = Vec::new();
-        for partition in &partitions {
+        for partition in &unknown {
             let users = self.witnesses(*partition, segments.get(partition)).await?;
             witnesses.extend(users.into_iter().map(|user_id| (*partition, hash(&user_id))));
         }
-        let partitions: Vec<_> = partitions.into_iter().collect();
-        let mut keysets = Vec::new();
-        keysets.extend(traces.is_plain.then_some(plain));
-        match traces.layout {
-            Some(layout) => keysets.push(layout.read()),
-            None => keysets.extend(Keyspace::fitting(&partitions, &witnesses, 0)),
-        }
-        if keysets.is_empty() {
-            let nearly = Keyspace::fitting(&partitions, &witnesses, Self::STRAYS);
-            keysets.extend(nearly.filter(|keys| Some(keys.partitions()) == known));
-        }
-        if partitions.is_empty() && keysets.is_empty() {
-            if has_plain_segments {
-                keysets.push(plain);
-            } else if traces.has_other() {
-                keysets.push(Keyspace::first(self.partitions_of_a_new_set().await?));
-            }
-        }
-        let kept = self.latest_layout_in(Partition::every()).await.and_then(|layout| layout.window);
-        let window = [self.window, kept].into_iter().flatten().fold(Window::DEFAULT, Window::max);
-        let last = partitions.into_iter().max_by_key(|partition| partition.number());
-        Ok(Unrecorded { keysets, window, last, segments })
+        let fitting: Vec<_> = KeySet::fitting(&unknown, &witnesses, 0).collect();
+        let is_fit = |keys: &KeySet| fitting.iter().any(|fitting| fitting.is_tagged_as(keys.of(0)));
+        let nearly = KeySet::fitting(&unknown, &witnesses, Self::STRAYS).filter(|keys| !is_fit(keys));
+        keysets.extend(nearly.map(|keys| (keys, false)));
+        keysets.extend(fitting.iter().map(|keys| (*keys, true)));
+        Ok(keysets)
     }
 
     /// Some users of a partition, whatever it holds: of segments that its index names, and of others that were `found`.
@@ -103,7 +168,8 @@ impl Store {
             index => index?.segments,
         };
         let mut users = Vec::new();
-        for segment in index.iter().chain(found.into_iter().flatten().take(Self::WITNESSES)) {
+        let unindexed = found.into_iter().flatten().filter(|segment| !index.contains(segment));
+        for segment in index.iter().chain(unindexed.take(Self::WITNESSES)) {
             let page = match self.members(partition, segment, None).await {
                 Err(error) if error.is_wrong_type() => continue,
                 page => page?,
@@ -117,16 +183,16 @@ impl Store {
         Ok(users)
     }
 
-    /// Records that the data set without a record has `keys` and keeps visits as long as `found` says, and gives the layout that counts.
-    /// Before, the indexes get the names of the segments in `unindexed`: what no index names is in no list, and is never pruned or moved.
+    /// Records that the data set without a record has `keys` and keeps visits for `window`, and gives the layout that counts. Before,
+    /// the indexes get the names of the segments in `unindexed`: what no index names is in no list, and is never pruned or moved.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn adopt(
         &self,
-        keys: Keyspace,
-        found: &Unrecorded,
+        keys: KeySet,
+        window: Window,
         unindexed: &[(Partition, SegmentName<'static>)],
     ) -> Result<Layout, Error> {
         const AT_ONCE: usize = 1_000;
@@ -144,7 +210,7 @@ impl Store {
             }
         }
         let epoch = self.latest_layout_in(Partition::every()).await.map_or(0, |layout| layout.epoch) + 1;
-        let adopted = Layout { epoch, window: Some(found.window), ..Layout::of_keys(keys) };
+        let adopted = Layout { epoch, window: Some(window), ..Layout::of_keys(keys) };
         self.record_first(&adopted).await?;
         self.read_layout().await.map(|known| known.layout)
     }

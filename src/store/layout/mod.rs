@@ -19,11 +19,11 @@ mod window;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
-pub use self::adopt::Unrecorded;
+pub use self::adopt::{Candidate, Unrecorded};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
-use super::{Keyspace, Partitions};
+use super::{KeySet, Partitions};
 use crate::domain::Window;
 use crate::redis;
 use crate::store::Error;
@@ -34,9 +34,9 @@ use crate::store::Error;
 pub struct Layout {
     /// Counts the changes.
     epoch: u64,
-    keys: Keyspace,
+    keys: KeySet,
     #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
-    moving: Option<Move>,
+    resharding: Option<Resharding>,
     /// How long members are kept. A record of an earlier version has none.
     #[serde(rename = "window_seconds", default, skip_serializing_if = "Option::is_none")]
     window: Option<Window>,
@@ -48,45 +48,47 @@ pub struct Layout {
 /// A move to other keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Move {
+pub struct Resharding {
     /// To these.
-    pub to: Keyspace,
+    pub to: KeySet,
     /// How far it is.
     pub phase: Phase,
 }
 
 /// How far a move to other keys is. Before the first everybody reads and writes the old keys, after the last the new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Visits are written to both, counts are of the old. What is there already is copied meanwhile.
-    Copying,
+    #[serde(rename = "copying")]
+    Backfill,
     /// Visits are written to both, for those who count the old still; counts are of the new, which have everything.
-    Switched,
+    #[serde(rename = "switched")]
+    Cutover,
     /// Nobody looks at the old any more, and they are deleted.
-    Cleaning,
+    #[serde(rename = "cleaning")]
+    Cleanup,
 }
 
 impl Layout {
     /// The layout of a data set that is made now.
     pub(super) fn first(partitions: Partitions) -> Self {
-        Self::of_keys(Keyspace::first(partitions))
+        Self::of_keys(KeySet::first(partitions))
     }
 
     /// The first layout of a data set that has `keys`.
-    pub(super) fn of_keys(keys: Keyspace) -> Self {
-        Self { epoch: 1, keys, moving: None, window: None, shorter: None }
+    pub(super) fn of_keys(keys: KeySet) -> Self {
+        Self { epoch: 1, keys, resharding: None, window: None, shorter: None }
     }
 
     /// The next step of this one.
-    pub(super) fn next(&self, keys: Keyspace, moving: Option<Move>) -> Self {
-        Self { epoch: self.epoch + 1, keys, moving, ..*self }
+    pub(super) fn next(&self, keys: KeySet, resharding: Option<Resharding>) -> Self {
+        Self { epoch: self.epoch + 1, keys, resharding, ..*self }
     }
 
     /// Whether `other` has the same keys and is as far in the same move.
     #[must_use]
     pub fn is_laid_out_as(&self, other: &Self) -> bool {
-        (self.keys, self.moving) == (other.keys, other.moving)
+        (self.keys, self.resharding) == (other.keys, other.resharding)
     }
 
     /// How long members are kept; not known of a data set that no instance of this version has used.
@@ -117,45 +119,45 @@ impl Layout {
 
     /// The keys that it had before a move, if there is one, and those that it has if not.
     #[must_use]
-    pub fn keys(&self) -> Keyspace {
+    pub fn keys(&self) -> KeySet {
         self.keys
     }
 
     /// The move that is under way.
     #[must_use]
-    pub fn moving(&self) -> Option<Move> {
-        self.moving
+    pub fn resharding(&self) -> Option<Resharding> {
+        self.resharding
     }
 
     /// The keys that counts are of.
     #[must_use]
-    pub fn read(&self) -> Keyspace {
-        match self.moving {
-            Some(Move { to, phase: Phase::Switched | Phase::Cleaning }) => to,
-            Some(Move { phase: Phase::Copying, .. }) | None => self.keys,
+    pub fn read(&self) -> KeySet {
+        match self.resharding {
+            Some(Resharding { to, phase: Phase::Cutover | Phase::Cleanup }) => to,
+            Some(Resharding { phase: Phase::Backfill, .. }) | None => self.keys,
         }
     }
 
     /// The keys that visits are written to: one set of them, or two.
-    pub fn written(&self) -> impl Iterator<Item = Keyspace> {
+    pub fn written(&self) -> impl Iterator<Item = KeySet> {
         let read = self.read();
-        let other = match self.moving {
-            Some(Move { to, phase: Phase::Copying }) => Some(to),
-            Some(Move { phase: Phase::Switched, .. }) => Some(self.keys),
-            Some(Move { phase: Phase::Cleaning, .. }) | None => None,
+        let other = match self.resharding {
+            Some(Resharding { to, phase: Phase::Backfill }) => Some(to),
+            Some(Resharding { phase: Phase::Cutover, .. }) => Some(self.keys),
+            Some(Resharding { phase: Phase::Cleanup, .. }) | None => None,
         };
         [read].into_iter().chain(other)
     }
 
     /// All keys that it has, or is about to have. Those that are being deleted are nobody's.
-    pub(super) fn in_use(&self) -> impl Iterator<Item = Keyspace> {
-        let is_deleted = matches!(self.moving, Some(Move { phase: Phase::Cleaning, .. }));
+    pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
+        let is_deleted = matches!(self.resharding, Some(Resharding { phase: Phase::Cleanup, .. }));
         self.all().skip(usize::from(is_deleted))
     }
 
     /// All keys that it has, had until lately, or is about to have: the older first.
-    pub(super) fn all(&self) -> impl Iterator<Item = Keyspace> {
-        [self.keys].into_iter().chain(self.moving.map(|moving| moving.to))
+    pub(super) fn all(&self) -> impl Iterator<Item = KeySet> {
+        [self.keys].into_iter().chain(self.resharding.map(|resharding| resharding.to))
     }
 
     /// How many changes there were before it.

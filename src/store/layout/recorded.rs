@@ -7,7 +7,7 @@ use redis::{Value, pipe};
 
 use super::KnownLayout;
 use crate::redis::{Request, Slot};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
 /// What may be answered or has to be done again.
 pub(in crate::store) enum Attempt<T> {
@@ -20,7 +20,7 @@ pub(in crate::store) enum Attempt<T> {
 impl Store {
     /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that something is
     /// broken.
-    const ATTEMPTS: usize = 10;
+    pub(in crate::store) const ATTEMPTS: usize = 10;
 
     /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
     ///
@@ -246,7 +246,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.names.index(Keyspace::first(Partitions::ONE).of(0));
+        let index = self.names.index(KeySet::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
@@ -257,9 +257,9 @@ impl Store {
     pub(in crate::store) async fn record_in_partitions(
         &self,
         layout: &Layout,
-        keys: impl Iterator<Item = Keyspace>,
+        keys: impl Iterator<Item = KeySet>,
     ) -> Vec<Result<Option<Layout>, Error>> {
-        let each = keys.flat_map(Keyspace::all);
+        let each = keys.flat_map(KeySet::all);
         let each = each.map(|partition| async move {
             self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
         });
@@ -267,6 +267,10 @@ impl Store {
     }
 
     /// Writes the record of `layout` into `key`, unless there is another that is not older, which is given then.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] when Redis didn't answer. [`Error::ForeignKey`] when `key` holds what is no record.
     pub(in crate::store) async fn record_at(
         &self,
         key: &str,
@@ -278,22 +282,34 @@ impl Store {
         let (epoch, window, record) = layout.order();
         script.arg(record).arg(epoch).arg(window);
         let (other,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
-        other.map(|record| Layout::read_record(&record)).transpose()
+        other
+            .map(|record| {
+                Layout::read_record(&record)
+                    .map_err(|error| if is_record(&record) { error } else { Error::ForeignKey(key.to_owned()) })
+            })
+            .transpose()
     }
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, which
-/// is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
+/// Whether `text` is a record of any version, as [`RECORD_UNLESS_NEWER`] decides it.
+fn is_record(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(text)
+        .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
+}
+
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, or
+/// what is no record, which is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
 if known then
-  local record = cjson.decode(known)
+  local is_json, record = pcall(cjson.decode, known)
+  if not is_json or type(record) ~= 'table' or type(record.epoch) ~= 'number' or type(record.keys) ~= 'string' then return known end
   local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
   local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
-  local place = 1
-  while a[place] and a[place] == b[place] do place = place + 1 end
-  if (a[place] or -1) > (b[place] or -1) then return known end
+  local i = 1
+  while a[i] and a[i] == b[i] do i = i + 1 end
+  if (a[i] or -1) > (b[i] or -1) then return known end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return false";

@@ -11,7 +11,7 @@ use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request};
 use crate::store::keys::{KeyKind, OwnKey, scores_after};
-use crate::store::{Batch, Error, Keyspace, Layout, Move, Partition, Store};
+use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
 /// either gone with it, or has its name written behind. The server frees the memory beside its other work.
@@ -69,7 +69,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn foreign_key_in_the_way(&self, from: Keyspace, to: Keyspace) -> Result<Option<String>, Error> {
+    pub async fn foreign_key_in_the_way(&self, from: KeySet, to: KeySet) -> Result<Option<String>, Error> {
         const AT_ONCE: usize = 1_000;
         let mut names = BTreeSet::new();
         for partition in from.all() {
@@ -81,7 +81,8 @@ impl Store {
             }
             _ => false,
         };
-        let found = self.own_keys(|_| false).await?;
+        // An operator waits.
+        let found = self.own_keys(usize::MAX, |_| false).await?.keys;
         let mut keys: Vec<_> =
             found.into_iter().filter(is_written).map(|own| (own.partition, own.key, "ZCARD")).collect();
         for partition in to.all() {
@@ -119,8 +120,13 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
     /// the layout.
-    pub async fn change_layout(&self, layout: &Layout, keys: Keyspace, moving: Option<Move>) -> Result<Layout, Error> {
-        self.take_step(layout, &layout.next(keys, moving)).await
+    pub async fn change_layout(
+        &self,
+        layout: &Layout,
+        keys: KeySet,
+        resharding: Option<Resharding>,
+    ) -> Result<Layout, Error> {
+        self.take_step(layout, &layout.next(keys, resharding)).await
     }
 
     /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
@@ -129,7 +135,7 @@ impl Store {
     ///
     /// An [`Error`] when one of the visits is not acknowledged; any may have been written. [`Error::UnknownLayout`] when `layout` is
     /// not in force any more.
-    pub async fn copy(&self, layout: &Layout, keys: Keyspace, batch: &Batch) -> Result<(), Error> {
+    pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
             Attempt::Committed(written) => written.into_result(),
@@ -143,7 +149,7 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
-    pub async fn count_in(&self, keys: Keyspace, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
+    pub async fn count_in(&self, keys: KeySet, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
             let key = self.names.segment(partition, segment.as_str());
@@ -162,14 +168,14 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer; some may be deleted. [`Error::UnknownLayout`] when another layout is in force.
-    pub async fn delete_keys(&self, layout: &Layout, keys: Keyspace) -> Result<u64, Error> {
+    pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
-        let deleted = deleting.buffer_unordered(Self::DELETIONS).try_collect::<Vec<_>>().await?;
+        let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;
         Ok(deleted.into_iter().sum())
     }
 
     /// Partitions that are deleted at once.
-    const DELETIONS: usize = 8;
+    const DELETE_CONCURRENCY: usize = 8;
     /// How long to wait for a slot that is on its way to another server.
     pub(in crate::store) const SLOT_PAUSE: Duration = Duration::from_millis(20);
 

@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use crate::domain::SegmentName;
 use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
-use crate::store::{Error, Keyspace, Layout, Partition, Partitions, Store};
+use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
 /// What a database without a record holds.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Store {
     /// when Redis didn't answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let traces = self.traces().await?;
-        let plain = Keyspace::first(Partitions::ONE).of(0);
+        let plain = KeySet::first(Partitions::ONE).of(0);
         let first = self.names.index(plain);
         let found = match &traces {
             Traces { layout: Some(layout), is_plain, .. } => {
@@ -57,9 +57,12 @@ impl Store {
                 format!("`{}`", self.names.segment(*partition, "*"))
             }
             Traces { is_plain: false, other: None, .. } => return Ok(None),
-            Traces { .. } if self.is_private => match self.unindexed_segment(plain).await? {
+            Traces { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
                 Some(key) => format!("`{key}`, a segment that `{first}` doesn't name,"),
-                None => return Ok(Some(Layout::first(self.partitions_of_a_new_set().await?))),
+                None => {
+                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+                    return Ok(Some(Layout::first(partitions)));
+                }
             },
             Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
                 format!("`{}`", self.names.segment(plain, "*"))
@@ -81,7 +84,7 @@ impl Store {
     ///
     /// [`Error::Unrecorded`] then. Another [`Error`] when Redis didn't answer.
     pub(super) async fn refuse_foreign_index(&self, layout: &Layout) -> Result<(), Error> {
-        let plain = Keyspace::first(Partitions::ONE);
+        let plain = KeySet::first(Partitions::ONE);
         if self.is_private || !layout.in_use().any(|keys| keys == plain) {
             return Ok(());
         }
@@ -131,12 +134,9 @@ impl Store {
                 command.arg(self.names.index(partition));
             });
             // An ACL that forbids these keys says that they aren't ours.
-            let mut any = self
-                .client
-                .send(Request::new(Slot::of_any_key(&self.names.layout()), any).probe())
-                .await?
-                .each::<u64>();
-            if !matches!(any.next(), Some(Ok(1..))) {
+            let any = Request::new(Slot::of_any_key(&self.names.layout()), any).nil_for(redis::Error::is_forbidden);
+            let (any,) = self.client.send(any).await?.all::<(Option<u64>,)>()?;
+            if any.unwrap_or_default() == 0 {
                 return Ok(Vec::new());
             }
         }
@@ -166,7 +166,7 @@ impl Store {
             }
             _ => false,
         };
-        let found = self.own_keys(is_unindexed).await?.pop();
+        let found = self.own_keys(usize::MAX, is_unindexed).await?.keys.pop();
         Ok(found.filter(is_unindexed).map(|own| own.key))
     }
 
@@ -176,15 +176,16 @@ impl Store {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
         // What is refused for any of them need not be known better.
         let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
-        let mut found = self.own_keys(is_enough).await?;
+        let mut found = self.own_keys(Self::SCAN_STEPS, is_enough).await?.keys;
         found.retain(|own| is_segment(own) || own.kind == KeyKind::History);
         if let Some(own) = found.pop() {
             return Ok(Some(own));
         }
-        let turn = self.names.turn();
+        let turn = self.names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&turn);
-        let mut exists = self.client.send(Request::new(Slot::of_any_key(&turn), pipeline).probe()).await?.each::<u64>();
-        Ok(if matches!(exists.next(), Some(Ok(1..))) { self.names.read(turn) } else { None })
+        let request = Request::new(Slot::of_any_key(&turn), pipeline).nil_for(redis::Error::is_forbidden);
+        let (exists,) = self.client.send(request).await?.all::<(Option<u64>,)>()?;
+        Ok(if exists == Some(1) { self.names.read(turn) } else { None })
     }
 }

@@ -13,7 +13,7 @@ use redis::{Value, pipe};
 
 use crate::domain::Window;
 use crate::redis::Request;
-use crate::store::{Error, Layout, Move, Partitions, Store};
+use crate::store::{Error, Layout, Partitions, Resharding, Store};
 
 /// What became of a window that an operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Store {
             self.take_step(&layout, &next).await?;
             return Ok(WindowChange::Done);
         }
-        if let Some(Move { to, .. }) = layout.moving {
+        if let Some(Resharding { to, .. }) = layout.resharding {
             return Ok(WindowChange::Moving(to.partitions()));
         }
         let proposed = Layout { epoch: layout.epoch + 1, shorter: Some(window), ..layout };

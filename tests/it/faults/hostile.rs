@@ -16,7 +16,7 @@ use crate::helpers::{Redis, Service, Upload, in_time, peak_memory};
 const KIB: usize = 1_024;
 const MIB: usize = 1_024 * KIB;
 /// What the service may take more, in KiB.
-const MOST: u64 = 48 * 1_024;
+const MAX_GROWTH_KIB: u64 = 48 * 1_024;
 
 /// Sends bytes as they are, and gives all that comes back until the connection ends.
 async fn send_raw(address: SocketAddr, pieces: impl IntoIterator<Item = Vec<u8>>) -> String {
@@ -197,7 +197,7 @@ async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
 async fn goes_on(service: Service, before: u64, what: &str) {
     let more = peak_memory(service.pid()).saturating_sub(before);
     println!("{what}: {more} KiB of memory more");
-    assert!(more < MOST, "{more} KiB more");
+    assert!(more < MAX_GROWTH_KIB, "{more} KiB more");
     recovers(&service, what).await;
     let log = service.terminate_for_log();
     assert!(!log.iter().any(|line| line.contains("panic")), "{log:#?}");

@@ -111,8 +111,8 @@ impl Proxy {
     }
 
     /// An estimator on the Redis behind it, for which so many may wait.
-    pub fn estimator(&self, waiting: usize) -> Estimator {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting };
+    pub fn estimator(&self, max_pending: usize) -> Estimator {
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending };
         let url = RedisUrl::parse(&self.url()).unwrap();
         Estimator::new(Store::new(Client::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
     }

@@ -225,7 +225,7 @@ impl Redis {
     }
 
     pub fn store(&self) -> Store {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, waiting: 10_000 };
+        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
         Store::new(Client::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
     }
 }

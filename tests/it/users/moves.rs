@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use segment_estimator::domain::{Timestamp, UserId, Visit, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{Batch, Keyspace, Layout, Move, Partitions, Phase, Store};
+use segment_estimator::store::{Batch, KeySet, Layout, Partitions, Phase, Resharding, Store};
 use tempfile::TempDir;
 
 use super::forget;
@@ -25,8 +25,8 @@ struct Begun {
     store: Store,
     estimator: Estimator,
     layout: Layout,
-    old: Keyspace,
-    new: Keyspace,
+    old: KeySet,
+    new: KeySet,
 }
 
 impl Begun {
@@ -39,7 +39,8 @@ impl Begun {
         }
         let before = store.settled_layout().await.unwrap();
         let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap()));
-        let layout = store.change_layout(&before, old, Some(Move { to: new, phase: Phase::Copying })).await.unwrap();
+        let layout =
+            store.change_layout(&before, old, Some(Resharding { to: new, phase: Phase::Backfill })).await.unwrap();
         Self { store, estimator, layout, old, new }
     }
 
@@ -125,8 +126,8 @@ async fn who_is_forgotten_after_the_switch_is_gone_from_both_sets_of_keys() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let begun = Begun::with(&redis, &["u1", "u2"], now()).await;
     begun.copy(&begun.read_page().await).await;
-    let switched = Move { to: begun.new, phase: Phase::Switched };
-    begun.store.change_layout(&begun.layout, begun.old, Some(switched)).await.unwrap();
+    let cutover = Resharding { to: begun.new, phase: Phase::Cutover };
+    begun.store.change_layout(&begun.layout, begun.old, Some(cutover)).await.unwrap();
     assert_eq!(traces_of(&redis, "u1").0, 2);
     // It counts once, and its layout is found to be another first.
     assert_eq!(begun.estimator.delete_user(&user("u1")).await.unwrap(), 1);

@@ -1,8 +1,9 @@
-//! Who may look at the pages: whoever may read counts. Browsers ask their users for a name and a password and know nothing of bearer
-//! tokens, so on the pages, and on them alone, a token may also come as the password of HTTP Basic (RFC 7617), under any name.
+//! Access to the pages, which requires the scope of counts.
 //!
-//! A browser sends what it was told once with every request, also with those that another site has it make. Nothing on the pages
-//! changes anything, and the calls that do don't accept it.
+//! Browsers ask users for a name and a password and know nothing of bearer tokens. The pages therefore also accept a
+//! token as the password of HTTP Basic (RFC 7617), with any name. A browser repeats a password with every request, even
+//! with requests that another site initiates. That is safe because no page changes anything; the API does not accept
+//! passwords.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,26 +15,31 @@ use axum::http::request::Parts;
 use data_encoding::BASE64;
 
 use crate::auth::{AuthError, Scope};
-use crate::http::AppState;
+use crate::http::extract::scope::ArgumentScope;
 use crate::http::problem::Problem;
+use crate::http::state::AppState;
 
-/// The caller may look at the pages.
-pub struct MayLook;
+/// Caller who may see the pages.
+pub struct PageAuth;
 
-impl FromRequestParts<Arc<AppState>> for MayLook {
+impl ArgumentScope for PageAuth {
+    const SCOPE: Option<Scope> = Some(Scope::ReadSegments);
+}
+
+impl FromRequestParts<Arc<AppState>> for PageAuth {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         let headers: Vec<_> =
             parts.headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect();
-        match state.gate.authorize(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
+        match state.authenticator.authorize(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
             Ok(_) => Ok(Self),
-            Err(denied) => {
-                state.estimator.metrics().http.denied(denied.kind());
-                // Another password is of use where the token isn't accepted. Where it is, the scheme is the one of its scope.
-                let asks = !matches!(denied, AuthError::InsufficientScope { .. });
-                let problem = Problem::from(denied);
-                Err(if asks { problem.challenging(CHALLENGE) } else { problem })
+            Err(error) => {
+                state.metrics.http.denied(error.kind());
+                // Another password does not help a user whose token is accepted but lacks the scope.
+                let asks_for_password = !matches!(error, AuthError::InsufficientScope { .. });
+                let problem = Problem::from(error);
+                Err(if asks_for_password { problem.with_challenge(CHALLENGE) } else { problem })
             }
         }
     }
@@ -41,7 +47,7 @@ impl FromRequestParts<Arc<AppState>> for MayLook {
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="segment-estimator", charset="UTF-8""#);
 
-/// The header with the token as a bearer's, if it came as a password; otherwise as it is.
+/// Converts a password into a bearer token. Returns other headers unchanged.
 fn bearer(header: &[u8]) -> Cow<'_, [u8]> {
     password(header).map_or(Cow::Borrowed(header), |password| Cow::Owned([b"Bearer ", password.as_slice()].concat()))
 }
@@ -72,7 +78,7 @@ mod tests {
     #[case::no_colon("Basic bWU=", "Basic bWU=")]
     #[case::not_base64("Basic me:sek_a", "Basic me:sek_a")]
     #[case::empty("", "")]
-    fn a_password_is_a_token(#[case] header: &str, #[case] expected: &str) {
+    fn bearer_takes_the_password_as_token(#[case] header: &str, #[case] expected: &str) {
         assert_eq!(String::from_utf8_lossy(&bearer(header.as_bytes())), expected);
     }
 }

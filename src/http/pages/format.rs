@@ -1,4 +1,4 @@
-//! Numbers, times and durations as people read them. All times are UTC, and are said to be.
+//! Formats numbers, times and durations for people. All times are UTC.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use maud::{Markup, html};
 
 use crate::domain::Timestamp;
 
-/// `number` with a comma before every three digits: `1,234,567`.
+/// Formats a number with thousands separators: `1,234,567`.
 pub fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -20,12 +20,12 @@ pub fn number(number: u64) -> String {
     text
 }
 
-/// `number` of `one`, or of `several` if it isn't 1: `1 user`, `2 users`.
-pub fn counted(count: u64, one: &str, several: &str) -> String {
-    format!("{} {}", number(count), if count == 1 { one } else { several })
+/// Formats a count with its noun: `1 user`, `2 users`.
+pub fn counted(count: u64, singular: &str, plural: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { singular } else { plural })
 }
 
-/// A number for an axis: `0`, `250`, `1.5k`, `20k`, `3M`.
+/// Formats a number for an axis: `0`, `250`, `1.5k`, `20k`, `3M`.
 pub fn short(number: f64) -> String {
     let (divisor, unit) = match number.abs() {
         size if size >= 1e9 => (1e9, "G"),
@@ -33,12 +33,12 @@ pub fn short(number: f64) -> String {
         size if size >= 1e3 => (1e3, "k"),
         _ => (1.0, ""),
     };
-    // A tick is a round number, so three decimals are more than it has.
+    // Ticks are round numbers with fewer than three decimals.
     let text = format!("{:.3}", number / divisor);
     format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// How much `part` is of `whole`: `0%`, `<0.1%`, `12.5%`, `>99.9%`, `100%`. Nothing is a part of nothing.
+/// Formats `part` as a percentage of `whole`: `0%`, `<0.1%`, `12.5%`, `>99.9%`, `100%`, or `–` if `whole` is 0.
 pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
@@ -53,42 +53,42 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
-/// The day of a time: `22 Nov`.
+/// Formats the day: `22 Nov`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%-d %b")
 }
 
-/// The month of a time: `Nov 2026`.
+/// Formats the month: `Nov 2026`.
 pub fn month(at: Timestamp) -> String {
     format(at, "%b %Y")
 }
 
-/// The day of a time, with its year: `22 Nov 2026`.
+/// Formats the day with its year: `22 Nov 2026`.
 pub fn date(at: Timestamp) -> String {
     format(at, "%-d %b %Y")
 }
 
-/// The time of day: `10:00`.
+/// Formats the time of day: `10:00`.
 pub fn hour(at: Timestamp) -> String {
     format(at, "%H:%M")
 }
 
-/// The time of day with its seconds: `10:00:05`.
+/// Formats the time of day with seconds: `10:00:05`.
 pub fn second(at: Timestamp) -> String {
     format(at, "%H:%M:%S")
 }
 
-/// A time to the minute: `22 Nov 10:00`.
+/// Formats a time to the minute: `22 Nov 10:00`.
 pub fn minute(at: Timestamp) -> String {
     format(at, "%-d %b %H:%M")
 }
 
-/// A time as `datetime` has it in HTML, and the API in its answers.
+/// Formats a time for the `datetime` attribute of HTML.
 pub fn machine(at: Timestamp) -> String {
     at.to_string()
 }
 
-/// A time to the minute, in the element that also says it to programs.
+/// Renders a time to the minute as a `time` element.
 pub fn marked(at: Timestamp) -> Markup {
     html! { time datetime=(machine(at)) { (minute(at)) } }
 }
@@ -100,17 +100,17 @@ fn format(at: Timestamp, format: &str) -> String {
     }
 }
 
-/// The largest unit that divides `span`: its length in seconds, and what one and several are called.
+/// Returns the largest unit that divides `span`: its length in seconds, its singular and its plural.
 pub fn unit_of(span: Duration) -> (u64, &'static str, &'static str) {
     let units = [(86_400, "day", "days"), (3_600, "hour", "hours"), (60, "minute", "minutes")];
     let found = units.into_iter().find(|(unit, ..)| span.as_secs().is_multiple_of(*unit));
     found.unwrap_or((1, "second", "seconds"))
 }
 
-/// A span in its largest unit: `14 days`, `1 hour`.
+/// Formats a duration in its largest unit: `14 days`, `1 hour`.
 pub fn span(span: Duration) -> String {
-    let (unit, one, several) = unit_of(span);
-    counted(span.as_secs() / unit, one, several)
+    let (unit, singular, plural) = unit_of(span);
+    counted(span.as_secs() / unit, singular, plural)
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
     #[case(1_000, "1,000")]
     #[case(1_234_567, "1,234,567")]
     #[case(u64::MAX, "18,446,744,073,709,551,615")]
-    fn a_number_has_a_comma_before_every_three_digits(#[case] value: u64, #[case] text: &str) {
+    fn number_has_thousands_separators(#[case] value: u64, #[case] text: &str) {
         assert_eq!(number(value), text);
     }
 
@@ -136,7 +136,7 @@ mod tests {
     #[case(1_500.0, "1.5k")]
     #[case(20_000.0, "20k")]
     #[case(3_000_000.0, "3M")]
-    fn an_axis_has_short_numbers(#[case] value: f64, #[case] text: &str) {
+    fn short_abbreviates_numbers(#[case] value: f64, #[case] text: &str) {
         assert_eq!(short(value), text);
     }
 
@@ -147,12 +147,12 @@ mod tests {
     #[case(9_999, 10_000, ">99.9%")]
     #[case(10, 10, "100%")]
     #[case(0, 0, "–")]
-    fn a_share_is_all_or_nothing_only_when_it_is(#[case] part: u64, #[case] whole: u64, #[case] text: &str) {
+    fn share_is_0_or_100_only_if_exact(#[case] part: u64, #[case] whole: u64, #[case] text: &str) {
         assert_eq!(share(part, whole), text);
     }
 
     #[test]
-    fn times_are_shown_in_utc() {
+    fn times_are_in_utc() {
         let at = Timestamp::from_rfc3339("2026-11-05T23:04:09+01:00").unwrap();
         assert_eq!((day(at), hour(at), second(at)), ("5 Nov".into(), "22:04".into(), "22:04:09".into()));
         assert_eq!((minute(at), date(at)), ("5 Nov 22:04".into(), "5 Nov 2026".into()));
@@ -165,7 +165,7 @@ mod tests {
     #[case(3_600, "1 hour")]
     #[case(5_400, "90 minutes")]
     #[case(61, "61 seconds")]
-    fn a_span_is_in_its_largest_unit(#[case] seconds: u64, #[case] text: &str) {
+    fn span_uses_the_largest_unit(#[case] seconds: u64, #[case] text: &str) {
         assert_eq!(span(Duration::from_secs(seconds)), text);
     }
 }

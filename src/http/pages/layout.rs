@@ -1,40 +1,40 @@
-//! What surrounds every page: its head, the way to the others, and of when its figures are.
+//! The layout that all pages share.
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::format;
+use super::links::BasePath;
 use super::names::visible;
-use super::trouble::Place;
-use super::words;
 use crate::domain::{Timestamp, Window};
 
-/// How often the script asks for a page again, in seconds.
-pub(super) const REFRESH_SECONDS: u64 = 15;
+/// Interval of the refresh script.
+pub const REFRESH_SECONDS: u64 = 15;
 
-/// The pages that the head of each leads to.
+/// Entries of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
     /// All segments.
     List,
     /// A segment.
     Segment,
-    /// Who is in several.
+    /// A comparison.
     Overlap,
-    /// None of them.
-    Trouble,
+    /// An error page.
+    Error,
 }
 
-/// Whether the script asks for the page again now and then.
+/// Whether the script refreshes the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// It does.
-    Often,
-    /// It doesn't: it would get the same, or it would cost too much.
+    /// Every [`REFRESH_SECONDS`].
+    Periodic,
+    /// The content would not change, or would cost too much.
     Never,
 }
 
-/// A page with `main` in it, whose title is `title`.
-pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
-    let (root, pages) = (place.root(), place.pages());
+/// Renders the page in `base` with the content `main`.
+pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
+    let (root, pages) = (base.root(), base.pages());
     let current = |is: bool| is.then_some("page");
     html! {
         (DOCTYPE)
@@ -48,7 +48,7 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
                 link rel="stylesheet" href={ (pages) "style.css" };
                 script src={ (pages) "refresh.js" } defer {}
             }
-            body data-refresh=[(refresh == Refresh::Often).then_some(REFRESH_SECONDS)] {
+            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to the content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }
@@ -60,7 +60,7 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
                         }
                     }
                 }
-                // What the script says when it can't reach the service.
+                // Filled by the script if it can't reach the service.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
                 footer { p { "Counts are exact as of the time shown. All times are UTC." } }
@@ -69,12 +69,12 @@ pub fn page(place: Place, page: Page, title: &str, refresh: Refresh, main: &Mark
     }
 }
 
-/// Of when the figures of a page are, and over which window unless that is said already.
+/// Renders the time of the numbers, and their window unless the page shows it elsewhere.
 pub fn as_of(now: Timestamp, window: Option<Window>) -> Markup {
     html! {
         p .as-of #as-of {
-            "As of " time datetime=(words::machine(now)) { (words::date(now)) ", " (words::second(now)) " UTC" }
-            @if let Some(window) = window { ", over the last " (words::span(window.duration())) }
+            "As of " time datetime=(format::machine(now)) { (format::date(now)) ", " (format::second(now)) " UTC" }
+            @if let Some(window) = window { ", over the last " (format::span(window.duration())) }
         }
     }
 }

@@ -26,13 +26,13 @@ async fn without_redis_there_are_no_numbers_until_it_is_back() {
 
     redis.kill();
     come_back(&browser).await;
-    let trouble = "Redis can’t answer, so there are no numbers";
-    eventually("the page says so", async || browser.texts("#trouble h1").await == [trouble]).await;
+    let title = "Redis can’t answer, so there are no numbers";
+    eventually("the page says so", async || browser.texts("#error h1").await == [title]).await;
     assert!(!shows("1,234").await, "an old number is shown");
     assert!(browser.texts("#segments").await.is_empty());
     for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
         browser.open(path).await;
-        assert_eq!(browser.texts("#trouble h1").await, [trouble], "{path}");
+        assert_eq!(browser.texts("#error h1").await, [title], "{path}");
         assert!(!shows("1,234").await, "{path}");
     }
     browser.open("/").await;
@@ -85,7 +85,7 @@ async fn a_page_whose_service_is_gone_says_of_when_its_numbers_are() {
     come_back(&browser).await;
     let said = async || browser.text("#connection").await;
     eventually("the page says so", async || !said().await.is_empty()).await;
-    assert_eq!(said().await, format!("The service can’t be reached. The figures are of {time}."));
+    assert_eq!(said().await, format!("The service can’t be reached. The numbers are of {time}."));
     browser.look_at_ours("service-away").await;
     browser.close().await;
 }
@@ -123,7 +123,7 @@ async fn a_browser_signs_in_with_a_key() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 403");
     browser.goto(format!("http://anybody:{writer}@{address}/")).await.unwrap();
-    assert_eq!(browser.texts("#trouble h1").await, ["This token may not see the numbers"]);
+    assert_eq!(browser.texts("#error h1").await, ["This token may not see the numbers"]);
     browser.close().await;
 }
 
@@ -133,7 +133,7 @@ async fn a_page_that_is_not_there_says_so() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 404");
     browser.open("/pages/nothing").await;
-    assert_eq!(browser.texts("#trouble h1").await, ["There is no such page"]);
+    assert_eq!(browser.texts("#error h1").await, ["There is no such page"]);
     browser.look_at_ours("no-such-page").await;
     browser.close().await;
 }

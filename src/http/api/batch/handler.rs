@@ -1,0 +1,208 @@
+//! The handler of `POST /segments/batch`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use http_body_util::BodyExt as _;
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, Type};
+
+use super::{array, problems};
+use crate::domain::Timestamp;
+use crate::http::batch_report::BatchReport;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Write};
+use crate::http::extract::body::{self, MediaType};
+use crate::http::json::json;
+use crate::http::middleware::endpoint::with_timeout;
+use crate::http::problem::{Problem, Result};
+use crate::http::state::AppState;
+use crate::ingest::{Aborted, Ingest};
+
+/// Likely cause of a batch whose only line is invalid.
+const SINGLE_LINE_HINT: &str =
+    " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
+
+schemas::schema_type!(
+    Visits = ArrayBuilder::new().items(Ref::from_schema_name("Visit")).max_items(Some(array::MAX_VISITS))
+);
+schemas::schema_type!(
+    Lines = {
+        let description = "One visit per line, as JSON. A line ends with LF or CR LF; empty lines are ignored.";
+        let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+        text.content_media_type("application/x-ndjson").content_schema(Some(Ref::from_schema_name("Visit")))
+    }
+);
+
+/// Record many visits.
+///
+/// 200 once Redis has acknowledged all visits that were not rejected, with a report. An invalid line is reported by its
+/// number, and the batch continues. If no line is valid, the status is 422. After 10,000 rejected lines in a row, or if
+/// most of 100,000 were rejected, the batch is aborted with 422. An empty body or `[]` is 200 with nothing accepted.
+///
+/// If a batch is aborted, the problem says how far it came, as `done_through_line`. A token that expires or is revoked
+/// during a stream aborts it. Repeating a part of a batch is harmless if its visits have a `seen_at`. The body may be
+/// compressed with gzip (`content-encoding: gzip` or `x-gzip`), by a factor of at most 200.
+#[utoipa::path(
+    post,
+    path = "/segments/batch",
+    operation_id = "record_batch",
+    tag = "visits",
+    request_body(
+        description = "An array of up to 1,000 visits and 1 MiB, or one visit per line without a limit on their number. A visit \
+                       takes at most 16 KiB. Lines are written while they arrive.",
+        content(
+            (Visits = "application/json", examples(
+                ("array" = (summary = "An array", value = json!([
+                    { "user_id": "u104010", "segment": "sports" },
+                    { "user_id": "u104011", "segment": "news", "seen_at": "2024-05-01T10:00:00Z" },
+                ]))),
+            )),
+            (Lines = "application/x-ndjson", examples(
+                ("lines" = (summary = "Lines", value = json!(
+                    "{\"user_id\":\"u104010\",\"segment\":\"sports\"}\n{\"user_id\":\"u104011\",\"segment\":\"news\"}\n"
+                ))),
+            )),
+        )
+    ),
+    responses(
+        (status = 200, description = "The outcome of the visits.", body = BatchReport, examples(
+            ("all" = (summary = "All are accepted", value = json!(
+                { "accepted": 2, "expired": 0, "rejected": 0, "errors": [], "errors_truncated": false }
+            ))),
+            ("some" = (summary = "One is rejected", value = json!({
+                "accepted": 1,
+                "expired": 0,
+                "rejected": 1,
+                "errors": [{ "line": 2, "field": "user_id", "detail": "must not be empty" }],
+                "errors_truncated": false,
+            }))),
+        )),
+        responses::BatchProblems,
+    )
+)]
+pub async fn record(
+    caller: Authorized<Write>,
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let media_type = body::media_type(&headers, &[MediaType::Json, MediaType::Lines])?;
+    let body = body::decompressed(&headers, body)?;
+    match media_type {
+        MediaType::Json => with_timeout(state.limits.request, record_array(&state, body)).await?,
+        MediaType::Lines => record_lines(&state, caller, &headers, body).await,
+    }
+}
+
+async fn record_array(state: &AppState, body: Body) -> Result<Response> {
+    let json = body::read(body, state.limits.body_bytes, state.limits.body).await?;
+    let mut ingest = Ingest::new(state.estimator.clone());
+    let outcome = feed_array(&mut ingest, &array::parse(&json)?, state.synced_now().await?).await;
+    finish(ingest, outcome, "").await
+}
+
+async fn record_lines(
+    state: &AppState,
+    mut caller: Authorized<Write>,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<Response> {
+    state.synced_now().await?;
+    let mut ingest = Ingest::new(state.estimator.clone());
+    // A stream may outlive its token.
+    let renew = || caller.renew(state, headers);
+    let outcome = feed_lines(&mut ingest, &mut body, state, renew).await;
+    let is_aborted = outcome.is_err();
+    let answer = finish(ingest, outcome, SINGLE_LINE_HINT).await;
+    if is_aborted {
+        body::discard(body);
+    }
+    answer
+}
+
+/// Waits for the outcome of all visits and answers with the report. `single_line_hint` completes the problem of a batch
+/// whose only line is invalid.
+async fn finish(
+    ingest: Ingest,
+    outcome: std::result::Result<(), Incomplete>,
+    single_line_hint: &str,
+) -> Result<Response> {
+    let (report, failure) = ingest.finish().await;
+    let problem = match (failure, outcome) {
+        (Some(error), _) => problems::not_written(error),
+        (None, Err(Incomplete::Body(problem))) => problem,
+        (None, Err(Incomplete::Store)) => unreachable!("a failed ingest has an error"),
+        (None, Ok(())) if report.has_only_rejected() => {
+            problems::all_rejected(if report.is_one_line_without_a_visit() { single_line_hint } else { "" })
+        }
+        (None, Ok(())) => return Ok(json(&BatchReport::of_complete(&report))),
+    };
+    Err(problem.with_report(report))
+}
+
+/// Why the rest of a batch was not read.
+enum Incomplete {
+    /// The store failed. The ingest has the error.
+    Store,
+    /// The body could not be read, or must not be read any further.
+    Body(Problem),
+}
+
+impl From<Aborted> for Incomplete {
+    fn from(aborted: Aborted) -> Self {
+        match aborted {
+            Aborted::Store => Self::Store,
+            Aborted::Rejections => Self::Body(problems::too_many_rejected()),
+        }
+    }
+}
+
+async fn feed_array(ingest: &mut Ingest, visits: &[&RawValue], now: Timestamp) -> std::result::Result<(), Incomplete> {
+    for (number, visit) in (1..).zip(visits) {
+        ingest.feed_visit(number, visit.get().as_bytes(), now).await?;
+    }
+    Ok(())
+}
+
+/// Feeds the lines of `body` while they arrive. Their number is not limited, but each must be complete within the time
+/// limit of a body. `renew` authorizes each frame.
+async fn feed_lines(
+    ingest: &mut Ingest,
+    body: &mut Body,
+    state: &AppState,
+    mut renew: impl FnMut() -> Result<()>,
+) -> std::result::Result<(), Incomplete> {
+    let mut deadline = Instant::now() + state.limits.body;
+    loop {
+        let mut lines = 0;
+        tokio::select! {
+            frame = timeout_at(deadline, body.frame()) => match frame {
+                Ok(Some(Ok(frame))) => {
+                    renew().map_err(Incomplete::Body)?;
+                    let bytes = frame.into_data().unwrap_or_default();
+                    lines = ingest.feed(&bytes, state.clock.now()).await?;
+                    // A fast sender, or one of short frames, must not block other requests on this thread.
+                    tokio::task::yield_now().await;
+                }
+                Ok(Some(Err(error))) => return Err(Incomplete::Body(body::unreadable(&error))),
+                Ok(None) => {
+                    ingest.end(state.clock.now());
+                    return Ok(());
+                }
+                Err(_) => return Err(Incomplete::Body(problems::too_quiet(state.limits.body))),
+            },
+            outcome = ingest.progress() => outcome?,
+            () = state.ending.cancelled() => return Err(Incomplete::Body(problems::aborted_by_shutdown())),
+        }
+        ingest.write_if_idle().await?;
+        // Reset after the write: the time that Redis takes does not count against the sender.
+        if lines > 0 {
+            deadline = Instant::now() + state.limits.body;
+        }
+    }
+}

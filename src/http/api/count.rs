@@ -1,0 +1,56 @@
+//! `GET /segments/{name}/count`: counts the users of a segment.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::as_of::AsOf;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::path::SegmentPath;
+use crate::http::extract::query::{StrictQuery, WindowQuery};
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
+
+/// The number of users in a segment.
+#[derive(Serialize, ToSchema)]
+struct Count {
+    /// The segment's name.
+    #[schema(schema_with = schemas::segment)]
+    segment: String,
+    /// The number of users who were seen in the segment within the window.
+    count: u64,
+    #[serde(flatten)]
+    as_of: AsOf,
+}
+
+/// Count the users in a segment.
+///
+/// The count is exact. An unknown segment counts 0. If Redis can't answer, the answer is 503, never an approximation.
+#[utoipa::path(
+    get,
+    path = "/segments/{name}/count",
+    operation_id = "count_segment",
+    tag = "counts",
+    params(SegmentPath, WindowQuery),
+    responses(
+        (status = 200, description = "The count.", body = Count, example = json!({
+            "segment": "sports", "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+        })),
+        responses::CountProblems,
+    )
+)]
+pub async fn count(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    SegmentPath(segment): SegmentPath,
+    StrictQuery(WindowQuery { window }): StrictQuery<WindowQuery>,
+) -> Result<Response> {
+    let now = state.synced_now().await?;
+    let count = state.estimator.estimate_within(&segment, window, now).await?;
+    Ok(json(&Count { segment: segment.to_string(), count, as_of: AsOf::new(window, now) }))
+}

@@ -1,0 +1,81 @@
+//! `GET /counts`: counts the users of several segments.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::as_of::AsOf;
+use super::segments::SegmentCount;
+use crate::domain::{SegmentName, Window};
+use crate::estimator::CountedSegment;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
+
+const MAX_SEGMENTS: usize = 100;
+
+schemas::schema_type!(SegmentNames = schemas::segments(1, MAX_SEGMENTS));
+
+/// Counts of segments.
+#[derive(Serialize, ToSchema)]
+struct Counts {
+    /// A count for each segment, in the order of the query.
+    counts: Vec<SegmentCount>,
+    #[serde(flatten)]
+    as_of: AsOf,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CountsQuery {
+    /// A segment's name. Repeat the parameter for up to 100 segments.
+    #[param(inline, value_type = SegmentNames, example = json!(["sports", "news"]))]
+    segment: Vec<SegmentName<'static>>,
+    /// Count over this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+}
+
+impl QueryParams for CountsQuery {
+    const NAMES: &'static [&'static str] = &["segment", "window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        Ok(Self { segment: query.segments(1, MAX_SEGMENTS)?, window: query.window(state)? })
+    }
+}
+
+/// Count the users in up to 100 segments.
+///
+/// The counts are exact, all for the same time. An unknown segment counts 0. If the key of a segment in Redis belongs
+/// to another program, its count is null with an `error`, and the others are counted.
+#[utoipa::path(
+    get,
+    path = "/counts",
+    operation_id = "count_segments",
+    tag = "counts",
+    params(CountsQuery),
+    responses(
+        (status = 200, description = "The counts.", body = Counts, example = json!({
+            "counts": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 7 }],
+            "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+        })),
+        responses::CountProblems,
+    )
+)]
+pub async fn counts(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    StrictQuery(CountsQuery { segment: segments, window }): StrictQuery<CountsQuery>,
+) -> Result<Response> {
+    let now = state.synced_now().await?;
+    let counts = state.estimator.estimate_each(&segments, window, now).await?;
+    let counts =
+        segments.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count }.into()).collect();
+    Ok(json(&Counts { counts, as_of: AsOf::new(window, now) }))
+}

@@ -1,0 +1,240 @@
+//! Assembles the OpenAPI document from the routes.
+
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{HttpMethod, Operation};
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, ContentBuilder, Object, ObjectBuilder, Ref, RefOr, Type};
+use utoipa::{__dev, IntoResponses, OpenApi, PartialSchema, Path, ToSchema};
+
+use super::examples;
+use super::responses::{
+    self, AuthProblems, BATCH, MisdirectedPage, MisdirectedProblem, PageAuthProblems, SHARED, with_headers,
+};
+use crate::auth::Scope;
+use crate::http::batch_report::BatchReport;
+use crate::http::problem::{Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Segment estimator",
+        description = include_str!("description.md"),
+        license(name = "MIT", identifier = "MIT"),
+    ),
+    tags(
+        (name = "visits", description = "Record visits of users to segments."),
+        (name = "counts", description = "Count the users in segments."),
+        (name = "users", description = "Show and delete the data of a user."),
+        (name = "operation", description = "Probes and metrics."),
+        (name = "pages", description = "HTML pages with the numbers. Their errors are pages, too."),
+        (name = "documentation", description = "This document."),
+    ),
+)]
+struct Base;
+
+const PAGES_TAG: &str = "pages";
+const BATCH_OPERATION: &str = "record_batch";
+const BEARER: &str = "bearer";
+const PASSWORD: &str = "password";
+
+type NamedSchemas = Vec<(String, RefOr<Schema>)>;
+
+/// A route of the document.
+pub struct Entry {
+    pub path: String,
+    pub method: HttpMethod,
+    /// Scope that the operation requires if access control is configured.
+    pub scope: Option<Scope>,
+    operation: fn() -> Operation,
+    schemas: fn(&mut NamedSchemas),
+}
+
+impl Entry {
+    /// Returns the entry that `#[utoipa::path]` generated as `P`.
+    pub fn of<P: Path + __dev::SchemaReferences + __dev::Tags<'static>>(scope: Option<Scope>) -> Self {
+        let operation = || {
+            let mut operation = P::operation();
+            operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+            operation
+        };
+        let method = P::methods().pop().expect("an operation has a method");
+        Self { path: P::path(), method, scope, operation, schemas: P::schemas }
+    }
+}
+
+/// Returns the document as pretty-printed JSON.
+pub fn to_json<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    let mut schemas = NamedSchemas::new();
+    ProblemDocument::schemas(&mut schemas);
+    for entry in entries {
+        (entry.schemas)(&mut schemas);
+        document.paths.add_path_operation(&entry.path, vec![entry.method.clone()], operation(entry));
+    }
+    components.schemas.extend(schemas);
+    flatten_as_of(components);
+    add_problems(components);
+    add_security_schemes(components);
+    add_request_id(components);
+    document.info.description.as_mut().map(join_lines);
+    let mut json = document.to_pretty_json().expect("a document serializes");
+    json.push('\n');
+    json
+}
+
+/// Returns the operation of `entry`, with what its attribute leaves out.
+fn operation(entry: &Entry) -> Operation {
+    let mut operation = (entry.operation)();
+    let is_page = operation.tags.iter().flatten().any(|tag| tag == PAGES_TAG);
+    let responses = &mut operation.responses.responses;
+    responses.extend(if is_page { MisdirectedPage::responses() } else { MisdirectedProblem::responses() });
+    if operation.operation_id.as_deref() == Some(BATCH_OPERATION) {
+        for (description, kinds) in BATCH {
+            let schema = AnyOfBuilder::new().item(Ref::from_schema_name("BatchProblem")).item(problem_schema());
+            let response = response(description, kinds, schema.into(), examples::of_batch);
+            responses.insert(responses::status(kinds), response.into());
+        }
+    }
+    if let Some(scope) = entry.scope {
+        let problems = if is_page { PageAuthProblems::responses() } else { AuthProblems::responses() };
+        for (status, response) in problems {
+            // A batch has its own.
+            responses.entry(status).or_insert(response);
+        }
+        let token = |scheme| SecurityRequirement::new(scheme, [scope.as_str()]);
+        let mut security = vec![SecurityRequirement::default(), token(BEARER)];
+        security.extend(is_page.then(|| token(PASSWORD)));
+        operation.security = Some(security);
+    }
+    responses.values_mut().for_each(add_request_id_header);
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            parameter.description.as_mut().map(join_lines);
+        }
+    }
+    operation.description.as_mut().map(join_lines);
+    operation
+}
+
+/// Adds the shared responses and the schemas of problems.
+fn add_problems(components: &mut Components) {
+    for (name, description, kinds) in SHARED {
+        let response = response(description, kinds, problem_schema(), examples::of_request);
+        components.responses.insert(name.to_owned(), response.into());
+    }
+    let mut problem = object(ProblemDocument::schema());
+    if let Some(RefOr::T(Schema::Object(kind))) = problem.properties.get_mut("type") {
+        kind.enum_values = Some(problem_types().map(Into::into).collect());
+    }
+    components.schemas.insert("Problem".to_owned(), problem.clone().into());
+    let batch_problem = batch_problem(problem, object(BatchReport::schema()));
+    components.schemas.insert("BatchProblem".to_owned(), batch_problem.into());
+}
+
+/// Returns the types of all problems that an operation may answer.
+fn problem_types() -> impl Iterator<Item = String> {
+    let kinds = SHARED.iter().map(|(_, _, kinds)| kinds).chain(BATCH.iter().map(|(_, kinds)| kinds));
+    let mut all: Vec<ProblemKind> = Vec::new();
+    for kind in kinds.copied().flatten() {
+        if !all.contains(kind) {
+            all.push(*kind);
+        }
+    }
+    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
+}
+
+fn problem_schema() -> RefOr<Schema> {
+    Ref::from_schema_name("Problem").into()
+}
+
+/// Merges the schemas of a problem and of a report.
+fn batch_problem(mut problem: Object, report: Object) -> Object {
+    let line = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).description(Some(
+        "The lines up to this one need no repetition. The lines after it may or may not have been written.",
+    ));
+    problem.description = Some("An error of a batch, with the report so far.".to_owned());
+    problem.properties.extend(report.properties);
+    problem.required.extend(report.required);
+    problem.properties.insert("done_through_line".to_owned(), line.into());
+    problem.required.push("done_through_line".to_owned());
+    problem
+}
+
+/// Returns the response of problem kinds with one status, with an example of each.
+fn response(
+    description: &str,
+    kinds: &[ProblemKind],
+    schema: RefOr<Schema>,
+    example: fn(ProblemKind) -> Problem,
+) -> Response {
+    let examples = kinds.iter().map(|kind| {
+        let (_, slug, title) = kind.describe();
+        let problem = example(*kind);
+        let value = serde_json::to_value(problem.document("2429c179-26f3-4909-b0a2-af9e9e98fca8"));
+        let value = value.expect("a problem serializes");
+        (slug, ExampleBuilder::new().summary(title).value(Some(value)).build())
+    });
+    let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
+    let response = ResponseBuilder::new().description(description).content("application/problem+json", content);
+    with_headers(response, kinds[0]).build()
+}
+
+fn object(schema: RefOr<Schema>) -> Object {
+    match schema {
+        RefOr::T(Schema::Object(object)) => object,
+        _ => unreachable!("the schema of a struct is an object"),
+    }
+}
+
+/// Replaces `allOf`, which the derive macro generates for a flattened `AsOf`, with a plain
+/// object.
+fn flatten_as_of(components: &mut Components) {
+    let Some(as_of) = components.schemas.remove("AsOf").map(object) else { return };
+    for schema in components.schemas.values_mut() {
+        let RefOr::T(Schema::AllOf(all_of)) = schema else { continue };
+        let mut flat = all_of.items.pop().map(object).unwrap_or_default();
+        flat.description = all_of.description.take();
+        // In the order of the members in the answer.
+        let index = flat.required.iter().position(|name| name == "buckets").unwrap_or(flat.required.len());
+        flat.required.splice(index..index, as_of.required.clone());
+        flat.properties.extend(as_of.properties.clone());
+        *schema = flat.into();
+    }
+}
+
+fn add_security_schemes(components: &mut Components) {
+    let description = "A token, if the service is configured to require one.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    let description = "The same token as the password, with any user name. Accepted on the pages only.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(description)).build();
+    components.add_security_scheme(PASSWORD, SecurityScheme::Http(scheme));
+}
+
+/// Adds the request id to the shared responses.
+fn add_request_id(components: &mut Components) {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(128));
+    let description =
+        "The id that the request had in this header, if it was 1 to 128 visible ASCII characters, or a new one.";
+    let header = HeaderBuilder::new().schema(Some(text.pattern(Some("^[!-~]+$")))).description(Some(description));
+    components.headers.insert("RequestId".to_owned(), RefOr::T(header.build()));
+    components.responses.values_mut().for_each(add_request_id_header);
+}
+
+fn add_request_id_header(response: &mut RefOr<Response>) {
+    // A referenced response has the header where it is defined.
+    if let RefOr::T(response) = response {
+        let header = Ref::new("#/components/headers/RequestId");
+        response.headers.insert("x-request-id".to_owned(), RefOr::Ref(header));
+    }
+}
+
+/// Joins the lines of each paragraph, because some readers show line breaks of the source.
+fn join_lines(description: &mut String) {
+    let paragraphs = description.split("\n\n").map(|paragraph| paragraph.trim().replace('\n', " "));
+    *description = paragraphs.collect::<Vec<_>>().join("\n\n");
+}

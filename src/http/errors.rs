@@ -1,0 +1,120 @@
+//! Conversions from the errors of the other rooms into problems.
+
+use axum::http::HeaderValue;
+
+use super::problem::{Problem, ProblemKind};
+use crate::auth::AuthError;
+use crate::domain::FieldError;
+use crate::domain::visit_json::VisitError;
+use crate::estimator::Error as EstimatorError;
+use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
+use crate::estimator::overlap::OverlapError;
+use crate::redis;
+use crate::store;
+
+impl From<TooMany> for Problem {
+    fn from(error: TooMany) -> Self {
+        let kind = match error.reads {
+            CostlyReads::Overlaps => ProblemKind::TooManyOverlaps,
+            CostlyReads::Lists => ProblemKind::TooManyLists,
+        };
+        let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
+        Self::new(kind, detail)
+    }
+}
+
+impl From<store::Error> for Problem {
+    fn from(error: store::Error) -> Self {
+        if let store::Error::Overloaded(_) = error {
+            let detail = format!("Nothing was done: {error}. Repeat the request after the seconds in Retry-After.");
+            return Self::new(ProblemKind::Overloaded, detail).with_cause(error);
+        }
+        if let store::Error::TooManySegments(max) = error {
+            let detail = format!(
+                "Nothing was written: the visit would create a segment, and there are {max} already. Correct the segment's name, \
+                 or have the operator raise max_segments. Empty segments don't count."
+            );
+            let why = FieldError::new("segment", format!("would be new, and there are {max} segments already"));
+            return Self::new(ProblemKind::TooManySegments, detail).with_errors(vec![why]).with_cause(error);
+        }
+        let detail = match error {
+            store::Error::Redis(redis::Error::NotReplicated { .. }) => {
+                "The visit was written, but too few of Redis's replicas have it, so it may be lost. Repeat the request; a visit \
+                 without seen_at counts from the repetition."
+            }
+            store::Error::Redis(redis::Error::NoWaitAof) => {
+                "The visit was written, but Redis can't tell whether its replicas have it on disk: write_acks asks for more than \
+                 this Redis supports."
+            }
+            store::Error::Redis(redis::Error::Refused { ref code, .. }) if code == "OOM" => {
+                "Redis's memory is full: it accepts no visits until the operator raises its maxmemory (redis_max_memory for the \
+                 private Redis) or users expire. Counts still work. Repeat the request later; a visit without seen_at counts \
+                 from the repetition."
+            }
+            _ => {
+                "Redis didn't answer, or answered with an error. A count is unknown; a write may or may not have been done. \
+                 Repeat the request; a visit without seen_at counts from the repetition."
+            }
+        };
+        Self::new(ProblemKind::Unavailable, detail).with_cause(error)
+    }
+}
+
+impl From<EstimatorError> for Problem {
+    fn from(error: EstimatorError) -> Self {
+        match error {
+            EstimatorError::Store(error) => error.into(),
+            EstimatorError::TooMany(error) => error.into(),
+            EstimatorError::WindowTooLong(_) => Self::invalid_field("window", error.to_string()),
+        }
+    }
+}
+
+impl From<OverlapError> for Problem {
+    fn from(error: OverlapError) -> Self {
+        match error {
+            OverlapError::Store(error) => error.into(),
+            OverlapError::TooMany(error) => error.into(),
+            OverlapError::WindowTooLong(_) => Self::invalid_field("window", error.to_string()),
+            OverlapError::Timeout(_) => {
+                let detail = format!(
+                    "The request was aborted: {error}. Ask for fewer or smaller segments or a shorter window, or have the operator \
+                     raise overlap_timeout."
+                );
+                Self::new(ProblemKind::RequestTimeout, detail)
+            }
+        }
+    }
+}
+
+impl From<VisitError> for Problem {
+    fn from(error: VisitError) -> Self {
+        match error {
+            VisitError::NotJson(why) => Self::new(ProblemKind::Malformed, format!("The body is {why}.")),
+            VisitError::SeveralValues(_) => Self::new(
+                ProblemKind::Malformed,
+                format!("The body is {error}. Send several visits to /segments/batch."),
+            ),
+            VisitError::NotAnObject(_) => Self::new(ProblemKind::Invalid, format!("The body is not a visit: {error}.")),
+            VisitError::Fields(errors) => Self::invalid(errors),
+        }
+    }
+}
+
+/// Adds the challenge of RFC 6750, section 3.
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let detail = error.to_string();
+        let (kind, challenge) = match &error {
+            AuthError::NoToken => (ProblemKind::Unauthorized, String::new()),
+            AuthError::Malformed | AuthError::NotAccepted(_) => {
+                (ProblemKind::Unauthorized, format!(r#", error="invalid_token", error_description="{detail}""#))
+            }
+            AuthError::InsufficientScope { scope, .. } => {
+                (ProblemKind::InsufficientScope, format!(r#", error="insufficient_scope", scope="{scope}""#))
+            }
+        };
+        let challenge = HeaderValue::try_from(format!(r#"Bearer realm="segment-estimator"{challenge}"#));
+        Self::new(kind, detail).with_challenge(challenge.expect("the texts have neither quotes nor control characters"))
+    }
+}

@@ -1,0 +1,251 @@
+//! Handlers of the pages. Their parameters are as strict as those of the API, except that forms send empty fields.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use utoipa::IntoParams;
+
+use super::auth::PageAuth;
+use super::curl::BaseUrl;
+use super::error::FormProblem;
+use super::histogram;
+use super::history::History;
+use super::list::{self, List, ROWS, Row};
+use super::overlap::{self, Comparison, Selection};
+use super::ranges::{self, DEFAULT_DAYS};
+use super::response::html;
+use super::segment::{self, Segment};
+use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::history::Point;
+use crate::estimator::overlap::Overlaps;
+use crate::estimator::{ListCursor, ListQuery, Order};
+use crate::http::api::segments::order;
+use crate::http::cursor;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::query::{self, Parameters, QueryParams, StrictQuery};
+use crate::http::middleware::endpoint::with_timeout;
+use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::state::AppState;
+use crate::store;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListPageQuery {
+    /// The prefix of the names.
+    #[param(inline, value_type = Option<String>, example = "sp")]
+    prefix: String,
+    /// The order.
+    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
+    sort: Order,
+    #[param(ignore)]
+    cursor: Option<ListCursor>,
+}
+
+impl QueryParams for ListPageQuery {
+    const NAMES: &'static [&'static str] = &["prefix", "sort", "cursor"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
+        let sort = order(query)?.unwrap_or(Order::Count);
+        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &prefix))?;
+        Ok(Self { prefix, sort, cursor })
+    }
+}
+
+/// Show all segments.
+///
+/// The page has their counts and past counts, for people.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "page_list",
+    tag = "pages",
+    params(ListPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
+)]
+pub async fn list(
+    _: PageAuth,
+    State(state): State<Arc<AppState>>,
+    base_url: BaseUrl,
+    StrictQuery(ListPageQuery { prefix, sort: order, cursor: after }): StrictQuery<ListPageQuery>,
+) -> Result<Response> {
+    let (window, is_first) = (state.estimator.window(), after.is_none());
+    let now = state.synced_now().await?;
+    let query = ListQuery { prefix, order, limit: ROWS, after, window };
+    let found = state.estimator.list(&query, now).await?;
+    let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
+    let trends = trends(&state, &segments, now).await?;
+    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
+    let list = List {
+        rows: rows.collect(),
+        prefix: &query.prefix,
+        order,
+        next: found.next.map(|next| cursor::encode(order, &next)),
+        is_first,
+        now: found.as_of,
+        window,
+    };
+    Ok(html(list::page(&list, &base_url)))
+}
+
+/// Returns the past counts of each segment over the default range.
+async fn trends(
+    state: &AppState,
+    segments: &[SegmentName<'static>],
+    now: Timestamp,
+) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
+    /// More can't be distinguished in a sparkline.
+    const MAX_POINTS: u64 = 84;
+    let from = now - ranges::duration(DEFAULT_DAYS);
+    let step = state.history.step_for(from, now, MAX_POINTS);
+    let points = state.history.of_each(segments, from, now, step).await?;
+    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
+    // A key of another type leaves only its own row without a sparkline.
+    Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SegmentPageQuery {
+    /// The segment's name.
+    #[param(inline, value_type = schemas::SegmentName, example = "sports")]
+    name: SegmentName<'static>,
+    /// A window shorter than the configured one.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+    /// The range of the history in days.
+    #[param(inline, value_type = Option<Days>, example = "7")]
+    days: u64,
+}
+
+schemas::schema_type!(Days = schemas::one_of(ranges::RANGES.map(|(days, _)| days.to_string())));
+
+impl QueryParams for SegmentPageQuery {
+    const NAMES: &'static [&'static str] = &["name", "window", "days"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let name = query.one("name", |name| SegmentName::parse(name.to_owned()).map_err(|error| error.detail))?;
+        Ok(Self {
+            name: name.ok_or_else(|| Problem::invalid_field("name", "is required"))?,
+            window: query.window(state)?,
+            days: query.one("days", ranges::parse)?.unwrap_or(DEFAULT_DAYS),
+        })
+    }
+}
+
+/// Show a segment.
+///
+/// The page has its count, when its users were last seen, and its past counts, for people.
+#[utoipa::path(
+    get,
+    path = "/pages/segment",
+    operation_id = "page_segment",
+    tag = "pages",
+    params(SegmentPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::PageProblems)
+)]
+pub async fn segment(
+    _: PageAuth,
+    State(state): State<Arc<AppState>>,
+    base_url: BaseUrl,
+    StrictQuery(SegmentPageQuery { name, window, days }): StrictQuery<SegmentPageQuery>,
+) -> Result<Response> {
+    /// More can't be distinguished and pointed at in a chart.
+    const MAX_DRAWN: u64 = 170;
+    /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
+    const MAX_READ: u64 = 100_000;
+    let now = state.synced_now().await?;
+    let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
+    let from = now - ranges::duration(days);
+    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
+        Err(error) if error.is_wrong_type() => None,
+        points => Some(points?),
+    };
+    let history = History {
+        days,
+        points,
+        step: state.history.step_for(from, now, MAX_DRAWN),
+        interval: state.history.interval(),
+    };
+    let configured = state.estimator.window();
+    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history };
+    Ok(html(segment::page(&segment, &base_url)))
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OverlapPageQuery {
+    /// The segments: 2 to 8. With fewer, the page is a form. Empty values are ignored.
+    #[param(inline, value_type = schemas::OverlapSegments, style = Form, explode, example = json!(["sports", "news"]))]
+    segment: Vec<String>,
+}
+
+impl QueryParams for OverlapPageQuery {
+    const NAMES: &'static [&'static str] = &["segment"];
+
+    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+        let segment = query.all("segment").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Ok(Self { segment })
+    }
+}
+
+/// Compare segments.
+///
+/// The page has the number of users that they have in common, for people.
+#[utoipa::path(
+    get,
+    path = "/pages/overlap",
+    operation_id = "page_overlap",
+    tag = "pages",
+    params(OverlapPageQuery),
+    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::OverlapPageProblems)
+)]
+pub async fn overlap(
+    _: PageAuth,
+    State(state): State<Arc<AppState>>,
+    base_url: BaseUrl,
+    StrictQuery(OverlapPageQuery { segment: names }): StrictQuery<OverlapPageQuery>,
+) -> std::result::Result<Response, FormProblem> {
+    let mut selection = Selection { names: names.iter().map(String::as_str).collect(), suggestions: Vec::new() };
+    if names.len() < Overlaps::MIN_SEGMENTS {
+        let now = state.synced_now().await.map_err(Problem::from)?;
+        selection.suggestions = suggestions(&state, now).await?;
+        return Ok(html(overlap::page(&selection, None, &base_url)));
+    }
+    match compare(&state, &mut selection).await {
+        Ok(comparison) => Ok(html(overlap::page(&selection, Some(&comparison), &base_url))),
+        Err(problem) => Err(FormProblem::new(problem, overlap::form(&selection))),
+    }
+}
+
+/// Compares the selected segments and adds the suggestions.
+async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comparison> {
+    let segments = chosen(&selection.names)?;
+    // First, because it is cheap: if it is refused, no overlap was computed in vain.
+    selection.suggestions = suggestions(state, state.synced_now().await?).await?;
+    let (now, window) = (state.synced_now().await?, state.estimator.window());
+    Ok(Comparison { overlap: state.overlaps.of(&segments, window, now).await?, now, window })
+}
+
+/// Returns the segments of the form.
+fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
+    let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
+    if count > max {
+        let detail = format!("Choose at most {max} segments (you chose {count}).");
+        return Err(Problem::new(ProblemKind::Invalid, detail));
+    }
+    query::different_segments(names.iter().copied())
+}
+
+/// Returns the names of the largest segments.
+async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
+    const MAX_SUGGESTIONS: usize = 300;
+    let window = state.estimator.window();
+    let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MAX_SUGGESTIONS, after: None, window };
+    let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
+    let mut counted = list.segments;
+    counted.retain(|counted| counted.count.is_some());
+    counted.sort_by(|one, other| one.segment.cmp(&other.segment));
+    Ok(counted.into_iter().map(|counted| counted.segment.to_string()).collect())
+}
