@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the last visit in seconds, milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, so that members are in name order | [`Store::write`] | [`Store::drop_unless_occupied`], [`Store::delete_keys`], name by name |
-//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0 | [`Store::delete_user`] | [`Store::delete_tombstones`]; Redis, when the window of the data set is over |
+//! | `forgotten` | sorted set | the id of a user who was removed while data moves here | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`]; Redis, when the window of the data set is over |
 //! | `layout` | string | | | [`Store::layout`], when there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`] and [`Store::adopt`] | nobody; in a partition, [`Store::delete_keys`] |
 //! | `history:<name>` | list, and a stream beyond 500 samples | the time and the count of each sample in turn; in the stream `n`, the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string | | | [`Store::acquire_lease`], [`Store::complete_tick`] | nobody |

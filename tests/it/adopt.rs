@@ -380,6 +380,9 @@ async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #
 #[case::a_segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
 #[case::a_copy_of_the_layout_of_another_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
 #[case::a_copy_of_the_layout_that_is_none("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
+#[case::a_sorted_set_for_tombstones("1", "4", &["ZADD", "{p00}:forgotten", "0", "u1"])]
+#[case::a_sorted_set_for_an_index("1", "4", &["ZADD", "{p01}:segments", "0", "s1"])]
+#[case::a_sorted_set_for_a_segment("1", "4", &["ZADD", "{p02}:segment:s1", "9999999999", "theirs"])]
 #[tokio::test]
 async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
     #[case] from: &str,
@@ -393,7 +396,10 @@ async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
     let (_folder, mut moving) = command(&redis, &["repartition", "--to", to]);
     let message = refusal(&mut moving);
     let key = foreign[1];
-    assert!(message.contains(&format!("`{key}` holds what this service has not written, and the move")), "{message}");
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
     assert!(message.contains("rename that key or delete it, and run the same command again"), "{message}");
     assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
     let user = segment_estimator::domain::UserId::parse("u0").unwrap();
@@ -404,6 +410,72 @@ async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
     assert_eq!(users(&redis).await, USERS - 1);
 }
 
+/// After a move there may be leftovers, so the form of a sorted set decides.
+#[rstest]
+#[case::tombstones_without_a_ttl("{p00}:forgotten", &["0", "u1"], None)]
+#[case::tombstones_with_scores("{p03}:forgotten", &["7", "u1"], Some("9999"))]
+#[case::an_index_with_scores("{p01}:segments", &["7", "s1"], None)]
+#[case::an_index_with_what_is_no_name("{p01}:segments", &["0", "s1", "0", ""], None)]
+#[case::a_segment_that_no_index_names("{p02}:segment:s1", &["7", "u1"], None)]
+#[tokio::test]
+async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
+    #[case] key: &str,
+    #[case] members: &[&str],
+    #[case] ttl: Option<&str>,
+) {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&[&["ZADD", key], members].concat());
+    if let Some(ttl) = ttl {
+        redis.call::<()>(&["EXPIRE", key, ttl]);
+    }
+    let before: Vec<u8> = redis.call(&["DUMP", key]);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
+    let message = refusal(&mut moving);
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", key]), before);
+}
+
+#[tokio::test]
+async fn repartition_deletes_what_an_earlier_move_has_left() {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&["ZADD", "{p00}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p00}:forgotten", "9999"]);
+    redis.call::<()>(&["ZADD", "{p02}:segments", "0", "s1", "0", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:s1", "9999999999", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:stray", "9999999999", "stray"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p00}:forgotten", "{p02}:segment:stray"]), 0);
+}
+
+#[tokio::test]
+async fn repartition_leaves_a_foreign_sorted_set_in_the_place_of_tombstones() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    let moving = r#"{"epoch":5,"keys":"plain","move":{"to":"p4","phase":"cleaning"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["SET", "layout", moving]);
+    let foreign = ["{p00}:forgotten", "{p01}:forgotten", "forgotten"];
+    for key in foreign {
+        redis.call::<()>(&["ZADD", key, if key.contains("p01") { "0" } else { "7" }, "theirs"]);
+    }
+    redis.call::<()>(&["ZADD", "{p02}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p02}:forgotten", "9999"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    for key in foreign {
+        assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", key, "0", "-1"]), ["theirs"], "{key}");
+    }
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p02}:forgotten"]), 0);
+}
+
 #[tokio::test]
 async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
     let redis = Redis::start();
@@ -411,7 +483,7 @@ async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
     let moving = r#"{"epoch":3,"keys":"plain","move":{"to":"p4","phase":"copying"},"window_seconds":1209600}"#;
     redis.call::<()>(&["MSET", "layout", moving, "{p00}:forgotten", "theirs"]);
     let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
-    let message = refusal(&mut command);
+    let message = String::from_utf8(run(&mut command).stderr).unwrap();
     assert!(message.contains(" {p00}:forgotten` met a key of another type"), "{message}");
     assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
     redis.call::<()>(&["DEL", "{p00}:forgotten"]);

@@ -54,10 +54,10 @@ pub enum RepartitionError {
     /// Redis may evict the notes of deleted users, or members that were copied. Nothing was done.
     #[error("Redis {0}, and then run the same command again: a move needs every key to stay")]
     Evicts(EvictionPolicy),
-    /// A key that the move would write holds what the service has not written. Nothing was done.
+    /// A key that the move would overwrite or delete holds what no move has written. Nothing was done.
     #[error(
-        "`{0}` holds what this service has not written, and the move would write there: rename that key or delete it, and run the same \
-         command again; nothing was moved"
+        "`{0}` holds what no move of this data set has written, and this move would write there: rename that key or delete it, and run \
+         the same command again; nothing was moved"
     )]
     InTheWay(String),
     /// A cluster can't keep the keys of one partition together.
@@ -129,7 +129,7 @@ impl Repartition {
             }
             let target = layout.keys().sibling(to);
             // Later it would stop the move halfway, and every deletion of a user with it.
-            let foreign = self.store.foreign_key_in_the_way(layout.keys(), target).await;
+            let foreign = self.store.foreign_key_in_the_way(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
                 return Err(RepartitionError::InTheWay(key));
             }

@@ -10,6 +10,7 @@
 //! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
 
 mod adopt;
+mod obstacle;
 mod recorded;
 mod refusal;
 mod resharding;

@@ -1,36 +1,52 @@
 //! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
 //! why nobody goes by one that is over at [`layout`](crate::store::layout).
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ::redis::{Pipeline, Value, cmd, pipe};
+use ::redis::{Pipeline, pipe};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Attempt, KnownLayout};
 use crate::domain::{SegmentName, Timestamp};
 use crate::redis::{self, Request};
-use crate::store::keys::{KeyKind, OwnKey, scores_after};
+use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
-/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
-/// either gone with it, or has its name written behind. The server frees the memory beside its other work.
-///
-/// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
-/// told to stop for a while and goes on must do no harm. A key that is no sorted set is another program's, and stays.
-const DELETE_SEGMENT: &str = "\
+/// Begins a script with the guard against a later layout: if the record `KEYS[1]` is of a later epoch than `ARGV[1]`, the keys are in use
+/// again, and the script returns -1. A process that was suspended and goes on must delete nothing then.
+macro_rules! unless_later {
+    ($script:literal) => {
+        concat!(
+            "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
-return redis.call('ZREM', KEYS[3], ARGV[2])";
+",
+            $script
+        )
+    };
+}
 
-/// Deletes the key `KEYS[2]`, which is a sorted set or the record itself, unless the record `KEYS[1]` is of a later epoch than
-/// `ARGV[1]`. A key of another type is another program's, and stays.
-const DELETE_KEY: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
-return redis.call('UNLINK', KEYS[2])";
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
+/// either gone with it, or has its name written behind. The server frees the memory beside its other work. A key that is no sorted set
+/// is another program's, and stays.
+const DELETE_SEGMENT: &str = unless_later!(
+    "\
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
+return redis.call('ZREM', KEYS[3], ARGV[2])"
+);
+
+/// Deletes the record `KEYS[1]` itself.
+const DELETE_RECORD: &str = unless_later!("return redis.call('UNLINK', KEYS[1])");
+
+/// Deletes the tombstones `KEYS[2]`. They have the score 0 and a TTL. A key without them, or of another type, is another program's, and
+/// stays. Where an ACL forbids `TTL`, the scores alone decide.
+const DELETE_TOMBSTONES: &str = unless_later!(
+    "\
+local users = redis.pcall('ZCARD', KEYS[2])
+if type(users) ~= 'number' then return string.find(users.err, 'WRONGTYPE', 1, true) and 0 or users end
+if redis.call('ZCOUNT', KEYS[2], 0, 0) ~= users or redis.pcall('TTL', KEYS[2]) == -1 then return 0 end
+return redis.call('UNLINK', KEYS[2])"
+);
 
 impl Store {
     /// The layout as it is recorded now, which every partition has when this returns: those of keys that nobody goes by any more,
@@ -61,56 +77,6 @@ impl Store {
     ) -> Result<Vec<Option<i64>>, Error> {
         let request = Request::new(partition.slot(), pipeline).nil_for(redis::Error::is_try_again);
         Ok(self.client.send(request).await?.each().collect::<Result<_, _>>()?)
-    }
-
-    /// A key that holds what the service has not written, in the place of one that a move of data with the keys `from` to the keys `to`
-    /// writes; none if nothing is in the way. Where an ACL forbids `SCAN`, keys of segments are not looked for.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn foreign_key_in_the_way(&self, from: KeySet, to: KeySet) -> Result<Option<String>, Error> {
-        const AT_ONCE: usize = 1_000;
-        let mut names = BTreeSet::new();
-        for partition in from.all() {
-            names.extend(self.names_of(partition).await?);
-        }
-        let is_written = |own: &OwnKey| match &own.kind {
-            KeyKind::Segment(name) if to.has(own.partition) => {
-                SegmentName::parse(name.as_str()).is_ok_and(|name| names.contains(&name))
-            }
-            _ => false,
-        };
-        // An operator waits.
-        let found = self.own_keys(usize::MAX, |_| false).await?.keys;
-        let mut keys: Vec<_> =
-            found.into_iter().filter(is_written).map(|own| (own.partition, own.key, "ZCARD")).collect();
-        for partition in to.all() {
-            keys.push((partition, self.names.index(partition), "ZCARD"));
-            keys.push((partition, self.names.tombstones(partition), "ZCARD"));
-            keys.push((partition, self.names.layout_of(partition), "GET"));
-        }
-        for some in keys.chunks(AT_ONCE) {
-            for at_a_server in self.client.by_server(some.to_vec(), |(partition, ..)| partition.slot()).await? {
-                let commands = at_a_server.iter().map(|(partition, key, name)| {
-                    let mut command = cmd(name);
-                    command.arg(key);
-                    (partition.slot(), command)
-                });
-                let answers = self.client.send(Request::each(commands)).await?.each::<Value>();
-                for ((_, key, _), answer) in at_a_server.into_iter().zip(answers) {
-                    let is_foreign = match answer {
-                        Ok(Value::BulkString(record)) => Layout::read_record(&record).is_err(),
-                        Err(error) if error.is_wrong_type() => true,
-                        answer => answer.map(|_| false)?,
-                    };
-                    if is_foreign {
-                        return Ok(Some(key));
-                    }
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
@@ -204,23 +170,34 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
+        self.delete_tombstones_of(layout, partition).await?;
         // What stands for one partition stands for all.
         if record != self.names.layout() {
-            self.delete_unless_later(layout, partition, &record).await?;
+            self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
     }
 
-    /// Deletes a key of `partition`, unless a layout later than `layout` is in force there, which somebody goes by.
-    pub(in crate::store) async fn delete_unless_later(
+    /// Deletes the tombstones of `partition`, unless a later layout than `layout` is in force there.
+    pub(in crate::store) async fn delete_tombstones_of(
         &self,
         layout: &Layout,
         partition: Partition,
-        key: &str,
+    ) -> Result<(), Error> {
+        let keys = [self.names.layout_of(partition), self.names.tombstones(partition)];
+        self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
+    }
+
+    /// Runs `script` on `keys` of `partition`, which deletes nothing if a later layout than `layout` is in force there.
+    async fn delete_unless_later(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        script: &str,
+        keys: &[&str],
     ) -> Result<(), Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
+        pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
                 [Some(-1)] => return Err(Error::UnknownLayout),
