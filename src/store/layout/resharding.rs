@@ -13,13 +13,20 @@ use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
 /// Begins a script with the guard against a later layout: if the record `KEYS[1]` is of a later epoch than `ARGV[1]`, the keys are in use
-/// again, and the script returns -1. A process that was suspended and goes on must delete nothing then.
+/// again, and the script returns -1. A process that was suspended and goes on must delete nothing then. What is no record, as
+/// `RECORD_UNLESS_NEWER` decides it, is another program's and guards nothing.
 macro_rules! unless_later {
     ($script:literal) => {
         concat!(
             "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
+  known = ''
+end
+local is_json, record = pcall(cjson.decode, known or '')
+local is_record = is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
 ",
             $script
         )
@@ -35,8 +42,12 @@ if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEY
 return redis.call('ZREM', KEYS[3], ARGV[2])"
 );
 
-/// Deletes the record `KEYS[1]` itself.
-const DELETE_RECORD: &str = unless_later!("return redis.call('UNLINK', KEYS[1])");
+/// Deletes the record `KEYS[1]` itself. What is no record is another program's, and stays.
+const DELETE_RECORD: &str = unless_later!(
+    "\
+if is_record then return redis.call('UNLINK', KEYS[1]) end
+return 0"
+);
 
 /// Deletes the tombstones `KEYS[2]`. They have the score 0 and a TTL. A key without them, or of another type, is another program's, and
 /// stays. Where an ACL forbids `TTL`, the scores alone decide.
