@@ -198,6 +198,33 @@ async fn adopt_hides_no_keys_beside_those_of_the_data_set(
 }
 
 #[tokio::test]
+async fn adopt_shows_patterns_with_the_key_prefix() {
+    let redis = Redis::start();
+    fill(&redis, "2", NOON).await;
+    lose(&redis, &["layout"]);
+    rename(&redis, "{", "prod*:{");
+    for key in redis.call::<Vec<String>>(&["KEYS", "prod*:{p*"]) {
+        redis.call::<()>(&["COPY", &key, &key.replace("{p", "{q")]);
+    }
+    let adopt = ["adopt", "--yes", "--redis-key-prefix", "prod*:"];
+    let message = refuses(&redis, &adopt);
+    let patterns = r"two data sets with so many partitions, prod\*:{p*}:* and prod\*:{q*}:*; remove";
+    assert!(message.contains(patterns), "{message}");
+
+    lose(&redis, &["}:segments", "}:segment:s0"]);
+    redis.call::<()>(&["ZADD", "prod*:segment:s0", "9999999999", "u0"]);
+    for user in ["u0", "u1", "u2", "u3"] {
+        redis.call::<()>(&["ZADD", "prod*:{q02}:segment:s0", "9999999999", user]);
+    }
+    let message = refuses(&redis, &[&adopt[..], &["--partitions", "1"]].concat());
+    assert!(message.contains(r"which would be hidden (prod\*:{p*}:*, prod\*:{q*}:*); name"), "{message}");
+    lose(&redis, &["s1", "s2"]);
+    let (_folder, mut command) = command(&redis, &adopt);
+    let shown = String::from_utf8(run(&mut command).stdout).unwrap();
+    assert!(shown.contains("\nprod\\*:{q*}:*, which fit no number of partitions: "), "{shown}");
+}
+
+#[tokio::test]
 async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
     let (redis, score) = (Redis::start(), Timestamp::now().as_score().to_string());
     for n in 0..40 {

@@ -137,7 +137,10 @@ fn a_record_of_a_later_version_is_not_touched() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
-    assert!(message.contains("`layout` holds no record that this version knows"), "{message}");
+    assert!(
+        message.contains("the key `layout`, with redis_key_prefix in front, holds no record that this version knows"),
+        "{message}"
+    );
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*"]), ["layout"]);
 }
 
