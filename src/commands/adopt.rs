@@ -150,10 +150,10 @@ fn choose(found: &Unrecorded, set: Option<Partitions>) -> Result<&Candidate, Fai
             keys.partitions().in_words(),
             hidden.keys().cloned().collect::<Vec<_>>().join(", ")
         ),
-        (Some(_), Some(_), _) => {
-            "there are keys of two data sets with so many partitions, {p*}:* and {q*}:*; remove those of the wrong one"
-                .to_owned()
-        }
+        (Some(first), Some(second), _) => format!(
+            "there are keys of two data sets with so many partitions, {} and {}; remove those of the wrong one",
+            first.pattern, second.pattern
+        ),
         (None, _, Some(set)) if !fitting.is_empty() => {
             format!("no keys fit {}, and they do fit {fitting}", set.in_words())
         }

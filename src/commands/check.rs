@@ -84,7 +84,7 @@ pub async fn check(
         write_window(settings.window, layout.window(), out)?;
         let partitions = layout.read().partitions();
         if partitions != Partitions::ONE {
-            writeln!(out, "the users are split into {partitions} partitions")?;
+            writeln!(out, "the users are split into {}", partitions.in_words())?;
         }
         if let Some(Resharding { to, .. }) = layout.resharding() {
             let to = to.partitions();

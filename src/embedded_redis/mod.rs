@@ -34,7 +34,7 @@ use tokio::time::Instant;
 pub use self::error::EmbeddedError;
 use self::log::{StartLog, TornTail};
 pub use self::memory::MaxMemory;
-pub use self::restore::{RestoreError, Restored, restore};
+pub use self::restore::{MayLack, RestoreError, Restored, restore};
 use crate::redis::probe;
 use crate::redis::{Error, RedisUrl};
 

@@ -137,6 +137,7 @@ impl Run {
     fn settle(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
         let counts = &mut self.state.counts;
         counts.accepted += delivered.accepted;
+        counts.undated += chunk.undated_without(&delivered.errors);
         counts.expired += chunk.expired + delivered.expired;
         counts.rejected += chunk.rejected + delivered.rejected;
         (self.state.done, self.state.done_through_line) = (chunk.end, chunk.last_line);
@@ -227,13 +228,20 @@ impl Run {
     }
 
     fn summary(&self) -> String {
-        let Counts { accepted, expired, rejected } = self.state.counts;
+        let Counts { accepted, expired, rejected, undated } = self.state.counts;
         let before = self.counts_before.records();
         let records = self.state.counts.records() - before;
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = (records as f64 / seconds.max(0.001)) as u64;
         let earlier = if before > 0 { format!(" ({before} of these in an earlier run)") } else { String::new() };
-        format!("{accepted} accepted, {expired} expired, {rejected} rejected{earlier}; {seconds:.1} s, {rate} visits/s")
+        let undated = if undated > 0 {
+            format!("; {undated} without seen_at took the time of the import")
+        } else {
+            String::new()
+        };
+        format!(
+            "{accepted} accepted, {expired} expired, {rejected} rejected{earlier}{undated}; {seconds:.1} s, {rate} visits/s"
+        )
     }
 }
 

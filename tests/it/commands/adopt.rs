@@ -198,6 +198,33 @@ async fn adopt_hides_no_keys_beside_those_of_the_data_set(
 }
 
 #[tokio::test]
+async fn adopt_shows_patterns_with_the_key_prefix() {
+    let redis = Redis::start();
+    fill(&redis, "2", NOON).await;
+    lose(&redis, &["layout"]);
+    rename(&redis, "{", "prod*:{");
+    for key in redis.call::<Vec<String>>(&["KEYS", "prod*:{p*"]) {
+        redis.call::<()>(&["COPY", &key, &key.replace("{p", "{q")]);
+    }
+    let adopt = ["adopt", "--yes", "--redis-key-prefix", "prod*:"];
+    let message = refuses(&redis, &adopt);
+    let patterns = r"two data sets with so many partitions, prod\*:{p*}:* and prod\*:{q*}:*; remove";
+    assert!(message.contains(patterns), "{message}");
+
+    lose(&redis, &["}:segments", "}:segment:s0"]);
+    redis.call::<()>(&["ZADD", "prod*:segment:s0", "9999999999", "u0"]);
+    for user in ["u0", "u1", "u2", "u3"] {
+        redis.call::<()>(&["ZADD", "prod*:{q02}:segment:s0", "9999999999", user]);
+    }
+    let message = refuses(&redis, &[&adopt[..], &["--partitions", "1"]].concat());
+    assert!(message.contains(r"which would be hidden (prod\*:{p*}:*, prod\*:{q*}:*); name"), "{message}");
+    lose(&redis, &["s1", "s2"]);
+    let (_folder, mut command) = command(&redis, &adopt);
+    let shown = String::from_utf8(run(&mut command).stdout).unwrap();
+    assert!(shown.contains("\nprod\\*:{q*}:*, which fit no number of partitions: "), "{shown}");
+}
+
+#[tokio::test]
 async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
     let (redis, score) = (Redis::start(), Timestamp::now().as_score().to_string());
     for n in 0..40 {
@@ -372,20 +399,138 @@ async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #
     assert_eq!(redis.call::<String>(&["GET", foreign]), "theirs");
 }
 
+/// A move that has begun can't be taken back, and needs these keys to end.
+#[rstest]
+#[case::tombstones("4", "1", &["SET", "forgotten", "theirs"])]
+#[case::tombstones_of_a_partition("1", "4", &["HSET", "{p03}:forgotten", "a", "b"])]
+#[case::an_index("1", "4", &["HSET", "{p01}:segments", "a", "b"])]
+#[case::a_segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
+#[case::a_copy_of_the_layout_of_another_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
+#[case::a_copy_of_the_layout_that_is_none("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
+#[case::a_sorted_set_for_tombstones("1", "4", &["ZADD", "{p00}:forgotten", "0", "u1"])]
+#[case::a_sorted_set_for_an_index("1", "4", &["ZADD", "{p01}:segments", "0", "s1"])]
+#[case::a_sorted_set_for_a_segment("1", "4", &["ZADD", "{p02}:segment:s1", "9999999999", "theirs"])]
 #[tokio::test]
-async fn repartition_says_what_to_do_about_a_foreign_key_in_the_new_place() {
+async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] foreign: &[&str],
+) {
+    let redis = Redis::start();
+    fill(&redis, from, NOON).await;
+    redis.call::<()>(foreign);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", to]);
+    let message = refusal(&mut moving);
+    let key = foreign[1];
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
+    assert!(message.contains("rename that key or delete it, and run the same command again"), "{message}");
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    let user = segment_estimator::domain::UserId::parse("u0").unwrap();
+    assert_eq!(estimator(redis.store(), None).delete_user(&user).await, Ok(1));
+
+    redis.call::<()>(&["RENAME", key, "theirs"]);
+    says(&redis, &["repartition", "--to", to]);
+    assert_eq!(users(&redis).await, USERS - 1);
+}
+
+/// After a move there may be leftovers, so the form of a sorted set decides.
+#[rstest]
+#[case::tombstones_without_a_ttl("{p00}:forgotten", &["0", "u1"], None)]
+#[case::tombstones_with_scores("{p03}:forgotten", &["7", "u1"], Some("9999"))]
+#[case::an_index_with_scores("{p01}:segments", &["7", "s1"], None)]
+#[case::an_index_with_what_is_no_name("{p01}:segments", &["0", "s1", "0", ""], None)]
+#[case::a_segment_that_no_index_names("{p02}:segment:s1", &["7", "u1"], None)]
+#[tokio::test]
+async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
+    #[case] key: &str,
+    #[case] members: &[&str],
+    #[case] ttl: Option<&str>,
+) {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&[&["ZADD", key], members].concat());
+    if let Some(ttl) = ttl {
+        redis.call::<()>(&["EXPIRE", key, ttl]);
+    }
+    let before: Vec<u8> = redis.call(&["DUMP", key]);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
+    let message = refusal(&mut moving);
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", key]), before);
+}
+
+#[tokio::test]
+async fn repartition_deletes_what_an_earlier_move_has_left() {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&["ZADD", "{p00}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p00}:forgotten", "9999"]);
+    redis.call::<()>(&["ZADD", "{p02}:segments", "0", "s1", "0", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:s1", "9999999999", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:stray", "9999999999", "stray"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p00}:forgotten", "{p02}:segment:stray"]), 0);
+}
+
+#[tokio::test]
+async fn repartition_leaves_a_foreign_sorted_set_in_the_place_of_tombstones() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
-    for n in 0..4 {
-        redis.call::<()>(&["SET", &format!("{{p{n:02}}}:segment:s1"), "theirs"]);
+    let moving = r#"{"epoch":5,"keys":"plain","move":{"to":"p4","phase":"cleaning"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["SET", "layout", moving]);
+    let foreign = ["{p00}:forgotten", "{p01}:forgotten", "forgotten"];
+    for key in foreign {
+        redis.call::<()>(&["ZADD", key, if key.contains("p01") { "0" } else { "7" }, "theirs"]);
     }
-    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
-    let message = String::from_utf8(run(&mut moving).stderr).unwrap();
-    assert!(message.contains(":segment:s1` met a key of another type"), "{message}");
+    redis.call::<()>(&["ZADD", "{p02}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p02}:forgotten", "9999"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    for key in foreign {
+        assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", key, "0", "-1"]), ["theirs"], "{key}");
+    }
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p02}:forgotten"]), 0);
+}
+
+#[tokio::test]
+async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    let moving = r#"{"epoch":3,"keys":"plain","move":{"to":"p4","phase":"copying"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["MSET", "layout", moving, "{p00}:forgotten", "theirs"]);
+    let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
+    let message = String::from_utf8(run(&mut command).stderr).unwrap();
+    assert!(message.contains(" {p00}:forgotten` met a key of another type"), "{message}");
     assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
-    for n in 0..4 {
-        redis.call::<()>(&["DEL", &format!("{{p{n:02}}}:segment:s1")]);
-    }
+    redis.call::<()>(&["DEL", "{p00}:forgotten"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[tokio::test]
+async fn repartition_passes_over_a_foreign_key_that_it_does_not_write() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    redis.call::<()>(&[
+        "MSET",
+        "{p01}:segment:other",
+        "theirs",
+        "{p09}:segment:s1",
+        "theirs",
+        "{q01}:segments",
+        "theirs",
+    ]);
     says(&redis, &["repartition", "--to", "4"]);
     assert_eq!(users(&redis).await, USERS);
 }
