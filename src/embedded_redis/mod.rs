@@ -113,7 +113,7 @@ impl EmbeddedRedis {
         loop {
             let status = self.server.wait().await;
             let reason = self.server.log().exit_reason();
-            tracing::error!(status = %describe(status), reason, "private Redis exited by itself, restarting it");
+            tracing::error!(status = %describe(status), reason, "private Redis exited by itself, starting it again");
             let mut failures = 0;
             while let Err(error) = self.restart().await {
                 failures += 1;

@@ -101,7 +101,7 @@ mod disk {
         limit_files(service.pid(), FULL);
         limit_files(first, FULL);
         eventually("a visit is refused", async || post(&service).await == 503).await;
-        eventually("Redis was started again", async || service.has_logged("exited by itself, restarting it")).await;
+        eventually("Redis was started again", async || service.has_logged("starting it again")).await;
         under_load(2_000).await;
         assert_eq!(service.status_of("/healthz").await, 200);
 
