@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-pub(super) use self::command::Arguments;
-use super::progress::{Measure, Progress};
+pub(super) use self::command::RepartitionCommand;
+use super::progress::{Progress, Unit};
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
@@ -205,19 +205,23 @@ impl Repartition {
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
-            (Progress::start(Measure::Things, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
-        progress.note(format_args!("copying from {} to {}", old.partitions().in_words(), new.partitions().in_words()));
+            (Progress::start(Unit::Items, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
+        progress.println(format_args!(
+            "copying from {} to {}",
+            old.partitions().in_words(),
+            new.partitions().in_words()
+        ));
         if foreign > 0 {
-            progress.note(format_args!("passing over keys of another type, which `check` names: {foreign}"));
+            progress.println(format_args!("passing over keys of another type, which `check` names: {foreign}"));
         }
         let tell = |copied| {
             let members = members.fetch_add(copied, Ordering::Relaxed) + copied;
-            progress.tell(members, members);
+            progress.update(members, members);
         };
         let copying =
             stream::iter(&places).map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, tell));
         copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
-        progress.end();
+        progress.finish();
         Ok(members.into_inner())
     }
 
@@ -300,8 +304,8 @@ impl Repartition {
         let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
         segments.dedup();
-        let progress = Progress::start(Measure::Things, Some(segments.len() as u64), "segments");
-        progress.note("comparing counts");
+        let progress = Progress::start(Unit::Items, Some(segments.len() as u64), "segments");
+        progress.println("comparing counts");
         for (compared, segment) in (1..).zip(&segments) {
             match self.compare_segment(layout, old, new, segment).await {
                 Err(RepartitionError::Differs { .. }) => {
@@ -314,9 +318,9 @@ impl Repartition {
                 }
                 compared => compared?,
             }
-            progress.tell(compared, compared);
+            progress.update(compared, compared);
         }
-        progress.end();
+        progress.finish();
         Ok(segments.len() as u64)
     }
 

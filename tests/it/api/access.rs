@@ -159,7 +159,7 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
 
     std::fs::write(&keys.path, "broken").unwrap();
     kill("-HUP", service.pid());
-    eventually("it says so", async || service.has_logged("can't read the keys again; those from before stay")).await;
+    eventually("it says so", async || service.has_logged("failed to reload the keys, keeping the previous ones")).await;
     assert_eq!(status(&new).await, 200);
 
     // No request is lost meanwhile, however often it happens.
@@ -379,7 +379,7 @@ fn token_makes_no_file_that_everybody_may_write() {
 
 #[test]
 fn start_warns_of_all_origins_without_keys() {
-    const WARNING: &str = "every site that somebody opens in a browser may read, write and delete";
+    const WARNING: &str = "any site open in a browser can read, write and delete";
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
@@ -398,7 +398,7 @@ fn start_warns_of_all_origins_without_keys() {
 
 #[test]
 fn start_warns_of_all_hosts_on_this_machine_without_keys() {
-    const WARNING: &str = "a site that somebody opens in a browser on this machine may read, write and delete";
+    const WARNING: &str = "any site open in a browser on this machine can read, write and delete";
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
@@ -420,11 +420,11 @@ fn start_warns_of_all_hosts_on_this_machine_without_keys() {
 fn serving_other_machines_without_keys_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);
-    assert!(service.has_logged("everybody who reaches this address may do everything"));
+    assert!(service.has_logged("anyone who can reach this address has full access"));
     service.terminate();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
     let service =
         Service::start(folder.path(), &["--listen", "0.0.0.0:0", "--api-keys-file", keys.path.to_str().unwrap()]);
-    assert!(!service.has_logged("everybody who reaches this address may do everything"));
+    assert!(!service.has_logged("anyone who can reach this address has full access"));
 }

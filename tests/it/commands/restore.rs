@@ -326,7 +326,10 @@ async fn restore_brings_the_old_data_back_if_redis_does_not_start_on_the_new() {
     let socket = private_redis(folder.path()).join("redis.sock");
     fs::create_dir(&socket).unwrap();
     let error = refusal(&mut restore(folder.path()));
-    assert!(error.contains("the private Redis didn't start") && error.ends_with("; no data was changed\n"), "{error}");
+    assert!(
+        error.contains("the private Redis failed to start") && error.ends_with("; no data was changed\n"),
+        "{error}"
+    );
     assert_eq!(traces(folder.path()), [""; 0], "{error}");
     fs::remove_dir(&socket).unwrap();
     assert_eq!(count(folder.path()).await, 2);

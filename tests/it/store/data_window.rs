@@ -314,7 +314,7 @@ async fn window_set_is_refused_while_an_instance_counts_over_a_longer_one() {
     app.record("u1", "sports").await;
     let (_folder, mut set) = command(&redis, &["window", "set", "4s", "--yes"]);
     let message = refusal(&mut set);
-    assert!(message.contains("an instance that runs counts over more than 4s"), "{message}");
+    assert!(message.contains("a running instance counts over more than 4s"), "{message}");
     assert_eq!(says(&redis, &["window"]), "14d\n");
     app.begin_stop();
     app.ended().await.unwrap();
@@ -339,7 +339,7 @@ async fn service_with_a_shorter_window_warns_once_and_is_ready() {
 
     let table = says(&redis, &["check", "--window", "14m"]);
     assert!(
-        table.contains("the data set keeps visits for 14d, and window is 14m: counts go by 14m, and pruning by 14d"),
+        table.contains("the data set keeps visits for 14d, and window is 14m: counts use 14m, and pruning uses 14d"),
         "{table}"
     );
     let table = says(&redis, &["check", "--window", "30d"]);

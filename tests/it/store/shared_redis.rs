@@ -456,7 +456,7 @@ async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by:
     assert_eq!(contents(&redis), before);
     let table = succeeds(&mut command(folder.path(), &["check"], &redis.url()));
     assert!(
-        table.contains("1 of them holds what this service has not written, and will be left alone: history:"),
+        table.contains("1 of them holds data that this service did not write, and will be left alone: history:"),
         "{table}"
     );
 }
