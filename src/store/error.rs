@@ -43,7 +43,7 @@ pub enum Error {
     /// What is recorded of the data set can't be read, or changes all the time.
     #[error(
         "the key `layout`, with redis_key_prefix in front, holds no record that this version knows, or another one at each look; if it is \
-         another program's, set another redis_key_prefix"
+         another program's, set redis_key_prefix"
     )]
     UnknownLayout,
     /// The visit is to a new segment, and there are as many as there may be. Nothing was written.
