@@ -43,7 +43,7 @@ pub enum Error {
     /// The record of the layout can't be read, or changes constantly.
     #[error(
         "the key `layout`, with redis_key_prefix in front, holds no record that this version knows, or the record changes \
-         constantly; if the key belongs to another program, set another redis_key_prefix"
+         constantly; if the key belongs to another program, set redis_key_prefix"
     )]
     UnknownLayout,
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
