@@ -53,7 +53,7 @@ enum Command {
     Demo(DemoCommand),
     /// Print the effective settings and check Redis; exits 0 if the service could serve
     Check,
-    /// Request `/readyz` from the running service; exits 0 if it is ready, for the health check of a container
+    /// Request `/readyz` from the running service, at `admin_listen` if it is set; exits 0 if the service is ready
     Healthcheck,
     /// Move the data set to another number of partitions while it is in use; resumes an interrupted move
     Repartition(RepartitionCommand),

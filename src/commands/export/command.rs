@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Export, Exported};
+use super::{Export, ExportCounts};
 use crate::commands::data::Data;
 use crate::commands::progress::{Progress, Unit};
 use crate::commands::{Failure, Outcome};
@@ -41,7 +41,7 @@ impl ExportCommand {
             failure = data.supervise() => Err(failure),
         };
         data.close().await;
-        let Exported { visits, segments_failed } = exported?;
+        let ExportCounts { visits, segments_failed } = exported?;
         // An error here means that standard error is closed.
         let _ = writeln!(io::stderr(), "{visits} visits exported");
         match segments_failed {
@@ -50,7 +50,7 @@ impl ExportCommand {
         }
     }
 
-    async fn write(&self, export: &Export) -> Result<Exported, Failure> {
+    async fn write(&self, export: &Export) -> Result<ExportCounts, Failure> {
         let clock = Clock::system();
         if self.output == Path::new("-") {
             // No bar: an import at the other end of the pipe shows one on the same terminal.

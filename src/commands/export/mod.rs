@@ -22,10 +22,10 @@ pub struct Export {
     segments: Vec<SegmentName<'static>>,
 }
 
-/// The numbers of an export.
+/// What was exported.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Exported {
-    /// Visits. A user who visits a segment during the export may be written twice.
+pub struct ExportCounts {
+    /// A user who visits a segment during the export may be written twice.
     pub visits: u64,
     /// Segments that were skipped because their keys aren't sorted sets. Each partition counts separately.
     pub segments_failed: u64,
@@ -44,7 +44,7 @@ pub enum ExportError {
     #[error(
         "the data set was moved to other partitions during the export, so visits are missing; run the export again"
     )]
-    Moved,
+    PartitionsChanged,
 }
 
 impl Export {
@@ -68,12 +68,12 @@ impl Export {
         out: &mut impl Write,
         clock: &Clock,
         progress: Option<&Progress>,
-    ) -> Result<Exported, ExportError> {
+    ) -> Result<ExportCounts, ExportError> {
         clock.sync(&self.store).await?;
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
         let keys = self.store.layout().await?.read();
-        let mut writer = Writer { store: &self.store, out, cutoff, progress, exported: Exported::default() };
+        let mut writer = Writer { store: &self.store, out, cutoff, progress, exported: ExportCounts::default() };
         for partition in keys.all() {
             if self.segments.is_empty() {
                 writer.write_partition(partition).await?;
@@ -85,7 +85,7 @@ impl Export {
         writer.out.flush()?;
         let exported = writer.exported;
         self.store.check_layout().await?;
-        if self.store.layout().await?.read() == keys { Ok(exported) } else { Err(ExportError::Moved) }
+        if self.store.layout().await?.read() == keys { Ok(exported) } else { Err(ExportError::PartitionsChanged) }
     }
 }
 
@@ -95,7 +95,7 @@ struct Writer<'a, W> {
     out: &'a mut W,
     cutoff: Timestamp,
     progress: Option<&'a Progress>,
-    exported: Exported,
+    exported: ExportCounts,
 }
 
 impl<W: Write> Writer<'_, W> {

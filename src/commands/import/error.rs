@@ -8,12 +8,7 @@ use std::path::Path;
 pub enum ImportError {
     /// The file can't be read.
     #[error("{file}: {why}")]
-    Unreadable {
-        /// The file.
-        file: String,
-        /// The reason.
-        why: String,
-    },
+    Unreadable { file: String, why: String },
     /// A file of the import itself can't be used.
     #[error("{0}")]
     File(String),
@@ -34,9 +29,8 @@ pub enum ImportError {
     /// The import ended early.
     #[error("{why}; completed through line {line}{advice}")]
     Interrupted {
-        /// The reason.
         why: String,
-        /// The last line that was completed.
+        /// The last completed line.
         line: u64,
         /// How to continue.
         advice: &'static str,
@@ -44,7 +38,6 @@ pub enum ImportError {
     /// The import completed and rejected lines.
     #[error("{rejected} {} rejected; {hint}", if *rejected == 1 { "line was" } else { "lines were" })]
     Rejected {
-        /// The number of lines.
         rejected: u64,
         /// Where to find the errors.
         hint: String,
