@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::auth::{Authenticator, KeysError};
-use crate::config::{Settings, Shown};
+use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
@@ -52,16 +52,16 @@ pub enum CheckError {
 /// an ACL that forbids what is needed. Nothing is written to find out.
 pub async fn check(
     settings: &Settings,
-    shown: &[Shown],
+    rows: &[SettingRow],
     clock: &Clock,
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
-    write_table(shown, out)?;
-    let authenticator = Authenticator::load(settings.auth.clone())?;
-    settings.tls.clone().map(Tls::load).transpose()?;
+    write_table(rows, out)?;
+    let authenticator = Authenticator::load(settings.auth())?;
+    settings.tls_files().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
-    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match &settings.redis {
-        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
+    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match settings.deployment() {
+        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), &servers, settings, clock).await?,
         None => ask_private(settings, clock).await?,
     };
     writeln!(out)?;
@@ -124,15 +124,15 @@ async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckE
 
 async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
     let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
+    let connection = Client::new(deployment.clone(), settings.redis_limits(), Arc::default());
     let store = Store::new(connection.map_err(CheckError::File)?);
-    let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
+    let store = store.with_acks(settings.acks()).with_partitions(settings.partitions);
     let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-    let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+    let store = if settings.has_private_redis() { store.on_private_redis() } else { store };
     let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
-        if let Some(obstacle) = server.obstacle(settings.write_acks) {
+        if let Some(obstacle) = server.obstacle(settings.acks()) {
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
@@ -171,12 +171,12 @@ fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut 
     warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"))
 }
 
-fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {
-    let widest = |column: fn(&Shown) -> usize| shown.iter().map(column).max().unwrap_or_default();
-    let (names, values) = (widest(|shown| shown.name.len()), widest(|shown| shown.value.chars().count()));
+fn write_table(rows: &[SettingRow], out: &mut impl Write) -> io::Result<()> {
+    let widest = |column: fn(&SettingRow) -> usize| rows.iter().map(column).max().unwrap_or_default();
+    let (names, values) = (widest(|row| row.name.len()), widest(|row| row.value.chars().count()));
     let (names, values) = (names.max("setting".len()), values.max("value".len()));
     writeln!(out, "{:names$}  {:values$}  set by", "setting", "value")?;
-    for Shown { name, value, set_by } in shown {
+    for SettingRow { name, value, set_by } in rows {
         writeln!(out, "{name:names$}  {value:values$}  {set_by}")?;
     }
     Ok(())

@@ -24,19 +24,19 @@ impl Data {
     ///
     /// The reason in one line.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
-        let (deployment, redis): (Deployment, _) = match &settings.redis {
-            Some(deployment) => (deployment.clone(), None),
+        let (deployment, redis): (Deployment, _) = match settings.deployment() {
+            Some(deployment) => (deployment, None),
             None => {
                 let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
                 (url.into(), redis)
             }
         };
         let address = deployment.to_string();
-        let connection = Client::new(deployment, settings.store_limits(), Arc::default())?;
-        let store = Store::new(connection).with_acks(settings.write_acks);
+        let connection = Client::new(deployment, settings.redis_limits(), Arc::default())?;
+        let store = Store::new(connection).with_acks(settings.acks());
         let store = store.with_key_prefix(settings.redis_key_prefix.clone());
         let store = store.with_max_segments(settings.max_segments as u64);
-        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        let store = if settings.has_private_redis() { store.on_private_redis() } else { store };
         Ok(Self { store, address, redis })
     }
 

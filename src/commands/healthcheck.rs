@@ -31,7 +31,7 @@ pub async fn healthcheck(settings: &Settings) -> Outcome {
     const LIMIT: Duration = Duration::from_secs(5);
     let (listen, has_tls) = match settings.admin_listen {
         Some(listen) => (listen, false),
-        None => (settings.listen, settings.tls.is_some()),
+        None => (settings.listen, settings.tls_files().is_some()),
     };
     let address = reachable(listen);
     let status = tokio::time::timeout(LIMIT, ask_readyz(address, has_tls));

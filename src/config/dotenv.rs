@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::SettingsError;
-use super::layer::PREFIX;
+use super::source::PREFIX;
 
 /// What editors on Windows put in front of UTF-8.
 const BYTE_ORDER_MARK: char = '\u{feff}';
