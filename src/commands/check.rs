@@ -1,17 +1,16 @@
 //! `segment-estimator check`: what the service would run with, and whether Redis can serve it.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
+use super::data::Data;
+use super::outcome::Failure;
 use crate::auth::{Authenticator, KeysError};
 use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
-use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding};
 
 /// Why the check failed: one line, made to be shown as it is.
 #[derive(Debug, thiserror::Error)]
@@ -19,18 +18,15 @@ pub enum CheckError {
     /// The table can't be written.
     #[error("can't write the settings: {0}")]
     Output(#[from] io::Error),
-    /// A file for the connection to Redis can't be used; the text names the setting.
-    #[error("{0}")]
-    File(String),
     /// The keys that tokens are checked with can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The private Redis doesn't run.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    /// A file for the connection to Redis can't be used, or the private Redis doesn't run.
+    #[error("{0}")]
+    Open(Failure),
     /// Redis can't serve.
     #[error("{what} at {address} can't serve: {why}")]
     CantServe {
@@ -60,10 +56,10 @@ pub async fn check(
     let authenticator = Authenticator::load(settings.auth())?;
     settings.tls_files().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
-    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match settings.deployment() {
-        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), &servers, settings, clock).await?,
-        None => ask_private(settings, clock).await?,
-    };
+    let data = Data::open(settings).await.map_err(CheckError::Open)?;
+    let found = ask(&data, settings, clock).await;
+    data.close().await;
+    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = found?;
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
     if !foreign_keys.is_empty() {
@@ -113,23 +109,14 @@ struct Found {
     skew: Option<Skew>,
 }
 
-async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
-    let answer = ask("the private Redis", &url.into(), settings, clock).await;
-    if let Some(redis) = redis {
-        redis.stop().await;
-    }
-    answer
-}
-
-async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(deployment.clone(), settings.redis_limits(), Arc::default());
-    let store = Store::new(connection.map_err(CheckError::File)?);
-    let store = store.with_acks(settings.acks()).with_partitions(settings.partitions);
-    let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-    let store = if settings.has_private_redis() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
+async fn ask(data: &Data, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
+    let what = || match settings.deployment() {
+        Some(deployment) => format!("{}: the Redis", deployment.setting()),
+        None => "the private Redis".to_owned(),
+    };
+    let cant_serve = |address, why| CheckError::CantServe { what: what(), address, why };
+    let failed = |error: store::Error| cant_serve(data.address.clone(), error.to_string());
+    let store = data.store.clone().with_partitions(settings.partitions);
     let found = store.servers().await.map_err(failed)?;
     for (address, server) in &found {
         if let Some(obstacle) = server.obstacle(settings.acks()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::Settings;
 use crate::embedded_redis::EmbeddedRedis;
-use crate::redis::{Client, Deployment};
+use crate::redis::Deployment;
 use crate::store::Store;
 
 /// A data set, and the private Redis that was started for the command, if one was.
@@ -32,11 +32,7 @@ impl Data {
             }
         };
         let address = deployment.to_string();
-        let connection = Client::new(deployment, settings.redis_limits(), Arc::default())?;
-        let store = Store::new(connection).with_acks(settings.acks());
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-        let store = store.with_max_segments(settings.max_segments as u64);
-        let store = if settings.has_private_redis() { store.on_private_redis() } else { store };
+        let store = settings.open_store(deployment, Arc::default())?;
         Ok(Self { store, address, redis })
     }
 

@@ -16,6 +16,7 @@ mod rows;
 mod secret_files;
 mod settings;
 mod source;
+mod store;
 mod toml_text;
 mod value;
 

@@ -24,8 +24,7 @@ use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
-use crate::redis::Client;
-use crate::store::{self, Store};
+use crate::store;
 use crate::telemetry::Metrics;
 
 /// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
@@ -185,12 +184,8 @@ impl App {
             "using Redis"
         );
         let metrics = Arc::<Metrics>::default();
-        let connection = Client::new(servers, settings.redis_limits(), Arc::clone(&metrics));
-        let connection = connection.map_err(AppError::Redis)?;
-        let store = Store::new(connection).with_acks(settings.acks()).with_partitions(settings.partitions);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
-        let store = if settings.has_private_redis() { store.on_private_redis() } else { store };
-        let store = store.with_max_segments(settings.max_segments as u64);
+        let store = settings.open_store(servers, Arc::clone(&metrics)).map_err(AppError::Redis)?;
+        let store = store.with_partitions(settings.partitions).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
