@@ -221,7 +221,7 @@ async fn a_wrong_clock_is_a_single_line_however_often_it_is_compared() {
 async fn the_check_tells_of_a_wrong_clock_and_is_content(#[case] ahead_by: i64, #[case] end: &str) {
     let redis = Redis::start();
     let url = Layer { redis_url: Some(redis.url()), ..Layer::default() };
-    let settings = Settings::from_layers(&[(Source::Defaults, Layer::defaults()), (Source::Flags, url)]).unwrap();
+    let settings = Settings::from_layers(&[(Source::Flags, url)]).unwrap();
     let mut out = Vec::new();
     check(&settings, &[], &Clock::ahead_by(ahead_by), &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
