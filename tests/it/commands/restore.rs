@@ -257,10 +257,10 @@ async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
 
 #[test]
 fn script_for_compose_runs_the_same_program() {
-    let script = include_str!("../../scripts/restore");
+    let script = include_str!("../../../scripts/restore");
     let (_, rest) = script.split_once("program=$(cat ").unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(rest.split_once(')').unwrap().0);
-    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../src/embedded_redis/restore.sh"));
+    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../../src/embedded_redis/restore.sh"));
 }
 
 #[tokio::test]
@@ -304,7 +304,7 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
 /// What was in force before is brought back once, wherever the first `undo` was killed.
 #[test]
 fn undo_goes_on_where_it_was_killed() {
-    let script = include_str!("../../src/embedded_redis/restore.sh");
+    let script = include_str!("../../../src/embedded_redis/restore.sh");
     let lines: Vec<_> = script.lines().collect();
     let begin = lines.iter().position(|line| *line == "undo() {").unwrap();
     let end = begin + lines[begin..].iter().position(|line| *line == "}").unwrap();
