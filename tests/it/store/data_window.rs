@@ -303,7 +303,7 @@ fn messages_of_a_move_to_one_partition_have_the_singular() {
     let message = refusal(&mut set);
     assert!(message.contains("the data is moving to 1 partition; finish that first, with `"), "{message}");
     let table = says(&redis, &["check"]);
-    assert!(table.contains("\na move to 1 partition is under way: `repartition --to 1` takes it up\n"), "{table}");
+    assert!(table.contains("\na move to 1 partition is in progress: `repartition --to 1` resumes it\n"), "{table}");
     assert!(table.contains("\nthe users are split into 2 partitions\n"), "{table}");
 }
 
