@@ -52,7 +52,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of Redis.
+    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of
+    /// Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -87,8 +87,8 @@ impl Store {
         Ok(MembersCursor { last, rank })
     }
 
-    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may repeat
-    /// names of the previous one. Otherwise as [`Self::members`].
+    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may
+    /// repeat names of the previous one. Otherwise as [`Self::members`].
     ///
     /// # Errors
     ///

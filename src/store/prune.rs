@@ -92,8 +92,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing was
-    /// removed.
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing
+    /// was removed.
     pub async fn remove_expired(
         &self,
         layout: &Layout,
@@ -155,8 +155,8 @@ impl Store {
         })
     }
 
-    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment whose
-    /// key holds another type has no members. The key itself stays.
+    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment
+    /// whose key holds another type has no members. The key itself stays.
     ///
     /// # Errors
     ///

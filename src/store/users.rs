@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 
-use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
+use super::partition::hash;
 use super::{Batch, Error, IndexCursor, KeySet, Layout, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, parse};
@@ -126,9 +126,9 @@ impl Store {
         Ok(Attempt::Committed(scores.collect::<Result<_, _>>()?))
     }
 
-    /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been
-    /// pruned. With [`WriteAcks`](crate::redis::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one
-    /// that is recorded meanwhile may be there. What has to be noted while data moves is kept for `kept`.
+    /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been pruned.
+    /// With [`WriteAcks`](crate::redis::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one that
+    /// is recorded meanwhile may be there. What has to be noted while data moves is kept for `kept`.
     ///
     /// # Errors
     ///

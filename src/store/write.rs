@@ -11,8 +11,9 @@ use foldhash::fast::RandomState;
 use futures_util::future::join_all;
 
 use super::Error;
-use super::keys::{KeyNames, hash};
+use super::keys::KeyNames;
 use super::layout::{Attempt, KnownLayout};
+use super::partition::hash;
 use super::{KeySet, Partition, Store};
 use crate::domain::{Timestamp, Visit};
 use crate::redis::Request;

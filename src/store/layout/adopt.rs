@@ -8,8 +8,9 @@ use super::Layout;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::Request;
 use crate::store::diagnostics::Survey;
-use crate::store::keys::{KeyKind, KeySet, Partition, Partitions, hash};
+use crate::store::keys::KeyKind;
 use crate::store::own_keys::OwnKeys;
+use crate::store::partition::{KeySet, Partition, Partitions, hash};
 use crate::store::{Coverage, Error, Store};
 
 /// What a database without a record has that may be a data set.

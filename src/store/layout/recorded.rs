@@ -235,7 +235,7 @@ impl Store {
         Ok(match self.partitions {
             _ if self.has_plain_keys().await? => Partitions::ONE,
             Some(set) => set,
-            None if self.client.is_cluster() => Partitions::OF_A_CLUSTER,
+            None if self.client.is_cluster() => Partitions::CLUSTER_DEFAULT,
             None => Partitions::ONE,
         })
     }
@@ -297,8 +297,9 @@ fn is_record(text: &[u8]) -> bool {
         .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, or
-/// what is no record, which is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
+/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, or what is
+/// no record, which is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script
+/// compares bytes.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end

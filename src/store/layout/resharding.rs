@@ -15,8 +15,8 @@ use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 /// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is written before it is
 /// deleted as well; one that is written after it adds the name again. Redis frees the memory in the background.
 ///
-/// Deletes nothing if the record `KEYS[1]` has a later epoch than `ARGV[1]`, since the keys are then in use. So a process that was suspended
-/// and resumes does no harm. A key of another type belongs to another program and stays.
+/// Deletes nothing if the record `KEYS[1]` has a later epoch than `ARGV[1]`, since the keys are then in use. So a process that was
+/// suspended and resumes does no harm. A key of another type belongs to another program and stays.
 const DELETE_SEGMENT: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
