@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, some_of};
-use crate::store::{self, Candidate, Coverage, Partitions, Store, Unrecorded};
+use crate::store::{self, Candidate, Coverage, Partitions, Store, UnrecordedData};
 
 /// Whether to ask.
 #[derive(Args)]
@@ -42,7 +42,7 @@ impl AdoptCommand {
     async fn adopt(&self, store: &Store, settings: &Settings) -> Outcome {
         let failed = |error: store::Error| Failure::from(format!("failed to adopt the data set: {error}"));
         let mut out = io::stdout();
-        match store.found_layout().await {
+        match store.existing_layout().await {
             Ok(Some(layout)) => {
                 writeln!(
                     out,
@@ -56,7 +56,7 @@ impl AdoptCommand {
             Err(error) => return Err(failed(error)),
         }
         let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
-        let found = store.unrecorded(settled).await.map_err(failed)?;
+        let found = store.survey_unrecorded(settled).await.map_err(failed)?;
         if found.coverage != Coverage::Complete {
             return Err("nothing was changed: not all keys were looked at, and others would be hidden: Redis refuses `SCAN`; grant +scan"
                 .to_owned()
@@ -123,7 +123,7 @@ fn count(number: u64, noun: &str) -> String {
 const REMOVE: &str = "if the others are leftovers or another program's, rename or remove them";
 
 /// Returns the one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
-fn choose(found: &Unrecorded, set: Option<Partitions>) -> Result<&Candidate, Failure> {
+fn choose(found: &UnrecordedData, set: Option<Partitions>) -> Result<&Candidate, Failure> {
     let numbers: BTreeSet<_> = found.candidates.iter().map(|candidate| candidate.keys.partitions().count()).collect();
     let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let is_meant = |candidate: &&Candidate| set.map_or(candidate.fits, |set| candidate.keys.partitions() == set);

@@ -136,7 +136,7 @@ async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &C
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
-    let layout = store.found_layout().await.map_err(failed)?;
+    let layout = store.existing_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());

@@ -65,7 +65,7 @@ impl Estimator {
                 }
                 Some(error) => return Err(error),
             }
-            self.store.layout_again().await?;
+            self.store.refresh_layout().await?;
         }
         Err(store::Error::UnknownLayout)
     }

@@ -69,7 +69,7 @@ pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
 pub use self::keys::KeyPrefix;
-pub use self::layout::{Candidate, Layout, Phase, Resharding, Unrecorded, WindowChange};
+pub use self::layout::{Candidate, Layout, Phase, Resharding, UnrecordedData, WindowChange};
 use self::layout::{KnownLayout, Refusal};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::own_keys::Coverage;

@@ -68,11 +68,11 @@ impl Store {
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
-        let mut found = self.found_layout().await?;
+        let mut found = self.existing_layout().await?;
         for _ in 0..Self::ATTEMPTS {
             let Some(layout) = found else { return Ok(vec![Some(false); visits.len()]) };
             let kept = self.are_kept_by(&layout, visits).await?;
-            found = self.found_layout().await?;
+            found = self.existing_layout().await?;
             if found == Some(layout) {
                 return Ok(kept);
             }

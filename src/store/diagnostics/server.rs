@@ -123,7 +123,7 @@ impl Store {
     async fn keys_for_now(&self) -> KeySet {
         match self.recorded_layout().await {
             Ok(Some(layout)) => layout.read(),
-            _ => KeySet::first(self.partitions_of_a_new_set().await.unwrap_or(Partitions::ONE)),
+            _ => KeySet::first(self.partitions_for_new_set().await.unwrap_or(Partitions::ONE)),
         }
     }
 

@@ -30,7 +30,7 @@ mod window;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
-pub use self::adopt::{Candidate, Unrecorded};
+pub use self::adopt::{Candidate, UnrecordedData};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
