@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index_of(
         &self,
         partition: Partition,
@@ -63,7 +63,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn names_of(&self, partition: Partition) -> Result<Vec<SegmentName<'static>>, Error> {
         const PAGE: usize = 1_000;
         let (mut names, mut cursor) = (Vec::new(), None);
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
         let members = self.with_layout(|known| async move {
             let partitions = known.layout.read().all();
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index_size(&self) -> Result<u64, Error> {
         let count = self.segment_limit.as_ref().map(|limit| (limit, limit.begin_count()));
         let names = self.count_names().await?;

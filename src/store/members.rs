@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members(
         &self,
         partition: Partition,
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members_after(
         &self,
         partition: Partition,
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn member_names(
         &self,
         partition: Partition,
@@ -179,7 +179,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZCARD").arg(self.names.segment(partition, segment.as_str()));

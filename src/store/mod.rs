@@ -8,7 +8,7 @@
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
 //! | `forgotten` | sorted set | the id of a user who was deleted during a resharding | always 0 | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
-//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::LISTED_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
+//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
 //!
 //! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and nothing variable precedes
@@ -74,7 +74,7 @@ use self::layout::{KnownLayout, Refusal};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::own_keys::Coverage;
 pub use self::partition::{KeySet, Partition, Partitions};
-pub use self::prune::{Expired, Slice};
+pub use self::prune::{MemberCounts, SliceOutcome};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, WriteOutcome};
 use crate::domain::{Timestamp, UserId, Window};

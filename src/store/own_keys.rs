@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer. A server that refuses `SCAN` is no error.
+    /// An [`Error`] if Redis didn't answer. A server that refuses `SCAN` is no error.
     pub(super) async fn own_keys(
         &self,
         max_steps: usize,

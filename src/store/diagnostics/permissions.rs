@@ -106,7 +106,7 @@ impl Permissions {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub(in crate::store) async fn ask(
         client: &Client,
         slot: Slot,

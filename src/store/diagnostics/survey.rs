@@ -10,7 +10,7 @@ use crate::redis::{self, Request, Slot};
 use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{Coverage, Error, Expired, KeySet, Layout, Partition, Partitions, Store};
+use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
 
 /// What a set of keys holds. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn survey(&self, keys: KeySet, cutoff: Timestamp) -> Result<Survey, Error> {
         let surveys =
             stream::iter(keys.all()).map(|partition| self.survey_partition(partition, BTreeSet::new(), cutoff));
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<(Vec<String>, Coverage), Error> {
         let mut foreign = BTreeSet::new();
         if let Some(layout) = layout {
@@ -178,10 +178,10 @@ impl Store {
         if segments.is_empty() {
             return Ok(occupied);
         }
-        for (segment, found) in segments.iter().zip(self.expired(partition, segments, cutoff).await?) {
+        for (segment, found) in segments.iter().zip(self.count_members(partition, segments, cutoff).await?) {
             match found {
-                Ok(Expired { members: 0, .. }) => survey.empty += 1,
-                Ok(Expired { expired, members }) => {
+                Ok(MemberCounts { members: 0, .. }) => survey.empty += 1,
+                Ok(MemberCounts { expired, members }) => {
                     survey.segments += 1;
                     survey.members += members;
                     survey.expired += expired;

@@ -67,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn survey_unrecorded(&self, now: Timestamp) -> Result<UnrecordedData, Error> {
         let evidence = self.find_evidence().await?;
         let plain = KeySet::first(Partitions::ONE);
@@ -198,7 +198,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn adopt(
         &self,
         keys: KeySet,

@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout_of(partition));
