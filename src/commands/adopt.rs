@@ -11,7 +11,7 @@ use super::{Failure, Outcome};
 use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
-use crate::store::diagnostics::{Survey, some_of};
+use crate::store::diagnostics::{Survey, list_first};
 use crate::store::{self, Candidate, Coverage, Partitions, Store, UnrecordedData};
 
 /// Whether to ask.
@@ -110,7 +110,8 @@ fn in_words(survey: &Survey, window: Window) -> String {
         text += &format!(", and {} without members", count(*empty, "name"));
     }
     if !foreign.is_empty() {
-        text += &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), some_of(foreign));
+        text +=
+            &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), list_first(foreign));
     }
     text
 }

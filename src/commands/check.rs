@@ -10,7 +10,7 @@ use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
 use crate::redis::{Client, Deployment};
-use crate::store::diagnostics::{Server, some_of};
+use crate::store::diagnostics::{Server, list_first};
 use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
 
 /// Why the check failed: one line, made to be shown as it is.
@@ -69,7 +69,7 @@ pub async fn check(
     if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
         let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
-        let names = some_of(&foreign_keys);
+        let names = list_first(&foreign_keys);
         writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
     }
     match coverage {

@@ -170,7 +170,7 @@ fn check_fails_for_each_needed_command_that_an_acl_forbids() {
     for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
         let command = command.to_lowercase();
         let (content, _, error) = check_with_acl(&[&TELLS[..], &[&format!("-{command}")]].concat());
-        assert!(!content && error.contains("can't serve: its ACL forbids what is needed: "), "{command}: {error}");
+        assert!(!content && error.contains("can't serve: its ACL forbids a required command: "), "{command}: {error}");
         assert!(error.contains(&format!("'{command}'")) && error.lines().count() == 1, "{command}: {error}");
     }
 }
@@ -178,7 +178,7 @@ fn check_fails_for_each_needed_command_that_an_acl_forbids() {
 #[test]
 fn check_fails_for_keys_that_an_acl_forbids() {
     let (content, _, error) = check_with_acl(&[&TELLS[..], &["resetkeys"]].concat());
-    assert!(!content && error.contains("can't serve: its ACL forbids what is needed: "), "{error}");
+    assert!(!content && error.contains("can't serve: its ACL forbids a required command: "), "{error}");
     assert!(error.contains("'segment:") && error.lines().count() == 1, "{error}");
 }
 
@@ -187,7 +187,7 @@ fn check_fails_for_each_needed_command_that_redis_does_not_have() {
     for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
         let (redis, folder) = (Redis::start_with(&["--rename-command", command, ""]), tempfile::tempdir().unwrap());
         let (content, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
-        let expected = format!("can't serve: it has no command `{command}`, which the service needs: ");
+        let expected = format!("can't serve: it lacks the required command `{command}`, which is renamed");
         assert!(!content && error.contains(&expected) && error.lines().count() == 1, "{command}: {error}");
     }
 }
@@ -199,17 +199,17 @@ fn check_finds_a_missing_command_without_being_allowed_to_list_commands() {
     let rules = ["ACL", "SETUSER", "me", "on", ">hunter2", "~*", "+@all", "-command"];
     redis.call::<()>(&rules);
     let (content, _, error) = check(folder.path(), &["--redis-url", &format!("{}?user=me&pass=hunter2", redis.url())]);
-    assert!(!content && error.contains("it has no command `EVAL`"), "{error}");
+    assert!(!content && error.contains("it lacks the required command `EVAL`"), "{error}");
 }
 
 /// Whatever else is asked is forbidden, and that is no failure of the check.
 #[test]
 fn check_passes_with_an_acl_that_does_not_tell_and_says_so() {
-    let unknown = "; it doesn't tell whether its ACL allows what is needed";
+    let unknown = "; whether its ACL permits all required commands is unknown";
     let little = check_with_just(&["~layout", "~segments", "+ping", "+get", "+exists"]);
     let enough = check_with_acl(&[]);
     for ((content, table, error), first_words) in
-        [(little, "a Redis that doesn't tell its version"), (enough, "it refuses writes when its memory is full")]
+        [(little, "a Redis of unknown version"), (enough, "it refuses writes when its memory is full")]
     {
         assert!(content && error.is_empty(), "{error}");
         assert!(table.lines().last().unwrap().ends_with(&format!("{first_words}{unknown}")), "{table}");
@@ -219,11 +219,11 @@ fn check_passes_with_an_acl_that_does_not_tell_and_says_so() {
 #[rstest]
 #[case::managed_default(
     "volatile-lru",
-    "; it drops histories, and the record of deleted users during a move, when its memory is full (volatile-lru)"
+    "; it evicts histories, and tombstones of deleted users during a move, when its memory is full (volatile-lru)"
 )]
 #[case::cache(
     "allkeys-lru",
-    "; it drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)"
+    "; it evicts whole segments when its memory is full, which makes counts wrong (allkeys-lru)"
 )]
 fn check_tells_of_a_policy_that_evicts(#[case] policy: &str, #[case] expected: &str) {
     let (redis, folder) = (Redis::start_with(&["--maxmemory-policy", policy]), tempfile::tempdir().unwrap());

@@ -77,7 +77,7 @@ fn repartition_refuses_a_redis_that_may_evict_keys() {
     redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
     let command = ["repartition", "--to", "8", "--redis-url", &redis.url()];
     let error = refusal(binary(folder.path()).args(command));
-    let expected = "segment-estimator: Redis drops histories, and the record of deleted users during a move, when its memory is full \
+    let expected = "segment-estimator: Redis evicts histories, and tombstones of deleted users during a move, when its memory is full \
                     (volatile-lru); set maxmemory-policy to noeviction, and then run the same command again";
     assert!(error.starts_with(expected), "{error}");
     assert!(redis.call::<Option<String>>(&["GET", "layout"]).is_none(), "nothing was begun");

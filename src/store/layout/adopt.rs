@@ -107,7 +107,7 @@ impl Store {
         let surveys = self.survey_found(&partitions, segments, window.cutoff(now)).await?;
         let of = |has: &dyn Fn(Partition) -> bool| {
             let surveys = surveys.iter().filter(|(partition, _)| has(*partition));
-            surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::and)
+            surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::merge)
         };
         let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
