@@ -92,7 +92,7 @@ fn a_service_that_is_set_to_another_number_does_not_start() {
     repartition(&folder, &redis, "8");
     let url = redis.url();
     let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "4"]));
-    let expected = "segment-estimator: partitions: the data set has 8 partitions, and partitions is 4: leave it unset, or move the \
+    let expected = "segment-estimator: partitions: the data set has 8 partitions, but partitions is 4: unset it, or move the \
                     data with `segment-estimator repartition --to 4`";
     assert_eq!(message, expected);
     for arguments in [&["--redis-url", &url, "--partitions", "8"][..], &["--redis-url", &url]] {
@@ -109,7 +109,7 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
     let adopted = run(binary(folder.path()).args(["adopt", "--yes", "--redis-url", &url]));
     assert!(adopted.status.success(), "{adopted:?}");
     let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "8"]));
-    assert!(message.contains("the data set has 1 partition, and partitions is 8"), "{message}");
+    assert!(message.contains("the data set has 1 partition, but partitions is 8"), "{message}");
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.count("sports").await, 0);
     let record = r#"{"epoch":1,"keys":"plain","window_seconds":1209600}"#;
@@ -133,7 +133,7 @@ fn a_record_of_a_later_version_is_not_touched() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
-    assert!(message.contains("`layout` holds no record that this version knows"), "{message}");
+    assert!(message.contains("`layout` holds no record that this version can read"), "{message}");
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*"]), ["layout"]);
 }
 
