@@ -127,7 +127,7 @@ impl Estimator {
     ///
     /// A [`store::Error`] if Redis failed.
     pub(crate) async fn recorded_window(&self) -> Result<Option<Window>, store::Error> {
-        Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
+        Ok(self.store.existing_layout().await?.and_then(|layout| layout.window()))
     }
 
     /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None` if the key of the

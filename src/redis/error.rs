@@ -214,8 +214,8 @@ impl Error {
         Self::refused(command, error.code(), error.details().unwrap_or_default())
     }
 
-    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is of
-    /// another kind than the setting says, the error explains that.
+    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is
+    /// of another kind than the setting says, the error explains that.
     pub(crate) fn refused(command: String, code: &str, detail: &str) -> Self {
         let detail = match (command.as_str(), code) {
             (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",

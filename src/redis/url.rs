@@ -13,8 +13,8 @@ use super::credentials::{Credentials, Login, TlsFiles, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
-/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials and
-/// certificates may be set beside it.
+/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials
+/// and certificates may be set beside it.
 ///
 /// `Debug` and `Display` show the address, whether TLS is used, and the database, but never the user or the password.
 #[derive(Clone)]

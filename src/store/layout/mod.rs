@@ -2,23 +2,23 @@
 //!
 //! # The record
 //!
-//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change increments
-//! the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy. Therefore
-//! no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
+//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change
+//! increments the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy.
+//! Therefore no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
 //! ([`Layout::order`]).
 //!
 //! # Confirming the layout
 //!
-//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and in
-//! the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
+//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and
+//! in the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
 //! the result is [`Attempt::Committed`]. Otherwise the result is [`Attempt::Stale`]: the instance reads `layout` again and repeats the
 //! request. Writes are idempotent, so a repeated write does no harm.
 //!
 //! # Changing the layout
 //!
-//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or is
-//! stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with its
-//! neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
+//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or
+//! is stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with
+//! its neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
 
 mod adopt;
 mod obstacle;
@@ -31,7 +31,7 @@ mod window;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
-pub use self::adopt::{Candidate, Unrecorded};
+pub use self::adopt::{Candidate, UnrecordedData};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;

@@ -47,7 +47,7 @@ async fn eviction_is_warned_of_at_the_start_and_counted() {
     assert_eq!(service.status_of("/readyz").await, 200);
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
-    let expected = "Redis drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)";
+    let expected = "Redis evicts whole segments when its memory is full, which makes counts wrong (allkeys-lru)";
     assert!(warnings.len() == 1 && warnings[0].contains(expected), "{log:#?}");
 }
 

@@ -391,7 +391,10 @@ async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &s
     }
     let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("`{p01}:layout` holds what this service has not written: rename that key"), "{message}");
+    assert!(
+        message.contains("`{p01}:layout` holds a value that this service didn't write: rename the key"),
+        "{message}"
+    );
     assert_eq!(contents(&redis), before);
     redis.call::<()>(&["DEL", "{p01}:layout"]);
     assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));

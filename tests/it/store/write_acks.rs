@@ -340,7 +340,7 @@ async fn a_check_counts_the_replicas() {
     let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "1"]);
     assert!(content, "{error}");
     let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "2"]);
-    let why = "can't serve: it has 1 of the 2 replicas that write_acks needs\n";
+    let why = "can't serve: it has 1 of the 2 replicas that write_acks requires\n";
     assert!(!content && error.ends_with(why) && error.lines().count() == 1, "{error}");
 
     assert_eq!(check(folder.path(), &on_disk_of(&url)).0, redis.primary.has_wait_aof());
@@ -356,7 +356,11 @@ async fn a_user_needs_the_command_that_waits_only_where_it_is_sent(#[case] acks:
     let url = format!("{}?user=me&pass=hunter2", redis.primary.url());
     let (content, error) = check(folder.path(), &[&["--redis-url", &url], acks].concat());
     assert_eq!(content, is_content, "{error}");
-    assert_eq!(error.contains("its ACL forbids what is needed: ") && error.contains("'wait'"), !is_content, "{error}");
+    assert_eq!(
+        error.contains("its ACL forbids a required command: ") && error.contains("'wait'"),
+        !is_content,
+        "{error}"
+    );
 
     let service = Service::start(folder.path(), &[&["--redis-url", &url], acks].concat());
     let expected = if is_content { 204 } else { 503 };
