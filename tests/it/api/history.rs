@@ -14,7 +14,7 @@ use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Lease, LeaseRequest, NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
 
-use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};
+use crate::helpers::{NOON, Redis, RedisCluster, TIMEOUT, TestApp, eventually, noon_plus, problem, segment, visit};
 
 const HOUR: i64 = 3_600_000;
 const STEP: Duration = Duration::from_secs(3_600);
@@ -394,7 +394,7 @@ async fn without_redis_there_is_no_history() {
 async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
     let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {

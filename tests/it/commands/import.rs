@@ -14,7 +14,7 @@ use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{Redis, Service, StubServer, TestApp, binary, eventually, kill, private_redis_connection, run};
 
 /// A second of an hour ago or later: all of them are in the window.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -759,7 +759,7 @@ async fn import_divides_requests_that_are_too_large(
     let app = TestApp::spawn(&redis).await;
     let sizes = Arc::<Mutex<Vec<usize>>>::default();
     let seen = Arc::clone(&sizes);
-    let proxy = Site::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
+    let proxy = StubServer::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
     fs::write(folder.path().join("visits"), ndjson(60_000)).unwrap();
     let url = format!("http://{}", proxy.address);
     let (content, stderr) = outcome(import(folder.path(), &["visits", "--url", &url]).args(arguments));
@@ -776,7 +776,7 @@ async fn import_divides_requests_that_are_too_large(
 async fn import_ends_if_a_single_visit_is_too_large_for_a_request() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     let app = TestApp::spawn(&redis).await;
-    let proxy = Site::limit(app.address, 10, |_| {}).await;
+    let proxy = StubServer::limit(app.address, 10, |_| {}).await;
     fs::write(folder.path().join("visits"), "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n".repeat(3)).unwrap();
     let url = format!("http://{}", proxy.address);
     let (content, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
@@ -805,7 +805,7 @@ async fn import_tells_a_site_that_is_not_the_service(
     #[case] expected: &str,
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let site = Site::start(move |_| async move {
+    let site = StubServer::start(move |_| async move {
         Response::builder().status(status).header(header.0, header.1).body(Full::from(body)).unwrap()
     })
     .await;

@@ -214,7 +214,7 @@ async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
         primary.call::<Vec<_>>(&["ZRANGE", "segment:sports", "0", "-1"]).into_iter().collect();
     primary.stop();
 
-    way.lead_to(&replica);
+    way.redirect_to(&replica);
     assert_eq!(app.post_visit(&sports("too-early")).await.status(), 503, "it is still a replica");
     replica.call::<()>(&["REPLICAOF", "NO", "ONE"]);
     let survived: BTreeSet<String> =
