@@ -150,7 +150,7 @@ fn start_ignores_a_folder_called_dotenv() {
 fn start_names_a_missing_config_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = error_of(folder.path(), &["--config", "nowhere.toml"], &[]);
-    assert!(error.starts_with("segment-estimator: config: can't read nowhere.toml: No such file"), "{error}");
+    assert!(error.starts_with("segment-estimator: config: failed to read nowhere.toml: No such file"), "{error}");
 }
 
 #[test]
