@@ -381,7 +381,7 @@ async fn repartition_says_what_to_do_about_a_foreign_key_in_the_new_place() {
     }
     let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
     let message = String::from_utf8(run(&mut moving).stderr).unwrap();
-    assert!(message.contains(":segment:s1` met a key of another type"), "{message}");
+    assert!(message.contains(":segment:s1` found a key of another type"), "{message}");
     assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
     for n in 0..4 {
         redis.call::<()>(&["DEL", &format!("{{p{n:02}}}:segment:s1")]);

@@ -85,7 +85,7 @@ async fn something_else_than_redis_is_told_in_one_line() {
     let app = TestApp::spawn(&redis).await;
     let (content, _, error) = check(folder.path(), &["--redis-url", &format!("redis://{}", app.address)]);
     assert!(!content);
-    assert!(error.contains("can't serve: can't connect to Redis: ") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("can't serve: failed to connect to Redis: ") && error.lines().count() == 1, "{error}");
 }
 
 #[test]

@@ -513,7 +513,7 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     redis.call::<()>(&["ZADD", "segment:stray", "1", "u1"]);
     let stopped = run(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
     assert!(
-        !stopped.status.success() && String::from_utf8_lossy(&stopped.stderr).contains("`ZRANGE forgotten` met a key")
+        !stopped.status.success() && String::from_utf8_lossy(&stopped.stderr).contains("`ZRANGE forgotten` found a key")
     );
     assert_eq!(theirs(&redis), before);
     redis.call::<()>(&["DEL", "forgotten"]);
