@@ -118,7 +118,7 @@ impl Batch {
         self.visits.push(entry);
     }
 
-    /// The number of visits.
+    /// Returns the number of visits.
     #[must_use]
     pub fn len(&self) -> usize {
         self.visits.len()
@@ -217,7 +217,7 @@ impl PartitionBatch {
         std::mem::take(&mut self.commands).into_iter().map(move |command| (slot, command))
     }
 
-    /// The command that adds the segments to the partition's index.
+    /// Returns the command that adds the segments to the partition's index.
     fn names(&self, keys: &KeyNames, segments: &[Box<str>]) -> (Slot, Cmd) {
         let mut names = Cmd::new();
         names.arg("ZADD").arg(keys.index(self.partition));

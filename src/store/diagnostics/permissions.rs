@@ -169,7 +169,7 @@ fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, 
             };
         }
     }
-    if acks.is_asked() {
+    if acks.is_required() {
         pipeline.cmd("ACL").arg("DRYRUN").arg(user).arg(acks.command(1));
     }
     if is_cluster {

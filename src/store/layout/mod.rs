@@ -123,25 +123,25 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// The sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch. Either may
-    /// win, but all instances must agree, so the bytes decide.
+    /// Returns the sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch.
+    /// Either may win, but all instances must agree, so the bytes decide.
     pub(super) fn order(&self) -> (u64, u64, String) {
         (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
-    /// The key set; during a resharding, the old one.
+    /// Returns the key set; during a resharding, the old one.
     #[must_use]
     pub fn keys(&self) -> KeySet {
         self.keys
     }
 
-    /// The resharding in progress.
+    /// Returns the resharding in progress.
     #[must_use]
     pub fn resharding(&self) -> Option<Resharding> {
         self.resharding
     }
 
-    /// The key set that counts read.
+    /// Returns the key set that counts read.
     #[must_use]
     pub fn read(&self) -> KeySet {
         match self.resharding {
@@ -150,7 +150,7 @@ impl Layout {
         }
     }
 
-    /// The key sets that visits are written to.
+    /// Returns the key sets that visits are written to.
     pub fn written(&self) -> impl Iterator<Item = KeySet> {
         let read = self.read();
         let other = match self.resharding {
@@ -161,13 +161,13 @@ impl Layout {
         [read].into_iter().chain(other)
     }
 
-    /// All key sets but one that is being deleted.
+    /// Returns all key sets but one that is being deleted.
     pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
         let is_deleted = matches!(self.resharding, Some(Resharding { phase: Phase::Cleanup, .. }));
         self.all().skip(usize::from(is_deleted))
     }
 
-    /// All key sets, the old one first.
+    /// Returns all key sets, the old one first.
     pub(super) fn all(&self) -> impl Iterator<Item = KeySet> {
         [self.keys].into_iter().chain(self.resharding.map(|resharding| resharding.to))
     }

@@ -85,7 +85,7 @@ async fn check_reports_another_server_in_one_line() {
     let app = TestApp::spawn(&redis).await;
     let (succeeded, _, error) = check(folder.path(), &["--redis-url", &format!("redis://{}", app.address)]);
     assert!(!succeeded);
-    assert!(error.contains("can't serve: can't connect to Redis: ") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("can't serve: failed to connect to Redis: ") && error.lines().count() == 1, "{error}");
 }
 
 #[test]

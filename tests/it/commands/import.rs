@@ -132,7 +132,7 @@ fn import_names_rejected_records_by_their_line() {
     assert_eq!(details[2], "must not be empty");
     assert_eq!(
         details[3],
-        "was not written: `ZADD segment:full` met a key of another type: another program writes to this Redis"
+        "was not written: `ZADD segment:full` found a key of another type: another program writes to this Redis"
     );
     assert_eq!(details[4], "is longer than 16384 bytes");
 }

@@ -310,7 +310,7 @@ fn on_disk_of(url: &str) -> [&str; 8] {
 
 /// What a service on a Redis before 7.2 tells its callers, its log and its metrics.
 async fn says_that_it_cannot_wait_for_the_disk(redis: &Replicated) {
-    const WHY: &str = "Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey";
+    const WHY: &str = "Redis lacks `WAITAOF`, which write_acks_on_disk requires: upgrade to 7.2 or later, or to Valkey";
     let folder = tempfile::tempdir().unwrap();
     let url = redis.primary.url();
     let arguments = on_disk_of(&url);
