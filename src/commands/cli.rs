@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_help_tells_every_default() {
-        let help = Cli::command().max_term_width(1000).render_long_help().to_string();
+        let help = Cli::command().term_width(1000).render_long_help().to_string();
         for Setting { name, default, .. } in SETTINGS {
             assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
             if let Some(default) = default {

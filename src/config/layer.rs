@@ -1,41 +1,48 @@
-//! One layer of settings: what a file or variables give.
+//! Reading a layer from a file or from variables.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::SettingsError;
 use super::settings::{Layer, SETTINGS};
 use super::source::{PREFIX, Source};
-use super::{SettingsError, toml_text};
 
-/// `ESTIMATOR_CONFIG` and `--config` name the file, so it can't be set in the file.
+/// `ESTIMATOR_CONFIG` and `--config` name the TOML file, so the file can't.
 const CONFIG: &str = "config";
 
-/// Reads the layer of a TOML file.
+/// Reads a TOML file.
 pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
-    let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
-    let unreadable_file = |error| SettingsError(format!("config: can't read {}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(unreadable_file)?;
-    let table: toml::Table = text.parse().map_err(|error| failed(toml_text::mistake(&text, &error)))?;
+    let failed = |error| SettingsError(format!("config: failed to read {}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let invalid = |error| SettingsError(format!("{}: {}", path.display(), describe(&error, &text)));
+    let table: toml::Table = text.parse().map_err(invalid)?;
     let source = Source::File(path.to_owned());
     let pairs = table.into_iter().map(|(name, value)| match value {
         toml::Value::String(text) => Ok((name, text)),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok((name, value.to_string())),
-        _ => Err(SettingsError(format!("{} must be a single value", source.writes(&name)))),
+        _ => Err(SettingsError(format!("{} must be a single value", source.spelling(&name)))),
     });
     let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
-    pairs.iter().try_for_each(|(name, _)| check_name(&source, name))?;
-    let layer = envy::from_iter(pairs).map_err(|error| unreadable(&source, &error))?;
+    pairs.iter().try_for_each(|(name, _)| require_known(&source, name))?;
+    let layer = envy::from_iter(pairs).map_err(|error| invalid_layer(&source, &error))?;
     Ok((source, layer))
 }
 
-/// Reads a layer from environment variables, and beside it `ESTIMATOR_CONFIG`. Variables of other programs are passed
-/// over, and so are empty ones of ours: compose files write `${ESTIMATOR_WINDOW:-}` for "not set".
+/// Describes a TOML error in one line. It repeats only names of `text`, which may hold a password.
+fn describe(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    format!("line {line}: {}", error.message())
+}
+
+/// Reads environment variables, and beside the layer `ESTIMATOR_CONFIG`.
+///
+/// Variables of other programs are ignored, and so are empty ones: compose files write `${ESTIMATOR_WINDOW:-}` for "not set".
 pub(super) fn from_variables(
     source: Source,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Option<PathBuf>, (Source, Layer)), SettingsError> {
     let mut config = None;
-    let mut ours = Vec::new();
+    let mut own = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str() else { continue };
         let capitals = name.to_uppercase();
@@ -43,11 +50,11 @@ pub(super) fn from_variables(
             continue;
         }
         if name != capitals {
-            return Err(SettingsError(format!("{name} must be written in capitals")));
+            return Err(SettingsError(format!("{name} must be in capitals")));
         }
         let setting = name[PREFIX.len()..].to_lowercase();
         if setting != CONFIG {
-            check_name(&source, &setting)?;
+            require_known(&source, &setting)?;
         }
         if value.is_empty() {
             continue;
@@ -56,21 +63,21 @@ pub(super) fn from_variables(
         if setting == CONFIG {
             config = Some(PathBuf::from(value));
         } else {
-            ours.push((name.to_owned(), value));
+            own.push((name.to_owned(), value));
         }
     }
-    let layer = envy::prefixed(PREFIX).from_iter(ours).map_err(|error| unreadable(&source, &error))?;
+    let layer = envy::prefixed(PREFIX).from_iter(own).map_err(|error| invalid_layer(&source, &error))?;
     Ok((config, (source, layer)))
 }
 
-fn check_name(source: &Source, name: &str) -> Result<(), SettingsError> {
+fn require_known(source: &Source, name: &str) -> Result<(), SettingsError> {
     if SETTINGS.iter().any(|setting| setting.name == name) {
         return Ok(());
     }
-    Err(SettingsError(format!("{} is not a setting; --help lists them all", source.writes(name))))
+    Err(SettingsError(format!("{} is not a setting; --help lists them all", source.spelling(name))))
 }
 
-/// Names are checked and every value is text, so this is for what remains, such as a name given twice.
-fn unreadable(source: &Source, error: &envy::Error) -> SettingsError {
+/// Reports the errors that remain after the checks above, such as a name that occurs twice.
+fn invalid_layer(source: &Source, error: &envy::Error) -> SettingsError {
     SettingsError(format!("{source}: {error}"))
 }

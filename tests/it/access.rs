@@ -342,7 +342,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
     std::fs::write(&dotenv, "ESTIMATOR_CONFIG=estimator.toml\n").unwrap();
     let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
     let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
-    const WARNING: &str = "everybody on this machine may";
+    const WARNING: &str = "every user of this machine can";
     let service = Service::start(folder.path(), &arguments);
     assert!(!service.has_logged(WARNING), "of nothing");
     set_mode(&secret, 0o644);

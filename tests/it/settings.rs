@@ -1,4 +1,4 @@
-//! Settings as the binary takes them: layers, and one line when they won't do.
+//! Settings of the binary: sources, precedence, and errors in one line.
 
 use std::fs;
 use std::path::Path;
@@ -7,32 +7,40 @@ use rstest::rstest;
 
 use crate::helpers::{binary, refusal, run};
 
-/// The one line of the binary that refuses these arguments and this environment.
+/// Returns the line with which the binary refuses `arguments` and `environment`.
 fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     refusal(binary(folder).args(arguments).envs(environment.iter().copied()))
 }
 
 #[rstest]
-#[case("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
-#[case("ESTIMATOR_PRUNE_SCHEDULE", "often", r#"prune_schedule: "often" is not a cron pattern"#)]
-#[case(
+#[case::zero_window("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
+#[case::word_as_cron("ESTIMATOR_PRUNE_SCHEDULE", "often", r#"prune_schedule: "often" is not a cron pattern"#)]
+#[case::cron_that_never_matches(
     "ESTIMATOR_PRUNE_SCHEDULE",
     "0 0 31 2 *",
     r#"prune_schedule: "0 0 31 2 *" is a cron pattern that matches no time"#
 )]
-#[case("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
-#[case("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
-#[case("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
-#[case("ESTIMATOR_REDIS_URL", "redis://host?db=3", "redis_url: the value has a database behind ?")]
-#[case("ESTIMATOR_REDIS_CLUSTER", "redis://host#3", "redis_cluster: the value has a part that ends in # and more")]
-#[case(
+#[case::host_without_port("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
+#[case::unknown("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
+#[case::url_without_scheme("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
+#[case::parameter_of_url("ESTIMATOR_REDIS_URL", "redis://host?db=3", "redis_url: the value has a database behind ?")]
+#[case::fragment_of_cluster(
+    "ESTIMATOR_REDIS_CLUSTER",
+    "redis://host#3",
+    "redis_cluster: the value has a part that ends in # and more"
+)]
+#[case::parameter_of_sentinel(
     "ESTIMATOR_REDIS_SENTINEL",
     "redis://host?tls=1",
     "redis_sentinel: the value has a part that asks for TLS behind ?"
 )]
-#[case("ESTIMATOR_REDIS_URL", "rediss://host#insecure", "redis_url: the value must not end in #insecure")]
-#[case("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
-fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
+#[case::unverified_tls(
+    "ESTIMATOR_REDIS_URL",
+    "rediss://host#insecure",
+    "redis_url: the value must not end in #insecure"
+)]
+#[case::unknown_log_level("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
+fn start_refuses_invalid_setting(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let refusal = refused(folder.path(), &[], &[(name, value)]);
     assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
@@ -46,33 +54,33 @@ fn a_bad_setting_stops_the_start(#[case] name: &str, #[case] value: &str, #[case
 )]
 #[case::unknown_command(&["bogus"], "unrecognized subcommand 'bogus'; see --help")]
 #[case::no_value(&["--window"], "a value is required for '--window <DURATION>' but none was supplied; see --help")]
-#[case::a_flag_as_value(
+#[case::flag_as_value(
     &["--window", "--listen", "127.0.0.1:0"],
     "a value is required for '--window <DURATION>' but none was supplied; see --help"
 )]
-#[case::a_value_with_a_hyphen(
+#[case::value_with_hyphen(
     &["check", "--window", "-1d"],
     "unexpected argument '-1' found; a value that begins with a hyphen is given as in --SETTING=-1; see --help"
 )]
-#[case::a_value_with_a_hyphen_that_is_no_duration(
+#[case::value_with_hyphen_after_equals(
     &["check", "--window=-1d"],
     r#"window: "-1d" is not a duration such as 14d, 36h or 1h 30m (set by --window)"#
 )]
-fn a_mistake_on_the_command_line_is_named_in_one_line(#[case] arguments: &[&str], #[case] message: &str) {
+fn command_line_error_is_one_line(#[case] arguments: &[&str], #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(refused(folder.path(), arguments, &[]), format!("segment-estimator: {message}\n"));
 }
 
 #[rstest]
-#[case::a_default(
+#[case::reference_with_default(
     "ESTIMATOR_WINDOW=${X:-7d}\n",
     ".env: line 1: ESTIMATOR_WINDOW: a $ must be followed by the name of a variable"
 )]
-#[case::spaces(
+#[case::unquoted_spaces(
     "A=1\nESTIMATOR_WINDOW=1h 30m\n",
     ".env: line 2: ESTIMATOR_WINDOW: a value with spaces, quotes or # must be"
 )]
-fn a_line_of_dotenv_that_is_not_understood_stops_the_start(#[case] text: &str, #[case] message: &str) {
+fn start_refuses_ambiguous_line_of_dotenv(#[case] text: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), text).unwrap();
     let refusal = refused(folder.path(), &["check"], &[]);
@@ -80,7 +88,7 @@ fn a_line_of_dotenv_that_is_not_understood_stops_the_start(#[case] text: &str, #
 }
 
 #[test]
-fn a_pipe_called_dotenv_is_refused() {
+fn start_refuses_pipe_as_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     assert!(std::process::Command::new("mkfifo").arg(folder.path().join(".env")).status().unwrap().success());
     let refusal = refused(folder.path(), &["check"], &[]);
@@ -88,7 +96,7 @@ fn a_pipe_called_dotenv_is_refused() {
 }
 
 #[test]
-fn help_and_version_are_no_mistakes() {
+fn help_and_version_succeed() {
     let folder = tempfile::tempdir().unwrap();
     for (flag, start) in [("--help", "Counts how many users"), ("--version", "segment-estimator ")] {
         let output = run(binary(folder.path()).arg(flag));
@@ -98,25 +106,25 @@ fn help_and_version_are_no_mistakes() {
 }
 
 #[test]
-fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file() {
+fn start_prefers_flags_to_environment_to_dotenv_to_file() {
     let folder = tempfile::tempdir().unwrap();
     let listen = |n| format!("nowhere-{n}");
-    let told = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
+    let refused_value = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
 
     fs::write(folder.path().join("estimator.toml"), format!("listen = '{}'", listen(1))).unwrap();
-    assert_eq!(told(refused(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
+    assert_eq!(refused_value(refused(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
 
     fs::write(folder.path().join(".env"), format!("ESTIMATOR_LISTEN={}\nESTIMATOR_CONFIG=estimator.toml\n", listen(2)))
         .unwrap();
-    assert_eq!(told(refused(folder.path(), &[], &[])), listen(2));
+    assert_eq!(refused_value(refused(folder.path(), &[], &[])), listen(2));
 
     let environment = [("ESTIMATOR_LISTEN", "nowhere-3")];
-    assert_eq!(told(refused(folder.path(), &[], &environment)), listen(3));
-    assert_eq!(told(refused(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
+    assert_eq!(refused_value(refused(folder.path(), &[], &environment)), listen(3));
+    assert_eq!(refused_value(refused(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
 }
 
 #[test]
-fn a_dotenv_of_another_program_stops_nothing() {
+fn start_ignores_other_lines_of_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     let content = "\u{feff}DATABASE_URL=postgres://x y z\r\nMOTD='it is\r\nexport ESTIMATOR_LISTEN=nowhere\r\n";
     fs::write(folder.path().join(".env"), content).unwrap();
@@ -126,7 +134,7 @@ fn a_dotenv_of_another_program_stops_nothing() {
 }
 
 #[test]
-fn a_folder_called_dotenv_stops_nothing() {
+fn start_ignores_folder_as_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".env")).unwrap();
     let refusal = refused(folder.path(), &["--listen", "nowhere"], &[]);
@@ -134,14 +142,14 @@ fn a_folder_called_dotenv_stops_nothing() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn start_refuses_missing_file() {
     let folder = tempfile::tempdir().unwrap();
     let refusal = refused(folder.path(), &["--config", "nowhere.toml"], &[]);
-    assert!(refusal.starts_with("segment-estimator: config: can't read nowhere.toml: No such file"), "{refusal}");
+    assert!(refusal.starts_with("segment-estimator: config: failed to read nowhere.toml: No such file"), "{refusal}");
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn start_refuses_address_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -150,7 +158,7 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn a_password_is_never_logged() {
+fn log_omits_password() {
     let folder = tempfile::tempdir().unwrap();
     let url = "redis://someone:hunter2@127.0.0.1:1/0";
     let mut service = binary(folder.path())
