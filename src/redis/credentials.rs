@@ -102,25 +102,25 @@ mod tests {
     }
 
     #[rstest]
-    #[case(b"hunter2", "hunter2")]
-    #[case(b"hunter2\n", "hunter2")]
-    #[case(b"hunter2\r\n", "hunter2")]
-    #[case(b"hunter2\n\n", "hunter2\n")]
-    #[case(b" hunter 2\t\n", " hunter 2\t")]
+    #[case::no_line_end(b"hunter2", "hunter2")]
+    #[case::line_end(b"hunter2\n", "hunter2")]
+    #[case::crlf(b"hunter2\r\n", "hunter2")]
+    #[case::second_line_end(b"hunter2\n\n", "hunter2\n")]
+    #[case::spaces(b" hunter 2\t\n", " hunter 2\t")]
     #[case::byte_order_mark(b"\xef\xbb\xbfhunter2", "hunter2")]
     #[case::byte_order_mark_and_crlf(b"\xef\xbb\xbfhunter2\r\n", "hunter2")]
-    fn a_password_is_a_file_without_the_end_of_its_line(#[case] content: &[u8], #[case] password: &str) {
+    fn read_password_strips_one_line_end(#[case] content: &[u8], #[case] password: &str) {
         assert_eq!(password_in(content).unwrap(), password);
     }
 
     #[rstest]
-    #[case(b"", "is empty")]
-    #[case(b"\n", "is empty")]
+    #[case::empty(b"", "is empty")]
+    #[case::line_end_alone(b"\n", "is empty")]
     #[case::byte_order_mark_alone(b"\xef\xbb\xbf\r\n", "is empty")]
-    #[case(b"hunter2\xff", "is not UTF-8; save it as UTF-8")]
+    #[case::not_utf_8(b"hunter2\xff", "is not UTF-8; save it as UTF-8")]
     #[case::utf_16(b"\xff\xfeh\0u\0", "is not UTF-8; save it as UTF-8")]
     #[case::utf_16_without_a_mark(b"h\0u\0n\0", "is not UTF-8; save it as UTF-8")]
-    fn a_file_that_holds_no_password_is_named(#[case] content: &[u8], #[case] why: &str) {
+    fn read_password_names_an_unusable_file(#[case] content: &[u8], #[case] why: &str) {
         let error = password_in(content).unwrap_err();
         assert!(error.starts_with("redis_password_file: /") && error.ends_with(why), "{error}");
     }

@@ -1,29 +1,29 @@
-//! Which servers hold the data.
+//! The deployment of Redis.
 
 use std::fmt;
 
 use super::RedisUrl;
 
-/// The servers that hold the data, and how the one is found that has what is wanted.
+/// The servers that hold the data, and the way to find them.
 #[derive(Debug, Clone)]
 pub enum Deployment {
     /// One server.
     One(RedisUrl),
     /// The primary that sentinels name.
     Sentinel {
-        /// Where the sentinels are, and how they are reached.
+        /// The URLs of the sentinels.
         sentinels: Vec<RedisUrl>,
-        /// What they call the primary.
+        /// The name of the primary.
         master: String,
-        /// How the servers are reached, whatever their address is.
+        /// The URL of the servers, but for the address.
         servers: RedisUrl,
     },
-    /// A cluster that these servers belong to: at least one.
+    /// A cluster, by at least one of its servers.
     Cluster(Vec<RedisUrl>),
 }
 
 impl Deployment {
-    /// A URL of the servers that hold the data. They differ in the address alone.
+    /// Returns the URL of a server that holds data. The others differ in the address alone.
     #[must_use]
     pub fn server(&self) -> &RedisUrl {
         match self {
@@ -32,7 +32,7 @@ impl Deployment {
         }
     }
 
-    /// The setting that says so.
+    /// Returns the name of its setting.
     #[must_use]
     pub fn setting(&self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Deployment {
         }
     }
 
-    /// The URLs that it is made of.
+    /// Returns all its URLs.
     pub(crate) fn urls(&self) -> impl Iterator<Item = &RedisUrl> {
         let (many, one) = match self {
             Self::One(url) => (&[][..], Some(url)),

@@ -1,4 +1,4 @@
-//! Why Redis did not do what was asked.
+//! Errors of Redis and of the connection to it.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,47 +8,47 @@ use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 use super::outage_log::{Failure, Reach};
 use super::tls;
 
-/// Why Redis did not do what was asked. Whether a write took effect is then unknown.
+/// Why a request failed. A write may have taken effect.
 ///
-/// The texts are for logs: they hold names of commands, keys and what Redis says of itself, never a user's id.
+/// The texts are for logs. They contain names of commands, keys, and Redis's state, but never a user's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No connection could be made.
     #[error("can't connect to Redis: {0}")]
     Connect(String),
-    /// No connection could be made because TLS could not be agreed on: one side doesn't trust the other, or speaks no TLS.
+    /// The TLS handshake failed.
     #[error("can't connect to Redis: {0}")]
     Tls(String),
-    /// Redis doesn't accept the user or the password that we sent.
+    /// Redis refused the user or the password.
     #[error("can't connect to Redis: it doesn't accept this user or password")]
     WrongPassword,
-    /// It is a replica, of the given primary. What it has may be old, and it takes no visits.
-    #[error("it is a replica, of {0}; a primary is needed")]
+    /// The server is a replica of the given primary. Its data may be stale, and it refuses writes.
+    #[error("it is a replica of {0}; the service needs a primary")]
     Replica(String),
-    /// The connection broke, and so did the one made after it.
+    /// The connection broke, and so did the next one.
     #[error("lost the connection to Redis: {0}")]
     Lost(String),
-    /// No answer came in time.
+    /// Redis didn't answer in time.
     #[error("no answer from Redis within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// No answer came in time from one of several servers.
+    /// One of several servers didn't answer in time.
     #[error("no answer from {} within {}", .0, humantime::format_duration(*.1))]
     TimeoutAt(String, Duration),
-    /// The server lacks commands that we need.
+    /// The server lacks required commands.
     #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
     TooOld(String),
-    /// Fewer replicas have the write than must. It was made, and may be lost when the primary is.
+    /// Too few replicas have the write. It is lost if the primary is lost.
     #[error("only {reached} of {needed} replicas have acknowledged the write in time")]
     NotReplicated {
-        /// Replicas that have it.
+        /// The number of replicas that have it.
         reached: usize,
-        /// Replicas that must.
+        /// The number of replicas that must have it.
         needed: usize,
     },
-    /// The server can't tell what its replicas have on disk.
+    /// The server doesn't support `WAITAOF`.
     #[error("Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey")]
     NoWaitAof,
-    /// A key of ours holds another type: another program writes to this Redis.
+    /// A key holds another type. Another program writes to this Redis.
     #[error("`{command}` met a key of another type: another program writes to this Redis")]
     WrongType {
         /// The command's name and its key.
@@ -61,22 +61,22 @@ pub enum Error {
         command: String,
         /// Redis's error code.
         code: String,
-        /// What Redis says of its own state; may be empty.
+        /// The message, if it describes Redis's state; otherwise empty.
         detail: String,
     },
 }
 
-/// The code of a command on a key of another type.
+/// Error code for a key of another type.
 const WRONG_TYPE: &str = "WRONGTYPE";
 
-/// The code of a command on several keys whose slot is on its way.
+/// Error code of a command on several keys while their slot migrates.
 pub(crate) const TRY_AGAIN: &str = "TRYAGAIN";
 
-/// The code of a wait for replicas that ended because the server became a replica itself.
+/// Error code of a wait for replicas if the server becomes a replica.
 const UNBLOCKED: &str = "UNBLOCKED";
 
-/// Codes of errors that tell of Redis's state, and what we call them. Others, such as `ERR unknown command`, repeat what they
-/// were sent.
+/// Error codes that describe Redis's state, with their names in the metrics. Messages of other codes, such as `ERR unknown command`, may
+/// repeat arguments.
 const ABOUT_REDIS: [(&str, &str); 11] = [
     ("BUSY", "busy"),
     ("CLUSTERDOWN", "cluster_down"),
@@ -91,13 +91,13 @@ const ABOUT_REDIS: [(&str, &str); 11] = [
     (UNBLOCKED, "readonly"),
 ];
 
-/// What we call the error `code`, if it tells of Redis's state.
+/// Returns the name of the error `code` if it describes Redis's state.
 fn state_of_redis(code: &str) -> Option<&'static str> {
     ABOUT_REDIS.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
 }
 
 impl Error {
-    /// The name of this failure in logs and metrics: one of `telemetry::ERROR_KINDS`.
+    /// Returns the name of this error in the metrics, one of `telemetry::ERROR_KINDS`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -114,7 +114,7 @@ impl Error {
         }
     }
 
-    /// This error as the log and the metrics see it.
+    /// Returns this error as the log and the metrics need it.
     pub(crate) fn as_failure(&self) -> Failure<'_> {
         let reach = match self {
             Self::WrongType { .. } => Reach::Key,
@@ -135,45 +135,45 @@ impl Error {
         matches!(self, Self::WrongType { .. })
     }
 
-    /// Whether Redis refused this command and may run others: it doesn't have the command, or an ACL forbids it on these keys.
+    /// Whether Redis refused this command alone: it lacks the command, or an ACL forbids it on these keys.
     #[must_use]
     pub fn is_refused_command(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "NOPERM" || !Self::is_about_redis(code))
     }
 
-    /// Codes of errors that mean that the server is a replica.
+    /// Error codes of a replica.
     pub(crate) const REPLICA_CODES: [&str; 3] = ["READONLY", "MASTERDOWN", UNBLOCKED];
 
-    /// Whether an ACL forbids a command or a key, which then doesn't exist for this user.
+    /// Whether an ACL forbids the command or the key.
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "NOPERM")
     }
 
-    /// Whether Redis refused `command`, given by its name.
+    /// Whether Redis refused the command `name`.
     pub(crate) fn is_refusal_of(&self, name: &str) -> bool {
         matches!(self, Self::Refused { command, .. } if command.split(' ').next() == Some(name))
     }
 
-    /// Whether the server doesn't know a command. Its word for that is one for many other mistakes, none of which we make.
+    /// Whether the server lacks a command. Redis uses this code for other mistakes as well, none of which the service makes.
     pub(crate) fn is_unknown_command(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "ERR")
     }
 
-    /// Whether it tells of writes alone, so that what isn't one may succeed meanwhile.
+    /// Whether it affects writes alone, so that reads may succeed.
     pub(crate) fn is_of_writes(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::NotReplicated { .. } | Self::NoWaitAof)
     }
 
-    /// Why no connection could be made.
+    /// Classifies an error of connecting.
     pub(crate) fn from_connecting(error: &RedisError) -> Self {
         if let Some(why) = tls::explain(error) {
             return Self::Tls(why);
         }
-        // What isn't Redis at all is told in several lines by the library.
+        // If the server is not Redis, the library's message has several lines.
         Self::Connect(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
-    /// The same, with the address of the one of several servers that it was met at.
+    /// Adds the address of one of several servers.
     pub(crate) fn at(self, address: impl fmt::Display) -> Self {
         match self {
             Self::Connect(why) => Self::Connect(format!("{address}: {why}")),
@@ -183,14 +183,14 @@ impl Error {
         }
     }
 
-    /// Why `pipeline` failed.
+    /// Classifies the failure of `pipeline`.
     pub(crate) fn from_answer(error: RedisError, pipeline: &Pipeline) -> Self {
-        // After a reply that is not Redis's protocol nothing that follows can be trusted.
+        // After a reply that violates the protocol, no later reply can be trusted.
         if error.is_io_error() || error.kind() == ErrorKind::Parse {
             return Self::Lost(error.to_string());
         }
         let failed = error.clone().into_server_errors().unwrap_or_default();
-        // A wrong type is one key's fault; anything else is about Redis and matters more.
+        // A wrong type affects one key. Any other error affects Redis and takes precedence.
         let of_redis = failed.iter().find(|(_, error)| error.code() != WRONG_TYPE);
         match of_redis.or(failed.first()) {
             Some((index, error)) => Self::from_server(error, command_and_key(pipeline, *index)),
@@ -198,7 +198,7 @@ impl Error {
         }
     }
 
-    /// Why the command of `pipeline` at `index` failed, while others may have succeeded.
+    /// Classifies the failure of the command of `pipeline` at `index`. Others may have succeeded.
     pub(crate) fn from_command(error: RedisError, pipeline: &Pipeline, index: usize) -> Self {
         let command = command_and_key(pipeline, index);
         match error.clone().into_server_errors().as_deref() {
@@ -214,8 +214,8 @@ impl Error {
         Self::refused(command, error.code(), error.details().unwrap_or_default())
     }
 
-    /// Redis refused `command` with `code`. What it says besides is kept where it is about itself; where it is another kind of
-    /// server than it was taken for, that is told instead.
+    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is of
+    /// another kind than the setting says, the error explains that.
     pub(crate) fn refused(command: String, code: &str, detail: &str) -> Self {
         let detail = match (command.as_str(), code) {
             (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",
@@ -227,7 +227,7 @@ impl Error {
             (_, "ERR") if is_about_a_missing_command(detail) => {
                 "(it doesn't have this command, or one of this script: renamed, switched off, or not supported)"
             }
-            // Redis 7 says so of a script; before, it is NOPERM.
+            // Redis 7 answers so for a script; earlier versions answer NOPERM.
             (_, "ERR") if detail.contains("The user executing the script can't") => {
                 "(an ACL forbids a command or a key of this script)"
             }
@@ -237,34 +237,33 @@ impl Error {
         Self::Refused { command, code: code.to_owned(), detail: detail.to_owned() }
     }
 
-    /// Whether `code` tells of Redis's state, and not of what it was sent.
+    /// Whether `code` describes Redis's state, not the command.
     pub(crate) fn is_about_redis(code: &str) -> bool {
         state_of_redis(code).is_some()
     }
 
-    /// An error of the library's own.
+    /// Returns the error for one of the library.
     fn without_answer(error: &RedisError, command: String) -> Self {
         Self::Refused { command, code: error.category().to_owned(), detail: String::new() }
     }
 
-    /// Whether another server may serve what this one doesn't: it is away, or no primary.
+    /// Whether another server may execute the request: this one is unreachable or not a primary.
     pub(crate) fn may_be_elsewhere(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Lost(_) | Self::Replica(_))
     }
 
-    /// Whether the keys of one command are not all at one server at the moment.
+    /// Whether the slot of the command's keys is migrating.
     pub(crate) fn is_try_again(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == TRY_AGAIN)
     }
 }
 
-/// Whether `detail`, which stands behind `ERR`, is what Redis says of a command that it doesn't have. It repeats the arguments, so
-/// the text itself is not kept.
+/// Whether `detail`, the message of an `ERR`, reports a command that the server lacks. The message repeats arguments, so it is not kept.
 fn is_about_a_missing_command(detail: &str) -> bool {
     detail.starts_with("unknown command") || detail.contains("Unknown Redis command called from")
 }
 
-/// The name and the first argument of a command, such as `ZADD segment:sports`. Of a script, the name alone.
+/// Returns the name and the key of a command, such as `ZADD segment:sports`. For a script, the name alone.
 fn command_and_key(pipeline: &Pipeline, index: usize) -> String {
     let command = pipeline.cmd_iter().nth(index);
     let words = command.iter().flat_map(|command| command.args_iter()).filter_map(|arg| match arg {
@@ -284,7 +283,7 @@ mod tests {
     use crate::telemetry::ERROR_KINDS;
 
     #[test]
-    fn every_state_of_redis_has_a_metric() {
+    fn kind_of_every_state_of_redis_is_a_label_of_the_metrics() {
         for (code, name) in ABOUT_REDIS {
             let error = Error::Refused { command: "PING".to_owned(), code: code.to_owned(), detail: String::new() };
             assert_eq!(error.kind(), name);

@@ -157,70 +157,70 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("6.0.16", true)]
-    #[case("5.0.14", true)]
-    #[case("6.2.0", false)]
-    #[case("7.0.15", false)]
-    #[case("8.0", false)]
-    #[case("10.1.2", false)]
-    #[case("unstable", false)]
-    fn servers_before_6_2_are_too_old(#[case] version: &str, #[case] expected: bool) {
+    #[case::minor_too_old("6.0.16", true)]
+    #[case::major_too_old("5.0.14", true)]
+    #[case::oldest("6.2.0", false)]
+    #[case::newer("7.0.15", false)]
+    #[case::two_numbers("8.0", false)]
+    #[case::two_digits("10.1.2", false)]
+    #[case::no_number("unstable", false)]
+    fn is_too_old_before_6_2(#[case] version: &str, #[case] expected: bool) {
         assert_eq!(is_too_old(version), expected);
     }
 
-    /// What it means that Redis answers `step` with this error.
-    fn meaning(step: Step, answer: &str) -> Option<Error> {
+    /// Returns the error of `step` if Redis answers it with `answer`.
+    fn refusal_of(step: Step, answer: &str) -> Option<Error> {
         let login = Login { username: None, password: Some("secret".to_owned()), db: 3 };
         let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
         refusal(step, &login, &answer.extract_error().unwrap_err())
     }
 
     #[rstest]
-    #[case("READONLY You can't write against a read only replica.", "readonly")]
-    #[case("LOADING Redis is loading the dataset in memory", "loading")]
-    #[case("NOREPLICAS Not enough good replicas to write.", "no_replicas")]
-    #[case("CLUSTERDOWN The cluster is down", "cluster_down")]
-    #[case("MISCONF Errors writing to the AOF file", "misconf")]
-    #[case("OOM command not allowed when used memory > 'maxmemory'.", "out_of_memory")]
-    #[case("MASTERDOWN Link with MASTER is down", "master_down")]
-    #[case("BUSY Redis is busy running a script.", "busy")]
-    #[case("NOAUTH Authentication required.", "no_auth")]
-    fn what_a_server_says_of_its_state_is_told_as_it_is(#[case] answer: &str, #[case] kind: &str) {
+    #[case::readonly("READONLY You can't write against a read only replica.", "readonly")]
+    #[case::loading("LOADING Redis is loading the dataset in memory", "loading")]
+    #[case::no_replicas("NOREPLICAS Not enough good replicas to write.", "no_replicas")]
+    #[case::cluster_down("CLUSTERDOWN The cluster is down", "cluster_down")]
+    #[case::misconf("MISCONF Errors writing to the AOF file", "misconf")]
+    #[case::out_of_memory("OOM command not allowed when used memory > 'maxmemory'.", "out_of_memory")]
+    #[case::master_down("MASTERDOWN Link with MASTER is down", "master_down")]
+    #[case::busy("BUSY Redis is busy running a script.", "busy")]
+    #[case::no_auth("NOAUTH Authentication required.", "no_auth")]
+    fn refusal_keeps_the_message_about_a_state_of_redis(#[case] answer: &str, #[case] kind: &str) {
         for step in [Step::Auth, Step::Select, Step::Info] {
-            let error = meaning(step, answer).unwrap();
+            let error = refusal_of(step, answer).unwrap();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().ends_with(answer), "{error}");
         }
-        assert_eq!(meaning(Step::Name, answer), None);
+        assert_eq!(refusal_of(Step::Name, answer), None);
     }
 
     #[test]
-    fn a_server_that_does_not_tell_its_version_is_taken_as_it_is() {
+    fn refusal_of_info_alone_is_accepted() {
         let forbidden = "NOPERM User me has no permissions to run the 'info' command";
-        assert_eq!(meaning(Step::Info, forbidden), None);
-        assert_eq!(meaning(Step::Info, "ERR unknown command 'INFO'"), None);
-        assert_eq!(meaning(Step::Select, forbidden).unwrap().kind(), "no_permission");
+        assert_eq!(refusal_of(Step::Info, forbidden), None);
+        assert_eq!(refusal_of(Step::Info, "ERR unknown command 'INFO'"), None);
+        assert_eq!(refusal_of(Step::Select, forbidden).unwrap().kind(), "no_permission");
     }
 
     #[rstest]
-    #[case("WRONGPASS invalid username-password pair or user is disabled.")]
-    #[case("ERR AUTH <password> called without any password configured for the default user.")]
-    #[case("ERR unknown command 'AUTH', with args beginning with: 'secret'")]
-    fn a_refused_password_is_told_apart_and_not_shown(#[case] answer: &str) {
-        let error = meaning(Step::Auth, answer).unwrap();
+    #[case::wrong("WRONGPASS invalid username-password pair or user is disabled.")]
+    #[case::none_required("ERR AUTH <password> called without any password configured for the default user.")]
+    #[case::no_auth_command("ERR unknown command 'AUTH', with args beginning with: 'secret'")]
+    fn refusal_of_a_password_does_not_show_it(#[case] answer: &str) {
+        let error = refusal_of(Step::Auth, answer).unwrap();
         assert_eq!(error, Error::WrongPassword);
         assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[rstest]
-    #[case("ERR max number of clients reached", "max number of clients reached")]
-    #[case(
+    #[case::max_clients("ERR max number of clients reached", "max number of clients reached")]
+    #[case::protected_mode(
         "DENIED Redis is running in protected mode because of this. In this mode",
         "Redis is running in protected mode"
     )]
-    fn a_server_that_lets_nobody_in_is_no_wrong_password(#[case] answer: &str, #[case] why: &str) {
+    fn refusal_of_every_client_is_no_wrong_password(#[case] answer: &str, #[case] why: &str) {
         for step in [Step::Auth, Step::Select, Step::Info] {
-            let error = meaning(step, answer).unwrap();
+            let error = refusal_of(step, answer).unwrap();
             assert_eq!(error.kind(), "connect");
             assert!(error.to_string().contains(why) && !error.to_string().contains("In this mode"), "{error}");
         }

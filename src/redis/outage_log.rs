@@ -1,4 +1,4 @@
-//! The log of Redis's failures: one line when they start and one when they end, however many requests they meet.
+//! The log of an outage: one line at its start and one at its end, however many requests fail.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,58 +8,58 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::Traffic;
 
-/// A failure, as the log and the metrics see it.
+/// A failure as the log and the metrics need it.
 #[derive(Clone, Copy)]
 pub(crate) struct Failure<'a> {
     pub(crate) error: &'a (dyn fmt::Display + Sync),
-    /// The value of the metrics' label: one of `telemetry::FAILURES`.
+    /// The value of the metrics' label, one of `telemetry::ERROR_KINDS`.
     pub(crate) kind: &'static str,
     pub(crate) reach: Reach,
 }
 
-/// What a failure affects.
+/// The extent of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// All requests, or all writes.
     Redis { writes_alone: bool },
-    /// The data set, while Redis answers. No answer to a probe says that this is over.
+    /// The data set, while Redis answers. The answer to a probe doesn't end it.
     DataSet,
     /// One key.
     Key,
 }
 
-/// Hears of every answer and failure, and decides which of them is worth a line.
+/// Observes every answer and failure, and logs the first of each outage and the recovery.
 #[derive(Default)]
 pub(crate) struct OutageLog {
-    /// Set while a logged failure has not been followed by a logged recovery: all that a success has to look at.
+    /// Set from a logged failure to the logged recovery. A success checks this flag alone.
     failing: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The last line of each kind of failure.
+    /// The last logged failure of each kind.
     logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
-    /// Whether the last that Redis answered to visits was a refusal, as with full memory. Counts go on then, and say nothing of
-    /// visits.
+    /// Whether Redis refused the last write of visits, for example because its memory is full. Counts succeed then, so a success of a count
+    /// is not a recovery.
     refuses_visits: bool,
 }
 
 struct Logged {
     at: Instant,
-    /// Failures of this kind since.
+    /// Number of failures of this kind since then.
     not_logged: u64,
     is_outage: bool,
 }
 
 impl OutageLog {
-    /// A failure of the same kind is logged again after this long.
+    /// Interval at which failures of the same kind are logged again.
     const REPEAT: Duration = Duration::from_secs(30);
-    /// Failures and successes may alternate, as when Redis is slow. It has recovered when nothing failed for this long.
+    /// Time without a failure after which Redis has recovered. While Redis is slow, failures and successes alternate.
     const QUIET: Duration = Duration::from_secs(1);
 
-    /// Logs a `failure` of a request for `traffic` at `now`, unless one of its kind was logged lately.
+    /// Logs a `failure` of a request for `traffic`, unless one of its kind was logged within [`Self::REPEAT`].
     pub(crate) fn failed(&self, failure: Failure<'_>, traffic: Traffic, now: Instant) {
         let Failure { error, kind, reach } = failure;
         let is_outage = matches!(reach, Reach::Redis { .. });
@@ -79,32 +79,32 @@ impl OutageLog {
         match reach {
             Reach::Redis { .. } => {
                 self.failing.store(true, Ordering::Relaxed);
-                tracing::warn!(%error, failures_not_logged, "Redis failed; what needs it is answered with 503");
+                tracing::warn!(%error, failures_not_logged, "Redis unavailable, answering 503");
             }
             Reach::DataSet => {
-                tracing::warn!(%error, failures_not_logged, "the data set can't be used; what needs it is answered with 503");
+                tracing::warn!(%error, failures_not_logged, "data set unusable, answering 503");
             }
-            Reach::Key => tracing::warn!(%error, failures_not_logged, "what needs this key is answered with 503"),
+            Reach::Key => tracing::warn!(%error, failures_not_logged, "key unusable, answering 503 for it"),
         }
     }
 
-    /// Whether [`Self::answered`] has to be told. Cheap: every answer asks.
+    /// Whether [`Self::answered`] must be called. Cheap, since every answer checks it.
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// One of several servers did what was asked for `traffic`.
+    /// Records that one of several servers executed a request for `traffic`.
     pub(crate) fn taken(&self, traffic: Traffic) {
         self.lock().refuses_visits &= traffic == Traffic::Other;
     }
 
-    /// Redis did what was asked for `traffic`, at `now`.
+    /// Records that Redis executed a request for `traffic`, and logs the recovery.
     pub(crate) fn answered(&self, traffic: Traffic, now: Instant) {
         let mut state = self.lock();
         state.refuses_visits &= traffic == Traffic::Other;
         let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
         if is_quiet && !state.refuses_visits && self.failing.swap(false, Ordering::Relaxed) {
-            // The next outage is news, whatever it is. A key of another type stays one.
+            // Log the start of the next outage. A key of another type is not part of an outage.
             state.logged.retain(|_, last| !last.is_outage);
             state.last_failure = None;
             tracing::info!("Redis answers again");
@@ -122,7 +122,7 @@ mod tests {
     use crate::redis::Error;
     use crate::telemetry::tests::Captured;
 
-    /// The lines that are logged while `scene` runs.
+    /// Returns the lines that `scene` logs.
     fn logged(scene: impl FnOnce(&OutageLog, Instant)) -> Vec<String> {
         let captured = Captured::default();
         tracing::subscriber::with_default(captured.subscriber(), || scene(&OutageLog::default(), Instant::now()));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_a_line_at_its_start_and_one_at_its_end() {
+    fn failed_and_answered_log_a_line_each_per_outage() {
         let lines = logged(|log, start| {
             for outage in 0..3 {
                 let at = |millis| start + Duration::from_secs(5 * outage) + Duration::from_millis(millis);
@@ -149,13 +149,13 @@ mod tests {
                 assert!(!log.is_failing());
             }
         });
-        let failures = lines.iter().filter(|line| line.contains("Redis failed")).count();
+        let failures = lines.iter().filter(|line| line.contains("Redis unavailable")).count();
         let recoveries = lines.iter().filter(|line| line.contains("Redis answers again")).count();
         assert_eq!((failures, recoveries, lines.len()), (3, 3, 6), "{lines:#?}");
     }
 
     #[test]
-    fn failures_among_successes_are_no_flood() {
+    fn failed_logs_one_line_in_thirty_seconds_while_successes_alternate() {
         let lines = logged(|log, start| {
             for millis in (0..60_000).step_by(10) {
                 log.failed(timeout().as_failure(), VISITS, start + Duration::from_millis(millis));
@@ -166,9 +166,8 @@ mod tests {
         assert!(lines[1].contains("failures_not_logged=2999"), "{lines:#?}");
     }
 
-    /// Visits come now and then, and counts go on all the time.
     #[test]
-    fn counts_that_are_answered_are_no_recovery_of_visits_that_are_refused() {
+    fn answered_by_counts_is_no_recovery_while_visits_are_refused() {
         let full = Error::refused("ZADD segment:sports".to_owned(), "OOM", "");
         let lines = logged(|log, start| {
             let at = |millis| start + Duration::from_millis(millis);
@@ -184,9 +183,9 @@ mod tests {
         assert!(lines[0].contains("OOM") && lines[1].contains("Redis answers again"), "{lines:#?}");
     }
 
-    /// Nobody may ask for visits for hours; that the connection is back is known by any answer.
+    /// There may be no visits for hours.
     #[test]
-    fn any_answer_is_a_recovery_of_the_connection() {
+    fn answered_by_any_traffic_is_a_recovery_of_the_connection() {
         let lines = logged(|log, start| {
             log.failed(timeout().as_failure(), VISITS, start);
             log.answered(Traffic::Other, start + Duration::from_secs(2));
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_several_kinds_are_a_line_each() {
+    fn failed_logs_a_line_for_each_kind() {
         let lines = logged(|log, start| {
             for millis in 0..20_000 {
                 let at = start + Duration::from_millis(millis);
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_type_is_not_an_outage() {
+    fn failed_with_a_key_of_another_type_begins_no_outage() {
         let lines = logged(|log, start| {
             log.failed(wrong_type().as_failure(), VISITS, start);
             assert!(!log.is_failing());

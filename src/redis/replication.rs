@@ -1,9 +1,8 @@
-//! How many replicas must have a visit before it is acknowledged, and how Redis is asked to wait for them.
+//! Waiting for replicas before a visit is acknowledged.
 //!
-//! `WAIT` and `WAITAOF` wait for what their own connection wrote, and since Redis 7.2 a command that changed nothing is no
-//! write. So whoever repeats a visit on another connection would wait for nothing, and take for replicated what no replica
-//! has. A script that always writes goes before the waiting: the replication is one stream, so a replica that has the
-//! script's writes has all that came before them.
+//! `WAIT` and `WAITAOF` wait for the writes of their own connection, and since Redis 7.2 a command that changes nothing is not a write. A
+//! visit that is repeated on another connection would therefore wait for nothing, even if no replica has it. So a script that always
+//! writes precedes the wait. Replication is one stream: a replica that has the script's writes has all earlier ones.
 
 use std::time::Duration;
 
@@ -11,50 +10,49 @@ use redis::{Pipeline, Value};
 
 use super::Error;
 
-/// How many replicas must have a visit before it is acknowledged. The default asks none.
+/// The number of replicas that must have a visit before it is acknowledged. The default is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteAcks {
-    /// The number of replicas; 0 for none.
+    /// The number of replicas.
     pub replicas: usize,
-    /// Whether they must have it in their append-only files, on disk. Needs Redis 7.2 or Valkey.
+    /// Whether they must have synced it to disk, in their append-only files. Requires Redis 7.2 or Valkey.
     pub on_disk: bool,
 }
 
-/// Adds a member that no user and no segment can be, and removes it again: two writes, which change nothing in the end and
-/// which nobody sees apart.
+/// Adds the empty member, which is not a user or a segment, and removes it. The script is atomic: two writes with no visible effect.
 const WRITE_SOMETHING: &str = "\
 redis.call('ZADD', KEYS[1], 0, '')
 return redis.call('ZREM', KEYS[1], '')";
 
 impl WriteAcks {
-    /// The shortest time for an answer where replicas must have it on disk. They tell of that once a second, also with
-    /// `appendfsync always`, and a visit may just miss it: 1.9 s were measured (Valkey 9.1). A third of this is 3 s.
+    /// Minimum timeout of an answer with [`Self::on_disk`]. Replicas report a sync once a second, even with `appendfsync always`, and a
+    /// visit may just miss a report: 1.9 s were measured with Valkey 9.1. A third of this minimum is 3 s.
     pub const MIN_ANSWER_ON_DISK: Duration = Duration::from_secs(9);
 
-    /// Whether any replica is asked.
+    /// Whether there is a wait for replicas.
     #[must_use]
     pub fn is_asked(self) -> bool {
         self.replicas > 0
     }
 
-    /// How long Redis may wait for replicas when it may take `answer` for all: a third. A visit may have to wait for the
-    /// round before its own, and shall hear that replicas are missing before its caller's time is over.
+    /// Returns the timeout of the wait: a third of `answer`, the timeout of the whole answer. A visit may have to wait for the batch before
+    /// its own, and a caller should learn of missing replicas before the request times out.
     fn limit(answer: Duration) -> Duration {
         (answer / 3).max(Duration::from_millis(1))
     }
 
-    /// The command that waits so long.
+    /// Returns the command that waits for `millis`.
     pub(crate) fn command(self, millis: u128) -> Vec<String> {
         let (replicas, millis) = (self.replicas.to_string(), millis.to_string());
         if self.on_disk {
-            // The 0 is for this server's own file: `appendfsync` says when that is synced.
+            // The 0 stands for the primary's own file: `appendfsync` decides when that is synced.
             ["WAITAOF".to_owned(), "0".to_owned(), replicas, millis].into()
         } else {
             ["WAIT".to_owned(), replicas, millis].into()
         }
     }
 
-    /// Adds what waits for all that `pipeline` writes: two commands. The first changes the sorted set `key`, and changes it back.
+    /// Adds two commands that wait for all writes of `pipeline`. The first changes the sorted set `key` and restores it.
     pub(crate) fn add_to(self, pipeline: &mut Pipeline, key: &[u8], answer: Duration) {
         pipeline.cmd("EVAL").arg(WRITE_SOMETHING).arg(1).arg(key);
         let mut words = self.command(Self::limit(answer).as_millis()).into_iter();
@@ -65,7 +63,7 @@ impl WriteAcks {
     ///
     /// # Errors
     ///
-    /// [`Error::NotReplicated`] if fewer replicas have the writes than asked; why waiting failed otherwise.
+    /// [`Error::NotReplicated`] if too few replicas have the writes. The error of the wait, if it failed.
     pub(crate) fn check(self, waited: Result<Value, Error>) -> Result<(), Error> {
         let reached = match waited {
             Ok(waited) => replicas_reached(&waited),
@@ -77,11 +75,11 @@ impl WriteAcks {
     }
 }
 
-/// The number of replicas in an answer to `WAIT` or `WAITAOF`.
+/// Returns the number of replicas in an answer to `WAIT` or `WAITAOF`.
 pub(crate) fn replicas_reached(waited: &Value) -> i64 {
     match waited {
         Value::Int(replicas) => *replicas,
-        // This server's own file stands first.
+        // The number of local files precedes it.
         Value::Array(reached) => match reached.last() {
             Some(Value::Int(replicas)) => *replicas,
             _ => 0,
@@ -108,18 +106,18 @@ mod tests {
     }
 
     #[rstest]
-    #[case(TWO, Ok(Value::Int(2)), None)]
-    #[case(TWO, Ok(Value::Int(3)), None)]
-    #[case(TWO, Ok(Value::Int(1)), Some("only 1 of 2 replicas"))]
-    #[case(TWO, Ok(Value::Int(-1)), Some("only 0 of 2 replicas"))]
-    #[case(TWO, Ok(Value::Nil), Some("only 0 of 2 replicas"))]
-    #[case(TWO, refused("NOPERM"), Some("NOPERM"))]
-    #[case(TWO_ON_DISK, numbers(&[0, 2]), None)]
-    #[case(TWO_ON_DISK, numbers(&[2, 1]), Some("only 1 of 2 replicas"))]
-    #[case(TWO_ON_DISK, numbers(&[]), Some("only 0 of 2 replicas"))]
-    #[case(TWO_ON_DISK, refused("ERR"), Some("7.2 or later"))]
-    #[case(TWO_ON_DISK, refused("NOPERM"), Some("NOPERM"))]
-    fn fewer_replicas_than_asked_are_an_error(
+    #[case::enough(TWO, Ok(Value::Int(2)), None)]
+    #[case::more(TWO, Ok(Value::Int(3)), None)]
+    #[case::too_few(TWO, Ok(Value::Int(1)), Some("only 1 of 2 replicas"))]
+    #[case::below_zero(TWO, Ok(Value::Int(-1)), Some("only 0 of 2 replicas"))]
+    #[case::nil(TWO, Ok(Value::Nil), Some("only 0 of 2 replicas"))]
+    #[case::forbidden(TWO, refused("NOPERM"), Some("NOPERM"))]
+    #[case::enough_on_disk(TWO_ON_DISK, numbers(&[0, 2]), None)]
+    #[case::too_few_on_disk(TWO_ON_DISK, numbers(&[2, 1]), Some("only 1 of 2 replicas"))]
+    #[case::no_numbers(TWO_ON_DISK, numbers(&[]), Some("only 0 of 2 replicas"))]
+    #[case::no_waitaof(TWO_ON_DISK, refused("ERR"), Some("7.2 or later"))]
+    #[case::forbidden_on_disk(TWO_ON_DISK, refused("NOPERM"), Some("NOPERM"))]
+    fn check_fails_if_too_few_replicas_have_the_writes(
         #[case] acks: WriteAcks,
         #[case] waited: Result<Value, Error>,
         #[case] error: Option<&str>,
@@ -133,8 +131,8 @@ mod tests {
     }
 
     #[test]
-    fn redis_waits_for_less_than_half_of_the_time_for_an_answer() {
+    fn limit_is_a_third_of_the_timeout_of_an_answer() {
         assert_eq!(WriteAcks::limit(Duration::from_secs(3)), Duration::from_secs(1));
-        assert_eq!(WriteAcks::limit(Duration::from_millis(1)), Duration::from_millis(1), "0 would be for ever");
+        assert_eq!(WriteAcks::limit(Duration::from_millis(1)), Duration::from_millis(1), "0 would wait forever");
     }
 }

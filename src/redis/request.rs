@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_members_then_names_then_the_waiting_then_the_layout() {
+    fn write_orders_members_names_wait_and_layout() {
         let commands = write(WriteAcks { replicas: 1, on_disk: false });
         let sent = ["ZADD a", "ZADD b", "ZADD names", "EVAL names", "WAIT 1 1000", "GET layout"];
         assert_eq!(words(commands.as_sent()), sent);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_elsewhere_asks_for_each_command_and_waits_there() {
+    fn subset_repeats_asking_for_each_command_and_the_wait() {
         let commands = write(WriteAcks { replicas: 1, on_disk: false });
         let some = |step: usize, at: &[usize], asking| words(&commands.subset(&commands.steps()[step], at, asking));
         assert_eq!(some(0, &[1], false), ["ZADD b", "EVAL b", "WAIT 1 1000"]);

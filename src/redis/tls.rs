@@ -1,4 +1,4 @@
-//! TLS to Redis: whom we trust, who we are, and why it failed.
+//! TLS to Redis: trusted CAs, the client certificate, and explanations of failed handshakes.
 
 use std::error::Error;
 use std::io;
@@ -15,8 +15,8 @@ use super::ClientFiles;
 use super::credentials::read_file;
 use crate::tls;
 
-/// What the files hold now, checked: the library would take an empty file for trust in nobody, and tell of a key that
-/// belongs to another certificate when it connects.
+/// Reads and checks the files. The library would accept an empty CA file, and would report a key that belongs to another certificate
+/// only when it connects.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ fn parse_certificates(name: &str, path: &Path, pem: &[u8]) -> Result<Vec<Certifi
     })
 }
 
-/// Why a certificate was refused. Of the reasons that are webpki's own, rustls shows the name alone.
+/// Describes why a certificate was refused. For webpki's own reasons, rustls displays the name alone.
 fn describe(why: &CertificateError) -> String {
     let CertificateError::Other(other) = why else { return why.to_string() };
     match other.to_string().as_str() {
@@ -81,20 +81,20 @@ fn describe(why: &CertificateError) -> String {
     }
 }
 
-/// Why TLS could not be agreed on; `None` when `error` is of another kind.
+/// Explains why the TLS handshake failed; `None` if `error` is of another kind.
 pub(crate) fn explain(error: &RedisError) -> Option<String> {
     let cause = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
     let cause = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match cause {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "nobody we trust has signed its certificate; redis_ca_file says whom to trust".to_owned()
+            "its certificate is not signed by a trusted CA; set redis_ca_file to the CA that signed it".to_owned()
         }
-        rustls::Error::InvalidCertificate(why) => format!("its certificate won't do: {}", describe(why)),
+        rustls::Error::InvalidCertificate(why) => format!("its certificate is invalid: {}", describe(why)),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "it wants a certificate of ours; redis_client_cert_file names one".to_owned()
+            "it requires a client certificate; set redis_client_cert_file".to_owned()
         }
-        rustls::Error::AlertReceived(alert) => format!("it refused us with the TLS alert {alert:?}"),
+        rustls::Error::AlertReceived(alert) => format!("it refused the handshake with the TLS alert {alert:?}"),
         rustls::Error::InvalidMessage(_) => "it doesn't speak TLS".to_owned(),
-        other => format!("no TLS with it: {other}"),
+        other => format!("the TLS handshake failed: {other}"),
     })
 }

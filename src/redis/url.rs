@@ -1,4 +1,4 @@
-//! Where Redis is.
+//! The URL of Redis.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,10 +13,10 @@ use super::credentials::{Credentials, Login, TlsFiles, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
-/// Where Redis is, `redis://[user:password@]host[:port][/db]`, the same with TLS as `rediss://...`, or
-/// `redis+unix:///path/to/socket`, and what is needed beside that to be let in.
+/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials and
+/// certificates may be set beside it.
 ///
-/// `Debug` and `Display` show the address, whether TLS is used, and the database, but not the user and the password.
+/// `Debug` and `Display` show the address, whether TLS is used, and the database, but never the user or the password.
 #[derive(Clone)]
 pub struct RedisUrl {
     info: ConnectionInfo,
@@ -25,23 +25,22 @@ pub struct RedisUrl {
 }
 
 impl RedisUrl {
-    /// Reads a Redis URL. The library passes over what it doesn't know; this refuses it.
+    /// Parses a Redis URL. It refuses parts that the library would ignore.
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong. It repeats no part of `url`: with a `#`, `?` or `/` in a password, any part may belong
-    /// to that.
+    /// What is wrong. The text repeats no part of `url`: if a password contains `#`, `?` or `/`, any part may belong to it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let unusable = || format!("is not a usable Redis URL, such as redis://user:password@host:6379/0; {ESCAPES}");
         let parsed = parse_redis_url(url).ok_or_else(unusable)?;
         match parsed.fragment() {
             None => {}
             Some("insecure") => {
-                let why = "must not end in #insecure: a certificate that nobody checks protects nothing; name whom to \
-                           trust in redis_ca_file";
+                let why = "must not end in #insecure: a certificate that isn't checked protects nothing; set redis_ca_file \
+                           to the CA to trust";
                 return Err(why.to_owned());
             }
-            Some(_) => return Err(format!("ends in # and more, which a Redis URL has no use for; {ESCAPES}")),
+            Some(_) => return Err(format!("ends in # and more, which a Redis URL doesn't have; {ESCAPES}")),
         }
         let is_socket = parsed.scheme().ends_with("unix");
         let mut names = HashSet::new();
@@ -61,12 +60,12 @@ impl RedisUrl {
         if !is_socket && !database.is_empty() && database.parse::<u32>().is_err() {
             return Err(format!("has a path that is not the number of a database; {ESCAPES}"));
         }
-        // Its errors may repeat a part.
+        // The library's errors may repeat a part of the URL.
         let info = parsed.into_connection_info().map_err(|_| unusable())?;
         Ok(Self::new(info))
     }
 
-    /// The Redis that listens on the Unix socket at `path`.
+    /// Returns the URL of the Unix socket at `path`.
     #[must_use]
     pub fn unix(path: PathBuf) -> Self {
         let info = ConnectionAddr::Unix(path).into_connection_info().expect("an address alone is complete");
@@ -94,7 +93,7 @@ impl RedisUrl {
         self.with_info(self.info.clone().set_addr(addr))
     }
 
-    /// Whether another URL differs in the address alone, which is one of TCP.
+    /// Whether both are TCP URLs that differ in the address alone.
     #[must_use]
     pub fn is_reached_like(&self, other: &Self) -> bool {
         let login = |url: &Self| {
@@ -105,21 +104,21 @@ impl RedisUrl {
         is_tcp(self) && is_tcp(other) && self.is_tls() == other.is_tls() && login(self) == login(other)
     }
 
-    /// The same without user and password.
+    /// Removes the user and the password.
     #[must_use]
     pub fn without_login(&self) -> Self {
         let settings = RedisConnectionInfo::default().set_db(self.info.redis_settings().db());
         self.with_info(self.info.clone().set_redis_settings(settings))
     }
 
-    /// The same without a database.
+    /// Removes the database.
     #[must_use]
     pub fn without_database(&self) -> Self {
         let settings = self.info.redis_settings().clone().set_db(0);
         self.with_info(self.info.clone().set_redis_settings(settings))
     }
 
-    /// The host's name or address; of a Unix socket, the host that it is on.
+    /// Returns the name or the address of the host; `localhost` for a Unix socket.
     pub(crate) fn host(&self) -> String {
         match self.info.addr() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
@@ -127,13 +126,13 @@ impl RedisUrl {
         }
     }
 
-    /// Whether a database other than the first stands in the URL.
+    /// Whether the URL names a database other than the first.
     #[must_use]
     pub fn has_database(&self) -> bool {
         self.info.redis_settings().db() != 0
     }
 
-    /// The database for people; nothing of the first.
+    /// Returns the database in words; empty for the first.
     pub(super) fn database(&self) -> String {
         match self.info.redis_settings().db() {
             0 => String::new(),
@@ -165,34 +164,34 @@ impl RedisUrl {
         &self.tls_files
     }
 
-    /// Whether a user stands in the URL.
+    /// Whether the URL has a user.
     #[must_use]
     pub fn has_username(&self) -> bool {
         self.info.redis_settings().username().is_some()
     }
 
-    /// Whether a password stands in the URL.
+    /// Whether the URL has a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.info.redis_settings().password().is_some()
     }
 
-    /// Whether Redis is reached by TLS.
+    /// Whether it uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
     }
 
-    /// Whether Redis is reached by TCP without TLS.
+    /// Whether it uses TCP without TLS.
     pub(crate) fn is_plain_tcp(&self) -> bool {
         matches!(self.info.addr(), ConnectionAddr::Tcp(..))
     }
 
-    /// A client for one connection, and what is to be said on it, with what the files hold now.
+    /// Reads the files, and returns a client for one connection and the login for it.
     ///
     /// # Errors
     ///
-    /// A line that names the setting when a file can't be used.
+    /// A line that names the setting if a file can't be used.
     pub(crate) fn client(&self) -> Result<(Client, Login), String> {
         let mut settings = self.info.redis_settings().clone();
         if let Some(username) = &self.credentials.username {
@@ -201,12 +200,12 @@ impl RedisUrl {
         if let Some(path) = &self.credentials.password_file {
             settings = settings.set_password(read_password(path)?);
         }
-        // A peer that is gone without a word is found by the kernel, too: `Connection` asks only on connections that it keeps.
+        // The kernel detects a vanished peer as well: `Connection` probes only the connections that it keeps.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-        // Without `TCP_NODELAY` a small command would wait for the acknowledgement of the one before it.
+        // Without `TCP_NODELAY`, a small command would wait for the acknowledgement of the previous one.
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-        // Who we are is for us to say: see `handshake.rs`. The library still names itself to Redis before that. Its first exchange
-        // may be refused for want of a password, and must take place: TLS may fail as late as that, and only there is it told why.
+        // `handshake.rs` logs in. Before that, the library sends its own name to Redis. Redis may refuse that exchange without a password,
+        // but it must take place: the TLS handshake may fail as late as that, and only this exchange reports why.
         let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
         let client = if self.is_tls() {
             tls::use_aws_lc();
@@ -219,15 +218,15 @@ impl RedisUrl {
     }
 }
 
-/// How long a TCP connection is idle before the kernel probes it, and the pause between probes. Linux gives up after nine.
+/// Idle time after which the kernel probes a TCP connection, and the interval between probes. Linux gives up after nine.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What to do about a character that ends a part of a URL too early.
+/// Advice for a character that ends a part of a URL too early.
 const ESCAPES: &str =
     "in a user or a password, write # as %23, ? as %3F, / as %2F, @ as %40, % as %25, and in a list a comma as %2C";
 
-/// Refuses a parameter that [`RedisUrl::parse`] would have to pass over. `is_socket` says whether the URL is that of a Unix socket.
+/// Refuses a parameter that the library would ignore. `is_socket` says whether the URL is that of a Unix socket.
 fn check_parameter(name: &str, value: &str, is_socket: bool) -> Result<(), String> {
     let why = match (name, is_socket) {
         ("db" | "user" | "pass", true) => return Ok(()),
@@ -269,15 +268,15 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("redis://h", "h:6379")]
-    #[case("redis://h:7000/3", "h:7000 (database 3)")]
-    #[case("redis://h/", "h:6379")]
-    #[case("redis://h?", "h:6379")]
-    #[case("redis://h?protocol=2", "h:6379")]
-    #[case("valkeys://u:p@h/3?protocol=resp2", "h:6379 (TLS, database 3)")]
-    #[case("redis+unix:///s?db=3&user=u&pass=p", "/s (database 3)")]
-    #[case("unix:///s", "/s")]
-    fn parse_takes_what_it_understands(#[case] url: &str, #[case] shown: &str) {
+    #[case::host("redis://h", "h:6379")]
+    #[case::port_and_database("redis://h:7000/3", "h:7000 (database 3)")]
+    #[case::empty_path("redis://h/", "h:6379")]
+    #[case::empty_query("redis://h?", "h:6379")]
+    #[case::protocol("redis://h?protocol=2", "h:6379")]
+    #[case::tls("valkeys://u:p@h/3?protocol=resp2", "h:6379 (TLS, database 3)")]
+    #[case::socket_with_parameters("redis+unix:///s?db=3&user=u&pass=p", "/s (database 3)")]
+    #[case::socket("unix:///s", "/s")]
+    fn parse_accepts_supported_urls(#[case] url: &str, #[case] shown: &str) {
         assert_eq!(RedisUrl::parse(url).unwrap().to_string(), shown);
     }
 
@@ -303,7 +302,7 @@ mod tests {
     #[case::fragment_of_a_socket("redis+unix:///s#3", "ends in # and more")]
     #[case::insecure("redis+unix:///s#insecure", "must not end in #insecure")]
     #[case::no_url("h:6379", "is not a usable Redis URL")]
-    fn parse_refuses_what_it_would_pass_over(#[case] url: &str, #[case] why: &str) {
+    fn parse_refuses_parts_that_the_library_ignores(#[case] url: &str, #[case] why: &str) {
         let error = RedisUrl::parse(url).unwrap_err();
         assert!(error.starts_with(why), "{error}");
     }
@@ -317,8 +316,7 @@ mod tests {
             prop_assert_eq!(url.to_string(), "h:6379 (database 3)");
         }
 
-        /// A password as somebody types it, with what ends a part of a URL in it. Either it is read as it was typed, or nothing of it
-        /// is shown.
+        /// A password with unescaped characters that end a part of a URL. Either it is parsed in full, or the error shows none of it.
         #[test]
         fn parse_shows_no_part_of_a_password(before in "[a-z]{1,3}", parts in prop::collection::vec("[#?/@:%&=]QZX", 1..4)) {
             let password = format!("{before}{}", parts.concat());

@@ -11,11 +11,11 @@ use crate::redis::parse;
 use crate::store::keys::scores_after;
 
 impl Store {
-    /// How many members each segment has that were seen after its cutoff, asked of all partitions at once.
+    /// Counts the members of each segment that were seen after its cutoff, in all partitions concurrently.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer, for one of them or for all; never a guess.
+    /// An [`Error`] if Redis didn't answer, for one of them or for all. A count is never approximate.
     pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.with_layout(|known| async move {
             let servers = self.by_server(known.layout.read()).await?;
@@ -23,13 +23,13 @@ impl Store {
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
             for counts in try_join_all(counting).await? {
                 let Attempt::Committed(counts) = counts else { return Ok(Attempt::Stale) };
-                // Of each partition, an answer to each question.
+                // Each partition has a count for each question.
                 let mut counts = counts.into_iter();
                 while counts.len() > 0 {
                     for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
                         *sum = match (std::mem::replace(sum, Ok(0)), count) {
                             (Ok(sum), Ok(count)) => Ok(sum + count),
-                            // A wrong type is one key's fault; anything else is about Redis and matters more.
+                            // A wrong type affects one key. Any other error affects Redis and takes precedence.
                             (Err(before), Err(error)) if error.is_outage() && !before.is_outage() => Err(error),
                             (Err(error), _) | (_, Err(error)) => Err(error),
                         };
@@ -41,7 +41,7 @@ impl Store {
         .await
     }
 
-    /// The answers to `questions` of each of `partitions`, which are at one server.
+    /// Returns the counts of each of `partitions`, which are on one server.
     async fn counts_at(
         &self,
         partitions: Vec<Partition>,

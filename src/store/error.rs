@@ -1,32 +1,32 @@
-//! Why the store didn't do what was asked.
+//! Errors of the store.
 
 use super::Partitions;
 use crate::redis::{self, Failure, Reach};
 
-/// Why the store didn't do what was asked. It is unknown whether a write took effect.
+/// Why a request to the store failed. A write may have taken effect.
 ///
-/// The texts are for logs. They hold names of commands and keys and what Redis says of itself, never a user's id.
+/// The texts are for logs. They contain names of commands and keys, and Redis's state, but never a user's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Redis failed or refused a command.
     #[error(transparent)]
     Redis(#[from] redis::Error),
-    /// Redis was not asked: as many as may wait for it already do.
+    /// The request was rejected: the maximum number of requests is pending.
     #[error("{0} already wait for Redis")]
     Overloaded(usize),
-    /// The data set has another number of partitions than the setting says.
+    /// The number of partitions differs from the setting.
     #[error(
         "the data set has {}, and partitions is {set}: leave it unset, or move the data with \
          `segment-estimator repartition --to {set}`",
         recorded.in_words()
     )]
     Partitions {
-        /// As recorded in Redis.
+        /// The number that is recorded.
         recorded: Partitions,
-        /// As set.
+        /// The number that is set.
         set: Partitions,
     },
-    /// There are keys that a data set of ours may have, and no record of one.
+    /// There are keys that a data set may have, but no record.
     #[error(
         "the database has {found} and no data set of this service, whose record is `{record}`: if the data is another program's, \
          set redis_key_prefix; if it is this service's, take it over with `segment-estimator adopt`"
@@ -37,22 +37,22 @@ pub enum Error {
         /// The key of the record.
         record: String,
     },
-    /// A key of ours holds what this service has not written.
+    /// A key holds a value that this service didn't write.
     #[error("`{0}` holds what this service has not written: rename that key, or set redis_key_prefix")]
     ForeignKey(String),
-    /// What is recorded of the data set can't be read, or changes all the time.
+    /// The record of the layout can't be read, or changes constantly.
     #[error(
-        "the key `layout` holds no record that this version knows, or another one at each look; if it is another program's, set \
-         redis_key_prefix"
+        "the key `layout`, with redis_key_prefix in front, holds no record that this version knows, or the record changes \
+         constantly; if the key belongs to another program, set redis_key_prefix"
     )]
     UnknownLayout,
-    /// The visit is to a new segment, and there are as many as there may be. Nothing was written.
+    /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
     #[error("there are {0} segments, as many as max_segments allows, and this one would be new")]
     TooManySegments(u64),
 }
 
 impl Error {
-    /// The name of this failure in logs and metrics: one of `telemetry::FAILURES`, or `too_many_segments`, which is no failure of Redis.
+    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Error {
         }
     }
 
-    /// Whether Redis or the data set failed, and not one segment.
+    /// Whether it affects Redis or the data set, not one segment.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         !matches!(self.reach(), Reach::Key)
@@ -76,7 +76,7 @@ impl Error {
         matches!(self, Self::Redis(error) if error.is_wrong_type())
     }
 
-    /// Whether Redis refused this command and may run others: it doesn't have the command, or an ACL forbids it on these keys.
+    /// Whether Redis refused this command alone: it lacks the command, or an ACL forbids it on these keys.
     #[must_use]
     pub fn is_refused_command(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_refused_command())
@@ -87,7 +87,7 @@ impl Error {
         self.reach() == Reach::DataSet
     }
 
-    /// This error as the log and the metrics see it.
+    /// Returns this error as the log and the metrics need it.
     pub(crate) fn as_failure(&self) -> Failure<'_> {
         Failure { error: self, kind: self.kind(), reach: self.reach() }
     }

@@ -1,4 +1,4 @@
-//! The names of the segments that there may be.
+//! The index: the names of all segments that may have members.
 
 use std::collections::BTreeSet;
 
@@ -13,37 +13,37 @@ use crate::domain::SegmentName;
 use crate::redis::Request;
 use crate::redis::parse;
 
-/// One page of an index.
+/// A page of an index.
 #[derive(Debug)]
 pub struct IndexPage {
     /// The segments on the page, in the order of their names' bytes.
     pub segments: Vec<SegmentName<'static>>,
-    /// Where the next page starts; `None` on the last.
+    /// The start of the next page; `None` on the last.
     pub next: Option<IndexCursor>,
 }
 
-/// A place in an index: after this member.
+/// A position after a member of an index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexCursor(Vec<u8>);
 
 impl IndexCursor {
-    /// The place after `segment`.
+    /// Returns the position after `segment`.
     #[must_use]
     pub fn after(segment: &SegmentName<'_>) -> Self {
         Self(segment.as_str().as_bytes().to_vec())
     }
 
-    /// The place before all names that begin with `prefix`; `None` is the start.
+    /// Returns the position before all names that begin with `prefix`; `None` is the start.
     #[must_use]
     pub fn before(prefix: &str) -> Option<Self> {
-        // What comes after this doesn't come before the prefix: no name has the byte 0xFF, and no prefix a last byte of zero.
+        // Nothing lies between this and the prefix: no name contains the byte 0xFF, and no prefix ends in a zero byte.
         let (last, rest) = prefix.as_bytes().split_last()?;
         Some(Self([rest, &[last.saturating_sub(1), 0xFF]].concat()))
     }
 }
 
 impl Store {
-    /// Up to `limit` names of the index of `partition` that stand after `cursor`, or from its start.
+    /// Returns up to `limit` names of the index of `partition` after `cursor`, or from its start.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Store {
         Ok(IndexPage { segments: names(members), next })
     }
 
-    /// All names of the index of `partition`, in the order of their bytes.
+    /// Returns all names of the index of `partition`, in the order of their bytes.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Store {
         }
     }
 
-    /// Up to `limit` names that stand after `cursor`, or from the start, in the indexes of all partitions.
+    /// Returns up to `limit` names after `cursor`, or from the start, of the indexes of all partitions.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Store {
         let members = self.with_layout(|known| async move {
             let partitions = known.layout.read().all();
             let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
-            // The first names of all are among the first of each.
+            // The first names of the union are among the first of each partition.
             let members: BTreeSet<Vec<u8>> = try_join_all(asking).await?.into_iter().flatten().collect();
             let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
             Ok(if is_confirmed { Attempt::Committed(members) } else { Attempt::Stale })
@@ -96,16 +96,16 @@ impl Store {
         Ok(IndexPage { segments: names(members), next })
     }
 
-    /// How many names the indexes have in all.
+    /// Returns the number of different names in the indexes.
     ///
     /// # Errors
     ///
     /// An [`Error`] when Redis didn't answer.
     pub async fn index_size(&self) -> Result<u64, Error> {
-        let look = self.segment_limit.as_ref().map(|limit| (limit, limit.begin_look()));
+        let count = self.segment_limit.as_ref().map(|limit| (limit, limit.begin_count()));
         let names = self.count_names().await?;
-        if let Some((limit, look)) = look {
-            limit.end_look(look, names);
+        if let Some((limit, count)) = count {
+            limit.end_count(count, names);
         }
         Ok(names)
     }
@@ -121,7 +121,7 @@ impl Store {
             let (names,) = self.client.send(Request::new(only.slot(), pipeline)).await?.all()?;
             return Ok(names);
         }
-        // Most names are in many of them.
+        // Most names are in several partitions, so the sizes can't be added.
         let (mut names, mut cursor) = (0, None);
         loop {
             let page = self.index(cursor.as_ref(), PAGE / keys.partitions().count()).await?;
@@ -133,11 +133,11 @@ impl Store {
         }
     }
 
-    /// Decides which segments of a write may be written, whose names are `names`: reserves room for those that may be new, and returns
-    /// the indices of those that are one too many.
+    /// Reserves room for those of `names`, the segments of a write, that may be new. Returns the indices of the segments that exceed the
+    /// limit.
     pub(super) async fn admit<'a>(&self, limit: &'a SegmentLimit, names: &[Box<str>]) -> (Reservation<'a>, Vec<usize>) {
         if limit.is_unknown() {
-            // If Redis doesn't answer, the write fails with the reason.
+            // If Redis doesn't answer, the write fails with the cause.
             let _ = self.index_size().await;
         }
         if let Some(reservation) = limit.reserve(names.len() as u64) {
@@ -145,13 +145,13 @@ impl Store {
         }
         let mut new = limit.not_found(names.iter().map(|name| &**name));
         if self.retain_new(limit, names, &mut new).await.is_err() {
-            // If Redis doesn't answer, the write fails with the reason.
+            // If Redis doesn't answer, the write fails with the cause.
             return (limit.reserve_up_to(0), Vec::new());
         }
         let timeout = self.client.limits().answer;
         let mut reservation = limit.reserve_new(new.len() as u64, timeout).await;
-        // There may be fewer segments than that, or pruning may have made room.
-        while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_look_if_due().is_some()) {
+        // The number may be an overestimate, or pruning may have made room.
+        while reservation.names < new.len() as u64 && (limit.is_estimate() || limit.begin_count_if_due().is_some()) {
             drop(reservation);
             if self.index_size().await.is_err() {
                 return (limit.reserve_up_to(0), Vec::new());
@@ -159,7 +159,7 @@ impl Store {
             reservation = limit.reserve_new(new.len() as u64, timeout).await;
         }
         if reservation.names < new.len() as u64 {
-            // A write that this one waited for may have added some of the names.
+            // A write that held the room in the meantime may have added some of the names.
             let before = new.len();
             if self.retain_new(limit, names, &mut new).await.is_ok() && new.len() < before {
                 drop(reservation);
@@ -180,7 +180,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether each of `names` is in the index of any partition.
+    /// Returns whether each of `names` is in the index of any partition.
     async fn names_found(&self, names: &[&str]) -> Result<Vec<bool>, Error> {
         const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
@@ -222,7 +222,7 @@ impl Store {
     }
 }
 
-/// Only `write` writes an index, so every member is a name; what else somebody put there is not ours to read.
+/// Returns the valid names among `members`. Others come from another program and are skipped.
 fn names(members: Vec<Vec<u8>>) -> Vec<SegmentName<'static>> {
     let name = |member| SegmentName::parse(String::from_utf8(member).ok()?).ok();
     members.into_iter().filter_map(name).collect()

@@ -208,11 +208,6 @@ impl Partition {
         self.number < partitions.0
     }
 
-    /// Returns a pattern of its keys and those of all partitions that are tagged alike, for people.
-    pub(super) fn pattern(self) -> String {
-        self.tag_prefix.map_or_else(|| "segment:*".to_owned(), |tag_prefix| format!("{{{tag_prefix}*}}:*"))
-    }
-
     pub(super) fn number(self) -> u16 {
         self.number
     }
@@ -375,6 +370,12 @@ impl KeyNames {
             pattern.push(char);
         }
         pattern + rest
+    }
+
+    /// A pattern of the keys of `partition` and of all partitions that are tagged alike.
+    pub(super) fn pattern_like(&self, partition: Partition) -> String {
+        let rest = partition.tag_prefix.map_or_else(|| "segment:*".to_owned(), |letter| format!("{{{letter}*}}:*"));
+        self.pattern(&rest)
     }
 
     /// A pattern of `SCAN` that matches all keys of which [`Self::read`] gives something, and few others.

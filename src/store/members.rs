@@ -1,13 +1,13 @@
-//! The members of a segment, page by page, while they change.
+//! Paging through the members of a segment while they change.
 //!
-//! Ranks shift as members are visited again, expire, or come late. So a page begins where its rank is guessed to be, with some
-//! that were seen already; if it begins beyond the last of those, something may lie between, and the look goes back. What was
-//! there all the while is seen, always: the order of members, by score and then by name, doesn't depend on the rest.
-//! (`ZSCAN` promises that as well, as long as the server stays the same: its cursor means nothing to another.)
+//! Ranks shift as members are visited again, expire, or arrive late. A page therefore starts at the estimated rank, less an overlap with
+//! the previous page. If it starts beyond the previous page's last member, members may lie in between, and an earlier page is read. Every
+//! member that stays unchanged is returned, because the order by score and then by name doesn't depend on other members. (`ZSCAN`
+//! guarantees this as well, but its cursor is valid on one server alone.)
 //!
-//! Redis takes four times as long for scores as for names. Whoever needs names alone gets the scores of the first and the last of a
-//! page only, read before and behind it: if they are the same both times, and of those who are the first and the last of
-//! the page, they were theirs when the page was read.
+//! Redis takes four times as long for scores as for names. A page of names therefore includes the scores of its first and last member
+//! alone, read both before and after the names. If both reads agree, and name the first and last member of the page, those were the
+//! scores when the page was read.
 
 use redis::{Pipeline, pipe};
 
@@ -16,24 +16,24 @@ use super::{Partition, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::redis::Request;
 
-/// Some members of a segment.
+/// A page of members.
 #[derive(Debug)]
 pub struct MembersPage {
-    /// Users, and when they were last seen, in that order.
+    /// Users and the times of their last visits, in order of time.
     pub members: Vec<(UserId<'static>, Timestamp)>,
-    /// Where the next page starts; `None` on the last.
+    /// The start of the next page; `None` on the last.
     pub next: Option<MembersCursor>,
 }
 
-/// A place among a segment's members: after this one.
+/// A position after a member of a segment.
 #[derive(Debug, Clone)]
 pub struct MembersCursor {
     last: Member,
-    /// Where the next is, unless something has changed.
+    /// The rank of the next member, unless members changed.
     rank: usize,
 }
 
-/// A member as Redis has it, in Redis's order.
+/// A member in the order of Redis.
 #[derive(Debug, Clone, PartialEq, PartialOrd)]
 struct Member {
     score: f64,
@@ -41,19 +41,19 @@ struct Member {
 }
 
 impl Store {
-    /// How many members a page has at the most. Redis takes about a millisecond for it.
+    /// Maximum number of members of a page. Redis takes about a millisecond for it.
     pub const PAGE: usize = 1_000;
-    /// How many of them may have been seen already. Who is visited again between two pages moves to the end, and all behind him
-    /// move up by one.
+    /// Overlap with the previous page. A member that is visited again between two pages moves to the end, and the rank of each later member
+    /// decreases by one.
     const OVERLAP: usize = 50;
-    /// How many names a page of names has. Redis takes half a millisecond for it: with twice as many, those who post wait
-    /// noticeably longer, and reading a segment takes as long.
+    /// Number of names of a page of names. Redis takes half a millisecond for it. Twice as many delay writes noticeably, and don't make
+    /// reading a segment faster.
     const NAMES: usize = 500;
-    /// As [`Self::OVERLAP`], of names.
+    /// Overlap of pages of names; see [`Self::OVERLAP`].
     const NAMES_OVERLAP: usize = 25;
 
-    /// Some members of `segment` in `partition` that come after `cursor`, or the first: all that have been there since the first
-    /// page, each at least once. Who is visited again meanwhile moves to the end, and is given again.
+    /// Returns a page of the members of `segment` in `partition` after `cursor`, or the first page. All pages together contain every member
+    /// that was present throughout, at least once. A member that is visited again moves to the end and is returned again.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Store {
         Ok(MembersPage { members: page.into_iter().filter_map(Member::into_visit).collect(), next })
     }
 
-    /// The place among the members of `segment` in `partition` that is before all who were seen after `cutoff`.
+    /// Returns the position before all members of `segment` in `partition` that were seen after `cutoff`.
     ///
     /// # Errors
     ///
@@ -82,13 +82,13 @@ impl Store {
         let mut pipeline = pipe();
         pipeline.cmd("ZCOUNT").arg(self.names.segment(partition, segment.as_str())).arg("-inf").arg(cutoff.as_score());
         let (rank,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
-        // No text begins with this byte, so that all who were seen at the cutoff come before.
+        // No UTF-8 text begins with this byte, so all members seen at the cutoff precede it.
         let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
         Ok(MembersCursor { last, rank })
     }
 
-    /// As [`Self::members`], of those who were seen after `cutoff`: the names alone, as Redis has them, also those that no
-    /// [`UserId`] may be. Some of a page may be those of the page before.
+    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may repeat
+    /// names of the previous one. Otherwise as [`Self::members`].
     ///
     /// # Errors
     ///
@@ -113,8 +113,8 @@ impl Store {
         Ok((page.into_iter().map(|member| member.name).collect(), next))
     }
 
-    /// The names of a full page that begins at `rank`, with its first member and its last; none if it isn't full, or it isn't
-    /// certain what their scores were.
+    /// Returns the first member, the last member and the names of a full page that begins at `rank`; `None` if the page isn't full or the
+    /// scores of these members changed.
     async fn names_from(
         &self,
         partition: Partition,
@@ -146,7 +146,7 @@ impl Store {
             .map(|(first, last)| (first, last, names)))
     }
 
-    /// The page behind `cursor`, and where the next one starts.
+    /// Returns the page after `cursor` and the start of the next one.
     async fn page(
         &self,
         partition: Partition,
@@ -175,7 +175,7 @@ impl Store {
         }
     }
 
-    /// How many members `segment` has in `partition`, expired ones included.
+    /// Returns the number of members of `segment` in `partition`, including expired ones.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl Store {
         Ok(members)
     }
 
-    /// A page of members that begins at `rank`.
+    /// Returns the members from `rank`, up to a page.
     async fn members_from(&self, partition: Partition, key: &str, rank: usize) -> Result<Vec<Member>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZRANGE").arg(key).arg(rank).arg(rank + Self::PAGE - 1).arg("WITHSCORES");
@@ -198,7 +198,7 @@ impl Store {
 }
 
 impl Member {
-    /// As a user and a time; none if it is no user of ours.
+    /// Converts it to a user and a time; `None` if it is not a valid user.
     fn into_visit(self) -> Option<(UserId<'static>, Timestamp)> {
         let user_id = UserId::parse(String::from_utf8(self.name).ok()?).ok()?;
         Some((user_id, Timestamp::from_unix_seconds(self.score)))

@@ -1,7 +1,7 @@
-//! Removing expired members in slices, and names of empty segments from the index.
+//! Pruning: removes expired members in slices, and names of empty segments from the index.
 //!
-//! Each removal compares the partition's copy of the record with the one that the prune goes by, in the same atomic step. If the window
-//! of the data set was extended in the meantime, nothing is removed.
+//! Each removal compares the partition's copy of the layout record with the prune's, in the same atomic step. If the window of the data
+//! set was extended in the meantime, nothing is removed.
 
 use redis::{Pipeline, pipe};
 
@@ -11,25 +11,25 @@ use crate::domain::{SegmentName, Timestamp};
 use crate::redis::Request;
 use crate::redis::parse;
 
-/// What one segment has to be pruned.
+/// The numbers of expired and of all members of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
-    /// Members that have expired.
+    /// Members seen at or before the cutoff.
     pub expired: u64,
     /// All members.
     pub members: u64,
 }
 
-/// What one slice of pruning did.
+/// The result of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// Members removed.
+    /// The number of members removed.
     pub removed: u64,
-    /// Whether no expired member was left behind it, or none can be removed at the moment.
+    /// Whether no expired member is left, or none can be removed at the moment.
     pub is_last: bool,
 }
 
-/// Removes the members scored `ARGV[2]` or less of `KEYS[2]` and those that follow, if `KEYS[1]` is the record `ARGV[1]`.
+/// Removes the members scored `ARGV[2]` or less from `KEYS[2]` and the following keys, if `KEYS[1]` is the record `ARGV[1]`.
 const REMOVE_EXPIRED: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local removed = 0
@@ -56,11 +56,11 @@ if members > 0 then return 0 end
 return redis.call('ZREM', KEYS[2], ARGV[1])";
 
 impl Store {
-    /// How many members a slice removes: up to twice as many when scores are equal. Redis takes 0.5-0.7 us for each, so
-    /// that one slice holds it for about a millisecond at the most.
+    /// Number of members that a slice removes; up to twice as many if scores are equal. Redis takes 0.5-0.7 us for each, so a slice
+    /// blocks it for about a millisecond at most.
     pub const SLICE: usize = 1_000;
 
-    /// How many members each of `segments` has in `partition`, and how many were seen at or before `cutoff`, asked in one round trip.
+    /// Counts the members of each of `segments` in `partition`, and those seen at or before `cutoff`, in one round trip.
     ///
     /// # Errors
     ///
@@ -87,13 +87,13 @@ impl Store {
             .collect())
     }
 
-    /// Removes from each of `segments` in `partition` the members that were seen at or before `cutoff`, in one round trip, and says
-    /// how many. They must be few: Redis does it all without a pause.
+    /// Removes the members of `segments` in `partition` that were seen at or before `cutoff`, in one round trip, and returns their number.
+    /// They must be few, since Redis removes them without interruption.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] when `layout` is not in force any
-    /// more; nothing was removed.
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing was
+    /// removed.
     pub async fn remove_expired(
         &self,
         layout: &Layout,
@@ -111,19 +111,16 @@ impl Store {
         Ok(self.removal(partition, pipeline).await?.unwrap_or_default())
     }
 
-    /// Runs a script that removes members, and says how many; nothing while the slot is on its way to another server, after which the
-    /// next run looks again.
+    /// Runs a script that removes members and returns their number; `None` while the slot is migrating. The next prune removes the rest.
     async fn removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
         let removed = self.scripts_on_many_keys(partition, script).await?.into_iter().next().flatten();
         removed.map(|removed| removed.try_into().map_err(|_| Error::UnknownLayout)).transpose()
     }
 
-    /// Removes about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`, or all of them
-    /// when there are fewer.
+    /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`.
     ///
-    /// A slice is cut by score, never by rank. A member that is seen again between the look and the removal has a score
-    /// beyond `cutoff` by then, and the slice ends at or before it. Ranks shift meanwhile; scores don't. Whoever else
-    /// prunes at the same time removes expired members too, and that is all that can happen.
+    /// A slice is cut by score, never by rank, because concurrent writes shift ranks. A member that is seen again before the removal has a
+    /// score beyond `cutoff`, so the slice doesn't contain it. A concurrent prune does no harm: it removes expired members as well.
     ///
     /// # Errors
     ///
@@ -142,8 +139,8 @@ impl Store {
 
         let is_last = slice_end.is_none_or(|score| score >= cutoff);
         let slice_end = slice_end.unwrap_or(cutoff).min(cutoff);
-        // Where so many members have one score that the next slice would end at it too, no score cuts between them.
-        // Visits that were imported with the time of their day do that.
+        // If so many members share a score that the next slice would end at it as well, no score separates them. Visits that were
+        // imported with dates instead of times cause this.
         let is_plateau = next_end.is_some_and(|score| score <= slice_end);
 
         let mut pipeline = pipe();
@@ -158,8 +155,8 @@ impl Store {
         })
     }
 
-    /// Removes those of `segments` from the index of `partition` that have no members there, in one round trip, and returns their
-    /// number. A segment whose key holds another type has no members; the key itself stays.
+    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment whose
+    /// key holds another type has no members. The key itself stays.
     ///
     /// # Errors
     ///
@@ -170,12 +167,12 @@ impl Store {
             let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(2);
             script.arg(self.names.segment(partition, segment)).arg(self.names.index(partition)).arg(*segment);
         }
-        // Where the slot is on its way, the next run looks again.
+        // While the slot is migrating, nothing is removed. The next prune tries again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;
         Ok(dropped.into_iter().flatten().filter(|dropped| *dropped > 0).count() as u64)
     }
 
-    /// The scores of the members at two ranks, lowest score first; `None` beyond the last member.
+    /// Returns the scores of the members at two ranks in ascending order; `None` beyond the last member.
     async fn scores_at(
         &self,
         partition: Partition,

@@ -25,11 +25,13 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. A key of another type is another program's, and stays as
-/// it is.
+/// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. Tombstones have the score 0. A key with another score, or of
+/// another type, is another program's, and stays as it is.
 const ADD_TOMBSTONE: &str = "\
-local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
-if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
+local users = redis.pcall('ZCARD', KEYS[1])
+if type(users) ~= 'number' then return not string.find(users.err, 'WRONGTYPE', 1, true) and users end
+if redis.call('ZCOUNT', KEYS[1], 0, 0) ~= users then return false end
+redis.call('ZADD', KEYS[1], 0, ARGV[1])
 return redis.call('EXPIRE', KEYS[1], ARGV[2])";
 
 impl Store {
@@ -321,7 +323,7 @@ impl Store {
     /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
     pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
-            self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
+            self.delete_tombstones_of(layout, partition).await?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_has_its_master() {
+    fn owner_is_the_master_of_the_slot() {
         let answer = Value::Array(vec![
             range(10_923, 16_383, vec![server(text("c"), 3)]),
             range(0, 5_460, vec![server(text("a"), 1), server(text("d"), 4)]),
@@ -136,19 +136,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Value::Array(vec![]))]
-    #[case(Value::Okay)]
-    #[case(Value::Array(vec![Value::Int(1)]))]
-    fn what_tells_no_master_is_no_answer(#[case] answer: Value) {
+    #[case::no_range(Value::Array(vec![]))]
+    #[case::no_array(Value::Okay)]
+    #[case::no_master(Value::Array(vec![Value::Int(1)]))]
+    fn parse_is_none_without_a_master(#[case] answer: Value) {
         assert_eq!(SlotMap::parse(answer, "asked"), None);
     }
 
     #[rstest]
-    #[case("10.0.0.1:6379", Some(("10.0.0.1", 6379)))]
-    #[case("fd00::1:6379", Some(("fd00::1", 6379)))]
-    #[case(":6379", None)]
-    #[case("redis", None)]
-    fn an_address_is_a_host_and_a_port(#[case] text: &str, #[case] expected: Option<(&str, u16)>) {
+    #[case::ipv4("10.0.0.1:6379", Some(("10.0.0.1", 6379)))]
+    #[case::ipv6("fd00::1:6379", Some(("fd00::1", 6379)))]
+    #[case::no_host(":6379", None)]
+    #[case::no_port("redis", None)]
+    fn address_parse_requires_a_host_and_a_port(#[case] text: &str, #[case] expected: Option<(&str, u16)>) {
         let expected = expected.map(|(host, port)| Address { host: host.to_owned(), port });
         assert_eq!(Address::parse(text), expected);
     }

@@ -65,8 +65,8 @@ const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:
 /// Request that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made,
 /// and for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
-/// What `repartition` needs besides.
-const TO_MOVE: [&str; 1] = ["UNLINK"];
+/// What `repartition` needs besides; it can do without `TTL`.
+const TO_MOVE: [&str; 2] = ["UNLINK", "TTL"];
 /// What a cluster needs besides; of `CLUSTER`, the subcommands.
 const OF_A_CLUSTER: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];
 

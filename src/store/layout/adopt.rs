@@ -32,6 +32,8 @@ pub struct Unrecorded {
 pub struct Candidate {
     /// The keys.
     pub keys: KeySet,
+    /// A pattern of the keys.
+    pub pattern: String,
     /// Whether each user that was looked at is in the right partition. If not, most of them are.
     pub fits: bool,
     /// What the keys hold.
@@ -111,15 +113,17 @@ impl Store {
         let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
             for (partition, survey) in surveys.iter().filter(|(partition, _)| !keys.has(*partition)) {
-                *hidden.entry(partition.pattern()).or_default() += survey.unexpired();
+                *hidden.entry(self.names.pattern_like(*partition)).or_default() += survey.unexpired();
             }
-            Candidate { keys, fits, survey: of(&|partition| keys.has(partition)), hidden }
+            let pattern = self.names.pattern_like(keys.of(0));
+            Candidate { keys, pattern, fits, survey: of(&|partition| keys.has(partition)), hidden }
         };
         let is_unfit = |partition: Partition| !keysets.iter().any(|(keys, _)| keys.has(partition));
+        let pattern_like = |partition| self.names.pattern_like(partition);
         let unfit: BTreeSet<_> =
-            partitions.iter().filter(|partition| is_unfit(**partition)).map(|p| p.pattern()).collect();
+            partitions.iter().copied().filter(|partition| is_unfit(*partition)).map(pattern_like).collect();
         let unfit = unfit.into_iter().map(|pattern| {
-            let survey = of(&|partition| is_unfit(partition) && partition.pattern() == pattern);
+            let survey = of(&|partition| is_unfit(partition) && pattern_like(partition) == pattern);
             (pattern, survey)
         });
         let unfit = unfit.collect();

@@ -1,15 +1,27 @@
-//! How the data set is laid out: which keys it has, whether it is on its way to others, and how long its members are kept.
+//! The layout of the data set: its keys, a resharding in progress, and how long members are kept.
 //!
-//! The record is one text, in the key `layout` and, so that every exchange can look at it where it is, once more in each
-//! partition. Whoever writes or counts goes by the layout that he knows, and has the partition's record read *behind* what he
-//! does, in the same pipeline. Is it the one that he went by, then it was in force when the server did what was asked, and all
-//! is well. Is it another, he reads `layout` again and does his work once more: whatever is written may be written twice.
+//! # The record
 //!
-//! So a step of a move is in force as soon as it stands in every partition: who went by the step before has his answer, or does
-//! his work again. `layout` is written first, so that nobody finds a newer record in a partition than there. Steps that follow
-//! each other may be in force at the same time, in one service and another; that is what [`Phase`] is made of.
+//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change increments
+//! the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy. Therefore
+//! no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
+//! ([`Layout::order`]).
+//!
+//! # Confirming the layout
+//!
+//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and in
+//! the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
+//! the result is [`Attempt::Committed`]. Otherwise the result is [`Attempt::Stale`]: the instance reads `layout` again and repeats the
+//! request. Writes are idempotent, so a repeated write does no harm.
+//!
+//! # Changing the layout
+//!
+//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or is
+//! stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with its
+//! neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
 
 mod adopt;
+mod obstacle;
 mod recorded;
 mod refusal;
 mod resharding;
@@ -28,77 +40,77 @@ use crate::domain::Window;
 use crate::redis;
 use crate::store::Error;
 
-/// Which keys the data set has.
+/// The layout of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Counts the changes.
+    /// The number of the layout. Each change increments it.
     epoch: u64,
     keys: KeySet,
     #[serde(rename = "move", skip_serializing_if = "Option::is_none")]
     resharding: Option<Resharding>,
-    /// How long members are kept. A record of an earlier version has none.
+    /// How long members are kept. Records of earlier versions lack it.
     #[serde(rename = "window_seconds", default, skip_serializing_if = "Option::is_none")]
     window: Option<Window>,
-    /// A shorter window that is about to replace it, unless an instance that counts over a longer one strikes it out.
+    /// A proposed shorter window. An instance that counts over a longer one withdraws it; otherwise it takes effect.
     #[serde(rename = "shorter_window_seconds", default, skip_serializing_if = "Option::is_none")]
     shorter: Option<Window>,
 }
 
-/// A move to other keys.
+/// A resharding in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resharding {
-    /// To these.
+    /// The new key set.
     pub to: KeySet,
-    /// How far it is.
+    /// The current step.
     pub phase: Phase,
 }
 
-/// How far a move to other keys is. Before the first everybody reads and writes the old keys, after the last the new ones.
+/// The phase of a resharding. Before the first phase, instances read and write the old key set; after the last, the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// Visits are written to both, counts are of the old. What is there already is copied meanwhile.
+    /// Instances write both key sets and read the old one, whose members are copied to the new one.
     #[serde(rename = "copying")]
     Backfill,
-    /// Visits are written to both, for those who count the old still; counts are of the new, which have everything.
+    /// Instances write both key sets and read the new one, which is complete. Others may still read the old one.
     #[serde(rename = "switched")]
     Cutover,
-    /// Nobody looks at the old any more, and they are deleted.
+    /// Instances use the new key set alone. The old one is deleted.
     #[serde(rename = "cleaning")]
     Cleanup,
 }
 
 impl Layout {
-    /// The layout of a data set that is made now.
+    /// Returns the first layout of a new data set.
     pub(super) fn first(partitions: Partitions) -> Self {
         Self::of_keys(KeySet::first(partitions))
     }
 
-    /// The first layout of a data set that has `keys`.
+    /// Returns the first layout of a data set that has `keys`.
     pub(super) fn of_keys(keys: KeySet) -> Self {
         Self { epoch: 1, keys, resharding: None, window: None, shorter: None }
     }
 
-    /// The next step of this one.
+    /// Returns the layout that follows this one.
     pub(super) fn next(&self, keys: KeySet, resharding: Option<Resharding>) -> Self {
         Self { epoch: self.epoch + 1, keys, resharding, ..*self }
     }
 
-    /// Whether `other` has the same keys and is as far in the same move.
+    /// Whether `other` has the same keys and the same phase of the same resharding.
     #[must_use]
     pub fn is_laid_out_as(&self, other: &Self) -> bool {
         (self.keys, self.resharding) == (other.keys, other.resharding)
     }
 
-    /// How long members are kept; not known of a data set that no instance of this version has used.
+    /// How long members are kept; `None` if no instance of this version has used the data set.
     #[must_use]
     pub fn window(&self) -> Option<Window> {
         self.window
     }
 
-    /// The layout that must be recorded before an instance counts over `window`; none if it may as it is. A record of a version that
-    /// knew no window is of a data set that may be counted over the default one.
+    /// Returns the layout that must be recorded before an instance counts over `window`; `None` if this one permits it. A record without a
+    /// window permits the default one.
     fn kept_for(&self, window: Window) -> Option<Self> {
         let kept = self.window.unwrap_or(Window::DEFAULT).max(window);
         let shorter = self.shorter.filter(|shorter| *shorter >= window && *shorter < kept);
@@ -106,30 +118,30 @@ impl Layout {
         (!is_enough).then(|| Self { epoch: self.epoch + 1, window: Some(kept), shorter, ..*self })
     }
 
-    /// Whether an instance may count over `window` by it.
+    /// Whether this layout permits an instance to count over `window`.
     fn is_kept_for(&self, window: Option<Window>) -> bool {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// What decides which of two records is the newer one. After a failover two processes may have taken different steps with the same
-    /// number. Which of them counts doesn't matter, as long as everybody takes the same one for the newer: the bytes decide.
+    /// The sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch. Either may
+    /// win, but all instances must agree, so the bytes decide.
     pub(super) fn order(&self) -> (u64, u64, String) {
         (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
-    /// The keys that it had before a move, if there is one, and those that it has if not.
+    /// The key set; during a resharding, the old one.
     #[must_use]
     pub fn keys(&self) -> KeySet {
         self.keys
     }
 
-    /// The move that is under way.
+    /// The resharding in progress.
     #[must_use]
     pub fn resharding(&self) -> Option<Resharding> {
         self.resharding
     }
 
-    /// The keys that counts are of.
+    /// The key set that counts read.
     #[must_use]
     pub fn read(&self) -> KeySet {
         match self.resharding {
@@ -138,7 +150,7 @@ impl Layout {
         }
     }
 
-    /// The keys that visits are written to: one set of them, or two.
+    /// The key sets that visits are written to.
     pub fn written(&self) -> impl Iterator<Item = KeySet> {
         let read = self.read();
         let other = match self.resharding {
@@ -149,32 +161,31 @@ impl Layout {
         [read].into_iter().chain(other)
     }
 
-    /// All keys that it has, or is about to have. Those that are being deleted are nobody's.
+    /// All key sets but one that is being deleted.
     pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
         let is_deleted = matches!(self.resharding, Some(Resharding { phase: Phase::Cleanup, .. }));
         self.all().skip(usize::from(is_deleted))
     }
 
-    /// All keys that it has, had until lately, or is about to have: the older first.
+    /// All key sets, the old one first.
     pub(super) fn all(&self) -> impl Iterator<Item = KeySet> {
         [self.keys].into_iter().chain(self.resharding.map(|resharding| resharding.to))
     }
 
-    /// How many changes there were before it.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// As it is recorded.
+    /// Returns the text of its record.
     pub(super) fn record(&self) -> String {
-        serde_json::to_string(self).expect("it is made of numbers and texts")
+        serde_json::to_string(self).expect("numbers and strings serialize")
     }
 
     fn read_record(record: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(record).map_err(|_| Error::UnknownLayout)
     }
 
-    /// Refuses it if the operator expects another number of partitions.
+    /// Refuses the layout if the settings require another number of partitions.
     fn check(&self, expected: Option<Partitions>) -> Result<(), Error> {
         let is_expected = |expected| self.all().any(|keys| keys.partitions() == expected);
         match expected {
@@ -184,7 +195,7 @@ impl Layout {
     }
 }
 
-/// A layout, and its record, which is compared at every exchange.
+/// A layout with its record, which each reply is compared with.
 #[derive(Debug)]
 pub(super) struct KnownLayout {
     pub(super) layout: Layout,
@@ -197,7 +208,7 @@ impl KnownLayout {
         Self { layout, record }
     }
 
-    /// Whether `answer`, the value of a partition's record, is this record.
+    /// Whether `answer`, a partition's copy of the record, is this record.
     pub(super) fn is_confirmed_by(&self, answer: &Value) -> bool {
         matches!(answer, Value::BulkString(record) if *record == self.record)
     }
@@ -206,7 +217,7 @@ impl KnownLayout {
     ///
     /// # Errors
     ///
-    /// The first of the errors among them.
+    /// The first error of `answers`.
     pub(super) fn are_confirmed_by(&self, answers: Vec<Result<Value, redis::Error>>) -> Result<bool, redis::Error> {
         for answer in answers {
             if !self.is_confirmed_by(&answer?) {

@@ -109,7 +109,7 @@ impl Store {
         })?;
         let known = Arc::new(KnownLayout::new(layout));
         let before = self.layout.swap(Some(Arc::clone(&known)));
-        self.tell_window(before.and_then(|before| before.layout.window()), layout.window());
+        self.report_window(before.and_then(|before| before.layout.window()), layout.window());
         Ok(known)
     }
 

@@ -1,5 +1,5 @@
-//! Moving the data set to other keys, step by step, while it is used. What the steps mean stands at [`Phase`](crate::store::Phase), and
-//! why nobody goes by one that is over at [`layout`](crate::store::layout).
+//! Resharding: moving the data set to another key set in steps, while it is used. [`Phase`](crate::store::Phase) defines the steps, and
+//! [`layout`](crate::store::layout) explains why no request uses a previous one.
 
 use std::time::Duration;
 
@@ -12,32 +12,59 @@ use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
-/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]`, at once: a member that is written meanwhile is
-/// either gone with it, or has its name written behind. The server frees the memory beside its other work.
-///
-/// If the record `KEYS[1]` is of a later epoch than `ARGV[1]`, somebody uses these keys by now, and nothing is deleted: whoever is
-/// told to stop for a while and goes on must do no harm. A key that is no sorted set is another program's, and stays.
-const DELETE_SEGMENT: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
-return redis.call('ZREM', KEYS[3], ARGV[2])";
+/// Begins a script with the guard against a later layout. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use
+/// again, and the script returns -1. So a process that was suspended and resumes deletes nothing. A value that is no record, by the rule
+/// of `RECORD_UNLESS_NEWER`, belongs to another program and guards nothing.
+macro_rules! unless_later {
+    ($script:literal) => {
+        concat!(
+            "\
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
+  known = ''
+end
+local is_json, record = pcall(cjson.decode, known or '')
+local is_record = is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
+",
+            $script
+        )
+    };
+}
 
-/// Deletes the key `KEYS[2]`, which is a sorted set or the record itself, unless the record `KEYS[1]` is of a later epoch than
-/// `ARGV[1]`. A key of another type is another program's, and stays.
-const DELETE_KEY: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
-return redis.call('UNLINK', KEYS[2])";
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is written before it is
+/// deleted as well; one that is written after it adds the name again. Redis frees the memory in the background. A key of another type
+/// belongs to another program and stays.
+const DELETE_SEGMENT: &str = unless_later!(
+    "\
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
+return redis.call('ZREM', KEYS[3], ARGV[2])"
+);
+
+/// Deletes the record `KEYS[1]` itself. Any other value belongs to another program and stays.
+const DELETE_RECORD: &str = unless_later!(
+    "\
+if is_record then return redis.call('UNLINK', KEYS[1]) end
+return 0"
+);
+
+/// Deletes the tombstones `KEYS[2]`. They have the score 0 and a TTL. A key without them, or of another type, is another program's, and
+/// stays. Where an ACL forbids `TTL`, the scores alone decide.
+const DELETE_TOMBSTONES: &str = unless_later!(
+    "\
+local users = redis.pcall('ZCARD', KEYS[2])
+if type(users) ~= 'number' then return string.find(users.err, 'WRONGTYPE', 1, true) and 0 or users end
+if redis.call('ZCOUNT', KEYS[2], 0, 0) ~= users or redis.pcall('TTL', KEYS[2]) == -1 then return 0 end
+return redis.call('UNLINK', KEYS[2])"
+);
 
 impl Store {
-    /// The layout as it is recorded now, which every partition has when this returns: those of keys that nobody goes by any more,
-    /// too, which somebody may go by still.
+    /// Reads the layout and records it in every partition, including those of an old key set, which another instance may still use.
     ///
     /// # Errors
     ///
-    /// As [`Store::layout`], and when the server of any partition doesn't answer.
+    /// As [`Store::layout`], and if the server of any partition doesn't answer.
     pub async fn settled_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
@@ -48,11 +75,11 @@ impl Store {
         Ok(layout)
     }
 
-    /// Runs scripts on several keys of `partition`, and gives a number for each; none for one whose slot is on its way.
+    /// Runs scripts on several keys of `partition` and returns a number for each; `None` while the slot is migrating.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer, or refused one of them.
+    /// An [`Error`] if Redis didn't answer, or refused one of them.
     pub(in crate::store) async fn scripts_on_many_keys(
         &self,
         partition: Partition,
@@ -62,13 +89,11 @@ impl Store {
         Ok(self.client.send(request).await?.each().collect::<Result<_, _>>()?)
     }
 
-    /// Puts `layout` one step on: from now on the keys are `keys`, and `moving` is under way. When this returns, nobody gets an
-    /// answer any more that goes by `layout`.
+    /// Takes the step from `layout` to `keys` and `resharding`. When this returns, no request that used `layout` is answered any more.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] when somebody else has changed
-    /// the layout.
+    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] if another process changed the layout.
     pub async fn change_layout(
         &self,
         layout: &Layout,
@@ -78,12 +103,11 @@ impl Store {
         self.take_step(layout, &layout.next(keys, resharding)).await
     }
 
-    /// Writes `batch` to `keys`, which are being written to by the way already, and says how it went.
+    /// Copies `batch` to `keys`, which instances write to as well.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when one of the visits is not acknowledged; any may have been written. [`Error::UnknownLayout`] when `layout` is
-    /// not in force any more.
+    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::UnknownLayout`] if `layout` is no longer in force.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
@@ -92,12 +116,12 @@ impl Store {
         }
     }
 
-    /// How many members `segment` has in all partitions of `keys` that were seen after `cutoff`, whoever goes by these keys. A key of
+    /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming the layout. A key of
     /// another type has none.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn count_in(&self, keys: KeySet, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
@@ -111,21 +135,20 @@ impl Store {
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
     }
 
-    /// Deletes all keys of `keys`, which nobody goes by while `layout` is in force. Says how many segments there were, each counted
-    /// once for each partition.
+    /// Deletes all keys of `keys`, which are unused while `layout` is in force. Returns the number of segments, summed over the partitions.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; some may be deleted. [`Error::UnknownLayout`] when another layout is in force.
+    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::UnknownLayout`] if another layout is in force.
     pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
         let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;
         Ok(deleted.into_iter().sum())
     }
 
-    /// Partitions that are deleted at once.
+    /// Number of partitions that are deleted concurrently.
     const DELETE_CONCURRENCY: usize = 8;
-    /// How long to wait for a slot that is on its way to another server.
+    /// Pause between attempts while a slot is migrating.
     pub(in crate::store) const SLOT_PAUSE: Duration = Duration::from_millis(20);
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
@@ -153,23 +176,34 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
+        self.delete_tombstones_of(layout, partition).await?;
         // What stands for one partition stands for all.
         if record != self.names.layout() {
-            self.delete_unless_later(layout, partition, &record).await?;
+            self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
     }
 
-    /// Deletes a key of `partition`, unless a layout later than `layout` is in force there, which somebody goes by.
-    pub(in crate::store) async fn delete_unless_later(
+    /// Deletes the tombstones of `partition`, unless a later layout than `layout` is in force there.
+    pub(in crate::store) async fn delete_tombstones_of(
         &self,
         layout: &Layout,
         partition: Partition,
-        key: &str,
+    ) -> Result<(), Error> {
+        let keys = [self.names.layout_of(partition), self.names.tombstones(partition)];
+        self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
+    }
+
+    /// Runs `script` on `keys` of `partition`, which deletes nothing if a later layout than `layout` is in force there.
+    async fn delete_unless_later(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        script: &str,
+        keys: &[&str],
     ) -> Result<(), Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
+        pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
                 [Some(-1)] => return Err(Error::UnknownLayout),

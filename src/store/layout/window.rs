@@ -1,11 +1,12 @@
-//! The window of the data set: how long members are kept, whatever the instances count over.
+//! The window of the data set: how long members are kept, whatever the windows of the instances are.
 //!
-//! It is in the record of the layout, which every exchange compares. An instance extends it before it counts over a longer one.
-//! Pruning goes by the record, and each removal compares the partition's copy of the record in the same atomic step. So a prune
-//! that goes by a window that was extended in the meantime removes nothing.
+//! The window is part of the layout record, which every request confirms. An instance extends it before it counts over a longer one.
+//! Pruning uses the recorded window, and each removal compares the partition's copy of the record in the same atomic step. If the
+//! window was extended in the meantime, the prune removes nothing.
 //!
-//! Only an operator makes it shorter, in two steps. The shorter window is recorded beside the one in force first. An instance that
-//! counts over a longer one strikes it out, which it does within a second. If it is still there after a while, it takes effect.
+//! Only an operator shortens it, in two steps. First the shorter window is recorded as a proposal beside the one in force. An instance that
+//! counts over a longer one withdraws the proposal within a second. If the proposal is still recorded after [`Store::OBJECTION`], it
+//! takes effect.
 
 use std::time::Duration;
 
@@ -15,28 +16,27 @@ use crate::domain::Window;
 use crate::redis::Request;
 use crate::store::{Error, Layout, Partitions, Resharding, Store};
 
-/// What became of a window that an operator asked for.
+/// The outcome of a change of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowChange {
-    /// It is recorded.
+    /// The window is recorded.
     Done,
-    /// An instance counts over a longer one, which stays.
+    /// An instance counts over a longer window, which stays in force.
     Refused,
-    /// The data is moving to so many partitions, and the window must not become shorter until it is there.
+    /// A resharding to this number of partitions is in progress, which a shorter window must wait for.
     Moving(Partitions),
 }
 
 impl Store {
-    /// How long instances have to strike out a shorter window. They look every second, and Redis may take two to answer.
+    /// Time for instances to withdraw a shorter window. They check every second, and Redis may take two to answer.
     pub(crate) const OBJECTION: Duration = Duration::from_secs(5);
 
-    /// Records that members are kept for `window`, unless an instance counts over a longer one. A shorter window waits for the end of a
-    /// move: both change the record step by step, and a step of the one would undo a step of the other.
+    /// Records `window`, unless an instance counts over a longer one. A shorter window is refused during a resharding: both take several
+    /// steps, and a step of one would undo a step of the other.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; the window may be recorded. [`Error::UnknownLayout`] when the layout was changed in
-    /// another way.
+    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::UnknownLayout`] if the layout changed otherwise.
     pub async fn set_window(&self, window: Window) -> Result<WindowChange, Error> {
         let layout = self.settled_layout().await?;
         let next = Layout { epoch: layout.epoch + 1, window: Some(window), shorter: None, ..layout };
@@ -59,15 +59,15 @@ impl Store {
         Ok(WindowChange::Done)
     }
 
-    /// Replaces `layout` by `next`, in all partitions.
+    /// Replaces `layout` by `next` in all partitions.
     pub(in crate::store) async fn take_step(&self, layout: &Layout, next: &Layout) -> Result<Layout, Error> {
         self.replace_record(layout, next).await?;
-        // Another process may have taken the same step, or an attempt of this one whose answer was lost.
+        // Another process may have taken the same step, or an earlier attempt whose answer was lost.
         let settled = self.settled_layout().await?;
         if settled == *next { Ok(settled) } else { Err(Error::UnknownLayout) }
     }
 
-    /// Replaces the record of `layout` by that of `next` if it is in force.
+    /// Replaces the record of `layout` by that of `next` if `layout` is in force.
     pub(super) async fn replace_record(&self, layout: &Layout, next: &Layout) -> Result<(), Error> {
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
@@ -76,8 +76,8 @@ impl Store {
         Ok(())
     }
 
-    /// Tells of the window of the data set, in a metric and, when it is news, in the log.
-    pub(super) fn tell_window(&self, before: Option<Window>, now: Option<Window>) {
+    /// Updates the metrics of the windows, and logs a change of the data set's.
+    pub(super) fn report_window(&self, before: Option<Window>, now: Option<Window>) {
         let (Some(own), Some(kept)) = (self.window, now) else { return };
         self.metrics().redis.set_windows(own.as_secs(), kept.as_secs());
         if before == now {
@@ -87,11 +87,11 @@ impl Store {
             tracing::warn!(
                 window = %own,
                 data_window = %kept,
-                "window is shorter than that of the data set: counting over the one and pruning by the other; \
-                 to prune by it, run `segment-estimator window set {own}`"
+                "window is shorter than that of the data set: counting over window, pruning by data_window; to prune by \
+                 window, run `segment-estimator window set {own}`"
             );
         } else if before.is_some() {
-            tracing::info!(data_window = %kept, "the window of the data set has changed");
+            tracing::info!(data_window = %kept, "window of the data set changed");
         }
     }
 }

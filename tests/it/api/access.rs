@@ -159,7 +159,7 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
 
     std::fs::write(&keys.path, "broken").unwrap();
     kill("-HUP", service.pid());
-    eventually("it says so", async || service.has_logged("can't read the keys again; those from before stay")).await;
+    eventually("it says so", async || service.has_logged("failed to reload the keys, keeping the previous ones")).await;
     assert_eq!(status(&new).await, 200);
 
     // No request is lost meanwhile, however often it happens.
@@ -334,7 +334,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
     make_key(&keys.path, "uss", "segments:read");
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
-    std::fs::write(&secret, "a-secret-of-more-than-thirty-two-bytes").unwrap();
+    std::fs::write(&secret, "b8c1f0f7e2a94d6d8f3b5a7c9e1d2f40").unwrap();
     set_mode(&secret, 0o600);
     set_mode(&keys.path, 0o644);
     let (config, dotenv) = (folder.path().join("estimator.toml"), folder.path().join(".env"));
@@ -379,7 +379,7 @@ fn token_makes_no_file_that_everybody_may_write() {
 
 #[test]
 fn start_warns_of_all_origins_without_keys() {
-    const WARNING: &str = "every site that somebody opens in a browser may read, write and delete";
+    const WARNING: &str = "any site open in a browser can read, write and delete";
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
@@ -398,7 +398,7 @@ fn start_warns_of_all_origins_without_keys() {
 
 #[test]
 fn start_warns_of_all_hosts_on_this_machine_without_keys() {
-    const WARNING: &str = "a site that somebody opens in a browser on this machine may read, write and delete";
+    const WARNING: &str = "any site open in a browser on this machine can read, write and delete";
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
@@ -420,11 +420,11 @@ fn start_warns_of_all_hosts_on_this_machine_without_keys() {
 fn serving_other_machines_without_keys_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);
-    assert!(service.has_logged("everybody who reaches this address may do everything"));
+    assert!(service.has_logged("anyone who can reach this address has full access"));
     service.terminate();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
     let service =
         Service::start(folder.path(), &["--listen", "0.0.0.0:0", "--api-keys-file", keys.path.to_str().unwrap()]);
-    assert!(!service.has_logged("everybody who reaches this address may do everything"));
+    assert!(!service.has_logged("anyone who can reach this address has full access"));
 }

@@ -1,4 +1,4 @@
-//! `segment-estimator demo`: a population that is made up, in a data set that had nothing.
+//! `segment-estimator demo`: fills an empty data set with a generated population.
 
 use std::path::Path;
 use std::process::Output;
@@ -14,19 +14,16 @@ fn demo(folder: &Path, redis: &Redis, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The members of a segment with the times of their last visits.
+/// Returns the members of a segment with the times of their last visits.
 fn members(redis: &Redis, name: &str) -> Vec<(String, f64)> {
     redis.call(&["ZRANGE", &format!("segment:{name}"), "0", "-1", "WITHSCORES"])
 }
 
 #[tokio::test]
-async fn an_empty_data_set_gets_segments_whose_histories_lead_to_their_counts() {
+async fn demo_fills_an_empty_data_set_with_histories_that_end_in_the_counts() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let said = demo(folder.path(), &redis, &["--segments", "40", "--users", "2000", "--listen", "0.0.0.0:1"]);
-    assert!(
-        said.starts_with("40 segments with ") && said.contains("at http://127.0.0.1:1/, unless it listens elsewhere"),
-        "{said}"
-    );
+    assert!(said.starts_with("40 segments with ") && said.contains("open http://127.0.0.1:1/\n"), "{said}");
 
     let names: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
     assert_eq!(names.len(), 40);
@@ -40,32 +37,32 @@ async fn an_empty_data_set_gets_segments_whose_histories_lead_to_their_counts() 
         assert_eq!(count, members(&redis, name).len() as u64, "{name}");
         let known = history.of(&segment(name), now - 14 * day + hour, now, hour).await.unwrap();
         let counts: Vec<_> = known.iter().map(|point| point.count.unwrap()).collect();
-        // What came and went within the hour that has begun, and in the one before if an hour has begun meanwhile.
+        // Users may join and leave after the last point, which is up to two hours ago if an hour begins during the test.
         assert!(counts.last().unwrap().abs_diff(count) <= 2 + count / 5, "{name}: {count} after {:?}", counts.last());
         changing += usize::from(counts.iter().any(|other| *other != counts[0]));
         total += count;
-        // A list of times and counts in turn.
+        // The list alternates times and counts.
         points += redis.call::<u64>(&["LLEN", &format!("history:{name}")]) / 2;
     }
-    // One of twenty users may stay as it is.
+    // The history of a small segment may be constant.
     assert!(changing > 30, "{changing} of 40 histories change");
     assert!(said.starts_with(&format!("40 segments with {total} members, and {points} points")), "{said}");
 }
 
 #[test]
-fn a_data_set_that_has_something_is_left_alone() {
+fn demo_refuses_a_data_set_with_segments() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.record_data_set();
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     let message = refusal(binary(folder.path()).args(["demo", "--redis-url", &redis.url()]));
-    assert!(message.contains("has segments already (1)") && message.contains("--data-dir data/made-up"), "{message}");
+    assert!(message.contains("already has segments (1)") && message.contains("--data-dir data/made-up"), "{message}");
     assert_eq!(redis.sets(), ["segments"]);
 }
 
 #[test]
-fn the_same_seed_gives_the_same_members() {
+fn demo_writes_the_same_members_for_the_same_seed_only() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |seed: &str| {
+    let members_of = |seed: &str| {
         let redis = Redis::start();
         demo(folder.path(), &redis, &["--segments", "30", "--users", "1000", "--seed", seed, "--partitions", "1"]);
         let mut names: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
@@ -79,12 +76,12 @@ fn the_same_seed_gives_the_same_members() {
             })
             .collect::<Vec<_>>()
     };
-    assert_eq!(of("7"), of("7"));
-    assert_ne!(of("7"), of("8"));
+    assert_eq!(members_of("7"), members_of("7"));
+    assert_ne!(members_of("7"), members_of("8"));
 }
 
 #[test]
-fn what_is_no_population_says_so() {
+fn demo_refuses_invalid_arguments() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, why) in [
         (["--segments", "0"], "must be a whole number from 1 to 10000"),

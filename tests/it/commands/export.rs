@@ -1,4 +1,4 @@
-//! `segment-estimator export`: all that counts, as `import` takes it.
+//! `segment-estimator export`: writes all live visits in the format that `import` reads.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::helpers::{Redis, RedisCluster, TestApp, binary, run};
 
-/// Gives `redis` `count` visits of the last hour to each of 3 segments, and 100 that have expired.
+/// Writes `count` visits of the last hour to each of 3 segments, and 100 expired ones.
 fn fill(redis: &Redis, count: i64) {
     redis.record_data_set();
     let now = Timestamp::now().as_millis();
@@ -34,7 +34,7 @@ fn fill(redis: &Redis, count: i64) {
     }
 }
 
-/// The live members of a segment with their scores, as Redis has them.
+/// Returns the live members of a segment with their scores.
 fn live(redis: &Redis, key: &str) -> Vec<(String, f64)> {
     let all: Vec<(String, f64)> = redis.call(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
     all.into_iter().filter(|(name, _)| !name.starts_with("gone")).collect()
@@ -47,7 +47,7 @@ fn export(folder: &Path, redis: &Redis, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn what_is_exported_and_imported_is_the_same() {
+fn export_and_import_copy_a_data_set() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to, split) = (Redis::start(), Redis::start(), Redis::start());
     fill(&from, 5_000);
@@ -68,17 +68,17 @@ fn what_is_exported_and_imported_is_the_same() {
         all.sort_by(|(one, at), (other, when)| at.total_cmp(when).then(one.cmp(other)));
         assert_eq!(all, expected);
     }
-    // And back, into a file, out of partitions.
+    // From partitions into a file.
     let Output { status, stdout, stderr } = run(&mut export(folder.path(), &split, &["--output", "all"]));
     assert!(status.success() && stdout.is_empty());
     assert_eq!(String::from_utf8(stderr).unwrap(), "15000 visits exported\n");
     let lines = fs::read_to_string(folder.path().join("all")).unwrap();
     assert_eq!(lines.lines().collect::<BTreeSet<_>>().len(), 15_000);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the folder has other files");
 }
 
 #[test]
-fn segments_can_be_chosen() {
+fn export_writes_only_the_chosen_segments() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 1);
     let arguments = ["--segment", "news", "--segment", "nobody", "--segment", "a \"b\" {c}:\\"];
@@ -92,7 +92,7 @@ fn segments_can_be_chosen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_window_is_that_of_the_settings() {
+async fn export_uses_the_window_of_the_settings() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 5);
     let app = TestApp::spawn_with(&redis, Layer { window: Some("30d".to_owned()), ..Layer::default() }).await;
@@ -101,7 +101,7 @@ async fn the_window_is_that_of_the_settings() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_gets_no_complaint() {
+fn export_into_a_closed_pipe_prints_no_error() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 20_000);
     let mut command = export(folder.path(), &redis, &[]);
@@ -113,21 +113,21 @@ fn a_reader_that_has_had_enough_gets_no_complaint() {
 }
 
 #[test]
-fn a_key_of_another_type_is_passed_over_and_told() {
+fn export_skips_a_key_of_another_type_and_reports_it() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 7);
-    redis.call::<()>(&["SET", "segment:news", "a key of somebody else's"]);
+    redis.call::<()>(&["SET", "segment:news", "a key of another program"]);
     let Output { status, stdout, stderr } = run(&mut export(folder.path(), &redis, &[]));
     let stderr = String::from_utf8(stderr).unwrap();
     assert!(
-        !status.success() && stderr.ends_with("1 keys of segments hold something else than a sorted set\n"),
+        !status.success() && stderr.ends_with("skipped keys of segments that are not sorted sets: 1\n"),
         "{stderr}"
     );
     assert_eq!(BufReader::new(&*stdout).lines().count(), 14);
 }
 
 #[test]
-fn a_redis_that_is_not_there_leaves_no_file() {
+fn export_without_redis_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let Output { status, stderr, .. } =
         run(binary(folder.path()).args(["export", "--output", "all", "--redis-url", "redis://127.0.0.1:1"]));
@@ -137,16 +137,16 @@ fn a_redis_that_is_not_there_leaves_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_data_set_goes_to_a_cluster_and_back() {
+async fn export_and_import_copy_a_data_set_to_a_cluster_and_back() {
     let (from, to, folder) = (Redis::start(), Redis::start(), tempfile::tempdir().unwrap());
     let cluster = RedisCluster::start_patient(&[]).await;
     fill(&from, 3_000);
     let (from_url, urls, to_url) = (from.url(), cluster.urls(), to.url());
-    let ways = [
+    let copies = [
         [["--redis-url", &from_url], ["--redis-cluster", &urls]],
         [["--redis-cluster", &urls], ["--redis-url", &to_url]],
     ];
-    for [source, target] in ways {
+    for [source, target] in copies {
         let mut export = binary(folder.path());
         export.arg("export").args(source).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut exporting = export.spawn().unwrap();

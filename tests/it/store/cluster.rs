@@ -166,7 +166,7 @@ async fn a_record_that_goes_back_or_is_lost_is_found_in_the_partitions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_that_may_do_what_the_page_says_is_enough() {
-    let page = include_str!("../../docs/scaling.md");
+    let page = include_str!("../../../docs/scaling.md");
     let (_, rules) = page.split_once("redis-cli ACL SETUSER estimator").unwrap();
     let (rules, _) = rules.split_once("\nOK\n").unwrap();
     let rules: Vec<_> = rules.split_whitespace().map(|rule| rule.trim_matches('\'').replace("\\|", "|")).collect();

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rstest::rstest;
 use segment_estimator::store::{Error, Partitions, Phase, Resharding};
 use tempfile::TempDir;
 
@@ -119,8 +120,11 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
 #[test]
 fn a_move_to_somewhere_else_is_finished_first() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    let record = r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#;
-    redis.call::<()>(&["SET", "layout", record]);
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"p8","move":{"to":"plain","phase":"copying"}}"#]);
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
+    assert!(message.contains("a move to 1 partition is under way: finish that first, with `"), "{message}");
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#]);
     let url = redis.url();
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &url]));
     assert!(message.contains("a move to 8 partitions is under way: finish that first"), "{message}");
@@ -133,7 +137,10 @@ fn a_record_of_a_later_version_is_not_touched() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
-    assert!(message.contains("`layout` holds no record that this version knows"), "{message}");
+    assert!(
+        message.contains("the key `layout`, with redis_key_prefix in front, holds no record that this version knows"),
+        "{message}"
+    );
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*"]), ["layout"]);
 }
 
@@ -161,4 +168,23 @@ async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
         store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
     assert_eq!(step, Err(Error::UnknownLayout));
     assert_eq!(app.count("sports").await, 1);
+}
+
+#[rstest]
+#[case::of_another_type(&["RPUSH", "{p03}:layout", "theirs"])]
+#[case::no_json(&["SET", "{p03}:layout", "theirs"])]
+#[case::another_document(&["SET", "{p03}:layout", r#"{"epoch":99}"#])]
+#[tokio::test]
+async fn deletion_of_keys_leaves_a_foreign_value_in_the_place_of_a_record(#[case] foreign: &[&str]) {
+    let redis = Redis::start();
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let target = before.keys().sibling(Partitions::parse("8").unwrap());
+    redis.call::<()>(&["ZADD", "{p03}:segments", "0", "sports"]);
+    redis.call::<()>(&["ZADD", "{p03}:segment:sports", "1", "u1"]);
+    redis.call::<()>(foreign);
+    let theirs: Vec<u8> = redis.call(&["DUMP", "{p03}:layout"]);
+    assert_eq!(store.delete_keys(&before, target).await, Ok(1));
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", "{p03}:layout"]), theirs);
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p03}:segments", "{p03}:segment:sports"]), 0);
 }

@@ -215,7 +215,7 @@ async fn a_wrong_clock_is_a_single_line_however_often_it_is_compared() {
 }
 
 #[rstest]
-#[case::ahead(HOUR, "\nthis machine's clock is 1h ahead of Redis's, so the service goes by Redis's\n")]
+#[case::ahead(HOUR, "\nthis machine's clock is 1h ahead of Redis's, so the service uses Redis's clock\n")]
 #[case::right(0, "it refuses writes when its memory is full\n")]
 #[tokio::test]
 async fn the_check_tells_of_a_wrong_clock_and_is_content(#[case] ahead_by: i64, #[case] end: &str) {

@@ -139,7 +139,7 @@ async fn the_certificate_changes_at_a_hangup_and_open_connections_stay() {
     let after = certified.current();
     std::fs::write(certified.file("server.pem"), "broken").unwrap();
     kill("-HUP", service.pid());
-    eventually("it says so", async || service.has_logged("can't read the certificate again")).await;
+    eventually("it says so", async || service.has_logged("failed to reload the certificate")).await;
     assert_eq!(shown(&connect().await.unwrap()), after);
     drop(old);
     assert!(service.terminate().success());

@@ -127,7 +127,7 @@ fn the_systems_authorities_are_trusted_unless_a_file_names_others() {
     let url = tls.url();
     let arguments = [&["check", "--redis-url", &url][..], &CLIENT].concat();
     let error = refusal(binary(tls.folder.path()).args(&arguments));
-    assert!(error.contains("nobody we trust has signed its certificate"), "{error}");
+    assert!(error.contains("its certificate is not signed by a trusted CA"), "{error}");
     let output = run(binary(tls.folder.path()).args(&arguments).env("SSL_CERT_FILE", tls.file("ca.pem")));
     assert!(output.status.success(), "{output:?}");
 }
@@ -153,12 +153,12 @@ async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str
 }
 
 #[rstest]
-#[case(&["--redis-ca-file", "other-ca.pem"], &CLIENT, "nobody we trust has signed its certificate")]
-#[case(&CA, &[], "it wants a certificate of ours; redis_client_cert_file names one")]
+#[case(&["--redis-ca-file", "other-ca.pem"], &CLIENT, "its certificate is not signed by a trusted CA")]
+#[case(&CA, &[], "it requires a client certificate; set redis_client_cert_file")]
 #[case(
     &CA,
     &["--redis-client-cert-file", "other-client.pem", "--redis-client-key-file", "other-client.key"],
-    "it refused us with the TLS alert UnknownCA"
+    "it refused the handshake with the TLS alert UnknownCA"
 )]
 #[tokio::test]
 async fn a_side_that_is_not_trusted_is_503_and_one_line(
@@ -174,7 +174,8 @@ async fn a_side_that_is_not_trusted_is_503_and_one_line(
 async fn a_certificate_for_another_host_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let url = format!("rediss://127.0.0.1:{}", tls.port);
-    let why = r#"its certificate won't do: certificate not valid for name "127.0.0.1"; certificate is only valid for "#;
+    let why =
+        r#"its certificate is invalid: certificate not valid for name "127.0.0.1"; certificate is only valid for "#;
     assert_refused(&tls, &url, &[&CA[..], &CLIENT].concat(), why).await;
 }
 
@@ -182,14 +183,14 @@ async fn a_certificate_for_another_host_is_503_and_one_line() {
 async fn a_certificate_that_has_expired_is_503_and_one_line() {
     let tls =
         TlsRedis::start_with(|authority, folder| authority.write_expired_certificate(folder, "server", "localhost"));
-    let why = "its certificate won't do: certificate expired: ";
+    let why = "its certificate is invalid: certificate expired: ";
     assert_refused(&tls, &tls.url(), &[&CA[..], &CLIENT].concat(), why).await;
 }
 
 #[tokio::test]
 async fn a_certificate_of_an_authority_is_503_and_one_line() {
     let tls = TlsRedis::start_with(|_, folder| Authority::write_self_signed_authority(folder, "server", "localhost"));
-    let why = "its certificate won't do: it is a CA's own (CA:TRUE), which signs others and is no server's; ";
+    let why = "its certificate is invalid: it is a CA's own (CA:TRUE), which signs others and is no server's; ";
     assert_refused(&tls, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
 }
 

@@ -1,4 +1,4 @@
-//! Settings of the binary: sources, precedence, and errors in one line.
+//! Settings of the binary: their sources, and the error line of an invalid one.
 
 use std::fs;
 use std::path::Path;
@@ -7,48 +7,52 @@ use rstest::rstest;
 
 use crate::helpers::{binary, refusal, run};
 
-/// Returns the line with which the binary refuses `arguments` and `environment`.
-fn refused(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+/// Returns the error line of the binary for these arguments and this environment.
+fn error_of(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     refusal(binary(folder).args(arguments).envs(environment.iter().copied()))
 }
 
 #[rstest]
-#[case::zero_window("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
-#[case::word_as_cron("ESTIMATOR_PRUNE_SCHEDULE", "often", r#"prune_schedule: "often" is not a cron pattern"#)]
-#[case::cron_that_never_matches(
+#[case::window("ESTIMATOR_WINDOW", "0s", r#"window: "0s" must be longer than zero (set by ESTIMATOR_WINDOW)"#)]
+#[case::prune_schedule("ESTIMATOR_PRUNE_SCHEDULE", "often", r#"prune_schedule: "often" is not a cron pattern"#)]
+#[case::prune_schedule_without_a_match(
     "ESTIMATOR_PRUNE_SCHEDULE",
     "0 0 31 2 *",
     r#"prune_schedule: "0 0 31 2 *" is a cron pattern that matches no time"#
 )]
-#[case::host_without_port("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
-#[case::unknown("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
-#[case::url_without_scheme("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
-#[case::parameter_of_url("ESTIMATOR_REDIS_URL", "redis://host?db=3", "redis_url: the value has a database behind ?")]
-#[case::fragment_of_cluster(
+#[case::listen("ESTIMATOR_LISTEN", "localhost", r#"listen: "localhost" must be an IP address and a port"#)]
+#[case::unknown_setting("ESTIMATOR_WINDOWS", "7d", "ESTIMATOR_WINDOWS is not a setting")]
+#[case::redis_url_without_scheme("ESTIMATOR_REDIS_URL", "redis:6379", "redis_url: the value is not a usable Redis URL")]
+#[case::redis_url_with_database(
+    "ESTIMATOR_REDIS_URL",
+    "redis://host?db=3",
+    "redis_url: the value has a database behind ?"
+)]
+#[case::redis_cluster_with_fragment(
     "ESTIMATOR_REDIS_CLUSTER",
     "redis://host#3",
     "redis_cluster: the value has a part that ends in # and more"
 )]
-#[case::parameter_of_sentinel(
+#[case::redis_sentinel_with_tls(
     "ESTIMATOR_REDIS_SENTINEL",
     "redis://host?tls=1",
     "redis_sentinel: the value has a part that asks for TLS behind ?"
 )]
-#[case::unverified_tls(
+#[case::redis_url_without_verification(
     "ESTIMATOR_REDIS_URL",
     "rediss://host#insecure",
     "redis_url: the value must not end in #insecure"
 )]
-#[case::unknown_log_level("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
-fn start_refuses_invalid_setting(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
+#[case::log_filter("ESTIMATOR_LOG_FILTER", "loud", r#"log_filter: "loud" must be a level"#)]
+fn start_refuses_an_invalid_setting(#[case] name: &str, #[case] value: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = refused(folder.path(), &[], &[(name, value)]);
-    assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
+    let error = error_of(folder.path(), &[], &[(name, value)]);
+    assert!(error.starts_with(&format!("segment-estimator: {message}")), "{error}");
 }
 
 #[rstest]
 #[case::unknown_flag(&["--bogus"], "unexpected argument '--bogus' found; see --help")]
-#[case::misspelt_flag(
+#[case::misspelled_flag(
     &["--windw", "3d"],
     "unexpected argument '--windw' found; a similar argument exists: '--window'; see --help"
 )]
@@ -60,43 +64,44 @@ fn start_refuses_invalid_setting(#[case] name: &str, #[case] value: &str, #[case
 )]
 #[case::value_with_hyphen(
     &["check", "--window", "-1d"],
-    "unexpected argument '-1' found; a value that begins with a hyphen is given as in --SETTING=-1; see --help"
+    "unexpected argument '-1' found; to give a value that begins with a hyphen, write --SETTING=-1; see --help"
 )]
-#[case::value_with_hyphen_after_equals(
+#[case::negative_duration(
     &["check", "--window=-1d"],
     r#"window: "-1d" is not a duration such as 14d, 36h or 1h 30m (set by --window)"#
 )]
-fn command_line_error_is_one_line(#[case] arguments: &[&str], #[case] message: &str) {
+fn command_line_mistakes_are_reported_in_one_line(#[case] arguments: &[&str], #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(refused(folder.path(), arguments, &[]), format!("segment-estimator: {message}\n"));
+    assert_eq!(error_of(folder.path(), arguments, &[]), format!("segment-estimator: {message}\n"));
 }
 
 #[rstest]
-#[case::reference_with_default(
-    "ESTIMATOR_WINDOW=${X:-7d}\n",
-    ".env: line 1: ESTIMATOR_WINDOW: a $ must be followed by the name of a variable"
-)]
-#[case::unquoted_spaces(
+#[case::reference("ESTIMATOR_WINDOW=$X\n", ".env: line 1: ESTIMATOR_WINDOW: a value with $ or a backslash must be")]
+#[case::spaces(
     "A=1\nESTIMATOR_WINDOW=1h 30m\n",
     ".env: line 2: ESTIMATOR_WINDOW: a value with spaces, quotes or # must be"
 )]
-fn start_refuses_ambiguous_line_of_dotenv(#[case] text: &str, #[case] message: &str) {
+#[case::duplicate(
+    "ESTIMATOR_WINDOW=7d\n\nESTIMATOR_WINDOW=\n",
+    ".env: lines 1 and 3 both set ESTIMATOR_WINDOW; remove one of them"
+)]
+fn start_refuses_an_invalid_line_of_dotenv(#[case] text: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), text).unwrap();
-    let refusal = refused(folder.path(), &["check"], &[]);
-    assert!(refusal.starts_with(&format!("segment-estimator: {message}")), "{refusal}");
+    let error = error_of(folder.path(), &["check"], &[]);
+    assert!(error.starts_with(&format!("segment-estimator: {message}")), "{error}");
 }
 
 #[test]
-fn start_refuses_pipe_as_dotenv() {
+fn start_refuses_a_pipe_called_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     assert!(std::process::Command::new("mkfifo").arg(folder.path().join(".env")).status().unwrap().success());
-    let refusal = refused(folder.path(), &["check"], &[]);
-    assert!(refusal.starts_with("segment-estimator: .env: it is a pipe or a device, and must be a file"), "{refusal}");
+    let error = error_of(folder.path(), &["check"], &[]);
+    assert!(error.starts_with("segment-estimator: .env: it is a pipe or a device, and must be a file"), "{error}");
 }
 
 #[test]
-fn help_and_version_succeed() {
+fn help_and_version_exit_with_0() {
     let folder = tempfile::tempdir().unwrap();
     for (flag, start) in [("--help", "Counts how many users"), ("--version", "segment-estimator ")] {
         let output = run(binary(folder.path()).arg(flag));
@@ -106,59 +111,59 @@ fn help_and_version_succeed() {
 }
 
 #[test]
-fn start_prefers_flags_to_environment_to_dotenv_to_file() {
+fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let listen = |n| format!("nowhere-{n}");
-    let refused_value = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
+    let listen_of = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
 
     fs::write(folder.path().join("estimator.toml"), format!("listen = '{}'", listen(1))).unwrap();
-    assert_eq!(refused_value(refused(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
+    assert_eq!(listen_of(error_of(folder.path(), &["--config", "estimator.toml"], &[])), listen(1));
 
     fs::write(folder.path().join(".env"), format!("ESTIMATOR_LISTEN={}\nESTIMATOR_CONFIG=estimator.toml\n", listen(2)))
         .unwrap();
-    assert_eq!(refused_value(refused(folder.path(), &[], &[])), listen(2));
+    assert_eq!(listen_of(error_of(folder.path(), &[], &[])), listen(2));
 
     let environment = [("ESTIMATOR_LISTEN", "nowhere-3")];
-    assert_eq!(refused_value(refused(folder.path(), &[], &environment)), listen(3));
-    assert_eq!(refused_value(refused(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
+    assert_eq!(listen_of(error_of(folder.path(), &[], &environment)), listen(3));
+    assert_eq!(listen_of(error_of(folder.path(), &["--listen", "nowhere-4"], &environment)), listen(4));
 }
 
 #[test]
-fn start_ignores_other_lines_of_dotenv() {
+fn start_ignores_variables_of_other_programs_in_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     let content = "\u{feff}DATABASE_URL=postgres://x y z\r\nMOTD='it is\r\nexport ESTIMATOR_LISTEN=nowhere\r\n";
     fs::write(folder.path().join(".env"), content).unwrap();
-    let refusal = refused(folder.path(), &[], &[]);
-    assert!(refusal.starts_with(r#"segment-estimator: listen: "nowhere" must be an IP address"#), "{refusal}");
-    assert!(refusal.ends_with("(set by ESTIMATOR_LISTEN in .env)\n"), "{refusal}");
+    let error = error_of(folder.path(), &[], &[]);
+    assert!(error.starts_with(r#"segment-estimator: listen: "nowhere" must be an IP address"#), "{error}");
+    assert!(error.ends_with("(set by ESTIMATOR_LISTEN in .env)\n"), "{error}");
 }
 
 #[test]
-fn start_ignores_folder_as_dotenv() {
+fn start_ignores_a_folder_called_dotenv() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".env")).unwrap();
-    let refusal = refused(folder.path(), &["--listen", "nowhere"], &[]);
-    assert!(refusal.ends_with("(set by --listen)\n"), "{refusal}");
+    let error = error_of(folder.path(), &["--listen", "nowhere"], &[]);
+    assert!(error.ends_with("(set by --listen)\n"), "{error}");
 }
 
 #[test]
-fn start_refuses_missing_file() {
+fn start_names_a_missing_config_file() {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = refused(folder.path(), &["--config", "nowhere.toml"], &[]);
-    assert!(refusal.starts_with("segment-estimator: config: failed to read nowhere.toml: No such file"), "{refusal}");
+    let error = error_of(folder.path(), &["--config", "nowhere.toml"], &[]);
+    assert!(error.starts_with("segment-estimator: config: failed to read nowhere.toml: No such file"), "{error}");
 }
 
 #[test]
-fn start_refuses_address_in_use() {
+fn start_names_an_address_that_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let refusal = refused(folder.path(), &["--listen", &address, "--log-filter", "off"], &[]);
-    assert!(refusal.starts_with(&format!("segment-estimator: listen: can't listen on {address}: ")), "{refusal}");
+    let error = error_of(folder.path(), &["--listen", &address, "--log-filter", "off"], &[]);
+    assert!(error.starts_with(&format!("segment-estimator: listen: failed to listen on {address}: ")), "{error}");
 }
 
 #[test]
-fn log_omits_password() {
+fn serve_never_logs_a_password() {
     let folder = tempfile::tempdir().unwrap();
     let url = "redis://someone:hunter2@127.0.0.1:1/0";
     let mut service = binary(folder.path())

@@ -1,4 +1,4 @@
-//! The private Redis: it lives and dies with the service, and keeps its data.
+//! The private Redis starts and stops with the service, and keeps its data.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -19,14 +19,14 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn a_clean_stop_ends_redis_and_the_next_start_finds_the_data() {
+async fn stop_ends_redis_and_the_next_start_finds_the_data() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     service.record("u104010", "sports").await;
     let redis = private_redis_pid(folder.path());
 
     assert!(service.terminate().success());
-    assert!(!is_running(redis), "the service ends after its Redis");
+    assert!(!is_running(redis), "the service ended before its Redis");
 
     let service = Service::start(folder.path(), &[]);
     assert_eq!(service.count("sports").await, 1);
@@ -34,7 +34,7 @@ async fn a_clean_stop_ends_redis_and_the_next_start_finds_the_data() {
 }
 
 #[tokio::test]
-async fn a_killed_service_leaves_no_redis_and_loses_nothing() {
+async fn kill_of_the_service_ends_redis_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let service = Service::start(folder.path(), &[]);
@@ -43,17 +43,17 @@ async fn a_killed_service_leaves_no_redis_and_loses_nothing() {
         let redis = private_redis_pid(folder.path());
 
         service.kill();
-        // The next round starts at once and waits for this Redis by itself; the last one is waited for here.
+        // The service of the next round waits for this Redis. The last one has no next round.
         if round == 2 {
             eventually("Redis has ended", async || !is_running(redis)).await;
         }
     }
 }
 
-/// Without a name in the index a user would be counted, and a request to delete the user would find nothing.
+/// A user of a segment that the index lacks would be counted, but a request to delete the user would not find the segment.
 #[rstest]
-#[case::no_index(&["DEL", "segments", "layout"])]
-#[case::an_index_of_some(&["EVAL", "redis.call('DEL', 'layout') redis.call('ZREM', 'segments', 'chess')", "0"])]
+#[case::without_index(&["DEL", "segments", "layout"])]
+#[case::incomplete_index(&["EVAL", "redis.call('DEL', 'layout') redis.call('ZREM', 'segments', 'chess')", "0"])]
 #[tokio::test]
 async fn start_refuses_segments_that_no_index_names_until_they_are_adopted(#[case] lose: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ async fn start_refuses_segments_that_no_index_names_until_they_are_adopted(#[cas
     service.record("u0", "chess").await;
     service.record("u0", "sports").await;
     redis::cmd(lose[0]).arg(&lose[1..]).exec(&mut private_redis_connection(folder.path())).unwrap();
-    // The service that runs would write the record back.
+    // A running service would write the record back.
     service.kill();
 
     let message = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
@@ -81,7 +81,7 @@ async fn start_refuses_segments_that_no_index_names_until_they_are_adopted(#[cas
 }
 
 #[tokio::test]
-async fn killing_both_loses_nothing() {
+async fn kill_of_service_and_redis_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let service = Service::start(folder.path(), &[]);
@@ -96,7 +96,7 @@ async fn killing_both_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_redis_that_heeds_nobody_is_killed_and_the_next_service_waits_for_that() {
+async fn start_waits_until_a_redis_that_ignores_sigterm_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let first = Service::start(folder.path(), &[]);
     first.record("u104010", "sports").await;
@@ -109,14 +109,14 @@ async fn a_redis_that_heeds_nobody_is_killed_and_the_next_service_waits_for_that
     first.kill();
     let second = Service::start(folder.path(), &[]);
 
-    assert!(!is_running(redis), "two servers on the same files");
+    assert!(!is_running(redis), "two servers run on the same files");
     assert!(busy.await.unwrap().is_err());
     assert_eq!(second.count("sports").await, 1);
     assert!(second.terminate().success());
 }
 
 #[tokio::test]
-async fn a_redis_that_dies_alone_is_started_again() {
+async fn service_restarts_a_redis_that_was_killed() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     service.record("u104010", "sports").await;
@@ -136,7 +136,7 @@ async fn a_redis_that_dies_alone_is_started_again() {
 }
 
 #[tokio::test]
-async fn redis_is_private() {
+async fn start_makes_redis_private_and_durable() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let redis = private_redis(folder.path());
@@ -160,14 +160,14 @@ fn max_memory(folder: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn start_limits_the_memory_of_redis_to_half_of_the_machines_at_most() {
+async fn start_limits_redis_to_half_of_the_memory_of_the_machine_at_most() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
 
     let limit = max_memory(folder.path());
     assert!(limit > 0);
-    assert!(service.has_logged(r#""max_memory":""#), "the limit is told");
-    // Where Linux tells it in a file.
+    assert!(service.has_logged(r#""max_memory":""#), "the limit is not logged");
+    // Linux only.
     if let Ok(meminfo) = fs::read_to_string("/proc/meminfo") {
         let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
         let total: u64 = total.trim().strip_suffix(" kB").unwrap().parse().unwrap();
@@ -177,7 +177,7 @@ async fn start_limits_the_memory_of_redis_to_half_of_the_machines_at_most() {
 }
 
 #[tokio::test]
-async fn start_and_restart_limit_the_memory_of_redis_as_set() {
+async fn start_and_restart_set_the_memory_limit_of_the_settings() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--redis-max-memory", "100mb"];
     let service = Service::start(folder.path(), &arguments);
@@ -202,7 +202,7 @@ async fn start_and_restart_limit_the_memory_of_redis_as_set() {
 }
 
 #[tokio::test]
-async fn data_beyond_the_memory_of_redis_is_counted_and_visits_name_the_setting() {
+async fn count_works_beyond_the_memory_limit_and_record_names_the_setting() {
     const USERS: u64 = 20_000;
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
@@ -225,7 +225,7 @@ async fn data_beyond_the_memory_of_redis_is_counted_and_visits_name_the_setting(
 }
 
 #[test]
-fn two_services_on_one_folder_are_an_error() {
+fn start_refuses_a_folder_that_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
@@ -234,10 +234,10 @@ fn two_services_on_one_folder_are_an_error() {
 }
 
 #[test]
-fn a_missing_server_says_what_to_install() {
+fn start_without_a_server_names_what_to_install() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("taken"), "").unwrap();
-    // The second folder can't be made, as in an image that is read-only: that isn't the reason.
+    // The second folder can't be created, as in a read-only image. The missing server is still the reason.
     for data_dir in ["data", "taken/data"] {
         let mut service = binary(folder.path());
         service.args(["--listen", "127.0.0.1:0", "--data-dir", data_dir]).env("PATH", folder.path());
@@ -247,24 +247,24 @@ fn a_missing_server_says_what_to_install() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_says_so() {
+fn start_refuses_a_path_that_is_too_long_for_a_socket() {
     let folder = tempfile::tempdir().unwrap();
     let long = "x".repeat(100);
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", &long]));
-    assert!(error.contains("too long a path for a Unix socket"), "{error}");
+    assert!(error.contains("is too long for a Unix socket"), "{error}");
 }
 
 #[test]
-fn a_folder_that_is_a_file_says_so() {
+fn start_refuses_a_folder_below_a_file() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("taken"), "").unwrap();
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--data-dir", "taken"]));
-    assert!(error.starts_with("segment-estimator: data_dir: can't use taken: "), "{error}");
+    assert!(error.starts_with("segment-estimator: data_dir: failed to use taken: "), "{error}");
 }
 
-/// As in an image without Redis, whose user can write nowhere.
+/// As in an image without Redis, whose user can't write anywhere.
 #[test]
-fn a_missing_server_is_told_before_a_folder_that_cannot_be_made() {
+fn start_without_a_server_reports_it_before_a_folder_that_cannot_be_created() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("taken"), "").unwrap();
     let arguments = ["--listen", "127.0.0.1:0", "--data-dir", "taken/data"];
@@ -273,12 +273,12 @@ fn a_missing_server_is_told_before_a_folder_that_cannot_be_made() {
 }
 
 #[rstest]
-#[case::the_folder("")]
-#[case::the_log("redis.log")]
-#[case::a_lock("service.lock")]
-#[case::the_socket("redis.sock")]
-#[case::the_append_only_file("appendonlydir")]
-fn start_refuses_links_and_leaves_alone_what_they_lead_to(#[case] name: &str) {
+#[case::folder("")]
+#[case::log("redis.log")]
+#[case::lock("service.lock")]
+#[case::socket("redis.sock")]
+#[case::append_only_dir("appendonlydir")]
+fn start_refuses_a_link_and_leaves_its_target_unchanged(#[case] name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("target");
     let link = match name {
@@ -303,23 +303,23 @@ fn start_refuses_links_and_leaves_alone_what_they_lead_to(#[case] name: &str) {
 }
 
 #[rstest]
-#[case::a_pipe("redis.log", |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "is a pipe")]
-#[case::a_pipe_as_a_lock(
+#[case::pipe_as_log("redis.log", |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()), "is a pipe")]
+#[case::pipe_as_lock(
     "service.lock",
     |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
     "is a pipe"
 )]
-#[case::a_pipe_as_the_list_of_parts(
+#[case::pipe_as_manifest(
     "appendonlydir/appendonly.aof.manifest",
     |_: &Path, path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
     "is a pipe"
 )]
-#[case::a_folder_for_everybody(
+#[case::folder_that_every_user_can_write(
     "",
     |_: &Path, path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap(),
     "can be written by every user"
 )]
-fn start_refuses_what_is_no_file_of_its_own(#[case] name: &str, #[case] put: fn(&Path, &Path), #[case] message: &str) {
+fn start_refuses_an_untrusted_entry(#[case] name: &str, #[case] put: fn(&Path, &Path), #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = private_redis(folder.path()).join(name);
     let precious = folder.path().join("precious");
@@ -331,7 +331,7 @@ fn start_refuses_what_is_no_file_of_its_own(#[case] name: &str, #[case] put: fn(
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
-/// Links the files of the private Redis into `snapshot`, as `cp -al` does.
+/// Hard-links the files of the private Redis into `snapshot`, as `cp -al` does.
 fn take_snapshot(folder: &Path, snapshot: &Path) {
     let redis = private_redis(folder);
     fs::create_dir_all(snapshot.join("appendonlydir")).unwrap();
@@ -343,7 +343,7 @@ fn take_snapshot(folder: &Path, snapshot: &Path) {
 }
 
 #[tokio::test]
-async fn a_snapshot_of_hard_links_stops_no_service_and_starts_no_second_redis() {
+async fn snapshot_of_hard_links_neither_stops_a_service_nor_allows_a_second_redis() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     service.record("u104010", "sports").await;
@@ -374,10 +374,10 @@ async fn a_snapshot_of_hard_links_stops_no_service_and_starts_no_second_redis() 
 }
 
 #[rstest]
-#[case::the_log("redis.log")]
-#[case::the_lock_of_the_service("service.lock")]
-#[case::the_lock_of_redis("redis.lock")]
-fn start_leaves_alone_the_other_name_of_its_file(#[case] name: &str) {
+#[case::log("redis.log")]
+#[case::service_lock("service.lock")]
+#[case::redis_lock("redis.lock")]
+fn start_leaves_a_hard_link_to_its_file_unchanged(#[case] name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (precious, redis) = (folder.path().join("precious"), private_redis(folder.path()));
     fs::write(&precious, "precious").unwrap();
@@ -388,16 +388,16 @@ fn start_leaves_alone_the_other_name_of_its_file(#[case] name: &str) {
 }
 
 #[rstest]
-#[case::the_folder("data/redis")]
-#[case::the_data_dir("data")]
-#[case::a_file("data/redis/redis.log")]
+#[case::folder("data/redis")]
+#[case::data_dir("data")]
+#[case::file("data/redis/redis.log")]
 #[tokio::test]
-async fn start_refuses_what_belongs_to_another_user(#[case] name: &str) {
+async fn start_refuses_files_of_another_user(#[case] name: &str) {
     const ANOTHER: u32 = 65_534;
     let folder = tempfile::tempdir().unwrap();
     assert!(Service::start(folder.path(), &[]).terminate().success());
     let path = folder.path().join(name).canonicalize().unwrap();
-    // Only root can give something away. What an unprivileged user is refused, the unit tests of the folder have.
+    // Only root can change an owner. The unit tests of the folder cover unprivileged users.
     if std::os::unix::fs::chown(&path, Some(ANOTHER), None).is_err() {
         return;
     }
@@ -411,16 +411,16 @@ async fn start_refuses_what_belongs_to_another_user(#[case] name: &str) {
 }
 
 #[test]
-fn files_that_redis_cannot_read_are_told_of() {
+fn start_reports_files_that_redis_cannot_read() {
     let folder = tempfile::tempdir().unwrap();
     let redis = private_redis(folder.path());
     std::fs::create_dir_all(&redis).unwrap();
     std::fs::write(redis.join("appendonlydir"), "not a folder").unwrap();
     let error = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
-    assert!(error.contains("the private Redis didn't start") && error.contains("redis.log"), "{error}");
+    assert!(error.contains("the private Redis failed to start") && error.contains("redis.log"), "{error}");
 }
 
-/// Has a service in `folder` record five visits, one after the other, and kills it and its Redis. Gives the file that has them.
+/// Records five visits in a service on `folder`, then kills the service and its Redis. Returns the append-only file.
 async fn append_only_file_of_five_visits(folder: &Path) -> PathBuf {
     let service = Service::start(folder, &[]);
     for user in 0..5 {
@@ -433,15 +433,15 @@ async fn append_only_file_of_five_visits(folder: &Path) -> PathBuf {
 }
 
 #[rstest]
-#[case::a_cut_in_the_last_visit(|file: &Path| {
+#[case::last_visit_is_cut_off(|file: &Path| {
     let file = OpenOptions::new().write(true).open(file).unwrap();
     file.set_len(file.metadata().unwrap().len() - 3).unwrap();
 }, 4)]
-#[case::half_a_command_behind_the_last_visit(|file: &Path| {
+#[case::half_a_command_follows_the_last_visit(|file: &Path| {
     OpenOptions::new().append(true).open(file).unwrap().write_all(b"*5\r\n$4\r\nZADD\r\n$14\r\nsegment:spo").unwrap();
 }, 5)]
 #[tokio::test]
-async fn a_torn_end_of_the_file_is_told_once_and_costs_no_other_visit(#[case] tear: fn(&Path), #[case] expected: u64) {
+async fn start_warns_once_of_a_file_that_ends_within_a_command(#[case] tear: fn(&Path), #[case] expected: u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = append_only_file_of_five_visits(folder.path()).await;
     tear(&file);
@@ -471,11 +471,11 @@ async fn a_torn_end_of_the_file_is_told_once_and_costs_no_other_visit(#[case] te
 }
 
 #[tokio::test]
-async fn a_file_that_is_damaged_in_the_middle_stops_the_start_and_the_advice_repairs_it() {
+async fn start_refuses_a_file_that_is_damaged_in_the_middle_and_names_its_repair() {
     let folder = tempfile::tempdir().unwrap();
     let file = append_only_file_of_five_visits(folder.path()).await;
     let mut content = fs::read(&file).unwrap();
-    // The command of the third visit no longer begins as one.
+    // Damages the beginning of the command of the third visit.
     let third = content.windows(2).position(|window| window == b"u2").unwrap();
     let begin = content[..third].iter().rposition(|byte| *byte == b'*').unwrap();
     content[begin] = b'x';
@@ -487,7 +487,7 @@ async fn a_file_that_is_damaged_in_the_middle_stops_the_start_and_the_advice_rep
     assert!(error.contains(&format!("{} is damaged", file.display())) && error.contains("backup"), "{error}");
     let advice = error.split('`').nth(1).unwrap();
     assert!(advice.ends_with(&format!("-check-aof --fix '{}'", fix.display())), "{error}");
-    assert_eq!(fs::read(&file).unwrap(), content, "nothing was changed");
+    assert_eq!(fs::read(&file).unwrap(), content, "the file was changed");
 
     assert!(Command::new("sh").args(["-c", &format!("echo y | {advice}")]).output().unwrap().status.success());
     let service = Service::start(folder.path(), &[]);

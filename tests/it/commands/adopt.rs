@@ -1,4 +1,4 @@
-//! Taking over a data set without a record: nothing that it has is hidden or lost.
+//! `segment-estimator adopt`: adopts a data set without a record, and hides or loses none of it.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ fn estimator(store: Store, partitions: Option<&str>) -> Estimator {
     Estimator::new(store.with_partitions(partitions), Window::parse("14d").unwrap())
 }
 
-/// A data set of so many partitions, in which each user is in one of three segments.
+/// Writes a data set with `partitions`, in which each user is in one of three segments.
 async fn fill(redis: &Redis, partitions: &str, seen_at: Timestamp) {
     let estimator = estimator(redis.store(), Some(partitions));
     let mut batch = segment_estimator::store::Batch::default();
@@ -35,7 +35,7 @@ fn lose(redis: &Redis, ends: &[&str]) {
     }
 }
 
-/// All users that count.
+/// Returns the sum of the counts.
 async fn users(redis: &Redis) -> u64 {
     let (estimator, mut users) = (estimator(redis.store(), None), 0);
     for name in ["s0", "s1", "s2"] {
@@ -67,11 +67,11 @@ fn refuses(redis: &Redis, arguments: &[&str]) -> String {
 }
 
 #[rstest]
-#[case::one("1")]
+#[case::without_partitions("1")]
 #[case::too_few("2")]
 #[case::half("4")]
 #[case::twice("16")]
-#[case::most("1024")]
+#[case::maximum("1024")]
 #[tokio::test]
 async fn adopt_refuses_a_number_of_partitions_that_would_hide_users(
     #[case] wrong: &str,
@@ -87,9 +87,9 @@ async fn adopt_refuses_a_number_of_partitions_that_would_hide_users(
     assert_eq!(users(&redis).await, USERS);
 }
 
-/// The first segment of a partition has one user, and that alone would leave it to chance which numbers fit.
+/// The first segment of a partition has one user, so by that segment alone several numbers could fit by chance.
 #[tokio::test]
-async fn adopt_goes_by_the_users_of_several_segments() {
+async fn adopt_considers_the_users_of_several_segments() {
     let redis = Redis::start();
     fill(&redis, "4", NOON).await;
     estimator(redis.store(), None).record(visit("u1", "a", NOON), NOON).await.unwrap();
@@ -101,13 +101,13 @@ async fn adopt_goes_by_the_users_of_several_segments() {
     assert!(said.contains("; 1 key of another type left alone: {p00}:segment:a\n"), "{said}");
 }
 
-/// The old keys are deleted in part when the records are lost.
+/// The records are lost while a part of the old keys is deleted.
 #[rstest]
 #[case::between_partitions("2", "4")]
 #[case::from_one_partition("1", "4")]
 #[case::to_one_partition("4", "1")]
 #[tokio::test]
-async fn adopt_takes_the_keys_of_a_move_that_have_most_members(#[case] from: &str, #[case] to: &str) {
+async fn adopt_chooses_the_keys_of_a_move_with_the_most_members(#[case] from: &str, #[case] to: &str) {
     let (redis, now) = (Redis::start(), Timestamp::now());
     fill(&redis, from, now).await;
     let old = redis.sets();
@@ -149,7 +149,7 @@ fn rename(redis: &Redis, from: &str, to: &str) {
     }
 }
 
-/// A user in a wrong partition makes users fit no number exactly.
+/// With a stray user in a wrong partition, the users fit no number exactly.
 #[rstest]
 #[tokio::test]
 async fn adopt_hides_no_keys_beside_those_of_the_data_set(
@@ -198,7 +198,34 @@ async fn adopt_hides_no_keys_beside_those_of_the_data_set(
 }
 
 #[tokio::test]
-async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
+async fn adopt_shows_patterns_with_the_key_prefix() {
+    let redis = Redis::start();
+    fill(&redis, "2", NOON).await;
+    lose(&redis, &["layout"]);
+    rename(&redis, "{", "prod*:{");
+    for key in redis.call::<Vec<String>>(&["KEYS", "prod*:{p*"]) {
+        redis.call::<()>(&["COPY", &key, &key.replace("{p", "{q")]);
+    }
+    let adopt = ["adopt", "--yes", "--redis-key-prefix", "prod*:"];
+    let message = refuses(&redis, &adopt);
+    let patterns = r"two data sets with so many partitions, prod\*:{p*}:* and prod\*:{q*}:*; remove";
+    assert!(message.contains(patterns), "{message}");
+
+    lose(&redis, &["}:segments", "}:segment:s0"]);
+    redis.call::<()>(&["ZADD", "prod*:segment:s0", "9999999999", "u0"]);
+    for user in ["u0", "u1", "u2", "u3"] {
+        redis.call::<()>(&["ZADD", "prod*:{q02}:segment:s0", "9999999999", user]);
+    }
+    let message = refuses(&redis, &[&adopt[..], &["--partitions", "1"]].concat());
+    assert!(message.contains(r"which would be hidden (prod\*:{p*}:*, prod\*:{q*}:*); name"), "{message}");
+    lose(&redis, &["s1", "s2"]);
+    let (_folder, mut command) = command(&redis, &adopt);
+    let shown = String::from_utf8(run(&mut command).stdout).unwrap();
+    assert!(shown.contains("\nprod\\*:{q*}:*, which fit no number of partitions: "), "{shown}");
+}
+
+#[tokio::test]
+async fn adopt_hides_no_users_that_fit_no_number_of_partitions() {
     let (redis, score) = (Redis::start(), Timestamp::now().as_score().to_string());
     for n in 0..40 {
         redis.call::<()>(&["ZADD", &format!("{{q{:02}}}:segment:s0", n % 3), &score, &format!("u{n}")]);
@@ -215,12 +242,12 @@ async fn adopt_hides_no_users_who_fit_no_number_of_partitions() {
     says(&redis, &["adopt", "--yes"]);
 }
 
-/// What isn't seen would be hidden.
+/// Keys that the scan misses would be hidden.
 #[rstest]
 #[case::forbidden(&[])]
-#[case::not_there(&["--rename-command", "SCAN", ""])]
+#[case::missing(&["--rename-command", "SCAN", ""])]
 #[tokio::test]
-async fn adopt_refuses_if_it_cannot_look_at_all_keys(
+async fn adopt_refuses_if_it_cannot_scan_all_keys(
     #[case] options: &[&str],
     #[values(&["layout", "{p02}:segments", "{p03}:segments"][..], &["layout", "segments"])] lost: &[&str],
 ) {
@@ -232,7 +259,7 @@ async fn adopt_refuses_if_it_cannot_look_at_all_keys(
         redis.call::<()>(&["ACL", "SETUSER", "default", "-scan"]);
     }
     let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
-    assert!(message.contains("not all keys were looked at") && message.contains("; grant +scan"), "{message}");
+    assert!(message.contains("not all keys were scanned") && message.contains("; grant +scan"), "{message}");
     if is_forbidden {
         redis.call::<()>(&["ACL", "SETUSER", "default", "+scan"]);
         let message = refuses(&redis, &["adopt", "--yes", "--partitions", "2"]);
@@ -241,20 +268,20 @@ async fn adopt_refuses_if_it_cannot_look_at_all_keys(
 }
 
 #[tokio::test]
-async fn adopt_looks_at_all_keys_and_check_says_that_it_does_not() {
+async fn adopt_scans_all_keys_and_check_reports_that_it_does_not() {
     let redis = Redis::start_with(&["--enable-debug-command", "local"]);
     fill(&redis, "4", Timestamp::now()).await;
     redis.call::<()>(&["DEBUG", "POPULATE", "1050000", "theirs", "1"]);
     let table = says(&redis, &["check"]);
-    assert!(table.contains("\nnot all keys were looked at: a server has more than a million\n"), "{table}");
+    assert!(table.contains("\nnot all keys were scanned: a server has more than a million\n"), "{table}");
     lose(&redis, &["layout", "segments"]);
     says(&redis, &["adopt", "--yes"]);
     assert_eq!(users(&redis).await, USERS);
 }
 
-/// No member of theirs will be there after the next prune.
+/// The next prune removes all members of the hidden segment.
 #[tokio::test]
-async fn adopt_takes_the_number_that_is_named_if_what_it_hides_has_expired() {
+async fn adopt_accepts_the_chosen_number_if_all_hidden_members_have_expired() {
     let (redis, now) = (Redis::start(), Timestamp::now());
     fill(&redis, "4", now).await;
     for n in 0..=USERS {
@@ -271,7 +298,7 @@ async fn adopt_takes_the_number_that_is_named_if_what_it_hides_has_expired() {
 #[case::of_several_partitions("8", None)]
 #[case::after_a_move("2", Some("4"))]
 #[tokio::test]
-async fn segments_that_no_index_names_are_no_empty_database(#[case] partitions: &str, #[case] moved_to: Option<&str>) {
+async fn adopt_indexes_segments_that_no_index_names(#[case] partitions: &str, #[case] moved_to: Option<&str>) {
     let redis = Redis::start();
     fill(&redis, partitions, NOON).await;
     if let Some(to) = moved_to {
@@ -287,14 +314,14 @@ async fn segments_that_no_index_names_are_no_empty_database(#[case] partitions: 
     let said = says(&redis, &["adopt", "--yes"]);
     assert!(said.contains("with 300 members") && said.contains(" missing in the index are added to it"), "{said}");
     assert_eq!(users(&redis).await, USERS);
-    // A move goes by the indexes.
+    // A move follows the indexes.
     says(&redis, &["repartition", "--to", "16"]);
     assert_eq!(users(&redis).await, USERS);
 }
 
 #[rstest]
 #[case::shorter("4s", 1_209_600, "14d; to keep them for less, run `segment-estimator window set 4s`")]
-#[case::the_default("14d", 1_209_600, "14d")]
+#[case::default("14d", 1_209_600, "14d")]
 #[case::longer("30d", 2_592_000, "30d")]
 #[tokio::test]
 async fn adopt_records_the_default_window_or_a_longer_one(#[case] own: &str, #[case] seconds: u64, #[case] said: &str) {
@@ -319,7 +346,7 @@ async fn adopt_keeps_a_longer_window_that_a_partition_has_recorded() {
     let redis = Redis::start();
     fill(&redis, "2", NOON).await;
     redis.estimator("40d").ready().await.unwrap();
-    // An index of no partition beside them, so that it isn't found without asking.
+    // An index without partitions beside them, so that the record isn't restored automatically.
     redis.call::<()>(&["ZADD", "segments", "0", "x"]);
     redis.call::<()>(&["DEL", "layout"]);
     says(&redis, &["adopt", "--yes", "--partitions", "2"]);
@@ -336,7 +363,7 @@ async fn check_and_adopt_name_every_foreign_key() {
     redis.call::<()>(&["RPUSH", "segment:bar", "x"]);
     redis.call::<()>(&["RPUSH", "history:s1", "1", "1"]);
     let table = says(&redis, &["check"]);
-    let line = "4 of them hold what this service has not written, and will be left alone: \
+    let line = "4 of them hold data that this service did not write, and will be left alone: \
                 forgotten, history:s2, segment:bar, segment:foo\n";
     assert!(table.contains(line), "{table}");
     redis.call::<()>(&["DEL", "{p01}:segment:not"]);
@@ -355,7 +382,7 @@ async fn check_and_adopt_name_every_foreign_key() {
 #[case::from_one_partition("1", "segment:s9")]
 #[case::from_several_partitions("2", "{p01}:segment:s1")]
 #[tokio::test]
-async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #[case] foreign: &str) {
+async fn repartition_skips_keys_of_other_types(#[case] partitions: &str, #[case] foreign: &str) {
     let redis = Redis::start();
     fill(&redis, partitions, NOON).await;
     let before = users(&redis).await;
@@ -372,26 +399,144 @@ async fn repartition_passes_over_keys_of_other_types(#[case] partitions: &str, #
     assert_eq!(redis.call::<String>(&["GET", foreign]), "theirs");
 }
 
+/// A move that has begun can't be taken back, and needs these keys to end.
+#[rstest]
+#[case::tombstones("4", "1", &["SET", "forgotten", "theirs"])]
+#[case::tombstones_of_a_partition("1", "4", &["HSET", "{p03}:forgotten", "a", "b"])]
+#[case::an_index("1", "4", &["HSET", "{p01}:segments", "a", "b"])]
+#[case::a_segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
+#[case::a_copy_of_the_layout_of_another_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
+#[case::a_copy_of_the_layout_that_is_none("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
+#[case::a_sorted_set_for_tombstones("1", "4", &["ZADD", "{p00}:forgotten", "0", "u1"])]
+#[case::a_sorted_set_for_an_index("1", "4", &["ZADD", "{p01}:segments", "0", "s1"])]
+#[case::a_sorted_set_for_a_segment("1", "4", &["ZADD", "{p02}:segment:s1", "9999999999", "theirs"])]
 #[tokio::test]
-async fn repartition_says_what_to_do_about_a_foreign_key_in_the_new_place() {
+async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] foreign: &[&str],
+) {
+    let redis = Redis::start();
+    fill(&redis, from, NOON).await;
+    redis.call::<()>(foreign);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", to]);
+    let message = refusal(&mut moving);
+    let key = foreign[1];
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
+    assert!(message.contains("rename that key or delete it, and run the same command again"), "{message}");
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    let user = segment_estimator::domain::UserId::parse("u0").unwrap();
+    assert_eq!(estimator(redis.store(), None).delete_user(&user).await, Ok(1));
+
+    redis.call::<()>(&["RENAME", key, "theirs"]);
+    says(&redis, &["repartition", "--to", to]);
+    assert_eq!(users(&redis).await, USERS - 1);
+}
+
+/// After a move there may be leftovers, so the form of a sorted set decides.
+#[rstest]
+#[case::tombstones_without_a_ttl("{p00}:forgotten", &["0", "u1"], None)]
+#[case::tombstones_with_scores("{p03}:forgotten", &["7", "u1"], Some("9999"))]
+#[case::an_index_with_scores("{p01}:segments", &["7", "s1"], None)]
+#[case::an_index_with_what_is_no_name("{p01}:segments", &["0", "s1", "0", ""], None)]
+#[case::a_segment_that_no_index_names("{p02}:segment:s1", &["7", "u1"], None)]
+#[tokio::test]
+async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
+    #[case] key: &str,
+    #[case] members: &[&str],
+    #[case] ttl: Option<&str>,
+) {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&[&["ZADD", key], members].concat());
+    if let Some(ttl) = ttl {
+        redis.call::<()>(&["EXPIRE", key, ttl]);
+    }
+    let before: Vec<u8> = redis.call(&["DUMP", key]);
+    let record: String = redis.call(&["GET", "layout"]);
+    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
+    let message = refusal(&mut moving);
+    assert!(
+        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        "{message}"
+    );
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", key]), before);
+}
+
+#[tokio::test]
+async fn repartition_deletes_what_an_earlier_move_has_left() {
+    let redis = Redis::start();
+    fill(&redis, "4", NOON).await;
+    says(&redis, &["repartition", "--to", "1"]);
+    redis.call::<()>(&["ZADD", "{p00}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p00}:forgotten", "9999"]);
+    redis.call::<()>(&["ZADD", "{p02}:segments", "0", "s1", "0", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:s1", "9999999999", "stray"]);
+    redis.call::<()>(&["ZADD", "{p02}:segment:stray", "9999999999", "stray"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p00}:forgotten", "{p02}:segment:stray"]), 0);
+}
+
+#[tokio::test]
+async fn repartition_leaves_a_foreign_sorted_set_in_the_place_of_tombstones() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
-    for n in 0..4 {
-        redis.call::<()>(&["SET", &format!("{{p{n:02}}}:segment:s1"), "theirs"]);
+    let moving = r#"{"epoch":5,"keys":"plain","move":{"to":"p4","phase":"cleaning"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["SET", "layout", moving]);
+    let foreign = ["{p00}:forgotten", "{p01}:forgotten", "forgotten"];
+    for key in foreign {
+        redis.call::<()>(&["ZADD", key, if key.contains("p01") { "0" } else { "7" }, "theirs"]);
     }
-    let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
-    let message = String::from_utf8(run(&mut moving).stderr).unwrap();
-    assert!(message.contains(":segment:s1` met a key of another type"), "{message}");
+    redis.call::<()>(&["ZADD", "{p02}:forgotten", "0", "u1"]);
+    redis.call::<()>(&["EXPIRE", "{p02}:forgotten", "9999"]);
+    says(&redis, &["repartition", "--to", "4"]);
+    for key in foreign {
+        assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", key, "0", "-1"]), ["theirs"], "{key}");
+    }
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p02}:forgotten"]), 0);
+}
+
+#[tokio::test]
+async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    let moving = r#"{"epoch":3,"keys":"plain","move":{"to":"p4","phase":"copying"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["MSET", "layout", moving, "{p00}:forgotten", "theirs"]);
+    let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
+    let message = String::from_utf8(run(&mut command).stderr).unwrap();
+    assert!(message.contains(" {p00}:forgotten` met a key of another type"), "{message}");
     assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
-    for n in 0..4 {
-        redis.call::<()>(&["DEL", &format!("{{p{n:02}}}:segment:s1")]);
-    }
+    redis.call::<()>(&["DEL", "{p00}:forgotten"]);
     says(&redis, &["repartition", "--to", "4"]);
     assert_eq!(users(&redis).await, USERS);
 }
 
 #[tokio::test]
-async fn service_refuses_segments_of_partitions_without_index_and_serves_once_they_are_adopted() {
+async fn repartition_passes_over_a_foreign_key_that_it_does_not_write() {
+    let redis = Redis::start();
+    fill(&redis, "1", NOON).await;
+    redis.call::<()>(&[
+        "MSET",
+        "{p01}:segment:other",
+        "theirs",
+        "{p09}:segment:s1",
+        "theirs",
+        "{q01}:segments",
+        "theirs",
+    ]);
+    says(&redis, &["repartition", "--to", "4"]);
+    assert_eq!(users(&redis).await, USERS);
+}
+
+#[tokio::test]
+async fn start_refuses_partitions_without_an_index_until_they_are_adopted() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     fill(&redis, "4", Timestamp::now()).await;
     lose(&redis, &["layout", "segments"]);

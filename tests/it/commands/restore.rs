@@ -14,7 +14,7 @@ const BACKUP: &str = "backup.rdb";
 const RECORD: &str =
     "*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$51\r\n{\"epoch\":1,\"keys\":\"plain\",\"window_seconds\":1209600}\r\n";
 
-/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/operating.md does.
+/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/backup.md does.
 fn back_up(folder: &Path) {
     // Redis would wait for more who want the same.
     let mut connection = private_redis_connection(folder);
@@ -144,6 +144,14 @@ async fn restore_takes_an_append_only_file_of_commands() {
     |_| b"*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$4\r\nwide\r\n".to_vec(),
     "the backup has no record of a data set of this service (layout), but 1 keys, among them 0 segments"
 )]
+#[case::of_another_program_with_a_layout_in_json(
+    |_| b"*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$26\r\n{\"epoch\":1,\"rows\":[1,2,3]}\r\n".to_vec(),
+    "the backup has no record of a data set of this service (layout), but 1 keys, among them 0 segments"
+)]
+#[case::of_a_data_set_without_segments(
+    |_| [RECORD.as_bytes(), b"*4\r\n$4\r\nZADD\r\n$6\r\ntheirs\r\n$1\r\n7\r\n$1\r\na\r\n"].concat(),
+    "the backup has no segment and no history of the data set with redis_key_prefix \"\", and would replace the data that is there; with --empty"
+)]
 #[tokio::test]
 async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>) -> Vec<u8>, #[case] reason: &str) {
     let folder = stopped_service().await;
@@ -180,6 +188,54 @@ fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
     let Output { status, stdout, stderr } = restore_of(&[INDEX, SPORTS], &["--unrecorded"]);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 2;"));
+}
+
+/// It would be restored, and nothing of it counted.
+#[rstest]
+#[case::segments(&[&["ZADD", "prod:segment:sports", "9999999999", "u1"][..]], "prod:", &[])]
+#[case::an_index_of_a_partition(&[&["ZADD", "a-b:{q03}:segments", "0", "sports"][..]], "a-b:", &[])]
+#[case::segments_without_prefix(&[SPORTS, &["ZADD", "segment:segments", "7", "u1"]], "", &["--redis-key-prefix", "prod:"])]
+#[case::most_keys(&[SPORTS, &["ZADD", "a:segments", "0", "x"], &["ZADD", "b:segments", "0", "x"], &["ZADD", "b:segment:x", "7", "u1"]], "b:",
+    &["--redis-key-prefix", "prod:"])]
+#[case::a_record(&[&["SET", "ё x:layout", r#"{"epoch":1,"keys":"plain"}"#][..]], "ё x:", &[])]
+fn restore_names_the_prefix_of_an_unrecorded_backup_that_has_another(
+    #[case] commands: &[&[&str]],
+    #[case] prefix: &str,
+    #[case] arguments: &[&str],
+    #[values(&[], &["--unrecorded"])] unrecorded: &[&str],
+) {
+    let output = restore_of(commands, &[arguments, unrecorded].concat());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && !error.contains("--unrecorded"), "{error}");
+    assert!(error.contains(&format!("data set with redis_key_prefix \"{prefix}\"")), "{error}");
+    assert!(error.contains(&format!("is to be restored; set redis_key_prefix to \"{prefix}\"; no data")), "{error}");
+}
+
+#[test]
+fn restore_takes_an_unrecorded_data_set_beside_another() {
+    let other = &["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#][..];
+    let Output { status, stderr, .. } = restore_of(&[INDEX, SPORTS, other], &["--unrecorded"]);
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+}
+
+#[tokio::test]
+async fn restore_replaces_data_by_a_backup_without_segments_only_if_it_is_told_to() {
+    let folder = stopped_service().await;
+    fs::write(folder.path().join(BACKUP), RECORD).unwrap();
+    let error = refusal(&mut restore(folder.path()));
+    assert!(error.contains("; with --empty it does; no data was changed\n"), "{error}");
+    assert_eq!(count(folder.path()).await, 2);
+    assert!(run(restore(folder.path()).arg("--empty")).status.success());
+    assert_eq!(count(folder.path()).await, 0);
+}
+
+#[tokio::test]
+async fn restore_takes_a_backup_with_histories_alone() {
+    let folder = stopped_service().await;
+    let history = "*4\r\n$5\r\nRPUSH\r\n$14\r\nhistory:sports\r\n$1\r\n7\r\n$1\r\n7\r\n";
+    fs::write(folder.path().join(BACKUP), [RECORD, history].concat()).unwrap();
+    assert!(run(&mut restore(folder.path())).status.success());
+    assert_eq!(count(folder.path()).await, 0);
 }
 
 #[rstest]
@@ -257,10 +313,10 @@ async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
 
 #[test]
 fn script_for_compose_runs_the_same_program() {
-    let script = include_str!("../../scripts/restore");
+    let script = include_str!("../../../scripts/restore");
     let (_, rest) = script.split_once("program=$(cat ").unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(rest.split_once(')').unwrap().0);
-    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../src/embedded_redis/restore.sh"));
+    assert_eq!(fs::read_to_string(program).unwrap(), include_str!("../../../src/embedded_redis/restore.sh"));
 }
 
 #[tokio::test]
@@ -270,7 +326,10 @@ async fn restore_brings_the_old_data_back_if_redis_does_not_start_on_the_new() {
     let socket = private_redis(folder.path()).join("redis.sock");
     fs::create_dir(&socket).unwrap();
     let error = refusal(&mut restore(folder.path()));
-    assert!(error.contains("the private Redis didn't start") && error.ends_with("; no data was changed\n"), "{error}");
+    assert!(
+        error.contains("the private Redis failed to start") && error.ends_with("; no data was changed\n"),
+        "{error}"
+    );
     assert_eq!(traces(folder.path()), [""; 0], "{error}");
     fs::remove_dir(&socket).unwrap();
     assert_eq!(count(folder.path()).await, 2);
@@ -304,7 +363,7 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
 /// What was in force before is brought back once, wherever the first `undo` was killed.
 #[test]
 fn undo_goes_on_where_it_was_killed() {
-    let script = include_str!("../../src/embedded_redis/restore.sh");
+    let script = include_str!("../../../src/embedded_redis/restore.sh");
     let lines: Vec<_> = script.lines().collect();
     let begin = lines.iter().position(|line| *line == "undo() {").unwrap();
     let end = begin + lines[begin..].iter().position(|line| *line == "}").unwrap();

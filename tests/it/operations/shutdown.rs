@@ -1,4 +1,4 @@
-//! Stopping: readiness first, then no new work, then what is in flight, then the end.
+//! Shutdown: `/readyz` fails first, then the service accepts no connections, completes requests in flight and exits.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use segment_estimator::config::Layer;
 
 use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem};
 
-/// Opens a connection with a visit that is one byte short.
+/// Sends a visit but for its last byte.
 fn begin_post(address: SocketAddr) -> TcpStream {
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     let head = format!(
@@ -21,8 +21,8 @@ fn begin_post(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Waits until the service has let the connection in, which a request on a later connection shows.
-async fn is_accepted(client: &Client) {
+/// Waits until the service has accepted all earlier connections.
+async fn wait_until_accepted(client: &Client) {
     assert_eq!(client.status_of("/healthz").await, 200);
 }
 
@@ -35,19 +35,19 @@ fn read_to_end(mut stream: TcpStream) -> tokio::task::JoinHandle<String> {
 }
 
 #[tokio::test]
-async fn an_idle_service_stops() {
+async fn shutdown_ends_an_idle_service() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u104010", "sports").await;
-    // Connected, but silent: nothing to wait for.
+    // An idle connection must not delay the shutdown.
     let _silent = TcpStream::connect(app.address).unwrap();
-    is_accepted(&app).await;
+    wait_until_accepted(&app).await;
     app.begin_stop();
     app.ended().await.unwrap();
 }
 
 #[tokio::test]
-async fn readiness_turns_503_while_requests_are_still_served() {
+async fn shutdown_fails_readyz_while_requests_are_still_served() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { shutdown_delay: Some("1s".to_owned()), ..Layer::default() }).await;
     assert_eq!(app.status_of("/readyz").await, 200);
@@ -55,7 +55,7 @@ async fn readiness_turns_503_while_requests_are_still_served() {
     app.begin_stop();
     eventually("not ready", async || app.status_of("/readyz").await == 503).await;
     problem(app.get("/readyz").await, 503, "stopping").await;
-    // Probes and new callers come on new connections.
+    // Probes and new callers use new connections.
     let probe = reqwest::get(format!("http://{}/readyz", app.address)).await.unwrap();
     problem(probe, 503, "stopping").await;
     let live = reqwest::get(format!("http://{}/healthz", app.address)).await.unwrap();
@@ -65,7 +65,7 @@ async fn readiness_turns_503_while_requests_are_still_served() {
 }
 
 #[tokio::test]
-async fn answers_close_their_connections_once_the_service_stops() {
+async fn shutdown_closes_each_connection_after_its_next_answer() {
     let redis = Redis::start();
     let settings = Layer {
         shutdown_delay: Some("1s".to_owned()),
@@ -79,9 +79,9 @@ async fn answers_close_their_connections_once_the_service_stops() {
         response.headers().get("connection").is_some_and(|value| value == "close")
     };
     assert!(!closes(&app, "/segments/sports/count").await && !closes(&admin, "/healthz").await, "before");
-    // A connection that is idle meanwhile stays open until its next answer.
+    // An idle connection stays open until its next answer.
     let kept = begin_post(app.address);
-    is_accepted(&admin).await;
+    wait_until_accepted(&admin).await;
 
     app.begin_stop();
     eventually("not ready", async || admin.status_of("/readyz").await == 503).await;
@@ -95,11 +95,11 @@ async fn answers_close_their_connections_once_the_service_stops() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
+async fn shutdown_completes_a_request_in_flight_and_refuses_new_connections() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let mut stream = begin_post(app.address);
-    is_accepted(&app).await;
+    wait_until_accepted(&app).await;
 
     app.begin_stop();
     let address = app.address;
@@ -113,11 +113,11 @@ async fn a_request_in_flight_finishes_and_a_new_connection_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
+async fn shutdown_aborts_a_request_at_the_drain_timeout() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, Layer { drain_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
     let stream = begin_post(app.address);
-    is_accepted(&app).await;
+    wait_until_accepted(&app).await;
 
     app.begin_stop();
     app.ended().await.unwrap();
@@ -127,12 +127,12 @@ async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_private_redis_ends_after_the_requests_in_flight() {
+async fn shutdown_stops_the_private_redis_after_the_requests_in_flight() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let address = service.address;
     let mut stream = begin_post(address);
-    is_accepted(&service).await;
+    wait_until_accepted(&service).await;
 
     kill("-TERM", service.pid());
     eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
@@ -148,9 +148,9 @@ async fn a_private_redis_ends_after_the_requests_in_flight() {
     assert!(service.ended().success());
 }
 
-/// The private Redis takes its time to end, since it is frozen at first.
+/// The private Redis is frozen at first, so it ends late.
 #[tokio::test]
-async fn an_orderly_stop_is_no_failure_of_the_private_redis() {
+async fn shutdown_logs_no_failure_while_the_private_redis_stops() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--redis-timeout", "200ms", "--prune-schedule", "* * * * * *"]);
     service.record("u1", "sports").await;
@@ -167,7 +167,7 @@ async fn an_orderly_stop_is_no_failure_of_the_private_redis() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_the_service_at_once() {
+async fn second_signal_ends_the_service_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--shutdown-delay", "1h"]);
     kill("-INT", service.pid());

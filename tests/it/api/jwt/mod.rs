@@ -34,7 +34,7 @@ impl Issuer {
     fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::HS256 => {
-                let secret = "a-secret-of-more-than-thirty-two-bytes";
+                let secret = "b8c1f0f7e2a94d6d8f3b5a7c9e1d2f40";
                 Self {
                     algorithm,
                     signing: EncodingKey::from_secret(secret.as_bytes()),
@@ -398,7 +398,7 @@ fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
     let off_the_curve = changed(&es.jwk("es"), "x", &BASE64URL_NOPAD.encode(&[7; 32]));
     let padded = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[&[0], &[7; 256][..]].concat()));
     let few_bits = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[0xff; 128]));
-    let small = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/jwt/rsa1024.pem")).unwrap();
+    let small = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/api/jwt/rsa1024.pem")).unwrap();
     let off_the_curve_pem = {
         let good: PublicKeyX509Der =
             EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap().public_key().as_der().unwrap();

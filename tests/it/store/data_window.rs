@@ -294,6 +294,19 @@ async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] p
     assert!(redis.call::<String>(&["GET", "layout"]).contains(r#""move":{"to":"p4""#));
 }
 
+#[test]
+fn messages_of_a_move_to_one_partition_have_the_singular() {
+    let redis = Redis::start();
+    let record = r#"{"epoch":2,"keys":"p2","move":{"to":"plain","phase":"copying"},"window_seconds":1209600}"#;
+    redis.call::<()>(&["SET", "layout", record]);
+    let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
+    let message = refusal(&mut set);
+    assert!(message.contains("the data is moving to 1 partition; finish that first, with `"), "{message}");
+    let table = says(&redis, &["check"]);
+    assert!(table.contains("\na move to 1 partition is under way: `repartition --to 1` takes it up\n"), "{table}");
+    assert!(table.contains("\nthe users are split into 2 partitions\n"), "{table}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_set_is_refused_while_an_instance_counts_over_a_longer_one() {
     let redis = Redis::start();
@@ -301,7 +314,7 @@ async fn window_set_is_refused_while_an_instance_counts_over_a_longer_one() {
     app.record("u1", "sports").await;
     let (_folder, mut set) = command(&redis, &["window", "set", "4s", "--yes"]);
     let message = refusal(&mut set);
-    assert!(message.contains("an instance that runs counts over more than 4s"), "{message}");
+    assert!(message.contains("a running instance counts over more than 4s"), "{message}");
     assert_eq!(says(&redis, &["window"]), "14d\n");
     app.begin_stop();
     app.ended().await.unwrap();
@@ -326,7 +339,7 @@ async fn service_with_a_shorter_window_warns_once_and_is_ready() {
 
     let table = says(&redis, &["check", "--window", "14m"]);
     assert!(
-        table.contains("the data set keeps visits for 14d, and window is 14m: counts go by 14m, and pruning by 14d"),
+        table.contains("the data set keeps visits for 14d, and window is 14m: counts use 14m, and pruning uses 14d"),
         "{table}"
     );
     let table = says(&redis, &["check", "--window", "30d"]);

@@ -119,7 +119,8 @@ fn what_is_no_visit_is_named_by_its_line() {
     assert!(!content);
     let lines: Vec<_> = stderr.lines().collect();
     assert_eq!(lines[0], "extended the window of the data set from 1s to 14d");
-    assert!(lines[1].starts_with("2 accepted, 1 expired, 4 rejected; "), "{stderr}");
+    let summary = "2 accepted, 1 expired, 4 rejected; 1 without seen_at took the time of the import; ";
+    assert!(lines[1].starts_with(summary), "{stderr}");
     assert_eq!(lines[2..], ["segment-estimator: 4 lines were rejected; errors says which lines, and why"]);
     assert_eq!(members(&redis), 2);
     let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
@@ -861,6 +862,52 @@ async fn a_redis_that_is_killed_and_started_again_ends_no_import() {
     let rest = without_progress(&std::io::read_to_string(stderr).unwrap());
     assert!(rest.starts_with("it goes on\n100000 accepted"), "{rest}");
     assert_eq!(members(&redis), 100_000);
+}
+
+#[rstest]
+#[case::some("", "; 2 without seen_at took the time of the import; ")]
+#[case::some_are_null(r#","seen_at":null"#, "; 2 without seen_at took the time of the import; ")]
+#[case::none(r#","seen_at":NOW"#, "; 0.")]
+#[tokio::test(flavor = "multi_thread")]
+async fn import_says_how_many_visits_took_its_time(
+    #[case] seen_at: &str,
+    #[case] expected: &str,
+    #[values("redis", "service")] target: &str,
+) {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    redis.record_data_set();
+    let app = TestApp::spawn_with(&redis, Layer { max_segments: Some("1".to_owned()), ..Layer::default() }).await;
+    let (url, address) = (redis.url(), format!("http://{}", app.address));
+    let target = if target == "redis" {
+        redis.call::<()>(&["SET", "segment:other", "theirs"]);
+        ["--redis-url", &url]
+    } else {
+        ["--url", &address]
+    };
+    let visit = |user: &str, segment: &str, seen_at: &str| {
+        format!("{{\"user_id\":\"{user}\",\"segment\":\"{segment}\"{seen_at}}}\n")
+    };
+    // The third is rejected: its key is of another type, or its segment is one too many.
+    let text = visit("u1", "s1", seen_at)
+        + &visit("u2", "s1", seen_at)
+        + &visit("u3", "other", "")
+        + &visit("u4", "s1", r#","seen_at":NOW"#);
+    fs::write(folder.path().join("visits"), text.replace("NOW", &seconds_ago(0).to_string())).unwrap();
+    let (_, stderr) = outcome(import(folder.path(), &["visits"]).args(target));
+    assert!(stderr.contains(&format!("3 accepted, 0 expired, 1 rejected{expected}")), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn import_counts_visits_without_a_time_over_all_runs() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
+    let text: String = (0..20_000).map(|n| format!("{{\"user_id\":\"u{n}\",\"segment\":\"s1\"}}\n")).collect();
+    let arguments = ["-", "--redis-url", &redis.url(), "--state", "state"];
+    let done = interrupt(folder.path(), &arguments[1..3], &text.as_bytes()[..text.len() / 2]).await;
+    let mut fed = Fed::start(import(folder.path(), &arguments).arg("--resume"));
+    fed.feed(&text);
+    let (_, stderr) = fed.end();
+    let expected = format!("({done} of these in an earlier run); 20000 without seen_at took the time of the import; ");
+    assert!(stderr.contains(&expected), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
