@@ -56,7 +56,7 @@ use super::{SETTINGS, Setting, environment, file, parse, variables};
 #[case::parameter_of_seed(
     "redis_cluster",
     "redis://a,redis://b?ssl=true",
-    "redis_cluster: the value has a part that asks for TLS behind ?"
+    "redis_cluster: the value has a part that enables TLS behind ?"
 )]
 #[case::parameter_of_sentinel(
     "redis_sentinel",

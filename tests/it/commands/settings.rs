@@ -36,7 +36,7 @@ fn error_of(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> 
 #[case::redis_sentinel_with_tls(
     "ESTIMATOR_REDIS_SENTINEL",
     "redis://host?tls=1",
-    "redis_sentinel: the value has a part that asks for TLS behind ?"
+    "redis_sentinel: the value has a part that enables TLS behind ?"
 )]
 #[case::redis_url_without_verification(
     "ESTIMATOR_REDIS_URL",

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{exclusive, is_soak, post_probe, quick_or_soak, serve};
+use super::{is_soak, post_probe, quick_or_soak, serve, side_by_side};
 use crate::helpers::{Redis, Service, eventually, in_time};
 
 /// Sends the bytes of a head or of a body one by one, with pauses, until the service closes the connection. Returns its response.
@@ -52,7 +52,7 @@ fn p99(service: &Service) -> impl Future<Output = Duration> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serve_cuts_off_slow_clients_and_keeps_the_latency_of_others() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let count = quick_or_soak(500, 5_000);
     let wanted = count + 500;
     assert!(rlimit::increase_nofile_limit(wanted).unwrap() >= wanted, "this test needs {wanted} descriptors");

@@ -9,12 +9,15 @@ use rstest::rstest;
 
 use super::ledger::{Comparison, Ledger};
 use super::load::Load;
-use super::{assert_deadlines, exclusive, run_load_for, serve, wait_for_recovery};
+use super::{assert_deadlines, quick_or_soak, run_load_for, serve, side_by_side, wait_for_recovery};
 use crate::helpers::{
     Redis, Service, eventually, is_running, kill, private_redis, private_redis_connection, private_redis_pid,
 };
 
-const ROUNDS: u64 = 20;
+/// Returns the number of kills.
+fn rounds() -> u64 {
+    quick_or_soak(6, 20)
+}
 
 /// `always` is the setting that ships. With `no` Redis also writes the file before it answers, and a kill loses nothing of the page
 /// cache. A power loss would.
@@ -23,14 +26,14 @@ const ROUNDS: u64 = 20;
 #[case::no("no")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_keeps_every_acknowledged_visit_when_redis_is_killed(#[case] appendfsync: &str) {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let mut redis = Redis::start_with(&["--appendfsync", appendfsync]);
     let service = serve(&folder, &redis.url(), &[]);
     let ledger = Arc::<Ledger>::default();
     let what = format!("Redis killed, appendfsync {appendfsync}");
     let load = Load::start(service.address, &ledger, 1);
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds() {
         run_load_for(50 + 10 * round).await;
         ledger.fault_injected("Redis killed");
         redis.stop();
@@ -49,13 +52,13 @@ async fn record_keeps_every_acknowledged_visit_when_redis_is_killed(#[case] appe
 /// visits then. The test prints how many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_with_everysec_makes_nothing_up_when_redis_is_killed() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let mut redis = Redis::start_with(&["--appendfsync", "everysec"]);
     let service = serve(&folder, &redis.url(), &[]);
     let ledger = Arc::<Ledger>::default();
     let load = Load::start_without_counts(service.address, &ledger, 12);
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds() {
         run_load_for(50 + 10 * round).await;
         ledger.fault_injected("Redis killed");
         redis.stop();
@@ -77,11 +80,11 @@ async fn record_with_everysec_makes_nothing_up_when_redis_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_keeps_every_acknowledged_visit_when_the_service_is_killed_and_leaves_no_redis() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::<Ledger>::default();
     let mut servers = Vec::new();
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds() {
         let service = Service::start(folder.path(), &[]);
         servers.push(private_redis_pid(folder.path()));
         if round > 1 {

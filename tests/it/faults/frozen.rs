@@ -8,7 +8,7 @@ use rstest::rstest;
 use super::ledger::Ledger;
 use super::load::Load;
 use super::{
-    assert_deadlines, exclusive, is_soak, post_probe, quick_or_soak, run_load_for, serve, wait_for_recovery,
+    assert_deadlines, is_soak, post_probe, quick_or_soak, run_load_for, serve, side_by_side, wait_for_recovery,
     wait_for_silence,
 };
 use crate::helpers::{Redis, eventually, kill, open_descriptors, peak_memory};
@@ -46,10 +46,11 @@ impl Freeze {
 async fn record_is_503_while_redis_is_frozen_and_as_fast_as_before_after_it(#[case] freeze: Freeze) {
     /// Limit on the growth of the service's memory.
     const MAX_GROWTH_KIB: u64 = 64 * 1024;
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
-    let service = serve(&folder, &redis.url(), &[]);
+    // Idle connections of clients end soon, so that the descriptors left are those to Redis.
+    let service = serve(&folder, &redis.url(), &["--header-timeout", "2s"]);
     let (ledger, what) = (Arc::<Ledger>::default(), format!("frozen, {freeze:?}"));
     wait_for_recovery(&service, "the start").await;
     let open = open_descriptors(service.pid());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{exclusive, post_probe, run_load_for, serve, wait_for_recovery};
+use super::{post_probe, run_load_for, serve, side_by_side, wait_for_recovery};
 use crate::helpers::{Redis, eventually};
 
 /// Expired members fill the memory. Pruning frees it without any action of the operator.
@@ -13,7 +13,7 @@ async fn record_is_503_at_full_memory_until_pruning_frees_some() {
     const EXPIRED: u64 = 400_000;
     /// Bytes for the members that the load adds. The expired members take more than twice that.
     const ROOM: u64 = 16_000_000;
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &["--prune-schedule", "* * * * * *"]);
@@ -65,7 +65,7 @@ mod disk {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn record_is_503_on_a_full_disk_until_there_is_room() {
-        let _guard = exclusive().await;
+        let _guard = side_by_side().await;
         let folder = tempfile::tempdir().unwrap();
         // With `always` Redis would end: see the next test.
         let redis = Redis::start_with(&["--appendfsync", "everysec"]);
@@ -92,7 +92,7 @@ mod disk {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn record_recovers_when_the_disk_that_ended_the_private_redis_has_room() {
-        let _guard = exclusive().await;
+        let _guard = side_by_side().await;
         let folder = tempfile::tempdir().unwrap();
         let service = Service::start(folder.path(), &[]);
         let ledger = Arc::<Ledger>::default();

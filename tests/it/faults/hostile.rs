@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{exclusive, quick_or_soak, recover, serve};
+use super::{quick_or_soak, recover, serve, side_by_side};
 use crate::helpers::{Redis, Service, Upload, in_time, peak_memory};
 
 const KIB: usize = 1_024;
@@ -145,7 +145,7 @@ async fn serve_rejects_hostile_requests_in_little_memory() {
 #[case::empty_lines(b'\n')]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_reads_a_stream_of_any_length_in_little_memory(#[case] byte: u8) {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &["--body-timeout", "60s"]);
@@ -163,7 +163,7 @@ async fn batch_reads_a_stream_of_any_length_in_little_memory(#[case] byte: u8) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batch_rejects_a_decompression_bomb_in_little_memory() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &["--body-timeout", "60s"]);

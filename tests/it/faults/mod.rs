@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::ledger::Ledger;
 use self::load::Tally;
@@ -50,10 +50,17 @@ const REPLICA_LAG: u64 = 700;
 /// The time within which the service must recover from a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Waits until no other fault test runs: each of them loads both cores.
-async fn exclusive() -> MutexGuard<'static, ()> {
-    static RUNNING: Mutex<()> = Mutex::const_new(());
-    RUNNING.lock().await
+/// Held by the fault tests that run.
+static RUNNING: RwLock<()> = RwLock::const_new(());
+
+/// Waits until no other fault test runs, for a test that measures, or whose servers elect a primary by timeouts.
+async fn exclusive() -> RwLockWriteGuard<'static, ()> {
+    RUNNING.write().await
+}
+
+/// Waits until no test that needs the machine to itself runs.
+async fn side_by_side() -> RwLockReadGuard<'static, ()> {
+    RUNNING.read().await
 }
 
 /// Returns whether the tests run in their long form.

@@ -8,7 +8,7 @@ use rstest::rstest;
 use super::ledger::Ledger;
 use super::load::Load;
 use super::{
-    assert_deadlines, exclusive, post_probe, quick_or_soak, run_load_for, serve, wait_for_recovery, wait_for_silence,
+    assert_deadlines, post_probe, quick_or_soak, run_load_for, serve, side_by_side, wait_for_recovery, wait_for_silence,
 };
 use crate::helpers::{Fault, Proxy, Redis, Service, Toxic, eventually};
 
@@ -19,7 +19,7 @@ use crate::helpers::{Fault, Proxy, Redis, Service, Toxic, eventually};
 #[case::timeout(Toxic::Timeout)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_acknowledges_nothing_without_a_reply_of_redis(#[case] toxic: Toxic) {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
@@ -47,7 +47,7 @@ async fn record_acknowledges_nothing_without_a_reply_of_redis(#[case] toxic: Tox
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_succeeds_when_replies_are_late_but_in_time() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
@@ -70,7 +70,7 @@ async fn record_succeeds_when_replies_are_late_but_in_time() {
 #[case::half_open(Fault::HalfOpen)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_loses_nothing_when_connections_break(#[case] fault: Fault) {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;

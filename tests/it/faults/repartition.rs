@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{exclusive, quick_or_soak, run_load_for};
+use super::{quick_or_soak, run_load_for, side_by_side};
 use crate::helpers::{Redis, RedisCluster, Service, binary, in_time};
 
 /// What the data set is on.
@@ -49,7 +49,7 @@ impl Servers {
 #[case::cluster(true, quick_or_soak(&["16"][..], &["16", "256", "64"]))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repartition_under_load_keeps_every_count_right(#[case] is_cluster: bool, #[case] numbers: &[&str]) {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let what = if is_cluster { "repartition on a cluster" } else { "repartition" };
     let servers = Servers::start(is_cluster).await;
     let redis = servers.arguments();

@@ -12,7 +12,7 @@ use tokio::task::block_in_place;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{assert_deadlines, exclusive, quick_or_soak, run_load_for, serve, wait_for_recovery};
+use super::{assert_deadlines, quick_or_soak, run_load_for, serve, side_by_side, wait_for_recovery};
 use crate::helpers::{Fault, Proxy, Redis, Service, Toxic, kill};
 
 /// Fault of the network.
@@ -140,7 +140,7 @@ impl Harness {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_loses_nothing_under_random_faults() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let seed = std::env::var("FAULT_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("random faults: FAULT_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{exclusive, quick_or_soak, serve, wait_for_recovery};
+use super::{quick_or_soak, serve, side_by_side, wait_for_recovery};
 use crate::helpers::{Fault, Proxy, Redis, eventually, open_descriptors, resident_memory};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serve_keeps_its_memory_and_descriptors_under_long_load() {
     /// Parts of the time. After the first one, allocator and pools have their size.
     const PARTS: u32 = 10;
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let service = serve(&folder, &proxy.url(), &["--prune-schedule", "* * * * * *"]);
     let ledger = Arc::<Ledger>::default();
     let load = Load::start(service.address, &ledger, 11);
-    let duration = quick_or_soak(Duration::from_secs(10), Duration::from_secs(30 * 60));
+    let duration = quick_or_soak(Duration::from_secs(5), Duration::from_secs(30 * 60));
     let mut samples = Vec::new();
     for part in 0..PARTS {
         tokio::time::sleep(duration / PARTS).await;

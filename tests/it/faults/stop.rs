@@ -7,16 +7,16 @@ use tokio::task::block_in_place;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{assert_within, exclusive, run_load_for, serve};
+use super::{assert_within, quick_or_soak, run_load_for, serve, side_by_side};
 use crate::helpers::Redis;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_keeps_every_visit_that_was_answered_2xx() {
-    let _guard = exclusive().await;
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let ledger = Arc::<Ledger>::default();
-    for round in 1..=20 {
+    for round in 1..=quick_or_soak(6, 20) {
         let service = serve(&folder, &redis.url(), &["--drain-timeout", "4s"]);
         let load = Load::start(service.address, &ledger, round);
         run_load_for(20 + 10 * round).await;
