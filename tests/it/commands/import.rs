@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use http_body_util::Full;
 use hyper::Response;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{
+    Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run, settings,
+};
 
 /// A second of an hour ago or later: all of them are in the window.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -876,7 +877,7 @@ async fn import_says_how_many_visits_took_its_time(
 ) {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     redis.record_data_set();
-    let app = TestApp::spawn_with(&redis, Layer { max_segments: Some("1".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("max_segments", "1")])).await;
     let (url, address) = (redis.url(), format!("http://{}", app.address));
     let target = if target == "redis" {
         redis.call::<()>(&["SET", "segment:other", "theirs"]);
@@ -932,7 +933,7 @@ async fn visits_go_through_a_service() {
         .args(["--api-keys-file", "keys.toml"]));
     fs::write(folder.path().join("token"), token.stdout).unwrap();
     let keys = folder.path().join("keys.toml").display().to_string();
-    let app = TestApp::spawn_with(&redis, Layer { api_keys_file: Some(keys), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("api_keys_file", &keys)])).await;
     // The service alone knows what is in the future, and names no more than a hundred.
     let ahead = seconds_ago(-3_600);
     let mut text = csv(120_000);
