@@ -9,7 +9,7 @@ use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::store::diagnostics::{Server, some_of};
+use crate::store::diagnostics::{Server, list_first};
 use crate::store::{self, Coverage, Layout, Partitions, Resharding};
 
 /// Why the check failed, in one line for the user.
@@ -65,7 +65,7 @@ pub async fn check(
     if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
         let hold = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
-        let names = some_of(&foreign_keys);
+        let names = list_first(&foreign_keys);
         writeln!(out, "{hold} data that this service did not write, and will be left alone: {names}")?;
     }
     match coverage {
@@ -123,7 +123,7 @@ async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<Redi
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
-    let layout = store.found_layout().await.map_err(failed)?;
+    let layout = store.existing_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());

@@ -231,7 +231,7 @@ impl Repartition {
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
             for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
-                let looks = self.store.expired(partition, names, Timestamp::from_millis(0)).await?;
+                let looks = self.store.count_members(partition, names, Timestamp::from_millis(0)).await?;
                 for (segment, look) in names.iter().zip(looks) {
                     match look {
                         Err(error) if error.is_wrong_type() => foreign += 1,
@@ -290,7 +290,7 @@ impl Repartition {
             let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
             while let Some(last) = users.last().cloned() {
                 for user in &users {
-                    is_changed |= self.store.settle_user(layout, old, new, user).await.map_err(interfered)?;
+                    is_changed |= self.store.reconcile_user(layout, old, new, user).await.map_err(interfered)?;
                 }
                 users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
             }

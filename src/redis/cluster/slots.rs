@@ -60,14 +60,14 @@ impl SlotMap {
         (!slots.ranges.is_empty()).then_some(slots)
     }
 
-    /// The index in [`Self::masters`] of the master of `slot`.
+    /// Returns the index in [`Self::masters`] of the master of `slot`.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
         let behind = self.ranges.partition_point(|(first, ..)| *first <= slot.0);
         let (_, last, master) = self.ranges.get(behind.checked_sub(1)?)?;
         (slot.0 <= *last).then_some(*master)
     }
 
-    /// All masters, each with one of its slots.
+    /// Returns all masters, each with one of its slots.
     pub(super) fn masters(&self) -> impl Iterator<Item = (Slot, &Address)> {
         self.masters.iter().enumerate().map(|(index, master)| {
             let range = self.ranges.iter().find(|range| range.2 == index).expect("a master is one for its slots");
@@ -75,20 +75,20 @@ impl SlotMap {
         })
     }
 
-    /// All masters and replicas.
+    /// Returns all masters and replicas.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Address> {
         self.masters.iter().chain(&self.replicas)
     }
 }
 
 /// Parses a server: its host, its port, and more that is not used here.
-fn parse_server(value: Value, asked: &str) -> Option<Address> {
+fn parse_server(value: Value, default_host: &str) -> Option<Address> {
     let mut parts = Vec::<Value>::from_redis_value(value).ok()?.into_iter();
     let host = match parts.next()? {
-        Value::Nil => asked.to_owned(),
+        Value::Nil => default_host.to_owned(),
         host => match String::from_redis_value(host).ok()? {
-            host if host.is_empty() => asked.to_owned(),
-            // It doesn't know its own name yet.
+            host if host.is_empty() => default_host.to_owned(),
+            // The server has not learned its own address yet.
             host if host == "?" => return None,
             host => host,
         },

@@ -136,7 +136,7 @@ async fn metrics_need_no_token_on_a_listener_of_their_own_and_count_who_is_turne
     let app = TestApp::spawn_with(&redis, settings).await;
     app.post_visit(&visit()).await;
     post_with(&app, "Bearer sek_guessed").await;
-    let metrics = Client::new(app.admin_addr.unwrap()).get("/metrics").await.text().await.unwrap();
+    let metrics = Client::new(app.admin_address.unwrap()).get("/metrics").await.text().await.unwrap();
     for reason in ["no_token", "unknown_key"] {
         let line = format!("estimator_auth_failures_total{{reason=\"{reason}\"}} 1");
         assert!(metrics.lines().any(|found| found == line), "{line}");

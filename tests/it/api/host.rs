@@ -123,7 +123,7 @@ async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
     assert_eq!(app.count("sports").await, 1);
     // Probes are asked by whatever name an orchestrator has.
     for path in ["/healthz", "/readyz", "/metrics"] {
-        let answer = exchange(app.admin_addr.unwrap(), &rebound("GET", path, "")).await;
+        let answer = exchange(app.admin_address.unwrap(), &rebound("GET", path, "")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
     }
 }
@@ -171,7 +171,7 @@ async fn http_1_0_needs_no_host_and_its_connection_closes() {
     let redis = Redis::start();
     let settings = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let admin = Client::new(app.admin_addr.unwrap());
+    let admin = Client::new(app.admin_address.unwrap());
     for (address, path) in [(admin.address, "/healthz"), (app.address, "/segments/sports/count")] {
         let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");

@@ -59,7 +59,7 @@ async fn batch_rejects_the_lines_of_segments_that_are_too_many(#[case] partition
     let names = (0..300).map(|n| format!("s{n}"));
     let report: Value = app.post_lines(lines(names)).await.json().await.unwrap();
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(100), &json!(200)), "{report}");
-    let why = "was not written: there are 100 segments, as many as max_segments allows, and this one would be new";
+    let why = "was not written: the segment would be new, and 100 segments exist already, the maximum that max_segments allows";
     // Which chunk of the lines has its turn first is chance.
     let errors = report["errors"].as_array().unwrap();
     assert!(errors.iter().all(|error| error["field"] == "segment" && error["detail"] == why), "{report}");

@@ -13,7 +13,7 @@ use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pa
 use segment_estimator::store::Store;
 use serde_json::{Value, json};
 
-use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment, settings, visit};
+use crate::helpers::{Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time, problem, segment, settings, visit};
 
 /// Segments and their users.
 type Sets = [(&'static str, BTreeSet<u32>)];
@@ -54,7 +54,7 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
 
 /// Overlaps of what `redis` has, with so much memory for each.
 fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
-    overlaps_of(redis.store(), PATIENCE, memory)
+    overlaps_of(redis.store(), TIMEOUT, memory)
 }
 
 /// As [`overlaps`], of a store that is there already, and up to a deadline.
@@ -190,7 +190,7 @@ async fn an_overlap_goes_on_while_visits_wait() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let store = redis.store();
-    let overlaps = overlaps_of(store.clone(), PATIENCE, Overlaps::MAX_MEMORY);
+    let overlaps = overlaps_of(store.clone(), TIMEOUT, Overlaps::MAX_MEMORY);
     let estimator = Estimator::new(store.clone(), two_weeks());
     // The first visit makes the layout, too.
     let now = Timestamp::now();

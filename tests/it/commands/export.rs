@@ -138,7 +138,7 @@ fn export_without_redis_leaves_no_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_and_import_copy_a_data_set_to_a_cluster_and_back() {
     let (from, to, folder) = (Redis::start(), Redis::start(), tempfile::tempdir().unwrap());
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     fill(&from, 3_000);
     let (from_url, urls, to_url) = (from.url(), cluster.urls(), to.url());
     let copies = [

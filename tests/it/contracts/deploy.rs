@@ -31,7 +31,7 @@ async fn metrics() -> BTreeSet<String> {
     ]);
     let app = TestApp::spawn_with(&redis, settings).await;
     problem(app.get("/segments/sports/count").await, 401, "unauthorized").await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     let scrape = async || operator.get("/metrics").await.text().await.unwrap();
     eventually("a segment is sampled", async || scrape().await.contains("\nestimator_segment_users{")).await;
     let text = scrape().await;

@@ -150,7 +150,7 @@ async fn open_connections_are_counted_up_and_down() {
     let redis = Redis::start();
     let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     let open = async || Scrape::of(&operator).await.value("estimator_http_connections");
     let before = open().await;
     let connections = [TcpStream::connect(app.address).await.unwrap(), TcpStream::connect(app.address).await.unwrap()];
@@ -246,7 +246,7 @@ async fn probes_and_metrics_may_have_a_listener_of_their_own() {
     let redis = Redis::start();
     let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     app.record("u1", "sports").await;
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(operator.status_of(path).await, 200, "{path}");

@@ -69,7 +69,7 @@ async fn shutdown_closes_each_connection_after_its_next_answer() {
     let redis = Redis::start();
     let settings = settings([("shutdown_delay", "1s"), ("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let admin = Client::new(app.admin_addr.unwrap());
+    let admin = Client::new(app.admin_address.unwrap());
     let closes = async |client: &Client, path: &str| {
         let response = client.get(path).await;
         response.headers().get("connection").is_some_and(|value| value == "close")

@@ -108,7 +108,7 @@ async fn probes_on_their_own_listener_stay_plain() {
     let (redis, certified) = (Redis::start(), Certified::new());
     let settings = settings_with(certified.settings(), [("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let probe = reqwest::get(format!("http://{}/readyz", app.admin_addr.unwrap())).await.unwrap();
+    let probe = reqwest::get(format!("http://{}/readyz", app.admin_address.unwrap())).await.unwrap();
     assert_eq!(probe.status(), 200);
 }
 

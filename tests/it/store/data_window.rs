@@ -12,7 +12,7 @@ use segment_estimator::store::WindowChange;
 use segment_estimator::store::{Error, Layout, Partitions, Phase, Resharding, Store};
 
 use crate::helpers::{
-    NOON, PATIENCE, Redis, RedisCluster, Service, TestApp, binary, noon_plus, refusal, run, segment, settings, visit,
+    NOON, Redis, RedisCluster, Service, TIMEOUT, TestApp, binary, noon_plus, refusal, run, segment, settings, visit,
 };
 
 fn window(text: &str) -> Window {
@@ -119,10 +119,10 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prune_by_a_shorter_window_removes_nothing_that_counts_on_a_cluster() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
+        let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 10_000 };
         let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
         Estimator::new(store.with_partitions(Some(Partitions::parse("16").unwrap())), window(text))
     };
@@ -302,7 +302,7 @@ fn messages_of_a_move_to_one_partition_have_the_singular() {
     let message = refusal(&mut set);
     assert!(message.contains("the data is moving to 1 partition; finish that first, with `"), "{message}");
     let table = says(&redis, &["check"]);
-    assert!(table.contains("\na move to 1 partition is under way: `repartition --to 1` takes it up\n"), "{table}");
+    assert!(table.contains("\na move to 1 partition is in progress: `repartition --to 1` resumes it\n"), "{table}");
     assert!(table.contains("\nthe users are split into 2 partitions\n"), "{table}");
 }
 

@@ -170,7 +170,7 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
     eventually("one is refused", async || one.is_finished() || other.is_finished()).await;
     let (refused, waits) = if one.is_finished() { (one, other) } else { (other, one) };
     let document = problem(refused.await.unwrap().unwrap(), 503, "overloaded").await;
-    assert!(document["detail"].as_str().unwrap().contains("1 already wait for Redis"), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("1 requests are already waiting for Redis"), "{document}");
 
     proxy.release_replies();
     for answer in [under_way, waits] {

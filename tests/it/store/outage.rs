@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::helpers::{Blow, Client, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem, settings};
+use crate::helpers::{Client, Fault, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem, settings};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -46,7 +46,7 @@ async fn eviction_is_warned_of_at_the_start_and_counted() {
     assert_eq!(service.status_of("/readyz").await, 200);
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
-    let expected = "Redis drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)";
+    let expected = "Redis evicts whole segments when its memory is full, which makes counts wrong (allkeys-lru)";
     assert!(warnings.len() == 1 && warnings[0].contains(expected), "{log:#?}");
 }
 
@@ -133,7 +133,7 @@ async fn a_connection_that_went_dead_is_replaced() {
     let app = TestApp::spawn_on(proxy.url(), short).await;
     app.record("u104010", "sports").await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
 }
@@ -168,7 +168,7 @@ async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_th
     let app = app_with_all_connections(&proxy).await;
     let before = connects(&app).await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     eventually("all three are made again", async || connects(&app).await >= before + 3).await;
     assert_all_are_taken_at_once(&app).await;
 }
@@ -177,7 +177,7 @@ async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_th
 async fn heartbeat_keeps_idle_connections_that_the_network_would_forget() {
     const FORGETS_AFTER: Duration = Duration::from_secs(5);
     let redis = Redis::start();
-    let proxy = Proxy::start_forgetful(&redis, FORGETS_AFTER).await;
+    let proxy = Proxy::start_with_idle_limit(&redis, FORGETS_AFTER).await;
     let app = app_with_all_connections(&proxy).await;
     // Nothing but time makes a connection idle.
     tokio::time::sleep(FORGETS_AFTER + Duration::from_secs(1)).await;
@@ -209,7 +209,7 @@ async fn a_connection_to_a_replica_is_replaced() {
 
     // A failover: the old primary lives on as a replica, and its address leads to the new one.
     old.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-    proxy.lead_to(&new);
+    proxy.redirect_to(&new);
     assert_eq!(post(&app).await, 503);
     assert_eq!(post(&app).await, 204);
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);

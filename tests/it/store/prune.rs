@@ -9,7 +9,7 @@ use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::{KeySet, Partitions, Store};
 use tokio::task::JoinSet;
 
-use crate::helpers::{NOON, PATIENCE, Redis, TestApp, eventually, noon_plus, segment, settings, visit};
+use crate::helpers::{NOON, Redis, TIMEOUT, TestApp, eventually, noon_plus, segment, settings, visit};
 
 const WINDOW: &str = "10s";
 const WINDOW_MILLIS: i64 = 10_000;
@@ -144,7 +144,7 @@ async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
     }
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
     let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 1 };
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 1 };
     let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
     let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
 

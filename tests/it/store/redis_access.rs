@@ -143,7 +143,7 @@ async fn a_wrong_password_is_told_and_not_shown() {
     fs::set_permissions(password, fs::Permissions::from_mode(0o600)).unwrap();
     let url = redis.url();
     let arguments = ["--redis-url", &url, "--redis-username", "estimator", "--redis-password-file", "password"];
-    let why = "can't connect to Redis: it doesn't accept this user or password";
+    let why = "failed to connect to Redis: it refused this user or password";
 
     let service = Service::start(folder.path(), &[&arguments[..], &["--log-filter", "trace"]].concat());
     let visit = json!({ "user_id": "u104010", "segment": "sports" });
@@ -183,7 +183,7 @@ fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
         let mut binary = binary(folder.path());
         let arguments = ["--redis-url", "redis://127.0.0.1:1", "--redis-password-file", "secrets/nowhere"];
         let error = refusal(binary.arg(command).args(start).args(arguments));
-        let expected = "segment-estimator: redis_password_file: can't read secrets/nowhere: No such file";
+        let expected = "segment-estimator: redis_password_file: failed to read secrets/nowhere: No such file";
         assert!(error.starts_with(expected), "{error}");
     }
 }

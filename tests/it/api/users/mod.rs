@@ -238,7 +238,7 @@ async fn no_users_id_is_in_the_log_or_in_a_metric() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_found_and_forgotten_on_a_cluster() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     for n in 0..30 {
         for name in ["sports", "news"] {
