@@ -18,10 +18,10 @@ pub struct Setting {
 /// name: Type, "VALUE NAME", parser, default = "text", or = expression, secret = true;
 /// ```
 ///
-/// The parser returns the type, or the `T` of `Option<T>`. If no source sets the setting, its value is the parsed `default`, else `or`, else
+/// The parser returns the type, or the `T` of `Option<T>`. A setting that no source sets has its parsed `default`, or the value of `or`, or
 /// `None`. The macro generates
 /// - [`SETTINGS`](super::SETTINGS), the list for errors and for tests of the documents,
-/// - [`Layer`](super::Layer), the texts of one source, which clap and envy fill,
+/// - [`RawSettings`](super::RawSettings), the texts of one source, which clap and envy fill,
 /// - [`Settings`](super::Settings), the values, with their parsing and printing.
 macro_rules! settings {
     ($(
@@ -42,18 +42,17 @@ macro_rules! settings {
         #[derive(Clone, Default, clap::Args, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         #[command(next_help_heading = "Settings")]
-        #[allow(missing_docs)]
-        pub struct Layer {
+        pub struct RawSettings {
             $(
                 #[arg(long, global = true, value_name = $value_name)]
                 #[arg(help = concat!($($help),+ $(, " [default: ", $default, "]")?).trim_start())]
-                pub $name: Option<String>,
+                $name: Option<String>,
             )+
         }
 
-        impl Layer {
+        impl RawSettings {
             /// Returns the settings that are set, by name.
-            pub(super) fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+            pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
                 let texts = [$((stringify!($name), self.$name.as_deref())),+];
                 texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
             }

@@ -7,9 +7,9 @@ mod access;
 mod declare;
 mod dotenv;
 mod effective;
-mod layer;
 mod limits;
 mod parse;
+mod raw;
 mod redis;
 mod rows;
 mod secret_files;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub use self::declare::Setting;
 pub use self::rows::SettingRow;
 pub use self::secret_files::SecretFile;
-pub use self::settings::{Layer, SETTINGS, Settings};
+pub use self::settings::{RawSettings, SETTINGS, Settings};
 pub use self::source::Source;
 
 /// An invalid setting: one line that names the setting and its source.
@@ -36,14 +36,14 @@ pub struct SettingsError(String);
 /// # Errors
 ///
 /// A [`SettingsError`] if a layer is unreadable or has an unknown name.
-pub fn read_layers(flags: Layer, config: Option<PathBuf>) -> Result<Vec<(Source, Layer)>, SettingsError> {
+pub fn read_layers(flags: RawSettings, config: Option<PathBuf>) -> Result<Vec<(Source, RawSettings)>, SettingsError> {
     let dotenv = dotenv::read(Path::new(source::DOTENV))?;
-    let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
-    let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
+    let (config_in_dotenv, dotenv) = raw::from_variables(Source::DotEnv, dotenv)?;
+    let (config_in_environment, environment) = raw::from_variables(Source::Environment, std::env::vars_os())?;
 
     let mut layers = Vec::new();
     if let Some(path) = config.or(config_in_environment).or(config_in_dotenv) {
-        layers.push(layer::from_file(&path)?);
+        layers.push(raw::from_file(&path)?);
     }
     layers.extend([dotenv, environment, (Source::Flags, flags)]);
     Ok(layers)

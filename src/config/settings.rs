@@ -137,7 +137,7 @@ impl Settings {
     /// # Errors
     ///
     /// A [`SettingsError`] for the first invalid value.
-    pub fn from_layers(layers: &[(Source, Layer)]) -> Result<Self, SettingsError> {
+    pub fn from_layers(layers: &[(Source, RawSettings)]) -> Result<Self, SettingsError> {
         let texts = effective_texts(layers);
         let files = layers.iter().filter_map(|(source, _)| source.file()).collect();
         let mut settings = Self::parse(&texts, files)?;
@@ -151,7 +151,7 @@ impl Settings {
 }
 
 /// Merges the texts of `layers`.
-pub(super) fn effective_texts(layers: &[(Source, Layer)]) -> EffectiveTexts<'_> {
-    let texts = layers.iter().flat_map(|(source, layer)| layer.texts().map(move |(name, text)| (name, (source, text))));
+pub(super) fn effective_texts(layers: &[(Source, RawSettings)]) -> EffectiveTexts<'_> {
+    let texts = layers.iter().flat_map(|(source, raw)| raw.texts().map(move |(name, text)| (name, (source, text))));
     EffectiveTexts::new(SETTINGS, texts)
 }

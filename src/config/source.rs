@@ -11,7 +11,7 @@ pub(super) const PREFIX: &str = "ESTIMATOR_";
 /// The file of variables in the working folder.
 pub(super) const DOTENV: &str = ".env";
 
-/// The source of a layer.
+/// The source of raw settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A TOML file.

@@ -2,6 +2,7 @@
 
 mod invalid;
 mod redis;
+mod rows;
 mod secrets;
 
 use std::ffi::OsString;
@@ -10,10 +11,15 @@ use std::path::PathBuf;
 use super::*;
 use crate::domain::Window;
 
+/// Returns raw settings by name.
+fn settings<const N: usize>(settings: [(&str, &str); N]) -> RawSettings {
+    envy::from_iter(settings.map(|(name, text)| (name.to_owned(), text.to_owned()))).unwrap()
+}
+
 /// Reads variables as the environment has them, `ESTIMATOR_WINDOW`.
 fn variables<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Settings, SettingsError> {
     let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
-    let (_, layer) = layer::from_variables(Source::Environment, pairs)?;
+    let (_, layer) = raw::from_variables(Source::Environment, pairs)?;
     Settings::from_layers(&[layer])
 }
 
@@ -28,7 +34,7 @@ fn file(text: &str) -> Result<Settings, SettingsError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("estimator.toml");
     std::fs::write(&path, text).unwrap();
-    let layer = layer::from_file(&path)?;
+    let layer = raw::from_file(&path)?;
     Settings::from_layers(&[layer])
 }
 
@@ -42,7 +48,6 @@ fn defaults_are_valid() {
 
 #[test]
 fn later_layers_override_earlier_ones() {
-    let layer = |window: Option<&str>| Layer { window: window.map(str::to_owned), ..Layer::default() };
     let mut layers = Vec::new();
     for (source, window) in [
         (Source::File("estimator.toml".into()), "1d"),
@@ -50,11 +55,10 @@ fn later_layers_override_earlier_ones() {
         (Source::Environment, "3d"),
         (Source::Flags, "4d"),
     ] {
-        layers.push((source, layer(Some(window))));
-        let settings = Settings::from_layers(&layers).unwrap();
-        assert_eq!(settings.window, Window::parse(window).unwrap());
+        layers.push((source, settings([("window", window)])));
+        assert_eq!(Settings::from_layers(&layers).unwrap().window, Window::parse(window).unwrap());
     }
-    layers.push((Source::Flags, layer(None)));
+    layers.push((Source::Flags, settings([])));
     assert_eq!(Settings::from_layers(&layers).unwrap().window, Window::parse("4d").unwrap());
 }
 
@@ -74,7 +78,7 @@ fn environment_ignores_empty_and_foreign_variables() {
 #[test]
 fn environment_may_name_the_file() {
     let pairs = [(OsString::from("ESTIMATOR_CONFIG"), OsString::from("/etc/estimator.toml"))];
-    let (config, _) = layer::from_variables(Source::Environment, pairs).unwrap();
+    let (config, _) = raw::from_variables(Source::Environment, pairs).unwrap();
     assert_eq!(config, Some(PathBuf::from("/etc/estimator.toml")));
 }
 

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use http_body_util::Full;
 use hyper::Response;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, StubServer, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{
+    Redis, Service, StubServer, TestApp, binary, eventually, kill, private_redis_connection, run, settings,
+};
 
 /// Returns the Unix time so many seconds ago.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -878,7 +879,7 @@ async fn import_reports_how_many_visits_took_its_time(
 ) {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     redis.record_data_set();
-    let app = TestApp::spawn_with(&redis, Layer { max_segments: Some("1".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("max_segments", "1")])).await;
     let (url, address) = (redis.url(), format!("http://{}", app.address));
     let target = if target == "redis" {
         redis.call::<()>(&["SET", "segment:other", "theirs"]);
@@ -934,7 +935,7 @@ async fn import_sends_visits_to_a_service() {
         .args(["--api-keys-file", "keys.toml"]));
     fs::write(folder.path().join("token"), token.stdout).unwrap();
     let keys = folder.path().join("keys.toml").display().to_string();
-    let app = TestApp::spawn_with(&redis, Layer { api_keys_file: Some(keys), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("api_keys_file", &keys)])).await;
     // Only the service rejects visits in the future, and it reports at most a hundred of them.
     let ahead = seconds_ago(-3_600);
     let mut text = csv(120_000);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 
 use segment_estimator::commands::serve::{App, AppError};
-use segment_estimator::config::{Layer, Settings, Source};
+use segment_estimator::config::{RawSettings, Settings, Source};
 use segment_estimator::estimator::clock::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,17 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::in_time;
 use super::redis::Redis;
+
+/// Returns settings by name.
+pub fn settings<const N: usize>(settings: [(&str, &str); N]) -> RawSettings {
+    settings_with(RawSettings::default(), settings)
+}
+
+/// Adds settings to `base`.
+pub fn settings_with<const N: usize>(base: RawSettings, settings: [(&str, &str); N]) -> RawSettings {
+    let owned = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+    envy::from_iter(base.texts().map(owned).chain(settings.map(owned))).unwrap()
+}
 
 /// The service in this process on a free port, and a client of it.
 pub struct TestApp {
@@ -25,32 +36,27 @@ pub struct TestApp {
 impl TestApp {
     /// Starts the service on `redis` with the default settings.
     pub async fn spawn(redis: &Redis) -> Self {
-        Self::spawn_with(redis, Layer::default()).await
+        Self::spawn_with(redis, settings([])).await
     }
 
     /// Starts the service on `redis` with `changes` to the default settings.
-    pub async fn spawn_with(redis: &Redis, changes: Layer) -> Self {
+    pub async fn spawn_with(redis: &Redis, changes: RawSettings) -> Self {
         Self::spawn_on(redis.url(), changes).await
     }
 
     /// Starts the service on a machine whose clock is `millis` ahead.
-    pub async fn spawn_ahead_by(millis: i64, redis: &Redis, changes: Layer) -> Self {
+    pub async fn spawn_ahead_by(millis: i64, redis: &Redis, changes: RawSettings) -> Self {
         Self::spawn_with_clock(Clock::ahead_by(millis), redis.url(), changes).await
     }
 
     /// Starts the service on the Redis at `url`, which may start later.
-    pub async fn spawn_on(url: String, changes: Layer) -> Self {
+    pub async fn spawn_on(url: String, changes: RawSettings) -> Self {
         Self::spawn_with_clock(Clock::system(), url, changes).await
     }
 
-    async fn spawn_with_clock(clock: Clock, url: String, changes: Layer) -> Self {
-        let test = Layer {
-            listen: Some("127.0.0.1:0".to_owned()),
-            redis_url: Some(url),
-            // A tick of the history recorder would change what Redis has at an arbitrary time.
-            history_interval: Some("off".to_owned()),
-            ..Layer::default()
-        };
+    async fn spawn_with_clock(clock: Clock, url: String, changes: RawSettings) -> Self {
+        // A tick of the history recorder would change what Redis has at an arbitrary time.
+        let test = settings([("listen", "127.0.0.1:0"), ("redis_url", &url), ("history_interval", "off")]);
         let layers = [(Source::Environment, test), (Source::Flags, changes)];
         let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
         let stop = CancellationToken::new();

@@ -5,7 +5,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
@@ -13,7 +12,7 @@ use segment_estimator::store::WindowChange;
 use segment_estimator::store::{Error, Layout, Partitions, Phase, Resharding, Store};
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TIMEOUT, TestApp, binary, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TIMEOUT, TestApp, binary, noon_plus, refusal, run, segment, settings, visit,
 };
 
 fn window(text: &str) -> Window {
@@ -400,11 +399,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
 #[tokio::test]
 async fn service_with_a_longer_window_extends_that_of_one_that_runs() {
     let redis = Redis::start();
-    let every_second = |text: &str| Layer {
-        window: Some(text.to_owned()),
-        prune_schedule: Some("* * * * * *".to_owned()),
-        ..Layer::default()
-    };
+    let every_second = |text: &str| settings([("window", text), ("prune_schedule", "* * * * * *")]);
     let short = TestApp::spawn_with(&redis, every_second("1h")).await;
     let long = TestApp::spawn_with(&redis, every_second("2d")).await;
     let line = format!(r#"{{"user_id":"u1","segment":"sports","seen_at":"{}"}}"#, {

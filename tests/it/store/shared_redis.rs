@@ -12,7 +12,7 @@ use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shar
 use serde_json::json;
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings, visit,
 };
 
 /// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
@@ -240,11 +240,7 @@ async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted(
 async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case] partitions: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let url = redis.url();
-    let app = TestApp::spawn_with(
-        &redis,
-        segment_estimator::config::Layer { partitions: Some(partitions.to_owned()), ..Default::default() },
-    )
-    .await;
+    let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
     let visits: Vec<_> = (0..300).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
     app.post_array(&json!(visits)).await.error_for_status().unwrap();
     app.begin_stop();

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::helpers::{
-    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run,
+    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run, settings,
+    settings_with,
 };
 
 /// A primary and its replicas, which are in step.
@@ -42,13 +43,13 @@ impl Replicated {
 }
 
 /// So many replicas must have a visit, and Redis may take so long for an answer.
-fn acks(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks: Some(replicas.to_owned()), redis_timeout: Some(redis_timeout.to_owned()), ..Layer::default() }
+fn acks(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings([("write_acks", replicas), ("redis_timeout", redis_timeout)])
 }
 
 /// As `acks`, on disk.
-fn acks_on_disk(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks_on_disk: Some("true".to_owned()), ..acks(replicas, redis_timeout) }
+fn acks_on_disk(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings_with(acks(replicas, redis_timeout), [("write_acks_on_disk", "true")])
 }
 
 fn sports(user: &str) -> Value {

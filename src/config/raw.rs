@@ -1,17 +1,17 @@
-//! Reading a layer from a file or from variables.
+//! Reading raw settings from a file or from variables.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::SettingsError;
-use super::settings::{Layer, SETTINGS};
+use super::settings::{RawSettings, SETTINGS};
 use super::source::{PREFIX, Source};
 
 /// `ESTIMATOR_CONFIG` and `--config` name the TOML file, so the file can't.
 const CONFIG: &str = "config";
 
 /// Reads a TOML file.
-pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
+pub(super) fn from_file(path: &Path) -> Result<(Source, RawSettings), SettingsError> {
     let failed = |error| SettingsError(format!("config: failed to read {}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let invalid = |error| SettingsError(format!("{}: {}", path.display(), describe(&error, &text)));
@@ -24,8 +24,8 @@ pub(super) fn from_file(path: &Path) -> Result<(Source, Layer), SettingsError> {
     });
     let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
     pairs.iter().try_for_each(|(name, _)| require_known(&source, name))?;
-    let layer = envy::from_iter(pairs).map_err(|error| invalid_layer(&source, &error))?;
-    Ok((source, layer))
+    let raw = envy::from_iter(pairs).map_err(|error| other_error(&source, &error))?;
+    Ok((source, raw))
 }
 
 /// Describes a TOML error in one line. It repeats only names of `text`, which may hold a password.
@@ -34,13 +34,13 @@ fn describe(error: &toml::de::Error, text: &str) -> String {
     format!("line {line}: {}", error.message())
 }
 
-/// Reads environment variables, and beside the layer `ESTIMATOR_CONFIG`.
+/// Reads environment variables, and returns `ESTIMATOR_CONFIG` apart.
 ///
 /// Variables of other programs are ignored, and so are empty ones: compose files write `${ESTIMATOR_WINDOW:-}` for "not set".
 pub(super) fn from_variables(
     source: Source,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(Option<PathBuf>, (Source, Layer)), SettingsError> {
+) -> Result<(Option<PathBuf>, (Source, RawSettings)), SettingsError> {
     let mut config = None;
     let mut own = Vec::new();
     for (name, value) in variables {
@@ -66,8 +66,8 @@ pub(super) fn from_variables(
             own.push((name.to_owned(), value));
         }
     }
-    let layer = envy::prefixed(PREFIX).from_iter(own).map_err(|error| invalid_layer(&source, &error))?;
-    Ok((config, (source, layer)))
+    let raw = envy::prefixed(PREFIX).from_iter(own).map_err(|error| other_error(&source, &error))?;
+    Ok((config, (source, raw)))
 }
 
 fn require_known(source: &Source, name: &str) -> Result<(), SettingsError> {
@@ -78,6 +78,6 @@ fn require_known(source: &Source, name: &str) -> Result<(), SettingsError> {
 }
 
 /// Reports the errors that remain after the checks above, such as a name that occurs twice.
-fn invalid_layer(source: &Source, error: &envy::Error) -> SettingsError {
+fn other_error(source: &Source, error: &envy::Error) -> SettingsError {
     SettingsError(format!("{source}: {error}"))
 }
