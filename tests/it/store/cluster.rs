@@ -186,6 +186,6 @@ async fn a_user_that_may_do_what_the_page_says_is_enough() {
     }
     assert_eq!(service.count("sports").await, 1);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "1", "--redis-cluster", &urls]));
-    assert!(message.contains("a cluster needs 2 partitions or more"), "{message}");
+    assert!(message.contains("a cluster needs at least 2 partitions"), "{message}");
     assert!(service.terminate().success());
 }

@@ -515,7 +515,7 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     let stopped = run(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
     assert!(
         String::from_utf8_lossy(&stopped.stderr)
-            .contains(": `forgotten` holds what no move of this data set has written, and")
+            .contains(": `forgotten` holds data that no move of this data set wrote, and")
     );
     assert_eq!(theirs(&redis), before);
     redis.call::<()>(&["DEL", "forgotten"]);
