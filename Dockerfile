@@ -3,7 +3,7 @@
 
 # A profile of Cargo.toml, release or debugging, which is also the name of its folder in target/.
 ARG PROFILE=release
-# A variable may name each by its digest: docs/operating.md, "Images by digest".
+# A variable may name each by its digest: docs/docker.md, "Images by digest".
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 ARG DEBUG_IMAGE=debian:bookworm-slim
@@ -13,12 +13,12 @@ ARG PROFILE
 # The debugger maps this folder to the checkout: see .vscode/launch.json.
 WORKDIR /app
 
-# Dependencies have a layer of their own, which is made again only when these files change. Cargo reads the manifest of the tests in a
-# browser, too, since they are in the workspace, and builds nothing of them.
-# rust-toolchain.toml stays outside: its clippy and rustfmt would be downloaded, and the image is the toolchain.
+# Dependencies have a layer of their own, which is rebuilt only when these files change. Cargo also reads the manifest of the browser
+# tests, since they are in the workspace, but builds nothing of them.
+# Without rust-toolchain.toml: it would download clippy and rustfmt, and the image is the toolchain.
 COPY Cargo.toml Cargo.lock ./
 COPY tests/e2e/Cargo.toml tests/e2e/
-# Cargo compares times, and those of the real sources may be older than this build's: so our part of it is removed.
+# Cargo compares times, and the real sources may be older than this build, so our part of it is removed.
 RUN mkdir src \
     && echo '//! Empty.' > src/lib.rs \
     && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
@@ -39,22 +39,22 @@ COPY --from=build /app/segment-estimator /app/
 USER 65532:65532
 ENV ESTIMATOR_LISTEN=[::]:8080 RUST_BACKTRACE=1
 EXPOSE 8080 2345
-# Docker's seccomp profile forbids to switch address randomization off, and breakpoints don't need it.
+# Docker's seccomp profile forbids disabling address randomization, and breakpoints don't need it.
 ENTRYPOINT ["gdbserver", "--no-disable-randomization", "0.0.0.0:2345", "/app/segment-estimator"]
 
 
 # The last stage is the default target. It has the C library, the CAs of Debian in /etc/ssl/certs and no shell.
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /app/segment-estimator /usr/local/bin/
-# What the licences of the crates ask for: docs/operating.md, "Licences".
+# The licences of the crates require this: docs/docker.md, "Licences".
 COPY --from=build /app/licences.txt /usr/share/doc/segment-estimator/
 COPY LICENSE /usr/share/doc/segment-estimator/
-# The image's own user, as numbers: Kubernetes checks runAsNonRoot by them.
+# The image's user, as numbers: Kubernetes checks runAsNonRoot by them.
 USER 65532:65532
-# IPv4 and IPv6, or IPv4 alone where there is no other.
+# IPv4 and IPv6, or IPv4 alone if there is no IPv6.
 ENV ESTIMATOR_LISTEN=[::]:8080
 EXPOSE 8080
-# The command gives up by itself after 5 s, and then says why.
+# The command ends by itself after 5 s, and then says why.
 HEALTHCHECK --interval=5s --timeout=6s --start-period=5s --retries=3 \
     CMD ["/usr/local/bin/segment-estimator", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/segment-estimator"]

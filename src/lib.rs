@@ -1,8 +1,8 @@
-//! How many users are in a segment right now?
+//! Counts how many users are in a segment right now.
 //!
 //! An upstream service reports visits: user `u104010` was just tagged `sports`. A user stays in a segment for a window
-//! of two weeks after the last visit, and then must no longer count. The estimator keeps one Redis sorted set per segment,
-//! with users as members and the time of their last visit as score, so the answer is one `ZCOUNT`, exact at any moment.
+//! of two weeks after the last visit. The estimator keeps one Redis sorted set per segment, with users as members and the
+//! time of their last visit as score. So a count is one `ZCOUNT`, exact at any moment.
 //!
 //! The crate is a service and a library. Without HTTP:
 //!
@@ -30,7 +30,7 @@
 //!
 //! # Rooms
 //!
-//! Each may use those before it; `telemetry`, `auth` and `tls` are leaves.
+//! Each may use those before it. `telemetry`, `auth` and `tls` are leaves that all may use.
 //!
 //! * [`domain`]: segments, users, visits, time and the window, without I/O.
 //! * [`redis`]: a Redis client for one server, sentinels or a cluster. It knows nothing of segments.
@@ -39,11 +39,12 @@
 //! * [`estimator`]: the service without HTTP: record visits, count, list, overlap, history, prune.
 //! * [`ingest`]: many visits in one request.
 //! * [`http`]: routes, handlers, pages, errors and the server.
-//! * [`jobs`]: what runs by itself: pruning, recording history, measuring health.
+//! * [`jobs`]: background jobs: pruning, recording history, monitoring health.
 //! * [`commands`]: the commands of the binary; `serve` wires everything.
-//! * [`config`]: defaults, file, environment and flags, made into one checked value.
+//! * [`config`]: settings from defaults, file, environment and flags, checked once.
 //! * [`auth`]: API keys, JSON Web Tokens and scopes.
 //! * `telemetry`: logs, metrics and traces.
+//! * `tls`: the TLS provider, and certificates in PEM.
 
 pub mod auth;
 pub mod commands;

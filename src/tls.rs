@@ -1,4 +1,4 @@
-//! The cryptography of this process, and certificates as files hold them.
+//! The TLS provider of this process, and certificates in PEM.
 
 use std::sync::Arc;
 
@@ -6,29 +6,29 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 
-/// The provider of all TLS, the listener's and Redis's.
+/// The provider for all TLS: the listener, Redis and the commands.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The certificates in a text in PEM.
+/// Reads the certificates in a PEM text.
 ///
 /// # Errors
 ///
-/// When it is not PEM; [`PemError::NoItemsFound`] when there is none in it.
+/// [`PemError::NoItemsFound`] if there is none, and any other if the text isn't PEM.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
     if certificates.is_empty() { Err(PemError::NoItemsFound) } else { Ok(certificates) }
 }
 
-/// Makes aws-lc-rs what rustls uses where nothing else is said, as in the `redis` crate. Needed before any TLS, and safe
-/// to repeat.
+/// Installs aws-lc-rs as the default provider, for libraries that take no other, such as the `redis` crate. Must run
+/// before their first TLS handshake, and may run again.
 ///
-/// rustls finds it by itself as long as no other provider is built in. A dependency that turns another one on would make
-/// that a panic at the first handshake, so it is said here.
+/// rustls would find the only provider that is built in. If a dependency turned a second one on, the first handshake
+/// would panic.
 pub fn use_aws_lc() {
     if CryptoProvider::get_default().is_none() {
-        // Somebody else may be first; then there is one, too.
+        // Fails if another thread has installed one in the meantime.
         let _ = aws_lc_rs::default_provider().install_default();
     }
 }

@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn authorize_allows_every_request_without_keys() {
-        let gate = Authenticator::load(AuthConfig::default()).unwrap();
-        assert!(gate.is_open());
-        assert_eq!(gate.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
+        let authenticator = Authenticator::load(AuthConfig::default()).unwrap();
+        assert!(authenticator.is_open());
+        assert_eq!(authenticator.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
     }
 }

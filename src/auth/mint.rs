@@ -11,7 +11,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::jwt::{JwtAlgorithm, JwtConfig, secret};
+use super::jwt::{JwtAlgorithm, JwtConfig, parse_secret};
 use super::keys::{ApiKeys, digest_of};
 use super::principal::check_name;
 use super::scope::Scope;
@@ -111,7 +111,7 @@ pub fn jwt(
     let path = &config.key_file;
     let failed = |why: String| MintError(format!("jwt_key_file: {}: {why}", path.display()));
     let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-    let key = EncodingKey::from_secret(secret(&content).map_err(failed)?);
+    let key = EncodingKey::from_secret(parse_secret(&content).map_err(failed)?);
     let iat = now.as_millis() / 1_000;
     let lifetime = i64::try_from(lifetime.as_secs()).map_err(|_| MintError("the lifetime is too long".to_owned()))?;
     let claims = Claims {

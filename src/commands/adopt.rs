@@ -1,4 +1,4 @@
-//! `segment-estimator adopt`: takes over a data set that has no record.
+//! `segment-estimator adopt`: adopts a data set without a record.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -14,20 +14,20 @@ use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, list_first};
 use crate::store::{self, Candidate, Coverage, Partitions, Store, UnrecordedData};
 
-/// Whether to ask.
+/// The arguments of `adopt`.
 #[derive(Args)]
 pub(super) struct AdoptCommand {
-    /// Don't ask
+    /// Skip the confirmation
     #[arg(long)]
     yes: bool,
 }
 
 impl AdoptCommand {
-    /// Shows what there is, and takes it over.
+    /// Prints the candidates, chooses one and adopts it.
     ///
     /// # Errors
     ///
-    /// The reason in one line.
+    /// The reason in one line for the user.
     pub(super) async fn run(&self, settings: &Settings) -> Outcome {
         let mut data = Data::open(settings).await?;
         let store = data.store.clone().with_window(settings.window);
@@ -51,31 +51,31 @@ impl AdoptCommand {
                 )?;
                 return Ok(());
             }
-            // A service looks at some keys only.
+            // The error is based on a few keys. All keys are scanned below.
             Ok(None) | Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
-        let settled = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
-        let found = store.survey_unrecorded(settled).await.map_err(failed)?;
+        let safe_cutoff = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
+        let found = store.survey_unrecorded(safe_cutoff).await.map_err(failed)?;
         if found.coverage != Coverage::Complete {
-            return Err("nothing was changed: not all keys were looked at, and others would be hidden: Redis refuses `SCAN`; grant +scan"
+            return Err("nothing was changed: not all keys were scanned, and the others would be hidden: Redis refuses `SCAN`; grant +scan"
                 .to_owned()
                 .into());
         }
         if found.is_empty() {
-            writeln!(out, "nothing to do: there is no data, and the service makes a data set when it starts")?;
+            writeln!(out, "nothing to do: there is no data; the service creates a data set when it starts")?;
             return Ok(());
         }
         for Candidate { keys, survey, .. } in &found.candidates {
-            writeln!(out, "{}: {}", keys.partitions().in_words(), in_words(survey, found.window))?;
+            writeln!(out, "{}: {}", keys.partitions().in_words(), describe(survey, found.window))?;
         }
         for (pattern, survey) in &found.unfit {
-            writeln!(out, "{pattern}, which fit no number of partitions: {}", in_words(survey, found.window))?;
+            writeln!(out, "{pattern}, which fit no number of partitions: {}", describe(survey, found.window))?;
         }
         let Candidate { keys, survey, .. } = choose(&found, settings.partitions)?;
         if let (0, Some(first)) = (survey.segments + survey.empty, survey.foreign.first()) {
             return Err(format!(
-                "nothing was changed: `{first}` is no sorted set, so that it is another program's; rename it, or set redis_key_prefix"
+                "nothing was changed: `{first}` is not a sorted set, so it belongs to another program; rename it, or set redis_key_prefix"
             )
             .into());
         }
@@ -95,8 +95,8 @@ impl AdoptCommand {
     }
 }
 
-/// What was found, in a sentence without its subject.
-fn in_words(survey: &Survey, window: Window) -> String {
+/// Formats a survey as a sentence without its subject.
+fn describe(survey: &Survey, window: Window) -> String {
     let Survey { segments, empty, members, expired, unindexed, foreign } = survey;
     let mut text = format!(
         "{} with {}; the next prune removes {expired}, which are older than the window of {window}",
@@ -120,10 +120,10 @@ fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// What to do about keys that would be hidden.
+/// The remedy for keys that would be hidden.
 const REMOVE: &str = "if the others are leftovers or another program's, rename or remove them";
 
-/// Returns the one set of keys to take over. The wrong one would hide what the others hold, so each doubt is a refusal.
+/// Returns the set of keys to adopt. The wrong one would hide the members of the others, so any doubt is an error.
 fn choose(found: &UnrecordedData, set: Option<Partitions>) -> Result<&Candidate, Failure> {
     let numbers: BTreeSet<_> = found.candidates.iter().map(|candidate| candidate.keys.partitions().count()).collect();
     let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -151,10 +151,10 @@ fn choose(found: &UnrecordedData, set: Option<Partitions>) -> Result<&Candidate,
             keys.partitions().in_words(),
             hidden.keys().cloned().collect::<Vec<_>>().join(", ")
         ),
-        (Some(_), Some(_), _) => {
-            "there are keys of two data sets with so many partitions, {p*}:* and {q*}:*; remove those of the wrong one"
-                .to_owned()
-        }
+        (Some(first), Some(second), _) => format!(
+            "there are keys of two data sets with so many partitions, {} and {}; remove those of the wrong one",
+            first.pattern, second.pattern
+        ),
         (None, _, Some(set)) if !fitting.is_empty() => {
             format!("no keys fit {}, and they do fit {fitting}", set.in_words())
         }

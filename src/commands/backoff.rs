@@ -1,27 +1,27 @@
-//! How long a command goes on when the other side fails: with pauses that grow, and not for ever.
+//! Exponential backoff that gives up after a minute of failures.
 
 use std::time::{Duration, Instant};
 
-/// What is left of it, for one piece of work.
+/// The backoff of one operation.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct Backoff {
     failing_since: Option<Instant>,
-    pause: Duration,
+    delay: Duration,
 }
 
-impl Patience {
-    /// How long the other side may fail in a row.
-    pub const LIMIT: Duration = Duration::from_secs(60);
-    const FIRST_PAUSE: Duration = Duration::from_millis(100);
-    const MAX_PAUSE: Duration = Duration::from_secs(5);
+impl Backoff {
+    /// How long an operation is retried.
+    pub const MAX_ELAPSED: Duration = Duration::from_secs(60);
+    const MIN_DELAY: Duration = Duration::from_millis(100);
+    const MAX_DELAY: Duration = Duration::from_secs(5);
 
-    /// How long to wait after another failure, at `now`, before the next attempt: as long as `asked` at least. None when it has
-    /// failed for too long.
-    pub fn pause(&mut self, asked: Option<Duration>, now: Instant) -> Option<Duration> {
+    /// Returns the delay between a failure at `now` and the next attempt, which is at least `retry_after`. Returns `None` after
+    /// [`Self::MAX_ELAPSED`].
+    pub fn next_delay(&mut self, retry_after: Option<Duration>, now: Instant) -> Option<Duration> {
         let since = *self.failing_since.get_or_insert(now);
-        let left = Self::LIMIT.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero())?;
-        self.pause = (self.pause * 2).clamp(Self::FIRST_PAUSE, Self::MAX_PAUSE);
-        Some(self.pause.max(asked.unwrap_or_default()).min(left))
+        let left = Self::MAX_ELAPSED.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero())?;
+        self.delay = (self.delay * 2).clamp(Self::MIN_DELAY, Self::MAX_DELAY);
+        Some(self.delay.max(retry_after.unwrap_or_default()).min(left))
     }
 }
 
@@ -30,24 +30,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_until_patience_is_over() {
-        let mut patience = Patience::default();
+    fn next_delay_grows_and_ends_after_the_limit() {
+        let mut backoff = Backoff::default();
         let start = Instant::now();
-        let (mut now, mut pauses) = (start, Vec::new());
-        while let Some(pause) = patience.pause(None, now) {
-            pauses.push(pause);
-            now += pause;
+        let (mut now, mut delays) = (start, Vec::new());
+        while let Some(delay) = backoff.next_delay(None, now) {
+            delays.push(delay);
+            now += delay;
         }
-        assert_eq!(now - start, Patience::LIMIT);
-        assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
-        assert!(pauses.len() < 25);
+        assert_eq!(now - start, Backoff::MAX_ELAPSED);
+        assert_eq!(delays[..3], [100, 200, 400].map(Duration::from_millis));
+        assert!(delays.len() < 25);
     }
 
     #[test]
-    fn a_longer_pause_can_be_asked_for() {
+    fn next_delay_is_at_least_retry_after() {
         let seconds = Duration::from_secs;
         let now = Instant::now();
-        assert_eq!(Patience::default().pause(Some(seconds(3)), now), Some(seconds(3)));
-        assert_eq!(Patience::default().pause(Some(seconds(1_000)), now), Some(Patience::LIMIT));
+        assert_eq!(Backoff::default().next_delay(Some(seconds(3)), now), Some(seconds(3)));
+        assert_eq!(Backoff::default().next_delay(Some(seconds(1_000)), now), Some(Backoff::MAX_ELAPSED));
     }
 }

@@ -1,81 +1,77 @@
-//! `segment-estimator check`: what the service would run with, and whether Redis can serve it.
+//! `segment-estimator check`: prints the effective settings and checks Redis.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
+use super::data::Data;
+use super::outcome::Failure;
 use crate::auth::{Authenticator, KeysError};
-use crate::config::{Settings, Shown};
+use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
-use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Deployment};
 use crate::store::diagnostics::{Server, list_first};
-use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding};
 
-/// Why the check failed: one line, made to be shown as it is.
+/// Why the check failed, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The table can't be written.
-    #[error("can't write the settings: {0}")]
+    /// Standard output failed.
+    #[error("failed to write the settings: {0}")]
     Output(#[from] io::Error),
-    /// A file for the connection to Redis can't be used; the text names the setting.
-    #[error("{0}")]
-    File(String),
-    /// The keys that tokens are checked with can't be used.
+    /// The keys that verify tokens can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The private Redis doesn't run.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    /// A file for the connection to Redis can't be used, or the private Redis doesn't run.
+    #[error("{0}")]
+    Open(Failure),
     /// Redis can't serve.
     #[error("{what} at {address} can't serve: {why}")]
     CantServe {
-        /// Which Redis, with the setting that names it if one does.
+        /// The Redis, with the setting that names it if there is one.
         what: String,
-        /// Where it was looked for.
+        /// Its address.
         address: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
 
-/// Writes the settings to `out` as a table, reaches Redis, and writes what it is, and whether its clock agrees with `clock`. A
-/// private Redis is started for that and stopped again; if a service uses it already, that one is asked, as soon as it serves.
+/// Writes a table of the settings to `out`, then a description of Redis and of the data set, and how far `clock` is off. Starts the
+/// private Redis for that and stops it again, or uses that of a running service. Writes nothing into Redis.
 ///
 /// # Errors
 ///
-/// A [`CheckError`] when Redis can't be reached, doesn't answer, is a replica, has fewer replicas than must have a visit, or has
-/// an ACL that forbids what is needed. Nothing is written to find out.
+/// A [`CheckError`] if Redis doesn't answer, is a replica, has too few replicas for the write acknowledgements, or has an ACL that
+/// forbids a needed command.
 pub async fn check(
     settings: &Settings,
-    shown: &[Shown],
+    rows: &[SettingRow],
     clock: &Clock,
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
-    write_table(shown, out)?;
-    let authenticator = Authenticator::load(settings.auth.clone())?;
-    settings.tls.clone().map(Tls::load).transpose()?;
+    write_table(rows, out)?;
+    let authenticator = Authenticator::load(settings.auth())?;
+    settings.tls_files().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
-    let Found { servers, key_patterns, layout, foreign_keys, coverage, skew } = match &settings.redis {
-        Some(servers) => ask(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
-        None => ask_private(settings, clock).await?,
-    };
+    let data = Data::open(settings).await.map_err(CheckError::Open)?;
+    let report = examine(&data, settings, clock).await;
+    data.close().await;
+    let RedisReport { servers, key_patterns, layout, foreign_keys, coverage, skew } = report?;
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
     if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
-        let are = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
+        let hold = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
         let names = list_first(&foreign_keys);
-        writeln!(out, "{are} what this service has not written, and will be left alone: {names}")?;
+        writeln!(out, "{hold} data that this service did not write, and will be left alone: {names}")?;
     }
     match coverage {
         Coverage::Complete => {}
-        Coverage::Limited => writeln!(out, "not all keys were looked at: a server has more than a million")?,
-        Coverage::Refused => writeln!(out, "not all keys were looked at: Redis refuses `SCAN`; grant +scan")?,
+        Coverage::Limited => writeln!(out, "not all keys were scanned: a server has more than a million")?,
+        Coverage::Refused => writeln!(out, "not all keys were scanned: Redis refuses `SCAN`; grant +scan")?,
     }
     for (address, server) in servers {
         writeln!(out, "{address} is {server}")?;
@@ -84,55 +80,46 @@ pub async fn check(
         write_window(settings.window, layout.window(), out)?;
         let partitions = layout.read().partitions();
         if partitions != Partitions::ONE {
-            writeln!(out, "the users are split into {partitions} partitions")?;
+            writeln!(out, "the users are split into {}", partitions.in_words())?;
         }
         if let Some(Resharding { to, .. }) = layout.resharding() {
             let to = to.partitions();
-            writeln!(out, "a move to {} is under way: `repartition --to {to}` takes it up", to.in_words())?;
+            writeln!(out, "a move to {} is in progress: `repartition --to {to}` resumes it", to.in_words())?;
         }
     }
     if let Some(skew) = skew.filter(|skew| !skew.is_tolerable()) {
-        writeln!(out, "this machine's clock is {skew}, so the service goes by Redis's")?;
+        writeln!(out, "this machine's clock is {skew}, so the service uses Redis's clock")?;
     }
     Ok(())
 }
 
-/// A Redis that can serve.
-struct Found {
-    /// Its servers that take writes, with their addresses.
+/// The findings about a Redis that can serve.
+struct RedisReport {
+    /// The servers that take writes, by address.
     servers: Vec<(String, Server)>,
-    /// Patterns of the keys that are the service's.
+    /// Patterns of the service's keys.
     key_patterns: Vec<String>,
-    /// Keys that these match and that hold something else.
+    /// Keys that match these patterns and hold data that the service did not write.
     foreign_keys: Vec<String>,
-    /// Whether all keys were looked at for them.
+    /// How many keys the search for them covered.
     coverage: Coverage,
-    /// How the data set is laid out, if there is one.
+    /// The layout of the data set, if there is one.
     layout: Option<Layout>,
-    /// How far this machine's clock is ahead of its own; `None` when it doesn't tell its time.
+    /// How far this machine's clock is ahead of Redis's. `None` if Redis doesn't report its time.
     skew: Option<Skew>,
 }
 
-async fn ask_private(settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
-    let answer = ask("the private Redis", &url.into(), settings, clock).await;
-    if let Some(redis) = redis {
-        redis.stop().await;
-    }
-    answer
-}
-
-async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &Clock) -> Result<Found, CheckError> {
-    let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
-    let store = Store::new(connection.map_err(CheckError::File)?);
-    let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
-    let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-    let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
-    let found = store.servers().await.map_err(failed)?;
-    for (address, server) in &found {
-        if let Some(obstacle) = server.obstacle(settings.write_acks) {
+async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<RedisReport, CheckError> {
+    let what = || match settings.deployment() {
+        Some(deployment) => format!("{}: the Redis", deployment.setting()),
+        None => "the private Redis".to_owned(),
+    };
+    let cant_serve = |address, why| CheckError::CantServe { what: what(), address, why };
+    let failed = |error: store::Error| cant_serve(data.address.clone(), error.to_string());
+    let store = data.store.clone().with_partitions(settings.partitions);
+    let servers = store.servers().await.map_err(failed)?;
+    for (address, server) in &servers {
+        if let Some(obstacle) = server.obstacle(settings.acks()) {
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
@@ -140,15 +127,15 @@ async fn ask(what: &str, deployment: &Deployment, settings: &Settings, clock: &C
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
-    Ok(Found { servers: found, key_patterns, foreign_keys, coverage, layout, skew })
+    Ok(RedisReport { servers, key_patterns, foreign_keys, coverage, layout, skew })
 }
 
-/// Tells where the window that is set and that of the data set differ.
+/// Writes how the window of the settings differs from that of the data set.
 fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::Result<()> {
     match data {
         Some(data) if data > own => writeln!(
             out,
-            "the data set keeps visits for {data}, and window is {own}: counts go by {own}, and pruning by {data} until \
+            "the data set keeps visits for {data}, and window is {own}: counts use {own}, and pruning uses {data} until \
              `segment-estimator window set {own}`"
         ),
         Some(data) if data < own => {
@@ -158,12 +145,12 @@ fn write_window(own: Window, data: Option<Window>, out: &mut impl Write) -> io::
     }
 }
 
-/// Writes what keeps nothing from serving, and is likely not meant.
+/// Writes warnings about settings that are valid but probably a mistake.
 fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut impl Write) -> io::Result<()> {
     let exposures = settings.secret_files().into_iter().filter_map(|file| file.exposure());
     let mut warnings: Vec<_> = exposures.map(|exposure| exposure.to_string()).collect();
     if authenticator.key_counts().api == Some(0) {
-        warnings.push("api_keys_file has no key, so that every API key is refused".to_owned());
+        warnings.push("api_keys_file has no key, so every API key is refused".to_owned());
     }
     if !warnings.is_empty() {
         writeln!(out)?;
@@ -171,12 +158,12 @@ fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut 
     warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"))
 }
 
-fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {
-    let widest = |column: fn(&Shown) -> usize| shown.iter().map(column).max().unwrap_or_default();
-    let (names, values) = (widest(|shown| shown.name.len()), widest(|shown| shown.value.chars().count()));
+fn write_table(rows: &[SettingRow], out: &mut impl Write) -> io::Result<()> {
+    let widest = |column: fn(&SettingRow) -> usize| rows.iter().map(column).max().unwrap_or_default();
+    let (names, values) = (widest(|row| row.name.len()), widest(|row| row.value.chars().count()));
     let (names, values) = (names.max("setting".len()), values.max("value".len()));
     writeln!(out, "{:names$}  {:values$}  set by", "setting", "value")?;
-    for Shown { name, value, set_by } in shown {
+    for SettingRow { name, value, set_by } in rows {
         writeln!(out, "{name:names$}  {value:values$}  {set_by}")?;
     }
     Ok(())

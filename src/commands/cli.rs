@@ -1,10 +1,10 @@
-//! The command line: what can be asked of the binary, and what it prints.
+//! The command line.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use super::adopt::AdoptCommand;
@@ -14,10 +14,10 @@ use super::export::ExportCommand;
 use super::healthcheck::healthcheck;
 use super::import::ImportCommand;
 use super::outcome::{Failure, Outcome};
-use super::repartition::Arguments as Repartition;
+use super::repartition::RepartitionCommand;
 use super::restore::RestoreCommand;
 use super::serve::serve_traced;
-use super::token::Token;
+use super::token::TokenCommand;
 use super::window::WindowCommand;
 use crate::config::{self, Layer, Settings};
 use crate::estimator::clock::Clock;
@@ -25,8 +25,8 @@ use crate::http::openapi_json;
 
 /// Counts how many users are in a segment right now.
 ///
-/// Every setting can be given in several ways: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file or in
-/// the environment, and --window 7d on the command line. Each overrides the ones before it.
+/// Every setting has four sources: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in the
+/// environment, and --window 7d on the command line. Each overrides those before it.
 #[derive(Parser)]
 #[command(version, max_term_width = 120)]
 pub struct Cli {
@@ -43,61 +43,50 @@ pub struct Cli {
 enum Command {
     /// Serve HTTP until SIGTERM or Ctrl-C (the default)
     Serve,
-    /// Make an API key, or a JSON Web Token, and print it
-    Token(Token),
-    /// Take visits out of a file, into Redis or into a service; exit code 0 if all of them are visits
+    /// Create an API key or a JSON Web Token and print it
+    Token(TokenCommand),
+    /// Import visits from a file into Redis or a running service; exits 0 if every line was valid
     Import(ImportCommand),
-    /// Give all visits that count, one a line, as import takes them
+    /// Export all visits in the window as NDJSON, which `import` reads
     Export(ExportCommand),
-    /// Fill a data set that is empty with made-up visits and histories, to see what the service shows
+    /// Fill an empty data set with generated visits and histories, to try out the pages
     Demo(DemoCommand),
-    /// Check the settings, reach Redis, and show what the service would run with; exit code 0 if Redis can serve
+    /// Print the effective settings and check Redis; exits 0 if the service could serve
     Check,
-    /// Ask the service, at `admin_listen` or `listen`, whether it is ready; exit code 0 if so, for a container's health check
+    /// Request `/readyz` from the running service; exits 0 if it is ready, for the health check of a container
     Healthcheck,
-    /// Move the data set to another number of partitions while it is used; what was broken off is taken up again
-    Repartition(Repartition),
-    /// Show how long the data set keeps visits, or set it: `window set 7d`
+    /// Move the data set to another number of partitions while it is in use; resumes an interrupted move
+    Repartition(RepartitionCommand),
+    /// Show how long the data set keeps visits, or change it: `window set 7d`
     Window(WindowCommand),
-    /// Take over a data set that has no record: of an earlier version, or one that lost it
+    /// Adopt a data set without a record, from an earlier version or after the record was lost
     Adopt(AdoptCommand),
-    /// Replace all data of the private Redis with a backup, while no service runs; the old data is kept beside it
+    /// Replace all data of the private Redis with a backup and keep the old data; the service must be stopped
     Restore(RestoreCommand),
-    /// Print the OpenAPI document, as `/openapi.json` serves it
+    /// Print the OpenAPI document that `/openapi.json` serves
     Openapi,
 }
 
 impl Cli {
-    /// Reads this process's command line; answers `--help` and `--version` itself, and ends the process then.
+    /// Parses the command line of this process. `--help` and `--version` print their text and exit.
     ///
     /// # Errors
     ///
-    /// The mistake in one line, made to be shown as it is.
+    /// The mistake in one line for the user.
     pub fn from_command_line() -> Result<Self, Failure> {
-        let matches = Self::command_with_defaults().try_get_matches();
-        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+        Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
-            mistake(&error).into()
+            one_line(&error).into()
         })
     }
 
-    /// The command line with each setting's default in its help. To clap no setting has a default: a flag that isn't
-    /// given must not override the layers below it.
-    fn command_with_defaults() -> clap::Command {
-        Self::command().mut_args(|argument| {
-            let Some(default) = Layer::default_of(argument.get_id().as_str()) else { return argument };
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            argument.help(format!("{help} [default: {default}]"))
-        })
-    }
-
-    /// Carries out the command.
+    /// Runs the command.
     ///
     /// # Errors
     ///
-    /// The reason in one line, made to be shown as it is.
+    /// The reason in one line for the user.
     pub fn run(self) -> Outcome {
         if let Some(Command::Openapi) = self.command {
             return Ok(io::stdout().write_all(openapi_json().as_bytes())?);
@@ -105,19 +94,19 @@ impl Cli {
         let layers = config::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         if let Some(Command::Token(token)) = &self.command {
-            return token.make(&settings.auth, &mut io::stdout(), &mut io::stderr());
+            return token.run(&settings.auth(), &mut io::stdout(), &mut io::stderr());
         }
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
             None | Some(Command::Serve) => serve_traced(&settings, &runtime),
             Some(Command::Check) => {
-                let shown = settings.shown(&layers);
-                Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
+                let rows = settings.rows(&layers);
+                Ok(runtime.block_on(check(&settings, &rows, &Clock::system(), &mut io::stdout()))?)
             }
             Some(Command::Demo(demo)) => runtime.block_on(demo.run(&settings)),
             Some(Command::Export(export)) => runtime.block_on(export.run(&settings)),
             Some(Command::Import(import)) => runtime.block_on(import.run(&settings)),
-            Some(Command::Openapi | Command::Token(_)) => unreachable!("it is dealt with before this"),
+            Some(Command::Openapi | Command::Token(_)) => unreachable!("these commands have returned"),
             Some(Command::Repartition(repartition)) => runtime.block_on(repartition.run(&settings)),
             Some(Command::Window(window)) => runtime.block_on(window.run(&settings)),
             Some(Command::Adopt(adopt)) => runtime.block_on(adopt.run(&settings)),
@@ -127,18 +116,18 @@ impl Cli {
     }
 }
 
-/// clap's words for a mistake, in one line and without the usage: the first paragraph, and the tips.
-fn mistake(error: &clap::Error) -> String {
+/// Formats an error of clap in one line: its first paragraph and the tips, without the usage.
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim);
     let first = lines.clone().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let mut tips: Vec<_> = lines.filter_map(|line| line.strip_prefix("tip: ")).map(str::to_owned).collect();
-    // To clap, `--window -1d` is a flag without a value and a flag that isn't there.
+    // clap reads `--window -1d` as a flag without a value and an unknown flag.
     if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
         && argument.starts_with('-')
         && !argument.starts_with("--")
     {
-        tips.push(format!("a value that begins with a hyphen is given as in --SETTING={argument}"));
+        tips.push(format!("to give a value that begins with a hyphen, write --SETTING={argument}"));
     }
     let tips: String = tips.iter().map(|tip| format!("; {tip}")).collect();
     format!("{}{tips}; see --help", first.trim_start_matches("error: "))
@@ -146,21 +135,24 @@ fn mistake(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::config::{SETTINGS, Setting};
 
     #[test]
     fn the_help_tells_every_default() {
-        let help = Cli::command_with_defaults().max_term_width(1000).render_long_help().to_string();
-        for name in Layer::names() {
+        let help = Cli::command().max_term_width(1000).render_long_help().to_string();
+        for Setting { name, default, .. } in SETTINGS {
             assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
-            if let Some(default) = Layer::default_of(&name) {
+            if let Some(default) = default {
                 assert!(help.contains(&format!("[default: {default}]")), "{name}'s default is not in\n{help}");
             }
         }
     }
 
     #[test]
-    fn settings_are_flags_before_and_after_the_command() {
+    fn parse_accepts_settings_before_and_after_the_command() {
         for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.flags.window.as_deref(), Some("4s"), "{line}");

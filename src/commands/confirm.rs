@@ -1,14 +1,14 @@
-//! Asking before something is done that can't be undone.
+//! Confirmation of a change that can't be undone.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use super::Failure;
 
-/// Asks `question` on the terminal, unless `yes` answers it already.
+/// Asks `question` on the terminal, unless `yes` is set.
 ///
 /// # Errors
 ///
-/// One line when the answer is no, or when there is no terminal to ask on.
+/// One line if the answer is no, or if there is no terminal.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());

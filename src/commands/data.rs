@@ -1,4 +1,4 @@
-//! The data set that a command works on: in the Redis that is set, or in the private one, whether a service uses it or not.
+//! The data set of a command: in the Redis of the settings, or in the private one, which a service may be using.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -6,41 +6,37 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::Settings;
 use crate::embedded_redis::EmbeddedRedis;
-use crate::redis::{Client, Deployment};
+use crate::redis::Deployment;
 use crate::store::Store;
 
-/// A data set, and the private Redis that was started for the command, if one was.
+/// A data set, and the private Redis if it was started for the command.
 pub(super) struct Data {
     pub(super) store: Store,
-    /// Where it is, without a password.
+    /// The address of Redis, without a password.
     pub(super) address: String,
     redis: Option<EmbeddedRedis>,
 }
 
 impl Data {
-    /// Reaches the Redis of `settings`. Whether it answers is found out with the first question.
+    /// Opens the data set of `settings`. Connects with the first request.
     ///
     /// # Errors
     ///
-    /// The reason in one line.
+    /// The reason in one line for the user.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
-        let (deployment, redis): (Deployment, _) = match &settings.redis {
-            Some(deployment) => (deployment.clone(), None),
+        let (deployment, redis): (Deployment, _) = match settings.deployment() {
+            Some(deployment) => (deployment, None),
             None => {
                 let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
                 (url.into(), redis)
             }
         };
         let address = deployment.to_string();
-        let connection = Client::new(deployment, settings.store_limits(), Arc::default())?;
-        let store = Store::new(connection).with_acks(settings.write_acks);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-        let store = store.with_max_segments(settings.max_segments as u64);
-        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        let store = settings.open_store(deployment, Arc::default())?;
         Ok(Self { store, address, redis })
     }
 
-    /// Sees that a private Redis that was started for this goes on, and returns when it doesn't.
+    /// Supervises a private Redis that was started for the command. Returns if it can't be kept running.
     pub(super) async fn supervise(&mut self) -> Failure {
         match &mut self.redis {
             Some(redis) => redis.supervise().await.into(),
@@ -48,7 +44,7 @@ impl Data {
         }
     }
 
-    /// Stops the private Redis again if it was started for this.
+    /// Stops the private Redis if it was started for the command.
     pub(super) async fn close(self) {
         if let Some(redis) = self.redis {
             redis.stop().await;

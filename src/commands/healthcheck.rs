@@ -1,4 +1,4 @@
-//! `segment-estimator healthcheck`: asks a running service whether it is ready, for a container.
+//! `segment-estimator healthcheck`: probes a running service, for the health check of a container.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,37 +22,37 @@ use crate::tls;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Asks `/readyz` of the service that runs with the same settings.
+/// Requests `/readyz` from the service that runs with the same settings.
 ///
 /// # Errors
 ///
-/// When it isn't ready, or doesn't answer within 5 s.
-pub async fn healthcheck(settings: &Settings) -> Outcome {
-    const LIMIT: Duration = Duration::from_secs(5);
+/// One line if the service isn't ready, or doesn't answer within 5 s.
+pub(super) async fn healthcheck(settings: &Settings) -> Outcome {
+    const TIMEOUT: Duration = Duration::from_secs(5);
     let (listen, has_tls) = match settings.admin_listen {
         Some(listen) => (listen, false),
-        None => (settings.listen, settings.tls.is_some()),
+        None => (settings.listen, settings.tls_files().is_some()),
     };
-    let address = reachable(listen);
-    let status = tokio::time::timeout(LIMIT, ask_readyz(address, has_tls));
-    let status = status.await.map_err(|_| format!("no answer from {address} within {LIMIT:?}"))?;
+    let address = local_address(listen);
+    let status = tokio::time::timeout(TIMEOUT, get_readyz(address, has_tls));
+    let status = status.await.map_err(|_| format!("no answer from {address} within {TIMEOUT:?}"))?;
     match status.map_err(|error| format!("no answer from {address}: {error}"))? {
         status if status.is_success() => Ok(()),
-        status => Err(format!("{address} is not ready: it answers {status}").into()),
+        status => Err(format!("{address} is not ready: {status}").into()),
     }
 }
 
-async fn ask_readyz(address: SocketAddr, has_tls: bool) -> Result<StatusCode, BoxError> {
+async fn get_readyz(address: SocketAddr, has_tls: bool) -> Result<StatusCode, BoxError> {
     let stream = TcpStream::connect(address).await?;
     if has_tls {
         let name = ServerName::from(address.ip());
-        ask(TlsConnector::from(Arc::new(unverified_tls()?)).connect(name, stream).await?, address).await
+        send_request(TlsConnector::from(Arc::new(unverified_tls()?)).connect(name, stream).await?, address).await
     } else {
-        ask(stream, address).await
+        send_request(stream, address).await
     }
 }
 
-async fn ask(
+async fn send_request(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     to: SocketAddr,
 ) -> Result<StatusCode, BoxError> {
@@ -62,18 +62,18 @@ async fn ask(
     Ok(sender.send_request(request).await?.status())
 }
 
-/// TLS that takes any certificate: the one of this very service, which it reaches by address and tells nothing.
+/// Returns a TLS configuration that accepts any certificate. The probe connects by address and sends no secret.
 fn unverified_tls() -> Result<ClientConfig, BoxError> {
     let provider = tls::provider();
-    let verifier = Arc::new(TakesAny(Arc::clone(&provider)));
+    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 #[derive(Debug)]
-struct TakesAny(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for TakesAny {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -108,9 +108,9 @@ impl ServerCertVerifier for TakesAny {
     }
 }
 
-/// Where to reach a service that listens on `address`: on every address means on this machine's own, too. `[::]` takes IPv4 as well,
-/// and a container may have no IPv6.
-pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+/// Returns the address that reaches a service on this machine that listens on `address`. `0.0.0.0` and `[::]` become 127.0.0.1: `[::]`
+/// accepts IPv4 too, and a container may have no IPv6.
+pub(super) fn local_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address = (Ipv4Addr::LOCALHOST, address.port()).into();
     }
@@ -122,11 +122,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_means_this_machine() {
+    fn local_address_replaces_unspecified_addresses() {
         for (listen, expected) in
             [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80")]
         {
-            assert_eq!(reachable(listen.parse().unwrap()), expected.parse().unwrap());
+            assert_eq!(local_address(listen.parse().unwrap()), expected.parse().unwrap());
         }
     }
 }

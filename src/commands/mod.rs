@@ -1,4 +1,4 @@
-//! The commands of the binary: a file or a folder for each, and what several of them share.
+//! The commands of the binary: a file or a folder for each, and what they share.
 
 mod adopt;
 mod backoff;

@@ -1,7 +1,7 @@
-//! The outcome of a command.
+//! The result of a command.
 
 /// Why a command failed, in one line.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The outcome of a command.
+/// The result of a command.
 pub(crate) type Outcome = Result<(), Failure>;

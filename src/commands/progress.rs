@@ -1,6 +1,6 @@
-//! How far a long piece of work is: a bar on a terminal, and a plain line now and then on anything else.
+//! The progress of a long command: a bar on a terminal, otherwise a line every few seconds.
 //!
-//! It goes to standard error, so that standard output stays clean for what the work gives.
+//! It goes to standard error, so that standard output holds the command's result alone.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -9,64 +9,62 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Tells how far a piece of work is. It may be told at any rate: what is shown changes a few times a second, or every
-/// [`Self::EVERY`].
+/// Shows the progress of a command. [`Self::update`] is cheap and may be called at any rate.
 #[derive(Debug)]
 pub struct Progress {
-    measure: Measure,
-    /// What the work deals with, such as `visits`.
-    things: &'static str,
+    unit: Unit,
+    /// The noun for what is counted, such as `visits`.
+    items: &'static str,
     total: Option<u64>,
     started: Instant,
-    shown: Shown,
+    output: Output,
 }
 
-/// What tells how much is left of the work.
+/// The unit of the position and the total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// Bytes of a file, while its things are counted apart.
+pub enum Unit {
     Bytes,
-    /// The things themselves.
-    Things,
+    Items,
 }
 
 #[derive(Debug)]
-enum Shown {
+enum Output {
     Bar(ProgressBar),
-    /// When the last was written, or the work began.
+    /// The time of the last line.
     Lines(Mutex<Instant>),
 }
 
 impl Progress {
-    /// How often there is a plain line.
-    pub const EVERY: Duration = Duration::from_secs(5);
+    /// The time between two lines.
+    pub const LINE_INTERVAL: Duration = Duration::from_secs(5);
+    /// Redraws of the bar in a second.
+    const BAR_HZ: u8 = 10;
 
-    /// Begins a piece of work of `total` bytes, or things such as `visits`; `None` if nobody knows how many.
+    /// Begins the progress of `items`, such as `visits`, towards `total`. `None` if the total is unknown.
     #[must_use]
-    pub fn start(measure: Measure, total: Option<u64>, things: &'static str) -> Self {
+    pub fn start(unit: Unit, total: Option<u64>, items: &'static str) -> Self {
         let started = Instant::now();
-        let shown = if io::stderr().is_terminal() {
-            // Ten times a second: who waits sees it move.
-            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
-            Shown::Bar(bar.with_style(style(total.is_some())))
+        let output = if io::stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(Self::BAR_HZ));
+            Output::Bar(bar.with_style(style(total.is_some())))
         } else {
-            Shown::Lines(Mutex::new(started))
+            Output::Lines(Mutex::new(started))
         };
-        Self { measure, things, total, started, shown }
+        Self { unit, items, total, started, output }
     }
 
-    /// The work has come to `position` of its total, in bytes or in things, and has dealt with so many `things` since it began.
-    pub fn tell(&self, position: u64, things: u64) {
+    /// Updates the position and the number of items since the start.
+    pub fn update(&self, position: u64, items: u64) {
         let now = Instant::now();
-        let text = || self.text(position, things, now.duration_since(self.started));
-        match &self.shown {
-            Shown::Bar(bar) => {
+        let text = || self.text(position, items, now.duration_since(self.started));
+        match &self.output {
+            Output::Bar(bar) => {
                 bar.set_position(position);
                 bar.set_message(text());
             }
-            Shown::Lines(last) => {
+            Output::Lines(last) => {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if now.duration_since(*last) >= Self::EVERY {
+                if now.duration_since(*last) >= Self::LINE_INTERVAL {
                     *last = now;
                     write_line(text());
                 }
@@ -74,38 +72,38 @@ impl Progress {
         }
     }
 
-    /// Writes a line of its own, above the bar if there is one.
-    pub fn note(&self, line: impl Display) {
-        match &self.shown {
-            Shown::Bar(bar) => bar.suspend(|| write_line(line)),
-            Shown::Lines(_) => write_line(line),
+    /// Writes a line, above the bar if there is one.
+    pub fn println(&self, line: impl Display) {
+        match &self.output {
+            Output::Bar(bar) => bar.suspend(|| write_line(line)),
+            Output::Lines(_) => write_line(line),
         }
     }
 
-    /// Takes the bar away: the work is done, or broken off.
-    pub fn end(&self) {
-        if let Shown::Bar(bar) = &self.shown {
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Output::Bar(bar) = &self.output {
             bar.finish_and_clear();
         }
     }
 
-    /// `1.00 MiB of 4.00 MiB, 12,345 visits, 6,172 visits/s, 6 s left` after `elapsed`.
-    fn text(&self, position: u64, things: u64, elapsed: Duration) -> String {
-        let amount = |amount| match self.measure {
-            Measure::Bytes => BinaryBytes(amount).to_string(),
-            Measure::Things => HumanCount(amount).to_string(),
+    /// Formats the progress after `elapsed`, as in `1.00 MiB of 4.00 MiB, 12,345 visits, 6,172 visits/s, 6 s left`.
+    fn text(&self, position: u64, items: u64, elapsed: Duration) -> String {
+        let amount = |amount| match self.unit {
+            Unit::Bytes => BinaryBytes(amount).to_string(),
+            Unit::Items => HumanCount(amount).to_string(),
         };
         let mut text = amount(position);
         if let Some(total) = self.total {
             text += &format!(" of {}", amount(total));
         }
-        match self.measure {
-            Measure::Bytes => text += &format!(", {} {}", HumanCount(things), self.things),
-            Measure::Things => text += &format!(" {}", self.things),
+        match self.unit {
+            Unit::Bytes => text += &format!(", {} {}", HumanCount(items), self.items),
+            Unit::Items => text += &format!(" {}", self.items),
         }
         let seconds = elapsed.as_secs_f64();
         if seconds > 0.0 {
-            text += &format!(", {} {}/s", HumanCount((things as f64 / seconds) as u64), self.things);
+            text += &format!(", {} {}/s", HumanCount((items as f64 / seconds) as u64), self.items);
         }
         if let Some(total) = self.total
             && position > 0
@@ -117,13 +115,12 @@ impl Progress {
     }
 }
 
-/// How the bar looks.
 fn style(has_total: bool) -> ProgressStyle {
     let template = if has_total { "{wide_bar} {percent:>3} %  {msg}" } else { "{spinner}  {msg}" };
-    ProgressStyle::with_template(template).expect("a test has made it")
+    ProgressStyle::with_template(template).expect("the template is valid")
 }
 
-/// Writes a line to standard error. Nobody is left to tell if that is closed.
+/// Writes a line to standard error. An error here means that standard error is closed.
 fn write_line(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -132,28 +129,28 @@ fn write_line(line: impl Display) {
 mod tests {
     use super::*;
 
-    fn text(measure: Measure, total: Option<u64>, position: u64, things: u64, seconds: u64) -> String {
-        let (started, shown) = (Instant::now(), Shown::Lines(Mutex::new(Instant::now())));
-        let progress = Progress { measure, things: "visits", total, started, shown };
-        progress.text(position, things, Duration::from_secs(seconds))
+    fn text(unit: Unit, total: Option<u64>, position: u64, items: u64, seconds: u64) -> String {
+        let (started, output) = (Instant::now(), Output::Lines(Mutex::new(Instant::now())));
+        let progress = Progress { unit, items: "visits", total, started, output };
+        progress.text(position, items, Duration::from_secs(seconds))
     }
 
     #[test]
-    fn it_tells_amount_rate_and_the_time_that_is_left() {
-        let bytes = text(Measure::Bytes, Some(4 << 20), 1 << 20, 12_345, 2);
+    fn text_has_amount_rate_and_remaining_time() {
+        let bytes = text(Unit::Bytes, Some(4 << 20), 1 << 20, 12_345, 2);
         assert_eq!(bytes, "1.00 MiB of 4.00 MiB, 12,345 visits, 6,172 visits/s, 6s left");
-        let things = text(Measure::Things, Some(1_000), 250, 250, 100);
-        assert_eq!(things, "250 of 1,000 visits, 2 visits/s, 5m left");
+        let items = text(Unit::Items, Some(1_000), 250, 250, 100);
+        assert_eq!(items, "250 of 1,000 visits, 2 visits/s, 5m left");
     }
 
     #[test]
-    fn what_nobody_knows_is_left_out() {
-        assert_eq!(text(Measure::Bytes, None, 1 << 10, 5, 1), "1.00 KiB, 5 visits, 5 visits/s");
-        assert_eq!(text(Measure::Things, Some(1_000), 0, 0, 0), "0 of 1,000 visits");
+    fn text_leaves_out_unknown_parts() {
+        assert_eq!(text(Unit::Bytes, None, 1 << 10, 5, 1), "1.00 KiB, 5 visits, 5 visits/s");
+        assert_eq!(text(Unit::Items, Some(1_000), 0, 0, 0), "0 of 1,000 visits");
     }
 
     #[test]
-    fn the_bar_can_be_drawn() {
+    fn style_accepts_its_templates() {
         for has_total in [false, true] {
             style(has_total);
         }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::config::Settings;
-use crate::embedded_redis::{Restored, restore};
+use crate::embedded_redis::{MayLack, Restored, restore};
 
 /// The arguments of `restore`.
 #[derive(Args)]
@@ -18,20 +18,24 @@ pub(super) struct RestoreCommand {
     /// Restore a backup that has no record of a data set, too, as versions without records have left them
     #[arg(long)]
     unrecorded: bool,
+    /// Replace data by a backup that has no segment and no history of the data set, too
+    #[arg(long)]
+    empty: bool,
 }
 
 impl RestoreCommand {
     /// Restores the backup, and prints what it did.
     pub(super) async fn run(&self, settings: &Settings) -> Outcome {
-        if let Some(servers) = &settings.redis {
+        if let Some(servers) = settings.deployment() {
             return Err(format!(
                 "restore is for the private Redis, and {} names another; for the Redis of docker compose there is \
-                 scripts/restore, for others docs/operating.md",
+                 scripts/restore, for others docs/backup.md",
                 servers.setting()
             )
             .into());
         }
-        let restored = restore(&settings.data_dir, &self.file, &settings.redis_key_prefix, self.unrecorded);
+        let may_lack = MayLack { record: self.unrecorded, data: self.empty };
+        let restored = restore(&settings.data_dir, &self.file, &settings.redis_key_prefix, may_lack);
         let Restored { keys, members, segments, old_data } = restored.await?;
         writeln!(
             std::io::stdout(),

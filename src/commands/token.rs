@@ -1,4 +1,4 @@
-//! `segment-estimator token`: makes API keys and JSON Web Tokens.
+//! `segment-estimator token`: creates API keys and JSON Web Tokens.
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::auth::mint::{self, NewKey};
 use crate::auth::{AuthConfig, Scope};
 use crate::domain::{Timestamp, parse_duration};
 
-/// What token to make.
+/// The arguments of `token`.
 #[derive(Args)]
-pub struct Token {
-    /// Whose it is
+pub(super) struct TokenCommand {
+    /// Name of the holder
     #[arg(long)]
     name: String,
-    /// What it allows: segments:write, segments:read, users:read, users:delete; several with commas between them
+    /// Comma-separated scopes: segments:write, segments:read, users:read, users:delete
     #[arg(long, required = true, value_delimiter = ',')]
     scope: Vec<Scope>,
-    /// Make a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key
+    /// Create a JSON Web Token, signed with the secret in `jwt_key_file`, instead of an API key
     #[arg(long)]
     jwt: bool,
-    /// How long a JSON Web Token is valid
+    /// Lifetime of the JSON Web Token
     #[arg(long, default_value = "30d", value_name = "DURATION", value_parser = |text: &str| parse_duration(text, "30d or 12h"))]
     lifetime: Duration,
 }
 
-impl Token {
-    /// Makes it and writes it to `out`. Of an API key that was not added to the file of keys, it is the entry that goes there,
-    /// so that it can be appended to the file, and the key to `aside`.
+impl TokenCommand {
+    /// Creates the token and writes it to `out`. Without a file of API keys, the key goes to `err` and its entry for such a file to
+    /// `out`, so that the output can be appended to the file.
     ///
     /// # Errors
     ///
-    /// The reason in one line, made to be shown as it is.
-    pub fn make(&self, auth: &AuthConfig, out: &mut impl Write, aside: &mut impl Write) -> Outcome {
+    /// The reason in one line for the user.
+    pub(super) fn run(&self, auth: &AuthConfig, out: &mut impl Write, err: &mut impl Write) -> Outcome {
         let Self { name, scope, jwt, lifetime } = self;
         match (jwt, &auth.jwt, &auth.api_keys_file) {
             (true, Some(config), _) => {
@@ -44,10 +44,7 @@ impl Token {
             (false, _, Some(path)) => writeln!(out, "{}", mint::api_key_into(path, name, scope)?)?,
             (false, _, None) => {
                 let NewKey { key, entry } = mint::api_key(name, scope)?;
-                writeln!(
-                    aside,
-                    "The key, which is shown this once: {key}\nIts entry for the file that api_keys_file names:"
-                )?;
+                writeln!(err, "API key (shown only once): {key}\nEntry for the file of api_keys_file:")?;
                 writeln!(out, "{entry}")?;
             }
         }

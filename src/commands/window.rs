@@ -1,4 +1,4 @@
-//! `segment-estimator window`: how long the data set keeps visits.
+//! `segment-estimator window`: shows or sets how long the data set keeps visits.
 
 use std::io::{self, Write as _};
 
@@ -12,7 +12,7 @@ use crate::domain::Window;
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partitions, Resharding, Store, WindowChange};
 
-/// What to do with the window of the data set.
+/// The arguments of `window`.
 #[derive(Args)]
 pub(super) struct WindowCommand {
     #[command(subcommand)]
@@ -21,23 +21,23 @@ pub(super) struct WindowCommand {
 
 #[derive(Subcommand)]
 enum Change {
-    /// Set it. A shorter one lets the next prune remove what is older, for good
+    /// Set the window; after a shorter one, the next prune permanently removes older visits
     Set {
-        /// How long visits are kept, such as 7d: as long as the longest `window` of any instance
+        /// Duration such as 7d, at least the longest `window` of any instance
         #[arg(value_parser = Window::parse)]
         to: Window,
-        /// Don't ask
+        /// Skip the confirmation
         #[arg(long)]
         yes: bool,
     },
 }
 
 impl WindowCommand {
-    /// Shows the window of the data set, or sets it.
+    /// Shows or sets the window of the data set.
     ///
     /// # Errors
     ///
-    /// The reason in one line.
+    /// The reason in one line for the user.
     pub(super) async fn run(&self, settings: &Settings) -> Outcome {
         let mut data = Data::open(settings).await?;
         let store = data.store.clone();
@@ -53,7 +53,7 @@ impl WindowCommand {
         let failed = |error: store::Error| Failure::from(format!("failed to read the window: {error}"));
         let layout = store.existing_layout().await.map_err(failed)?;
         let Some(layout) = layout else {
-            return Err("there is no data set yet: the first instance makes it, with its window".into());
+            return Err("there is no data set yet; the first instance creates it with its own window".into());
         };
         let kept = layout.window();
         let mut out = io::stdout();
@@ -76,8 +76,8 @@ impl WindowCommand {
                 return Err(moving(to.partitions()));
             }
             let clock = Clock::system();
-            let settled = clock.sync(store).await.map_err(failed)?.safe_cutoff;
-            let survey = store.survey(layout.read(), to.cutoff(settled)).await.map_err(failed)?;
+            let safe_cutoff = clock.sync(store).await.map_err(failed)?.safe_cutoff;
+            let survey = store.survey(layout.read(), to.cutoff(safe_cutoff)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
             writeln!(
@@ -90,8 +90,7 @@ impl WindowCommand {
         let change = store.set_window(*to).await;
         let change = change.map_err(|error| match error {
             store::Error::UnknownLayout => {
-                "failed to set the window: another process has changed the data set at the same time; try again"
-                    .to_owned()
+                "failed to set the window: another process changed the data set at the same time; try again".to_owned()
             }
             error => format!("failed to set the window: {error}"),
         });
@@ -100,8 +99,7 @@ impl WindowCommand {
             WindowChange::Moving(to) => return Err(moving(to)),
             WindowChange::Refused => {
                 return Err(format!(
-                    "nothing was changed: an instance that runs counts over more than {to}; restart every instance with window={to} \
-                     first"
+                    "nothing was changed: a running instance counts over more than {to}; restart every instance with window={to} first"
                 )
                 .into());
             }

@@ -1,7 +1,7 @@
-//! Our lines of a `.env` file. The file may be another program's, so other lines are passed over, whatever they look like.
+//! The settings in a `.env` file, which docker compose and other programs read, too.
 //!
-//! Readers of such files differ. A line of ours that they read differently is refused, so that no setting is lost or made up. What
-//! stands within another variable's quotes is no line, as for docker compose.
+//! A setting is one line, `NAME=value`. The grammar is so small that compose reads the same values. Any other line that names a setting
+//! is refused, so that no setting is lost or read in two ways. Variables of other programs are passed over.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,22 +13,24 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::SettingsError;
-use super::layer::PREFIX;
+use super::source::PREFIX;
 
-/// What editors on Windows put in front of UTF-8.
-const BYTE_ORDER_MARK: char = '\u{feff}';
+const BLANKS: [char; 2] = [' ', '\t'];
+/// What compose skips in front of a value.
+const SPACES: [char; 7] = [' ', '\t', '\x0b', '\x0c', '\r', '\u{85}', '\u{a0}'];
+const QUOTES: [char; 2] = ['\'', '"'];
 
-/// Returns our variables in a `.env` file; none when there is no such file, or a folder of that name, such as a virtual environment of
-/// Python.
+/// Returns the settings in a `.env` file: none if it is missing or a folder, such as a virtual environment of Python.
 pub(super) fn read(path: &Path) -> Result<Vec<(OsString, OsString)>, SettingsError> {
     let failed = |why: String| SettingsError(format!("{}: {why}", path.display()));
-    let content = content(path).map_err(|error| failed(error.to_string()))?;
-    own_variables(&content, |name| std::env::var(name).ok()).map_err(failed)
+    let content = read_content(path).map_err(|error| failed(error.to_string()))?;
+    let settings = parse_settings(&String::from_utf8_lossy(&content)).map_err(failed)?;
+    Ok(settings.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
 }
 
-fn content(path: &Path) -> io::Result<Vec<u8>> {
+fn read_content(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    // A pipe that nobody writes to would be waited for.
+    // Opening a pipe without a writer would block.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -46,113 +48,86 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// A line that is meant for us, from the name on.
-struct OwnLine<'a> {
-    text: &'a str,
-    /// Whether nothing but `export` stands in front of it.
-    is_plain: bool,
-}
-
-const QUOTES: &str = "a value with spaces, quotes or # must be in quotes, and quotes must be closed";
-const ESCAPE: &str =
-    "behind a backslash only \\, \", ', $, n and a space are understood; single quotes take a value as it is";
-const REFERENCE: &str = "a $ must be followed by the name of a variable that is set, as in ${NAME}; a $ itself is \\$, or stands in single quotes";
-
-/// Parses our lines. An error says which line, and repeats nothing of it but the name: it may hold a password.
-fn own_variables(
-    content: &[u8],
-    environment: impl Fn(&str) -> Option<String>,
-) -> Result<Vec<(OsString, OsString)>, String> {
-    const ENCODING: &str = "not UTF-8; save it as UTF-8";
-    let text = String::from_utf8_lossy(content).replace("\r\n", "\n").replace('\r', "\n");
-    if text.contains('\0') {
-        // ASCII in UTF-16, which PowerShell writes, has a NUL beside each character.
-        let text = text.replace('\0', "");
-        let is_ours = text.lines().any(|line| own_line(line).is_some());
-        return if is_ours { Err(format!("the file is {ENCODING}")) } else { Ok(Vec::new()) };
-    }
-    let lines: Vec<_> = text.lines().collect();
-    let (mut own, mut others, mut next) = (Vec::new(), HashMap::new(), 0);
-    while next < lines.len() {
-        let (number, count) = (next + 1, line_count(&lines[next..]));
-        let statement = lines[next..next + count].join("\n");
-        next += count;
-        let look_up = |name: &str| environment(name).or_else(|| others.get(name).cloned());
-        let Some(OwnLine { text, is_plain }) = own_line(&statement) else {
-            if let Some((name, value)) = assignment(&statement)
-                && let Ok(value) = parse(value, look_up)
-            {
-                others.insert(name.to_owned(), value);
-            }
-            continue;
-        };
-        if text.contains(char::REPLACEMENT_CHARACTER) {
-            return Err(format!("line {number} of the file is {ENCODING}"));
-        }
-        let (name, value) = assignment(text).ok_or_else(|| format!("line {number} is not NAME=value"))?;
-        let value = if !is_plain {
-            Err("nothing but export may stand in front of it")
-        } else if statement.lines().skip(1).any(|line| assignment(line).is_some()) {
-            // A quote that was left open would take another variable with it.
-            Err(QUOTES)
-        } else {
-            parse(value, look_up)
-        };
-        let value = value.map_err(|why| format!("line {number}: {name}: {why}"))?;
-        others.insert(name.to_owned(), value.clone());
-        own.push((name.into(), value.into()));
-    }
-    Ok(own)
-}
-
-fn own_line(line: &str) -> Option<OwnLine<'_>> {
-    let is_blank = |char: char| char.is_whitespace() || [BYTE_ORDER_MARK, char::REPLACEMENT_CHARACTER].contains(&char);
-    let is_word = |word: &str| word.chars().all(|char| char.is_ascii_alphabetic() || char == '-');
-    let (mut text, mut is_plain) = (line.trim_start_matches(is_blank), true);
-    loop {
-        if text.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) {
-            return Some(OwnLine { text, is_plain });
-        }
-        let (word, rest) = text.split_once(char::is_whitespace).filter(|(word, _)| is_word(word))?;
-        is_plain &= word == "export";
-        text = rest.trim_start();
-    }
-}
-
-/// Returns the name and the rest of `NAME=` and anything, with or without `export`.
-fn assignment(statement: &str) -> Option<(&str, &str)> {
-    let (name, value) = statement.split_once('=')?;
-    let name = name.trim_matches(|char: char| char.is_whitespace() || char == BYTE_ORDER_MARK);
-    let exported = name.strip_prefix("export").filter(|name| name.starts_with(char::is_whitespace));
-    let name = exported.map_or(name, str::trim_start);
-    let is_name = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
-    (!name.is_empty() && name.chars().all(is_name)).then_some((name, value))
-}
-
-/// Returns how many of `lines` the first variable takes: several if a quote encloses its value, and is closed on a later one.
+/// Parses the settings. An error names the line and repeats only the name of the setting, since the value may hold a password.
 ///
-/// A quote that is never closed, or with more behind it, as an apostrophe has, ends with its line, so that no setting on a later one is
-/// lost.
-fn line_count(lines: &[&str]) -> usize {
-    let value = assignment(lines[0]).map_or("", |(_, value)| value.trim_start());
-    let Some(quote) = value.chars().next().filter(|char| ['"', '\'', '`'].contains(char)) else { return 1 };
-    let texts = std::iter::once(&value[1..]).chain(lines[1..].iter().copied());
-    for (index, text) in texts.enumerate() {
-        if let Some(behind) = behind_quote(text, quote) {
-            return if is_empty_or_comment(behind) { index + 1 } else { 1 };
+/// Each variable ends where it ends for compose. Otherwise a quote of another program could hide a setting from only one of the two.
+fn parse_settings(text: &str) -> Result<Vec<(String, String)>, String> {
+    const CARRIAGE_RETURN: &str = "has a carriage return within; save the file with line feeds";
+    const FORM: &str = "must be ESTIMATOR_NAME=value, with only export in front; make it a comment if it is no setting";
+    const IN_QUOTES: &str = "opens a quote, and a setting is named behind it; close the quote at the end of the line";
+
+    let text = text.replace("\r\n", "\n");
+    // ASCII in UTF-16, which PowerShell writes, has a NUL beside each character.
+    if text.contains('\0') && names_setting(&text.replace('\0', "")) {
+        return Err("the file is not UTF-8; save it as UTF-8".to_owned());
+    }
+    let mut settings = Vec::new();
+    let mut lines = HashMap::new();
+    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    while let Some(start) = rest.find(|char: char| !char.is_whitespace()) {
+        rest = &rest[start..];
+        let number = 1 + text[..text.len() - rest.len()].matches('\n').count();
+        let (line, behind_line) = first_line(rest);
+        let (name, value) = line.split_once(['=', ':']).unwrap_or((line, ""));
+        if line.contains('\r') && names_setting(line) {
+            return Err(format!("line {number} {CARRIAGE_RETURN}"));
+        }
+        if line.starts_with('#') {
+            rest = behind_line;
+        } else if names_setting(name) {
+            let is_assignment = line[name.len()..].starts_with('=');
+            let name = setting_name(name).filter(|_| is_assignment).ok_or_else(|| format!("line {number} {FORM}"))?;
+            let value = parse_value(value).map_err(|why| format!("line {number}: {name}: {why}"))?;
+            if let Some(first) = lines.insert(name.to_owned(), number) {
+                return Err(format!("lines {first} and {number} both set {name}; remove one of them"));
+            }
+            settings.push((name.to_owned(), value));
+            rest = behind_line;
+        } else {
+            let value = &rest[line.len() - value.trim_start_matches(SPACES).len()..];
+            let end = if value.starts_with(QUOTES) { behind_quotes(value) } else { Some(behind_line) };
+            let behind = end.unwrap_or(behind_line);
+            let variable = &rest[..rest.len() - behind.len()];
+            let (tail, _) = first_line(behind);
+            let is_one_line = end.is_some() && !variable.contains('\n') && is_empty_or_comment(tail);
+            if !is_one_line && (names_setting(variable) || names_setting(tail)) {
+                return Err(format!("line {number} {IN_QUOTES}"));
+            }
+            rest = behind;
         }
     }
-    1
+    Ok(settings)
 }
 
-/// Returns what stands behind the first `quote` in `text`.
-fn behind_quote(text: &str, quote: char) -> Option<&str> {
+fn first_line(text: &str) -> (&str, &str) {
+    text.split_at(text.find('\n').unwrap_or(text.len()))
+}
+
+/// Returns whether a word in `text` begins like the name of a setting.
+fn names_setting(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    let is_in_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    text.match_indices(PREFIX).any(|(index, _)| !text[..index].ends_with(is_in_word))
+}
+
+/// Returns the name in front of `=`, if nothing but `export` stands before it.
+fn setting_name(text: &str) -> Option<&str> {
+    let text = text.trim_matches(BLANKS);
+    let exported = text.strip_prefix("export").filter(|name| name.starts_with(BLANKS));
+    let name = exported.map_or(text, |name| name.trim_start_matches(BLANKS));
+    let is_name = |char: char| char.is_ascii_uppercase() || char.is_ascii_digit() || char == '_';
+    (name.starts_with(PREFIX) && name.chars().all(is_name)).then_some(name)
+}
+
+/// Returns what stands behind the closing quote, on this line or another, if `text` begins with a quote.
+fn behind_quotes(text: &str) -> Option<&str> {
     let mut is_escaped = false;
-    for (index, char) in text.char_indices() {
-        if char == quote && !is_escaped {
+    for (index, char) in text.char_indices().skip(1) {
+        if text.starts_with(char) && !is_escaped {
             return Some(&text[index + 1..]);
         }
-        is_escaped = quote == '"' && char == '\\' && !is_escaped;
+        // For compose a backslash escapes a single quote, too.
+        is_escaped = char == '\\' && !is_escaped;
     }
     None
 }
@@ -161,54 +136,31 @@ fn is_empty_or_comment(text: &str) -> bool {
     text.trim().is_empty() || (text.starts_with(char::is_whitespace) && text.trim_start().starts_with('#'))
 }
 
-/// Parses what stands behind `NAME=`.
-fn parse(text: &str, look_up: impl Fn(&str) -> Option<String>) -> Result<String, &'static str> {
-    if is_empty_or_comment(text) {
-        return Ok(String::new());
-    }
-    let text = text.trim();
-    if let Some(text) = text.strip_prefix('\'') {
-        let (value, behind) = text.split_once('\'').ok_or(QUOTES)?;
-        return if is_empty_or_comment(behind) { Ok(value.to_owned()) } else { Err(QUOTES) };
-    }
-    let (mut rest, is_quoted) = text.strip_prefix('"').map_or((text, false), |text| (text, true));
-    let mut value = String::new();
-    while let Some(char) = rest.chars().next() {
-        let behind = &rest[char.len_utf8()..];
-        rest = behind;
-        match char {
-            '"' if is_quoted => return if is_empty_or_comment(behind) { Ok(value) } else { Err(QUOTES) },
-            '\\' => {
-                let escaped = behind.chars().next().filter(|char| "\\\"'$n ".contains(*char)).ok_or(ESCAPE)?;
-                value.push(if escaped == 'n' { '\n' } else { escaped });
-                rest = &behind[1..];
-            }
-            '$' => {
-                let (name, behind) = reference(behind).ok_or(REFERENCE)?;
-                value += &look_up(name).ok_or(REFERENCE)?;
-                rest = behind;
-            }
-            '"' | '\'' | '`' if !is_quoted => return Err(QUOTES),
-            _ if char.is_whitespace() && !is_quoted => {
-                return if behind.trim_start().starts_with('#') { Ok(value) } else { Err(QUOTES) };
-            }
-            '#' if value.is_empty() && !is_quoted => return Err(QUOTES),
-            _ => value.push(char),
-        }
-    }
-    if is_quoted { Err(QUOTES) } else { Ok(value) }
-}
+/// Parses what stands behind `NAME=` on a line.
+fn parse_value(text: &str) -> Result<String, &'static str> {
+    const ENCODING: &str = "the value is not UTF-8; save the file as UTF-8";
+    const LITERAL: &str =
+        "a value with $ or a backslash must be in single quotes, with no backslash last; the TOML file takes any value";
+    const QUOTED: &str = "a value with spaces, quotes or # must be in quotes that close on its line: NAME='a b'";
 
-/// Returns the name behind a `$`, and what stands behind the name.
-fn reference(text: &str) -> Option<(&str, &str)> {
-    let end = |text: &str| text.find(|char: char| !char.is_ascii_alphanumeric() && char != '_').unwrap_or(text.len());
-    let (name, behind) = match text.strip_prefix('{') {
-        Some(text) => {
-            text.split_at_checked(end(text)).and_then(|(name, rest)| Some((name, rest.strip_prefix('}')?)))?
-        }
-        None => text.split_at(end(text)),
+    let text = text.trim_matches(BLANKS);
+    let (value, is_literal, is_clear) = if text.starts_with(QUOTES) {
+        let (value, behind) = text[1..].split_once(&text[..1]).ok_or(QUOTED)?;
+        (value, text.starts_with('\'') && !value.ends_with('\\'), is_empty_or_comment(behind))
+    } else {
+        let value = text.split_once(" #").map_or(text, |(value, _)| value).trim_end_matches(BLANKS);
+        let is_special = |char: char| char.is_whitespace() || "'\"`".contains(char);
+        (value, false, !value.starts_with('#') && !value.contains(is_special))
     };
-    name.starts_with(|char: char| char.is_ascii_alphabetic() || char == '_').then_some((name, behind))
+    if value.contains(char::REPLACEMENT_CHARACTER) {
+        Err(ENCODING)
+    } else if !is_literal && value.contains(['$', '\\']) {
+        Err(LITERAL)
+    } else if !is_clear {
+        Err(QUOTED)
+    } else {
+        Ok(value.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -219,156 +171,123 @@ mod tests {
 
     use super::*;
 
-    /// What a `.env` file with these bytes sets of ours, where the environment has `HOME_DAYS`.
-    fn variables(content: &[u8]) -> Result<Vec<(String, String)>, String> {
-        let own = own_variables(content, |name| (name == "HOME_DAYS").then(|| "7d".to_owned()))?;
-        let text = |text: OsString| text.into_string().unwrap();
-        Ok(own.into_iter().map(|(name, value)| (text(name), text(value))).collect())
+    fn window(value: &str) -> Result<Vec<(String, String)>, String> {
+        Ok(vec![("ESTIMATOR_WINDOW".to_owned(), value.to_owned())])
     }
 
-    fn window(value: &str) -> Vec<(String, String)> {
-        vec![("ESTIMATOR_WINDOW".to_owned(), value.to_owned())]
-    }
-
+    /// Docker compose 2.40 (compose-go 2.9.0) reads the same values.
     #[rstest]
-    #[case::byte_order_mark(b"\xef\xbb\xbfESTIMATOR_WINDOW=7d\n")]
-    #[case::export(b"export ESTIMATOR_WINDOW=7d")]
-    #[case::blanks(b"  export\tESTIMATOR_WINDOW = 7d \t")]
-    #[case::a_comment_behind(b"ESTIMATOR_WINDOW=7d # it's a week, or ${X:-7d}")]
-    #[case::latin_1_elsewhere(b"NAME=M\xfcller\nESTIMATOR_WINDOW=7d")]
-    #[case::a_variable_of_another(b"DAYS=7d\nESTIMATOR_WINDOW=$DAYS\n")]
-    #[case::a_variable_with_a_comment_behind(b"DAYS=7d\nESTIMATOR_WINDOW=$DAYS # a week\n")]
-    #[case::a_variable_in_quotes(b"export MY_DAYS='7d'\nESTIMATOR_WINDOW=\"$MY_DAYS\"\n")]
-    #[case::a_variable_in_braces(b"MY_DAYS=\"7\"\nESTIMATOR_WINDOW=\"${MY_DAYS}d\"\n")]
-    #[case::a_variable_of_the_environment(b"HOME_DAYS=9d\nESTIMATOR_WINDOW=${HOME_DAYS}\n")]
-    #[case::single_quotes(b"ESTIMATOR_WINDOW='7d'")]
-    #[case::double_quotes(b"ESTIMATOR_WINDOW=\"7d\" # a week\n")]
-    fn lines_of_ours_are_read(#[case] content: &[u8]) {
-        assert_eq!(variables(content).unwrap(), window("7d"));
-    }
-
-    #[rstest]
-    #[case::spaces("\"1h 30m\"", "1h 30m")]
-    #[case::two_lines("\"redis://a,\n  redis://b\"", "redis://a,\n  redis://b")]
-    #[case::single_quotes_take_all(r#"'a"\$b ${X} #c'"#, r#"a"\$b ${X} #c"#)]
-    #[case::escapes(r#""a\"\\\$\n\' ""#, "a\"\\$\n' ")]
-    #[case::escapes_without_quotes(r"a\$b\ c", "a$b c")]
-    #[case::a_hash_within("a#b", "a#b")]
-    #[case::empty("", "")]
-    #[case::a_comment_alone(" # 7d", "")]
-    fn a_value_is_parsed(#[case] text: &str, #[case] value: &str) {
-        let content = format!("ESTIMATOR_WINDOW={text}\nOTHER='x'\n");
-        assert_eq!(variables(content.as_bytes()).unwrap(), window(value));
-    }
-
-    #[rstest]
-    #[case::a_value_with_spaces("DATABASE_URL=postgres://x y z")]
-    #[case::yaml("FOO: bar")]
-    #[case::no_name("hello world")]
-    #[case::an_open_quote("MOTD='it is")]
-    #[case::an_apostrophe("MOTD=it's")]
-    #[case::a_bad_escape(r"PATTERN=\d+")]
-    #[case::a_folder_of_windows(r"FOLDER='C:\'")]
-    #[case::a_name_with_a_dash("MY-VAR=1")]
-    #[case::a_value_of_several_lines("KEY=\"-----BEGIN\nab cd\n-----END\"")]
-    #[case::a_name_that_ends_in_ours("MY_ESTIMATOR_WINDOW=x y")]
-    #[case::a_comment("# ESTIMATOR_WINDOW=1s")]
-    #[case::a_reference("X=${UNSET:-1}")]
-    #[case::ours_in_double_quotes("NOTE=\"for example:\nESTIMATOR_WINDOW=1s\nESTIMATOR_WNDOW\n\"")]
-    #[case::ours_in_single_quotes("export NOTE='\n  ESTIMATOR_WINDOW=1s' # as an example")]
-    #[case::ours_behind_an_escaped_quote("NOTE=\"a \\\"\nESTIMATOR_WINDOW=1s\nb \\d \\\"\"")]
-    #[case::ours_in_backquotes("NOTE=`\nESTIMATOR_WINDOW=1s\n`")]
-    fn lines_of_other_programs_are_passed_over(#[case] line: &str) {
-        for content in [format!("{line}\nESTIMATOR_WINDOW=7d\n"), format!("ESTIMATOR_WINDOW=7d\n{line}")] {
-            for content in [content.clone(), content.replace('\n', "\r\n"), content.replace('\n', "\r")] {
-                assert_eq!(variables(content.as_bytes()).unwrap(), window("7d"), "{content:?}");
-            }
+    #[case::bare("ESTIMATOR_WINDOW=7d", "7d")]
+    #[case::byte_order_mark("\u{feff}ESTIMATOR_WINDOW=7d\n", "7d")]
+    #[case::export_and_blanks("  export\tESTIMATOR_WINDOW = 7d \t\r\n", "7d")]
+    #[case::comment("ESTIMATOR_WINDOW=7d # it's a week, or ${X:-7d}", "7d")]
+    #[case::comment_after_tab_and_space("ESTIMATOR_WINDOW=7d\t #c", "7d")]
+    #[case::hash_within("ESTIMATOR_WINDOW=a#b", "a#b")]
+    #[case::empty("ESTIMATOR_WINDOW=\n", "")]
+    #[case::empty_in_quotes("ESTIMATOR_WINDOW='' # c", "")]
+    #[case::single_quotes(r#"ESTIMATOR_WINDOW='a"\$b ${X} #c\d'"#, r#"a"\$b ${X} #c\d"#)]
+    #[case::double_quotes("ESTIMATOR_WINDOW=\"it's #1\" # c", "it's #1")]
+    fn parse_settings_reads_a_value(#[case] line: &str, #[case] value: &str) {
+        for text in [line.to_owned(), format!("{line}\r\nB='y'\n")] {
+            assert_eq!(parse_settings(&text), window(value), "{text}");
         }
     }
 
+    /// Docker compose 2.40 reads the same, if it takes the file.
     #[rstest]
-    #[case::an_open_quote_and_another("A='it is\nESTIMATOR_WINDOW=7d\nB='it is'\n")]
-    #[case::two_apostrophes("A=it's\nESTIMATOR_WINDOW=7d\nB=it's\n")]
-    #[case::an_open_quote_and_an_empty_value("A=\"x\nESTIMATOR_WINDOW=7d\nB=\"\"\n")]
-    fn no_quote_that_was_left_open_hides_a_setting(#[case] content: &str) {
-        assert_eq!(variables(content.as_bytes()).unwrap(), window("7d"));
+    #[case::spaces("DATABASE_URL=postgres://x y z")]
+    #[case::yaml("FOO: bar")]
+    #[case::no_assignment("hello world")]
+    #[case::open_quote("MOTD='it is")]
+    #[case::apostrophe("MOTD=it's")]
+    #[case::two_apostrophes("MOTD='it's nice'")]
+    #[case::several_lines("KEY=\"-----BEGIN\nab \\\" cd\n-----END\"")]
+    #[case::quotes_after_quotes("A='x\ny' B='\nz'")]
+    #[case::longer_name("MY_ESTIMATOR_WINDOW=x y")]
+    #[case::reference("X=${ESTIMATOR_WINDOW:-1}")]
+    #[case::setting_in_a_value("X='ESTIMATOR_WINDOW=1s' # ESTIMATOR_WINDOW=1s")]
+    #[case::setting_after_a_value("X=1 ESTIMATOR_WINDOW=1s")]
+    #[case::setting_in_a_comment(" # ESTIMATOR_WINDOW=1s")]
+    #[case::carriage_return("X=\r\rY=1")]
+    #[case::latin_1("NAME=M\u{fffd}ller")]
+    fn parse_settings_passes_over_other_programs(#[case] lines: &str) {
+        for text in [format!("{lines}\nESTIMATOR_WINDOW=7d\n"), format!("ESTIMATOR_WINDOW=7d\n{lines}")] {
+            assert_eq!(parse_settings(&text), window("7d"), "{text}");
+            assert_eq!(parse_settings(&text.replace('\n', "\r\n")), window("7d"), "{text}");
+        }
     }
 
+    /// A comment says how docker compose 2.40 reads the file, unless it refuses the file, too.
     #[rstest]
-    #[case::spaces(
-        "# c\nESTIMATOR_WINDOW=4s\nESTIMATOR_PRUNE_SCHEDULE=0 * * * *\n",
-        "line 3: ESTIMATOR_PRUNE_SCHEDULE: a value"
-    )]
-    #[case::an_open_quote("ESTIMATOR_REDIS_URL='redis://:hunter2@localhost", "line 1: ESTIMATOR_REDIS_URL: a value")]
-    #[case::an_open_quote_before_another(
-        "ESTIMATOR_REDIS_URL='redis://:hunter2@h\nX=1\nESTIMATOR_WINDOW='4s'",
-        "line 1: ESTIMATOR_REDIS_URL: a value"
-    )]
-    #[case::a_quote_that_takes_another(
-        "ESTIMATOR_JWT_ISSUER='a\nX=hunter2\nb'",
-        "line 1: ESTIMATOR_JWT_ISSUER: a value"
-    )]
-    #[case::two_words(
-        "X=1\r\n\r\nexport ESTIMATOR_REDIS_URL=redis://h :hunter2\r\n",
-        "line 3: ESTIMATOR_REDIS_URL: a value"
-    )]
-    #[case::an_apostrophe_elsewhere(
-        "ESTIMATOR_WINDOW='7d\nPASSWORD=hunter2\nMOTD=it's\n",
-        "line 1: ESTIMATOR_WINDOW: a value"
-    )]
-    #[case::text_behind_a_quote("ESTIMATOR_WINDOW=\"7d\"x", "line 1: ESTIMATOR_WINDOW: a value")]
-    #[case::a_comment_at_a_quote("ESTIMATOR_WINDOW='7d'#x", "line 1: ESTIMATOR_WINDOW: a value")]
-    #[case::a_quote_within("ESTIMATOR_JWT_ISSUER=it's", "line 1: ESTIMATOR_JWT_ISSUER: a value")]
-    #[case::a_hash_first("ESTIMATOR_JWT_ISSUER=#hunter2", "line 1: ESTIMATOR_JWT_ISSUER: a value")]
-    #[case::no_equals("ESTIMATOR_REDIS_URL redis://:hunter2@h?db=3", "line 1 is not NAME=value")]
-    #[case::a_colon("ESTIMATOR_REDIS_URL: redis://:hunter2=x@h", "line 1 is not NAME=value")]
-    #[case::lower_case("\u{feff}estimator_redis_url redis://:hunter2@h", "line 1 is not NAME=value")]
-    #[case::a_name_alone("X=1\nexport ESTIMATOR_WINDOW\n", "line 2 is not NAME=value")]
-    #[case::a_default("A=1\nESTIMATOR_WINDOW=${X:-7d}", "line 2: ESTIMATOR_WINDOW: a $ must be followed by the name")]
-    #[case::a_default_in_quotes("ESTIMATOR_WINDOW=\"${X-7d}\"", "line 1: ESTIMATOR_WINDOW: a $ must be")]
-    #[case::a_variable_that_is_not_set("ESTIMATOR_WINDOW=$X", "line 1: ESTIMATOR_WINDOW: a $ must be")]
-    #[case::a_variable_set_later("ESTIMATOR_WINDOW=$X\nX=7d", "line 1: ESTIMATOR_WINDOW: a $ must be")]
-    #[case::a_variable_that_is_not_understood("X=a b\nESTIMATOR_WINDOW=$X\n", "line 2: ESTIMATOR_WINDOW: a $ must be")]
-    #[case::a_command("ESTIMATOR_WINDOW=$(hunter2)", "line 1: ESTIMATOR_WINDOW: a $ must be")]
-    #[case::a_password_with_a_dollar("ESTIMATOR_REDIS_URL=redis://:pa$$hunter2@h", "line 1: ESTIMATOR_REDIS_URL: a $")]
-    #[case::a_dollar_last("ESTIMATOR_JWT_ISSUER=hunter2$", "line 1: ESTIMATOR_JWT_ISSUER: a $ must be")]
-    #[case::another_escape(r"ESTIMATOR_JWT_ISSUER=\hunter2", "line 1: ESTIMATOR_JWT_ISSUER: behind a backslash only")]
-    #[case::a_backslash_last("ESTIMATOR_WINDOW=7\\\nd", "line 1: ESTIMATOR_WINDOW: behind a backslash only")]
-    #[case::a_list("- ESTIMATOR_WINDOW=7d", "line 1: ESTIMATOR_WINDOW: nothing but export may stand in front of it")]
-    #[case::declare("declare -x ESTIMATOR_WINDOW=7d", "line 1: ESTIMATOR_WINDOW: nothing but export may")]
-    #[case::another_encoding(
-        "X=1\nESTIMATOR_JWT_ISSUER=M\u{fffd}ller\n",
-        "line 2 of the file is not UTF-8; save it as UTF-8"
-    )]
-    fn a_line_of_ours_that_is_not_understood_is_named_and_not_repeated(#[case] text: &str, #[case] message: &str) {
-        let error = variables(text.as_bytes()).unwrap_err();
+    // Takes ESTIMATOR_X.
+    #[case::colon("ESTIMATOR_X: abc=hunter2", "line 1 must be ESTIMATOR_NAME=value")]
+    #[case::colon_after_a_blank("ESTIMATOR_X : hunter2", "line 1 must be")]
+    // Takes estimator_x, of which the service in the container says that it must be in capitals.
+    #[case::small_letters("\u{feff}estimator_x=hunter2", "line 1 must be")]
+    // Passes it over.
+    #[case::no_value_at_the_end("X=1\nexport ESTIMATOR_X", "line 2 must be")]
+    #[case::hyphen("-ESTIMATOR_X=hunter2", "line 1 must be")]
+    #[case::no_value("ESTIMATOR_X redis://:hunter2@h?db=3", "line 1 must be")]
+    #[case::quoted_name("\"ESTIMATOR_X\"=hunter2", "line 1 must be")]
+    #[case::list("- ESTIMATOR_X=7d", "line 1 must be")]
+    #[case::declare("declare -x ESTIMATOR_X=7d", "line 1 must be")]
+    #[case::second_byte_order_mark("A=1\n\u{feff}ESTIMATOR_X=7d", "line 2 must be")]
+    // The last one wins, also an empty one.
+    #[case::duplicate("ESTIMATOR_X=a\n\nESTIMATOR_X=", "lines 1 and 3 both set ESTIMATOR_X; remove one of them")]
+    // Reads `1h 30m`, `it's` and `#hunter2`.
+    #[case::spaces("# c\nESTIMATOR_X=1h 30m", "line 2: ESTIMATOR_X: a value with spaces, quotes or #")]
+    #[case::quote_within("ESTIMATOR_X=it's", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    #[case::hash_first("ESTIMATOR_X=#hunter2", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    // The comment is the value.
+    #[case::comment_alone("ESTIMATOR_X= # c", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    // The comment is a part of the value.
+    #[case::comment_after_a_tab("ESTIMATOR_X=a\t# c", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    // Takes the lines as one value.
+    #[case::several_lines("ESTIMATOR_X='a\nX=hunter2\nb'", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    // Takes ESTIMATOR_Y as well.
+    #[case::two_in_a_line("ESTIMATOR_X='a' ESTIMATOR_Y=b", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    #[case::open_quote("ESTIMATOR_X='redis://:hunter2@h", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    #[case::after_the_quotes("ESTIMATOR_X=\"7d\"x", "line 1: ESTIMATOR_X: a value with spaces, quotes or #")]
+    // Replaces them, an unset one by nothing, and `$$` by `$`.
+    #[case::reference("A=1\nESTIMATOR_X=$A", "line 2: ESTIMATOR_X: a value with $ or a backslash")]
+    #[case::reference_with_a_default("ESTIMATOR_X=\"${A:-7d}\"", "line 1: ESTIMATOR_X: a value with $ or a backslash")]
+    #[case::dollars("ESTIMATOR_X=:pa$$hunter2", "line 1: ESTIMATOR_X: a value with $ or a backslash")]
+    // Knows other escapes than shells do: not `\'` or a space, and none without quotes.
+    #[case::escape(r"ESTIMATOR_X=a\ hunter2", "line 1: ESTIMATOR_X: a value with $ or a backslash")]
+    #[case::escape_in_double_quotes(r#"ESTIMATOR_X="a\"b""#, "line 1: ESTIMATOR_X: a value with $ or a backslash")]
+    // Takes the quote for escaped, and looks for another one on later lines.
+    #[case::escape_in_single_quotes(r"ESTIMATOR_X='a\'", "line 1: ESTIMATOR_X: a value with $ or a backslash")]
+    // Passes over the settings in the quotes.
+    #[case::in_quotes("X: \"\nESTIMATOR_X=1\n\"", "line 1 opens a quote, and a setting is named behind it")]
+    #[case::in_single_quotes("X='a\\'\nESTIMATOR_X=1\nb'", "line 1 opens a quote, and a setting")]
+    #[case::in_quotes_left_open("A=\"x\nESTIMATOR_X=7d\nB=\"\"\n", "line 1 opens a quote, and a setting")]
+    #[case::in_quotes_that_never_close("A='x ESTIMATOR_X=7d\n", "line 1 opens a quote, and a setting")]
+    // Takes ESTIMATOR_X.
+    #[case::after_quotes("\nA='x'ESTIMATOR_X=7d", "line 2 opens a quote, and a setting")]
+    // Takes all as the value of A, or as a comment.
+    #[case::carriage_return("A=1\rESTIMATOR_X=hunter2", "line 1 has a carriage return within")]
+    #[case::carriage_return_in_a_comment("A=1\n# c\rESTIMATOR_X=hunter2\n", "line 2 has a carriage return within")]
+    // Takes the bytes as they are.
+    #[case::latin_1("ESTIMATOR_X=M\u{fffd}ller", "line 1: ESTIMATOR_X: the value is not UTF-8")]
+    #[case::utf_16("E\0S\0T\0I\0M\0A\0T\0O\0R\0_\0X\0=\x001\0", "the file is not UTF-8; save it as UTF-8")]
+    fn parse_settings_refuses(#[case] text: &str, #[case] message: &str) {
+        let error = parse_settings(text).unwrap_err();
         assert!(error.starts_with(message) && !error.contains("hunter2") && !error.contains('\n'), "{error}");
     }
 
     #[test]
-    fn utf_16_is_named_if_it_has_a_setting() {
-        let utf_16 = |text: &str| -> Vec<u8> {
-            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
-        };
-        let error = variables(&utf_16("OTHER=1\r\nESTIMATOR_WINDOW=7d\r\n")).unwrap_err();
-        assert_eq!(error, "the file is not UTF-8; save it as UTF-8");
-        assert_eq!(variables(&utf_16("OTHER=x y\r\n")).unwrap(), []);
-    }
-
-    #[test]
-    fn a_missing_file_and_a_folder_are_passed_over() {
+    fn read_passes_over_a_missing_file_and_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(&folder.path().join(".env")).unwrap(), []);
         assert_eq!(read(folder.path()).unwrap(), []);
     }
 
     #[rstest]
-    #[case::a_pipe("pipe")]
-    #[case::a_device("/dev/zero")]
-    fn what_would_never_end_is_refused(#[case] target: &str) {
+    #[case::pipe("pipe")]
+    #[case::device("/dev/zero")]
+    fn read_refuses_a_file_without_an_end(#[case] target: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let mkfifo = std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap();
-        assert!(mkfifo.success());
+        assert!(std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
         let path = folder.path().join(".env");
         symlink(target, &path).unwrap();
         let error = read(&path).unwrap_err().to_string();

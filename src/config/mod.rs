@@ -4,115 +4,29 @@
 //! folder, that by the environment (`ESTIMATOR_<NAME>`), and that by flags. This is the only module that reads the
 //! environment.
 
+mod access;
+mod declare;
 mod dotenv;
-mod front;
+mod effective;
 mod layer;
+mod limits;
 mod parse;
 mod redis;
+mod rows;
 mod secret_files;
-mod shown;
+mod settings;
+mod source;
+mod store;
 mod toml_text;
+mod value;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-pub use self::layer::{Layer, Source};
+pub use self::declare::Setting;
+pub use self::rows::SettingRow;
 pub use self::secret_files::SecretFile;
-pub use self::shown::Shown;
-use crate::auth::{AuthConfig, JwtAlgorithm};
-use crate::domain::{SegmentName, Window};
-use crate::embedded_redis::MaxMemory;
-use crate::estimator::history::Interval;
-use crate::estimator::overlap::{OverlapLimits, Overlaps};
-use crate::http::server::ConnectionLimits;
-use crate::http::{AllowedHosts, Origins, RequestLimits, TlsFiles};
-use crate::jobs::Schedule;
-use crate::redis::{Deployment, Limits as RedisLimits, WriteAcks};
-use crate::store::{KeyPrefix, Partitions};
-use crate::telemetry::{LogFilter, LogFormat, TraceConfig};
-
-/// What the service runs with. `Debug` shows no secret.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where to serve HTTP.
-    pub listen: SocketAddr,
-    /// Where to serve probes and metrics; with the rest when there is none.
-    pub admin_listen: Option<SocketAddr>,
-    /// The certificate of `listen`; plain text when there is none.
-    pub tls: Option<TlsFiles>,
-    /// The origins whose pages may read answers.
-    pub cors_origins: Option<Origins>,
-    /// The hosts that requests may name; without them, any, unless nobody but this machine reaches the service and it has no keys.
-    pub allowed_hosts: Option<AllowedHosts>,
-    /// Which keys tokens are checked with; everybody may do everything when there are none.
-    pub auth: AuthConfig,
-    /// The Redis to use, and how to be let in; a private one when there is none.
-    pub redis: Option<Deployment>,
-    /// What the keys of the data set begin with.
-    pub redis_key_prefix: KeyPrefix,
-    /// How many partitions the data set has; whatever it has when there is none.
-    pub partitions: Option<Partitions>,
-    /// How many replicas of Redis must have a visit before it is acknowledged.
-    pub write_acks: WriteAcks,
-    /// The private Redis's folder.
-    pub data_dir: PathBuf,
-    /// How much memory the private Redis may take; none with another Redis, and where the system doesn't tell how much there is.
-    pub redis_max_memory: Option<MaxMemory>,
-    /// How long a user stays in a segment after the last visit.
-    pub window: Window,
-    /// When to prune.
-    pub prune_schedule: Schedule,
-    /// How many segments there may be before visits to new ones are refused.
-    pub max_segments: usize,
-    /// How often the counts of all segments are sampled; never if there is none.
-    pub history_interval: Option<Interval>,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Which log lines are wanted.
-    pub log_filter: LogFilter,
-    /// Where traces go; nowhere when there is none.
-    pub traces: Option<TraceConfig>,
-    /// The segments whose users `/metrics` tells.
-    pub metered_segments: Vec<SegmentName<'static>>,
-    /// How long a request's head may take, a connection may idle, and an answer may wait for the client to read on.
-    pub header_timeout: Duration,
-    /// How long a request's body may take.
-    pub body_timeout: Duration,
-    /// How long a request may take in all, a stream of visits excepted.
-    pub request_timeout: Duration,
-    /// The longest head of a request, in bytes.
-    pub max_header_bytes: usize,
-    /// The longest body of a request, in bytes; of a stream of visits there is no longest.
-    pub max_body_bytes: usize,
-    /// Connections that may be open at a time before more must wait.
-    pub max_connections: usize,
-    /// Requests that may wait for their answer at a time before more are refused.
-    pub max_requests: usize,
-    /// How long an overlap may take.
-    pub overlap_timeout: Duration,
-    /// Overlaps that may be under way at a time before more are refused.
-    pub max_overlaps: usize,
-    /// Lists, and requests for a user, that may be under way at a time before more are refused.
-    pub max_lists: usize,
-    /// How long connecting to Redis may take.
-    pub redis_connect_timeout: Duration,
-    /// How long Redis may take to answer, connecting included.
-    pub redis_timeout: Duration,
-    /// Visits, and as many counts, that may wait for Redis before more are refused.
-    pub max_waiting: usize,
-    /// Threads that serve requests.
-    pub threads: usize,
-    /// How long to go on serving after a stop signal, with readyz at 503.
-    pub shutdown_delay: Duration,
-    /// How long requests in flight may take to finish after that.
-    pub drain_timeout: Duration,
-    /// The files that settings were read from.
-    pub files: Vec<SecretFile>,
-}
-
-/// The file in the working folder.
-const DOTENV: &str = ".env";
+pub use self::settings::{Layer, SETTINGS, Settings};
+pub use self::source::Source;
 
 /// What is wrong with the settings: one line that names the setting and where it comes from.
 #[derive(Debug, thiserror::Error)]
@@ -125,196 +39,16 @@ pub struct SettingsError(String);
 ///
 /// A [`SettingsError`] when a layer can't be read or has a name that is no setting.
 pub fn read_layers(flags: Layer, config: Option<PathBuf>) -> Result<Vec<(Source, Layer)>, SettingsError> {
-    let dotenv = dotenv::read(Path::new(DOTENV))?;
+    let dotenv = dotenv::read(Path::new(source::DOTENV))?;
     let (config_in_dotenv, dotenv) = layer::from_variables(Source::DotEnv, dotenv)?;
     let (config_in_environment, environment) = layer::from_variables(Source::Environment, std::env::vars_os())?;
 
-    let mut layers = vec![(Source::Defaults, Layer::defaults())];
+    let mut layers = Vec::new();
     if let Some(path) = config.or(config_in_environment).or(config_in_dotenv) {
         layers.push(layer::from_file(&path)?);
     }
     layers.extend([dotenv, environment, (Source::Flags, flags)]);
     Ok(layers)
-}
-
-impl Settings {
-    /// Settings from `layers`, of which later ones override earlier ones.
-    ///
-    /// # Errors
-    ///
-    /// A [`SettingsError`] for the first value that won't do.
-    pub fn from_layers(layers: &[(Source, Layer)]) -> Result<Self, SettingsError> {
-        let layers = Layers(layers);
-        Ok(Self {
-            listen: layers.required("listen", parse::address)?,
-            admin_listen: layers.optional("admin_listen", parse::address)?,
-            tls: layers.tls()?,
-            cors_origins: layers.optional("cors_origins", Origins::parse)?,
-            allowed_hosts: layers.optional("allowed_hosts", AllowedHosts::parse)?,
-            auth: layers.auth()?,
-            redis: layers.redis()?,
-            redis_key_prefix: layers.optional("redis_key_prefix", KeyPrefix::parse)?.unwrap_or_default(),
-            partitions: layers.partitions()?,
-            write_acks: layers.write_acks()?,
-            data_dir: layers.required("data_dir", parse::path)?,
-            redis_max_memory: layers.redis_max_memory()?,
-            window: layers.required("window", Window::parse)?,
-            prune_schedule: layers.required("prune_schedule", Schedule::parse)?,
-            max_segments: layers.required("max_segments", parse::number::<1, 100_000_000>)?,
-            history_interval: layers.required("history_interval", Interval::parse)?,
-            log_format: layers.optional("log_format", LogFormat::parse)?.unwrap_or_else(LogFormat::for_stderr),
-            log_filter: layers.required("log_filter", LogFilter::parse)?,
-            traces: layers.traces()?,
-            metered_segments: layers.optional("metered_segments", parse::segments)?.unwrap_or_default(),
-            header_timeout: layers.required("header_timeout", parse::limit)?,
-            body_timeout: layers.required("body_timeout", parse::limit)?,
-            request_timeout: layers.required("request_timeout", parse::limit)?,
-            max_header_bytes: layers.required("max_header_bytes", parse::number::<8_192, 1_048_576>)?,
-            max_body_bytes: layers.required("max_body_bytes", parse::number::<1, 67_108_864>)?,
-            max_connections: layers.required("max_connections", parse::number::<1, 1_000_000>)?,
-            max_requests: layers.required("max_requests", parse::number::<1, 1_000_000>)?,
-            overlap_timeout: layers.required("overlap_timeout", parse::limit)?,
-            max_overlaps: layers.required("max_overlaps", parse::number::<1, 100>)?,
-            max_lists: layers.required("max_lists", parse::number::<1, 1_000>)?,
-            redis_connect_timeout: layers.required("redis_connect_timeout", parse::limit)?,
-            redis_timeout: layers.required("redis_timeout", parse::limit)?,
-            max_waiting: layers.required("max_waiting", parse::number::<1, 1_000_000>)?,
-            threads: layers.optional("threads", parse::number::<1, 1_024>)?.unwrap_or_else(parse::usual_threads),
-            shutdown_delay: layers.required("shutdown_delay", parse::delay)?,
-            drain_timeout: layers.required("drain_timeout", parse::limit)?,
-            files: layers.files(),
-        })
-    }
-
-    /// The files with secrets, and with what lets callers in.
-    #[must_use]
-    pub fn secret_files(&self) -> Vec<SecretFile> {
-        let redis = self.redis.as_ref().map(Deployment::server);
-        let jwt = self.auth.jwt.as_ref();
-        let has_secret = jwt.is_some_and(|jwt| jwt.algorithm == JwtAlgorithm::Hs256);
-        let files = [
-            ("tls_key_file", self.tls.as_ref().map(|files| &files.key), true),
-            ("api_keys_file", self.auth.api_keys_file.as_ref(), false),
-            ("jwt_key_file", jwt.map(|jwt| &jwt.key_file), has_secret),
-            ("redis_password_file", redis.and_then(|url| url.credentials().password_file.as_ref()), true),
-            (
-                "redis_client_key_file",
-                redis.and_then(|url| url.tls_files().client_files.as_ref()).map(|files| &files.key),
-                true,
-            ),
-        ];
-        let files = files.into_iter().filter_map(|(setting, path, is_secret)| {
-            path.map(|path| SecretFile { setting, path: path.clone(), is_secret })
-        });
-        files.chain(self.files.iter().cloned()).collect()
-    }
-
-    /// How long to wait for Redis, and how many may.
-    #[must_use]
-    pub fn store_limits(&self) -> RedisLimits {
-        RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, max_pending: self.max_waiting }
-    }
-
-    /// What a request may take.
-    #[must_use]
-    pub fn request_limits(&self) -> RequestLimits {
-        RequestLimits {
-            body: self.body_timeout,
-            request: self.request_timeout,
-            // Each part of it has a limit of its own: its body, Redis's clock, its turn at Redis, Redis's answer. A timer that can't
-            // go off would cost each visit and each count for nothing.
-            round_trip: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 3 * self.redis_timeout),
-            body_bytes: self.max_body_bytes,
-            requests: self.max_requests,
-        }
-    }
-
-    /// What overlaps may take.
-    #[must_use]
-    pub fn overlap_limits(&self) -> OverlapLimits {
-        OverlapLimits { timeout: self.overlap_timeout, concurrency: self.max_overlaps, memory: Overlaps::MAX_MEMORY }
-    }
-
-    /// What connections may take.
-    #[must_use]
-    pub fn server_limits(&self) -> ConnectionLimits {
-        ConnectionLimits {
-            header: self.header_timeout,
-            drain: self.drain_timeout,
-            head_bytes: self.max_header_bytes,
-            connections: self.max_connections,
-        }
-    }
-}
-
-/// All layers, lowest first.
-struct Layers<'a>(&'a [(Source, Layer)]);
-
-impl Layers<'_> {
-    /// The files that a layer was read from. Whoever writes them sets everything.
-    fn files(&self) -> Vec<SecretFile> {
-        let files = self.0.iter().filter_map(|(source, _)| match source {
-            Source::DotEnv => Some(("settings", Path::new(DOTENV))),
-            Source::File(path) => Some(("config", path.as_path())),
-            Source::Defaults | Source::Environment | Source::Flags => None,
-        });
-        files.map(|(setting, path)| SecretFile { setting, path: path.to_owned(), is_secret: false }).collect()
-    }
-
-    /// The topmost value of the setting `name`, and where it is.
-    fn topmost(&self, name: &str) -> Option<(&Source, String)> {
-        debug_assert!(Layer::names().iter().any(|known| known == name), "{name} is no setting");
-        self.0.iter().rev().find_map(|(source, layer)| layer.text_of(name).map(|text| (source, text)))
-    }
-
-    /// The topmost value, parsed; `show` is how a message repeats it.
-    fn parsed<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-        show: impl Fn(&str) -> String,
-    ) -> Result<Option<T>, SettingsError> {
-        let Some((source, text)) = self.topmost(name) else { return Ok(None) };
-        let failed = |why| SettingsError(format!("{name}: {} {why} (set by {})", show(&text), source.writes(name)));
-        parse(&text).map(Some).map_err(failed)
-    }
-
-    fn optional<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
-        // A URL with a password may stand in the wrong setting.
-        let may_hold_password = |text: &str| text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
-        let show = |text: &str| if may_hold_password(text) { "the value".to_owned() } else { format!("{text:?}") };
-        self.parsed(name, parse, show)
-    }
-
-    /// As `optional`, for a value that must not be repeated.
-    fn secret<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
-        self.parsed(name, parse, |_| "the value".to_owned())
-    }
-
-    /// Two settings of which each is of no use without the other.
-    fn both<A, B>(
-        &self,
-        first: &str,
-        parse_first: impl Fn(&str) -> Result<A, String>,
-        second: &str,
-        parse_second: impl Fn(&str) -> Result<B, String>,
-    ) -> Result<Option<(A, B)>, SettingsError> {
-        match (self.optional(first, parse_first)?, self.optional(second, parse_second)?) {
-            (Some(first), Some(second)) => return Ok(Some((first, second))),
-            (Some(_), None) => self.none_of(&[first], &format!("is of no use without {second}"))?,
-            (None, _) => self.none_of(&[second], &format!("is of no use without {first}"))?,
-        }
-        Ok(None)
-    }
-
-    /// Refuses the first of `names` that is set.
-    fn none_of(&self, names: &[&str], why: &str) -> Result<(), SettingsError> {
-        names.iter().try_for_each(|name| self.optional(name, |_| Err::<(), _>(why.to_owned())).map(drop))
-    }
-
-    fn required<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
-        self.optional(name, parse)?.ok_or_else(|| SettingsError(format!("{name} is not set")))
-    }
 }
 
 #[cfg(test)]
@@ -324,10 +58,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    fn defaults() -> (Source, Layer) {
-        (Source::Defaults, Layer::defaults())
-    }
+    use crate::domain::Window;
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
         pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
@@ -335,7 +66,7 @@ mod tests {
 
     pub(super) fn environment(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let (_, layer) = layer::from_variables(Source::Environment, variables(pairs))?;
-        Settings::from_layers(&[defaults(), layer])
+        Settings::from_layers(&[layer])
     }
 
     fn file(text: &str) -> Result<Settings, SettingsError> {
@@ -343,21 +74,21 @@ mod tests {
         let path = folder.path().join("estimator.toml");
         std::fs::write(&path, text).unwrap();
         let layer = layer::from_file(&path)?;
-        Settings::from_layers(&[defaults(), layer])
+        Settings::from_layers(&[layer])
     }
 
     #[test]
     fn the_defaults_are_settings() {
-        let settings = Settings::from_layers(&[defaults()]).unwrap();
+        let settings = Settings::from_layers(&[]).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.window.as_secs(), 14 * 24 * 60 * 60);
-        assert!(settings.redis.is_none());
+        assert!(settings.has_private_redis());
     }
 
     #[test]
     fn each_layer_overrides_the_one_below() {
         let layer = |window: Option<&str>| Layer { window: window.map(str::to_owned), ..Layer::default() };
-        let mut layers = vec![defaults()];
+        let mut layers = Vec::new();
         for (source, window) in [
             (Source::File("estimator.toml".into()), "1d"),
             (Source::DotEnv, "2d"),
@@ -400,10 +131,10 @@ mod tests {
     #[case::years("y", r#""1y" is in months or years"#)]
     fn no_duration_is_in_months_or_years(#[case] unit: &str, #[case] why: &str) {
         let is_duration =
-            |name: &String| Layer::default_of(name).is_some_and(|text| text != "0" && parse::delay(&text).is_ok());
-        let names: Vec<_> = Layer::names().into_iter().filter(is_duration).collect();
+            |setting: &&Setting| setting.default.is_some_and(|text| text != "0" && parse::delay(text).is_ok());
+        let names: Vec<_> = SETTINGS.iter().filter(is_duration).map(|setting| setting.name).collect();
         assert!(names.len() > 5, "{names:?}");
-        for name in names.iter().map(String::as_str).chain(["window", "jwt_leeway"]) {
+        for name in names.into_iter().chain(["window", "jwt_leeway"]) {
             let variable = (&*format!("ESTIMATOR_{}", name.to_uppercase()), &*format!("1{unit}"));
             let error = environment(&[variable]).unwrap_err().to_string();
             assert!(error.contains(why), "{name}: {error}");
@@ -461,7 +192,7 @@ mod tests {
     #[case(
         "ESTIMATOR_REDIS_CLUSTER",
         "redis://a,redis://b?ssl=true",
-        "redis_cluster: the value has a part that asks for TLS behind ?"
+        "redis_cluster: the value has a part that enables TLS behind ?"
     )]
     #[case(
         "ESTIMATOR_REDIS_SENTINEL",

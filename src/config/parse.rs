@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::domain::{SegmentName, parse_duration};
 use crate::jobs::HealthMonitor;
+use crate::redis::RedisUrl;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
@@ -37,7 +38,7 @@ pub fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, S
     }
 }
 
-pub fn truth(text: &str) -> Result<bool, String> {
+pub fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
 }
 
@@ -63,4 +64,32 @@ pub fn limit(text: &str) -> Result<Duration, String> {
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     let duration = delay(text)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
+}
+
+/// URLs with a comma between them: one at least.
+fn redis_urls(text: &str) -> Result<Vec<RedisUrl>, String> {
+    let url = |part: &str| RedisUrl::parse(part.trim()).map_err(|why| format!("has a part that {why}"));
+    text.split(',').map(url).collect()
+}
+
+pub fn cluster_seeds(text: &str) -> Result<Vec<RedisUrl>, String> {
+    let seeds = redis_urls(text)?;
+    if seeds.iter().any(RedisUrl::has_database) {
+        return Err("names a database, and a cluster has the first alone".to_owned());
+    }
+    check_alike(&seeds, "servers")?;
+    Ok(seeds)
+}
+
+pub fn sentinels(text: &str) -> Result<Vec<RedisUrl>, String> {
+    let sentinels = redis_urls(text)?;
+    check_alike(&sentinels, "sentinels")?;
+    Ok(sentinels)
+}
+
+fn check_alike(urls: &[RedisUrl], kind: &str) -> Result<(), String> {
+    if urls.iter().all(|url| url.is_reached_like(&urls[0])) {
+        return Ok(());
+    }
+    Err(format!("has URLs that differ in more than the address: all {kind} are reached in the same way, by TCP"))
 }

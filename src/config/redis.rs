@@ -1,14 +1,14 @@
 //! The settings of the connection to Redis, which have to fit together.
 
-use super::{Layers, SettingsError, parse};
-use crate::embedded_redis::MaxMemory;
+use super::effective::EffectiveTexts;
+use super::{Settings, SettingsError};
 use crate::redis::{ClientFiles, Credentials, Deployment, RedisUrl, TlsFiles, WriteAcks};
 use crate::store::Partitions;
 
 /// The settings that say which servers there are. One of them is enough.
-const PLACES: [&str; 3] = ["redis_url", "redis_cluster", "redis_sentinel"];
+const LOCATIONS: [&str; 3] = ["redis_url", "redis_cluster", "redis_sentinel"];
 /// What stands beside them and is of no use without.
-const BESIDE_THE_URL: [&str; 6] = [
+const BESIDE_THE_LOCATION: [&str; 6] = [
     "redis_sentinel_master",
     "redis_username",
     "redis_password_file",
@@ -16,148 +16,122 @@ const BESIDE_THE_URL: [&str; 6] = [
     "redis_client_cert_file",
     "redis_client_key_file",
 ];
-/// Why a setting is of no use without a place.
+/// Why a setting is of no use without a location.
 const FOR_YOUR_OWN: &str = "is for a Redis of your own, and none of redis_url, redis_cluster and redis_sentinel is set";
 /// What only TLS has a use for.
 const FOR_TLS: [&str; 3] = ["redis_ca_file", "redis_client_cert_file", "redis_client_key_file"];
-/// What sentinels call a primary if nobody says otherwise, in their own example.
-const DEFAULT_MASTER: &str = "mymaster";
 
-impl Layers<'_> {
-    /// The Redis to use, and how to be let in; none when it is to be a private one.
-    pub(super) fn redis(&self) -> Result<Option<Deployment>, SettingsError> {
-        let mut set = PLACES.into_iter().filter(|name| self.topmost(name).is_some());
-        let Some(place) = set.next() else {
-            return self.none_of(&BESIDE_THE_URL, FOR_YOUR_OWN).map(|()| None);
-        };
-        if let Some(second) = set.next() {
-            let why =
-                format!("is a second Redis: {place} is set, too; leave one empty (docker compose: --profile external)");
-            self.secret(second, |_| Err::<(), _>(why.clone()))?;
+impl Settings {
+    /// The Redis to use, and how to be let in; `None` for a private one.
+    #[must_use]
+    pub fn deployment(&self) -> Option<Deployment> {
+        let tls_files = self.redis_tls_files();
+        let credentials =
+            Credentials { username: self.redis_username.clone(), password_file: self.redis_password_file.clone() };
+        let server = |url: RedisUrl| url.with_credentials(credentials.clone()).with_tls_files(tls_files.clone());
+        if let Some(url) = &self.redis_url {
+            return Some(Deployment::One(server(url.clone())));
         }
-        if place != "redis_sentinel" {
-            self.none_of(&["redis_sentinel_master"], "is of no use without redis_sentinel")?;
+        if let Some(seeds) = &self.redis_cluster {
+            return Some(Deployment::Cluster(seeds.iter().cloned().map(server).collect()));
         }
-        match place {
-            "redis_url" => self.secret(place, RedisUrl::parse)?.map(|url| self.one(url)).transpose(),
-            "redis_cluster" => self.secret(place, urls)?.map(|seeds| self.cluster(seeds)).transpose(),
-            _ => self.secret(place, urls)?.map(|sentinels| self.sentinel(sentinels)).transpose(),
-        }
-    }
-
-    /// How many partitions there must be.
-    pub(super) fn partitions(&self) -> Result<Option<Partitions>, SettingsError> {
-        let partitions = self.optional("partitions", Partitions::parse)?;
-        if partitions == Some(Partitions::ONE) && self.topmost("redis_cluster").is_some() {
-            self.none_of(&["partitions"], "is too few for redis_cluster: one partition is at one server")?;
-        }
-        Ok(partitions)
-    }
-
-    /// How many replicas must have a visit; none of a private Redis, which has no replicas.
-    pub(super) fn write_acks(&self) -> Result<WriteAcks, SettingsError> {
-        let replicas = self.required("write_acks", parse::number::<0, 9>)?;
-        let on_disk = self.required("write_acks_on_disk", parse::truth)?;
-        if replicas > 0 && PLACES.iter().all(|name| self.topmost(name).is_none()) {
-            self.none_of(&["write_acks"], FOR_YOUR_OWN)?;
-        }
-        if on_disk && replicas == 0 {
-            self.none_of(&["write_acks_on_disk"], "is of no use without write_acks, which says how many replicas")?;
-        }
-        if on_disk && self.required("redis_timeout", parse::limit)? < WriteAcks::MIN_ANSWER_ON_DISK {
-            const WHY: &str = "needs a redis_timeout of 9s or more: replicas tell of their disks once a second";
-            self.none_of(&["write_acks_on_disk"], WHY)?;
-        }
-        Ok(WriteAcks { replicas, on_disk })
-    }
-
-    /// How much memory the private Redis may take.
-    pub(super) fn redis_max_memory(&self) -> Result<Option<MaxMemory>, SettingsError> {
-        if let Some(place) = PLACES.iter().find(|name| self.topmost(name).is_some()) {
-            let why = format!(
-                "is for the private Redis, and {place} is set: set the maxmemory of that Redis (docker compose: REDIS_MAX_MEMORY)"
-            );
-            return self.none_of(&["redis_max_memory"], &why).map(|()| None);
-        }
-        Ok(self.optional("redis_max_memory", MaxMemory::parse)?.or_else(MaxMemory::of_this_machine))
-    }
-
-    fn one(&self, url: RedisUrl) -> Result<Deployment, SettingsError> {
-        let (credentials, tls_files) = self.access("redis_url", &url)?;
-        Ok(Deployment::One(url.with_credentials(credentials).with_tls_files(tls_files)))
-    }
-
-    fn cluster(&self, seeds: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
-        let refuse = |why: &str| self.secret("redis_cluster", |_| Err::<(), _>(why.to_owned())).map(drop);
-        if seeds.iter().any(RedisUrl::has_database) {
-            refuse("names a database, and a cluster has the first alone")?;
-        }
-        if seeds.iter().any(|seed| !seed.is_reached_like(&seeds[0])) {
-            refuse("has URLs that differ in more than the address: all servers are reached in the same way, by TCP")?;
-        }
-        let (credentials, tls_files) = self.access("redis_cluster", &seeds[0])?;
-        let seeds = seeds.into_iter();
-        let seeds = seeds.map(|seed| seed.with_credentials(credentials.clone()).with_tls_files(tls_files.clone()));
-        Ok(Deployment::Cluster(seeds.collect()))
-    }
-
-    fn sentinel(&self, sentinels: Vec<RedisUrl>) -> Result<Deployment, SettingsError> {
-        if sentinels.iter().any(|sentinel| !sentinel.is_reached_like(&sentinels[0])) {
-            const WHY: &str =
-                "has URLs that differ in more than the address: all sentinels are reached in the same way, by TCP";
-            self.secret("redis_sentinel", |_| Err::<(), _>(WHY.to_owned()))?;
-        }
-        // A user in these URLs is one of the sentinels.
-        let servers = sentinels[0].without_login();
-        let (credentials, tls_files) = self.access("redis_sentinel", &servers)?;
-        let sentinels = sentinels.into_iter().map(|url| url.without_database().with_tls_files(tls_files.clone()));
-        let master = self.optional("redis_sentinel_master", parse::name)?;
-        Ok(Deployment::Sentinel {
-            sentinels: sentinels.collect(),
-            master: master.unwrap_or_else(|| DEFAULT_MASTER.to_owned()),
-            servers: servers.with_credentials(credentials).with_tls_files(tls_files),
+        let sentinels = self.redis_sentinel.as_ref()?;
+        let sentinel = |url: &RedisUrl| url.without_database().with_tls_files(tls_files.clone());
+        Some(Deployment::Sentinel {
+            sentinels: sentinels.iter().map(sentinel).collect(),
+            master: self.redis_sentinel_master.clone(),
+            // A user in these URLs is one of the sentinels.
+            servers: server(sentinels[0].without_login()),
         })
     }
 
-    /// The credentials and certificates that are set beside `url`, which is the value of the setting `place`.
-    fn access(&self, place: &str, url: &RedisUrl) -> Result<(Credentials, TlsFiles), SettingsError> {
+    fn redis_tls_files(&self) -> TlsFiles {
+        let client_files = self.redis_client_cert_file.clone().zip(self.redis_client_key_file.clone());
+        let client_files = client_files.map(|(cert, key)| ClientFiles { cert, key });
+        TlsFiles { ca_file: self.redis_ca_file.clone(), client_files }
+    }
+
+    /// Whether the service starts a Redis of its own.
+    #[must_use]
+    pub fn has_private_redis(&self) -> bool {
+        self.redis_url.is_none() && self.redis_cluster.is_none() && self.redis_sentinel.is_none()
+    }
+
+    /// How many replicas of Redis must have a visit before it is acknowledged.
+    #[must_use]
+    pub fn acks(&self) -> WriteAcks {
+        WriteAcks { replicas: self.write_acks, on_disk: self.write_acks_on_disk }
+    }
+
+    /// Refuses settings that don't fit together.
+    pub(super) fn check_redis(&self, texts: &EffectiveTexts<'_>) -> Result<(), SettingsError> {
+        let mut locations = LOCATIONS.into_iter().filter(|name| texts.is_set(name));
+        if let (Some(location), Some(second)) = (locations.next(), locations.next()) {
+            let why = format!(
+                "is a second Redis: {location} is set, too; leave one empty (docker compose: --profile external)"
+            );
+            texts.reject_if_set(&[second], &why)?;
+        }
+        match self.deployment() {
+            Some(deployment) => self.check_deployment(&deployment, texts)?,
+            None => texts.reject_if_set(&BESIDE_THE_LOCATION, FOR_YOUR_OWN)?,
+        }
+        self.check_write_acks(texts)
+    }
+
+    /// Refuses what doesn't fit a Redis of one's own.
+    fn check_deployment(&self, deployment: &Deployment, texts: &EffectiveTexts<'_>) -> Result<(), SettingsError> {
+        let (location, url) = (deployment.setting(), deployment.server());
+        if location != "redis_sentinel" {
+            texts.reject_if_set(&["redis_sentinel_master"], "is of no use without redis_sentinel")?;
+        }
         if url.has_username() {
-            self.none_of(&["redis_username"], &format!("is a second user: {place} has one already"))?;
+            texts.reject_if_set(&["redis_username"], &format!("is a second user: {location} has one already"))?;
         }
         if url.has_password() {
-            self.none_of(&["redis_password_file"], &format!("is a second password: {place} has one already"))?;
+            let why = format!("is a second password: {location} has one already");
+            texts.reject_if_set(&["redis_password_file"], &why)?;
         }
         if !url.is_tls() {
-            self.none_of(&FOR_TLS, &format!("is for TLS, and {place} doesn't begin with rediss://"))?;
+            let why = format!("is for TLS, and {location} doesn't begin with rediss://");
+            texts.reject_if_set(&FOR_TLS, &why)?;
         }
-        let credentials = Credentials {
-            username: self.optional("redis_username", parse::name)?,
-            password_file: self.optional("redis_password_file", parse::path)?,
-        };
-        let tls_files =
-            TlsFiles { ca_file: self.optional("redis_ca_file", parse::path)?, client_files: self.client_files()? };
-        if !url.has_password() && credentials.password_file.is_none() {
+        texts.require_together("redis_client_cert_file", "redis_client_key_file")?;
+        if !url.has_password() && self.redis_password_file.is_none() {
             // Redis would be asked as its default user, without a word.
             const WHY: &str = "is a user without a password; name its file in redis_password_file";
-            self.none_of(&["redis_username"], WHY)?;
+            texts.reject_if_set(&["redis_username"], WHY)?;
             if url.has_username() {
-                self.secret(place, |_| Err::<(), _>(WHY.to_owned()))?;
+                texts.reject_if_set(&[location], WHY)?;
             }
         }
-        Ok((credentials, tls_files))
+        if location == "redis_cluster" && self.partitions == Some(Partitions::ONE) {
+            const WHY: &str = "is too few for redis_cluster: one partition is at one server";
+            texts.reject_if_set(&["partitions"], WHY)?;
+        }
+        let why = format!(
+            "is for the private Redis, and {location} is set: set the maxmemory of that Redis (docker compose: REDIS_MAX_MEMORY)"
+        );
+        texts.reject_if_set(&["redis_max_memory"], &why)
     }
 
-    /// A client's certificate and its key.
-    fn client_files(&self) -> Result<Option<ClientFiles>, SettingsError> {
-        let files = self.both("redis_client_cert_file", parse::path, "redis_client_key_file", parse::path)?;
-        Ok(files.map(|(cert, key)| ClientFiles { cert, key }))
+    fn check_write_acks(&self, texts: &EffectiveTexts<'_>) -> Result<(), SettingsError> {
+        if self.write_acks > 0 && self.has_private_redis() {
+            texts.reject_if_set(&["write_acks"], FOR_YOUR_OWN)?;
+        }
+        if !self.write_acks_on_disk {
+            return Ok(());
+        }
+        if self.write_acks == 0 {
+            let why = "is of no use without write_acks, which says how many replicas";
+            texts.reject_if_set(&["write_acks_on_disk"], why)?;
+        }
+        if self.redis_timeout < WriteAcks::MIN_ANSWER_ON_DISK {
+            let why = "needs a redis_timeout of 9s or more: replicas tell of their disks once a second";
+            texts.reject_if_set(&["write_acks_on_disk"], why)?;
+        }
+        Ok(())
     }
-}
-
-/// Reads URLs with commas between them: one at least.
-fn urls(text: &str) -> Result<Vec<RedisUrl>, String> {
-    let url = |part: &str| RedisUrl::parse(part.trim()).map_err(|why| format!("has a part that {why}"));
-    text.split(',').map(url).collect()
 }
 
 #[cfg(test)]
@@ -227,7 +201,7 @@ mod tests {
         WriteAcks { replicas: 1, on_disk: true }
     )]
     fn replicas_that_must_have_a_visit_are_read(#[case] pairs: &[(&str, &str)], #[case] expected: WriteAcks) {
-        assert_eq!(environment(pairs).unwrap().write_acks, expected);
+        assert_eq!(environment(pairs).unwrap().acks(), expected);
     }
 
     #[test]
@@ -253,7 +227,7 @@ mod tests {
     )]
     #[case(&[("REDIS_URL", "redis://a"), ("PARTITIONS", "16")], "a:6379")]
     fn servers_of_all_kinds_are_read(#[case] set: &[(&str, &str)], #[case] expected: &str) {
-        assert_eq!(with(set).unwrap().redis.unwrap().to_string(), expected);
+        assert_eq!(with(set).unwrap().deployment().unwrap().to_string(), expected);
     }
 
     #[rstest]
@@ -280,7 +254,7 @@ mod tests {
         assert!(error.starts_with(message) && error.contains(" (set by ESTIMATOR_"), "{error}");
     }
 
-    fn with(set: &[(&str, &str)]) -> Result<crate::config::Settings, SettingsError> {
+    fn with(set: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let set: Vec<_> = set.iter().map(|(name, value)| (format!("ESTIMATOR_{name}"), *value)).collect();
         environment(&set.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>())
     }

@@ -1,11 +1,11 @@
-//! Why there is no private Redis, in one line that says what to do.
+//! Why the private Redis doesn't run.
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why there is no private Redis.
+/// Why the private Redis doesn't run, in one line with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// Neither server is installed.
@@ -14,64 +14,67 @@ pub enum EmbeddedError {
          redis-server, macOS: brew install redis) or set redis_url (ESTIMATOR_REDIS_URL)"
     )]
     NotInstalled,
-    /// The server lacks commands that we need.
+    /// The server lacks commands that the service needs.
     #[error("Redis {0} is too old: install 6.2 or later, or Valkey, or set redis_url (ESTIMATOR_REDIS_URL)")]
     TooOld(String),
     /// Another service runs on the folder.
     #[error("data_dir: {} is in use by another segment-estimator", .0.display())]
     InUse(PathBuf),
-    /// The Redis of a service that ended has not finished yet.
-    #[error("data_dir: the Redis of an earlier segment-estimator still runs in {}", .0.display())]
+    /// The Redis of a service that ended is still running.
+    #[error("data_dir: the Redis of an earlier segment-estimator is still running in {}", .0.display())]
     StillRunning(PathBuf),
-    /// The folder's path leaves no room for the socket's.
-    #[error("data_dir: {} is too long a path for a Unix socket; use one of at most {max} bytes", .path.display())]
+    /// The path of the socket in the folder would be too long.
+    #[error("data_dir: the path {} is too long for a Unix socket; use one of at most {max} bytes", .path.display())]
     PathTooLong {
         /// The folder.
         path: PathBuf,
-        /// The longest path to it that would do.
+        /// The limit on its path, in bytes.
         max: usize,
     },
     /// The folder can't be made or used.
-    #[error("data_dir: can't use {}: {source}", .path.display())]
+    #[error("data_dir: failed to use {}: {source}", .path.display())]
     Folder {
         /// The folder or a file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another user owns the folder, or could put something else in its place.
+    /// Another user owns the folder, or could replace it.
     #[error("data_dir: {} {why}", .path.display())]
     Untrusted {
         /// The folder, a folder above it, or a file in it.
         path: PathBuf,
-        /// What is wrong with it, without its subject.
+        /// The reason and the remedy, without the subject.
         why: String,
     },
-    /// The server ended, and there is no room on its disk.
-    #[error("the disk of {} is full, and the private Redis can't write; make room (its log ends with: {last_lines})", .dir.display())]
+    /// The server exited, and its disk is full.
+    #[error(
+        "the disk of {} is full, so the private Redis failed to write; free space on it (the log of Redis ends with: {last_lines})",
+        .dir.display()
+    )]
     DiskFull {
         /// Its folder.
         dir: PathBuf,
-        /// The end of its log, in one line; on a full disk it may lack the last words.
+        /// The end of its log, in one line. On a full disk it may be incomplete.
         last_lines: String,
     },
     /// The server could not be run.
-    #[error("can't run the private Redis: {0}")]
+    #[error("failed to run the private Redis: {0}")]
     Spawn(io::Error),
-    /// The server ended before it answered.
-    #[error("the private Redis didn't start ({status}); its log, {}, ends with: {last_lines}", .log.display())]
+    /// The server exited before it answered.
+    #[error("the private Redis failed to start ({status}); its log, {}, ends with: {last_lines}", .log.display())]
     Exited {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
         /// Its log file.
         log: PathBuf,
-        /// The end of that, in one line.
+        /// The end of the log, in one line.
         last_lines: String,
     },
     /// The server can't read its append-only file.
     #[error(
-        "the private Redis didn't start: {} is damaged, and not just cut off at its end; copy its folder, then run \
-         `{tool} --fix '{}'`, which asks before it cuts off the damage and all that stands behind it, or restore a backup",
+        "the private Redis failed to start: {} is damaged, and not only cut off at its end; copy its folder, then run \
+         `{tool} --fix '{}'`, which asks before it removes the damage and everything after it, or restore a backup",
         .file.display(), .fix.display()
     )]
     Damaged {
@@ -79,13 +82,13 @@ pub enum EmbeddedError {
         file: PathBuf,
         /// The tool that repairs it.
         tool: &'static str,
-        /// What that tool has to be given.
+        /// The argument of that tool.
         fix: PathBuf,
     },
     /// The server runs but doesn't answer.
-    #[error("the private Redis didn't answer within {limit:?}; see its log, {}", .log.display())]
+    #[error("the private Redis did not answer within {limit:?}; see its log, {}", .log.display())]
     Silent {
-        /// How long it was given.
+        /// The timeout.
         limit: Duration,
         /// Its log file.
         log: PathBuf,

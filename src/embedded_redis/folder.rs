@@ -1,6 +1,6 @@
-//! The folder of the private Redis. It is this user's alone, and refused if another user could have put something there.
+//! The folder of the private Redis. It belongs to this user alone. It is refused if another user could have put something there.
 //!
-//! ssh and PostgreSQL do the same. The append-only file holds every user's id, and whoever answers on the socket is believed.
+//! ssh and PostgreSQL do the same. The append-only file holds every user's id, and the service trusts any answer from the socket.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -12,33 +12,33 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::EmbeddedError;
-use super::log::PARTS;
+use super::log::APPEND_ONLY_DIR;
 
 const ROOT: u32 = 0;
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// In a folder with this bit, entries are renamed and removed by their owners alone.
+/// In a folder with this bit, only the owner of an entry can rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// The advice for what is in the place of a file. A lock that is removed under a service would let a second Redis start.
+/// The remedy for an entry that should be a file. Removing the lock of a running service would let a second Redis start.
 const REMOVE: &str = "when no service runs on this folder, remove it";
 
-/// Makes `data_dir` and the folder `redis` in it, and gives the latter. A `data_dir` that exists keeps its permissions, and may
-/// be a link or a mount.
+/// Creates `data_dir` and the folder `redis` in it. Returns the path of the latter. A `data_dir` that exists keeps its permissions, and
+/// may be a link or a mount.
 ///
 /// # Errors
 ///
-/// [`EmbeddedError::Folder`] if one can't be made or used, [`EmbeddedError::Untrusted`] if another user could change what is in it.
+/// [`EmbeddedError::Folder`] if a folder can't be made or used, [`EmbeddedError::Untrusted`] if another user could change its content.
 pub(super) fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     prepare_as(data_dir, rustix::process::geteuid().as_raw())
 }
 
-/// As [`prepare`], of a process whose effective user is `user`.
+/// As [`prepare`], for a process whose effective user is `user`.
 fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| EmbeddedError::Folder { path, source }
     };
-    // As it is written, before anything is made there; and as it is without links.
+    // The path as it is written is checked before anything is created there. The path without links is checked afterwards.
     check_path(&std::path::absolute(data_dir).map_err(failed(data_dir))?, user)?;
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed(data_dir))?;
     let data_dir = data_dir.canonicalize().map_err(failed(data_dir))?;
@@ -55,25 +55,25 @@ fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
     let handle = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(&dir);
     let set = handle.and_then(|handle| handle.set_permissions(Permissions::from_mode(0o700)));
     set.map_err(failed(&dir))?;
-    for folder in [dir.clone(), dir.join(PARTS)] {
+    for folder in [dir.clone(), dir.join(APPEND_ONLY_DIR)] {
         check_entries(&folder, user).map_err(failed(&folder))??;
     }
     Ok(dir)
 }
 
-/// Opens a file of ours in the folder, and makes it if need be. Anything else of that name is an error, and is not waited for.
+/// Opens a file in the folder, and creates it if needed. Anything else of that name is an error. Opening a pipe doesn't block.
 pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
     let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.create(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(untrusted(path, format!("is no file; {REMOVE}, and it is made again")));
+        return Err(untrusted(path, format!("is not a file; {REMOVE}, and the service creates it again")));
     }
     Ok(file)
 }
 
-/// Opens a file of ours in the folder to append to it. If it has other names, as after a snapshot of hard links, it is replaced by a
-/// new one: what is appended doesn't reach the others.
+/// Opens a file in the folder to append to it. If the file has further hard links, such as a snapshot, a new file replaces it, so that
+/// the snapshot stays as it is.
 pub(super) fn open_to_append(path: &Path) -> Result<File, EmbeddedError> {
     let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
     let file = open(path, OpenOptions::new().append(true))?;
@@ -84,10 +84,10 @@ pub(super) fn open_to_append(path: &Path) -> Result<File, EmbeddedError> {
     open(path, OpenOptions::new().append(true))
 }
 
-/// Refuses a path of which another user could rename a part. Of what isn't there yet nothing is said.
+/// Refuses a path if another user could rename a part of it. Parts that don't exist yet are not checked.
 ///
-/// A group may write: the members of a group are chosen by whoever gives it that right, which Kubernetes (`fsGroup`) and systems
-/// with a group for each user do by default.
+/// A group may write: Kubernetes (`fsGroup`) and systems with a group for each user grant that by default, and the administrator
+/// chooses the members of the group.
 fn check_path(path: &Path, user: u32) -> Result<(), EmbeddedError> {
     let parts: Vec<_> = path.ancestors().collect();
     for part in parts.into_iter().rev() {
@@ -109,18 +109,18 @@ fn check_path(path: &Path, user: u32) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// Refuses a folder in which something is a link, a pipe or a device, or belongs to neither `user` nor root.
+/// Refuses a folder that contains a link, a pipe, a device, or an entry that belongs to neither `user` nor root.
 fn check_entries(folder: &Path, user: u32) -> io::Result<Result<(), EmbeddedError>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
-        // What isn't a folder is for Redis to tell.
+        // Redis reports that it is not a folder.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Ok(())),
         Err(error) => return Err(error),
     };
     for entry in entries {
         let entry = entry?;
-        // A Redis that runs may have removed it since.
+        // A running Redis may have removed it in the meantime.
         let Ok(found) = entry.metadata() else { continue };
         if let Err(error) = check_entry(&entry.path(), &found, &[ROOT, user], user) {
             return Ok(Err(error));
@@ -131,16 +131,16 @@ fn check_entries(folder: &Path, user: u32) -> io::Result<Result<(), EmbeddedErro
 
 fn check_entry(path: &Path, found: &Metadata, owners: &[u32], user: u32) -> Result<(), EmbeddedError> {
     if found.is_symlink() {
-        const WHY: &str = "is a link, which could lead to the files of somebody else; put what it leads to in its place, or make \
-                           data_dir itself the link";
+        const WHY: &str = "is a link, which could lead to files of another user; replace it with its target, or make data_dir itself \
+                           the link";
         return Err(untrusted(path, WHY.to_owned()));
     }
     let kind = found.file_type();
     if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
         let what = if kind.is_fifo() { "a pipe" } else { "a device" };
-        return Err(untrusted(path, format!("is {what}, and must be a file; {REMOVE}")));
+        return Err(untrusted(path, format!("is {what}, but must be a file; {REMOVE}")));
     }
-    // Redis's folder was made with mode 0700.
+    // Redis's folder was created with mode 0700.
     if found.is_dir() && found.mode() & WRITABLE_BY_ALL != 0 {
         const WHY: &str = "can be written by every user, who could have put something there; look at what it holds, and take that \
                            right away with `chmod o-w`";
@@ -174,11 +174,11 @@ mod tests {
         rustix::process::geteuid().as_raw()
     }
 
-    /// A folder `data/redis` with the files of a Redis that ran in it.
+    /// Returns a folder `data/redis` with the files of a Redis that has run in it.
     fn used() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let redis = prepare(&folder.path().join("data")).unwrap();
-        fs::create_dir(redis.join(PARTS)).unwrap();
+        fs::create_dir(redis.join(APPEND_ONLY_DIR)).unwrap();
         for name in ["redis.log", "service.lock", "redis.sock", "appendonlydir/appendonly.aof.manifest"] {
             fs::write(redis.join(name), "").unwrap();
         }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn prepare_takes_the_folder_that_it_made() {
+    fn prepare_accepts_the_folder_that_it_created() {
         let (folder, redis) = used();
         fs::set_permissions(&redis, Permissions::from_mode(0o2770)).unwrap();
         assert_eq!(prepare(&folder.path().join("data")).unwrap(), redis);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn prepare_takes_a_data_dir_that_is_a_link_or_that_a_group_may_write() {
+    fn prepare_accepts_a_data_dir_that_is_a_link_or_that_a_group_may_write() {
         let (folder, redis) = used();
         let link = folder.path().join("link");
         symlink(folder.path().join("data"), &link).unwrap();
@@ -210,13 +210,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_folder("redis")]
-    #[case::the_log("redis/redis.log")]
-    #[case::a_lock("redis/service.lock")]
-    #[case::the_socket("redis/redis.sock")]
-    #[case::the_parts("redis/appendonlydir")]
-    #[case::a_part("redis/appendonlydir/appendonly.aof.manifest")]
-    fn prepare_refuses_a_link_and_changes_nothing_behind_it(#[case] name: &str) {
+    #[case::folder("redis")]
+    #[case::log("redis/redis.log")]
+    #[case::lock("redis/service.lock")]
+    #[case::socket("redis/redis.sock")]
+    #[case::append_only_dir("redis/appendonlydir")]
+    #[case::append_only_file("redis/appendonlydir/appendonly.aof.manifest")]
+    fn prepare_refuses_a_link_and_leaves_its_target_unchanged(#[case] name: &str) {
         let (folder, _) = used();
         let (path, moved) = (folder.path().join("data").join(name), folder.path().join("elsewhere"));
         fs::rename(&path, &moved).unwrap();
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_folder_above("above")]
-    #[case::the_data_dir("above/data")]
+    #[case::parent_folder("above")]
+    #[case::data_dir("above/data")]
     fn prepare_refuses_a_folder_that_every_user_can_write(#[case] name: &str) {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("above/data");
@@ -245,8 +245,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_folder("redis")]
-    #[case::the_parts("redis/appendonlydir")]
+    #[case::folder("redis")]
+    #[case::append_only_dir("redis/appendonlydir")]
     fn prepare_refuses_a_folder_of_redis_that_every_user_can_write(#[case] name: &str) {
         let (folder, _) = used();
         let open = folder.path().join("data").join(name);
@@ -262,13 +262,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_log("redis/redis.log")]
-    #[case::a_lock("redis/service.lock")]
-    #[case::the_socket("redis/redis.sock")]
-    #[case::a_backup("redis/dump.rdb")]
-    #[case::the_file_of_redis_6("redis/appendonly.aof")]
-    #[case::the_parts("redis/appendonlydir")]
-    #[case::the_list_of_the_parts("redis/appendonlydir/appendonly.aof.manifest")]
+    #[case::log("redis/redis.log")]
+    #[case::lock("redis/service.lock")]
+    #[case::socket("redis/redis.sock")]
+    #[case::rdb_file("redis/dump.rdb")]
+    #[case::append_only_file_of_redis_6("redis/appendonly.aof")]
+    #[case::append_only_dir("redis/appendonlydir")]
+    #[case::manifest("redis/appendonlydir/appendonly.aof.manifest")]
     fn prepare_refuses_a_pipe(#[case] name: &str) {
         let (folder, _) = used();
         let path = folder.path().join("data").join(name);
@@ -280,20 +280,19 @@ mod tests {
     }
 
     #[test]
-    fn prepare_takes_hard_links_to_the_files_of_redis() {
+    fn prepare_accepts_hard_links_to_the_files_of_redis() {
         let (folder, redis) = used();
         let manifest = redis.join("appendonlydir/appendonly.aof.manifest");
         fs::hard_link(manifest, folder.path().join("backup")).unwrap();
         prepare(&folder.path().join("data")).unwrap();
     }
 
-    /// To another user than the one that it was made by, everything here belongs to somebody else.
     #[test]
-    fn prepare_refuses_what_belongs_to_another_user() {
+    fn prepare_refuses_files_of_another_user() {
         let (folder, _) = used();
         let another = own_uid() + 1;
         let error = refusal(&folder.path().join("data"), another);
-        // Root is trusted with the folders above, and with them alone.
+        // Root may own the folders above, but not the data.
         let first = if own_uid() == ROOT { folder.path().join("data/redis") } else { folder.path().to_owned() };
         assert!(
             error.starts_with(&format!("data_dir: {} belongs to the user {}", first.display(), own_uid())),
@@ -303,14 +302,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case::a_link(|target: &Path, path: &Path| symlink(target, path).unwrap(), "can't use")]
-    #[case::a_pipe(
+    #[case::link(|target: &Path, path: &Path| symlink(target, path).unwrap(), "failed to use")]
+    #[case::pipe(
         |_: &Path, path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
-        "can't use"
+        "failed to use"
     )]
-    #[case::a_device(|_: &Path, path: &Path| symlink("/dev/null", path).unwrap(), "can't use")]
-    #[case::a_folder(|_: &Path, path: &Path| fs::create_dir(path).unwrap(), "can't use")]
-    fn open_takes_only_a_file_of_its_own(#[case] make: fn(&Path, &Path), #[case] message: &str) {
+    #[case::device(|_: &Path, path: &Path| symlink("/dev/null", path).unwrap(), "failed to use")]
+    #[case::folder(|_: &Path, path: &Path| fs::create_dir(path).unwrap(), "failed to use")]
+    fn open_accepts_only_files(#[case] make: fn(&Path, &Path), #[case] message: &str) {
         let (folder, redis) = used();
         let (target, path) = (folder.path().join("target"), redis.join("redis.log"));
         fs::write(&target, "precious").unwrap();
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn open_keeps_a_lock_that_has_other_names() {
+    fn open_keeps_a_lock_with_further_hard_links() {
         let (folder, redis) = used();
         let (path, other) = (redis.join("service.lock"), folder.path().join("snapshot"));
         fs::hard_link(&path, &other).unwrap();
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn open_to_append_replaces_a_file_that_has_other_names() {
+    fn open_to_append_replaces_a_file_with_further_hard_links() {
         let (folder, redis) = used();
         let (path, other) = (redis.join("redis.log"), folder.path().join("snapshot"));
         fs::write(&path, "before").unwrap();
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn open_does_not_wait_for_the_reader_of_a_pipe_that_has_one() {
+    fn open_refuses_a_pipe_with_a_reader() {
         let (_folder, redis) = used();
         let path = redis.join("redis.log");
         fs::remove_file(&path).unwrap();
@@ -353,7 +352,7 @@ mod tests {
         let reader =
             OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&path).unwrap();
         let error = open(&path, OpenOptions::new().append(true)).unwrap_err().to_string();
-        assert!(error.contains("is no file; when no service runs"), "{error}");
+        assert!(error.contains("is not a file; when no service runs"), "{error}");
         drop(reader);
     }
 }

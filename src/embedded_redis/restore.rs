@@ -32,6 +32,15 @@ pub struct Restored {
     pub old_data: PathBuf,
 }
 
+/// What a backup may lack.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MayLack {
+    /// The record of a data set.
+    pub record: bool,
+    /// Every segment and every history, although it replaces data.
+    pub data: bool,
+}
+
 /// Why a backup was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -84,7 +93,7 @@ pub enum RestoreError {
 /// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. Starts Redis on
 /// the result, compares what it serves with what the backup has, and stops it. The data from before is kept in a folder of its own.
 ///
-/// The backup must have the record of a data set whose keys begin with `prefix`, unless `unrecorded`.
+/// The backup must be of a data set whose keys begin with `prefix`, and have what it may not lack.
 ///
 /// # Errors
 ///
@@ -93,7 +102,7 @@ pub async fn restore(
     data_dir: &Path,
     backup: &Path,
     prefix: &KeyPrefix,
-    unrecorded: bool,
+    may_lack: MayLack,
 ) -> Result<Restored, RestoreError> {
     let unreadable = |source| RestoreError::Backup { path: backup.to_owned(), source };
     let file = backup.canonicalize().map_err(unreadable)?;
@@ -114,9 +123,11 @@ pub async fn restore(
     let unchanged = |why| RestoreError::Unchanged { path: backup.to_owned(), why };
     let name = run(script(&dir, "name")).await.map_err(unchanged)?;
     let old_data = dir.join(&name);
+    let yes = |is: bool| if is { "yes" } else { "" };
     let mut put = script(&dir, "put");
     put.env("KEY_PREFIX", prefix.as_str())
-        .env("UNRECORDED", if unrecorded { "yes" } else { "" })
+        .env("UNRECORDED", yes(may_lack.record))
+        .env("EMPTY", yes(may_lack.data))
         .env("ONE_DATABASE", "yes");
     put.arg(&name).arg(&file).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
     let why = match run(put).await {

@@ -10,6 +10,7 @@
 #
 #   KEY_PREFIX     what the keys of the data set begin with
 #   UNRECORDED     yes: take a backup without the record of a data set, too
+#   EMPTY          yes: replace data by a backup without a segment and a history of the data set, too
 #   ONE_DATABASE   yes: refuse a backup with keys in another database than 0
 #
 # A server of its own loads a copy of the backup first, so that a bad one changes nothing. A rename then replaces the data at once.
@@ -25,45 +26,59 @@ find_tool() {
     command -v "redis-$1" || command -v "valkey-$1" || fail "there is no redis-$1 or valkey-$1 on PATH"
 }
 
-# Counts what is in the server. Sets `keys`, `members`, `segments`, and `records` of a data set.
+# A record as RECORD_UNLESS_NEWER in src/store/layout decides it. No record is as long as 4 KiB.
+is_record="
+    local function is_record(key)
+        if redis.call('TYPE', key).ok ~= 'string' then return false end
+        local is_json, record = pcall(cjson.decode, redis.call('GETRANGE', key, 0, 4095))
+        return is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+    end"
+
+# Counts what is in the server. Sets `keys`, `members` and `segments`, and of the data set with KEY_PREFIX `records` and `own`: the keys of
+# its segments, indices and histories.
 inspect() {
     keyspace=$("$cli" "$@" info keyspace)
-    keys=0 members=0 segments=0 records=0
+    keys=0 members=0 segments=0 records=0 own=0
     # A key with a TTL may expire at any moment. Visits have none.
     for line in $(echo "$keyspace" | sed -n 's/^db\([0-9]*\):keys=\([0-9]*\),expires=\([0-9]*\).*/\1:\2:\3/p'); do
         database=${line%%:*} numbers=${line#*:}
         keys=$((keys + ${numbers%:*} - ${numbers#*:}))
-        found=$("$cli" "$@" -n "$database" eval "
-            local members, records, indices, cursor = 0, 0, {}, '0'
+        found=$("$cli" "$@" -n "$database" eval "$is_record
+            local members, records, own, indices, cursor = 0, 0, 0, {}, '0'
+            local function found(segments) return string.format('%.0f %.0f %.0f %.0f', members, segments, records, own) end
             repeat
                 local page = redis.call('SCAN', cursor, 'COUNT', 1000)
                 cursor = page[1]
                 for _, key in ipairs(page[2]) do
                     local type = redis.call('TYPE', key).ok
                     -- Partitions have records and indices of their own.
-                    local name = key:sub(1, #ARGV[1]) == ARGV[1] and key:sub(#ARGV[1] + 1):gsub('^{[pq]%d+}:', '')
+                    local name = key:sub(1, #ARGV[1]) == ARGV[1] and key:sub(#ARGV[1] + 1):gsub('^{[pq]%d+}:', '') or ''
                     if type == 'zset' and redis.call('TTL', key) == -1 then
                         members = members + redis.call('ZCARD', key)
                         if name == 'segments' then table.insert(indices, key) end
-                    elseif type == 'string' and name == 'layout' then
-                        if redis.call('GETRANGE', key, 0, 8) == '{\"epoch\":' then records = records + 1 end
+                        if name == 'segments' or name:find('^segment:') then own = own + 1 end
+                    elseif (type == 'list' or type == 'stream') and name:find('^history:.') then
+                        own = own + 1
+                    elseif name == 'layout' and is_record(key) then
+                        records = records + 1
                     end
                 end
             until cursor == '0'
             local names, segments = {}, 0
             for _, index in ipairs(indices) do
-                if #indices == 1 then return string.format('%.0f %.0f %.0f', members, redis.call('ZCARD', index), records) end
+                if #indices == 1 then return found(redis.call('ZCARD', index)) end
                 for _, name in ipairs(redis.call('ZRANGE', index, 0, -1)) do
                     if not names[name] then names[name], segments = true, segments + 1 end
                 end
             end
-            return string.format('%.0f %.0f %.0f', members, segments, records)" 0 "${KEY_PREFIX:-}")
+            return found(segments)" 0 "${KEY_PREFIX:-}")
         case $found in '' | *[!0-9\ ]*) fail "Redis doesn't count: $found" ;; esac
         members=$((members + ${found%% *}))
         # The service uses that database alone.
         if [ "$database" = 0 ]; then
-            found=${found#* }
-            segments=${found% *} records=${found#* }
+            read -r _ segments records own <<EOF
+$found
+EOF
         fi
     done
     # An error is an answer, too.
@@ -96,21 +111,33 @@ count_keys_of_file() {
     echo $((keys - expires))
 }
 
-# Prints the key of a record of a data set under any key prefix, if there is one. Its copy in a partition counts as well.
-find_record() {
-    "$cli" "$@" eval "
-        local cursor = '0'
+# Prints another key prefix than KEY_PREFIX that a data set has, behind the word `record` if it has a record, and else behind `keys` that of the
+# most keys that are named as segments and indices; nothing if there is none. A record in a partition counts as well.
+find_prefix() {
+    "$cli" "$@" eval "$is_record
+        local prefixes, cursor = {}, '0'
         repeat
             local page = redis.call('SCAN', cursor, 'COUNT', 1000)
             cursor = page[1]
             for _, key in ipairs(page[2]) do
-                if key:find('^[%w%p]*layout$') and redis.call('TYPE', key).ok == 'string'
-                    and redis.call('GETRANGE', key, 0, 8) == '{\"epoch\":' then
-                    return (key:gsub('{[pq]%d+}:layout$', 'layout'))
+                local prefix, rest = key:match('^([^{}]*){[pq]%d+}:(.*)$')
+                if not prefix then
+                    local start = key:find('segment:', 1, true) or key:find('segments$') or key:find('layout$') or #key + 1
+                    prefix, rest = key:sub(1, start - 1), key:sub(start)
+                end
+                if prefix ~= ARGV[1] and #prefix <= 64 and not prefix:find('[%c{}]') and not prefix:find('^history:') then
+                    if rest == 'layout' and is_record(key) then return 'record ' .. prefix end
+                    if (rest == 'segments' or rest:find('^segment:')) and redis.call('TYPE', key).ok == 'zset' then
+                        prefixes[prefix] = (prefixes[prefix] or 0) + 1
+                    end
                 end
             end
         until cursor == '0'
-        return ''" 0
+        local most, found = 0, ''
+        for prefix, keys in pairs(prefixes) do
+            if keys > most then most, found = keys, 'keys ' .. prefix end
+        end
+        return found" 0 "${KEY_PREFIX:-}"
 }
 
 # Prints why the server with the log $1 has not loaded the backup. Its own advice is to cut data off.
@@ -169,12 +196,22 @@ put() {
         fail "the backup is empty; to begin an empty data set, start a service on an empty folder or volume"
     elif [ "${ONE_DATABASE:-}" = yes ] && [ -n "$elsewhere" ]; then
         fail "the backup has${elsewhere# and}, and the private Redis has database 0 alone"
-    elif [ "$records" = 0 ] && [ "${UNRECORDED:-}" != yes ]; then
-        record=$(find_record -s restore.sock)
-        case $record in
-        *layout) fail "the backup has the data set with redis_key_prefix \"${record%layout}\" ($record), and the one with \"${KEY_PREFIX:-}\" is to be restored; set redis_key_prefix to \"${record%layout}\"" ;;
+    fi
+    if [ "$records" = 0 ] && { [ "${UNRECORDED:-}" != yes ] || [ "$own" = 0 ]; }; then
+        # A data set with another prefix would be restored, and nothing of it counted.
+        found=$(find_prefix -s restore.sock)
+        other=${found#* }
+        is_to_be="and the one with \"${KEY_PREFIX:-}\" is to be restored; set redis_key_prefix to \"$other\""
+        case $found in
+        'record '*) fail "the backup has the data set with redis_key_prefix \"$other\" (${other}layout), $is_to_be" ;;
+        'keys '*) if [ "$own" = 0 ]; then fail "the backup has keys of a data set with redis_key_prefix \"$other\", $is_to_be"; fi ;;
         esac
-        fail "the backup has no record of a data set of this service (${KEY_PREFIX:-}layout), but $keys keys, among them $segments segments$elsewhere; with --unrecorded one of a version without records is restored"
+        if [ "${UNRECORDED:-}" != yes ]; then
+            fail "the backup has no record of a data set of this service (${KEY_PREFIX:-}layout), but $keys keys, among them $segments segments$elsewhere; with --unrecorded one of a version without records is restored"
+        fi
+    fi
+    if [ "$own" = 0 ] && [ "${EMPTY:-}" != yes ] && { [ -d appendonlydir ] || [ -s appendonly.aof ]; }; then
+        fail "the backup has no segment and no history of the data set with redis_key_prefix \"${KEY_PREFIX:-}\", and would replace the data that is there; with --empty it does"
     fi
     "$cli" -s restore.sock shutdown nosave >/dev/null 2>&1 || :
     wait "$pid" || :

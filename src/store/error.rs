@@ -42,8 +42,8 @@ pub enum Error {
     ForeignKey(String),
     /// The layout record can't be read, or changes constantly.
     #[error(
-        "`layout` holds no record that this version can read, or the record changes constantly: if the key belongs to another \
-         program, set redis_key_prefix"
+        "the key `layout`, with redis_key_prefix in front, holds no record that this version can read, or the record changes \
+         constantly: if the key belongs to another program, set redis_key_prefix"
     )]
     UnknownLayout,
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.

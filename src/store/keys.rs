@@ -141,6 +141,11 @@ impl KeyNames {
         pattern + rest
     }
 
+    /// Returns a pattern of the keys of `partition` and of all partitions with the same letter.
+    pub(super) fn pattern_like(&self, partition: Partition) -> String {
+        self.pattern(&partition.pattern())
+    }
+
     /// Returns a pattern for `SCAN` that matches all keys that [`Self::read`] recognizes, and few others.
     pub(super) fn own(&self) -> String {
         self.pattern("[shfl{][eioapq][gsry0-9]*")

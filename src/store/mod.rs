@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
-//! | `forgotten` | sorted set | the id of a user who was deleted during a resharding | always 0 | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
+//! | `forgotten` | sorted set | the id of a user who was deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
 //! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |

@@ -208,7 +208,7 @@ impl Partition {
         self.number < partitions.0
     }
 
-    /// Returns a pattern that shows an operator its keys, and those of all partitions with the same letter.
+    /// Returns a pattern of its keys, without a prefix, that matches the keys of all partitions with the same letter.
     pub(super) fn pattern(self) -> String {
         self.tag_prefix.map_or_else(|| "segment:*".to_owned(), |tag_prefix| format!("{{{tag_prefix}*}}:*"))
     }

@@ -27,11 +27,13 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key has another type: it
-/// belongs to another program and stays as it is.
+/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key has another type, or a
+/// member with a score other than 0. Such a key belongs to another program and stays as it is.
 const ADD_TOMBSTONE: &str = "\
-local added = redis.pcall('ZADD', KEYS[1], 0, ARGV[1])
-if type(added) ~= 'number' then return not string.find(added.err, 'WRONGTYPE') and added end
+local users = redis.pcall('ZCARD', KEYS[1])
+if type(users) ~= 'number' then return not string.find(users.err, 'WRONGTYPE', 1, true) and users end
+if redis.call('ZCOUNT', KEYS[1], 0, 0) ~= users then return false end
+redis.call('ZADD', KEYS[1], 0, ARGV[1])
 return redis.call('EXPIRE', KEYS[1], ARGV[2])";
 
 impl Store {
@@ -327,7 +329,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if another layout is in force.
     pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
-            self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
+            self.delete_tombstones_of(layout, partition).await?;
         }
         Ok(())
     }

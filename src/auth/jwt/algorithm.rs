@@ -22,7 +22,7 @@ impl JwtAlgorithm {
     ///
     /// # Errors
     ///
-    /// The predicate of a sentence about the setting.
+    /// The predicate of an error about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "HS256" => Ok(Self::Hs256),

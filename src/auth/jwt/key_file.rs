@@ -1,5 +1,5 @@
-//! The file with the keys that JSON Web Tokens are verified with. What would let a stranger sign tokens, or verify none, is refused
-//! here and not found out request by request.
+//! The file with the keys that verify JSON Web Tokens. A key that would let strangers sign, or that no signature fits, is refused when
+//! the file is read.
 
 use aws_lc_rs::rsa::PublicKey as RsaPublicKey;
 use aws_lc_rs::signature::{
@@ -11,35 +11,35 @@ use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 
 use super::algorithm::JwtAlgorithm;
-use super::secret::{BYTE_ORDER_MARK, secret};
+use super::secret::{BYTE_ORDER_MARK, parse_secret};
 
-/// A key, with the id that a set gives it.
+/// A key, and its ID in the set.
 pub struct Key {
     pub id: Option<String>,
     pub key: DecodingKey,
 }
 
-/// The keys for `algorithm` in `content`.
+/// Returns the keys for `algorithm` in `content`, that of the key file.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in one line that repeats nothing of it.
-pub fn keys(algorithm: JwtAlgorithm, content: &[u8]) -> Result<Vec<Key>, String> {
+/// The flaw of the file, in one line that repeats nothing of it.
+pub fn parse(algorithm: JwtAlgorithm, content: &[u8]) -> Result<Vec<Key>, String> {
     if algorithm == JwtAlgorithm::Hs256 {
-        return Ok(vec![Key { id: None, key: DecodingKey::from_secret(secret(content)?) }]);
+        return Ok(vec![Key { id: None, key: DecodingKey::from_secret(parse_secret(content)?) }]);
     }
     let text = String::from_utf8_lossy(content);
-    // To PEM and JSON, unlike to a secret, it is no part of what follows.
+    // A byte order mark is no part of PEM or JSON.
     let text = text.trim_start_matches(BYTE_ORDER_MARK).trim_start();
     if text.starts_with('{') {
-        return keys_of_set(algorithm, text);
+        return parse_set(algorithm, text);
     }
-    Ok(vec![Key { id: None, key: key_of_pem(algorithm, text)? }])
+    Ok(vec![Key { id: None, key: parse_pem(algorithm, text)? }])
 }
 
-fn key_of_pem(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String> {
+fn parse_pem(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String> {
     let pem = text.as_bytes();
-    let (key, what) = match algorithm {
+    let (key, kind) = match algorithm {
         JwtAlgorithm::Hs256 => unreachable!("a secret is not in PEM"),
         JwtAlgorithm::Rs256 => (DecodingKey::from_rsa_pem(pem), "an RSA public key"),
         JwtAlgorithm::Es256 => (DecodingKey::from_ec_pem(pem), "a public key on the curve P-256"),
@@ -47,40 +47,40 @@ fn key_of_pem(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String
     };
     if text.contains("PRIVATE KEY-----") {
         return Err(format!(
-            "is a private key, which only the issuer may have; `openssl pkey -in FILE -pubout` makes {what} of it"
+            "is a private key, which only the issuer may have; `openssl pkey -in FILE -pubout` makes {kind} of it"
         ));
     }
-    let key = key.map_err(|_| format!("is not {what} in PEM (-----BEGIN PUBLIC KEY-----), nor a JSON Web Key Set"))?;
+    let key = key.map_err(|_| format!("is not {kind} in PEM (-----BEGIN PUBLIC KEY-----), nor a JSON Web Key Set"))?;
     match check(algorithm, &key) {
         Ok(()) => Ok(key),
-        Err(why) => Err(format!("is not {what} in PEM that can be used: {why}")),
+        Err(why) => Err(format!("is not {kind} in PEM that can be used: {why}")),
     }
 }
 
-/// The keys of a set that are for this algorithm. Issuers publish others beside them, and some that can't be used: one that can
-/// is enough.
-fn keys_of_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
+/// Returns the usable keys of a set for `algorithm`. One is enough: issuers also publish keys for other algorithms, and keys that can't be
+/// used.
+fn parse_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
     let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
     if has_private_key(text) {
         return Err("has a private key (`d`), which only the issuer may have; publish the set without it".to_owned());
     }
     let mut keys = Vec::new();
-    let mut obstacle = None;
+    let mut flaw = None;
     for jwk in set.keys.iter().filter(|jwk| is_for(algorithm, jwk)) {
         let key = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string());
         match key.and_then(|key| check(algorithm, &key).map(|()| key)) {
             Ok(key) => keys.push(Key { id: jwk.common.key_id.clone(), key }),
-            Err(why) => obstacle = Some(why),
+            Err(why) => flaw = Some(why),
         }
     }
-    match (keys.is_empty(), obstacle) {
+    match (keys.is_empty(), flaw) {
         (false, _) => Ok(keys),
         (true, Some(why)) => Err(format!("has no key for {algorithm} that can be used: {why}")),
         (true, None) => Err(format!("has no key for {algorithm}")),
     }
 }
 
-/// Whether one of the keys of a set has the private part (RFC 7518, sections 6.2.2 and 6.3.2; RFC 8037, section 2).
+/// Returns whether a key of the set has its private part (RFC 7518, sections 6.2.2 and 6.3.2; RFC 8037, section 2).
 fn has_private_key(set: &str) -> bool {
     let set: Value = serde_json::from_str(set).unwrap_or_default();
     set["keys"].as_array().into_iter().flatten().any(|key| !key["d"].is_null())
@@ -91,7 +91,7 @@ fn is_for(algorithm: JwtAlgorithm, jwk: &Jwk) -> bool {
         (AlgorithmParameters::RSA(_), JwtAlgorithm::Rs256) => true,
         (AlgorithmParameters::EllipticCurve(key), JwtAlgorithm::Es256) => key.curve == EllipticCurve::P256,
         (AlgorithmParameters::OctetKeyPair(key), JwtAlgorithm::EdDsa) => key.curve == EllipticCurve::Ed25519,
-        // HS256 among them: a set that is published must not have a secret.
+        // A published set must not have the secret of HS256.
         _ => false,
     };
     let common = &jwk.common;
@@ -100,9 +100,9 @@ fn is_for(algorithm: JwtAlgorithm, jwk: &Jwk) -> bool {
         && common.key_algorithm.is_none_or(|own| own.to_string() == algorithm.to_string())
 }
 
-/// Checks that signatures can be verified with `key`. The library finds out with the first token, and calls its signature wrong.
+/// Checks that `key` can verify signatures. The library checks it with the first token only, and reports a wrong signature.
 fn check(algorithm: JwtAlgorithm, key: &DecodingKey) -> Result<(), String> {
-    /// A point on P-256, not compressed (SEC 1, section 2.3.3).
+    /// The length of an uncompressed point on P-256 (SEC 1, section 2.3.3).
     const POINT_BYTES: usize = 65;
     let parsed = |algorithm: &'static dyn VerificationAlgorithm, bytes: &[u8], why: &str| {
         ParsedPublicKey::new(algorithm, bytes).map(drop).map_err(|_| why.to_owned())
@@ -134,7 +134,7 @@ fn check(algorithm: JwtAlgorithm, key: &DecodingKey) -> Result<(), String> {
     }
 }
 
-/// Refuses what aws-lc refuses when it verifies.
+/// Refuses the lengths that aws-lc refuses at verification.
 fn check_modulus(bits: usize) -> Result<(), String> {
     if (2_048..=8_192).contains(&bits) {
         return Ok(());

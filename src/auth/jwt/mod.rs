@@ -7,6 +7,6 @@ mod secret;
 mod verifier;
 
 pub use self::algorithm::JwtAlgorithm;
-pub(super) use self::secret::secret;
+pub(super) use self::secret::parse_secret;
 pub use self::verifier::JwtConfig;
 pub(super) use self::verifier::{JwtVerifier, is_over};

@@ -1,9 +1,7 @@
-//! The secret of HS256. Anybody who knows it can sign, so that a file with something public, such as the issuer's public key, lets
-//! everybody in.
+//! The secret of HS256. It signs as well as it verifies, so a file with anything public lets everybody sign.
 //!
-//! No list of public things is complete. So a secret has to look like one: random bytes, or one word of text, of a length that
-//! public keys exceed. What still has that form, and tells by its structure that it is public, is refused, also within base64 and
-//! hexadecimal.
+//! A secret is one word of ASCII or random bytes, and shorter than an RSA modulus. That form excludes most of what is public: PEM, sets of
+//! keys, certificates. The rest is recognised by its structure, also within base64 and hexadecimal.
 
 use std::collections::HashSet;
 
@@ -16,99 +14,121 @@ use serde_json::Value;
 /// What editors on Windows put in front of UTF-8.
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
-const CONTROL_CHARACTERS: &str = "is text with control characters, or text in UTF-16";
-const GUESSABLE: &str = "repeats a few bytes, or follows a pattern that can be guessed";
-
-/// A shorter secret can be guessed (RFC 7518, section 3.2: at least as long as the hash).
+/// The length of the hash: a shorter secret can be guessed (RFC 7518, section 3.2).
 const MIN_BYTES: usize = 32;
-/// The modulus of an RSA key has that many bytes at the least, and twice as many digits.
-const MAX_BYTES: usize = 256;
-/// Random bytes, hexadecimal or decimal digits have fewer different ones by a chance of one to ten millions.
-const MIN_DIFFERENT_BYTES: usize = 6;
+/// The modulus of a 2048-bit RSA key has one byte more.
+const MAX_BYTES: usize = 255;
 
-/// Returns the secret in a key file: its text without the line end that editors add, or its bytes if they are no text.
+const FORM: &str = "has spaces, several lines or characters beyond ASCII";
+
+/// Words of placeholders, such as the secret of <https://jwt.io>. Their length makes them unlikely in random text.
+const PLACEHOLDERS: [&str; 8] = ["secret", "password", "change", "example", "default", "secure", "string", "random"];
+/// Beginnings of URLs and fingerprints, in any case.
+const PUBLIC_PREFIXES: [&str; 3] = ["http://", "https://", "sha256:"];
+/// Beginnings of public keys of age, which are in one case.
+const AGE_PREFIXES: [&str; 2] = ["age1", "AGE1"];
+/// Beginnings of keys of SSH and OpenPGP, and of packed files.
+const PUBLIC_MAGICS: [&[u8]; 8] = [
+    b"\0\0\0",
+    b"\x98\x33\x04",
+    b"\x98\x38\x04",
+    b"\x1f\x8b\x08",
+    b"\x28\xb5\x2f\xfd",
+    b"PK\x03\x04",
+    b"BZh",
+    b"\xfd7zXZ",
+];
+
+/// Returns the secret in a key file: the text without its line end, or the bytes if they are not text.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in one line that repeats nothing of it.
-pub(in crate::auth) fn secret(content: &[u8]) -> Result<&[u8], String> {
-    const ADVICE: &str =
-        "but HS256 needs a secret that nobody else knows, in one line; make one with `openssl rand -hex 32`";
-    let secret = text(content).map_or(content, |text| text.trim_end_matches(['\r', '\n']).as_bytes());
-    if let Some(flaw) = flaw(secret).or_else(|| is_mostly_ascii(secret).then(|| CONTROL_CHARACTERS.to_owned())) {
+/// The flaw of the file, in one line that repeats nothing of it.
+pub(in crate::auth) fn parse_secret(content: &[u8]) -> Result<&[u8], String> {
+    const ADVICE: &str = "but HS256 needs a secret that nobody else knows; make one with `openssl rand -hex 32`";
+    let secret = str::from_utf8(content).map_or(content, |text| text.trim_end_matches(['\r', '\n']).as_bytes());
+    let bytes = secret.len();
+    if bytes < MIN_BYTES {
+        return Err(format!("has a secret of {bytes} bytes; HS256 needs {MIN_BYTES} or more"));
+    }
+    let has_form = is_word(secret) || is_random(secret);
+    if let Some(flaw) = flaw(secret).or_else(|| (!has_form).then(|| FORM.to_owned())) {
         return Err(format!("{flaw}, {ADVICE}"));
     }
-    match secret.len() {
-        bytes @ ..MIN_BYTES => Err(format!("has a secret of {bytes} bytes; HS256 needs {MIN_BYTES} or more")),
-        MIN_BYTES..=MAX_BYTES => Ok(secret),
-        bytes => Err(format!("has {bytes} bytes, more than the {MAX_BYTES} that a secret may have, {ADVICE}")),
+    if bytes > MAX_BYTES {
+        return Err(format!("has {bytes} bytes, more than the {MAX_BYTES} that a secret may have, {ADVICE}"));
     }
+    Ok(secret)
 }
 
-/// Returns `bytes` as text, if all of them are.
-fn text(bytes: &[u8]) -> Option<&str> {
-    str::from_utf8(bytes).ok().filter(|text| text.chars().all(|char| !char.is_control() || char.is_whitespace()))
+fn is_word(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_graphic)
 }
 
-/// Returns what tells that others know or guess `bytes`, without its subject.
+/// Returns whether `bytes` have as many bytes beyond ASCII as random ones, and are not UTF-8. Of 32 random bytes one in a hundred
+/// million has fewer.
+fn is_random(bytes: &[u8]) -> bool {
+    let beyond_ascii = bytes.iter().filter(|byte| !byte.is_ascii()).count();
+    str::from_utf8(bytes).is_err() && beyond_ascii >= bytes.len() / 16
+}
+
+/// Returns what makes `bytes` public or easy to guess, as a predicate.
 fn flaw(bytes: &[u8]) -> Option<String> {
-    match text(bytes) {
-        Some(text) => flaw_of_text(text),
-        None => flaw_of_binary(bytes).map(str::to_owned),
-    }
+    let text = str::from_utf8(bytes).ok();
+    let text = text.filter(|text| text.chars().all(|char| !char.is_control() || char.is_whitespace()));
+    let flaw = if String::from_utf8_lossy(bytes).contains("-----BEGIN") {
+        Some("is a key in PEM")
+    } else if let Some(text) = text {
+        text_flaw(text)
+    } else {
+        binary_flaw(bytes)
+    };
+    let guessable = || is_guessable(bytes).then_some("repeats a few bytes, or follows a pattern that can be guessed");
+    flaw.or_else(guessable).map(str::to_owned).or_else(|| text.and_then(encoded_flaw))
 }
 
-fn flaw_of_text(text: &str) -> Option<String> {
-    if let Some(what) = public_text(text) {
-        return Some(format!("is {what}"));
-    }
-    if text.starts_with(BYTE_ORDER_MARK) {
-        return Some("begins with a byte order mark, which would be a part of the secret".to_owned());
-    }
-    if text.contains(['\r', '\n']) {
-        return Some("has several lines, as keys and certificates have".to_owned());
-    }
-    if text.contains(char::is_whitespace) {
-        return Some("has spaces, as descriptions of keys have".to_owned());
-    }
-    if is_guessable(text.as_bytes()) {
-        return Some(GUESSABLE.to_owned());
-    }
-    // A shorter part of a text may be anything by chance.
-    let parts = text.split(|char: char| !(char.is_ascii_alphanumeric() || "+/-_".contains(char)));
-    let mut decoded = parts.filter(|part| part.len() >= MIN_BYTES || part.len() == text.len()).flat_map(decodings);
-    decoded.find_map(|bytes| flaw(&bytes)).map(|flaw| {
-        let encoded = " in base64 or hexadecimal";
-        if flaw.ends_with(encoded) { flaw } else { flaw + encoded }
-    })
-}
-
-/// Returns what kind of public thing `text` is, as far as that can be seen.
-fn public_text(text: &str) -> Option<&'static str> {
+fn text_flaw(text: &str) -> Option<&'static str> {
     let text = text.trim_start_matches(BYTE_ORDER_MARK).trim();
-    // Also where something stands above it, such as the Bag Attributes of openssl.
-    if text.contains("-----BEGIN") {
-        return Some("a key in PEM");
-    }
-    if text.contains("---- BEGIN SSH2") || text.split_ascii_whitespace().any(is_ssh_type) || text.starts_with("SHA256:")
-    {
-        return Some("a key of SSH");
-    }
-    if text.starts_with("age1") {
-        return Some("a public key of age");
-    }
-    if text.starts_with("https://") || text.starts_with("http://") {
-        return Some("a URL");
-    }
+    let lower_case = text.to_ascii_lowercase();
     let is_json = text.starts_with(['{', '[']) && serde_json::from_str::<Value>(text).is_ok();
-    (is_json || text.replace('\\', "").contains("\"kty\"")).then_some("JSON, such as a JSON Web Key Set")
+    if is_json || text.replace('\\', "").contains("\"kty\"") {
+        Some("is JSON, such as a JSON Web Key Set")
+    } else if text.len() >= MIN_BYTES && text.contains(char::is_whitespace) {
+        Some(FORM)
+    } else if PUBLIC_PREFIXES.iter().any(|prefix| lower_case.starts_with(prefix)) {
+        Some("is a URL or a fingerprint")
+    } else if AGE_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+        Some("is a public key of age")
+    } else if text.split([':', '-']).all(|pair| pair.len() == 2) {
+        Some("is a fingerprint")
+    } else if PLACEHOLDERS.iter().any(|word| lower_case.contains(word)) {
+        Some("has a word that placeholders have")
+    } else {
+        None
+    }
 }
 
-/// Whether `word` is a type of key as OpenSSH writes it in front of one.
-fn is_ssh_type(word: &str) -> bool {
-    ["ssh-rsa", "ssh-dss", "ssh-ed25519", "ssh-ed448", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"]
-        .iter()
-        .any(|kind| word.starts_with(kind))
+fn binary_flaw(bytes: &[u8]) -> Option<&'static str> {
+    if is_der(bytes) {
+        Some("is a key in DER")
+    } else if is_point(bytes) {
+        Some("is a public key on a curve")
+    } else if PUBLIC_MAGICS.iter().any(|magic| bytes.starts_with(magic)) {
+        Some("is a key of SSH or OpenPGP, or a packed file")
+    } else if bytes.len() == 42 && bytes.starts_with(b"Ed") {
+        Some("is a public key of minisign or signify")
+    } else {
+        None
+    }
+}
+
+/// Returns the flaw of what `text`, or a part of it, encodes. A shorter part encodes anything by chance.
+fn encoded_flaw(text: &str) -> Option<String> {
+    let parts = text.split(|char: char| !(char.is_ascii_alphanumeric() || "+/-_".contains(char)));
+    let mut decoded = parts.filter(|part| part.len() >= MIN_BYTES).flat_map(decodings);
+    let flaw = decoded.find_map(|bytes| flaw(&bytes))?;
+    let encoded = " in base64 or hexadecimal";
+    Some(if flaw.ends_with(encoded) { flaw } else { flaw + encoded })
 }
 
 /// Returns what `part` decodes to, if it is base64 or hexadecimal without the padding. A cut off end is passed over.
@@ -119,53 +139,11 @@ fn decodings(part: &str) -> Vec<Vec<u8>> {
             let whole = part.len() - part.len() % group;
             encoding.decode(part.as_bytes()).or_else(|_| encoding.decode(&part.as_bytes()[..whole])).ok()
         })
-        .filter(|decoded| !decoded.is_empty())
         .collect()
 }
 
-/// Returns what tells that `bytes`, which are no text, are not random.
-fn flaw_of_binary(bytes: &[u8]) -> Option<&'static str> {
-    const PACKED: [&[u8]; 5] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ"];
-    // Of which each has a length of its own: a packet with a public key on a curve.
-    const OPENPGP: [&[u8]; 2] = [b"\x98\x33\x04", b"\x98\x38\x04"];
-    let begins_with = |magics: &[&[u8]]| magics.iter().any(|magic| bytes.starts_with(magic));
-    if is_ssh_key(bytes) {
-        Some("is a key of SSH")
-    } else if is_der(bytes) {
-        Some("is a key in DER")
-    } else if is_point(bytes) {
-        Some("is a public key on a curve")
-    } else if begins_with(&OPENPGP) {
-        Some("is a key of OpenPGP")
-    } else if bytes.len() == 42 && bytes.starts_with(b"Ed") {
-        Some("is a public key of minisign or signify")
-    } else if begins_with(&PACKED) {
-        Some("is a packed file")
-    } else if is_guessable(bytes) {
-        Some(GUESSABLE)
-    } else {
-        None
-    }
-}
-
-/// Whether `secret` is no text, and nearly all of it is ASCII: of 32 random bytes one or none is beyond ASCII by a chance of one to a hundred
-/// millions. This doesn't hold for what a secret decodes to, such as decimal digits that are read as hexadecimal ones.
-fn is_mostly_ascii(secret: &[u8]) -> bool {
-    text(secret).is_none()
-        && secret.len() >= MIN_BYTES
-        && secret.iter().filter(|byte| !byte.is_ascii()).count() < secret.len() / 16
-}
-
-/// Whether `bytes` begin with a type of key and its length, as the keys of SSH do.
-fn is_ssh_key(bytes: &[u8]) -> bool {
-    bytes.split_first_chunk::<4>().is_some_and(|(length, name)| {
-        let name = usize::try_from(u32::from_be_bytes(*length)).ok().and_then(|length| name.get(..length));
-        name.and_then(|name| str::from_utf8(name).ok()).is_some_and(is_ssh_type)
-    })
-}
-
-/// Whether `bytes` are a sequence of DER that begins with a sequence or a number, as keys and certificates do. A long one may be
-/// cut off. Random bytes are by a chance of one to eight millions.
+/// Returns whether `bytes` are a DER sequence that begins with a sequence or a number, as keys and certificates do. A long one may be
+/// cut off. One in four million random secrets is.
 fn is_der(bytes: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
@@ -178,21 +156,24 @@ fn is_der(bytes: &[u8]) -> bool {
     content.first().is_some_and(|tag| [SEQUENCE, INTEGER].contains(tag))
 }
 
-/// Whether `bytes` are a point on a curve of NIST, not compressed, and so a public key. No random bytes are.
+/// Returns whether `bytes` are an uncompressed point on a NIST curve, and so a public key.
 fn is_point(bytes: &[u8]) -> bool {
     [&ECDSA_P256_SHA256_FIXED, &ECDSA_P384_SHA384_FIXED, &ECDSA_P521_SHA512_FIXED]
         .into_iter()
         .any(|curve| bytes.starts_with(&[4]) && ParsedPublicKey::new(curve, bytes).is_ok())
 }
 
-/// Whether `bytes` have few different bytes, or few different steps between them, or end as they begin.
+/// Returns whether `bytes`, or the steps from each to the next, have few different values or repeat a quarter of their sequences.
 fn is_guessable(bytes: &[u8]) -> bool {
-    let steps = bytes.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
-    let is_poor = bytes.iter().collect::<HashSet<_>>().len() < MIN_DIFFERENT_BYTES
-        || steps.collect::<HashSet<_>>().len() < MIN_DIFFERENT_BYTES;
-    let periods = 1..=bytes.len() * 3 / 4;
-    let repeats = |period: usize| bytes[period..] == bytes[..bytes.len() - period];
-    bytes.len() >= MIN_BYTES / 2 && (is_poor || periods.into_iter().any(repeats))
+    // Random bytes, hexadecimal or decimal digits have fewer different values by a chance of one to ten million.
+    const MIN_VALUES: usize = 6;
+    const SEQUENCE: usize = 4;
+    let steps: Vec<_> = bytes.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+    bytes.len() >= MIN_BYTES / 2
+        && [bytes, &steps].iter().any(|values| {
+            let different = |length| values.windows(length).collect::<HashSet<_>>().len();
+            different(1) < MIN_VALUES || different(SEQUENCE) * 4 < (values.len() - SEQUENCE + 1) * 3
+        })
 }
 
 #[cfg(test)]
@@ -211,10 +192,17 @@ mod tests {
 
     use super::*;
 
+    const PEM: &str = "is a key in PEM, but";
+    const JSON: &str = "is JSON, such as a JSON Web Key Set, but";
+    const PREFIX: &str = "is a URL or a fingerprint, but";
+    const MAGIC: &str = "is a key of SSH or OpenPGP, or a packed file in base64 or hexadecimal, but";
+    const PLACEHOLDER: &str = "has a word that placeholders have, but";
+    const GUESSABLE: &str = "repeats a few bytes, or follows a pattern that can be guessed, but";
+
     const AGE: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
     const MINISIGN: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
-    /// Public keys as SPKI in DER, by kind.
+    /// Returns public keys as SPKI in DER: RSA, P-256 and Ed25519.
     fn public_keys() -> [Vec<u8>; 3] {
         let bytes = |der: PublicKeyX509Der<'_>| der.as_ref().to_vec();
         [
@@ -230,7 +218,7 @@ mod tests {
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
-    /// The set that an issuer publishes, with the key in `der`.
+    /// Returns the JSON Web Key Set with the key in `der`.
     fn key_set(der: &[u8]) -> String {
         let end = |bytes: usize| BASE64URL_NOPAD.encode(&der[der.len() - bytes..]);
         let key = match der.len() {
@@ -245,7 +233,7 @@ mod tests {
         format!(r#"{{"keys":[{key}]}}"#)
     }
 
-    /// The same public thing in the encodings that tools write, one within another too.
+    /// Returns `bytes` in the encodings that tools write, also nested.
     fn encodings(bytes: &[u8]) -> Vec<Vec<u8>> {
         let base64 = BASE64.encode(bytes);
         let wrapped: Vec<_> = base64.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
@@ -266,12 +254,12 @@ mod tests {
     }
 
     fn assert_refused(content: &[u8]) {
-        let error = secret(content).expect_err(&String::from_utf8_lossy(content));
+        let error = parse_secret(content).expect_err(&String::from_utf8_lossy(content));
         assert!(error.contains("HS256 needs") && !error.contains('\n'), "{error}");
     }
 
     #[test]
-    fn a_public_key_is_refused_in_every_encoding() {
+    fn parse_secret_refuses_a_public_key_in_every_encoding() {
         for der in public_keys() {
             let set = key_set(&der);
             let key = set.trim_start_matches(r#"{"keys":["#).trim_end_matches("]}");
@@ -299,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Runs a command, with this as its input.
+    /// Runs a command and returns its output.
     fn output(command: &[&str], input: &[u8]) -> Vec<u8> {
         let mut child = Command::new(command[0])
             .args(&command[1..])
@@ -315,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_openssl_prints_of_a_public_key_is_refused() {
+    fn parse_secret_refuses_the_output_of_openssl() {
         for der in public_keys() {
             let pem = pem(&der);
             let mut commands = vec![
@@ -334,112 +322,121 @@ mod tests {
     }
 
     #[rstest]
-    #[case::pem("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", "is a key in PEM, but")]
-    #[case::pem_after_a_line("\n-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", "is a key in PEM, but")]
-    #[case::pem_after_bag_attributes(
-        "Bag Attributes\n    localKeyID: 01\n-----BEGIN CERTIFICATE-----\nMFkw\n",
-        "is a key in PEM, but"
-    )]
-    #[case::pem_after_a_mark("\u{feff}-----BEGIN PUBLIC KEY-----\nMFkw\n", "is a key in PEM, but")]
+    #[case::pem("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", PEM)]
+    #[case::pem_after_a_line("\n-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", PEM)]
+    #[case::pem_after_bag_attributes("Bag Attributes\n    localKeyID: 01\n-----BEGIN CERTIFICATE-----\nMFkw\n", PEM)]
+    #[case::pem_after_byte_order_mark("\u{feff}-----BEGIN PUBLIC KEY-----\nMFkw\n", PEM)]
     #[case::pem_before_a_nul(
         "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrB\n-----END PUBLIC KEY-----\n\0",
-        "is text with control characters"
+        PEM
     )]
-    #[case::openssh("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 me@host\n", "is a key of SSH, but")]
-    #[case::openssh_after_a_mark("\u{feff} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKp me\n", "is a key of SSH, but")]
-    #[case::openssh_after_options("restrict,pty ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTIt me\n", "is a key of SSH, but")]
-    #[case::openssh_of_a_token("sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5z\n", "is a key of SSH, but")]
-    #[case::openssh_body(
-        "AAAAB3NzaC1yc2EAAAADAQABAAABgQC7vbqajDhA5ewmvz4SFMZy\n",
-        "is a key of SSH in base64 or hexadecimal, but"
-    )]
-    #[case::openssh_fingerprint("SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8\n", "is a key of SSH, but")]
-    #[case::ssh2("---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQABAAABgQC7\n", "is a key of SSH, but")]
+    #[case::openssh("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 me@host\n", FORM)]
+    #[case::openssh_after_byte_order_mark("\u{feff} ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKp me\n", FORM)]
+    #[case::openssh_after_options("restrict,pty ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTIt me\n", FORM)]
+    #[case::openssh_of_a_token("sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5z\n", FORM)]
+    #[case::openssh_body("AAAAB3NzaC1yc2EAAAADAQABAAABgQC7vbqajDhA5ewmvz4SFMZy\n", MAGIC)]
+    #[case::openssh_fingerprint("SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8\n", PREFIX)]
+    #[case::ssh2("---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQABAAABgQC7\n", FORM)]
     #[case::age(AGE, "is a public key of age, but")]
+    #[case::age_in_capitals(&AGE.to_uppercase(), "is a public key of age, but")]
     #[case::minisign(MINISIGN, "is a public key of minisign or signify in base64 or hexadecimal, but")]
     #[case::minisign_with_its_comment(
         &format!("untrusted comment: minisign public key E7620F1842B4E81F\n{MINISIGN}\n"),
-        "has several lines, as keys and certificates have, but"
+        FORM
     )]
-    #[case::openpgp("mDMEZnHxaBYJKwYBBAHaRw8BAQdAq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ\n", "is a key of OpenPGP in base64")]
-    #[case::set(r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#, "is JSON, such as a JSON Web Key Set, but")]
-    #[case::set_after_a_mark("\u{feff}{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}\n", "is JSON, such as")]
-    #[case::jwk("\n{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"AA\"}\n", "is JSON, such as")]
-    #[case::list_of_keys(r#"[{"kty":"RSA","n":"AQAB","e":"AQAB"}]"#, "is JSON, such as")]
+    #[case::openpgp("mDMEZnHxaBYJKwYBBAHaRw8BAQdAq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ\n", MAGIC)]
+    #[case::set(r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#, JSON)]
+    #[case::set_after_byte_order_mark("\u{feff}{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}\n", JSON)]
+    #[case::jwk("\n{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"AA\"}\n", JSON)]
+    #[case::list_of_keys(r#"[{"kty":"RSA","n":"AQAB","e":"AQAB"}]"#, JSON)]
     #[case::token(
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c3MiLCJleHAiOjE3OTk5OTk5OTl9.q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA",
         "is JSON, such as a JSON Web Key Set in base64 or hexadecimal, but"
     )]
-    #[case::url("https://issuer.example/.well-known/jwks.json\n", "is a URL, but")]
-    #[case::packed(
-        "H4sIAAAAAAAAA6tWKkktLlGyUlAqSS0uUaoFAPqXFUESAAAA\n",
-        "is a packed file in base64 or hexadecimal, but"
+    #[case::url("HTTPS://issuer.example/.well-known/jwks.json\n", PREFIX)]
+    #[case::url_without_tls("http://issuer.example/.well-known/jwks.json\n", PREFIX)]
+    #[case::fingerprint_with_colons(
+        "5E:B1:22:4A:7C:90:D3:06:F8:1B:6E:A5:39:C7:50:2D:94:E3:0F:68:BA:17:DC:41:8E:F2:73:A9:05:CB:36:9D",
+        "is a fingerprint, but"
     )]
-    #[case::spaces_within("correct horse battery staple and a few words more", "has spaces, as")]
-    #[case::two_lines("correct-horse-battery-staple\nand-a-few-words-more", "has several lines, as")]
-    #[case::byte_order_mark("\u{feff}a-secret-of-more-than-thirty-two-bytes", "begins with a byte order mark")]
-    #[case::zeros(&"0".repeat(64), "repeats a few bytes, or follows a pattern")]
-    #[case::three_bytes(&"abc".repeat(20), "repeats a few bytes, or follows a pattern")]
-    #[case::four_digits(&"0123".repeat(8), "repeats a few bytes, or follows a pattern")]
-    #[case::sixteen_digits(&"0123456789abcdef".repeat(2), "repeats a few bytes, or follows a pattern")]
-    #[case::a_word_and_again("correct-horse-battery,correct-horse-battery", "repeats a few bytes, or")]
-    #[case::the_alphabet("abcdefghijklmnopqrstuvwxyz0123456789", "repeats a few bytes, or follows a pattern")]
-    #[case::zeros_in_base64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "repeats a few bytes, or follows")]
-    #[case::counting_in_hexadecimal(
-        "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+    #[case::jwt_io("a-string-secret-at-least-256-bits-long", PLACEHOLDER)]
+    #[case::supabase("super-secret-jwt-token-with-at-least-32-characters-long", PLACEHOLDER)]
+    #[case::to_be_changed("ThisKeyMustBeChangedBeforeTheRelease", PLACEHOLDER)]
+    #[case::placeholder_in_base64(
+        "bXktdmVyeS1sb25nLXBhc3N3b3JkLWZvci10ZXN0cw==",
+        "has a word that placeholders have in base64 or hexadecimal, but"
+    )]
+    #[case::packed("H4sIAAAAAAAAA6tWKkktLlGyUlAqSS0uUaoFAPqXFUESAAAA\n", MAGIC)]
+    #[case::spaces("correct horse battery staple and a few words more", FORM)]
+    #[case::two_lines("correct-horse-battery-staple\nand-a-few-words-more", FORM)]
+    #[case::byte_order_mark("\u{feff}tVp2c9Qx7LmR4sKd8wZy3nHb6fGj5aEu", FORM)]
+    #[case::umlauts("tVp2c9Qx7LmR4sKd8wZy3nHb6fGj5aEü", FORM)]
+    #[case::zeros(&"0".repeat(64), GUESSABLE)]
+    #[case::three_bytes(&"abc".repeat(20), GUESSABLE)]
+    #[case::four_digits(&"0123".repeat(8), GUESSABLE)]
+    #[case::four_digits_and_one_more(&("0123".repeat(8) + "1"), GUESSABLE)]
+    #[case::zeros_and_a_few_others(&("0".repeat(32) + "abcdef"), GUESSABLE)]
+    #[case::sixteen_digits(&"0123456789abcdef".repeat(2), GUESSABLE)]
+    #[case::word_twice("correct-horse-battery,correct-horse-battery", GUESSABLE)]
+    #[case::alphabet("abcdefghijklmnopqrstuvwxyz0123456789", GUESSABLE)]
+    #[case::zeros_in_base64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", GUESSABLE)]
+    #[case::counting_in_base64(
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
         "repeats a few bytes, or follows a pattern that can be guessed in base64 or hexadecimal, but"
     )]
+    #[case::counting_in_hexadecimal("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", GUESSABLE)]
     #[case::short("short\n", "has a secret of 5 bytes; HS256 needs 32 or more")]
     #[case::empty("\n", "has a secret of 0 bytes")]
-    fn what_others_know_or_guess_is_refused(#[case] text: &str, #[case] message: &str) {
-        let error = secret(text.as_bytes()).unwrap_err();
+    fn parse_secret_refuses_public_and_guessable_text(#[case] text: &str, #[case] message: &str) {
+        let error = parse_secret(text.as_bytes()).unwrap_err();
         assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
     }
 
     #[test]
-    fn a_secret_as_long_as_the_modulus_of_an_rsa_key_is_refused() {
-        let mut random = [0; 128];
-        aws_lc_rs::rand::fill(&mut random).unwrap();
-        let longest = HEXLOWER.encode(&random);
-        assert_eq!(secret(longest.as_bytes()), Ok(longest.as_bytes()));
-        let error = secret(format!("{longest}0").as_bytes()).unwrap_err();
-        assert!(error.starts_with("has 257 bytes, more than the 256 that a secret may have, but"), "{error}");
+    fn parse_secret_refuses_the_modulus_of_an_rsa_key() {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let modulus = RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key()).n;
+        let error = parse_secret(&modulus).unwrap_err();
+        assert!(error.starts_with("has 256 bytes, more than the 255 that a secret may have, but"), "{error}");
+        assert_eq!(parse_secret(&modulus[1..]), Ok(&modulus[1..]));
     }
 
     #[test]
-    fn text_in_utf_16_is_refused() {
-        let text = "\u{feff}a-secret-of-more-than-thirty-two-bytes\r\n";
+    fn parse_secret_refuses_utf_16() {
+        let text = "\u{feff}tVp2c9Qx7LmR4sKd8wZy3nHb6fGj5aEu\r\n";
         let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert!(secret(&bytes).unwrap_err().starts_with("is text with control characters, or text in UTF-16, but"));
+        assert!(
+            parse_secret(&bytes).unwrap_err().starts_with("has spaces, several lines or characters beyond ASCII, but")
+        );
     }
 
-    /// As hexadecimal digits, these are bytes of which one is beyond ASCII.
+    /// Read as hexadecimal, the digits have one byte beyond ASCII.
     #[test]
-    fn decimal_digits_that_decode_to_ascii_are_kept() {
+    fn parse_secret_keeps_decimal_digits_that_decode_to_ascii() {
         let digits = b"5546157627320730231952716017553715253027827246632049452471577128";
-        assert_eq!(secret(digits), Ok(&digits[..]));
+        assert_eq!(parse_secret(digits), Ok(&digits[..]));
     }
 
     #[test]
-    fn bytes_that_end_as_a_line_are_kept_whole() {
+    fn parse_secret_keeps_bytes_that_end_with_a_line_feed() {
         let mut bytes = [0x9c; 32];
         (0..31).for_each(|index| bytes[index] = u8::try_from(index * index % 251).unwrap());
         bytes[31] = b'\n';
-        assert_eq!(secret(&bytes), Ok(&bytes[..]));
+        assert_eq!(parse_secret(&bytes), Ok(&bytes[..]));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_random_secret_is_kept_but_for_its_line_end(
+        fn parse_secret_keeps_random_secrets_without_the_line_end(
             bytes in any::<[u8; 48]>(),
             password in "[0-9A-Za-z]{40}",
             symbols in "[!-~]{40}",
             digits in "[0-9]{40}",
         ) {
-            prop_assert_eq!(secret(&bytes), Ok(&bytes[..]));
-            prop_assert_eq!(secret(&bytes[..32]), Ok(&bytes[..32]));
+            prop_assert_eq!(parse_secret(&bytes), Ok(&bytes[..]));
+            prop_assert_eq!(parse_secret(&bytes[..32]), Ok(&bytes[..32]));
             let uuid = |bytes: &[u8]| {
                 let hex = HEXLOWER.encode(bytes);
                 [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
@@ -463,7 +460,7 @@ mod tests {
             ] {
                 for end in ["", "\n", "\r\n"] {
                     let content = format!("{text}{end}");
-                    prop_assert_eq!(secret(content.as_bytes()), Ok(text.as_bytes()), "{}", text);
+                    prop_assert_eq!(parse_secret(content.as_bytes()), Ok(text.as_bytes()), "{}", text);
                 }
             }
         }

@@ -89,7 +89,7 @@ impl JwtVerifier {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".to_owned());
         }
-        Ok(Self { validation, keys: key_file::keys(config.algorithm, content)? })
+        Ok(Self { validation, keys: key_file::parse(config.algorithm, content)? })
     }
 
     /// Returns the number of keys.

@@ -1,4 +1,4 @@
-//! `segment-estimator export`: all live visits as NDJSON, page by page, as `import` takes them.
+//! `segment-estimator export`: writes all live visits as NDJSON, page by page, in the format that `import` reads.
 
 mod command;
 
@@ -6,63 +6,63 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 pub(super) use self::command::ExportCommand;
-use super::backoff::Patience;
+use super::backoff::Backoff;
 use super::progress::Progress;
 use crate::domain::visit_json::RawVisit;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partition, Store};
 
-/// Gives all visits that count, while the data set is used.
+/// An export of live visits. The data set may be in use.
 #[derive(Debug)]
 pub struct Export {
     store: Store,
     window: Window,
-    /// These segments alone; all if there are none.
+    /// The segments to export. Empty means all.
     segments: Vec<SegmentName<'static>>,
 }
 
-/// What was exported.
+/// The numbers of an export.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Exported {
-    /// Visits. Of a user who was seen again meanwhile there may be two in a segment.
+    /// Visits. A user who visits a segment during the export may be written twice.
     pub visits: u64,
-    /// Segments that were passed over, since their keys hold something else; each counts once for each partition.
+    /// Segments that were skipped because their keys aren't sorted sets. Each partition counts separately.
     pub segments_failed: u64,
 }
 
-/// Why not all was exported: one line, made to be shown as it is.
+/// Why an export is incomplete, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// What is exported can't be written.
-    #[error("can't write the visits: {0}")]
+    /// The output failed.
+    #[error("failed to write the visits: {0}")]
     Output(#[from] io::Error),
     /// Redis can't serve.
     #[error("Redis can't serve: {0}")]
     Store(#[from] store::Error),
-    /// The data set was moved to other partitions.
-    #[error("the data set was moved to other partitions meanwhile, so that some visits are missing: run it again")]
+    /// The data set was moved to other partitions during the export.
+    #[error(
+        "the data set was moved to other partitions during the export, so visits are missing; run the export again"
+    )]
     Moved,
 }
 
 impl Export {
-    /// How many segment names are read from an index at once.
+    /// Names of segments in one page of an index.
     const INDEX_PAGE: usize = 1_000;
 
-    /// An export of what counts for `window` in `store`: of `segments`, or of all if there are none.
+    /// Returns an export of the live visits to `segments`, or to all segments if it is empty.
     #[must_use]
     pub fn new(store: Store, window: Window, segments: Vec<SegmentName<'static>>) -> Self {
         Self { store, window, segments }
     }
 
-    /// Writes every visit that counts when it begins to `out`, and tells `progress` how many there are.
-    ///
-    /// Who was in a segment all the while is in what is written. Who is seen meanwhile may be, with the time before or after, or
-    /// both.
+    /// Writes every visit that is live at the start to `out`. A visit during the export may be written with its earlier time, its later
+    /// time, or both.
     ///
     /// # Errors
     ///
-    /// An [`ExportError`]. What was written until then is good.
+    /// An [`ExportError`]. The lines before the error are valid.
     pub async fn write_to(
         &self,
         out: &mut impl Write,
@@ -73,24 +73,24 @@ impl Export {
         let cutoff = self.window.cutoff(clock.now());
         self.store.check_layout().await?;
         let keys = self.store.layout().await?.read();
-        let mut writing = Writing { store: &self.store, out, cutoff, progress, exported: Exported::default() };
+        let mut writer = Writer { store: &self.store, out, cutoff, progress, exported: Exported::default() };
         for partition in keys.all() {
             if self.segments.is_empty() {
-                writing.write_partition(partition).await?;
+                writer.write_partition(partition).await?;
             }
             for segment in &self.segments {
-                writing.write_segment(partition, segment).await?;
+                writer.write_segment(partition, segment).await?;
             }
         }
-        writing.out.flush()?;
-        let exported = writing.exported;
+        writer.out.flush()?;
+        let exported = writer.exported;
         self.store.check_layout().await?;
         if self.store.layout().await?.read() == keys { Ok(exported) } else { Err(ExportError::Moved) }
     }
 }
 
-/// An export under way.
-struct Writing<'a, W> {
+/// The state of an export in progress.
+struct Writer<'a, W> {
     store: &'a Store,
     out: &'a mut W,
     cutoff: Timestamp,
@@ -98,11 +98,11 @@ struct Writing<'a, W> {
     exported: Exported,
 }
 
-impl<W: Write> Writing<'_, W> {
+impl<W: Write> Writer<'_, W> {
     async fn write_partition(&mut self, partition: Partition) -> Result<(), ExportError> {
         let (store, mut cursor) = (self.store, None);
         loop {
-            let page = patiently(|| store.index_of(partition, cursor.as_ref(), Export::INDEX_PAGE)).await?;
+            let page = retry(|| store.index_of(partition, cursor.as_ref(), Export::INDEX_PAGE)).await?;
             for segment in &page.segments {
                 self.write_segment(partition, segment).await?;
             }
@@ -116,7 +116,7 @@ impl<W: Write> Writing<'_, W> {
     async fn write_segment(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), ExportError> {
         let (store, mut cursor) = (self.store, None);
         loop {
-            let page = match patiently(|| store.members(partition, segment, cursor.as_ref())).await {
+            let page = match retry(|| store.members(partition, segment, cursor.as_ref())).await {
                 Err(error) if error.is_wrong_type() => {
                     self.exported.segments_failed += 1;
                     return Ok(());
@@ -131,7 +131,7 @@ impl<W: Write> Writing<'_, W> {
                 }
             }
             if let Some(progress) = self.progress {
-                progress.tell(self.exported.visits, self.exported.visits);
+                progress.update(self.exported.visits, self.exported.visits);
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -141,19 +141,19 @@ impl<W: Write> Writing<'_, W> {
     }
 }
 
-/// Asks until there is an answer, as long as patience allows.
-async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, store::Error>
+/// Retries `request` with backoff during an outage of Redis.
+async fn retry<T, F>(request: impl Fn() -> F) -> Result<T, store::Error>
 where
     F: Future<Output = Result<T, store::Error>>,
 {
-    let mut patience = Patience::default();
+    let mut backoff = Backoff::default();
     loop {
-        match ask().await {
-            Err(error) if error.is_outage() => match patience.pause(None, Instant::now()) {
-                Some(pause) => tokio::time::sleep(pause).await,
+        match request().await {
+            Err(error) if error.is_outage() => match backoff.next_delay(None, Instant::now()) {
+                Some(delay) => tokio::time::sleep(delay).await,
                 None => return Err(error),
             },
-            answer => return answer,
+            result => return result,
         }
     }
 }

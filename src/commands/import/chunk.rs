@@ -1,6 +1,7 @@
 //! What is read, cut into chunks that are delivered as a whole. It is read on a thread of its own, ahead of the delivery.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::io::{self, Read as _};
 use std::{fmt, thread};
 
@@ -52,6 +53,8 @@ pub(super) struct Chunk {
     pub(super) visits: Visits,
     /// The line of each visit.
     pub(super) lines: Vec<u64>,
+    /// Those of them whose visits have no time of their own, in order.
+    pub(super) undated: Vec<u64>,
     /// Visits that have expired, and are not delivered.
     pub(super) expired: u64,
     /// Lines that are no visit.
@@ -340,14 +343,20 @@ impl Chunk {
             For::Redis(..) => Visits::Batch(Batch::default()),
             For::Service => Visits::Lines(Vec::new()),
         };
-        let (lines, errors) = (Vec::new(), Vec::new());
+        let (lines, undated, errors) = (Vec::new(), Vec::new(), Vec::new());
         let end = Position::default();
-        Self { visits, lines, expired: 0, rejected: 0, errors, last_line: 0, end, bytes_read: 0 }
+        Self { visits, lines, undated, expired: 0, rejected: 0, errors, last_line: 0, end, bytes_read: 0 }
     }
 
     /// How many records it is of.
     pub(super) fn records(&self) -> usize {
         self.lines.len() + (self.expired + self.rejected) as usize
+    }
+
+    /// Returns how many visits without a time were accepted if `errors` are those of the visits that were not. Such a visit never expires.
+    pub(super) fn undated_without(&self, errors: &[LineError]) -> u64 {
+        let rejected: HashSet<u64> = errors.iter().map(|error| error.line).collect();
+        self.undated.iter().filter(|line| !rejected.contains(line)).count() as u64
     }
 
     fn reject(&mut self, error: LineError) {
@@ -365,6 +374,7 @@ impl Chunk {
     }
 
     fn add(&mut self, line: u64, visit: RawVisit<'_>, purpose: &For) -> Result<(), VisitError> {
+        let is_undated = visit.seen_at.is_none();
         match (&mut self.visits, purpose) {
             (Visits::Batch(batch), For::Redis(clock, window)) => {
                 let now = clock.now();
@@ -379,6 +389,7 @@ impl Chunk {
             (Visits::Batch(_), For::Service) => unreachable!("a chunk is made for its purpose"),
         }
         self.lines.push(line);
+        self.undated.extend(is_undated.then_some(line));
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub use self::service::Service;
 use self::source::Source;
 use self::state::{Destination, LoadError, State, with_suffix};
 use self::target::Target;
-use super::progress::{Measure, Progress};
+use super::progress::{Progress, Unit};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 
@@ -95,7 +95,7 @@ impl Import {
         self.check_files()?;
         let source =
             Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
-        let progress = Arc::new(Progress::start(Measure::Bytes, source.bytes, "visits"));
+        let progress = Arc::new(Progress::start(Unit::Bytes, source.bytes, "visits"));
         let state = self.first_state(to, &progress)?;
         target.greet(clock).await.map_err(ImportError::Refused)?;
         let chunks = chunk::read(source, self.form.clone(), target.purpose(clock), state.done, state.runs.clone());
@@ -116,7 +116,7 @@ impl Import {
         let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
         let mut run = Run::new(delivery, state, state_file, rejects, clock.clone());
         let outcome = run.carry_out(&mut chunks).await;
-        progress.end();
+        progress.finish();
         run.finish(outcome, &self.file)
     }
 
@@ -165,7 +165,7 @@ impl Import {
             // It will be replaced, so it must be one of ours.
             match earlier {
                 Ok(None) => {}
-                Ok(Some(_)) | Err(LoadError::OtherVersion(_)) => progress.note(format_args!(
+                Ok(Some(_)) | Err(LoadError::OtherVersion(_)) => progress.println(format_args!(
                     "{shown} is of an earlier run; without --resume the import starts at the beginning"
                 )),
                 Err(why) => {
@@ -177,7 +177,7 @@ impl Import {
         }
         match earlier {
             Ok(None) => {
-                progress.note(format_args!("--resume: there is no {shown}; the import starts at the beginning"));
+                progress.println(format_args!("--resume: there is no {shown}; the import starts at the beginning"));
                 Ok(fresh)
             }
             Ok(Some(state)) if state.form != fresh.form => {
@@ -227,7 +227,7 @@ impl Import {
             None => return Err(ImportError::unreadable(&self.file, "reading was broken off".to_owned())),
         };
         if state.done_through_line > 0 {
-            progress.note(format_args!("going on after line {}", state.done_through_line));
+            progress.println(format_args!("going on after line {}", state.done_through_line));
         }
         Ok(start)
     }

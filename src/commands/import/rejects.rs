@@ -56,10 +56,10 @@ impl Rejects {
             Self::Shown { count } => {
                 for LineError { line, field, detail } in errors.iter().take(Self::SHOWN.saturating_sub(*count)) {
                     let field = field.as_ref().map(|field| format!("{field} ")).unwrap_or_default();
-                    progress.note(format_args!("line {line}: {field}{detail}"));
+                    progress.println(format_args!("line {line}: {field}{detail}"));
                 }
                 if *count < Self::SHOWN && *count + errors.len() > Self::SHOWN {
-                    progress.note("more lines are rejected; --errors FILE takes them all");
+                    progress.println("more lines are rejected; --errors FILE takes them all");
                 }
                 *count += errors.len();
             }
@@ -87,13 +87,13 @@ impl Rejects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::progress::Measure;
+    use crate::commands::progress::Unit;
 
     #[test]
     fn what_comes_again_is_in_the_file_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("errors");
-        let progress = Progress::start(Measure::Bytes, None, "visits");
+        let progress = Progress::start(Unit::Bytes, None, "visits");
         let error = |line| [LineError::of_line(line, "is empty".to_owned())];
         let mut rejects = Rejects::into_file(&path, 0).unwrap();
         rejects.take(&error(1), &progress).unwrap();

@@ -18,7 +18,7 @@ use super::error::ImportError;
 use super::rejects::Rejects;
 use super::state::{Counts, State};
 use super::target::Target;
-use crate::commands::backoff::Patience;
+use crate::commands::backoff::Backoff;
 use crate::commands::progress::Progress;
 use crate::estimator::clock::Clock;
 
@@ -131,12 +131,13 @@ impl Run {
 
     fn tell(&self) {
         let visits = self.state.counts.records() - self.counts_before.records();
-        self.delivery.progress.tell(self.bytes_read, visits);
+        self.delivery.progress.update(self.bytes_read, visits);
     }
 
     fn settle(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
         let counts = &mut self.state.counts;
         counts.accepted += delivered.accepted;
+        counts.undated += chunk.undated_without(&delivered.errors);
         counts.expired += chunk.expired + delivered.expired;
         counts.rejected += chunk.rejected + delivered.rejected;
         (self.state.done, self.state.done_through_line) = (chunk.end, chunk.last_line);
@@ -167,7 +168,7 @@ impl Run {
             // The folder may be for reading alone, and the import is none the worse for it.
             Err(error) if !is_named => {
                 let path = path.display();
-                self.delivery.progress.note(format_args!(
+                self.delivery.progress.println(format_args!(
                     "can't write {path}: {error}; if the import breaks off, it can't go on from there (--state names another file)"
                 ));
                 self.state_file.path = None;
@@ -183,7 +184,7 @@ impl Run {
             Ok(()) => self.complete(),
             Err(interruption) => Err(self.broken_off(interruption, file)),
         };
-        self.delivery.progress.note(self.summary());
+        self.delivery.progress.println(self.summary());
         outcome?;
         match self.state.counts.rejected {
             0 => Ok(()),
@@ -227,13 +228,20 @@ impl Run {
     }
 
     fn summary(&self) -> String {
-        let Counts { accepted, expired, rejected } = self.state.counts;
+        let Counts { accepted, expired, rejected, undated } = self.state.counts;
         let before = self.counts_before.records();
         let records = self.state.counts.records() - before;
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = (records as f64 / seconds.max(0.001)) as u64;
         let earlier = if before > 0 { format!(" ({before} of these in an earlier run)") } else { String::new() };
-        format!("{accepted} accepted, {expired} expired, {rejected} rejected{earlier}; {seconds:.1} s, {rate} visits/s")
+        let undated = if undated > 0 {
+            format!("; {undated} without seen_at took the time of the import")
+        } else {
+            String::new()
+        };
+        format!(
+            "{accepted} accepted, {expired} expired, {rejected} rejected{earlier}{undated}; {seconds:.1} s, {rate} visits/s"
+        )
     }
 }
 
@@ -250,27 +258,27 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Delivers `chunk`, as often as it takes and patience allows.
     async fn deliver(self, chunk: Chunk) -> (Chunk, Result<ChunkResult, Interruption>) {
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         loop {
             let (why, pause) = match self.target.deliver(&chunk).await {
                 Ok(delivered) => {
                     if self.is_failing.swap(false, Ordering::Relaxed) {
-                        self.progress.note("it goes on");
+                        self.progress.println("it goes on");
                     }
                     return (chunk, Ok(delivered));
                 }
                 Err(Failure::Permanent(why)) => return (chunk, Err(Interruption::Broken(why))),
                 Err(Failure::Transient { why, pause }) => (why, pause),
             };
-            let Some(pause) = patience.pause(pause, Instant::now()) else {
-                let limit = Patience::LIMIT.as_secs();
+            let Some(pause) = backoff.next_delay(pause, Instant::now()) else {
+                let limit = Backoff::MAX_ELAPSED.as_secs();
                 return (
                     chunk,
                     Err(Interruption::Broken(format!("given up after {limit} s of failures, the last of them: {why}"))),
                 );
             };
             if !self.is_failing.swap(true, Ordering::Relaxed) {
-                self.progress.note(format_args!("{why}; trying again"));
+                self.progress.println(format_args!("{why}; trying again"));
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

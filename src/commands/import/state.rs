@@ -93,12 +93,20 @@ pub(super) struct Counts {
     pub(super) expired: u64,
     /// Records that are no visit, or can't be written.
     pub(super) rejected: u64,
+    /// Accepted visits without a time, which took that of the import. A state without the number had none, or is of an earlier version.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) undated: u64,
 }
 
 impl Counts {
     pub(super) fn records(self) -> u64 {
         self.accepted + self.expired + self.rejected
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why there is no state to be had from a file.
@@ -204,6 +212,7 @@ mod tests {
         let mut state = State::new("ndjson".to_owned(), destination("127.0.0.1:6379", Some("prod:"), Some("1d")));
         state.begin_run(Timestamp::from_millis(1_000));
         (state.done, state.done_through_line) = (Position { records: 7, text_hash: u64::MAX }, 8);
+        (state.counts.accepted, state.counts.undated) = (7, 3);
         state.record_run(Timestamp::from_millis(2_000));
         assert_eq!(state.runs, [PastRun { records: 7, started_at: 1_000, saved_at: 2_000 }]);
         for _ in 0..2 {

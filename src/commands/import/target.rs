@@ -53,7 +53,7 @@ impl Target {
                 let (own, kept) = (estimator.window(), estimator.recorded_window().await.map_err(failed)?);
                 estimator.sync(clock).await.map_err(failed)?;
                 if let Some(kept) = kept.filter(|kept| *kept < own) {
-                    progress.note(format_args!("extended the window of the data set from {kept} to {own}"));
+                    progress.println(format_args!("extended the window of the data set from {kept} to {own}"));
                 }
                 Ok(())
             }

@@ -1,6 +1,8 @@
 //! A few of the visits that earlier runs have dealt with. They tell whether the data set still has what was imported: it may have been
 //! emptied, or restored from a backup.
 
+use xxhash_rust::xxh64::xxh64;
+
 use super::state::PastRun;
 use crate::domain::visit_json::RawVisit;
 use crate::domain::{Timestamp, Visit};
@@ -14,9 +16,10 @@ pub(super) struct Witnesses {
     done: u64,
     /// The number of records that were offered.
     offered: u64,
-    /// Of so many records one is taken.
+    /// Of so many records one is taken: a power of two.
     stride: u64,
-    spread: Vec<Visit<'static>>,
+    /// Each with the number of its record.
+    spread: Vec<(u64, Visit<'static>)>,
     last: Vec<Visit<'static>>,
 }
 
@@ -36,11 +39,13 @@ impl Witnesses {
     /// Advances to the next record, and returns whether it is one to be offered.
     pub(super) fn is_next(&mut self) -> bool {
         self.offered += 1;
-        self.is_last() || self.is_spread()
+        self.is_last() || Self::is_spread(self.offered, self.stride)
     }
 
-    fn is_spread(&self) -> bool {
-        self.offered.is_multiple_of(self.stride)
+    /// Whether the record with this number is one of the spread ones. By a hash: lines of one kind may come at regular intervals, as when
+    /// every fourth line has expired.
+    fn is_spread(record: u64, stride: u64) -> bool {
+        xxh64(&record.to_le_bytes(), 0).is_multiple_of(stride)
     }
 
     fn is_last(&self) -> bool {
@@ -63,23 +68,19 @@ impl Witnesses {
         if self.is_last() {
             self.last.push(visit.clone());
         }
-        if !self.is_spread() {
+        if !Self::is_spread(self.offered, self.stride) {
             return;
         }
-        self.spread.push(visit);
-        if self.spread.len() == Self::MAX_SPREAD {
-            let mut place = 0;
-            self.spread.retain(|_| {
-                place += 1;
-                place % 2 == 0
-            });
+        self.spread.push((self.offered, visit));
+        while self.spread.len() == Self::MAX_SPREAD {
             self.stride *= 2;
+            self.spread.retain(|(record, _)| Self::is_spread(*record, self.stride));
         }
     }
 
     /// Returns the visits, in the order that [`Self::confirm`] takes the answers in.
     pub(super) fn visits(&self) -> Vec<Visit<'static>> {
-        [&self.spread[..], &self.last[..]].concat()
+        self.spread.iter().map(|(_, visit)| visit).chain(&self.last).cloned().collect()
     }
 
     /// Returns whether the data set still has what was imported. `kept` says for each of [`Self::visits`] whether it is there; `None` is a
@@ -147,7 +148,7 @@ mod tests {
     #[case::the_last_records(139_201..139_265, false)]
     #[case::a_part_in_the_middle(60_000..90_000, false)]
     #[case::the_first_part(1..30_000, false)]
-    #[case::some_users(60_000..64_000, true)]
+    #[case::some_users(60_000..62_000, true)]
     fn confirm_notices_a_part_that_is_lost(#[case] lost: Range<u64>, #[case] expected: bool) {
         let witnesses = witnesses(&[run(139_264, NOW - DAY)], Some(NOW - DAY));
         let kept: Vec<_> = witnesses
@@ -156,6 +157,27 @@ mod tests {
             .map(|visit| Some(!lost.contains(&visit.user_id.as_str().parse::<u64>().unwrap())))
             .collect();
         assert_eq!(witnesses.confirm(&kept, 139_264, 0), expected);
+    }
+
+    #[rstest]
+    #[case::every_second(2)]
+    #[case::every_fourth(4)]
+    #[case::every_eighth(8)]
+    fn offer_takes_visits_from_all_parts_of_a_file_with_a_rhythm(#[case] period: u64) {
+        const RECORDS: u64 = 100_000;
+        let mut witnesses = Witnesses::new(vec![run(RECORDS, NOW)], RECORDS);
+        for n in 1..=RECORDS {
+            if witnesses.is_next() && !n.is_multiple_of(period) {
+                let (user_id, segment) = (UserId::parse(n.to_string()).unwrap(), SegmentName::parse("s").unwrap());
+                let seen_at = Some(Timestamp::from_millis(NOW - DAY));
+                witnesses.offer(RawVisit { user_id, segment, seen_at }, Timestamp::from_millis(NOW - 14 * DAY));
+            }
+        }
+        let records = records(&witnesses);
+        for tenth in 0..10 {
+            let part = tenth * RECORDS / 10..(tenth + 1) * RECORDS / 10;
+            assert!(records.iter().any(|record| part.contains(record)), "{tenth}: {records:?}");
+        }
     }
 
     #[test]

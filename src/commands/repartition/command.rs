@@ -14,13 +14,13 @@ use crate::store::Partitions;
 
 /// The arguments of `repartition`.
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(crate) struct RepartitionCommand {
     /// How many partitions there shall be: a power of two, up to 1024
     #[arg(long, value_name = "NUMBER", value_parser = Partitions::parse)]
     to: Partitions,
 }
 
-impl Arguments {
+impl RepartitionCommand {
     /// Moves the data set, or takes up a move that was broken off.
     pub(crate) async fn run(&self, settings: &Settings) -> Outcome {
         let mut signals = StopSignals::new()?;

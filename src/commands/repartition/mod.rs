@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-pub(super) use self::command::Arguments;
-use super::progress::{Measure, Progress};
+pub(super) use self::command::RepartitionCommand;
+use super::progress::{Progress, Unit};
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::estimator::clock::Clock;
 use crate::redis;
@@ -54,11 +54,17 @@ pub enum RepartitionError {
     /// Redis may evict the notes of deleted users, or members that were copied. Nothing was done.
     #[error("Redis {0}, and then run the same command again: a move needs every key to stay")]
     Evicts(EvictionPolicy),
+    /// A key that the move would overwrite or delete holds what no move has written. Nothing was done.
+    #[error(
+        "`{0}` holds what no move of this data set has written, and this move would write there: rename that key or delete it, and run \
+         the same command again; nothing was moved"
+    )]
+    InTheWay(String),
     /// A cluster can't keep the keys of one partition together.
     #[error("--to: a cluster needs 2 partitions or more: those of one would be at all servers")]
     OneOnACluster,
     /// Another move is under way.
-    #[error("a move to {0} partitions is under way: finish that first, with `segment-estimator repartition --to {0}`")]
+    #[error("a move to {to} is under way: finish that first, with `segment-estimator repartition --to {0}`", to = .0.in_words())]
     AnotherMove(Partitions),
     /// Somebody else changes the layout, too.
     #[error("somebody else moves the data, too; wait for that, and run the same command again if it doesn't end well")]
@@ -122,6 +128,11 @@ impl Repartition {
                 return Ok(Moved::NothingToDo);
             }
             let target = layout.keys().sibling(to);
+            // Later it would stop the move halfway, and every deletion of a user with it.
+            let foreign = self.store.foreign_key_in_the_way(&layout, target).await;
+            if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
+                return Err(RepartitionError::InTheWay(key));
+            }
             // Of a move long ago, somebody may have written to these keys after they were deleted.
             self.store.delete_keys(&layout, target).await.map_err(interfered)?;
             layout = self.step(&layout, layout.keys(), Some((target, Phase::Backfill))).await?;
@@ -194,19 +205,23 @@ impl Repartition {
         let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
-            (Progress::start(Measure::Things, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
-        progress.note(format_args!("copying from {} to {} partitions", old.partitions(), new.partitions()));
+            (Progress::start(Unit::Items, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
+        progress.println(format_args!(
+            "copying from {} to {}",
+            old.partitions().in_words(),
+            new.partitions().in_words()
+        ));
         if foreign > 0 {
-            progress.note(format_args!("passing over keys of another type, which `check` names: {foreign}"));
+            progress.println(format_args!("passing over keys of another type, which `check` names: {foreign}"));
         }
         let tell = |copied| {
             let members = members.fetch_add(copied, Ordering::Relaxed) + copied;
-            progress.tell(members, members);
+            progress.update(members, members);
         };
         let copying =
             stream::iter(&places).map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, tell));
         copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
-        progress.end();
+        progress.finish();
         Ok(members.into_inner())
     }
 
@@ -289,8 +304,8 @@ impl Repartition {
         let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
         segments.dedup();
-        let progress = Progress::start(Measure::Things, Some(segments.len() as u64), "segments");
-        progress.note("comparing counts");
+        let progress = Progress::start(Unit::Items, Some(segments.len() as u64), "segments");
+        progress.println("comparing counts");
         for (compared, segment) in (1..).zip(&segments) {
             match self.compare_segment(layout, old, new, segment).await {
                 Err(RepartitionError::Differs { .. }) => {
@@ -303,9 +318,9 @@ impl Repartition {
                 }
                 compared => compared?,
             }
-            progress.tell(compared, compared);
+            progress.update(compared, compared);
         }
-        progress.end();
+        progress.finish();
         Ok(segments.len() as u64)
     }
 

@@ -1,4 +1,4 @@
-//! Wiring: what is built from the settings, in which order it starts, and in which order it stops.
+//! Builds the service from the settings, starts its parts in order, and stops them in order.
 
 use std::future::pending;
 use std::io;
@@ -24,16 +24,15 @@ use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
-use crate::redis::Client;
-use crate::store::{self, Store};
+use crate::store;
 use crate::telemetry::Metrics;
 
-/// The service, ready to run: it listens already, so connections made from now on wait and are not refused.
+/// A service that is ready to run. It already listens, so connections wait until it runs.
 #[derive(Debug)]
 pub struct App {
-    front: Front,
-    /// Probes and metrics, if they have a listener of their own.
-    admin: Option<Front>,
+    public: Endpoint,
+    /// Probes and metrics, if they have their own listener.
+    admin: Option<Endpoint>,
     health: HealthMonitor,
     recorder: HistoryRecorder,
     reloader: Reloader,
@@ -41,10 +40,10 @@ pub struct App {
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
-    ending: CancellationToken,
+    end_streams: CancellationToken,
 }
 
-/// Reads files again that may change while the service runs.
+/// Reloads API keys, JWT keys and certificates.
 #[derive(Debug, Clone)]
 pub struct Reloader {
     authenticator: Arc<Authenticator>,
@@ -54,24 +53,24 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads them. A file that can't be used is logged, and what was read before stays.
+    /// Reloads the files. If one can't be used, logs that and keeps its previous content.
     pub fn reload(&self) {
         let keys = self.authenticator.reload();
         match &keys {
-            Ok(()) => tracing::info!("read the keys again"),
-            Err(error) => tracing::error!(%error, "can't read the keys again; those from before stay"),
+            Ok(()) => tracing::info!("reloaded the keys"),
+            Err(error) => tracing::error!(%error, "failed to reload the keys, keeping the previous ones"),
         }
         let certificate = self.tls.as_ref().map(Tls::reload);
         match &certificate {
             None => {}
-            Some(Ok(())) => tracing::info!("read the certificate again"),
-            Some(Err(error)) => tracing::error!(%error, "can't read the certificate again; the one from before stays"),
+            Some(Ok(())) => tracing::info!("reloaded the certificate"),
+            Some(Err(error)) => tracing::error!(%error, "failed to reload the certificate, keeping the previous one"),
         }
         self.report(keys.is_ok(), certificate.is_none_or(|certificate| certificate.is_ok()));
     }
 
-    /// Measures what is in force, and warns of what everybody may read or write. The files were just read, with or without success.
-    fn report(&self, keys_are_read: bool, certificate_is_read: bool) {
+    /// Updates the gauges of keys and reloads, and warns of exposed files.
+    fn report(&self, are_keys_loaded: bool, is_certificate_loaded: bool) {
         let http = &self.metrics.http;
         let KeyCounts { api, jwt } = self.authenticator.key_counts();
         for (kind, count) in [("api", api), ("jwt", jwt)] {
@@ -80,13 +79,13 @@ impl Reloader {
             }
         }
         if !self.authenticator.is_open() {
-            http.set_reload_successful("keys", keys_are_read);
+            http.set_reload_successful("keys", are_keys_loaded);
         }
         if self.tls.is_some() {
-            http.set_reload_successful("certificate", certificate_is_read);
+            http.set_reload_successful("certificate", is_certificate_loaded);
         }
         if api == Some(0) {
-            tracing::warn!("api_keys_file has no key, so that every API key is refused; add keys and send SIGHUP");
+            tracing::warn!("api_keys_file has no key, so every API key is refused; add keys and send SIGHUP");
         }
         for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
             tracing::warn!("{exposure}");
@@ -94,37 +93,37 @@ impl Reloader {
     }
 }
 
-/// Listener and its router.
+/// A listener and the router of its requests.
 #[derive(Debug)]
-struct Front {
+struct Endpoint {
     listener: TcpListener,
     local_addr: SocketAddr,
     router: Router,
 }
 
-/// Why the service could not start, or ended by itself: one line, made to be shown as it is.
+/// Why the service failed to start or ended by itself, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The address can't be listened on.
-    #[error("{setting}: can't listen on {address}: {source}; set another address")]
+    /// The address can't be bound.
+    #[error("{setting}: failed to listen on {address}: {source}; set another address")]
     Listen {
         /// The setting with the address.
         setting: &'static str,
-        /// As set.
+        /// The address of the setting.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file for the connection to Redis can't be used; the text names the setting.
+    /// A file for the connection to Redis can't be used. The text names the setting.
     #[error("{0}")]
     Redis(String),
     /// The data set has another number of partitions.
     #[error("partitions: {0}")]
     Partitions(store::Error),
-    /// The database has keys that may be another program's.
+    /// The database has keys that may belong to another program.
     #[error("{0}")]
     Unrecorded(store::Error),
-    /// The keys that tokens are checked with can't be used.
+    /// The keys that verify tokens can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The certificate can't be used.
@@ -133,7 +132,7 @@ pub enum AppError {
     /// The private Redis doesn't run.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
-    /// What goes on beside the serving has ended, which only a panic does.
+    /// A background task ended, which happens only after a panic.
     #[error("a background task ended: {0}")]
     Background(String),
     /// The prune job doesn't run.
@@ -142,33 +141,33 @@ pub enum AppError {
 }
 
 impl App {
-    /// Builds the service. A private Redis is started and waited for. A Redis that was named is not: the service starts
-    /// without it, says so in the log and at `/readyz`, and uses it as soon as it is there.
+    /// Builds the service. Starts a private Redis and waits until it serves. With `redis_url` the service starts without waiting for
+    /// Redis: it logs the outage, fails `/readyz`, and uses Redis as soon as it answers.
     ///
     /// # Errors
     ///
-    /// An [`AppError`] when the address is taken, a file for Redis can't be used or the private Redis doesn't start.
+    /// An [`AppError`] if the address is taken, a file for Redis can't be used or the private Redis fails to start.
     pub async fn build(settings: &Settings) -> Result<Self, AppError> {
         Self::build_with_clock(settings, Clock::system()).await
     }
 
-    /// As [`Self::build`], for a machine whose clock is `clock`.
+    /// As [`Self::build`], on a machine with the clock `clock`.
     ///
     /// # Errors
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let authenticator = Arc::new(Authenticator::load(settings.auth.clone())?);
-        let tls = settings.tls.clone().map(Tls::load).transpose()?;
-        // Before Redis, so that a second service on the same address ends at once.
-        let front = listen("listen", settings.listen).await?;
+        let authenticator = Arc::new(Authenticator::load(settings.auth())?);
+        let tls = settings.tls_files().map(Tls::load).transpose()?;
+        // Binds before Redis starts, so that a second service on the same address ends immediately.
+        let public = listen("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
             Some(address) => Some(listen("admin_listen", address).await?),
             None => None,
         };
 
-        let (redis, servers) = match &settings.redis {
-            Some(servers) => (None, servers.clone()),
+        let (redis, servers) = match settings.deployment() {
+            Some(servers) => (None, servers),
             None => {
                 let redis = EmbeddedRedis::start(&settings.data_dir, settings.redis_max_memory).await?;
                 let url = redis.url();
@@ -185,22 +184,18 @@ impl App {
             "using Redis"
         );
         let metrics = Arc::<Metrics>::default();
-        let connection = Client::new(servers, settings.store_limits(), Arc::clone(&metrics));
-        let connection = connection.map_err(AppError::Redis)?;
-        let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
-        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-        let store = store.with_max_segments(settings.max_segments as u64);
+        let store = settings.open_store(servers, Arc::clone(&metrics)).map_err(AppError::Redis)?;
+        let store = store.with_partitions(settings.partitions).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
-        // Before the first request. Of a Redis that is away the sampler hears again.
+        // Synchronises the clock before the first request. If Redis is down, the health monitor does it later.
         match estimator.sync(&clock).await {
             Err(error @ store::Error::Partitions { .. }) => return Err(AppError::Partitions(error)),
             Err(error @ store::Error::Unrecorded { .. }) => return Err(AppError::Unrecorded(error)),
             _ => {}
         }
-        let (is_stopping, ending) = (Arc::<AtomicBool>::default(), CancellationToken::new());
+        let (is_stopping, end_streams) = (Arc::<AtomicBool>::default(), CancellationToken::new());
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             history: history.clone(),
@@ -209,30 +204,29 @@ impl App {
             authenticator: Arc::clone(&authenticator),
             is_tls: tls.is_some(),
             limits: settings.request_limits(),
-            trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
+            trace_ratio: settings.traces().map(|traces| traces.ratio),
             in_flight: Semaphore::new(settings.request_limits().requests),
             metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
-            ending: ending.clone(),
+            ending: end_streams.clone(),
         });
-        let is_local = front.1.ip().to_canonical().is_loopback();
+        let is_local = public.1.ip().to_canonical().is_loopback();
         let hosts = match &settings.allowed_hosts {
             Some(hosts) => hosts.clone(),
-            // A browser on this machine must not be led here by a site that has its own name resolve to this address.
+            // Protects against DNS rebinding: a site could make its own name resolve to this address.
             None if is_local && authenticator.is_open() => AllowedHosts::LOCAL,
             None => AllowedHosts::Any,
         };
         if authenticator.is_open() && settings.cors_origins == Some(Origins::Any) {
             tracing::warn!(
-                "every site that somebody opens in a browser may read, write and delete: cors_origins is *, and neither \
-                 api_keys_file nor jwt_algorithm is set; name the origins or set one of these"
+                "any site open in a browser can read, write and delete: cors_origins is *, and neither api_keys_file nor \
+                 jwt_algorithm is set; name the origins or set one of these"
             );
         }
         if authenticator.is_open() && is_local && settings.allowed_hosts == Some(AllowedHosts::Any) {
             tracing::warn!(
-                "a site that somebody opens in a browser on this machine may read, write and delete, by a name that it has lead to \
-                 this address: allowed_hosts is *, and neither api_keys_file nor jwt_algorithm is set; name the hosts or set one \
-                 of these"
+                "any site open in a browser on this machine can read, write and delete, through a DNS name that resolves to this \
+                 address: allowed_hosts is *, and neither api_keys_file nor jwt_algorithm is set; name the hosts or set one of these"
             );
         }
         let reloader = Reloader {
@@ -243,113 +237,113 @@ impl App {
         };
         reloader.report(true, true);
         let router = Router::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
-        let admin = admin.map(|(listener, local_addr)| Front { listener, local_addr, router: Router::admin(state) });
+        let admin = admin.map(|(listener, local_addr)| Endpoint { listener, local_addr, router: Router::admin(state) });
         Ok(Self {
-            front: Front { listener: front.0, local_addr: front.1, router },
+            public: Endpoint { listener: public.0, local_addr: public.1, router },
             admin,
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
             reloader,
-            server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
+            server: Server { limits: settings.connection_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,
-            ending,
+            end_streams,
         })
     }
 
-    /// The address that the service listens on, with the port that the system chose if it was set to 0.
+    /// Returns the address of the service, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.front.local_addr
+        self.public.local_addr
     }
 
-    /// The address that probes and metrics are served on, if it is another.
+    /// Returns the address of probes and metrics, if they have their own listener.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|admin| admin.local_addr)
     }
 
-    /// What reads files again while the service runs.
+    /// Returns the handle that reloads files while the service runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
 
-    /// Serves until `shutdown` is ready, then stops in order: readyz turns 503, after the delay no connection is
-    /// accepted any more, requests in flight finish, the pruner ends, the private Redis ends.
+    /// Serves until `shutdown` is ready, then stops in order: `/readyz` turns 503, after the delay the listener closes, requests
+    /// in flight complete, the pruner stops, the private Redis stops.
     ///
-    /// The pruner and the private Redis belong to the service: should one end by itself and not come back, the service
-    /// stops in the same order and says why.
+    /// If the pruner or the private Redis ends by itself and can't be restarted, the service stops in the same order.
     ///
     /// # Errors
     ///
-    /// An [`AppError`] when the service stopped for another reason than `shutdown`.
+    /// An [`AppError`] if the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { front, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, ending } = self;
+        let Self { public, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, end_streams } =
+            self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if reloader.authenticator.is_open() && !front.local_addr.ip().to_canonical().is_loopback() {
+        if reloader.authenticator.is_open() && !public.local_addr.ip().to_canonical().is_loopback() {
             tracing::warn!(
-                address = %front.local_addr,
-                "everybody who reaches this address may do everything: neither api_keys_file nor jwt_algorithm is set"
+                address = %public.local_addr,
+                "anyone who can reach this address has full access: neither api_keys_file nor jwt_algorithm is set"
             );
         }
-        tracing::info!(address = %front.local_addr, admin_address = admin_addr, "serving");
-        // Ends before the private Redis, whose end is no failure.
-        let mut asking = JoinSet::new();
-        asking.spawn(health.run());
-        asking.spawn(recorder.run());
-        // Goes on to the very end, so that whoever probes sees the stopping. It is over when it is dropped.
-        let mut beside = JoinSet::new();
-        if let Some(Front { listener, router, .. }) = admin {
-            // In plain text: whoever probes knows no name that a certificate could be for.
+        tracing::info!(address = %public.local_addr, admin_address = admin_addr, "serving");
+        // Stopped before the private Redis, whose end would be an outage to them.
+        let mut monitors = JoinSet::new();
+        monitors.spawn(health.run());
+        monitors.spawn(recorder.run());
+        // Serves probes until the end of the shutdown. Dropping it ends it.
+        let mut admin_server = JoinSet::new();
+        if let Some(Endpoint { listener, router, .. }) = admin {
+            // In plain text: probes connect by address, and a certificate is for a name.
             let server = Server { tls: None, ..server.clone() };
-            beside.spawn(server.serve(listener, router, CancellationToken::new()));
+            admin_server.spawn(server.serve(listener, router, CancellationToken::new()));
         }
 
         let outcome = {
-            let (drain_limit, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
-            let serving = server.serve(front.listener, front.router, stop_serving.clone());
+            let (drain_timeout, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
+            let serving = server.serve(public.listener, public.router, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);
 
             let outcome = tokio::select! {
                 () = shutdown => Ok(()),
-                () = &mut serving => unreachable!("the server ends only when it is told to stop"),
+                () = &mut serving => unreachable!("the server runs until its token is cancelled"),
                 outcome = &mut pruning => outcome.map_err(AppError::from),
                 error = &mut supervising => Err(error.into()),
-                ended = asking.join_next() => Err(AppError::Background(format!("{ended:?}"))),
-                Some(ended) = beside.join_next() => Err(AppError::Background(format!("{ended:?}"))),
+                ended = monitors.join_next() => Err(AppError::Background(format!("{ended:?}"))),
+                Some(ended) = admin_server.join_next() => Err(AppError::Background(format!("{ended:?}"))),
             };
 
             is_stopping.store(true, Ordering::Relaxed);
             let delay = if outcome.is_ok() { shutdown_delay } else { Duration::ZERO };
             let drain = async {
-                // Served all through the delay, which is for those who still come.
+                // New connections are still served during the delay.
                 let delayed_stop = async {
                     tokio::time::sleep(delay).await;
                     stop_serving.cancel();
                 };
-                // A stream of visits may have no end: it gets half of the time for the drain, and the other half to answer.
-                let end_streams = async {
-                    tokio::time::sleep(delay + drain_limit / 2).await;
-                    ending.cancel();
+                // A stream of visits may be endless. It gets half of the drain timeout, and the other half for its answer.
+                let end_endless_streams = async {
+                    tokio::time::sleep(delay + drain_timeout / 2).await;
+                    end_streams.cancel();
                     pending::<()>().await;
                 };
                 tokio::select! {
                     _ = async { tokio::join!(delayed_stop, &mut serving) } => {}
-                    () = end_streams => {}
+                    () = end_endless_streams => {}
                 }
                 stop_pruning.cancel();
             };
             match outcome {
-                // The pruner and Redis go on working beside the drain.
+                // The pruner and Redis work during the drain.
                 Ok(()) => {
                     let redis_lost = async {
                         let error = supervising.await;
-                        tracing::error!(%error, "private Redis is lost; what is in flight is answered with 503");
+                        tracing::error!(%error, "private Redis failed during the shutdown, answering 503");
                         pending().await
                     };
                     tokio::select! {
@@ -357,7 +351,7 @@ impl App {
                         never = redis_lost => never,
                     }
                 }
-                // One of them is what failed.
+                // The pruner or Redis has failed.
                 failed => {
                     drain.await;
                     failed
@@ -365,7 +359,7 @@ impl App {
             }
         };
 
-        asking.shutdown().await;
+        monitors.shutdown().await;
         if let Some(redis) = redis {
             redis.stop().await;
         }
@@ -374,11 +368,11 @@ impl App {
     }
 }
 
-/// Listens on the `address` that `setting` has; gives the address with its port, too.
+/// Binds the `address` of `setting`. Returns the listener and its address with the port that the system chose.
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Listen { setting, address, source };
     let listener = match address {
-        SocketAddr::V6(every) if every.ip().is_unspecified() => bind_or_ipv4(every, bind_both_families).await,
+        SocketAddr::V6(any) if any.ip().is_unspecified() => bind_or_ipv4(any, bind_both_families).await,
         _ => TcpListener::bind(address).await,
     };
     let listener = listener.map_err(failed)?;
@@ -386,7 +380,7 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListen
     Ok((listener, local_addr))
 }
 
-/// Binds `[::]` by `bind`, or `0.0.0.0` where there is no IPv6, so that an image can have one address for all machines.
+/// Binds `[::]` by `bind`, or `0.0.0.0` on a machine without IPv6, so that one address suits all machines.
 async fn bind_or_ipv4(
     address: SocketAddrV6,
     bind: impl FnOnce(SocketAddrV6) -> io::Result<TcpListener>,
@@ -396,26 +390,26 @@ async fn bind_or_ipv4(
             if error.kind() == io::ErrorKind::AddrNotAvailable
                 || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) =>
         {
-            tracing::info!(%address, "this machine has no IPv6; listening on IPv4 alone");
+            tracing::info!(%address, "this machine has no IPv6, listening on IPv4 only");
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
         bound => bound,
     }
 }
 
-/// Binds `[::]` for IPv4, too, whatever `net.ipv6.bindv6only` says.
+/// Binds `[::]` for IPv4 as well, regardless of `net.ipv6.bindv6only`.
 fn bind_both_families(address: SocketAddrV6) -> io::Result<TcpListener> {
-    /// The system cuts it down to what it allows, as for [`TcpListener::bind`].
+    /// The system reduces it to its limit, as for [`TcpListener::bind`].
     const BACKLOG: u32 = 65_535;
     let socket = TcpSocket::new_v6()?;
     SockRef::from(&socket).set_only_v6(false)?;
-    // A restart must not wait for connections of before.
+    // Lets a restart bind while connections of the previous process are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address.into())?;
     socket.listen(BACKLOG)
 }
 
-/// Ends when the private Redis, if there is one, can't be kept running.
+/// Returns if the private Redis can't be kept running. Without one, never returns.
 async fn supervise(redis: &mut Option<EmbeddedRedis>) -> EmbeddedError {
     match redis {
         Some(redis) => redis.supervise().await,
@@ -432,19 +426,19 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::no_such_family(io::Error::from(Errno::AFNOSUPPORT))]
-    #[case::no_such_address(io::Error::from(io::ErrorKind::AddrNotAvailable))]
+    #[case::unsupported_family(io::Error::from(Errno::AFNOSUPPORT))]
+    #[case::address_not_available(io::Error::from(io::ErrorKind::AddrNotAvailable))]
     #[tokio::test]
-    async fn bind_takes_ipv4_where_there_is_no_ipv6(#[case] error: io::Error) {
-        let every = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
-        let listener = bind_or_ipv4(every, |_| Err(error)).await.unwrap();
+    async fn bind_falls_back_to_ipv4_without_ipv6(#[case] error: io::Error) {
+        let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let listener = bind_or_ipv4(any, |_| Err(error)).await.unwrap();
         assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
     }
 
     #[tokio::test]
-    async fn bind_tells_any_other_failure() {
-        let every = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
-        let error = bind_or_ipv4(every, |_| Err(io::ErrorKind::AddrInUse.into())).await.unwrap_err();
+    async fn bind_returns_any_other_error() {
+        let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let error = bind_or_ipv4(any, |_| Err(io::ErrorKind::AddrInUse.into())).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,4 +1,4 @@
-//! `segment-estimator serve`: serves until a signal.
+//! `segment-estimator serve`: serves HTTP until a signal.
 
 mod app;
 
@@ -12,13 +12,14 @@ pub use self::app::{App, AppError, Reloader};
 use super::outcome::Outcome;
 use super::stop_signals::StopSignals;
 use crate::config::Settings;
-use crate::telemetry::{self, Traces};
+use crate::telemetry::{self, LogFormat, Traces};
 
-/// Serves, and sends the traces of it.
+/// Serves with logs and traces.
 pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
-    // Outside the runtime: the exporter has a thread and a runtime of its own, which must not end inside another.
-    let traces = settings.traces.as_ref().map(Traces::start).transpose()?;
-    telemetry::init(settings.log_format, &settings.log_filter, traces.as_ref());
+    // Outside the runtime: the exporter has its own thread and runtime, which must not end inside another runtime.
+    let traces = settings.traces().as_ref().map(Traces::start).transpose()?;
+    let log_format = settings.log_format.unwrap_or_else(LogFormat::for_stderr);
+    telemetry::init(log_format, &settings.log_filter, traces.as_ref());
     let outcome = runtime.block_on(serve(settings));
     if let Some(traces) = traces {
         traces.shut_down();
@@ -29,16 +30,16 @@ pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
 async fn serve(settings: &Settings) -> Outcome {
     let descriptors = raise_descriptor_limit()?;
     let mut signals = StopSignals::new()?;
-    // Without a handler the signal would end the process.
+    // Without a handler SIGHUP would end the process.
     let mut hangups = signal(SignalKind::hangup())?;
     let app = tokio::select! {
         app = App::build(settings) => app?,
         name = signals.next() => {
-            tracing::info!(signal = name, "stopped before the start was complete");
+            tracing::info!(signal = name, "stopped during the start");
             return Ok(());
         }
     };
-    compare_limits(descriptors, settings.max_connections);
+    warn_of_few_descriptors(descriptors, settings.max_connections);
     let stop = CancellationToken::new();
     let reloader = app.reloader();
     let running = app.run_until(stop.cancelled());
@@ -48,7 +49,7 @@ async fn serve(settings: &Settings) -> Outcome {
             outcome = &mut running => return Ok(outcome?),
             _ = hangups.recv() => reloader.reload(),
             name = signals.next() => {
-                tracing::info!(signal = name, "asked to stop");
+                tracing::info!(signal = name, "stopping");
                 break;
             }
         }
@@ -56,22 +57,22 @@ async fn serve(settings: &Settings) -> Outcome {
     stop.cancel();
     tokio::select! {
         outcome = running => Ok(outcome?),
-        name = signals.next() => Err(format!("stopped at once by a second signal, {name}").into()),
+        name = signals.next() => Err(format!("aborted by a second signal, {name}").into()),
     }
 }
 
-/// Lets this process have as many descriptors as the system grants it, and says how many that is. Many systems begin with
-/// 1,024, for the sake of old programs.
+/// Raises the limit of descriptors to the hard limit of the system, and returns it. Many systems set the soft limit to 1,024 for old
+/// programs.
 fn raise_descriptor_limit() -> io::Result<usize> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Warns when connections would run out of descriptors before they reach their own limit.
-fn compare_limits(descriptors: usize, connections: usize) {
-    /// For Redis, the log, listeners and files.
+/// Warns if the descriptors run out before `max_connections` is reached.
+fn warn_of_few_descriptors(descriptors: usize, connections: usize) {
+    /// Descriptors for Redis, the log, listeners and files.
     const OTHERS: usize = 100;
     if descriptors < connections.saturating_add(OTHERS) {
-        tracing::warn!(descriptors, "max_connections is more than the system's limit of descriptors allows");
+        tracing::warn!(descriptors, "max_connections exceeds the system's limit of descriptors");
     }
 }

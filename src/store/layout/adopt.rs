@@ -33,6 +33,8 @@ pub struct UnrecordedData {
 pub struct Candidate {
     /// The key set.
     pub keys: KeySet,
+    /// A pattern of the keys.
+    pub pattern: String,
     /// Whether every sampled user is in the right partition. Otherwise most of them are.
     pub fits: bool,
     /// The content of the keys.
@@ -112,15 +114,17 @@ impl Store {
         let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
             for (partition, survey) in surveys.iter().filter(|(partition, _)| !keys.has(*partition)) {
-                *hidden.entry(partition.pattern()).or_default() += survey.unexpired();
+                *hidden.entry(self.names.pattern_like(*partition)).or_default() += survey.unexpired();
             }
-            Candidate { keys, fits, survey: of(&|partition| keys.has(partition)), hidden }
+            let pattern = self.names.pattern_like(keys.of(0));
+            Candidate { keys, pattern, fits, survey: of(&|partition| keys.has(partition)), hidden }
         };
         let is_unfit = |partition: Partition| !keysets.iter().any(|(keys, _)| keys.has(partition));
+        let pattern_like = |partition| self.names.pattern_like(partition);
         let unfit: BTreeSet<_> =
-            partitions.iter().filter(|partition| is_unfit(**partition)).map(|p| p.pattern()).collect();
+            partitions.iter().copied().filter(|partition| is_unfit(*partition)).map(pattern_like).collect();
         let unfit = unfit.into_iter().map(|pattern| {
-            let survey = of(&|partition| is_unfit(partition) && partition.pattern() == pattern);
+            let survey = of(&|partition| is_unfit(partition) && pattern_like(partition) == pattern);
             (pattern, survey)
         });
         let unfit = unfit.collect();

@@ -21,6 +21,7 @@
 //! its neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
 
 mod adopt;
+mod obstacle;
 mod recorded;
 mod refusal;
 mod resharding;

@@ -12,24 +12,52 @@ use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
-/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is written before it is
-/// deleted as well; one that is written after it adds the name again. Redis frees the memory in the background.
-///
-/// Deletes nothing if the record `KEYS[1]` has a later epoch than `ARGV[1]`, since the keys are then in use. So a process that was
-/// suspended and resumes does no harm. A key of another type belongs to another program and stays.
-const DELETE_SEGMENT: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
-return redis.call('ZREM', KEYS[3], ARGV[2])";
+/// Begins a script with the guard against a later layout. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use
+/// again, and the script returns -1. So a process that was suspended and resumes deletes nothing. A value that is no record, by the rule
+/// of `RECORD_UNLESS_NEWER`, belongs to another program and guards nothing.
+macro_rules! unless_later {
+    ($script:literal) => {
+        concat!(
+            "\
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
+  known = ''
+end
+local is_json, record = pcall(cjson.decode, known or '')
+local is_record = is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
+",
+            $script
+        )
+    };
+}
 
-/// Deletes the key `KEYS[2]`, a sorted set or the record itself, unless the record `KEYS[1]` has a later epoch than `ARGV[1]`. A key of
-/// another type belongs to another program and stays.
-const DELETE_KEY: &str = "\
-local known = redis.call('GET', KEYS[1])
-if known and cjson.decode(known).epoch > tonumber(ARGV[1]) then return -1 end
-if KEYS[1] ~= KEYS[2] and type(redis.pcall('ZCARD', KEYS[2])) ~= 'number' then return 0 end
-return redis.call('UNLINK', KEYS[2])";
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is written before it is
+/// deleted as well; one that is written after it adds the name again. Redis frees the memory in the background. A key of another type
+/// belongs to another program and stays.
+const DELETE_SEGMENT: &str = unless_later!(
+    "\
+if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
+return redis.call('ZREM', KEYS[3], ARGV[2])"
+);
+
+/// Deletes the record `KEYS[1]` itself. Any other value belongs to another program and stays.
+const DELETE_RECORD: &str = unless_later!(
+    "\
+if is_record then return redis.call('UNLINK', KEYS[1]) end
+return 0"
+);
+
+/// Deletes the tombstones `KEYS[2]`. They have the score 0 and a TTL. A key without them, or of another type, is another program's, and
+/// stays. Where an ACL forbids `TTL`, the scores alone decide.
+const DELETE_TOMBSTONES: &str = unless_later!(
+    "\
+local users = redis.pcall('ZCARD', KEYS[2])
+if type(users) ~= 'number' then return string.find(users.err, 'WRONGTYPE', 1, true) and 0 or users end
+if redis.call('ZCOUNT', KEYS[2], 0, 0) ~= users or redis.pcall('TTL', KEYS[2]) == -1 then return 0 end
+return redis.call('UNLINK', KEYS[2])"
+);
 
 impl Store {
     /// Reads the layout and records it in every partition, including those of an old key set, which another instance may still use.
@@ -148,23 +176,34 @@ impl Store {
             }
             deleted += done as u64;
         }
-        self.delete_unless_later(layout, partition, &self.names.tombstones(partition)).await?;
-        // With one partition, the copy is the record itself, which stays.
+        self.delete_tombstones_of(layout, partition).await?;
+        // What stands for one partition stands for all.
         if record != self.names.layout() {
-            self.delete_unless_later(layout, partition, &record).await?;
+            self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
     }
 
-    /// Deletes a key of `partition`, unless a layout later than `layout` is in force there.
-    pub(in crate::store) async fn delete_unless_later(
+    /// Deletes the tombstones of `partition`, unless a later layout than `layout` is in force there.
+    pub(in crate::store) async fn delete_tombstones_of(
         &self,
         layout: &Layout,
         partition: Partition,
-        key: &str,
+    ) -> Result<(), Error> {
+        let keys = [self.names.layout_of(partition), self.names.tombstones(partition)];
+        self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
+    }
+
+    /// Runs `script` on `keys` of `partition`, which deletes nothing if a later layout than `layout` is in force there.
+    async fn delete_unless_later(
+        &self,
+        layout: &Layout,
+        partition: Partition,
+        script: &str,
+        keys: &[&str],
     ) -> Result<(), Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("EVAL").arg(DELETE_KEY).arg(2).arg(self.names.layout_of(partition)).arg(key).arg(layout.epoch());
+        pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
                 [Some(-1)] => return Err(Error::UnknownLayout),

@@ -127,22 +127,10 @@ impl Store {
             command.arg(self.names.index(*partition));
             (partition.slot(), command)
         };
-        if !self.client.is_cluster() {
-            let mut any = pipe();
-            let command = any.cmd("EXISTS");
-            Partition::every().for_each(|partition| {
-                command.arg(self.names.index(partition));
-            });
-            // Keys that an ACL forbids don't belong to this service.
-            let any = Request::new(Slot::of_any_key(&self.names.layout()), any).nil_for(redis::Error::is_forbidden);
-            let (any,) = self.client.send(any).await?.all::<(Option<u64>,)>()?;
-            if any.unwrap_or_default() == 0 {
-                return Ok(Vec::new());
-            }
-        }
         let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
         let requests = servers.into_iter().map(|partitions| async move {
             let commands = Request::each(partitions.iter().map(exists));
+            // An ACL that forbids these keys says that they aren't ours.
             let answers = self.client.send(commands.nil_for(redis::Error::is_forbidden)).await?.each::<Option<u64>>();
             let found: Vec<(Partition, u64)> = partitions
                 .into_iter()

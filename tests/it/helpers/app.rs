@@ -51,7 +51,7 @@ impl TestApp {
             history_interval: Some("off".to_owned()),
             ..Layer::default()
         };
-        let layers = [(Source::Defaults, Layer::defaults()), (Source::Environment, test), (Source::Flags, changes)];
+        let layers = [(Source::Environment, test), (Source::Flags, changes)];
         let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
         let stop = CancellationToken::new();
         Self {

@@ -1,0 +1,468 @@
+//! JSON Web Tokens: which are accepted, and which attempts are not.
+
+use std::path::PathBuf;
+
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING};
+use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rstest::rstest;
+use segment_estimator::config::Layer;
+use segment_estimator::domain::Timestamp;
+use serde_json::{Value, json};
+
+use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run};
+
+/// Who signs tokens.
+struct Issuer {
+    algorithm: Algorithm,
+    signing: EncodingKey,
+    /// What the service's key file has.
+    checking: String,
+    /// What it must not have, in PEM; empty for a secret.
+    private: String,
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der))
+}
+
+impl Issuer {
+    fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::HS256 => {
+                let secret = "b8c1f0f7e2a94d6d8f3b5a7c9e1d2f40";
+                Self {
+                    algorithm,
+                    signing: EncodingKey::from_secret(secret.as_bytes()),
+                    checking: format!("{secret}\n"),
+                    private: String::new(),
+                }
+            }
+            Algorithm::RS256 => {
+                let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+                let private: Pkcs8V1Der = pair.as_der().unwrap();
+                let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
+            }
+            Algorithm::ES256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+                let private = pair.to_pkcs8v1().unwrap();
+                let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
+            }
+            Algorithm::EdDSA => {
+                let pair = Ed25519KeyPair::generate().unwrap();
+                let private = pair.to_pkcs8v1().unwrap();
+                let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
+                let private = pem("PRIVATE KEY", private.as_ref());
+                let signing = EncodingKey::from_ed_pem(private.as_bytes()).unwrap();
+                Self { algorithm, signing, checking: pem("PUBLIC KEY", public.as_ref()), private }
+            }
+            other => unreachable!("{other:?} can't be set"),
+        }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        encode(&Header::new(self.algorithm), claims, &self.signing).unwrap()
+    }
+
+    fn sign_as(&self, key_id: Option<&str>, claims: &Value) -> String {
+        let header = Header { kid: key_id.map(str::to_owned), ..Header::new(self.algorithm) };
+        encode(&header, claims, &self.signing).unwrap()
+    }
+
+    /// The key as a set publishes it.
+    fn jwk(&self, id: &str) -> Value {
+        let mut jwk = Jwk::from_encoding_key(&self.signing, self.algorithm).unwrap();
+        jwk.common.key_id = Some(id.to_owned());
+        serde_json::to_value(jwk).unwrap()
+    }
+}
+
+/// A file with the service's key, and the settings that lead to it.
+struct KeyFile {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl KeyFile {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        Self { path, _folder: folder }
+    }
+
+    fn settings(&self, algorithm: Algorithm) -> Layer {
+        Layer {
+            jwt_algorithm: Some(format!("{algorithm:?}")),
+            jwt_key_file: Some(self.path.display().to_string()),
+            ..Layer::default()
+        }
+    }
+}
+
+fn seconds_from_now(seconds: i64) -> i64 {
+    Timestamp::now().as_millis() / 1_000 + seconds
+}
+
+/// The claims of a token that is accepted, and some changed; `null` takes one away.
+fn claims(changes: &Value) -> Value {
+    let mut claims = json!({ "sub": "uss", "exp": seconds_from_now(600), "scope": "segments:read other:scope" });
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}
+
+async fn ask(app: &TestApp, token: &str) -> reqwest::Response {
+    app.request("GET", "/segments/sports/count").bearer_auth(token).send().await.unwrap()
+}
+
+/// Checks that the token is turned away for this reason.
+async fn turned_away(app: &TestApp, token: &str, reason: &str) {
+    let document = problem(ask(app, token).await, 401, "unauthorized").await;
+    assert_eq!(document["detail"], format!("The token is not accepted: {reason}."), "{token}");
+}
+
+const UNREADABLE: &str = "it is not a JSON Web Token with the required claims";
+const SIGNATURE: &str = "its signature is not valid";
+const OTHER_ALGORITHM: &str = "it is signed with another algorithm";
+
+#[rstest]
+#[case(Algorithm::HS256)]
+#[case(Algorithm::RS256)]
+#[case(Algorithm::ES256)]
+#[case(Algorithm::EdDSA)]
+#[tokio::test]
+async fn a_token_of_the_algorithm_that_is_set_is_accepted(#[case] algorithm: Algorithm) {
+    let (redis, issuer) = (Redis::start(), Issuer::new(algorithm));
+    let key = KeyFile::new(&issuer.checking);
+    let app = TestApp::spawn_with(&redis, key.settings(algorithm)).await;
+    let token = issuer.sign(&claims(&json!({})));
+    assert_eq!(ask(&app, &token).await.status(), 200);
+
+    let stranger = match algorithm {
+        Algorithm::HS256 => Issuer { signing: EncodingKey::from_secret(&[7; 32]), ..Issuer::new(algorithm) },
+        other => Issuer::new(other),
+    };
+    turned_away(&app, &stranger.sign(&claims(&json!({}))), SIGNATURE).await;
+}
+
+#[tokio::test]
+async fn claims_are_checked_each() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let key = KeyFile::new(&issuer.checking);
+    let settings = Layer {
+        jwt_issuer: Some("https://issuer".to_owned()),
+        jwt_audience: Some("estimator".to_owned()),
+        jwt_leeway: Some("30s".to_owned()),
+        ..key.settings(Algorithm::HS256)
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let sign = |changes: Value| {
+        let mut all = json!({ "iss": "https://issuer", "aud": "estimator" });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        issuer.sign(&claims(&all))
+    };
+
+    for accepted in [
+        json!({}),
+        json!({ "aud": ["other", "estimator"] }),
+        json!({ "exp": seconds_from_now(-10) }),
+        json!({ "nbf": seconds_from_now(10) }),
+        json!({ "scope": null, "scp": ["segments:read"] }),
+        json!({ "sub": null }),
+    ] {
+        assert_eq!(ask(&app, &sign(accepted.clone())).await.status(), 200, "{accepted}");
+    }
+    let (issuer_is_other, audience_is_other) = ("its issuer is not the expected one", "it is for another audience");
+    for (changes, reason) in [
+        (json!({ "exp": seconds_from_now(-100) }), "it has expired"),
+        // Within the leeway that the library has of its own.
+        (json!({ "exp": seconds_from_now(-45) }), "it has expired"),
+        (json!({ "exp": null }), UNREADABLE),
+        (json!({ "exp": seconds_from_now(600).to_string() }), UNREADABLE),
+        (json!({ "exp": -1 }), UNREADABLE),
+        (json!({ "nbf": seconds_from_now(100) }), "it is not valid yet"),
+        (json!({ "nbf": seconds_from_now(45) }), "it is not valid yet"),
+        (json!({ "nbf": "0" }), UNREADABLE),
+        (json!({ "iss": "https://other" }), issuer_is_other),
+        (json!({ "iss": null }), issuer_is_other),
+        (json!({ "aud": "other" }), audience_is_other),
+        (json!({ "aud": ["other"] }), audience_is_other),
+        (json!({ "aud": null }), audience_is_other),
+        (json!({ "aud": 7 }), UNREADABLE),
+        (json!({ "aud": ["estimator", 7] }), UNREADABLE),
+        (json!({ "aud": { "estimator": true } }), UNREADABLE),
+        (json!({ "iss": ["https://issuer"] }), UNREADABLE),
+        (json!({ "iss": { "https://issuer": true } }), UNREADABLE),
+        (json!({ "sub": 7 }), UNREADABLE),
+    ] {
+        turned_away(&app, &sign(changes), reason).await;
+    }
+    for scopes in [json!({ "scope": null }), json!({ "scope": "segments:write" }), json!({ "scope": "segments:reads" })]
+    {
+        problem(ask(&app, &sign(scopes)).await, 403, "insufficient-scope").await;
+    }
+    // An e-mail address would get into logs.
+    for subject in ["a \"strange\" name", "somebody@example.com"] {
+        let token = sign(json!({ "sub": subject, "scope": "segments:write" }));
+        let document = problem(ask(&app, &token).await, 403, "insufficient-scope").await;
+        assert_eq!(document["detail"], "The token of this subject doesn't have the scope segments:read.");
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_somebody_else_is_not_accepted_by_a_service_without_a_name() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let key = KeyFile::new(&issuer.checking);
+    let app = TestApp::spawn_with(&redis, key.settings(Algorithm::HS256)).await;
+    for audience in [json!("other"), json!(["other"]), json!([])] {
+        turned_away(&app, &issuer.sign(&claims(&json!({ "aud": audience }))), "it is for another audience").await;
+    }
+    // RFC 7519, sections 4.1.1 and 4.1.3: an audience is a text or a list of texts, an issuer a text.
+    for changes in [
+        json!({ "aud": 7 }),
+        json!({ "aud": {} }),
+        json!({ "aud": true }),
+        json!({ "aud": [7] }),
+        json!({ "iss": 7 }),
+        json!({ "iss": ["us"] }),
+        json!({ "iss": {} }),
+    ] {
+        turned_away(&app, &issuer.sign(&claims(&changes)), UNREADABLE).await;
+    }
+}
+
+#[tokio::test]
+async fn stream_is_broken_off_once_its_token_expires() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let key = KeyFile::new(&issuer.checking);
+    let settings = Layer { jwt_leeway: Some("0s".to_owned()), ..key.settings(Algorithm::HS256) };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    let sign = |seconds| {
+        issuer.sign(&claims(&json!({ "exp": seconds_from_now(seconds), "scope": "segments:read segments:write" })))
+    };
+    let (brief, lasting) = (sign(2), sign(600));
+    let line = |user: &str| format!("{{\"user_id\":{user:?},\"segment\":\"sports\"}}\n");
+    let mut streams = Vec::new();
+    for token in [&brief, &lasting] {
+        let mut stream = Upload::begin_with_token(app.address, token).await;
+        stream.send(line("before").as_bytes()).await;
+        streams.push(stream);
+    }
+    eventually("the first line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 1).await;
+    eventually("the token has expired", async || ask(&app, &brief).await.status() == 401).await;
+
+    let [mut brief, mut lasting] = streams.try_into().ok().unwrap();
+    brief.send(line("after").as_bytes()).await;
+    let (status, document) = brief.answer().await;
+    assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
+    assert_eq!(document["detail"], "The token is not accepted: it has expired.");
+    assert_eq!((&document["accepted"], &document["done_through_line"]), (&json!(1), &json!(1)), "{document}");
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+    lasting.send(line("after").as_bytes()).await;
+    assert_eq!(lasting.end().await.0, 200);
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_signed_or_signed_otherwise_is_not_accepted() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
+    let key = KeyFile::new(&issuer.checking);
+    let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
+    let good = issuer.sign(&claims(&json!({})));
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let payload = part(&claims(&json!({})));
+
+    for name in ["none", "None", "NONE", ""] {
+        let header = part(&json!({ "alg": name, "typ": "JWT" }));
+        for token in [format!("{header}.{payload}."), format!("{header}.{payload}.AAAA")] {
+            turned_away(&app, &token, UNREADABLE).await;
+        }
+    }
+    // The public key, which everybody has, as the secret of an HMAC.
+    let public = EncodingKey::from_secret(issuer.checking.as_bytes());
+    let confused = encode(&Header::new(Algorithm::HS256), &claims(&json!({})), &public).unwrap();
+    turned_away(&app, &confused, OTHER_ALGORITHM).await;
+    for other in [Algorithm::HS256, Algorithm::ES256, Algorithm::EdDSA] {
+        turned_away(&app, &Issuer::new(other).sign(&claims(&json!({}))), OTHER_ALGORITHM).await;
+    }
+
+    // An extension that the token says must be understood (RFC 7515, section 4.1.11).
+    for crit in [json!(["b64"]), json!([])] {
+        let extended = Header { crit: serde_json::from_value(crit).unwrap(), ..Header::new(Algorithm::RS256) };
+        let extended = encode(&extended, &claims(&json!({})), &issuer.signing).unwrap();
+        turned_away(&app, &extended, "it requires an extension that is not supported").await;
+    }
+
+    // Cut, altered, and not even close.
+    let (head, signature) = good.rsplit_once('.').unwrap();
+    let scopes = part(&claims(&json!({ "scope": "segments:read segments:write" })));
+    let altered = format!("{}.{scopes}.{signature}", head.split('.').next().unwrap());
+    turned_away(&app, &altered, SIGNATURE).await;
+    for length in (1..good.len()).step_by(7) {
+        problem(ask(&app, &good[..length]).await, 401, "unauthorized").await;
+    }
+    turned_away(&app, &format!("{head}."), SIGNATURE).await;
+    for token in [head, "a.b.c", "..", "a.b.c.d", &format!("{good}.x")] {
+        turned_away(&app, token, UNREADABLE).await;
+    }
+    let oversized = issuer.sign(&claims(&json!({ "filler": "x".repeat(9_000) })));
+    problem(ask(&app, &oversized).await, 401, "unauthorized").await;
+    assert_eq!(ask(&app, &good).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_key_set_is_searched_by_the_id_in_the_token() {
+    let (redis, one, two) = (Redis::start(), Issuer::new(Algorithm::ES256), Issuer::new(Algorithm::ES256));
+    let rsa = Issuer::new(Algorithm::RS256);
+    let set = json!({ "keys": [one.jwk("one"), rsa.jwk("rsa"), two.jwk("two")] }).to_string();
+    let app = TestApp::spawn_with(&redis, KeyFile::new(&set).settings(Algorithm::ES256)).await;
+    let claims = claims(&json!({}));
+
+    assert_eq!(ask(&app, &one.sign_as(Some("one"), &claims)).await.status(), 200);
+    assert_eq!(ask(&app, &two.sign_as(Some("two"), &claims)).await.status(), 200);
+    turned_away(&app, &two.sign_as(Some("one"), &claims), SIGNATURE).await;
+    let no_key = "it names no known key";
+    for id in [None, Some("three"), Some("rsa")] {
+        turned_away(&app, &one.sign_as(id, &claims), no_key).await;
+    }
+}
+
+#[tokio::test]
+async fn api_keys_and_tokens_may_be_used_side_by_side() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let jwt = KeyFile::new(&issuer.checking);
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.toml");
+    let arguments = ["token", "--name", "analyst", "--scope", "segments:read", "--api-keys-file"];
+    let output = run(binary(folder.path()).args(arguments).arg(&keys));
+    let key = String::from_utf8(output.stdout).unwrap();
+
+    let settings = Layer { api_keys_file: Some(keys.display().to_string()), ..jwt.settings(Algorithm::HS256) };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    assert_eq!(ask(&app, key.trim_end()).await.status(), 200);
+    assert_eq!(ask(&app, &issuer.sign(&claims(&json!({})))).await.status(), 200);
+    turned_away(&app, "sek_guessed", "it matches no API key").await;
+}
+
+#[tokio::test]
+async fn the_binary_makes_tokens_with_the_shared_secret() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
+    let key = KeyFile::new(&issuer.checking);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = binary(folder.path());
+    command.args(["token", "--jwt", "--name", "analyst", "--scope", "segments:read", "--lifetime", "1h"]);
+    command.args(["--jwt-algorithm", "HS256", "--jwt-audience", "estimator", "--jwt-issuer", "us", "--jwt-key-file"]);
+    let output = run(command.arg(&key.path));
+    let token = String::from_utf8(output.stdout).unwrap();
+
+    let settings = Layer {
+        jwt_audience: Some("estimator".to_owned()),
+        jwt_issuer: Some("us".to_owned()),
+        ..key.settings(Algorithm::HS256)
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    assert_eq!(ask(&app, token.trim_end()).await.status(), 200);
+}
+
+#[test]
+fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
+    let folder = tempfile::tempdir().unwrap();
+    let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    let p384: PublicKeyX509Der = p384.public_key().as_der().unwrap();
+    let p384 = pem("PUBLIC KEY", p384.as_ref());
+    let (rsa, es, ed) = (Issuer::new(Algorithm::RS256), Issuer::new(Algorithm::ES256), Issuer::new(Algorithm::EdDSA));
+    let set = |key: &Value| json!({ "keys": [key] }).to_string();
+    let (rsa_set, es_set) = (set(&rsa.jwk("rsa")), set(&es.jwk("es")));
+    let changed = |jwk: &Value, name: &str, value: &str| {
+        let mut jwk = jwk.clone();
+        jwk[name] = json!(value);
+        set(&jwk)
+    };
+    let private_set = changed(&rsa.jwk("rsa"), "d", "AQAB");
+    let off_the_curve = changed(&es.jwk("es"), "x", &BASE64URL_NOPAD.encode(&[7; 32]));
+    let padded = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[&[0], &[7; 256][..]].concat()));
+    let few_bits = changed(&rsa.jwk("rsa"), "n", &BASE64URL_NOPAD.encode(&[0xff; 128]));
+    let small = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/api/jwt/rsa1024.pem")).unwrap();
+    let off_the_curve_pem = {
+        let good: PublicKeyX509Der =
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap().public_key().as_der().unwrap();
+        let mut bytes = good.as_ref().to_vec();
+        let last = bytes.len() - 32;
+        bytes[last..].fill(7);
+        pem("PUBLIC KEY", &bytes)
+    };
+    let after_a_mark = format!("\u{feff}{}", rsa.checking);
+    let secret_set = json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }).to_string();
+    for (algorithm, text, message) in [
+        ("HS256", "short\n", "has a secret of 5 bytes; HS256 needs 32 or more"),
+        ("HS256", rsa.checking.as_str(), "is a key in PEM, but HS256 needs a secret"),
+        ("HS256", after_a_mark.as_str(), "is a key in PEM, but HS256 needs a secret"),
+        ("HS256", rsa_set.as_str(), "is JSON, such as a JSON Web Key Set, but HS256 needs a secret"),
+        ("RS256", ed.checking.as_str(), "is not an RSA public key in PEM"),
+        ("RS256", "nonsense", "is not an RSA public key in PEM"),
+        ("RS256", rsa.private.as_str(), "is a private key, which only the issuer may have"),
+        ("ES256", es.private.as_str(), "is a private key, which only the issuer may have"),
+        ("EdDSA", ed.private.as_str(), "is a private key, which only the issuer may have"),
+        ("RS256", private_set.as_str(), "has a private key (`d`), which only the issuer may have"),
+        ("RS256", small.as_str(), "is not an RSA public key in PEM that can be used: it has 1024 bits"),
+        (
+            "RS256",
+            few_bits.as_str(),
+            "has no key for RS256 that can be used: it has 1024 bits; RS256 needs 2048 to 8192",
+        ),
+        ("RS256", padded.as_str(), "has no key for RS256 that can be used: its numbers are no RSA key"),
+        ("ES256", p384.as_str(), "is not a public key on the curve P-256 in PEM"),
+        ("ES256", off_the_curve_pem.as_str(), "that can be used: it is no point on the curve P-256"),
+        ("ES256", off_the_curve.as_str(), "has no key for ES256 that can be used: it is no point on the curve P-256"),
+        ("ES256", rsa_set.as_str(), "has no key for ES256"),
+        ("RS256", es_set.as_str(), "has no key for RS256"),
+        ("RS256", secret_set.as_str(), "has no key for RS256"),
+        ("EdDSA", "{", "is not a JSON Web Key Set"),
+    ] {
+        let key = KeyFile::new(text);
+        let arguments = ["--jwt-algorithm", algorithm, "--jwt-key-file"];
+        let message_seen = refusal(binary(folder.path()).args(arguments).arg(&key.path));
+        assert!(message_seen.contains("jwt_key_file: ") && message_seen.contains(message), "{message}: {message_seen}");
+    }
+}
+
+#[tokio::test]
+async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
+    let mut short = issuer.jwk("short");
+    short["n"] = json!(BASE64URL_NOPAD.encode(&[0xff; 128]));
+    let mut broken = issuer.jwk("broken");
+    broken["n"] = json!("not base64!");
+    let set = json!({ "keys": [short, broken, issuer.jwk("good")] }).to_string();
+    let key = KeyFile::new(&set);
+    let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
+    assert_eq!(ask(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
+    let short = issuer.sign_as(Some("short"), &claims(&json!({})));
+    turned_away(&app, &short, "it names no known key").await;
+}
+
+#[tokio::test]
+async fn start_takes_a_public_key_behind_a_byte_order_mark() {
+    let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::ES256));
+    for text in [issuer.checking.clone(), json!({ "keys": [issuer.jwk("es")] }).to_string()] {
+        let key = KeyFile::new(&format!("\u{feff}{text}"));
+        let app = TestApp::spawn_with(&redis, key.settings(Algorithm::ES256)).await;
+        assert_eq!(ask(&app, &issuer.sign_as(Some("es"), &claims(&json!({})))).await.status(), 200);
+    }
+}

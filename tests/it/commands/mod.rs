@@ -1,0 +1,10 @@
+//! The commands of the binary, run as processes.
+
+mod adopt;
+mod check;
+mod demo;
+mod export;
+mod import;
+mod repartition;
+mod restore;
+mod settings;

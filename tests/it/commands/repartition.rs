@@ -1,0 +1,191 @@
+//! Moving the data set to another number of partitions.
+
+use std::process::Command;
+
+use rstest::rstest;
+use segment_estimator::store::{Error, Partitions, Phase, Resharding};
+use tempfile::TempDir;
+
+use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};
+
+/// Runs the command, which must do its work, and gives what it says.
+fn repartition(folder: &TempDir, redis: &Redis, to: &str) -> String {
+    let output = run(binary(folder.path()).args(["repartition", "--to", to, "--redis-url", &redis.url()]));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The last line of a service that doesn't start.
+fn last_line(command: &mut Command) -> String {
+    let output = run(command.env("ESTIMATOR_LISTEN", "127.0.0.1:0"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
+}
+
+/// What the members' keys begin with, each once, and the number of members.
+fn layout(redis: &Redis) -> (Vec<String>, u64) {
+    let (mut prefixes, mut members) = (Vec::new(), 0);
+    for key in redis.sets() {
+        if let Some((prefix, _)) = key.split_once("segment:") {
+            prefixes.push(prefix.to_owned());
+            members += redis.call::<u64>(&["ZCARD", &key]);
+        }
+    }
+    prefixes.sort();
+    prefixes.dedup();
+    (prefixes, members)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_is_moved_there_and_back_and_nobody_notices() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let app = TestApp::spawn(&redis).await;
+    // Two pages and more of the one, and few of the others, among them names that look like keys.
+    let visits: Vec<_> = (0..2_500).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
+    app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
+    for segment in ["{p01}:segment:sports", "segments", "layout"] {
+        app.record("u1", segment).await;
+    }
+    let seen_at: f64 = redis.call(&["ZSCORE", "segment:sports", "u7"]);
+
+    let said = repartition(&folder, &redis, "8");
+    assert!(said.starts_with("there are 8 partitions now: 2503 members copied and 4 counts compared in "), "{said}");
+    assert_eq!(app.count("sports").await, 2_500);
+    assert_eq!(app.count("layout").await, 1);
+    let (prefixes, members) = layout(&redis);
+    assert_eq!((prefixes.len(), members), (8, 2_503), "{prefixes:?}");
+    assert!(prefixes.iter().all(|prefix| prefix.starts_with("{p0")), "{prefixes:?}");
+
+    app.record("u2500", "sports").await;
+    repartition(&folder, &redis, "2");
+    assert_eq!(app.count("sports").await, 2_501);
+    let (prefixes, members) = layout(&redis);
+    assert_eq!((prefixes, members), (vec!["{q00}:".to_owned(), "{q01}:".to_owned()], 2_504));
+
+    repartition(&folder, &redis, "1");
+    assert_eq!(app.count("sports").await, 2_501);
+    assert_eq!(layout(&redis), (vec![String::new()], 2_504));
+    assert_eq!(redis.call::<f64>(&["ZSCORE", "segment:sports", "u7"]), seen_at);
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "{*}:layout"]), [""; 0]);
+
+    let said = repartition(&folder, &redis, "1");
+    assert_eq!(said, "nothing to do: there is 1 partition\n");
+}
+
+#[test]
+fn repartition_refuses_a_redis_that_may_evict_keys() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    let command = ["repartition", "--to", "8", "--redis-url", &redis.url()];
+    let error = refusal(binary(folder.path()).args(command));
+    let expected = "segment-estimator: Redis evicts histories, and tombstones of deleted users during a move, when its memory is full \
+                    (volatile-lru); set maxmemory-policy to noeviction, and then run the same command again";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(redis.call::<Option<String>>(&["GET", "layout"]).is_none(), "nothing was begun");
+
+    redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    repartition(&folder, &redis, "8");
+}
+
+#[test]
+fn a_service_that_is_set_to_another_number_does_not_start() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    repartition(&folder, &redis, "8");
+    let url = redis.url();
+    let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "4"]));
+    let expected = "segment-estimator: partitions: the data set has 8 partitions, but partitions is 4: unset it, or move the \
+                    data with `segment-estimator repartition --to 4`";
+    assert_eq!(message, expected);
+    for arguments in [&["--redis-url", &url, "--partitions", "8"][..], &["--redis-url", &url]] {
+        assert!(Service::start(folder.path(), arguments).terminate().success());
+    }
+}
+
+#[tokio::test]
+async fn a_data_set_from_before_there_were_partitions_has_one() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["ZADD", "segment:sports", "1", "u1"]);
+    redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
+    let url = redis.url();
+    let adopted = run(binary(folder.path()).args(["adopt", "--yes", "--redis-url", &url]));
+    assert!(adopted.status.success(), "{adopted:?}");
+    let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "8"]));
+    assert!(message.contains("the data set has 1 partition, but partitions is 8"), "{message}");
+    let app = TestApp::spawn(&redis).await;
+    assert_eq!(app.count("sports").await, 0);
+    let record = r#"{"epoch":1,"keys":"plain","window_seconds":1209600}"#;
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
+}
+
+#[test]
+fn a_move_to_somewhere_else_is_finished_first() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"p8","move":{"to":"plain","phase":"copying"}}"#]);
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
+    assert!(message.contains("a move to 1 partition is under way: finish that first, with `"), "{message}");
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#]);
+    let url = redis.url();
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &url]));
+    assert!(message.contains("a move to 8 partitions is under way: finish that first"), "{message}");
+    repartition(&folder, &redis, "8");
+    assert_eq!(redis.call::<String>(&["GET", "layout"]), r#"{"epoch":5,"keys":"p8"}"#);
+}
+
+#[test]
+fn a_record_of_a_later_version_is_not_touched() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
+    assert!(
+        message
+            .contains("the key `layout`, with redis_key_prefix in front, holds no record that this version can read"),
+        "{message}"
+    );
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*"]), ["layout"]);
+}
+
+#[test]
+fn a_number_that_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = refusal(binary(folder.path()).args(["repartition", "--to", "6"]));
+    assert!(message.contains("'6'") && message.contains("must be a power of two from 1 to 1024"), "{message}");
+}
+
+/// As when its machine stood still for a while: it begins where others have long gone on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let target = before.keys().sibling(Partitions::parse("8").unwrap());
+    repartition(&folder, &redis, "8");
+
+    assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));
+    assert_eq!(app.count("sports").await, 1);
+    let step =
+        store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
+    assert_eq!(step, Err(Error::UnknownLayout));
+    assert_eq!(app.count("sports").await, 1);
+}
+
+#[rstest]
+#[case::of_another_type(&["RPUSH", "{p03}:layout", "theirs"])]
+#[case::no_json(&["SET", "{p03}:layout", "theirs"])]
+#[case::another_document(&["SET", "{p03}:layout", r#"{"epoch":99}"#])]
+#[tokio::test]
+async fn deletion_of_keys_leaves_a_foreign_value_in_the_place_of_a_record(#[case] foreign: &[&str]) {
+    let redis = Redis::start();
+    let store = redis.store();
+    let before = store.settled_layout().await.unwrap();
+    let target = before.keys().sibling(Partitions::parse("8").unwrap());
+    redis.call::<()>(&["ZADD", "{p03}:segments", "0", "sports"]);
+    redis.call::<()>(&["ZADD", "{p03}:segment:sports", "1", "u1"]);
+    redis.call::<()>(foreign);
+    let theirs: Vec<u8> = redis.call(&["DUMP", "{p03}:layout"]);
+    assert_eq!(store.delete_keys(&before, target).await, Ok(1));
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", "{p03}:layout"]), theirs);
+    assert_eq!(redis.call::<u64>(&["EXISTS", "{p03}:segments", "{p03}:segment:sports"]), 0);
+}

@@ -1,0 +1,151 @@
+//! What is under `deploy/` asks for metrics and settings that there are, and explains its alerts. `make check-deploy` does what needs
+//! promtool.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use segment_estimator::config::{Layer, SETTINGS};
+
+use crate::helpers::{Client, Redis, TestApp, eventually, problem};
+
+const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
+const ALERTS: &str = "deploy/prometheus/alerts.yml";
+const ALERTS_TEST: &str = "deploy/prometheus/alerts_test.yml";
+const PAGE: &str = "docs/alerts.md";
+const OPERATING: &str = "docs/operating.md";
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The metrics that `/metrics` gives, once each has had its event. Histograms have the name that their series begin with.
+async fn metrics() -> BTreeSet<String> {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let keys = folder.path().join("keys.toml");
+    std::fs::write(&keys, "").unwrap();
+    let settings = Layer {
+        admin_listen: Some("127.0.0.1:0".to_owned()),
+        api_keys_file: Some(keys.display().to_string()),
+        metered_segments: Some("sports".to_owned()),
+        ..Layer::default()
+    };
+    let app = TestApp::spawn_with(&redis, settings).await;
+    problem(app.get("/segments/sports/count").await, 401, "unauthorized").await;
+    let operator = Client::new(app.admin_addr.unwrap());
+    let scrape = async || operator.get("/metrics").await.text().await.unwrap();
+    eventually("a segment is sampled", async || scrape().await.contains("\nestimator_segment_users{")).await;
+    let text = scrape().await;
+    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// The metrics that `text` names. The series of a histogram are its own.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+    let names = words.filter(|word| word.starts_with("estimator_") || word.starts_with("process_"));
+    names
+        .map(|name| ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name))
+        .collect()
+}
+
+/// The questions of a dashboard's panels.
+fn questions(dashboard: &serde_json::Value) -> String {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    targets.map(|target| target["expr"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The alerts that `text`, which is YAML, has after `key`.
+fn alerts_after<'a>(text: &'a str, key: &str) -> BTreeSet<&'a str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
+}
+
+#[tokio::test]
+async fn dashboard_alerts_and_page_name_metrics_that_there_are_and_the_dashboard_shows_all_of_ours() {
+    let metrics = metrics().await;
+    let dashboard = questions(&serde_json::from_str(&read(DASHBOARD)).unwrap());
+    let texts = [ALERTS, PAGE, OPERATING].map(|file| (file, read(file)));
+    for (file, text) in [(DASHBOARD, dashboard.clone())].into_iter().chain(texts) {
+        let unknown: Vec<_> = metrics_in(&text).into_iter().filter(|name| !metrics.contains(*name)).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+    let shown = metrics_in(&dashboard);
+    let ours = metrics.iter().filter(|name| name.starts_with("estimator_"));
+    let hidden: Vec<_> = ours.filter(|name| !shown.contains(name.as_str())).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn no_two_panels_of_the_dashboard_overlap_or_share_an_id() {
+    let dashboard: serde_json::Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let (mut cells, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{} has the id of another panel", panel["title"]);
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+        assert!(x + w <= 24, "{} is wider than the page", panel["title"]);
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(cells.insert(cell), "{} lies on another panel", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn every_alert_is_tested_and_explained() {
+    let (alerts, tests, page) = (read(ALERTS), read(ALERTS_TEST), read(PAGE));
+    let names = alerts_after(&alerts, "- alert:");
+    assert!(names.len() > 10, "{names:?}");
+
+    // A case of a test is the alert's name, the time, and `exp_alerts: []` or a list.
+    let cases: Vec<_> = tests.split("- alertname:").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
+    let tested = |is_silent| {
+        let cases = cases.iter().filter(|(_, case)| case.contains("exp_alerts: []") == is_silent);
+        cases.map(|(name, _)| name.trim()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(tested(true), names, "kept silent");
+    assert_eq!(tested(false), names, "fired");
+
+    assert_eq!(alerts_after(&page, "### SegmentEstimator").len(), names.len());
+    for name in names {
+        assert!(page.contains(&format!("\n### {name}\n")), "{PAGE} doesn't explain {name}");
+        let link = format!("runbook_url: {PAGE}#{}\n", name.to_lowercase());
+        assert_eq!(alerts.matches(&link).count(), 1, "{name} has no link");
+    }
+}
+
+#[test]
+fn the_manifests_set_settings_that_there_are() {
+    let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    for file in ["deploy/kubernetes/base/kustomization.yaml", "deploy/kubernetes/example/kustomization.yaml"] {
+        let text = read(file);
+        let names: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("- ESTIMATOR_")).collect();
+        assert!(!names.is_empty(), "{file}");
+        for line in names {
+            let name = line.split('=').next().unwrap().to_lowercase();
+            assert!(known.contains(&&*name), "{file}: {name} is no setting");
+        }
+    }
+}
+
+#[test]
+fn prometheus_finds_every_instance_of_compose() {
+    let config = read("deploy/prometheus/prometheus.yml");
+    assert!(
+        config.contains("dns_sd_configs:\n      - names: [estimator]\n        type: A\n        port: 8081\n"),
+        "{config}"
+    );
+}
+
+#[test]
+fn image_compose_and_manifests_listen_by_ipv4_and_by_ipv6() {
+    let files = ["Dockerfile", "docker-compose.yml", "deploy/kubernetes/base/kustomization.yaml"];
+    for file in files {
+        let text = read(file);
+        let addresses = text
+            .split("LISTEN")
+            .skip(1)
+            .filter_map(|rest| rest.trim_start_matches(['=', ':', ' ', '"']).lines().next());
+        let addresses: Vec<_> = addresses.filter(|rest| rest.contains(":808")).collect();
+        assert!(!addresses.is_empty(), "{file}");
+        assert!(addresses.iter().all(|address| address.starts_with("[::]:")), "{file}: {addresses:?}");
+    }
+}

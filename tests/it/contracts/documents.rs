@@ -1,0 +1,155 @@
+//! What is written about the settings is what the settings are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rstest::rstest;
+use segment_estimator::config::{SETTINGS, Setting};
+use segment_estimator::store::diagnostics::Permissions;
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn variable(name: &str) -> String {
+    format!("ESTIMATOR_{}", name.to_uppercase())
+}
+
+/// Every variable of `.env.example`, commented out or not, with its value and the comment above it.
+fn example() -> BTreeMap<String, (String, String)> {
+    let mut variables = BTreeMap::new();
+    let mut comment = String::new();
+    for line in read(".env.example").lines() {
+        match line.trim_start_matches('#').split_once('=').filter(|(name, _)| name.starts_with("ESTIMATOR_")) {
+            Some((name, value)) => {
+                let value = value.trim_matches('\'').to_owned();
+                variables.insert(name.to_owned(), (value, std::mem::take(&mut comment)));
+            }
+            None => comment = line.trim_start_matches(['#', ' ']).to_owned(),
+        }
+    }
+    variables
+}
+
+#[test]
+fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
+    let mut example = example();
+    for Setting { name, default, .. } in SETTINGS {
+        let (value, comment) =
+            example.remove(&variable(name)).unwrap_or_else(|| panic!("{name} is missing in .env.example"));
+        assert_eq!(value, default.unwrap_or_default(), "{name} has another default");
+        assert!(comment.len() > 10, "{name} is not explained");
+    }
+    assert_eq!(example.keys().collect::<Vec<_>>(), ["ESTIMATOR_CONFIG"]);
+}
+
+#[test]
+fn the_page_on_settings_has_every_one_with_its_default() {
+    let page = read("docs/settings.md");
+    for Setting { name, default, .. } in SETTINGS {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("{name} is missing in docs/settings.md"));
+        if let Some(default) = default {
+            assert!(row.contains(&format!("| `{default}` |")), "{name} has another default: {row}");
+        }
+    }
+}
+
+/// The rules of the `ACL SETUSER` in `file`, sorted: key patterns and commands.
+fn acl_rules_in(file: &str) -> Vec<String> {
+    let text = read(file).replace("\\\n", " ").replace("\\|", "|");
+    let line = text.lines().find_map(|line| line.split_once("ACL SETUSER estimator on ")).unwrap().1;
+    let rules = line.split_whitespace().map(|word| word.trim_matches('\''));
+    let mut rules: Vec<_> = rules.filter(|rule| rule.starts_with(['~', '+'])).map(str::to_owned).collect();
+    rules.sort();
+    rules
+}
+
+#[rstest]
+#[case::one_server("docs/operating.md", Permissions::acl_rules())]
+#[case::cluster("docs/scaling.md", Permissions::acl_rules_of_a_cluster())]
+fn acl_in_the_documents_is_what_the_service_needs(#[case] file: &str, #[case] mut needed: Vec<String>) {
+    needed.sort();
+    assert_eq!(acl_rules_in(file), needed);
+}
+
+#[test]
+fn the_debugging_example_breaks_in_the_count_handler() {
+    let example = read("docker-compose-debug.yml");
+    let breakpoint = example.lines().find_map(|line| line.split_once("break segment_estimator::")).unwrap().1;
+    let (function, body) = breakpoint.rsplit_once("::").unwrap();
+    let (module, name) = function.rsplit_once("::").unwrap();
+    assert_eq!((name, body), ("count", "{async_fn#0}"));
+    let source = read(&format!("src/{}.rs", module.replace("::", "/")));
+    assert!(source.contains("\npub async fn count("), "{module}");
+}
+
+#[test]
+fn compose_passes_every_setting_on() {
+    let compose = read("docker-compose.yml");
+    for Setting { name, .. } in SETTINGS {
+        let variable = variable(name);
+        let passed_on = compose.contains(&format!("{variable}: ${{{variable}:-}}"));
+        // A value for what compose fixes becomes a sentence, which the service refuses.
+        let is_refused = compose.contains(&format!("${{{variable}:+ (docker compose "));
+        let is_fixed = ["listen", "admin_listen", "data_dir"].contains(name);
+        let has_default = compose.contains(&format!("{variable}: ${{{variable}:-redis://redis:6379}}"));
+        assert_eq!(has_default, *name == "redis_url", "{variable}");
+        assert_eq!(is_refused, is_fixed, "{variable}");
+        assert!(passed_on || is_fixed, "{variable}");
+    }
+}
+
+#[test]
+fn the_cluster_of_compose_gets_the_same_settings() {
+    let compose = read("docker-compose.yml");
+    assert_eq!(compose.matches("environment: &settings").count(), 1);
+    let (_, cluster) = compose.split_once("\n  cluster-estimator:\n").unwrap();
+    let (cluster, _) = cluster.split_once("\n\n").unwrap();
+    assert!(cluster.contains("<<: *estimator\n"), "{cluster}");
+    assert!(cluster.contains("<<: *settings\n"), "{cluster}");
+    assert!(cluster.contains("ESTIMATOR_REDIS_URL: ${ESTIMATOR_REDIS_URL:-}\n"), "{cluster}");
+    assert!(cluster.contains("ESTIMATOR_REDIS_CLUSTER: ${ESTIMATOR_REDIS_CLUSTER:-redis://redis-1:6379,"), "{cluster}");
+}
+
+#[test]
+fn compose_profile_external_starts_an_estimator_without_a_redis() {
+    let compose = read("docker-compose.yml");
+    let (_, external) = compose.split_once("\n  external-estimator:\n").unwrap();
+    let (external, _) = external.split_once("\n\n").unwrap();
+    assert!(external.contains("<<: *settings\n") && external.contains("depends_on: {}\n"), "{external}");
+    assert!(external.contains("ESTIMATOR_REDIS_URL: ${ESTIMATOR_REDIS_URL:-}\n"), "{external}");
+    assert_eq!(compose.matches("profiles: [external]").count(), 1);
+}
+
+#[test]
+fn no_service_of_compose_starts_beside_the_cluster_unasked() {
+    let compose = read("docker-compose.yml");
+    let (_, services) = compose.split_once("\nservices:\n").unwrap();
+    let (services, _) = services.split_once("\nnetworks:\n").unwrap();
+    let is_name = |line: &&str| line.starts_with("  ") && !line[2..].starts_with([' ', '#']) && !line.trim().is_empty();
+    let names: Vec<_> = services.lines().filter(is_name).collect();
+    assert!(names.len() > 9, "{names:?}");
+    let profiles = services.matches("\n    profiles: ").count() + services.matches("\n    <<: *node\n").count();
+    assert_eq!(profiles, names.len(), "{names:?}");
+}
+
+#[test]
+fn a_repetition_is_harmless_only_where_its_condition_is_said() {
+    let openapi = segment_estimator::http::openapi_json();
+    let pages = ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
+    for text in pages.iter().chain([&openapi]) {
+        // In JSON each text is one line.
+        let paragraphs = text.split("\n\n").flat_map(|part| part.split("\n- ")).flat_map(|part| part.split("\\n"));
+        for paragraph in paragraphs.filter(|paragraph| paragraph.contains(" harm")) {
+            assert!(paragraph.contains("seen_at"), "{paragraph}");
+        }
+    }
+    // What is to be repeated is the same in both.
+    for text in [&pages[0], &openapi] {
+        assert!(
+            text.contains("After no answer, 408, 429 or 5xx, repeat the request, after the seconds in `Retry-After`")
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Traces of requests, as a collector gets them.
+
+use std::path::Path;
+
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use rstest::rstest;
+use serde_json::json;
+
+use crate::helpers::{Collector, Proxy, Redis, Service, eventually, problem};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+
+fn start(folder: &Path, collector: &Collector, arguments: &[&str]) -> Service {
+    let endpoint = format!("http://{}", collector.address);
+    let arguments = [&["--otlp-endpoint", &endpoint], arguments].concat();
+    Service::start(folder, &arguments)
+}
+
+/// Posts a visit as a part of this trace, and gives the `traceparent` of the answer.
+async fn post(service: &Service, user: &str, traceparent: &str) -> reqwest::Response {
+    let visit = json!({ "user_id": user, "segment": "secret-segment" });
+    service.request("POST", "/segments").header("traceparent", traceparent).json(&visit).send().await.unwrap()
+}
+
+fn hex(id: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(id)
+}
+
+fn text(span: &Span, key: &str) -> String {
+    let attribute = span.attributes.iter().find(|attribute| attribute.key == key);
+    let value = attribute.unwrap_or_else(|| panic!("{key} is not in {span:#?}")).value.clone().unwrap().value.unwrap();
+    match value {
+        Value::StringValue(text) => text,
+        Value::IntValue(number) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+// With a thread for the collector, which has to answer while the test waits for the service's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_is_traced_through_group_commit_to_redis_in_its_callers_trace() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &[]);
+    // The first visit may read the layout of the data set, too.
+    assert_eq!(post(&service, "u0", &format!("00-{TRACE}-{CALLER}-00")).await.status(), 204);
+    let response = post(&service, "secret-user", &format!("00-{TRACE}-{CALLER}-01")).await;
+    assert_eq!(response.status(), 204);
+    let answered = response.headers()["traceparent"].to_str().unwrap().to_owned();
+    assert!(service.terminate().success());
+
+    let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    let [request] = named(&spans, "POST /segments")[..] else { panic!("{spans:#?}") };
+    let [wait] = named(&spans, "wait for round trip")[..] else { panic!("{spans:#?}") };
+    let [trip] = named(&spans, "round trip")[..] else { panic!("{spans:#?}") };
+    let [redis] = named(&spans, "PIPELINE")[..] else { panic!("{spans:#?}") };
+    assert_eq!(hex(&request.parent_span_id), CALLER);
+    assert_eq!(wait.parent_span_id, request.span_id);
+    assert_eq!(trip.parent_span_id, wait.span_id);
+    assert_eq!(redis.parent_span_id, trip.span_id);
+    assert_eq!(answered, format!("00-{TRACE}-{}-01", hex(&request.span_id)));
+
+    assert_eq!(request.kind(), SpanKind::Server);
+    assert_eq!(text(request, "http.route"), "/segments");
+    assert_eq!(text(request, "http.response.status_code"), "204");
+    assert_eq!(redis.kind(), SpanKind::Client);
+    assert_eq!(text(redis, "db.system.name"), "redis");
+    let all = format!("{spans:?}");
+    assert!(!all.contains("secret"), "neither users nor segments are in traces: {all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_round_trip_that_many_share_is_linked_to_all_of_them() {
+    let (collector, redis) = (Collector::start().await, Redis::start());
+    let proxy = Proxy::start(&redis).await;
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &["--redis-url", &proxy.url(), "--redis-timeout", "1h"]);
+    assert_eq!(post(&service, "u0", &format!("00-{TRACE}-{CALLER}-00")).await.status(), 204);
+
+    proxy.hold_replies();
+    let trace = |number: u8| format!("00-{}-{CALLER}-01", hex(&[number; 16]));
+    let held = async { post(&service, "u1", &trace(1)).await };
+    let shared = async {
+        let waiting = async |visits: u32| {
+            let metrics = service.get("/metrics").await.text().await.unwrap();
+            metrics.contains(&format!("\nestimator_http_requests_in_flight {visits}\n"))
+        };
+        eventually("the first is under way", async || waiting(1).await).await;
+        let (second, third) = (trace(2), trace(3));
+        let others = async { tokio::join!(post(&service, "u2", &second), post(&service, "u3", &third)) };
+        let release = async {
+            eventually("all are under way", async || waiting(3).await).await;
+            eventually("two wait", async || {
+                let metrics = service.get("/metrics").await.text().await.unwrap();
+                metrics.contains("\nestimator_round_waiting{kind=\"visits\"} 2\n")
+            })
+            .await;
+            proxy.release_replies();
+        };
+        tokio::join!(others, release).0
+    };
+    let (first, (second, third)) = tokio::join!(held, shared);
+    assert!([first, second, third].iter().all(|response| response.status() == 204));
+    assert!(service.terminate().success());
+
+    let spans = collector.spans();
+    let trips = named(&spans, "round trip");
+    let [shared] = trips.iter().filter(|trip| !trip.links.is_empty()).collect::<Vec<_>>()[..] else {
+        panic!("{trips:#?}")
+    };
+    let mut traces = vec![hex(&shared.trace_id)];
+    traces.extend(shared.links.iter().map(|link| hex(&link.trace_id)));
+    traces.sort();
+    assert_eq!(traces, [hex(&[2; 16]), hex(&[3; 16])]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_caller_decides_whether_a_request_is_traced_and_the_ratio_where_nobody_does() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &["--trace-ratio", "0"]);
+    let silent = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-00")).await;
+    assert_eq!(silent.status(), 204);
+    assert!(silent.headers().get("traceparent").is_none(), "there is no trace to be found");
+    for nonsense in ["", "nonsense", "00-00000000000000000000000000000000-0000000000000000-01"] {
+        assert_eq!(post(&service, "u1", nonsense).await.status(), 204);
+    }
+    let wanted = post(&service, "u1", &format!("00-{}-{CALLER}-01", hex(&[9; 16]))).await;
+    assert_eq!(wanted.status(), 204);
+    assert!(service.terminate().success());
+    let spans = collector.spans();
+    assert!(!spans.is_empty() && spans.iter().all(|span| span.trace_id == [9; 16]), "{spans:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_failure_is_told_by_its_kind() {
+    let (collector, mut redis) = (Collector::start().await, Redis::start());
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &["--redis-url", &redis.url()]);
+    redis.stop();
+    let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
+    problem(response, 503, "store-unavailable").await;
+    assert!(service.terminate().success());
+    let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    assert_eq!(text(named(&spans, "POST /segments")[0], "error.type"), "store-unavailable");
+    let failed = named(&spans, "PIPELINE")[0];
+    assert_eq!(text(failed, "error.type"), "connect");
+    assert!(spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2)).count() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn without_a_collector_nothing_is_traced_and_one_that_is_away_is_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
+    assert!(response.headers().get("traceparent").is_none());
+    assert!(service.terminate().success());
+
+    // Port 9 is nobody's.
+    let service = Service::start(folder.path(), &["--otlp-endpoint", "http://127.0.0.1:9"]);
+    for _ in 0..10 {
+        assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
+    }
+    let log = service.terminate_for_log();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains("failed to send traces")).collect();
+    assert_eq!(lines.len(), 1, "{log:#?}");
+}
+
+#[rstest]
+#[case::nothing_is_set(&[], "segment-estimator", None)]
+#[case::service_name(&[("OTEL_SERVICE_NAME", "counts")], "counts", None)]
+#[case::name_among_attributes(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=counts,team=ads")], "counts", None)]
+#[case::both_names(
+    &[("OTEL_SERVICE_NAME", "counts"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,service.instance.id=pod-7")],
+    "counts",
+    Some("pod-7")
+)]
+#[case::empty(&[("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", "")], "segment-estimator", None)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn traces_have_the_name_and_the_instance_that_the_environment_gives(
+    #[case] environment: &[(&str, &str)],
+    #[case] name: &str,
+    #[case] instance: Option<&str>,
+) {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://{}", collector.address);
+    let service = Service::start_with_environment(folder.path(), &["--otlp-endpoint", &endpoint], environment);
+    assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
+    assert!(service.terminate().success());
+
+    assert_eq!(collector.attribute("service.name").as_deref(), Some(name));
+    assert_eq!(collector.attribute("service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    let found = collector.attribute("service.instance.id").unwrap();
+    assert!(instance.map_or(found.len() == 36, |instance| found == instance), "{found}");
+    let is_given = environment.iter().any(|(_, value)| value.contains("team=ads"));
+    assert_eq!(collector.attribute("team").is_some(), is_given);
+}

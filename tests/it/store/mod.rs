@@ -1,0 +1,15 @@
+//! The data set in Redis: what is written, counted and pruned, on one server, on replicas and on a cluster.
+
+mod clock;
+mod cluster;
+mod data_window;
+mod group_commit;
+mod model;
+mod outage;
+mod prune;
+mod redis_access;
+mod redis_tls;
+mod scan;
+mod sentinel;
+mod shared_redis;
+mod write_acks;
