@@ -129,7 +129,7 @@ impl Repartition {
             }
             let target = layout.keys().sibling(to);
             // Later it would stop the move halfway, and every deletion of a user with it.
-            let foreign = self.store.foreign_key_in_the_way(&layout, target).await;
+            let foreign = self.store.find_conflicting_key(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
                 return Err(RepartitionError::InTheWay(key));
             }
