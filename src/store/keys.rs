@@ -141,10 +141,9 @@ impl KeyNames {
         pattern + rest
     }
 
-    /// Returns a pattern for the keys of `partition` and of all partitions with the same tag prefix.
+    /// Returns a pattern of the keys of `partition` and of all partitions with the same letter.
     pub(super) fn pattern_like(&self, partition: Partition) -> String {
-        let rest = partition.tag_prefix().map_or_else(|| "segment:*".to_owned(), |prefix| format!("{{{prefix}*}}:*"));
-        self.pattern(&rest)
+        self.pattern(&partition.pattern())
     }
 
     /// Returns a pattern for `SCAN` that matches all keys that [`Self::read`] recognizes, and few others.

@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
-//! | `forgotten` | sorted set | the id of a user who was deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
+//! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
 //! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
@@ -133,12 +133,6 @@ impl Store {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
-    /// Returns the prefix of the data set's keys.
-    #[must_use]
-    pub fn key_prefix(&self) -> &KeyPrefix {
-        self.names.prefix()
-    }
-
     /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is used.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
@@ -149,22 +143,6 @@ impl Store {
     #[must_use]
     pub fn on_private_redis(self) -> Self {
         Self { is_private: true, ..self }
-    }
-
-    /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
-    #[must_use]
-    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
-        if !self.names.prefix().as_str().is_empty() {
-            return vec![self.names.pattern("*")];
-        }
-        let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
-        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
-        let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
-            &["{p*}:*", "{q*}:*"][..]
-        } else {
-            &[]
-        };
-        [&["layout", "history:*"], own, partitions].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// Sets the number of partitions. The store refuses a data set with another number, and creates a new one with this number. If `None`,
@@ -184,6 +162,28 @@ impl Store {
     #[must_use]
     pub fn with_max_segments(self, max: u64) -> Self {
         Self { segment_limit: Some(Arc::new(SegmentLimit::new(max))), ..self }
+    }
+
+    /// Returns the prefix of the data set's keys.
+    #[must_use]
+    pub fn key_prefix(&self) -> &KeyPrefix {
+        self.names.prefix()
+    }
+
+    /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
+    #[must_use]
+    pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
+        if !self.names.prefix().as_str().is_empty() {
+            return vec![self.names.pattern("*")];
+        }
+        let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
+        let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
+        let partitions = if layout.is_some_and(|layout| layout.all().any(|keys| keys.partitions() != Partitions::ONE)) {
+            &["{p*}:*", "{q*}:*"][..]
+        } else {
+            &[]
+        };
+        [&["layout", "history:*"], own, partitions].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// Returns the number of replicas that must have a visit.

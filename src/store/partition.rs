@@ -208,14 +208,14 @@ impl Partition {
         self.number < partitions.0
     }
 
+    /// Returns a pattern of its keys, without a prefix, that matches the keys of all partitions with the same letter.
+    pub(super) fn pattern(self) -> String {
+        self.tag_prefix.map_or_else(|| "segment:*".to_owned(), |tag_prefix| format!("{{{tag_prefix}*}}:*"))
+    }
+
     /// Whether its keys have a tag.
     pub(super) fn is_tagged(self) -> bool {
         self.tag_prefix.is_some()
-    }
-
-    /// Returns the letter of the tag; none if the data set has one partition.
-    pub(super) fn tag_prefix(self) -> Option<char> {
-        self.tag_prefix
     }
 
     pub(super) fn number(self) -> u16 {

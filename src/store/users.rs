@@ -27,8 +27,8 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Tombstones have the score 0. Returns nil if the
-/// key has another score or type: it belongs to another program and stays as it is.
+/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key has another type, or a
+/// member with a score other than 0. Such a key belongs to another program and stays as it is.
 const ADD_TOMBSTONE: &str = "\
 local users = redis.pcall('ZCARD', KEYS[1])
 if type(users) ~= 'number' then return not string.find(users.err, 'WRONGTYPE', 1, true) and users end

@@ -130,7 +130,7 @@ impl Repartition {
             }
             let target = layout.keys().sibling(to);
             // Found later, it would block the move halfway, and the deletion of users as well.
-            let foreign = self.store.foreign_key_in_the_way(&layout, target).await;
+            let foreign = self.store.find_conflicting_key(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
                 return Err(RepartitionError::ForeignKey(key));
             }

@@ -149,7 +149,7 @@ impl Discovery {
         let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
         let unknown = || {
             Error::Connect(format!(
-                "{url} knows of no server that has slots; `redis-cli --cluster create` gives them some"
+                "{url} reports no server with slots; create the cluster with `redis-cli --cluster create`"
             ))
         };
         let slots = slots.and_then(|slots| SlotMap::parse(slots, &url.host())).ok_or_else(unknown)?;

@@ -122,14 +122,16 @@ mod tests {
             range(6_000, 10_922, vec![server(Value::Nil, 2), server(text("?"), 5)]),
             range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
         ]);
-        let slots = SlotMap::parse(answer, "asked").unwrap();
+        let slots = SlotMap::parse(answer, "default").unwrap();
         let owner = |slot| slots.owner(Slot(slot)).map(|index| slots.masters[index].to_string());
-        for (slot, expected) in [(0, "a:1"), (5_461, "a:1"), (6_000, "asked:2"), (10_922, "asked:2"), (16_383, "c:3")] {
+        for (slot, expected) in
+            [(0, "a:1"), (5_461, "a:1"), (6_000, "default:2"), (10_922, "default:2"), (16_383, "c:3")]
+        {
             assert_eq!(owner(slot).as_deref(), Some(expected), "{slot}");
         }
         assert_eq!((owner(5_462), owner(5_999)), (None, None));
         let servers: Vec<_> = slots.servers().map(ToString::to_string).collect();
-        assert_eq!(servers, ["c:3", "a:1", "asked:2", "d:4"]);
+        assert_eq!(servers, ["c:3", "a:1", "default:2", "d:4"]);
         for (slot, address) in slots.masters() {
             assert_eq!(owner(slot.0), Some(address.to_string()));
         }
@@ -140,7 +142,7 @@ mod tests {
     #[case::no_array(Value::Okay)]
     #[case::no_master(Value::Array(vec![Value::Int(1)]))]
     fn parse_is_none_without_a_master(#[case] answer: Value) {
-        assert_eq!(SlotMap::parse(answer, "asked"), None);
+        assert_eq!(SlotMap::parse(answer, "default"), None);
     }
 
     #[rstest]

@@ -64,7 +64,7 @@ const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:
 /// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data set is created, and
 /// for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
-/// Additional commands of `repartition`, which works without `TTL`.
+/// Additional commands of `repartition`. `TTL` is optional.
 const REPARTITION_COMMANDS: [&str; 2] = ["UNLINK", "TTL"];
 /// Additional commands on a cluster, with the subcommands of `CLUSTER`.
 const CLUSTER_COMMANDS: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];

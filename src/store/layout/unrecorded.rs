@@ -130,7 +130,7 @@ impl Store {
         let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
         let requests = servers.into_iter().map(|partitions| async move {
             let commands = Request::each(partitions.iter().map(exists));
-            // An ACL that forbids these keys says that they aren't ours.
+            // Keys that an ACL forbids don't belong to this service.
             let answers = self.client.send(commands.nil_for(redis::Error::is_forbidden)).await?.each::<Option<u64>>();
             let found: Vec<(Partition, u64)> = partitions
                 .into_iter()

@@ -260,7 +260,7 @@ async fn a_wrong_password_is_503_until_it_is_right() {
     service.record("u104010", "sports").await;
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
-    assert!(warnings.len() == 1 && warnings[0].contains("it doesn't accept this user or password"), "{log:#?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("it refused this user or password"), "{log:#?}");
 }
 
 #[rstest]
