@@ -11,8 +11,8 @@ use super::{Failure, Outcome};
 use crate::config::Settings;
 use crate::domain::Window;
 use crate::estimator::clock::Clock;
-use crate::store::diagnostics::{Survey, some_of};
-use crate::store::{self, Candidate, Coverage, Partitions, Store, Unrecorded};
+use crate::store::diagnostics::{Survey, list_first};
+use crate::store::{self, Candidate, Coverage, Partitions, Store, UnrecordedData};
 
 /// The arguments of `adopt`.
 #[derive(Args)]
@@ -42,7 +42,7 @@ impl AdoptCommand {
     async fn adopt(&self, store: &Store, settings: &Settings) -> Outcome {
         let failed = |error: store::Error| Failure::from(format!("failed to adopt the data set: {error}"));
         let mut out = io::stdout();
-        match store.found_layout().await {
+        match store.existing_layout().await {
             Ok(Some(layout)) => {
                 writeln!(
                     out,
@@ -56,7 +56,7 @@ impl AdoptCommand {
             Err(error) => return Err(failed(error)),
         }
         let safe_cutoff = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
-        let found = store.unrecorded(safe_cutoff).await.map_err(failed)?;
+        let found = store.survey_unrecorded(safe_cutoff).await.map_err(failed)?;
         if found.coverage != Coverage::Complete {
             return Err("nothing was changed: not all keys were scanned, and the others would be hidden: Redis refuses `SCAN`; grant +scan"
                 .to_owned()
@@ -110,7 +110,8 @@ fn describe(survey: &Survey, window: Window) -> String {
         text += &format!(", and {} without members", count(*empty, "name"));
     }
     if !foreign.is_empty() {
-        text += &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), some_of(foreign));
+        text +=
+            &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), list_first(foreign));
     }
     text
 }
@@ -123,7 +124,7 @@ fn count(number: u64, noun: &str) -> String {
 const REMOVE: &str = "if the others are leftovers or another program's, rename or remove them";
 
 /// Returns the set of keys to adopt. The wrong one would hide the members of the others, so any doubt is an error.
-fn choose(found: &Unrecorded, set: Option<Partitions>) -> Result<&Candidate, Failure> {
+fn choose(found: &UnrecordedData, set: Option<Partitions>) -> Result<&Candidate, Failure> {
     let numbers: BTreeSet<_> = found.candidates.iter().map(|candidate| candidate.keys.partitions().count()).collect();
     let fitting = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let is_meant = |candidate: &&Candidate| set.map_or(candidate.fits, |set| candidate.keys.partitions() == set);

@@ -1,17 +1,16 @@
 //! `segment-estimator check`: prints the effective settings and checks Redis.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
+use super::data::Data;
+use super::outcome::Failure;
 use crate::auth::{Authenticator, KeysError};
-use crate::config::{Settings, Shown};
+use crate::config::{SettingRow, Settings};
 use crate::domain::Window;
-use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::clock::{Clock, Skew};
 use crate::http::{Tls, TlsError};
-use crate::redis::{Client, Deployment};
-use crate::store::diagnostics::{Server, some_of};
-use crate::store::{self, Coverage, Layout, Partitions, Resharding, Store};
+use crate::store::diagnostics::{Server, list_first};
+use crate::store::{self, Coverage, Layout, Partitions, Resharding};
 
 /// Why the check failed, in one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -19,18 +18,15 @@ pub enum CheckError {
     /// Standard output failed.
     #[error("failed to write the settings: {0}")]
     Output(#[from] io::Error),
-    /// A file for the connection to Redis can't be used. The text names the setting.
-    #[error("{0}")]
-    File(String),
     /// The keys that verify tokens can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The private Redis doesn't run.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    /// A file for the connection to Redis can't be used, or the private Redis doesn't run.
+    #[error("{0}")]
+    Open(Failure),
     /// Redis can't serve.
     #[error("{what} at {address} can't serve: {why}")]
     CantServe {
@@ -52,24 +48,24 @@ pub enum CheckError {
 /// forbids a needed command.
 pub async fn check(
     settings: &Settings,
-    shown: &[Shown],
+    rows: &[SettingRow],
     clock: &Clock,
     out: &mut impl Write,
 ) -> Result<(), CheckError> {
-    write_table(shown, out)?;
-    let authenticator = Authenticator::load(settings.auth.clone())?;
-    settings.tls.clone().map(Tls::load).transpose()?;
+    write_table(rows, out)?;
+    let authenticator = Authenticator::load(settings.auth())?;
+    settings.tls_files().map(Tls::load).transpose()?;
     write_warnings(settings, &authenticator, out)?;
-    let RedisReport { servers, key_patterns, layout, foreign_keys, coverage, skew } = match &settings.redis {
-        Some(servers) => examine(&format!("{}: the Redis", servers.setting()), servers, settings, clock).await?,
-        None => examine_private(settings, clock).await?,
-    };
+    let data = Data::open(settings).await.map_err(CheckError::Open)?;
+    let report = examine(&data, settings, clock).await;
+    data.close().await;
+    let RedisReport { servers, key_patterns, layout, foreign_keys, coverage, skew } = report?;
     writeln!(out)?;
     writeln!(out, "the keys of the data set are {}", key_patterns.join(" "))?;
     if !foreign_keys.is_empty() {
         let count = foreign_keys.len();
         let hold = if count == 1 { "1 of them holds" } else { &format!("{count} of them hold") };
-        let names = some_of(&foreign_keys);
+        let names = list_first(&foreign_keys);
         writeln!(out, "{hold} data that this service did not write, and will be left alone: {names}")?;
     }
     match coverage {
@@ -113,35 +109,21 @@ struct RedisReport {
     skew: Option<Skew>,
 }
 
-async fn examine_private(settings: &Settings, clock: &Clock) -> Result<RedisReport, CheckError> {
-    let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
-    let report = examine("the private Redis", &url.into(), settings, clock).await;
-    if let Some(redis) = redis {
-        redis.stop().await;
-    }
-    report
-}
-
-async fn examine(
-    what: &str,
-    deployment: &Deployment,
-    settings: &Settings,
-    clock: &Clock,
-) -> Result<RedisReport, CheckError> {
-    let cant_serve = |address, why| CheckError::CantServe { what: what.to_owned(), address, why };
-    let connection = Client::new(deployment.clone(), settings.store_limits(), Arc::default());
-    let store = Store::new(connection.map_err(CheckError::File)?);
-    let store = store.with_acks(settings.write_acks).with_partitions(settings.partitions);
-    let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-    let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-    let failed = |error: store::Error| cant_serve(deployment.to_string(), error.to_string());
+async fn examine(data: &Data, settings: &Settings, clock: &Clock) -> Result<RedisReport, CheckError> {
+    let what = || match settings.deployment() {
+        Some(deployment) => format!("{}: the Redis", deployment.setting()),
+        None => "the private Redis".to_owned(),
+    };
+    let cant_serve = |address, why| CheckError::CantServe { what: what(), address, why };
+    let failed = |error: store::Error| cant_serve(data.address.clone(), error.to_string());
+    let store = data.store.clone().with_partitions(settings.partitions);
     let servers = store.servers().await.map_err(failed)?;
     for (address, server) in &servers {
-        if let Some(obstacle) = server.obstacle(settings.write_acks) {
+        if let Some(obstacle) = server.obstacle(settings.acks()) {
             return Err(cant_serve(address.clone(), obstacle));
         }
     }
-    let layout = store.found_layout().await.map_err(failed)?;
+    let layout = store.existing_layout().await.map_err(failed)?;
     let skew = clock.sync(&store).await.map_err(failed)?.skew;
     let (foreign_keys, coverage) = store.foreign_keys(layout.as_ref()).await.map_err(failed)?;
     let key_patterns = store.key_patterns(layout.as_ref());
@@ -176,12 +158,12 @@ fn write_warnings(settings: &Settings, authenticator: &Authenticator, out: &mut 
     warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"))
 }
 
-fn write_table(shown: &[Shown], out: &mut impl Write) -> io::Result<()> {
-    let widest = |column: fn(&Shown) -> usize| shown.iter().map(column).max().unwrap_or_default();
-    let (names, values) = (widest(|shown| shown.name.len()), widest(|shown| shown.value.chars().count()));
+fn write_table(rows: &[SettingRow], out: &mut impl Write) -> io::Result<()> {
+    let widest = |column: fn(&SettingRow) -> usize| rows.iter().map(column).max().unwrap_or_default();
+    let (names, values) = (widest(|row| row.name.len()), widest(|row| row.value.chars().count()));
     let (names, values) = (names.max("setting".len()), values.max("value".len()));
     writeln!(out, "{:names$}  {:values$}  set by", "setting", "value")?;
-    for Shown { name, value, set_by } in shown {
+    for SettingRow { name, value, set_by } in rows {
         writeln!(out, "{name:names$}  {value:values$}  {set_by}")?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
 use super::adopt::AdoptCommand;
@@ -19,7 +19,7 @@ use super::restore::RestoreCommand;
 use super::serve::serve_traced;
 use super::token::TokenCommand;
 use super::window::WindowCommand;
-use crate::config::{self, Layer, Settings};
+use crate::config::{self, RawSettings, Settings};
 use crate::estimator::clock::Clock;
 use crate::http::openapi_json;
 
@@ -36,7 +36,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    flags: Layer,
+    flags: RawSettings,
 }
 
 #[derive(Subcommand)]
@@ -74,22 +74,11 @@ impl Cli {
     ///
     /// The mistake in one line for the user.
     pub fn from_command_line() -> Result<Self, Failure> {
-        let matches = Self::command_with_defaults().try_get_matches();
-        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+        Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
             one_line(&error).into()
-        })
-    }
-
-    /// The command line with each setting's default in its help. To clap no setting has a default: a flag that isn't
-    /// given must not override the layers below it.
-    fn command_with_defaults() -> clap::Command {
-        Self::command().mut_args(|argument| {
-            let Some(default) = Layer::default_of(argument.get_id().as_str()) else { return argument };
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            argument.help(format!("{help} [default: {default}]"))
         })
     }
 
@@ -105,14 +94,14 @@ impl Cli {
         let layers = config::read_layers(self.flags, self.config)?;
         let settings = Settings::from_layers(&layers)?;
         if let Some(Command::Token(token)) = &self.command {
-            return token.run(&settings.auth, &mut io::stdout(), &mut io::stderr());
+            return token.run(&settings.auth(), &mut io::stdout(), &mut io::stderr());
         }
         let runtime = Builder::new_multi_thread().worker_threads(settings.threads).enable_all().build()?;
         match self.command {
             None | Some(Command::Serve) => serve_traced(&settings, &runtime),
             Some(Command::Check) => {
-                let shown = settings.shown(&layers);
-                Ok(runtime.block_on(check(&settings, &shown, &Clock::system(), &mut io::stdout()))?)
+                let rows = settings.rows(&layers);
+                Ok(runtime.block_on(check(&settings, &rows, &Clock::system(), &mut io::stdout()))?)
             }
             Some(Command::Demo(demo)) => runtime.block_on(demo.run(&settings)),
             Some(Command::Export(export)) => runtime.block_on(export.run(&settings)),
@@ -146,14 +135,17 @@ fn one_line(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::config::{SETTINGS, Setting};
 
     #[test]
     fn the_help_tells_every_default() {
-        let help = Cli::command_with_defaults().max_term_width(1000).render_long_help().to_string();
-        for name in Layer::names() {
+        let help = Cli::command().term_width(1000).render_long_help().to_string();
+        for Setting { name, default, .. } in SETTINGS {
             assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
-            if let Some(default) = Layer::default_of(&name) {
+            if let Some(default) = default {
                 assert!(help.contains(&format!("[default: {default}]")), "{name}'s default is not in\n{help}");
             }
         }
@@ -163,7 +155,7 @@ mod tests {
     fn parse_accepts_settings_before_and_after_the_command() {
         for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.flags.window.as_deref(), Some("4s"), "{line}");
+            assert_eq!(cli.flags.texts().collect::<Vec<_>>(), [("window", "4s")], "{line}");
         }
     }
 }

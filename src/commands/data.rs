@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Failure;
 use crate::config::Settings;
 use crate::embedded_redis::EmbeddedRedis;
-use crate::redis::{Client, Deployment};
+use crate::redis::Deployment;
 use crate::store::Store;
 
 /// A data set, and the private Redis if it was started for the command.
@@ -24,19 +24,15 @@ impl Data {
     ///
     /// The reason in one line for the user.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Failure> {
-        let (deployment, redis): (Deployment, _) = match &settings.redis {
-            Some(deployment) => (deployment.clone(), None),
+        let (deployment, redis): (Deployment, _) = match settings.deployment() {
+            Some(deployment) => (deployment, None),
             None => {
                 let (url, redis) = EmbeddedRedis::start_or_join(&settings.data_dir, settings.redis_max_memory).await?;
                 (url.into(), redis)
             }
         };
         let address = deployment.to_string();
-        let connection = Client::new(deployment, settings.store_limits(), Arc::default())?;
-        let store = Store::new(connection).with_acks(settings.write_acks);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone());
-        let store = store.with_max_segments(settings.max_segments as u64);
-        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
+        let store = settings.open_store(deployment, Arc::default())?;
         Ok(Self { store, address, redis })
     }
 

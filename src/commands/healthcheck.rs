@@ -31,7 +31,7 @@ pub(super) async fn healthcheck(settings: &Settings) -> Outcome {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let (listen, has_tls) = match settings.admin_listen {
         Some(listen) => (listen, false),
-        None => (settings.listen, settings.tls.is_some()),
+        None => (settings.listen, settings.tls_files().is_some()),
     };
     let address = local_address(listen);
     let status = tokio::time::timeout(TIMEOUT, get_readyz(address, has_tls));

@@ -26,7 +26,7 @@ pub(super) struct RestoreCommand {
 impl RestoreCommand {
     /// Restores the backup, and prints what it did.
     pub(super) async fn run(&self, settings: &Settings) -> Outcome {
-        if let Some(servers) = &settings.redis {
+        if let Some(servers) = settings.deployment() {
             return Err(format!(
                 "restore is for the private Redis, and {} names another; for the Redis of docker compose there is \
                  scripts/restore, for others docs/backup.md",

@@ -51,7 +51,7 @@ impl WindowCommand {
 
     async fn show_or_set(&self, store: &Store) -> Outcome {
         let failed = |error: store::Error| Failure::from(format!("failed to read the window: {error}"));
-        let layout = store.found_layout().await.map_err(failed)?;
+        let layout = store.existing_layout().await.map_err(failed)?;
         let Some(layout) = layout else {
             return Err("there is no data set yet; the first instance creates it with its own window".into());
         };

@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::SettingsError;
-use super::layer::PREFIX;
+use super::source::PREFIX;
 
 const BLANKS: [char; 2] = [' ', '\t'];
 /// What compose skips in front of a value.

@@ -84,7 +84,7 @@ impl Estimator {
         let visits = GroupCommit::new(store.clone(), visit_metrics, Partitions::MAX.into(), write_visits);
         let counts = GroupCommit::new(store.clone(), count_metrics, 1, count_members);
         let bulk_writes =
-            if store.acks().is_asked() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
+            if store.acks().is_required() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
         let bulk = Arc::new(Semaphore::new(bulk_writes));
         let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
         Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
@@ -127,7 +127,7 @@ impl Estimator {
     ///
     /// A [`store::Error`] if Redis failed.
     pub(crate) async fn recorded_window(&self) -> Result<Option<Window>, store::Error> {
-        Ok(self.store.found_layout().await?.and_then(|layout| layout.window()))
+        Ok(self.store.existing_layout().await?.and_then(|layout| layout.window()))
     }
 
     /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None` if the key of the

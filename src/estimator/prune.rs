@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::estimator::Estimator;
 use crate::domain::{SegmentName, Timestamp};
-use crate::store::{self, Expired, Layout, Partition, Store};
+use crate::store::{self, Layout, MemberCounts, Partition, Store};
 
 /// The result of a run. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,7 +65,7 @@ impl Estimator {
                 }
                 Some(error) => return Err(error),
             }
-            self.store.layout_again().await?;
+            self.store.refresh_layout().await?;
         }
         Err(store::Error::UnknownLayout)
     }
@@ -125,8 +125,8 @@ impl Estimator {
             return Ok(report);
         }
         let (mut few, mut sum, mut emptied) = (Vec::new(), 0, Vec::new());
-        for (segment, found) in segments.iter().zip(self.store.expired(partition, segments, cutoff).await?) {
-            let Expired { expired, members } = match found {
+        for (segment, found) in segments.iter().zip(self.store.count_members(partition, segments, cutoff).await?) {
+            let MemberCounts { expired, members } = match found {
                 Err(error) if error.is_wrong_type() => {
                     report.segments_failed += 1;
                     emptied.push(segment.as_str());

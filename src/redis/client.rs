@@ -1,4 +1,4 @@
-//! The client: requests go out and replies come back, within a timeout, counted and traced.
+//! The client: sends requests within a timeout, and counts, logs and traces them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,7 +49,7 @@ impl Client {
         Ok(Self(Arc::new(Inner { deployment, topology, limits, outages, metrics, traffic, in_flight })))
     }
 
-    /// Returns a client with connections of its own for `traffic`. Both share what is known of the servers.
+    /// Returns a client with connections of its own for `traffic`. Both share the discovered servers.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
         let Inner { deployment, topology, limits, outages, metrics, .. } = &*self.0;
         Self(Arc::new(Inner {
@@ -63,12 +63,12 @@ impl Client {
         }))
     }
 
-    /// The limits that it was created with.
+    /// Returns the limits that it was created with.
     pub(crate) fn limits(&self) -> Limits {
         self.0.limits
     }
 
-    /// The metrics that it was created with.
+    /// Returns the metrics that it was created with.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
@@ -115,16 +115,16 @@ impl Client {
         }
     }
 
-    /// Groups `parts` by server, where `slot_of` returns the slot of each.
+    /// Groups `items` by server, where `slot_of` returns the slot of each.
     ///
     /// # Errors
     ///
     /// As [`Self::masters`].
-    pub(crate) async fn by_server<T>(&self, parts: Vec<T>, slot_of: impl Fn(&T) -> Slot) -> Result<Vec<Vec<T>>, Error> {
-        let masters = self.masters_of(parts.iter().map(slot_of).collect()).await?;
+    pub(crate) async fn by_server<T>(&self, items: Vec<T>, slot_of: impl Fn(&T) -> Slot) -> Result<Vec<Vec<T>>, Error> {
+        let masters = self.masters_of(items.iter().map(slot_of).collect()).await?;
         let mut servers: BTreeMap<usize, Vec<T>> = BTreeMap::new();
-        for (master, part) in masters.into_iter().zip(parts) {
-            servers.entry(master).or_default().push(part);
+        for (master, item) in masters.into_iter().zip(items) {
+            servers.entry(master).or_default().push(item);
         }
         Ok(servers.into_values().collect())
     }
@@ -173,8 +173,8 @@ impl Client {
         }
     }
 
-    /// Asks the server of `slot` whether it can serve, and for its time in seconds and microseconds since the Unix epoch: `None` if an ACL
-    /// forbids that.
+    /// Checks that the server of `slot` can serve. Returns its time in seconds and microseconds since the Unix epoch; `None` if an ACL
+    /// forbids `TIME`.
     ///
     /// # Errors
     ///
@@ -215,13 +215,13 @@ impl Client {
         if !has_failed && self.0.outages.is_failing() {
             match self.0.topology {
                 Topology::Single(_) => self.0.outages.answered(self.0.traffic, Instant::now()),
-                // One of several servers says nothing of the others.
+                // The answer of one server doesn't prove that the others answer.
                 Topology::Cluster(_) => self.0.outages.taken(self.0.traffic),
             }
         }
     }
 
-    /// Logs that all servers answer, if they didn't before.
+    /// Logs that all servers answer again after an outage.
     pub(crate) fn report_recovery(&self) {
         if self.0.outages.is_failing() {
             self.0.outages.answered(self.0.traffic, Instant::now());
@@ -251,8 +251,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The span of a pipeline, named by the [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/). Keys are left out,
-/// since they hold names of segments.
+/// Returns the span of a pipeline, named by the [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/). It omits keys,
+/// because they contain names of segments.
 fn redis_span(pipeline: &Pipeline) -> Span {
     tracing::info_span!(
         target: TRACED,

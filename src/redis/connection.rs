@@ -40,7 +40,7 @@ struct Inner {
 struct SharedState {
     /// Locked while a task connects. Tasks that wait for the lock share its failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
-    /// Incremented when a connection turns out to lead to a replica. Connections of earlier generations lead there, too, and are not
+    /// Incremented when a connection turns out to lead to a replica. Connections of earlier generations may lead there as well, and are not
     /// used again.
     generation: AtomicU64,
 }
@@ -78,7 +78,7 @@ impl Connection {
         Self(Arc::new(Inner { endpoint, config, limits, established, state, metrics }))
     }
 
-    /// Returns a second connection to the same server. Both share what is known of its failures.
+    /// Returns a second connection to the same server. Both share the last failure and the generation.
     pub(crate) fn clone_config(&self) -> Self {
         let Inner { endpoint, config, limits, state, metrics, .. } = &*self.0;
         Self(Arc::new(Inner {
@@ -96,7 +96,7 @@ impl Connection {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The address of the server, if it is known.
+    /// Returns the address of the server, if it is known.
     pub(crate) fn address(&self) -> Option<String> {
         self.0.endpoint.address()
     }
@@ -202,10 +202,10 @@ impl Connection {
         connected.map_err(|error| if endpoint.is_one_of_several() { error.at(&url) } else { error })
     }
 
-    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, reconnects, so that a
-    /// connection that the network has forgotten is found before a request needs it.
+    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, reconnects, so that
+    /// a dead connection is replaced before a request needs it.
     ///
-    /// This takes one timer for each connection, and none for each request. The future is boxed because connecting spawns it again.
+    /// It needs one timer per connection and none per request. The future is boxed because connecting spawns it again.
     fn keep_alive(connection: Weak<Inner>, established: Weak<EstablishedInner>) -> BoxFuture<'static, ()> {
         async move {
             loop {
@@ -225,7 +225,7 @@ impl Connection {
                 }
                 tracing::debug!(?connection, "an idle connection to Redis is dead, reconnecting");
                 connection.discard(&established);
-                // The next request meets and logs a failure.
+                // If this fails, the next request logs the failure.
                 let _ = connection.establish().await;
                 return;
             }
@@ -264,7 +264,7 @@ impl Connection {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Established>> {
-        // Nothing panics while it holds the lock. If something did, the value would still be whole.
+        // The value is replaced as a whole, so that it is valid even if a thread panicked.
         self.0.established.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What a connection to Redis needs beside the URL: user, password and certificates.
+//! Credentials and certificates that are set beside the URL.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct ClientFiles {
     pub key: PathBuf,
 }
 
-/// The user, the password and the database of a new connection, with what the files hold now. `Debug` shows the database alone.
+/// The user, the password and the database of a new connection, with the current content of the files. `Debug` shows the database alone.
 pub(crate) struct Login {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
@@ -82,7 +82,8 @@ pub(crate) fn read_password(path: &Path) -> Result<String, String> {
 
 /// Reads the file of the setting `name`, without the byte order mark that editors on Windows write.
 pub(crate) fn read_file(name: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let mut content = std::fs::read(path).map_err(|error| format!("{name}: can't read {}: {error}", path.display()))?;
+    let mut content =
+        std::fs::read(path).map_err(|error| format!("{name}: failed to read {}: {error}", path.display()))?;
     if content.starts_with(b"\xef\xbb\xbf") {
         content.drain(..3);
     }

@@ -1,4 +1,4 @@
-//! The time by which an exchange with Redis must be over.
+//! Deadlines of exchanges with Redis.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 
-/// A point in time that is passed down to whatever waits, so that the one who waits for a connection can discard it.
+/// The end of an exchange. Callers pass it down, so that the connection that exceeds it can be discarded where it is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,
-    /// The timeout that it was made from, for the error.
+    /// The original timeout, for the error.
     timeout: Duration,
 }
 
 impl Deadline {
-    /// The deadline `timeout` from now.
+    /// Returns the deadline that is `timeout` from now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Self { at: Instant::now() + timeout, timeout }
     }

@@ -1,4 +1,4 @@
-//! What a connection leads to.
+//! Endpoints: the servers that connections lead to.
 
 use std::fmt;
 use std::future::ready;
@@ -24,7 +24,7 @@ pub(crate) trait Endpoint: fmt::Display + Send + Sync {
         ready(false).boxed()
     }
 
-    /// The address that was resolved last.
+    /// Returns the address that was resolved last.
     fn address(&self) -> Option<String>;
 
     /// Whether there are other servers, so that errors must name this one.
@@ -38,12 +38,12 @@ pub(crate) struct FixedEndpoint {
 }
 
 impl FixedEndpoint {
-    /// The only server.
+    /// Returns the endpoint of the only server.
     pub(crate) fn only(url: RedisUrl) -> Self {
         Self { url, is_one_of_several: false }
     }
 
-    /// One of several servers.
+    /// Returns the endpoint of one of several servers.
     pub(crate) fn one_of_several(url: RedisUrl) -> Self {
         Self { url, is_one_of_several: true }
     }

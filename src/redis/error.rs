@@ -8,24 +8,24 @@ use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
 use super::outage_log::{Failure, Reach};
 use super::tls;
 
-/// Why a request failed. A write may have taken effect.
+/// An error of a request. A write may have taken effect.
 ///
 /// The texts are for logs. They contain names of commands, keys, and Redis's state, but never a user's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No connection could be made.
-    #[error("can't connect to Redis: {0}")]
+    #[error("failed to connect to Redis: {0}")]
     Connect(String),
     /// The TLS handshake failed.
-    #[error("can't connect to Redis: {0}")]
+    #[error("failed to connect to Redis: {0}")]
     Tls(String),
     /// Redis refused the user or the password.
-    #[error("can't connect to Redis: it doesn't accept this user or password")]
+    #[error("failed to connect to Redis: it refused this user or password")]
     WrongPassword,
     /// The server is a replica of the given primary. Its data may be stale, and it refuses writes.
     #[error("it is a replica of {0}; the service needs a primary")]
     Replica(String),
-    /// The connection broke, and so did the next one.
+    /// The connection broke, and so did a second one.
     #[error("lost the connection to Redis: {0}")]
     Lost(String),
     /// Redis didn't answer in time.
@@ -35,7 +35,7 @@ pub enum Error {
     #[error("no answer from {} within {}", .0, humantime::format_duration(*.1))]
     TimeoutAt(String, Duration),
     /// The server lacks required commands.
-    #[error("Redis {0} is too old: 6.2 or later is needed, or Valkey")]
+    #[error("Redis {0} is too old: upgrade to 6.2 or later, or to Valkey")]
     TooOld(String),
     /// Too few replicas have the write. It is lost if the primary is lost.
     #[error("only {reached} of {needed} replicas have acknowledged the write in time")]
@@ -46,10 +46,10 @@ pub enum Error {
         needed: usize,
     },
     /// The server doesn't support `WAITAOF`.
-    #[error("Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey")]
+    #[error("Redis lacks `WAITAOF`, which write_acks_on_disk requires: upgrade to 7.2 or later, or to Valkey")]
     NoWaitAof,
     /// A key holds another type. Another program writes to this Redis.
-    #[error("`{command}` met a key of another type: another program writes to this Redis")]
+    #[error("`{command}` found a key of another type: another program writes to this Redis")]
     WrongType {
         /// The command's name and its key.
         command: String,
@@ -214,11 +214,11 @@ impl Error {
         Self::refused(command, error.code(), error.details().unwrap_or_default())
     }
 
-    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is of
-    /// another kind than the setting says, the error explains that.
+    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is
+    /// of another kind than the setting says, the error explains that.
     pub(crate) fn refused(command: String, code: &str, detail: &str) -> Self {
         let detail = match (command.as_str(), code) {
-            (_, "MOVED") => "(it is a server of a cluster, which redis_cluster is for)",
+            (_, "MOVED") => "(it is a server of a cluster: set redis_cluster)",
             ("CLUSTER SLOTS", "ERR") => "(it is in no cluster: redis_url is for one server)",
             (command, "ERR") if command.starts_with("GET ") && command.ends_with("layout") => {
                 "(a sentinel has no data: redis_sentinel is for sentinels)"

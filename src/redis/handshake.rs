@@ -1,7 +1,7 @@
-//! Connecting, and the handshake on a new connection: authentication, the database, the server's version and its role.
+//! Connecting and the handshake: authentication, the database, and checks of the server's version and role.
 //!
-//! The `redis` crate would do the handshake itself. But it turns every answer to `AUTH` into "authentication failed", such as that
-//! there are too many clients, and drops the error code of an answer to `SELECT`.
+//! The handshake of the `redis` crate turns every answer to `AUTH` into "authentication failed", even that there are too many clients, and
+//! drops the error code of an answer to `SELECT`.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ enum Step {
     Auth,
     Select,
     Info,
-    /// The name in `CLIENT LIST`, since the library's own attempt may have been refused. Redis has it since 7.2.
+    /// Sets the name in `CLIENT LIST`, because Redis may have refused the library's attempt. Redis supports it since 7.2.
     Name,
 }
 
@@ -34,7 +34,7 @@ fn commands_of(login: &Login) -> (Pipeline, Vec<Step>) {
         pipeline.cmd("SELECT").arg(login.db);
         steps.push(Step::Select);
     }
-    // Redis takes several sections at once since 7.0.
+    // Before 7.0, Redis accepts one section for each `INFO`.
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
     steps.extend([Step::Info; 2]);
     pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
@@ -46,7 +46,7 @@ fn commands_of(login: &Login) -> (Pipeline, Vec<Step>) {
 /// The role that a server must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A primary. The data of a replica may be old, and the next synchronisation would discard a visit that it took.
+    /// A primary. A replica may have stale data, and its next synchronization would discard a visit that was written to it.
     Primary,
     /// Any role.
     Any,
@@ -72,14 +72,14 @@ pub(crate) async fn connect(
     };
     let (connection, info) = deadline.bound(connecting).await.map_err(|error| {
         let Error::Timeout(timeout) = error else { return error };
-        // A Redis that speaks no TLS waits for the end of the first command.
+        // Without TLS, Redis takes the handshake for a command and waits for its end.
         let hint = if url.is_tls() { "; it may speak no TLS on this port" } else { "" };
         Error::Connect(format!("not connected within {}{hint}", humantime::format_duration(timeout)))
     })?;
     if let (Role::Primary, Some(primary)) = (role, primary_of(&info)) {
         return Err(Error::Replica(primary));
     }
-    // An old server would serve counts and refuse every write.
+    // An old server would serve counts but refuse every write.
     match info_field(&info, "redis_version") {
         Some(version) if is_too_old(version) => Err(Error::TooOld(version.to_owned())),
         _ => Ok(connection),
@@ -111,25 +111,24 @@ async fn shake_hands(connection: &mut MultiplexedConnection, url: &RedisUrl, log
     Ok(info)
 }
 
-/// The error of a connection to `url` that failed. `sent` names the commands that the server hung up at.
+/// Returns the error of a connection to `url` that failed. `sent` names the commands that the server hung up at.
 fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
     let reason = match Error::from_connecting(error) {
         Error::Connect(text) if error.is_connection_dropped() && !error.is_connection_refusal() => text,
         other => return other,
     };
-    let tls =
-        if url.is_plain_tcp() { "it may want TLS on this port, which rediss:// asks for, or " } else { "it may " };
+    let tls = if url.is_plain_tcp() { "it may require TLS on this port (set rediss://), or " } else { "it may " };
     Error::Connect(format!("it hung up at {sent} ({reason}); {tls}be a proxy that refuses these commands"))
 }
 
-/// The error of a refused `step`; `None` if the step may be refused.
+/// Returns the error of a refused `step`; `None` if the step may be refused.
 fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();
     if code == "DENIED" || detail.starts_with("max number of clients") {
         // Protected mode has a long explanation.
         let reason = detail.split(". ").next().unwrap_or_default();
-        return Some(Error::Connect(format!("it lets nobody in: {reason}")));
+        return Some(Error::Connect(format!("it refuses all clients: {reason}")));
     }
     match step {
         // The text may repeat the password.
@@ -144,7 +143,7 @@ fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
     }
 }
 
-/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey says 7.2.4 here.
+/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey reports 7.2.4.
 fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))
@@ -218,7 +217,7 @@ mod tests {
         "DENIED Redis is running in protected mode because of this. In this mode",
         "Redis is running in protected mode"
     )]
-    fn refusal_of_every_client_is_no_wrong_password(#[case] answer: &str, #[case] why: &str) {
+    fn refusal_of_every_client_names_the_reason(#[case] answer: &str, #[case] why: &str) {
         for step in [Step::Auth, Step::Select, Step::Info] {
             let error = refusal_of(step, answer).unwrap();
             assert_eq!(error.kind(), "connect");

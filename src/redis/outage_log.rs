@@ -222,6 +222,6 @@ mod tests {
             assert!(!log.is_failing());
         });
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].contains("`ZADD segment:sports` met a key of another type"), "{lines:#?}");
+        assert!(lines[0].contains("`ZADD segment:sports` found a key of another type"), "{lines:#?}");
     }
 }

@@ -29,9 +29,9 @@ impl WriteAcks {
     /// visit may just miss a report: 1.9 s were measured with Valkey 9.1. A third of this minimum is 3 s.
     pub const MIN_ANSWER_ON_DISK: Duration = Duration::from_secs(9);
 
-    /// Whether there is a wait for replicas.
+    /// Whether any replica must acknowledge.
     #[must_use]
-    pub fn is_asked(self) -> bool {
+    pub fn is_required(self) -> bool {
         self.replicas > 0
     }
 
@@ -45,7 +45,7 @@ impl WriteAcks {
     pub(crate) fn command(self, millis: u128) -> Vec<String> {
         let (replicas, millis) = (self.replicas.to_string(), millis.to_string());
         if self.on_disk {
-            // The 0 stands for the primary's own file: `appendfsync` decides when that is synced.
+            // 0: don't wait for the primary's own file, which `appendfsync` controls.
             ["WAITAOF".to_owned(), "0".to_owned(), replicas, millis].into()
         } else {
             ["WAIT".to_owned(), replicas, millis].into()
@@ -79,7 +79,7 @@ impl WriteAcks {
 pub(crate) fn replicas_reached(waited: &Value) -> i64 {
     match waited {
         Value::Int(replicas) => *replicas,
-        // The number of local files precedes it.
+        // `WAITAOF` returns the number of local files first.
         Value::Array(reached) => match reached.last() {
             Some(Value::Int(replicas)) => *replicas,
             _ => 0,
@@ -115,7 +115,7 @@ mod tests {
     #[case::enough_on_disk(TWO_ON_DISK, numbers(&[0, 2]), None)]
     #[case::too_few_on_disk(TWO_ON_DISK, numbers(&[2, 1]), Some("only 1 of 2 replicas"))]
     #[case::no_numbers(TWO_ON_DISK, numbers(&[]), Some("only 0 of 2 replicas"))]
-    #[case::no_waitaof(TWO_ON_DISK, refused("ERR"), Some("7.2 or later"))]
+    #[case::no_waitaof(TWO_ON_DISK, refused("ERR"), Some("upgrade to 7.2"))]
     #[case::forbidden_on_disk(TWO_ON_DISK, refused("NOPERM"), Some("NOPERM"))]
     fn check_fails_if_too_few_replicas_have_the_writes(
         #[case] acks: WriteAcks,
@@ -125,7 +125,7 @@ mod tests {
         let outcome = acks.check(waited).err().map(|error| error.to_string());
         match (&outcome, error) {
             (None, None) => {}
-            (Some(told), Some(error)) => assert!(told.contains(error), "{told}"),
+            (Some(message), Some(error)) => assert!(message.contains(error), "{message}"),
             _ => panic!("{outcome:?}"),
         }
     }

@@ -10,9 +10,9 @@ use super::request::{Request, Step};
 pub(crate) struct Reply {
     steps: Vec<Step>,
     results: Vec<Result<Value, Error>>,
-    /// Whether as many replicas as asked have the writes. `Ok` if none was asked. If the last write failed, its error.
+    /// `Ok` if enough replicas have the writes, or if none is required. If the last write failed, its error.
     pub(crate) replicated: Result<(), Error>,
-    /// Whether the last write succeeded, and waiting for replicas failed.
+    /// Whether the last write succeeded but the wait for replicas failed.
     failed_to_replicate: bool,
 }
 
@@ -34,7 +34,7 @@ impl Reply {
             let (written, waited) = (waits.next(), waits.next());
             drop(waits);
             replicated = match (&results[range.start - 1], written, waited) {
-                // If writing was refused, the outcome of waiting says nothing.
+                // If the write was refused, the result of the wait is meaningless.
                 (Err(error), ..) => Err(error.clone()),
                 (Ok(_), Some(written), Some(waited)) => written.and_then(|_| acks.check(waited)),
                 (Ok(_), ..) => Ok(()),
@@ -44,19 +44,19 @@ impl Reply {
         Self { steps: request.into_steps(), results, replicated, failed_to_replicate }
     }
 
-    /// The errors among the results, and why too few replicas have the writes.
+    /// Returns the errors among the results, and why too few replicas have the writes.
     pub(crate) fn errors(&self) -> impl Iterator<Item = &Error> {
         let of_commands = self.results.iter().filter_map(|result| result.as_ref().err());
         let of_replication = self.replicated.as_ref().err().filter(|_| self.failed_to_replicate);
         of_commands.chain(of_replication)
     }
 
-    /// The results of all commands.
+    /// Returns the results of all commands.
     pub(crate) fn results(self) -> Vec<Result<Value, Error>> {
         self.results
     }
 
-    /// The results of each of the `N` steps.
+    /// Returns the results of each of the `N` steps.
     pub(crate) fn into_steps<const N: usize>(mut self) -> [Vec<Result<Value, Error>>; N] {
         let mut steps = [const { Vec::new() }; N];
         for (results, step) in steps.iter_mut().zip(self.steps).skip(1).rev() {
@@ -66,16 +66,16 @@ impl Reply {
         steps
     }
 
-    /// The results of all commands as values of one type.
+    /// Returns the results of all commands as values of one type.
     pub(crate) fn each<T: FromRedisValue>(self) -> impl ExactSizeIterator<Item = Result<T, Error>> {
         self.results.into_iter().map(|result| result.and_then(parse))
     }
 
-    /// The results of all commands as one tuple.
+    /// Returns the results of all commands as one tuple.
     ///
     /// # Errors
     ///
-    /// The most severe [`Error`]: a key of another type is one key's fault, and the others are Redis's.
+    /// The most severe [`Error`]. A wrong type affects one key; any other error affects Redis and takes precedence.
     pub(crate) fn all<T: FromRedisValue>(self) -> Result<T, Error> {
         let mut values = Vec::with_capacity(self.results.len());
         let mut failure = None::<Error>;
@@ -96,7 +96,7 @@ impl Reply {
 ///
 /// # Errors
 ///
-/// [`Error::Lost`] if the value has another type: nothing that follows on the connection can be trusted.
+/// [`Error::Lost`] if the value has another type. No later reply on the connection can be trusted then.
 pub(crate) fn parse<T: FromRedisValue>(value: Value) -> Result<T, Error> {
     T::from_redis_value(value).map_err(|error| Error::Lost(error.to_string()))
 }

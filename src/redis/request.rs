@@ -1,4 +1,4 @@
-//! A request: commands that go out in one pipeline, and the order in which they must take effect.
+//! Requests: commands that are sent in one pipeline, and the order in which they must take effect.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use redis::{Arg, Cmd, Pipeline};
 
 use super::{Error, Slot, WriteAcks};
 
-/// Commands on keys that are on one server. A server that is giving a slot away may redirect some of them, and then the order of the
-/// steps must be kept.
+/// Commands on keys of one server, in ordered steps. While a slot migrates, the server may redirect some commands. They are then sent
+/// again in the order of the steps.
 #[derive(Debug)]
 pub(crate) struct Request {
     pipeline: Pipeline,
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     is_probe: bool,
 }
 
-/// Commands in any order, which may go out when those of the step before have taken effect.
+/// Commands that may take effect in any order, after those of the previous step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// The indices of the commands.
@@ -31,7 +31,7 @@ pub(crate) struct Step {
 }
 
 impl Request {
-    /// Number of commands that wait for replicas.
+    /// Number of commands of the wait for replicas.
     pub(crate) const ACKS: usize = 2;
 
     fn empty(pipeline: Pipeline) -> Self {
@@ -60,7 +60,7 @@ impl Request {
         answer: Duration,
     ) -> Self {
         let mut request = Self::empty(Pipeline::new());
-        request.acks = acks.is_asked().then_some((acks, answer));
+        request.acks = acks.is_required().then_some((acks, answer));
         request.add_step(first, true);
         request.add_step(last, true);
         if let (Some((acks, answer)), Some(slot)) = (request.acks, request.slots.last().copied()) {
@@ -82,7 +82,7 @@ impl Request {
         Self { nil_for: Some(is_nil), ..self }
     }
 
-    /// Leaves errors to the caller: they are neither counted nor logged. For commands that a server may well refuse.
+    /// Leaves errors to the caller: they are neither counted nor logged. For commands that a server may refuse.
     pub(crate) fn probe(self) -> Self {
         Self { is_probe: true, ..self }
     }
@@ -96,27 +96,27 @@ impl Request {
         self.steps.push(Step { commands: start..self.pipeline.len(), writes });
     }
 
-    /// The slot of the command at `index`.
+    /// Returns the slot of the command at `index`.
     pub(crate) fn slot_of(&self, index: usize) -> Slot {
         self.slots[index]
     }
 
-    /// The commands in one pipeline that ignores errors.
+    /// Returns the commands in one pipeline that ignores errors.
     pub(crate) fn pipeline(&mut self) -> &Pipeline {
         self.pipeline.ignore_errors()
     }
 
-    /// The commands as they were sent.
+    /// Returns the commands that [`Self::pipeline`] has returned.
     pub(crate) fn as_sent(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// The steps, in order.
+    /// Returns the steps, in order.
     pub(crate) fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// The steps alone.
+    /// Returns the steps, without the commands.
     pub(crate) fn into_steps(self) -> Vec<Step> {
         self.steps
     }
@@ -131,12 +131,12 @@ impl Request {
         self.is_probe
     }
 
-    /// The replicas to wait for, if any.
+    /// Returns the replicas to wait for, if any.
     pub(crate) fn write_acks(&self) -> Option<WriteAcks> {
         self.acks.map(|(acks, _)| acks)
     }
 
-    /// The indices of the commands that wait for replicas, if any do.
+    /// Returns the indices of the commands that wait for replicas, if any do.
     pub(crate) fn acks(&self) -> Option<Range<usize>> {
         let end = self.steps.iter().filter(|step| step.writes).map(|step| step.commands.end).max()?;
         self.acks.map(|_| end..end + Self::ACKS)
@@ -148,7 +148,7 @@ impl Request {
         let mut pipeline = Pipeline::with_capacity(2 * (indices.len() + Self::ACKS));
         let ask = |pipeline: &mut Pipeline| {
             if asking {
-                // It holds for the next command alone.
+                // `ASKING` applies to the next command alone.
                 pipeline.cmd("ASKING").ignore();
             }
         };
@@ -157,7 +157,7 @@ impl Request {
             pipeline.add_command(self.pipeline.cmd_iter().nth(index).expect("it is one of them").clone());
         }
         if let (Some((acks, answer)), true, Some(last)) = (self.acks, step.writes, indices.last()) {
-            // On a key that surely exists by now: the index may be on another server.
+            // The key of the last command exists on this server. The index may be on another one.
             ask(&mut pipeline);
             acks.add_to(&mut pipeline, &key_of(&self.pipeline, *last), answer);
         }
@@ -166,7 +166,7 @@ impl Request {
     }
 }
 
-/// The key of the command of `pipeline` at `index`.
+/// Returns the key of the command of `pipeline` at `index`.
 fn key_of(pipeline: &Pipeline, index: usize) -> Vec<u8> {
     match pipeline.cmd_iter().nth(index).and_then(|command| command.args_iter().nth(1)) {
         Some(Arg::Simple(key)) => key.to_vec(),

@@ -1,7 +1,7 @@
 //! The primary, as Redis Sentinel reports it.
 //!
-//! The `SentinelClient` of the `redis` crate asks the sentinels one after the other without a timeout, and never again once it is
-//! connected (`src/sentinel.rs` of redis 1.8). It would use a primary that was cut off from the rest until that comes back.
+//! The `SentinelClient` of the `redis` crate queries the sentinels one after the other without a timeout, and never again after it has
+//! connected (`src/sentinel.rs` of redis 1.8). During a network partition it would stay with a primary that was replaced.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub(crate) struct Sentinel {
     sentinels: Vec<Connection>,
     /// The name of the primary.
     master: String,
-    /// How the servers are reached, whatever their address is.
+    /// The URL of the servers, but for the address.
     servers: RedisUrl,
     last: Mutex<Option<Report>>,
 }
@@ -36,19 +36,19 @@ struct Report {
 }
 
 impl Sentinel {
-    /// How long slower sentinels are waited for once most have answered.
+    /// Time to wait for the other sentinels after a majority has answered.
     const GRACE: Duration = Duration::from_millis(50);
 
-    /// Returns the `sentinels` of the primary that they call `master`. Its servers are reached as `servers` is, but for the address.
+    /// Returns the `sentinels` of the primary called `master`. `servers` is the URL of its servers, but for the address.
     pub(crate) fn new(sentinels: Vec<Connection>, master: String, servers: RedisUrl) -> Self {
         Self { sentinels, master, servers, last: Mutex::new(None) }
     }
 
-    /// Asks all sentinels at once and returns the report of the latest epoch, since not all know the same during a failover. Once most
-    /// have answered, the rest have [`Self::GRACE`]: a sentinel that was lost with its machine must not delay every failover.
-    async fn ask(&self, timeout: Duration) -> Result<Report, Error> {
+    /// Queries all sentinels concurrently and returns the report of the latest epoch, because they disagree during a failover. After a
+    /// majority has answered, the others have [`Self::GRACE`], so that a dead sentinel doesn't delay every failover.
+    async fn fetch_report(&self, timeout: Duration) -> Result<Report, Error> {
         let mut reports: FuturesUnordered<_> =
-            self.sentinels.iter().map(|sentinel| self.ask_one(sentinel, Deadline::after(timeout))).collect();
+            self.sentinels.iter().map(|sentinel| self.fetch_report_of(sentinel, Deadline::after(timeout))).collect();
         let (mut latest, mut failure, mut answers) = (None::<Report>, None, 0);
         loop {
             let is_enough = answers > self.sentinels.len() / 2;
@@ -66,18 +66,18 @@ impl Sentinel {
         }
         latest.ok_or_else(|| {
             let why = failure.map(|error| error.to_string()).unwrap_or_default();
-            Error::Connect(format!("no sentinel tells which server is {:?}: {why}", self.master))
+            Error::Connect(format!("no sentinel reports the address of {:?}: {why}", self.master))
         })
     }
 
-    async fn ask_one(&self, sentinel: &Connection, deadline: Deadline) -> Result<Report, Error> {
+    async fn fetch_report_of(&self, sentinel: &Connection, deadline: Deadline) -> Result<Report, Error> {
         let mut pipeline = pipe();
-        // The first names the new primary before the failover is over, the second has the epoch.
+        // The first command returns the new primary before the failover is complete. The second one returns the epoch.
         pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         pipeline.cmd("SENTINEL").arg("MASTER").arg(&self.master);
         let answers = sentinel.send(pipeline.ignore_errors(), deadline).await?;
         parse(answers, &pipeline)?
-            .ok_or_else(|| Error::Connect(format!("a sentinel knows no master {:?}", self.master)))
+            .ok_or_else(|| Error::Connect(format!("a sentinel monitors no master {:?}", self.master)))
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Option<Report>> {
@@ -89,7 +89,7 @@ impl Endpoint for Sentinel {
     fn resolve(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>> {
         Box::pin(async move {
             // The other half is for connecting.
-            let report = self.ask(timeout / 2).await?;
+            let report = self.fetch_report(timeout / 2).await?;
             let url = self.servers.at(&report.host, report.port);
             *self.last() = Some(report);
             Ok(url)
@@ -100,7 +100,7 @@ impl Endpoint for Sentinel {
         Box::pin(async move {
             let address = |report: &Report| (report.host.clone(), report.port);
             let last = self.last().as_ref().map(address);
-            match (last, self.ask(timeout).await) {
+            match (last, self.fetch_report(timeout).await) {
                 (Some(last), Ok(report)) => address(&report) != last,
                 _ => false,
             }
@@ -116,13 +116,13 @@ impl Endpoint for Sentinel {
     }
 }
 
-/// Parses the answers to `pipeline`; `None` if the sentinel doesn't know the name.
+/// Parses the answers to `pipeline`; `None` if the sentinel doesn't monitor this master.
 fn parse(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Result<Option<Report>, Error> {
     let mut answers = answers.into_iter();
     let (Some(address), Some(master)) = (answers.next(), answers.next()) else { return Ok(None) };
     let address = address.map_err(|error| Error::from_command(error, pipeline, 0))?;
     let Ok((host, port)) = <(String, u16)>::from_redis_value(address) else { return Ok(None) };
-    // Names and values in turn. A report without an epoch is the earliest.
+    // Names and values alternate. A report without an epoch counts as the earliest.
     let fields = master.ok().and_then(|master| Vec::<String>::from_redis_value(master).ok()).unwrap_or_default();
     let epoch = fields.chunks_exact(2).find(|field| field[0] == "config-epoch");
     let epoch = epoch.and_then(|field| field[1].parse().ok()).unwrap_or(0);

@@ -15,8 +15,8 @@ use super::ClientFiles;
 use super::credentials::read_file;
 use crate::tls;
 
-/// Reads and checks the files. The library would accept an empty CA file, and would report a key that belongs to another certificate
-/// only when it connects.
+/// Reads and checks the files. The library would accept an empty CA file, and would report a key of another certificate only when it
+/// connects.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ fn read_client(files: &ClientFiles) -> Result<ClientTlsConfig, String> {
     let parsed_key = PrivateKeyDer::from_pem_slice(&client_key);
     let parsed_key = parsed_key.map_err(|_| format!("{KEY}: {} has no private key in PEM", key.display()))?;
     CertifiedKey::from_der(chain, parsed_key, &tls::provider())
-        .map_err(|error| format!("{KEY}: {} doesn't go with {CERT}: {error}", key.display()))?;
+        .map_err(|error| format!("{KEY}: {} doesn't match {CERT}: {error}", key.display()))?;
     Ok(ClientTlsConfig { client_cert, client_key })
 }
 
@@ -67,13 +67,13 @@ fn describe(why: &CertificateError) -> String {
     let CertificateError::Other(other) = why else { return why.to_string() };
     match other.to_string().as_str() {
         "CaUsedAsEndEntity" => {
-            "it is a CA's own (CA:TRUE), which signs others and is no server's; give the server one that \
-                                is signed by it, or make it again with `openssl req -x509 -addext \
-                                basicConstraints=critical,CA:FALSE` and the other options that it was made with"
+            "it is the certificate of a CA (CA:TRUE), not of a server; use one that the CA has signed, or \
+                                create it again with `openssl req -x509 -addext \
+                                basicConstraints=critical,CA:FALSE` and the previous options"
                 .to_owned()
         }
         "UnsupportedCertVersion" => {
-            "it is of X.509 version 1, which names no host; make it again with `openssl req -x509 \
+            "it is an X.509 version 1 certificate, which names no host; create it again with `openssl req -x509 \
                                      -addext subjectAltName=DNS:HOST -addext basicConstraints=critical,CA:FALSE`"
                 .to_owned()
         }

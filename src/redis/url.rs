@@ -13,8 +13,8 @@ use super::credentials::{Credentials, Login, TlsFiles, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
-/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials and
-/// certificates may be set beside it.
+/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials
+/// and certificates may be set beside it.
 ///
 /// `Debug` and `Display` show the address, whether TLS is used, and the database, but never the user or the password.
 #[derive(Clone)]
@@ -152,13 +152,13 @@ impl RedisUrl {
         Self { tls_files, ..self }
     }
 
-    /// The credentials that replace those of the URL.
+    /// Returns the credentials that replace those of the URL.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
-    /// The files with certificates.
+    /// Returns the files with certificates.
     #[must_use]
     pub fn tls_files(&self) -> &TlsFiles {
         &self.tls_files
@@ -226,19 +226,19 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const ESCAPES: &str =
     "in a user or a password, write # as %23, ? as %3F, / as %2F, @ as %40, % as %25, and in a list a comma as %2C";
 
-/// Refuses a parameter that the library would ignore. `is_socket` says whether the URL is that of a Unix socket.
+/// Refuses a parameter that the library would ignore. `is_socket` is true for the URL of a Unix socket.
 fn check_parameter(name: &str, value: &str, is_socket: bool) -> Result<(), String> {
     let why = match (name, is_socket) {
         ("db" | "user" | "pass", true) => return Ok(()),
         ("protocol", _) if ["2", "resp2"].contains(&value) => return Ok(()),
-        ("protocol", _) => "asks for another protocol than RESP2, the only one that the service speaks; leave it out",
-        ("ssl" | "tls", _) => "asks for TLS behind ?; begin it with rediss:// instead",
+        ("protocol", _) => "selects a protocol other than RESP2, the only supported one; remove the parameter",
+        ("ssl" | "tls", _) => "enables TLS behind ?; begin the URL with rediss:// instead",
         ("db" | "database", _) => "has a database behind ?; write redis://host:6379/3, or redis+unix:///path?db=3",
         ("user" | "username" | "pass" | "password", _) => {
             "has a user or a password behind ?; write redis://user:password@host:6379, or \
              redis+unix:///path?user=NAME&pass=PASSWORD"
         }
-        _ => return Err(format!("has a parameter behind ? that is not known here; {ESCAPES}")),
+        _ => return Err(format!("has an unknown parameter behind ?; {ESCAPES}")),
     };
     Err(why.to_owned())
 }
@@ -287,16 +287,16 @@ mod tests {
     #[case::database_below_zero("redis://h/-1", "has a path that is not the number of a database")]
     #[case::database_of_words("redis://h/prod", "has a path that is not the number of a database")]
     #[case::database_of_words_of_a_socket("redis+unix:///s?db=prod", "is not a usable Redis URL")]
-    #[case::tls("redis://h?ssl=true", "asks for TLS behind ?; begin it with rediss:// instead")]
-    #[case::tls_off("rediss://h?tls=false", "asks for TLS behind ?")]
+    #[case::tls("redis://h?ssl=true", "enables TLS behind ?; begin the URL with rediss:// instead")]
+    #[case::tls_off("rediss://h?tls=false", "enables TLS behind ?")]
     #[case::password("redis://h?password=x", "has a user or a password behind ?")]
     #[case::password_of_a_socket("redis+unix:///s?password=x", "has a user or a password behind ?")]
     #[case::user_in_front_of_a_socket("redis+unix://u@localhost/s", "has a user, a password or a port in front of")]
     #[case::port_in_front_of_a_socket("redis+unix://localhost:1/s", "has a user, a password or a port in front of")]
-    #[case::resp3("redis://h?protocol=resp3", "asks for another protocol than RESP2")]
-    #[case::unknown("redis://h?timeout=5", "has a parameter behind ? that is not known here; in a user or a password")]
-    #[case::unknown_of_a_socket("redis+unix:///s?timeout=5", "has a parameter behind ? that is not known here")]
-    #[case::capitals("redis+unix:///s?DB=3", "has a parameter behind ? that is not known here")]
+    #[case::resp3("redis://h?protocol=resp3", "selects a protocol other than RESP2")]
+    #[case::unknown("redis://h?timeout=5", "has an unknown parameter behind ?; in a user or a password")]
+    #[case::unknown_of_a_socket("redis+unix:///s?timeout=5", "has an unknown parameter behind ?")]
+    #[case::capitals("redis+unix:///s?DB=3", "has an unknown parameter behind ?")]
     #[case::fragment("redis://h#3", "ends in # and more")]
     #[case::empty_fragment("redis://h#", "ends in # and more")]
     #[case::fragment_of_a_socket("redis+unix:///s#3", "ends in # and more")]

@@ -16,14 +16,14 @@ impl Store {
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer, for one of them or for all. A count is never approximate.
-    pub async fn counts(&self, questions: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
+    pub async fn counts(&self, queries: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.with_layout(|known| async move {
             let servers = self.by_server(known.layout.read()).await?;
-            let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, questions, &known));
-            let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); questions.len()];
+            let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, queries, &known));
+            let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); queries.len()];
             for counts in try_join_all(counting).await? {
                 let Attempt::Committed(counts) = counts else { return Ok(Attempt::Stale) };
-                // Each partition has a count for each question.
+                // Each partition has a count for each query.
                 let mut counts = counts.into_iter();
                 while counts.len() > 0 {
                     for (sum, count) in sums.iter_mut().zip(counts.by_ref()) {
@@ -45,12 +45,12 @@ impl Store {
     async fn counts_at(
         &self,
         partitions: Vec<Partition>,
-        questions: &[&(SegmentName<'_>, Timestamp)],
+        queries: &[&(SegmentName<'_>, Timestamp)],
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
         let commands = partitions.iter().flat_map(|partition| {
             let (names, slot) = (&self.names, partition.slot());
-            questions.iter().map(move |(segment, cutoff)| {
+            queries.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
                 command.arg(names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
                 (slot, command)

@@ -3,7 +3,7 @@
 use super::Partitions;
 use crate::redis::{self, Failure, Reach};
 
-/// Why a request to the store failed. A write may have taken effect.
+/// An error of a request to the store. A write may have taken effect.
 ///
 /// The texts are for logs. They contain names of commands and keys, and Redis's state, but never a user's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,24 +12,24 @@ pub enum Error {
     #[error(transparent)]
     Redis(#[from] redis::Error),
     /// The request was rejected: the maximum number of requests is pending.
-    #[error("{0} already wait for Redis")]
+    #[error("{0} requests are already waiting for Redis")]
     Overloaded(usize),
     /// The number of partitions differs from the setting.
     #[error(
-        "the data set has {}, and partitions is {set}: leave it unset, or move the data with \
+        "the data set has {}, but partitions is {set}: unset it, or move the data with \
          `segment-estimator repartition --to {set}`",
         recorded.in_words()
     )]
     Partitions {
-        /// The number that is recorded.
+        /// The number in the layout record.
         recorded: Partitions,
-        /// The number that is set.
+        /// The number in the settings.
         set: Partitions,
     },
-    /// There are keys that a data set may have, but no record.
+    /// Keys of a data set may exist, but there is no layout record.
     #[error(
-        "the database has {found} and no data set of this service, whose record is `{record}`: if the data is another program's, \
-         set redis_key_prefix; if it is this service's, take it over with `segment-estimator adopt`"
+        "the database has {found} and no data set of this service, whose record is `{record}`: if the data belongs to another \
+         program, set redis_key_prefix; if it belongs to this service, run `segment-estimator adopt`"
     )]
     Unrecorded {
         /// The keys, or a pattern of them.
@@ -38,21 +38,22 @@ pub enum Error {
         record: String,
     },
     /// A key holds a value that this service didn't write.
-    #[error("`{0}` holds what this service has not written: rename that key, or set redis_key_prefix")]
+    #[error("`{0}` holds a value that this service didn't write: rename the key, or set redis_key_prefix")]
     ForeignKey(String),
-    /// The record of the layout can't be read, or changes constantly.
+    /// The layout record can't be read, or changes constantly.
     #[error(
-        "the key `layout`, with redis_key_prefix in front, holds no record that this version knows, or the record changes \
-         constantly; if the key belongs to another program, set redis_key_prefix"
+        "the key `layout`, with redis_key_prefix in front, holds no record that this version can read, or the record changes \
+         constantly: if the key belongs to another program, set redis_key_prefix"
     )]
     UnknownLayout,
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
-    #[error("there are {0} segments, as many as max_segments allows, and this one would be new")]
+    #[error("the segment would be new, and {0} segments exist already, the maximum that max_segments allows")]
     TooManySegments(u64),
 }
 
 impl Error {
-    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of Redis.
+    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of
+    /// Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,11 +1,10 @@
-//! The sizes of segments over time: a history for each segment, and whose turn it is to add to them.
+//! Histories: the sizes of segments over time, and the lease on sampling them.
 //!
-//! A history begins as a list that holds the time and the count of each sample in turn: 184 bytes for one sample, 12 to 17 bytes
-//! for each of many. Redis allocates 4 KiB for a stream's first entry, and a list can't be searched. So a list of more than
-//! [`Store::LISTED_SAMPLES`] samples becomes a stream.
+//! A history begins as a list of alternating times and counts, which takes 184 bytes for one sample and 12 to 17 bytes for each of many. A
+//! stream would take 4 KiB for the first sample. A list can't be searched, so that one of more than [`Store::MAX_LIST_SAMPLES`] samples
+//! becomes a stream.
 //!
-//! A history is of a segment in all partitions together, so that its key is in none of them, and a move to other partitions
-//! doesn't touch it.
+//! A history covers a segment in all partitions. Its key is in no partition, and a resharding leaves it as it is.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,16 +19,16 @@ use crate::redis::Slot;
 use crate::redis::parse;
 use crate::redis::{self, Request};
 
-/// How many users a segment had at a moment.
+/// The number of users of a segment at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// The moment.
+    /// The time.
     pub at: Timestamp,
-    /// How many users.
+    /// The number of users.
     pub count: u64,
 }
 
-/// A sample, and the segment that it is of.
+/// A sample with its segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSample {
     /// The segment.
@@ -38,36 +37,37 @@ pub struct NamedSample {
     pub sample: Sample,
 }
 
-/// Somebody wants to take a turn of sampling.
+/// A request for the lease on sampling a tick.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
-    /// The turn.
+    /// The tick.
     pub tick: Timestamp,
-    /// What the time is.
+    /// The current time.
     pub now: Timestamp,
-    /// Until when nobody else may have it.
+    /// The expiry of the lease.
     pub until: Timestamp,
-    /// Who wants it: a text without spaces, and not `done`.
+    /// The name of the requester: a text without spaces other than `done`.
     pub holder: &'a str,
 }
 
-/// Whose a turn is.
+/// The answer to a [`LeaseRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lease {
-    /// It is the claimant's.
+    /// The requester holds the lease.
     Acquired,
-    /// It is another's, who has not done yet.
+    /// Another instance holds the lease, which has not expired.
     HeldByAnother,
-    /// It is done, or later ones have begun.
+    /// The tick is complete, or a later one has begun.
     Completed,
 }
 
-/// The field of a sample.
-const COUNT: &str = "n";
+/// The field of a stream's entry that holds the count.
+const COUNT_FIELD: &str = "n";
 
-/// Adds the samples in `ARGV[4]` and behind, each a time and a count, to the history `KEYS[1]`, and returns how many are later than
-/// what it has; -1 if the key is no history, which stays as it is. Samples before `ARGV[1]` are dropped. A list of more than
-/// `ARGV[2]` samples becomes a stream. The history expires after `ARGV[3]` seconds.
+/// Appends samples to the history `KEYS[1]`: pairs of a time and a count from `ARGV[4]` on. Skips those that are not later than the last
+/// sample of the history. Returns the number of samples added, or -1 if the key holds something other than a history and stays as it is.
+///
+/// Drops samples before `ARGV[1]`, converts a list of more than `ARGV[2]` samples to a stream, and sets the expiry to `ARGV[3]` seconds.
 const ADD: &str = "\
 local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
 local function is_number(text) return text and string.find(text, '^%d+$') end
@@ -104,50 +104,52 @@ end
 if added > 0 then redis.call('EXPIRE', key, ARGV[3]) end
 return added";
 
-/// Claims the turn `ARGV[1]` at `ARGV[2]` until `ARGV[3]` for `ARGV[4]`, and says whose it is. `KEYS[1]` holds the newest turn, for
-/// how long it is claimed, and by whom: `done` if it is. What holds anything else is another program's, and stays. A turn that is
-/// later than the time, and than the clocks of services may differ, was claimed when a clock was ahead: it doesn't keep the turns
-/// out that come before it.
+/// Acquires the lease on the tick `ARGV[1]` at the time `ARGV[2]` until `ARGV[3]` for the holder `ARGV[4]`.
+///
+/// `KEYS[1]` holds the latest tick, the expiry of its lease and the holder, which is `done` after the tick is complete. A key with another
+/// content belongs to another program and stays. If the latest tick is more than two seconds ahead, the clock of its holder was wrong, and
+/// earlier ticks may be leased.
 const ACQUIRE_LEASE: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
-local turn, ends, by = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
-if known and not turn then return 'foreign' end
-if turn and tonumber(turn) <= tonumber(ARGV[2]) + 2000 then
-  if tonumber(turn) > tonumber(ARGV[1]) then return 'done' end
-  if turn == ARGV[1] and by == 'done' then return 'done' end
-  if turn == ARGV[1] and by ~= ARGV[4] and tonumber(ends) > tonumber(ARGV[2]) then return 'taken' end
+local tick, expiry, holder = string.match(type(known) == 'string' and known or '', '^(%d+) (%d+) (%S+)$')
+if known and not tick then return 'foreign' end
+if tick and tonumber(tick) <= tonumber(ARGV[2]) + 2000 then
+  if tonumber(tick) > tonumber(ARGV[1]) then return 'completed' end
+  if tick == ARGV[1] and holder == 'done' then return 'completed' end
+  if tick == ARGV[1] and holder ~= ARGV[4] and tonumber(expiry) > tonumber(ARGV[2]) then return 'held' end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
-return 'claimed'";
+return 'acquired'";
 
-/// Notes that the turn `ARGV[1]` is done, unless a later one has begun, or the key is another program's.
+/// Records that the tick `ARGV[1]` is complete, unless a later one has begun or the key belongs to another program.
 const COMPLETE_TICK: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
-local turn = string.match(type(known) == 'string' and known or '', '^(%d+) %d+ %S+$')
-if known and not turn then return 0 end
-if turn and tonumber(turn) > tonumber(ARGV[1]) then return 0 end
+local tick = string.match(type(known) == 'string' and known or '', '^(%d+) %d+ %S+$')
+if known and not tick then return 0 end
+if tick and tonumber(tick) > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' 0 done')
 return 1";
 
 impl Store {
-    /// How long samples are kept: 13 months.
-    pub const KEPT: Duration = Duration::from_secs(396 * 24 * 60 * 60);
-    /// How long a history is kept after its last sample. A segment without users gets no samples once pruning has dropped it.
-    pub const KEPT_AFTER_LAST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-    /// How many samples a history has at the most before it becomes a stream: about 8 KiB, what a list has in one piece.
-    pub const LISTED_SAMPLES: usize = 500;
-    /// Samples that are read, or written, in one round trip. Redis takes about a microsecond for each.
+    /// The retention of samples: 13 months.
+    pub const RETENTION: Duration = Duration::from_secs(396 * 24 * 60 * 60);
+    /// The retention of a history after its last sample. A segment without users gets no samples after pruning has dropped it.
+    pub const RETENTION_AFTER_LAST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+    /// Maximum number of samples in a list. They take about 8 KiB, the size of one node of a list.
+    pub const MAX_LIST_SAMPLES: usize = 500;
+    /// Number of samples that are read or written in one round trip. Redis takes about a microsecond for each.
     const SAMPLES_PER_REQUEST: usize = 2_000;
 
-    /// Claims a turn of sampling. Of all that claim the same turn, one has it at a time.
+    /// Requests the lease on sampling a tick. One instance holds it at a time.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; the turn may be claimed. Who claims it again has it then.
+    /// An [`Error`] if Redis didn't answer; the lease may be acquired, and the same holder may request it again. [`Error::ForeignKey`] if
+    /// the key of the lease belongs to another program.
     pub async fn acquire_lease(&self, request: &LeaseRequest<'_>) -> Result<Lease, Error> {
-        // A data set without a record that has this key would be refused as another program's.
+        // The layout must be recorded first: a database with this key and no record is refused as that of another program.
         self.known_layout().await?;
         let key = self.names.lease();
         let mut pipeline = pipe();
@@ -155,18 +157,18 @@ impl Store {
         script.arg(millis(request.tick)).arg(millis(request.now)).arg(millis(request.until)).arg(request.holder);
         let (lease,): (String,) = self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all()?;
         match lease.as_str() {
-            "claimed" => Ok(Lease::Acquired),
-            "taken" => Ok(Lease::HeldByAnother),
+            "acquired" => Ok(Lease::Acquired),
+            "held" => Ok(Lease::HeldByAnother),
             "foreign" => Err(Error::ForeignKey(key)),
             _ => Ok(Lease::Completed),
         }
     }
 
-    /// Notes that `turn` is done.
+    /// Records that `tick` is complete.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn complete_tick(&self, tick: Timestamp) -> Result<(), Error> {
         let key = self.names.lease();
         let mut pipeline = pipe();
@@ -175,13 +177,12 @@ impl Store {
         Ok(())
     }
 
-    /// Adds `samples` to the histories of their segments, and returns how many of them are new. A history only grows at its end: what
-    /// it has already, or has later ones than, is passed over. So adding them again changes nothing. A key that holds something else
-    /// is logged and stays as it is.
+    /// Appends `samples` to the histories of their segments, and returns the number of samples added. Skips samples that are not later than
+    /// the last one of their history, so that a repeated call changes nothing. Logs keys of another type, which stay as they are.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer, or refused one of them. Some may be added.
+    /// An [`Error`] if Redis didn't answer or refused a command; some samples may be added.
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_PER_REQUEST) {
@@ -193,15 +194,15 @@ impl Store {
         Ok(added)
     }
 
-    /// Adds `samples` to histories that are at one server.
+    /// Appends `samples` to their histories, which are on one server.
     async fn add_samples_at(&self, samples: &[&NamedSample]) -> Result<u64, Error> {
         let histories: Vec<_> = samples.chunk_by(|one, next| one.segment == next.segment).collect();
         let keys: Vec<_> = histories.iter().map(|samples| self.names.history(samples[0].segment.as_str())).collect();
         let commands = histories.iter().zip(&keys).map(|(samples, key)| {
             let newest = samples.iter().map(|named| named.sample.at).max().expect("a chunk has a sample");
             let mut add = cmd("EVAL");
-            add.arg(ADD).arg(1).arg(key).arg(millis(newest - Self::KEPT));
-            add.arg(Self::LISTED_SAMPLES).arg(Self::KEPT_AFTER_LAST.as_secs());
+            add.arg(ADD).arg(1).arg(key).arg(millis(newest - Self::RETENTION));
+            add.arg(Self::MAX_LIST_SAMPLES).arg(Self::RETENTION_AFTER_LAST.as_secs());
             for NamedSample { sample, .. } in *samples {
                 add.arg(millis(sample.at)).arg(sample.count);
             }
@@ -211,7 +212,7 @@ impl Store {
         for (answer, key) in self.client.send(Request::each(commands)).await?.each::<i64>().zip(&keys) {
             match answer {
                 Ok(new) if new >= 0 => added += new.unsigned_abs(),
-                // One key's fault must not fail the others.
+                // A key of another type must not fail the other histories.
                 Ok(_) => self.client.report_error(&redis::Error::WrongType { command: format!("EVAL {key}") }),
                 Err(error) if error.is_wrong_type() => {}
                 Err(error) => return Err(error.into()),
@@ -220,12 +221,12 @@ impl Store {
         Ok(added)
     }
 
-    /// The samples of each of `segments` from `from` through `to`, in the order of time. About `expected` samples should there be of
-    /// each. A key that is no history is the failure of its own segment.
+    /// Returns the samples of each of `segments` from `from` through `to`, in order of time. `expected` is the approximate number for each,
+    /// which decides how many segments share a request. If a key holds something other than a history, its segment alone fails.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn samples(
         &self,
         segments: &[SegmentName<'static>],
@@ -234,16 +235,17 @@ impl Store {
         expected: usize,
     ) -> Result<Vec<Result<Vec<Sample>, Error>>, Error> {
         let mut found: HashMap<&str, Result<Vec<Sample>, Error>> = HashMap::new();
-        // A list is read as a whole, however few of its samples are asked for.
-        let at_once = Self::SAMPLES_PER_REQUEST / expected.clamp(Self::LISTED_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
+        // A list is always read in full.
+        let segments_per_request =
+            Self::SAMPLES_PER_REQUEST / expected.clamp(Self::MAX_LIST_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.client.by_server(names, slot_of).await? {
             for names in names.chunks(Self::SAMPLES_PER_REQUEST) {
-                let kinds = self.kinds_of(names).await?;
+                let types = self.types_of(names).await?;
                 let histories: Vec<_> =
-                    names.iter().copied().zip(kinds).filter(|(_, kind)| *kind != Kind::None).collect();
-                for histories in histories.chunks(at_once) {
+                    names.iter().copied().zip(types).filter(|(_, key_type)| *key_type != KeyType::None).collect();
+                for histories in histories.chunks(segments_per_request) {
                     self.samples_at(histories, from, to, &mut found).await?;
                 }
             }
@@ -252,112 +254,114 @@ impl Store {
         Ok(segments.iter().map(samples_of).collect())
     }
 
-    /// What the keys of the histories of `names`, which are at one server, hold.
-    async fn kinds_of(&self, names: &[&str]) -> Result<Vec<Kind>, Error> {
+    /// Returns the types of the keys of the histories of `names`, which are on one server.
+    async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
         let commands = names.iter().map(|name| {
             let key = self.names.history(name);
             let slot = Slot::of_any_key(&key);
-            let mut kind = cmd("TYPE");
-            kind.arg(key);
-            (slot, kind)
+            let mut key_type = cmd("TYPE");
+            key_type.arg(key);
+            (slot, key_type)
         });
         let answers = self.client.send(Request::each(commands)).await?.results();
-        let kind = |answer: Result<Value, redis::Error>| {
+        let key_type = |answer: Result<Value, redis::Error>| {
             Ok(match answer.and_then(parse::<String>)?.as_str() {
-                "none" => Kind::None,
-                "list" => Kind::List,
-                "stream" => Kind::Stream,
-                _ => Kind::Other,
+                "none" => KeyType::None,
+                "list" => KeyType::List,
+                "stream" => KeyType::Stream,
+                _ => KeyType::Other,
             })
         };
-        answers.into_iter().map(kind).collect()
+        answers.into_iter().map(key_type).collect()
     }
 
-    /// As [`Self::samples`], of histories at one server whose keys hold what is given with their names.
+    /// Adds the samples of `histories`, which are on one server and given with their types, to `found`.
     async fn samples_at<'a>(
         &self,
-        histories: &[(&'a str, Kind)],
+        histories: &[(&'a str, KeyType)],
         from: Timestamp,
         to: Timestamp,
         found: &mut HashMap<&'a str, Result<Vec<Sample>, Error>>,
     ) -> Result<(), Error> {
-        let mut asked: Vec<_> = histories.iter().map(|(name, kind)| (*name, *kind, millis(from).to_string())).collect();
-        while !asked.is_empty() {
-            let max = Self::SAMPLES_PER_REQUEST / asked.len();
-            let commands = asked.iter().map(|(name, kind, from)| range(&self.names, name, *kind, from, to, max));
+        let mut pending: Vec<_> =
+            histories.iter().map(|(name, key_type)| (*name, *key_type, millis(from).to_string())).collect();
+        while !pending.is_empty() {
+            let max = Self::SAMPLES_PER_REQUEST / pending.len();
+            let commands =
+                pending.iter().map(|(name, key_type, from)| range(&self.names, name, *key_type, from, to, max));
             let answers = self.client.send(Request::each(commands)).await?.results();
             let mut unfinished = Vec::new();
-            for ((name, kind, _), answer) in asked.into_iter().zip(answers) {
-                let entries = match (kind, answer) {
-                    // A list that has become a stream since.
-                    (Kind::List, Err(error)) if error.is_wrong_type() => {
-                        unfinished.push((name, Kind::Stream, millis(from).to_string()));
+            for ((name, key_type, _), answer) in pending.into_iter().zip(answers) {
+                let entries = match (key_type, answer) {
+                    // The list has become a stream in the meantime.
+                    (KeyType::List, Err(error)) if error.is_wrong_type() => {
+                        unfinished.push((name, KeyType::Stream, millis(from).to_string()));
                         continue;
                     }
                     (_, Err(error)) if error.is_wrong_type() => {
                         found.insert(name, Err(error.into()));
                         continue;
                     }
-                    (Kind::List, answer) => {
-                        let samples = listed(answer.and_then(parse)?, &self.names.history(name));
-                        let is_asked = |sample: &Sample| (from..=to).contains(&sample.at);
-                        found.insert(name, samples.map(|samples| samples.into_iter().filter(is_asked).collect()));
+                    (KeyType::List, answer) => {
+                        let samples = parse_list(answer.and_then(parse)?, &self.names.history(name));
+                        let is_in_range = |sample: &Sample| (from..=to).contains(&sample.at);
+                        found.insert(name, samples.map(|samples| samples.into_iter().filter(is_in_range).collect()));
                         continue;
                     }
-                    (_, answer) => answer.and_then(parse::<Vec<Entry>>)?,
+                    (_, answer) => answer.and_then(parse::<Vec<StreamEntry>>)?,
                 };
                 if entries.len() >= max
                     && let Some((last, _)) = entries.last()
                 {
-                    unfinished.push((name, kind, format!("({last}")));
+                    unfinished.push((name, key_type, format!("({last}")));
                 }
                 if let Ok(samples) = found.entry(name).or_insert_with(|| Ok(Vec::new())) {
-                    samples.extend(entries.iter().filter_map(sample_of));
+                    samples.extend(entries.iter().filter_map(parse_entry));
                 }
             }
-            asked = unfinished;
+            pending = unfinished;
         }
         Ok(())
     }
 }
 
-/// Whether a text is what the key of the turns holds.
+/// Whether `text` has the format of a lease.
 pub(super) fn is_lease(text: &str) -> bool {
     let words: Vec<_> = text.split(' ').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     matches!(words[..], [tick, until, holder] if is_number(tick) && is_number(until) && !holder.is_empty())
 }
 
-/// What the key of a history holds.
+/// The type of the key of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Nothing.
+enum KeyType {
+    /// The key doesn't exist.
     None,
-    /// Times and counts in turn.
+    /// A list of alternating times and counts.
     List,
-    /// Entries with a time as their id.
+    /// A stream. The id of an entry is its time.
     Stream,
-    /// Nothing of ours.
+    /// A type that this service doesn't write.
     Other,
 }
 
-/// The command that reads samples of a history whose key holds `kind`: all of a list.
-fn range(names: &KeyNames, name: &str, kind: Kind, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
+/// Returns the command that reads up to `max` samples of a stream, or all samples of a list.
+fn range(names: &KeyNames, name: &str, key_type: KeyType, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
     let key = names.history(name);
     let slot = Slot::of_any_key(&key);
-    if kind == Kind::List {
+    if key_type == KeyType::List {
         let mut range = cmd("LRANGE");
         range.arg(key).arg(0).arg(-1);
         return (slot, range);
     }
-    // Redis refuses it where there is another type, and names that.
+    // Redis answers with an error if the key has another type.
     let mut range = cmd("XRANGE");
     range.arg(key).arg(from).arg(millis(to)).arg("COUNT").arg(max);
     (slot, range)
 }
 
-/// The samples that stand in a list, the time and the count of each in turn.
-fn listed(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
+/// Parses the elements of a list: alternating times and counts.
+fn parse_list(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
     let number = |text: &[u8]| str::from_utf8(text).ok()?.parse::<u64>().ok();
     let sample = |pair: &[Vec<u8>]| match pair {
         [at, count] => {
@@ -370,21 +374,21 @@ fn listed(elements: Vec<Vec<u8>>, key: &str) -> Result<Vec<Sample>, Error> {
     samples.ok_or_else(|| redis::Error::WrongType { command: format!("LRANGE {key}") }.into())
 }
 
-/// The id of an entry, and its fields and their values in turn.
-type Entry = (String, Vec<Vec<u8>>);
+/// An entry of a stream: the id, then alternating fields and values.
+type StreamEntry = (String, Vec<Vec<u8>>);
 
-/// Only `add_samples` writes a history; what else somebody put there is not ours to read.
-fn sample_of((id, fields): &Entry) -> Option<Sample> {
+/// Parses an entry of a stream; `None` if another program wrote it.
+fn parse_entry((id, fields): &StreamEntry) -> Option<Sample> {
     let at = Timestamp::from_millis(id.split_once('-')?.0.parse().ok()?);
     match &fields[..] {
-        [field, count] if field == COUNT.as_bytes() => {
+        [field, count] if field == COUNT_FIELD.as_bytes() => {
             Some(Sample { at, count: str::from_utf8(count).ok()?.parse().ok()? })
         }
         _ => None,
     }
 }
 
-/// A time as an id of a stream has it, which can't be before the epoch.
+/// Returns the time in milliseconds, as in the id of a stream's entry. An id can't be negative.
 fn millis(time: Timestamp) -> i64 {
     time.as_millis().max(0)
 }

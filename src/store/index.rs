@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index_of(
         &self,
         partition: Partition,
@@ -63,7 +63,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn names_of(&self, partition: Partition) -> Result<Vec<SegmentName<'static>>, Error> {
         const PAGE: usize = 1_000;
         let (mut names, mut cursor) = (Vec::new(), None);
@@ -81,13 +81,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index(&self, cursor: Option<&IndexCursor>, limit: usize) -> Result<IndexPage, Error> {
         let members = self.with_layout(|known| async move {
             let partitions = known.layout.read().all();
-            let asking = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
+            let reads = partitions.map(|partition| self.members_of_index(partition, cursor, limit));
             // The first names of the union are among the first of each partition.
-            let members: BTreeSet<Vec<u8>> = try_join_all(asking).await?.into_iter().flatten().collect();
+            let members: BTreeSet<Vec<u8>> = try_join_all(reads).await?.into_iter().flatten().collect();
             let is_confirmed = self.recorded_layout().await?.is_some_and(|recorded| recorded == known.layout);
             Ok(if is_confirmed { Attempt::Committed(members) } else { Attempt::Stale })
         });
@@ -100,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn index_size(&self) -> Result<u64, Error> {
         let count = self.segment_limit.as_ref().map(|limit| (limit, limit.begin_count()));
         let names = self.count_names().await?;
@@ -186,7 +186,7 @@ impl Store {
         let mut found = vec![false; names.len()];
         for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {
             let servers = self.by_server(self.layout().await?.read()).await?;
-            let asking = servers.into_iter().map(|partitions| async move {
+            let lookups = servers.into_iter().map(|partitions| async move {
                 let commands = partitions.into_iter().map(|partition| {
                     let mut scores = redis::cmd("ZMSCORE");
                     scores.arg(self.names.index(partition)).arg(names);
@@ -194,7 +194,7 @@ impl Store {
                 });
                 Ok::<_, Error>(self.client.send(Request::each(commands)).await?.results())
             });
-            for answer in try_join_all(asking).await?.into_iter().flatten() {
+            for answer in try_join_all(lookups).await?.into_iter().flatten() {
                 let scores = answer.and_then(parse::<Vec<Option<f64>>>)?;
                 for (found, score) in found.iter_mut().zip(scores) {
                     *found |= score.is_some();

@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members(
         &self,
         partition: Partition,
@@ -72,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members_after(
         &self,
         partition: Partition,
@@ -87,12 +87,12 @@ impl Store {
         Ok(MembersCursor { last, rank })
     }
 
-    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may repeat
-    /// names of the previous one. Otherwise as [`Self::members`].
+    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may
+    /// repeat names of the previous one. Otherwise as [`Self::members`].
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn member_names(
         &self,
         partition: Partition,
@@ -179,7 +179,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("ZCARD").arg(self.names.segment(partition, segment.as_str()));

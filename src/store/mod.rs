@@ -6,9 +6,9 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
-//! | `forgotten` | sorted set | the id of a user who was deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
+//! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
-//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::LISTED_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
+//! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
 //!
 //! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and nothing variable precedes
@@ -38,9 +38,9 @@
 //!
 //! # Commands
 //!
-//! [`Permissions`](self::diagnostics::Permissions) lists the required commands. Tests compare the list with the commands that the service sends.
-//! `INFO` and `TIME` are optional; without `TIME`, the service uses its own clock. `SCAN` is optional as well: it looks for foreign keys
-//! before the first data set is created. [`WriteAcks`] needs `WAIT`, or `WAITAOF` of Redis 7.2 or Valkey. Sentinels receive `SENTINEL
+//! [`Permissions`](self::diagnostics::Permissions) lists the required commands. Tests compare the list with the commands that the service
+//! sends. `INFO` and `TIME` are optional; without `TIME`, the service uses its own clock. `SCAN` is optional as well: it looks for foreign
+//! keys before the first data set is created. [`WriteAcks`] needs `WAIT`, or `WAITAOF` of Redis 7.2 or Valkey. Sentinels receive `SENTINEL
 //! MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also sends `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
 //! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` require Redis 6.2 or Valkey.
 
@@ -53,6 +53,7 @@ mod keys;
 mod layout;
 mod members;
 mod own_keys;
+mod partition;
 mod prune;
 mod segment_limit;
 mod users;
@@ -67,12 +68,13 @@ pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};
 use self::keys::KeyNames;
-pub use self::keys::{KeyPrefix, KeySet, Partition, Partitions};
-pub use self::layout::{Candidate, Layout, Phase, Resharding, Unrecorded, WindowChange};
+pub use self::keys::KeyPrefix;
+pub use self::layout::{Candidate, Layout, Phase, Resharding, UnrecordedData, WindowChange};
 use self::layout::{KnownLayout, Refusal};
 pub use self::members::{MembersCursor, MembersPage};
 pub use self::own_keys::Coverage;
-pub use self::prune::{Expired, Slice};
+pub use self::partition::{KeySet, Partition, Partitions};
+pub use self::prune::{MemberCounts, SliceOutcome};
 use self::segment_limit::SegmentLimit;
 pub use self::write::{Batch, WriteOutcome};
 use crate::domain::{Timestamp, UserId, Window};
@@ -131,12 +133,6 @@ impl Store {
         Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
-    /// The prefix of the data set's keys.
-    #[must_use]
-    pub fn key_prefix(&self) -> &KeyPrefix {
-        self.names.prefix()
-    }
-
     /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is used.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
@@ -147,6 +143,31 @@ impl Store {
     #[must_use]
     pub fn on_private_redis(self) -> Self {
         Self { is_private: true, ..self }
+    }
+
+    /// Sets the number of partitions. The store refuses a data set with another number, and creates a new one with this number. If `None`,
+    /// it accepts any number, and creates one partition on a server and [`Partitions::CLUSTER_DEFAULT`] on a cluster.
+    #[must_use]
+    pub fn with_partitions(self, partitions: Option<Partitions>) -> Self {
+        Self { partitions, ..self }
+    }
+
+    /// Sets the number of replicas that must have a visit before it is acknowledged.
+    #[must_use]
+    pub fn with_acks(self, acks: WriteAcks) -> Self {
+        Self { acks, ..self }
+    }
+
+    /// Sets the maximum number of segments. The store refuses visits to new segments beyond it.
+    #[must_use]
+    pub fn with_max_segments(self, max: u64) -> Self {
+        Self { segment_limit: Some(Arc::new(SegmentLimit::new(max))), ..self }
+    }
+
+    /// Returns the prefix of the data set's keys.
+    #[must_use]
+    pub fn key_prefix(&self) -> &KeyPrefix {
+        self.names.prefix()
     }
 
     /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
@@ -165,26 +186,7 @@ impl Store {
         [&["layout", "history:*"], own, partitions].concat().into_iter().map(str::to_owned).collect()
     }
 
-    /// Sets the number of partitions. The store refuses a data set with another number, and creates a new one with this number. If `None`, it
-    /// accepts any number, and creates one partition on one server and [`Partitions::OF_A_CLUSTER`] on a cluster.
-    #[must_use]
-    pub fn with_partitions(self, partitions: Option<Partitions>) -> Self {
-        Self { partitions, ..self }
-    }
-
-    /// Sets the number of replicas that must have a visit before it is acknowledged.
-    #[must_use]
-    pub fn with_acks(self, acks: WriteAcks) -> Self {
-        Self { acks, ..self }
-    }
-
-    /// Sets the maximum number of segments. The store refuses visits to new segments beyond it.
-    #[must_use]
-    pub fn with_max_segments(self, max: u64) -> Self {
-        Self { segment_limit: Some(Arc::new(SegmentLimit::new(max))), ..self }
-    }
-
-    /// The replicas that must have a visit.
+    /// Returns the number of replicas that must have a visit.
     #[must_use]
     pub fn acks(&self) -> WriteAcks {
         self.acks
@@ -202,13 +204,13 @@ impl Store {
         self.visits.is_busy() || self.batches.is_busy()
     }
 
-    /// The limits of the client.
+    /// Returns the limits of the client.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.client.limits()
     }
 
-    /// The metrics of the client.
+    /// Returns the metrics of the client.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         self.client.metrics()
@@ -264,5 +266,5 @@ impl Store {
 /// Returns the shard of a user, whose visits share a batch: the number of the user's partition.
 #[must_use]
 pub fn shard_of(user_id: &UserId<'_>, partitions: Partitions) -> usize {
-    partitions.of(keys::hash(user_id.as_str())).into()
+    partitions.of(partition::hash(user_id.as_str())).into()
 }

@@ -1,4 +1,4 @@
-//! Looking through all keys of a database for those that are named as keys of a data set.
+//! Scanning a database for keys with names that a data set uses.
 
 use ::redis::pipe;
 
@@ -6,18 +6,18 @@ use super::keys::OwnKey;
 use super::{Error, Store};
 use crate::redis::{self, Request};
 
-/// How much of a database `SCAN` has looked at.
+/// The extent of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Coverage {
-    /// All keys, or as many as were asked for.
+    /// All keys were scanned, or the scan ended at the key that it searched for.
     Complete,
-    /// Not all: a server has more keys than were to be looked at.
+    /// A server has more keys than the limit.
     Limited,
-    /// Not all: a server forbids `SCAN`, or doesn't have it.
+    /// A server forbids or lacks `SCAN`.
     Refused,
 }
 
-/// The keys of a database that are named as those of a data set.
+/// The keys of a database with names that a data set uses.
 #[derive(Debug)]
 pub(super) struct OwnKeys {
     pub(super) keys: Vec<OwnKey>,
@@ -25,16 +25,17 @@ pub(super) struct OwnKeys {
 }
 
 impl Store {
-    /// Steps of `SCAN` at each server while requests wait for the outcome.
+    /// Maximum number of steps of `SCAN` on each server while requests wait for the result.
     pub(super) const SCAN_STEPS: usize = 1_000;
-    /// Keys that a step looks at.
+    /// Number of keys that a step scans.
     const SCAN_STEP: usize = 1_000;
 
-    /// Returns the keys that are named as those of a data set, until one `is_enough`, of those that `max_steps` at each server look at.
+    /// Scans the database for keys with names that a data set uses, in up to `max_steps` on each server. Ends at the first key for which
+    /// `is_enough` holds.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer. A server that refuses `SCAN` is no error.
+    /// An [`Error`] if Redis didn't answer. A server that refuses `SCAN` is not an error.
     pub(super) async fn own_keys(
         &self,
         max_steps: usize,
@@ -74,7 +75,7 @@ impl Store {
     }
 }
 
-/// Whether a server forbids a command, or doesn't have it.
+/// Whether a server forbids or lacks a command.
 fn is_refusal(error: &redis::Error) -> bool {
     error.is_forbidden() || error.is_unknown_command()
 }

@@ -13,7 +13,7 @@ use crate::redis::parse;
 
 /// The numbers of expired and of all members of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expired {
+pub struct MemberCounts {
     /// Members seen at or before the cutoff.
     pub expired: u64,
     /// All members.
@@ -22,7 +22,7 @@ pub struct Expired {
 
 /// The result of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slice {
+pub struct SliceOutcome {
     /// The number of members removed.
     pub removed: u64,
     /// Whether no expired member is left, or none can be removed at the moment.
@@ -64,13 +64,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer, for one of them or for all.
-    pub async fn expired(
+    /// An [`Error`] if Redis didn't answer, for one of them or for all.
+    pub async fn count_members(
         &self,
         partition: Partition,
         segments: &[SegmentName<'_>],
         cutoff: Timestamp,
-    ) -> Result<Vec<Result<Expired, Error>>, Error> {
+    ) -> Result<Vec<Result<MemberCounts, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
         for segment in segments {
             let key = self.names.segment(partition, segment.as_str());
@@ -83,7 +83,7 @@ impl Store {
         Ok(segments
             .iter()
             .map(|_| (next(), next()))
-            .map(|(expired, members)| Ok(Expired { expired: expired?, members: members? }))
+            .map(|(expired, members)| Ok(MemberCounts { expired: expired?, members: members? }))
             .collect())
     }
 
@@ -92,8 +92,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing was
-    /// removed.
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing
+    /// was removed.
     pub async fn remove_expired(
         &self,
         layout: &Layout,
@@ -131,7 +131,7 @@ impl Store {
         partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
-    ) -> Result<Slice, Error> {
+    ) -> Result<SliceOutcome, Error> {
         let (record, key) = (self.names.layout_of(partition), self.names.segment(partition, segment.as_str()));
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
@@ -150,17 +150,17 @@ impl Store {
             script.arg(Self::SLICE);
         }
         Ok(match self.removal(partition, pipeline).await? {
-            Some(removed) => Slice { removed, is_last: is_last && !is_plateau },
-            None => Slice { removed: 0, is_last: true },
+            Some(removed) => SliceOutcome { removed, is_last: is_last && !is_plateau },
+            None => SliceOutcome { removed: 0, is_last: true },
         })
     }
 
-    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment whose
-    /// key holds another type has no members. The key itself stays.
+    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment
+    /// whose key holds another type has no members. The key itself stays.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer; any may have been removed.
+    /// An [`Error`] if Redis didn't answer; any may have been removed.
     pub async fn drop_unless_occupied(&self, partition: Partition, segments: &[&str]) -> Result<u64, Error> {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {

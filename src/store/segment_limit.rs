@@ -1,9 +1,9 @@
 //! The limit on the number of segments.
 //!
-//! An instance counts the names in the index from time to time. In between, it adds the names that its own writes add, which Redis reports in
-//! the answer to each write. A write first reserves room for all of its segments, as if all were new. Only if there is too little room, it
-//! looks its names up in the index, and waits until the writes in flight have reported what they added. Then it refuses the new names that
-//! exceed the limit.
+//! An instance counts the names in the index from time to time. In between, it adds the names that its own writes add, which Redis reports
+//! in the answer to each write. A write first reserves room for all of its segments, as if all were new. Only if there is too little room,
+//! it looks its names up in the index, and waits until the writes in flight have reported what they added. Then it refuses the new names
+//! that exceed the limit.
 //!
 //! The running number is an upper bound: a name that is new in one partition may exist in another. Therefore the index is counted again
 //! before a write is refused because of an estimate.
@@ -68,8 +68,8 @@ pub(super) struct IndexCount {
 impl SegmentLimit {
     /// The minimum time between the starts of two counts that writes cause.
     const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-    /// The minimum time between the starts of two counts, in durations of the first, so that counts over many partitions take 5 % of Redis's
-    /// time at most.
+    /// The minimum time between the starts of two counts, in durations of the first, so that counts over many partitions take 5 % of
+    /// Redis's time at most.
     const COUNT_INTERVAL_FACTOR: u32 = 20;
 
     pub(super) fn new(max: u64) -> Self {
@@ -184,8 +184,8 @@ impl Reservation<'_> {
         self
     }
 
-    /// Records that the write added `names` to the indexes. A name that is new in several partitions is counted in each of them, but adds at
-    /// most one segment.
+    /// Records that the write added `names` to the indexes. A name that is new in several partitions is counted in each of them, but adds
+    /// at most one segment.
     pub(super) fn added(self, names: u64) {
         let names = names.min(self.names);
         let mut state = self.limit.state();

@@ -1,11 +1,13 @@
-//! One user in all segments: where he is, and having him forgotten.
+//! The segments of a user, and the deletion of a user.
 //!
-//! A user is in one partition, whose index tells which segments he may be in. That is all: nothing else says where a user is.
+//! A user belongs to one partition, whose index lists the segments that may contain the user. No other key maps users to segments.
 //!
-//! While data moves to other keys, a member that is copied may be on its way between the old keys and the new when its user is
-//! deleted from both, and would be there again when it arrives. So the deletion is noted first, beside the new keys, and when all is
-//! copied the move has each noted user be in the new keys as he is in the old ([`Store::settle_user`]). A deletion that is noted
-//! after that finds nothing on its way. The notes go when the move is over, or after a window.
+//! # Deletion during a resharding
+//!
+//! A copy from the old to the new key set may be in flight when the user is deleted from both, and would add the member again. Therefore
+//! [`Store::delete_user`] first adds a tombstone beside the new key set. When all members are copied, [`Store::reconcile_user`] makes the
+//! new key set agree with the old one for each user with a tombstone. No copy is in flight for tombstones that are added later. Tombstones
+//! are deleted after the resharding, or expire after a window.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -13,20 +15,20 @@ use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, pipe};
 
-use super::keys::hash;
 use super::layout::{Attempt, KnownLayout};
+use super::partition::hash;
 use super::{Batch, Error, IndexCursor, KeySet, Layout, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId, Visit};
 use crate::redis::{self, Request, parse};
 
-/// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is `ARGV[2]` still.
+/// Removes the member `ARGV[1]` of the segment `KEYS[1]` if its score is still `ARGV[2]`.
 const REMOVE_IF_UNCHANGED: &str = "\
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Adds the user `ARGV[1]` to `KEYS[1]`, which is kept for `ARGV[2]` seconds. Tombstones have the score 0. A key with another score, or of
-/// another type, is another program's, and stays as it is.
+/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key has another type, or a
+/// member with a score other than 0. Such a key belongs to another program and stays as it is.
 const ADD_TOMBSTONE: &str = "\
 local users = redis.pcall('ZCARD', KEYS[1])
 if type(users) ~= 'number' then return not string.find(users.err, 'WRONGTYPE', 1, true) and users end
@@ -35,14 +37,14 @@ redis.call('ZADD', KEYS[1], 0, ARGV[1])
 return redis.call('EXPIRE', KEYS[1], ARGV[2])";
 
 impl Store {
-    /// How many segments a user is looked for in at once. Redis takes a microsecond or two for each.
+    /// Number of segments that a request searches for a user. Redis takes a microsecond or two for each.
     const SEGMENTS_PER_REQUEST: usize = 250;
 
-    /// The segments that have `user` as a member, expired or not, and when he was last seen there, in name order.
+    /// Returns the segments that contain `user`, expired or not, with the time of the last visit, in order of their names.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn visits_of(&self, user: &UserId<'_>) -> Result<Vec<(SegmentName<'static>, Timestamp)>, Error> {
         self.with_layout(|known| async move {
             let partition = known.layout.read().of(hash(user.as_str()));
@@ -63,18 +65,18 @@ impl Store {
         .await
     }
 
-    /// Returns for each of `visits` whether it is there, or a later one of its user to its segment; `None` if the key of the segment is of
-    /// another type. Writes nothing, and so goes by the layout that is found.
+    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment; `None` if the key of the segment has
+    /// another type. Writes nothing, not even a missing layout record.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn are_kept(&self, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
-        let mut found = self.found_layout().await?;
+        let mut found = self.existing_layout().await?;
         for _ in 0..Self::ATTEMPTS {
             let Some(layout) = found else { return Ok(vec![Some(false); visits.len()]) };
             let kept = self.are_kept_by(&layout, visits).await?;
-            found = self.found_layout().await?;
+            found = self.existing_layout().await?;
             if found == Some(layout) {
                 return Ok(kept);
             }
@@ -85,26 +87,26 @@ impl Store {
     async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
         let partition = |visit: &Visit<'_>| layout.read().of(hash(visit.user_id.as_str()));
         let mut kept = vec![None; visits.len()];
-        let places: Vec<_> = (0..visits.len()).collect();
-        for places in self.client.by_server(places, |place| partition(&visits[*place]).slot()).await? {
-            let commands = places.iter().map(|place| {
-                let (visit, partition) = (&visits[*place], partition(&visits[*place]));
+        let indices: Vec<_> = (0..visits.len()).collect();
+        for indices in self.client.by_server(indices, |index| partition(&visits[*index]).slot()).await? {
+            let commands = indices.iter().map(|index| {
+                let (visit, partition) = (&visits[*index], partition(&visits[*index]));
                 let mut command = cmd("ZSCORE");
                 command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
                 (partition.slot(), command)
             });
             let answers = self.client.send(Request::each(commands).probe()).await?.each::<Option<f64>>();
-            for (place, answer) in places.into_iter().zip(answers) {
-                kept[place] = match answer {
+            for (index, answer) in indices.into_iter().zip(answers) {
+                kept[index] = match answer {
                     Err(error) if error.is_wrong_type() => None,
-                    answer => Some(answer?.is_some_and(|score| score >= visits[place].seen_at.as_score())),
+                    answer => Some(answer?.is_some_and(|score| score >= visits[index].seen_at.as_score())),
                 };
             }
         }
         Ok(kept)
     }
 
-    /// When `user` was last seen in each of `segments` in `partition`. The layout must be the one in force.
+    /// Returns the time of the last visit of `user` to each of `segments`, in `partition`.
     async fn scores_of(
         &self,
         user: &UserId<'_>,
@@ -128,15 +130,17 @@ impl Store {
         Ok(Attempt::Committed(scores.collect::<Result<_, _>>()?))
     }
 
-    /// Removes `user` from all segments, and says from how many; those count that he was in until lately and that have not been
-    /// pruned. With [`WriteAcks`](crate::redis::WriteAcks), so many replicas know of it. A visit that is acknowledged before is gone, and one
-    /// that is recorded meanwhile may be there. What has to be noted while data moves is kept for `kept`.
+    /// Removes `user` from all segments and returns their number. It includes segments whose member has expired but is not pruned yet.
+    /// Waits for replicas as [`WriteAcks`](crate::redis::WriteAcks) requires.
+    ///
+    /// Visits that were acknowledged before the call are deleted; visits that are recorded during the call may remain. A tombstone, if one
+    /// is needed, expires after `retention`.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't acknowledge all. He may have been removed from any.
-    pub async fn delete_user(&self, user: &UserId<'_>, kept: Duration) -> Result<u64, Error> {
-        // An attempt that was in vain has removed some already.
+    /// An [`Error`] if Redis didn't acknowledge every removal. The user may have been removed from any segment.
+    pub async fn delete_user(&self, user: &UserId<'_>, retention: Duration) -> Result<u64, Error> {
+        // A stale attempt has removed the user from some segments already.
         let removed = Mutex::new(BTreeSet::new());
         let removed_from = |segment: SegmentName<'static>| {
             removed.lock().unwrap_or_else(PoisonError::into_inner).insert(segment);
@@ -145,7 +149,7 @@ impl Store {
         self.with_layout(|known| async move {
             if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
                 let partition = to.of(hash(user.as_str()));
-                if let Attempt::Stale = self.add_tombstone(user, partition, kept, &known).await? {
+                if let Attempt::Stale = self.add_tombstone(user, partition, retention, &known).await? {
                     return Ok(Attempt::Stale);
                 }
             }
@@ -161,7 +165,7 @@ impl Store {
         Ok(removed.into_inner().unwrap_or_else(PoisonError::into_inner).len() as u64)
     }
 
-    /// Removes `user` from all segments in `partition`, and tells from which.
+    /// Removes `user` from all segments in `partition`, and calls `removed_from` for each that contained the user.
     async fn remove_from(
         &self,
         partition: Partition,
@@ -193,17 +197,17 @@ impl Store {
         }
     }
 
-    /// Notes beside the keys of `partition`, which data is copied to, that `user` is deleted.
+    /// Adds a tombstone of `user` to `partition`, which belongs to the new key set.
     async fn add_tombstone(
         &self,
         user: &UserId<'_>,
         partition: Partition,
-        kept: Duration,
+        retention: Duration,
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
         let key = self.names.tombstones(partition);
         let mut add = cmd("EVAL");
-        add.arg(ADD_TOMBSTONE).arg(1).arg(&key).arg(user.as_str()).arg(kept.as_secs());
+        add.arg(ADD_TOMBSTONE).arg(1).arg(&key).arg(user.as_str()).arg(retention.as_secs());
         let (answers, is_confirmed) = self.write_in(partition, [add], known).await?;
         if !is_confirmed {
             return Ok(Attempt::Stale);
@@ -216,23 +220,22 @@ impl Store {
         Ok(Attempt::Committed(()))
     }
 
-    /// Sends commands that write in `partition`, waits for replicas if they are asked, and gives the answers, and whether `known` was in
-    /// force.
+    /// Writes with `commands` to `partition`, and waits for replicas if required. Returns the answers and whether `known` was in force.
     async fn write_in(
         &self,
         partition: Partition,
         commands: impl IntoIterator<Item = Cmd>,
         known: &KnownLayout,
     ) -> Result<(Vec<Value>, bool), Error> {
-        // What waits for replicas changes the key of the last command, and changes it back. That should be a key of ours, and the
-        // index is. No name is empty.
+        // The wait for replicas writes to the key of the last command and undoes that. Therefore the last command concerns the index, which
+        // always belongs to this service. It removes nothing, because no name is empty.
         let mut last = cmd("ZREM");
         last.arg(self.names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
         let request = Request::write(commands, last, self.acks, self.client.limits().answer);
         let request = request.and_then_read(self.names.layout_reads([partition])).nil_for(redis::Error::is_wrong_type);
-        // Counts and probes must not wait for replicas. Batches do so, too.
+        // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of batches.
         let reply = self.batches.send(request).await?;
         reply.replicated.clone()?;
         let [removals, last, layouts] = reply.into_steps();
@@ -242,11 +245,11 @@ impl Store {
         Ok((removals, is_confirmed))
     }
 
-    /// Up to `limit` users whose deletion is noted in `partition`, in the order of their ids' bytes, after the user `after`.
+    /// Returns up to `limit` users with a tombstone in `partition` after the user `after`, in order of their ids' bytes.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn tombstones_of(
         &self,
         partition: Partition,
@@ -261,13 +264,15 @@ impl Store {
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
     }
 
-    /// Has `user` be in the segments of `new` as he is in those of `old`, while visits are written to both and nobody counts the new.
-    /// Says whether anything had to be done; what was done may have been too much by the time, so that it is looked at again.
+    /// Makes the segments of `user` in the key set `new` agree with those in `old`, while visits are written to both and counts read `old`.
+    ///
+    /// Returns whether it changed anything. If so, the caller must repeat the call: a change may have removed a visit that was written
+    /// in the meantime.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when `layout` is not in force any more.
-    pub async fn settle_user(
+    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if `layout` is no longer in force.
+    pub async fn reconcile_user(
         &self,
         layout: &Layout,
         old: KeySet,
@@ -283,7 +288,8 @@ impl Store {
         let segments: Vec<_> = segments.into_iter().collect();
         let (mut missing, mut is_changed) = (Batch::default(), false);
         for segments in segments.chunks(Self::SEGMENTS_PER_REQUEST) {
-            // The old first: what an acknowledged visit has written is there by then, and what isn't there may go from the new.
+            // The old key set is read first. If it lacks a member, no visit acknowledged before wrote it, so the new key set may lose it. A
+            // visit acknowledged since then is in the old key set, and the next call copies it.
             let mut scores = Vec::new();
             for partition in [old, target] {
                 let Attempt::Committed(found) = self.scores_of(user, partition, segments, &known).await? else {
@@ -291,18 +297,18 @@ impl Store {
                 };
                 scores.push(found);
             }
-            let [should, are] = <[_; 2]>::try_from(scores).expect("there are two partitions");
+            let [expected, actual] = <[_; 2]>::try_from(scores).expect("there are two partitions");
             let mut removals = pipe();
-            for ((segment, should), is) in segments.iter().zip(should).zip(are) {
-                if should == is {
+            for ((segment, expected), actual) in segments.iter().zip(expected).zip(actual) {
+                if expected == actual {
                     continue;
                 }
                 is_changed = true;
-                if let Some(is) = is.filter(|is| should.is_none_or(|should| should < *is)) {
+                if let Some(actual) = actual.filter(|actual| expected.is_none_or(|expected| expected < *actual)) {
                     let script = removals.cmd("EVAL").arg(REMOVE_IF_UNCHANGED).arg(1);
-                    script.arg(self.names.segment(target, segment.as_str())).arg(user.as_str()).arg(is.as_score());
+                    script.arg(self.names.segment(target, segment.as_str())).arg(user.as_str()).arg(actual.as_score());
                 }
-                if let Some(seen_at) = should {
+                if let Some(seen_at) = expected {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
                 }
             }
@@ -316,11 +322,11 @@ impl Store {
         Ok(is_changed)
     }
 
-    /// Deletes the notes beside `keys`, which nobody makes while `layout` is in force.
+    /// Deletes the tombstones of `keys`. While `layout` is in force, no instance adds one.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer. [`Error::UnknownLayout`] when another layout is in force.
+    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if another layout is in force.
     pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_tombstones_of(layout, partition).await?;

@@ -11,8 +11,9 @@ use foldhash::fast::RandomState;
 use futures_util::future::join_all;
 
 use super::Error;
-use super::keys::{KeyNames, hash};
+use super::keys::KeyNames;
 use super::layout::{Attempt, KnownLayout};
+use super::partition::hash;
 use super::{KeySet, Partition, Store};
 use crate::domain::{Timestamp, Visit};
 use crate::redis::Request;
@@ -24,13 +25,13 @@ pub struct Batch {
     /// The names of the segments, in order of their first visit.
     segments: Vec<Box<str>>,
     indices: HashMap<Box<str>, usize, RandomState>,
-    visits: Vec<Entry>,
+    visits: Vec<BatchEntry>,
     /// The ids of the users, concatenated.
     user_ids: String,
 }
 
 /// A visit of a batch.
-struct Entry {
+struct BatchEntry {
     /// The index of the segment.
     segment: usize,
     user_id: Range<usize>,
@@ -112,11 +113,12 @@ impl Batch {
         });
         let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
         self.user_ids.push_str(user_id);
-        let entry = Entry { segment, user_id: start..self.user_ids.len(), hash: hash(user_id), seen_at: visit.seen_at };
+        let entry =
+            BatchEntry { segment, user_id: start..self.user_ids.len(), hash: hash(user_id), seen_at: visit.seen_at };
         self.visits.push(entry);
     }
 
-    /// The number of visits.
+    /// Returns the number of visits.
     #[must_use]
     pub fn len(&self) -> usize {
         self.visits.len()
@@ -130,45 +132,45 @@ impl Batch {
 
     /// Splits the visits by partition of `key_set`, without the segments at the indices `refused`, which ascend.
     fn partition_batches(&self, names: &KeyNames, key_set: KeySet, refused: &[usize]) -> Vec<PartitionBatch> {
-        let mut parts: Vec<PartitionBatch> = Vec::new();
-        let mut indices: HashMap<Partition, usize, RandomState> = HashMap::default();
+        let mut batches: Vec<PartitionBatch> = Vec::new();
+        let mut positions: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The score of the last visit as text: most visits of a batch have the same time.
         let mut score: Option<(Timestamp, String)> = None;
         let visits = self.visits.iter().enumerate();
         for (index, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
             let partition = key_set.of(visit.hash);
-            let part = *indices.entry(partition).or_insert_with(|| {
-                parts.push(PartitionBatch::new(partition));
-                parts.len() - 1
+            let position = *positions.entry(partition).or_insert_with(|| {
+                batches.push(PartitionBatch::new(partition));
+                batches.len() - 1
             });
             let score = match &score {
                 Some((at, score)) if *at == visit.seen_at => score,
                 _ => &score.insert((visit.seen_at, visit.seen_at.as_score().to_string())).1,
             };
-            let command = parts[part].command_for(names, visit.segment, &self.segments[visit.segment]);
-            parts[part].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
-            parts[part].visits[command].push(index);
+            let command = batches[position].command_for(names, visit.segment, &self.segments[visit.segment]);
+            batches[position].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
+            batches[position].visits[command].push(index);
         }
-        parts
+        batches
     }
 
-    /// Writes the batch to each of `keyspaces` over `client`, and confirms that the layout is `known`. Segments at the indices `refused`,
+    /// Writes the batch to each of `key_sets` over `client`, and confirms that the layout is `known`. Segments at the indices `refused`,
     /// which ascend, are left out.
     pub(super) async fn write_to(
         &self,
-        keyspaces: impl IntoIterator<Item = KeySet>,
+        key_sets: impl IntoIterator<Item = KeySet>,
         refused: &[usize],
         known: &KnownLayout,
         store: &Store,
         client: &Client,
     ) -> Attempt<WriteOutcome> {
-        let parts =
-            keyspaces.into_iter().flat_map(|key_set| self.partition_batches(&store.names, key_set, refused)).collect();
-        let servers = match client.by_server(parts, |part: &PartitionBatch| part.partition.slot()).await {
+        let batches =
+            key_sets.into_iter().flat_map(|key_set| self.partition_batches(&store.names, key_set, refused)).collect();
+        let servers = match client.by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Committed(WriteOutcome::all_failed(self.len(), &error.into())),
         };
-        let writing = servers.into_iter().map(|parts| write_parts(parts, &self.segments, known, store, client));
+        let writing = servers.into_iter().map(|batches| write_batches(batches, &self.segments, known, store, client));
         let mut written = WriteOutcome::default();
         for attempt in join_all(writing).await {
             match attempt {
@@ -215,7 +217,7 @@ impl PartitionBatch {
         std::mem::take(&mut self.commands).into_iter().map(move |command| (slot, command))
     }
 
-    /// The command that adds the segments to the partition's index.
+    /// Returns the command that adds the segments to the partition's index.
     fn names(&self, keys: &KeyNames, segments: &[Box<str>]) -> (Slot, Cmd) {
         let mut names = Cmd::new();
         names.arg("ZADD").arg(keys.index(self.partition));
@@ -226,9 +228,9 @@ impl PartitionBatch {
     }
 }
 
-/// Writes `parts`, which are on one server. Returns the visits that are not acknowledged with their errors, and the number of new names.
-async fn write_parts(
-    mut parts: Vec<PartitionBatch>,
+/// Writes `batches`, which are on one server. Returns the visits that are not acknowledged with their errors, and the number of new names.
+async fn write_batches(
+    mut batches: Vec<PartitionBatch>,
     segments: &[Box<str>],
     known: &KnownLayout,
     store: &Store,
@@ -236,15 +238,15 @@ async fn write_parts(
 ) -> Attempt<(Vec<(Vec<usize>, Error)>, u64)> {
     // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same pipeline. On another
     // connection, or with a server that has replaced this one, it would wait for nothing.
-    let names: Vec<_> = parts.iter().map(|part| part.names(&store.names, segments)).collect();
-    let partitions: Vec<_> = parts.iter().map(|part| part.partition).collect();
-    let members = parts.iter_mut().flat_map(PartitionBatch::take_commands);
+    let names: Vec<_> = batches.iter().map(|batch| batch.names(&store.names, segments)).collect();
+    let partitions: Vec<_> = batches.iter().map(|batch| batch.partition).collect();
+    let members = batches.iter_mut().flat_map(PartitionBatch::take_commands);
     let request = Request::write(members, names, store.acks, client.limits().answer)
         .and_then_read(store.names.layout_reads(partitions));
     let reply = match client.send(request).await {
         Ok(reply) => reply,
         Err(error) => {
-            let visits = parts.into_iter().flat_map(|part| part.visits).flatten().collect();
+            let visits = batches.into_iter().flat_map(|batch| batch.visits).flatten().collect();
             return Attempt::Committed((vec![(visits, error.into())], 0));
         }
     };
@@ -257,11 +259,11 @@ async fn write_parts(
     let added = |name: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
     let names_added = names.iter().map(added).sum::<i64>().unsigned_abs();
     let (mut members, mut failures) = (members.into_iter(), Vec::new());
-    for ((part, name), layout) in parts.into_iter().zip(names).zip(layouts) {
+    for ((batch, name), layout) in batches.into_iter().zip(names).zip(layouts) {
         // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all of it.
         let rest = name.and(layout).and(replicated.clone());
         let mut refused = BTreeSet::new();
-        for ((visits, segment), member) in part.visits.into_iter().zip(part.segments).zip(members.by_ref()) {
+        for ((visits, segment), member) in batch.visits.into_iter().zip(batch.segments).zip(members.by_ref()) {
             if member.as_ref().is_err_and(redis::Error::is_wrong_type) {
                 refused.insert(&*segments[segment]);
             }
@@ -272,7 +274,7 @@ async fn write_parts(
         if !refused.is_empty() {
             let refused: Vec<_> = refused.into_iter().collect();
             // If this fails, the client logs it, and pruning drops the names.
-            let _ = store.drop_unless_occupied(part.partition, &refused).await;
+            let _ = store.drop_unless_occupied(batch.partition, &refused).await;
         }
     }
     Attempt::Committed((failures, names_added))

@@ -59,7 +59,7 @@ impl DemoCommand {
         let took = humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
         let mut out = std::io::stdout();
         writeln!(out, "{segments} segments with {visits} members, and {points} points of their histories, in {took}")?;
-        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
         let address = local_address(settings.listen);
         writeln!(out, "start the service with the same settings and open {scheme}://{address}/")?;
         Ok(())

@@ -130,7 +130,7 @@ impl Repartition {
             }
             let target = layout.keys().sibling(to);
             // Found later, it would block the move halfway, and the deletion of users as well.
-            let foreign = self.store.foreign_key_in_the_way(&layout, target).await;
+            let foreign = self.store.find_conflicting_key(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
                 return Err(RepartitionError::ForeignKey(key));
             }
@@ -234,7 +234,7 @@ impl Repartition {
             let names = self.store.names_of(partition).await?;
             for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
                 // Any command on a sorted set would do. Only its error matters.
-                let results = self.store.expired(partition, names, Timestamp::from_millis(0)).await?;
+                let results = self.store.count_members(partition, names, Timestamp::from_millis(0)).await?;
                 for (segment, result) in names.iter().zip(results) {
                     match result {
                         Err(error) if error.is_wrong_type() => foreign += 1,
@@ -293,7 +293,7 @@ impl Repartition {
             let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
             while let Some(last) = users.last().cloned() {
                 for user in &users {
-                    is_changed |= self.store.settle_user(layout, old, new, user).await.map_err(layout_changed)?;
+                    is_changed |= self.store.reconcile_user(layout, old, new, user).await.map_err(layout_changed)?;
                 }
                 users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
             }

@@ -24,8 +24,7 @@ use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
 use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
-use crate::redis::Client;
-use crate::store::{self, Store};
+use crate::store;
 use crate::telemetry::Metrics;
 
 /// A service that is ready to run. It already listens, so connections wait until it runs.
@@ -158,8 +157,8 @@ impl App {
     ///
     /// As [`Self::build`].
     pub async fn build_with_clock(settings: &Settings, clock: Clock) -> Result<Self, AppError> {
-        let authenticator = Arc::new(Authenticator::load(settings.auth.clone())?);
-        let tls = settings.tls.clone().map(Tls::load).transpose()?;
+        let authenticator = Arc::new(Authenticator::load(settings.auth())?);
+        let tls = settings.tls_files().map(Tls::load).transpose()?;
         // Binds before Redis starts, so that a second service on the same address ends immediately.
         let public = listen("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
@@ -167,8 +166,8 @@ impl App {
             None => None,
         };
 
-        let (redis, servers) = match &settings.redis {
-            Some(servers) => (None, servers.clone()),
+        let (redis, servers) = match settings.deployment() {
+            Some(servers) => (None, servers),
             None => {
                 let redis = EmbeddedRedis::start(&settings.data_dir, settings.redis_max_memory).await?;
                 let url = redis.url();
@@ -185,12 +184,8 @@ impl App {
             "using Redis"
         );
         let metrics = Arc::<Metrics>::default();
-        let connection = Client::new(servers, settings.store_limits(), Arc::clone(&metrics));
-        let connection = connection.map_err(AppError::Redis)?;
-        let store = Store::new(connection).with_acks(settings.write_acks).with_partitions(settings.partitions);
-        let store = store.with_key_prefix(settings.redis_key_prefix.clone()).with_window(settings.window);
-        let store = if settings.redis.is_none() { store.on_private_redis() } else { store };
-        let store = store.with_max_segments(settings.max_segments as u64);
+        let store = settings.open_store(servers, Arc::clone(&metrics)).map_err(AppError::Redis)?;
+        let store = store.with_partitions(settings.partitions).with_window(settings.window);
         let history = History::new(store.clone(), settings.history_interval);
         let overlaps = Overlaps::new(store.clone(), settings.window, settings.overlap_limits());
         let estimator = Estimator::new(store, settings.window).with_max_lists(settings.max_lists);
@@ -209,7 +204,7 @@ impl App {
             authenticator: Arc::clone(&authenticator),
             is_tls: tls.is_some(),
             limits: settings.request_limits(),
-            trace_ratio: settings.traces.as_ref().map(|traces| traces.ratio),
+            trace_ratio: settings.traces().map(|traces| traces.ratio),
             in_flight: Semaphore::new(settings.request_limits().requests),
             metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
@@ -249,7 +244,7 @@ impl App {
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
             reloader,
-            server: Server { limits: settings.server_limits(), metrics, tls, is_stopping },
+            server: Server { limits: settings.connection_limits(), metrics, tls, is_stopping },
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,

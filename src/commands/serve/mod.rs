@@ -12,13 +12,14 @@ pub use self::app::{App, AppError, Reloader};
 use super::outcome::Outcome;
 use super::stop_signals::StopSignals;
 use crate::config::Settings;
-use crate::telemetry::{self, Traces};
+use crate::telemetry::{self, LogFormat, Traces};
 
 /// Serves with logs and traces.
 pub(super) fn serve_traced(settings: &Settings, runtime: &Runtime) -> Outcome {
     // Outside the runtime: the exporter has its own thread and runtime, which must not end inside another runtime.
-    let traces = settings.traces.as_ref().map(Traces::start).transpose()?;
-    telemetry::init(settings.log_format, &settings.log_filter, traces.as_ref());
+    let traces = settings.traces().as_ref().map(Traces::start).transpose()?;
+    let log_format = settings.log_format.unwrap_or_else(LogFormat::for_stderr);
+    telemetry::init(log_format, &settings.log_filter, traces.as_ref());
     let outcome = runtime.block_on(serve(settings));
     if let Some(traces) = traces {
         traces.shut_down();

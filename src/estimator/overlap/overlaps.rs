@@ -101,7 +101,7 @@ impl Overlaps {
             if let Some(tally) = self.read_by(&layout, segments, cutoff).await? {
                 return Ok(tally);
             }
-            layout = self.store.layout_again().await?;
+            layout = self.store.refresh_layout().await?;
         }
         Err(store::Error::UnknownLayout)
     }

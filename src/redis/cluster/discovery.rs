@@ -1,4 +1,4 @@
-//! Discovery of the masters: servers are asked for `CLUSTER SLOTS`, and the answer is kept until it turns out to be outdated.
+//! Discovery of the masters: reads `CLUSTER SLOTS`, and caches the answer until a redirection or a failure shows that it is outdated.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -21,7 +21,7 @@ use crate::redis::info::info_field;
 use crate::redis::{Error, Limits, RedisUrl};
 use crate::telemetry::Metrics;
 
-/// What is known of a cluster. All traffics share it.
+/// The discovered servers of a cluster. All traffics share them.
 pub(super) struct Discovery {
     seeds: Vec<RedisUrl>,
     limits: Limits,
@@ -42,7 +42,7 @@ struct Refresh {
 impl Discovery {
     /// Minimum time between two refreshes.
     const REFRESH_PAUSE: Duration = Duration::from_millis(100);
-    /// Number of servers that are asked at once. The first answer counts.
+    /// Number of servers that are queried concurrently. The first answer counts.
     const CONCURRENCY: usize = 3;
 
     /// Discovers the cluster of the servers at `seeds`.
@@ -51,7 +51,7 @@ impl Discovery {
         Self { seeds, limits, masters, unassigned, last_refresh, metrics }
     }
 
-    /// Returns the masters, after a first refresh if they aren't known yet.
+    /// Returns the masters, after a refresh if they have not been discovered yet.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Discovery {
         }
     }
 
-    /// Returns the masters if they are known.
+    /// Returns the masters if they have been discovered.
     pub(super) fn known_masters(&self) -> Option<Arc<Masters>> {
         self.masters.load_full()
     }
@@ -76,12 +76,12 @@ impl Discovery {
         let discovery = Arc::clone(self);
         tokio::spawn(async move {
             let outdated = discovery.known_masters();
-            // If no server answers, the next request that needs a master fails with the reason.
+            // If no server answers, the next request that needs a master fails with the cause.
             let _ = discovery.refresh(outdated.as_ref()).await;
         });
     }
 
-    /// Asks for the masters again, unless they were replaced since `outdated` was read or asked for a moment ago.
+    /// Fetches the masters again, unless they were replaced since `outdated` was read, or the last refresh is too recent.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Discovery {
         refreshing.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
     }
 
-    /// Asks servers in random order, a few at a time, until one knows the masters of the slots.
+    /// Queries the servers in random order, a few at a time, until one returns the masters of the slots.
     async fn fetch_slots(&self, known: Option<&Masters>) -> Result<SlotMap, Error> {
         let servers = known.into_iter().flat_map(|known| known.slots.servers());
         let mut servers: Vec<_> = servers.map(|address| self.url_of(address)).collect();
@@ -125,7 +125,7 @@ impl Discovery {
             while let Some(answer) = answers.next().await {
                 match answer {
                     Ok((slots, true)) => return Ok(slots),
-                    // The server may have lost the others, which may have gone on without it.
+                    // The server may be isolated from the others, which may have elected other masters.
                     Ok((slots, false)) => of_a_lost_server = Some(slots),
                     Err(error) => failure = Some(error),
                 }
@@ -134,8 +134,8 @@ impl Discovery {
         of_a_lost_server.ok_or_else(|| failure.unwrap_or_else(no_server_known))
     }
 
-    /// Asks the server at `url`, a master or a replica, for the masters of the slots, and whether the cluster is well as far as the server
-    /// knows.
+    /// Fetches the masters of the slots from the server at `url`, a master or a replica. Also returns whether the server considers the
+    /// cluster healthy.
     async fn fetch_slots_from(&self, url: &RedisUrl) -> Result<(SlotMap, bool), Error> {
         let timeout = self.limits.connect;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(timeout));
@@ -149,7 +149,7 @@ impl Discovery {
         let slots = answers.next().transpose().map_err(|error| Error::from_command(error, &pipeline, 1))?;
         let unknown = || {
             Error::Connect(format!(
-                "{url} knows of no server that has slots; `redis-cli --cluster create` gives them some"
+                "{url} reports no server with slots; create the cluster with `redis-cli --cluster create`"
             ))
         };
         let slots = slots.and_then(|slots| SlotMap::parse(slots, &url.host())).ok_or_else(unknown)?;

@@ -21,12 +21,12 @@ pub(super) struct MasterConnections {
 }
 
 impl Masters {
-    /// The connection to the master of `slot`; `None` if no master has it.
+    /// Returns the connection to the master of `slot`; `None` if no master has it.
     pub(super) fn owner(&self, slot: Slot, traffic: Traffic) -> Option<&Connection> {
         Some(self.connections[self.slots.owner(slot)?].of(traffic))
     }
 
-    /// The connections to the master at `address`.
+    /// Returns the connections to the master at `address`.
     pub(super) fn connections_to(&self, address: &Address) -> Option<&MasterConnections> {
         let mut each = self.slots.masters().zip(&self.connections);
         each.find(|((_, master), _)| *master == address).map(|(_, connections)| connections)
@@ -39,7 +39,7 @@ impl MasterConnections {
         Self { visits: connection.clone_config(), batches: connection.clone_config(), other: connection }
     }
 
-    /// The connection for `traffic`.
+    /// Returns the connection for `traffic`.
     pub(super) fn of(&self, traffic: Traffic) -> &Connection {
         match traffic {
             Traffic::Visits => &self.visits,

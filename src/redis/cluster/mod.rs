@@ -1,13 +1,13 @@
 //! Redis Cluster: requests go to the master of their slot and follow its redirections.
 //!
-//! The `cluster_async` module of the `redis` crate answers `ASK` by sending the whole pipeline behind one `ASKING`, which holds for one
-//! command, and not in the same write (`get_redirected_connection` in `src/cluster_handling/async_connection/mod.rs` of redis 1.8).
-//! While a slot moves, such a pipeline goes back and forth until it is given up. Besides, `ASK` means the one command alone: other
-//! commands of the pipeline may have their keys on the first server, and would create them a second time on the other, where they
-//! collide with the rest of the slot.
+//! The `cluster_async` module of the `redis` crate follows `ASK` by sending the whole pipeline behind one `ASKING`, which applies to one
+//! command, and not in the same write (`get_redirected_connection` in `src/cluster_handling/async_connection/mod.rs` of redis 1.8). While
+//! a slot migrates, such a pipeline bounces between two servers until the client gives up. Besides, `ASK` concerns one command. Others of
+//! the pipeline may have their keys on the first server, and would create them again on the other one, where they collide with the
+//! migrated keys.
 //!
-//! So a request is sent as one pipeline, and its redirected commands are sent again one by one, in the order of its
-//! [steps](super::request). Each command may be executed twice.
+//! Therefore a request is sent as one pipeline, and its redirected commands are sent again one by one, in the order of its
+//! [steps](super::request). A command may be executed twice.
 
 mod discovery;
 mod masters;
@@ -36,7 +36,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Pause before a slot that moves is asked again.
+    /// Pause before a command on a migrating slot is sent again.
     const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
     /// Returns the cluster of the servers at `seeds`.
@@ -88,7 +88,7 @@ impl Cluster {
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let answers = self.send_and_follow(request, deadline).await;
-        // A master that doesn't answer, or has lost the cluster, may have been replaced.
+        // A master that doesn't answer, or is isolated, may have been replaced.
         if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_master)) {
             self.discovery.spawn_refresh();
         }
@@ -130,7 +130,7 @@ impl Cluster {
         }
     }
 
-    /// Sends redirected commands to their targets, step by step. A step is sent again, too, if one before it was redirected.
+    /// Sends redirected commands to their targets, step by step. If a step was redirected, the later ones are sent again as well.
     async fn follow(
         &self,
         request: &Request,
@@ -146,7 +146,7 @@ impl Cluster {
         for step in request.steps() {
             let mut open = BTreeMap::new();
             for index in step.commands.clone() {
-                // The wait for replicas is sent along with the last command that writes, and so is sent again with it.
+                // The wait for replicas belongs to the last command that writes, and is sent again with it.
                 let commands = [Some(index), waits_behind(index).then_some(index + 1)].into_iter().flatten();
                 let slot = request.slot_of(index);
                 let mut targets = commands.filter_map(|index| RedirectTarget::of(&answers[index], slot));
@@ -161,7 +161,7 @@ impl Cluster {
             while !open.is_empty() {
                 deadline.sleep(pause).await?;
                 self.send_step(request, step, &mut open, &mut answers, deadline).await?;
-                // The slot is moving, or each of two servers takes the other for its owner.
+                // The slot is migrating, or two servers name each other as its owner.
                 pause = Self::RETRY_PAUSE;
             }
         }
@@ -182,15 +182,15 @@ impl Cluster {
             by_target.entry(target).or_default().push(index);
         }
         for (target, sent) in by_target {
-            let pipeline = request.subset(step, &sent, matches!(target, RedirectTarget::Asking(_)));
+            let pipeline = request.subset(step, &sent, matches!(target, RedirectTarget::Importing(_)));
             let results = match &target {
                 RedirectTarget::Owner(slot) => self.send_to_owner(*slot, &pipeline, deadline).await,
-                RedirectTarget::At(address) | RedirectTarget::Asking(address) => {
+                RedirectTarget::At(address) | RedirectTarget::Importing(address) => {
                     self.discovery.connections_to(address).of(self.traffic).send(&pipeline, deadline).await
                 }
             };
             let mut results = match results {
-                // The server that redirected here may have learned of another one.
+                // The server that redirected may have learned of a new owner.
                 Err(error) if error.may_be_elsewhere() && !matches!(target, RedirectTarget::Owner(_)) => {
                     open.extend(sent.into_iter().map(|index| (index, RedirectTarget::Owner(request.slot_of(index)))));
                     self.discovery.spawn_refresh();
@@ -204,14 +204,14 @@ impl Cluster {
                 let slot = request.slot_of(index);
                 match RedirectTarget::of(&result, slot) {
                     Some(target) => drop(open.insert(index, target)),
-                    // The key has moved on, or no replica was waited for.
+                    // The key has moved again, or the wait for replicas didn't happen.
                     None if has_moved => drop(open.insert(index, RedirectTarget::Owner(slot))),
                     None => answers[index] = result,
                 }
             }
             let acks = request.acks().into_iter().flatten().filter(|_| !has_moved);
             for (index, result) in acks.zip(waits) {
-                // Each server that something was written to has waited for its replicas. The worst result counts.
+                // Each server with a write has waited for its replicas. The worst result counts.
                 if is_redirected(&answers[index]) || is_worse(&result, &answers[index]) {
                     answers[index] = result;
                 }
@@ -221,7 +221,7 @@ impl Cluster {
     }
 }
 
-/// Whether a server answers that it has lost the others, or its role as a master.
+/// Whether a server answers that it is isolated, or no longer a master.
 fn is_of_a_lost_master(answer: &RedisResult<Value>) -> bool {
     let code = answer.as_ref().err().and_then(RedisError::code);
     code.is_some_and(|code| ["CLUSTERDOWN", "MASTERDOWN", "READONLY"].contains(&code))

@@ -12,18 +12,18 @@ pub(super) enum RedirectTarget {
     Owner(Slot),
     /// This server, which has the slot.
     At(Address),
-    /// This server, which is importing the slot and wants `ASKING` before each command.
-    Asking(Address),
+    /// This server, which is importing the slot and requires `ASKING` before each command.
+    Importing(Address),
 }
 
 impl RedirectTarget {
-    /// The target of the command on `slot` that got `answer`; `None` if the command was executed.
+    /// Returns the target of the command on `slot` that got `answer`; `None` if the command was executed.
     pub(super) fn of(answer: &RedisResult<Value>, slot: Slot) -> Option<Self> {
         let error = answer.as_ref().err()?;
         let address = || error.redirect_node().and_then(|(address, _)| Address::parse(address));
         match error.code()? {
             "MOVED" => Some(address().map_or(Self::Owner(slot), Self::At)),
-            "ASK" => Some(address().map_or(Self::Owner(slot), Self::Asking)),
+            "ASK" => Some(address().map_or(Self::Owner(slot), Self::Importing)),
             _ => None,
         }
     }

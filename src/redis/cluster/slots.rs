@@ -60,14 +60,14 @@ impl SlotMap {
         (!slots.ranges.is_empty()).then_some(slots)
     }
 
-    /// The index in [`Self::masters`] of the master of `slot`.
+    /// Returns the index in [`Self::masters`] of the master of `slot`.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
         let behind = self.ranges.partition_point(|(first, ..)| *first <= slot.0);
         let (_, last, master) = self.ranges.get(behind.checked_sub(1)?)?;
         (slot.0 <= *last).then_some(*master)
     }
 
-    /// All masters, each with one of its slots.
+    /// Returns all masters, each with one of its slots.
     pub(super) fn masters(&self) -> impl Iterator<Item = (Slot, &Address)> {
         self.masters.iter().enumerate().map(|(index, master)| {
             let range = self.ranges.iter().find(|range| range.2 == index).expect("a master is one for its slots");
@@ -75,20 +75,20 @@ impl SlotMap {
         })
     }
 
-    /// All masters and replicas.
+    /// Returns all masters and replicas.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Address> {
         self.masters.iter().chain(&self.replicas)
     }
 }
 
 /// Parses a server: its host, its port, and more that is not used here.
-fn parse_server(value: Value, asked: &str) -> Option<Address> {
+fn parse_server(value: Value, default_host: &str) -> Option<Address> {
     let mut parts = Vec::<Value>::from_redis_value(value).ok()?.into_iter();
     let host = match parts.next()? {
-        Value::Nil => asked.to_owned(),
+        Value::Nil => default_host.to_owned(),
         host => match String::from_redis_value(host).ok()? {
-            host if host.is_empty() => asked.to_owned(),
-            // It doesn't know its own name yet.
+            host if host.is_empty() => default_host.to_owned(),
+            // The server has not learned its own address yet.
             host if host == "?" => return None,
             host => host,
         },
@@ -122,14 +122,16 @@ mod tests {
             range(6_000, 10_922, vec![server(Value::Nil, 2), server(text("?"), 5)]),
             range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
         ]);
-        let slots = SlotMap::parse(answer, "asked").unwrap();
+        let slots = SlotMap::parse(answer, "default").unwrap();
         let owner = |slot| slots.owner(Slot(slot)).map(|index| slots.masters[index].to_string());
-        for (slot, expected) in [(0, "a:1"), (5_461, "a:1"), (6_000, "asked:2"), (10_922, "asked:2"), (16_383, "c:3")] {
+        for (slot, expected) in
+            [(0, "a:1"), (5_461, "a:1"), (6_000, "default:2"), (10_922, "default:2"), (16_383, "c:3")]
+        {
             assert_eq!(owner(slot).as_deref(), Some(expected), "{slot}");
         }
         assert_eq!((owner(5_462), owner(5_999)), (None, None));
         let servers: Vec<_> = slots.servers().map(ToString::to_string).collect();
-        assert_eq!(servers, ["c:3", "a:1", "asked:2", "d:4"]);
+        assert_eq!(servers, ["c:3", "a:1", "default:2", "d:4"]);
         for (slot, address) in slots.masters() {
             assert_eq!(owner(slot.0), Some(address.to_string()));
         }
@@ -140,7 +142,7 @@ mod tests {
     #[case::no_array(Value::Okay)]
     #[case::no_master(Value::Array(vec![Value::Int(1)]))]
     fn parse_is_none_without_a_master(#[case] answer: Value) {
-        assert_eq!(SlotMap::parse(answer, "asked"), None);
+        assert_eq!(SlotMap::parse(answer, "default"), None);
     }
 
     #[rstest]

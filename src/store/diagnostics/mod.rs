@@ -1,4 +1,4 @@
-//! What Redis says of itself, and whether the service can work with it.
+//! Diagnostics: the properties of Redis that the service depends on, and the content of a data set.
 
 mod eviction;
 mod permissions;
@@ -8,4 +8,4 @@ mod survey;
 pub use self::eviction::{Eviction, EvictionPolicy};
 pub use self::permissions::Permissions;
 pub use self::server::Server;
-pub use self::survey::{Survey, some_of};
+pub use self::survey::{Survey, list_first};

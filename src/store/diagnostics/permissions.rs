@@ -1,4 +1,4 @@
-//! The commands and keys that the service needs, and whether Redis offers them, asked without running them.
+//! The required commands and keys, and a check for them that runs none of the commands.
 
 use ::redis::{Pipeline, Value, pipe};
 
@@ -6,25 +6,24 @@ use crate::redis::{self, Client, Request, Slot, WriteAcks};
 use crate::store::keys::KeyNames;
 use crate::store::{Error, Partition};
 
-/// Whether Redis lets us do what we need.
+/// Whether Redis permits all that the service requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permissions {
-    /// All of it.
+    /// Redis has all required commands, and its ACL permits them.
     Enough,
-    /// The ACL forbids some of it: what Redis says of the first such command.
+    /// The ACL forbids a command or a key: Redis's explanation of the first such case.
     Forbidden(String),
-    /// Redis doesn't have this command: it is renamed, switched off, or not supported.
+    /// Redis lacks this command: it is renamed, disabled or not supported.
     NoCommand(&'static str),
-    /// Redis doesn't tell: `ACL DRYRUN` came with Redis 7.0, and an ACL may forbid it.
+    /// Redis is older than 7.0 and lacks `ACL DRYRUN`, or an ACL forbids it.
     Unknown,
 }
 
-/// Every command that the service can't do without, on keys of ours. This is the one list of them: the check asks for them,
-/// [`Permissions::acl_rules`] makes an ACL of them, and tests compare the documents and the running service with that.
+/// Every required command with its keys. This is the only such list: [`Permissions::fetch`] checks it, [`Permissions::acl_rules`] derives
+/// an ACL from it, and tests compare it with the documents and with the commands of the running service.
 ///
-/// `segment` stands for the key of a segment, `segments` for the index, `layout` for its record, `history` for a segment's
-/// history, `lease` for the lease on adding to histories, and `forgotten` for the tombstones of users who were removed while
-/// data moves.
+/// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history` for a history,
+/// `lease` for the lease on sampling, and `forgotten` for tombstones.
 const NEEDED: [&[&str]; 29] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
@@ -39,7 +38,7 @@ const NEEDED: [&[&str]; 29] = [
     &["ZADD", "forgotten", "0", "u"],
     &["GET", "layout"],
     &["SET", "layout", ""],
-    // The commands of a script are checked one by one when it calls them.
+    // Redis checks the commands of a script one by one when the script calls them.
     &["EVAL", "", "2", "segment", "segments"],
     &["ZCARD", "segment"],
     &["EXISTS", "segments"],
@@ -58,20 +57,20 @@ const NEEDED: [&[&str]; 29] = [
     &["SET", "lease", ""],
 ];
 
-/// The patterns of the keys of one partition, as an ACL has them.
+/// The ACL rules for the keys of a single partition.
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
-/// The same for several partitions.
+/// The ACL rules for the keys of several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Request that the service asks for information and can do without; `SCAN` finds keys of others before a data set is made,
-/// and for `check` and `adopt`.
+/// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data set is created, and
+/// for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
-/// What `repartition` needs besides; it can do without `TTL`.
-const TO_MOVE: [&str; 2] = ["UNLINK", "TTL"];
-/// What a cluster needs besides; of `CLUSTER`, the subcommands.
-const OF_A_CLUSTER: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];
+/// Additional commands of `repartition`. `TTL` is optional.
+const REPARTITION_COMMANDS: [&str; 2] = ["UNLINK", "TTL"];
+/// Additional commands on a cluster, with the subcommands of `CLUSTER`.
+const CLUSTER_COMMANDS: [&str; 3] = ["CLUSTER|SLOTS", "CLUSTER|INFO", "ASKING"];
 
 impl Permissions {
-    /// The names of all commands that the service can't do without, each once.
+    /// Returns the names of all required commands, each once.
     #[must_use]
     pub fn needed_commands() -> Vec<&'static str> {
         let mut names = Vec::new();
@@ -83,16 +82,16 @@ impl Permissions {
         names
     }
 
-    /// The ACL rules that let a user do all that the service does on one server.
+    /// Returns the ACL rules that permit all that the service does on one server.
     #[must_use]
     pub fn acl_rules() -> Vec<String> {
         Self::rules(&KEYS, &[])
     }
 
-    /// The ACL rules that let a user do all that the service and `repartition` do on a cluster.
+    /// Returns the ACL rules that permit all that the service and `repartition` do on a cluster.
     #[must_use]
     pub fn acl_rules_of_a_cluster() -> Vec<String> {
-        Self::rules(&PARTITIONED_KEYS, &[&TO_MOVE[..], &OF_A_CLUSTER].concat())
+        Self::rules(&PARTITIONED_KEYS, &[&REPARTITION_COMMANDS[..], &CLUSTER_COMMANDS].concat())
     }
 
     fn rules(keys: &[&str], more: &[&str]) -> Vec<String> {
@@ -101,13 +100,13 @@ impl Permissions {
         keys.iter().map(|&keys| keys.to_owned()).chain(commands).collect()
     }
 
-    /// Asks the server that has `slot` whether it has the commands that we need, and whether the user of `client` may run them
-    /// on the keys of `partition`; with `acks`, also the one that waits for replicas.
+    /// Checks whether the server of `slot` has all required commands, and whether the user of `client` may run them on the keys of
+    /// `partition`. If `acks` requires replicas, the wait for them is included.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
-    pub(in crate::store) async fn ask(
+    /// An [`Error`] if Redis didn't answer.
+    pub(in crate::store) async fn fetch(
         client: &Client,
         slot: Slot,
         names: &KeyNames,
@@ -117,45 +116,45 @@ impl Permissions {
         if let Some(name) = missing_command(client, slot).await? {
             return Ok(Self::NoCommand(name));
         }
-        let mut question = pipe();
-        question.cmd("ACL").arg("WHOAMI");
-        let mut who = client.send(Request::new(slot, question).probe()).await?.each::<String>();
-        let Some(Ok(user)) = who.next() else { return Ok(Self::Unknown) };
+        let mut pipeline = pipe();
+        pipeline.cmd("ACL").arg("WHOAMI");
+        let mut answers = client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();
+        let Some(Ok(user)) = answers.next() else { return Ok(Self::Unknown) };
         let dry_run = dry_run(&user, names, partition, acks, client.is_cluster());
         let verdicts = client.send(Request::new(slot, dry_run).probe()).await?.each().collect();
         Ok(Self::from_verdicts(verdicts))
     }
 
-    /// The sum of the answers to `ACL DRYRUN`: `OK`, a sentence, or an error. The answers to [`NEEDED`] come first.
+    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for [`NEEDED`] come first.
     fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>) -> Self {
         let forbidden = verdicts.iter().flatten().find(|verdict| *verdict != "OK");
         if let Some(verdict) = forbidden {
             return Self::Forbidden(verdict.clone());
         }
-        // A server that answers for one command has `ACL DRYRUN`, and can only mean that it doesn't have the other.
-        let answers = verdicts.iter().any(Result::is_ok);
-        let mut of_needed = NEEDED.iter().zip(&verdicts);
-        match of_needed.find(|(_, verdict)| verdict.as_ref().is_err_and(redis::Error::is_unknown_command)) {
-            Some((command, _)) if answers => Self::NoCommand(command[0]),
+        // If the server accepts one dry run, it has `ACL DRYRUN`. An unknown command is then the one that was checked.
+        let has_dry_run = verdicts.iter().any(Result::is_ok);
+        let mut needed = NEEDED.iter().zip(&verdicts);
+        match needed.find(|(_, verdict)| verdict.as_ref().is_err_and(redis::Error::is_unknown_command)) {
+            Some((command, _)) if has_dry_run => Self::NoCommand(command[0]),
             _ if verdicts.iter().all(Result::is_ok) => Self::Enough,
             _ => Self::Unknown,
         }
     }
 }
 
-/// The first command that we need and the server doesn't have, as far as it tells: an ACL may forbid `COMMAND INFO`.
+/// Returns the first required command that the server lacks; `None` if it has all of them, or if an ACL forbids `COMMAND INFO`.
 async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static str>, Error> {
     let names = Permissions::needed_commands();
-    let mut question = pipe();
-    question.cmd("COMMAND").arg("INFO").arg(&names);
-    let mut answers = client.send(Request::new(slot, question).probe()).await?.each::<Vec<Value>>();
+    let mut pipeline = pipe();
+    pipeline.cmd("COMMAND").arg("INFO").arg(&names);
+    let mut answers = client.send(Request::new(slot, pipeline).probe()).await?.each::<Vec<Value>>();
     let Some(Ok(known)) = answers.next() else { return Ok(None) };
-    // A command that isn't there is null.
+    // The answer for an unknown command is nil.
     Ok(names.into_iter().zip(known).find(|(_, known)| *known == Value::Nil).map(|(name, _)| name))
 }
 
 fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1 + OF_A_CLUSTER.len());
+    let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1 + CLUSTER_COMMANDS.len());
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
@@ -170,11 +169,11 @@ fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, 
             };
         }
     }
-    if acks.is_asked() {
+    if acks.is_required() {
         pipeline.cmd("ACL").arg("DRYRUN").arg(user).arg(acks.command(1));
     }
     if is_cluster {
-        // Without `CLUSTER INFO` it works, too.
+        // `CLUSTER INFO` is not required.
         pipeline.cmd("ACL").arg("DRYRUN").arg(user).arg("CLUSTER").arg("SLOTS");
         pipeline.cmd("ACL").arg("DRYRUN").arg(user).arg("ASKING");
     }
@@ -191,20 +190,23 @@ mod tests {
         Err(redis::Error::Refused { command: "ACL DRYRUN".to_owned(), code: code.to_owned(), detail: String::new() })
     }
 
-    fn said(verdict: &str) -> Result<String, redis::Error> {
+    fn answered(verdict: &str) -> Result<String, redis::Error> {
         Ok(verdict.to_owned())
     }
 
     #[rstest]
-    #[case::all_allowed(vec![said("OK"), said("OK")], Permissions::Enough)]
-    #[case::one_not_told(vec![said("OK"), refused("NOPERM")], Permissions::Unknown)]
-    #[case::none_told(vec![refused("ERR"), refused("ERR")], Permissions::Unknown)]
-    #[case::a_verdict_outweighs_silence(
-        vec![refused("ERR"), said("no zadd"), said("no eval")],
+    #[case::all_allowed(vec![answered("OK"), answered("OK")], Permissions::Enough)]
+    #[case::one_refused(vec![answered("OK"), refused("NOPERM")], Permissions::Unknown)]
+    #[case::all_refused(vec![refused("ERR"), refused("ERR")], Permissions::Unknown)]
+    #[case::forbidden_takes_precedence(
+        vec![refused("ERR"), answered("no zadd"), answered("no eval")],
         Permissions::Forbidden("no zadd".to_owned())
     )]
-    #[case::a_command_that_is_not_there(vec![said("OK"), refused("ERR"), said("OK")], Permissions::NoCommand("ZADD"))]
-    fn verdicts_add_up(#[case] verdicts: Vec<Result<String, redis::Error>>, #[case] expected: Permissions) {
+    #[case::missing_command(vec![answered("OK"), refused("ERR"), answered("OK")], Permissions::NoCommand("ZADD"))]
+    fn from_verdicts_combines_answers(
+        #[case] verdicts: Vec<Result<String, redis::Error>>,
+        #[case] expected: Permissions,
+    ) {
         assert_eq!(Permissions::from_verdicts(verdicts), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! What a set of keys holds, for an operator who is about to take it over, or to prune it by another window.
+//! Surveys: the content of a key set, for an operator before it is adopted or its window is shortened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,43 +10,46 @@ use crate::redis::{self, Request, Slot};
 use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{Coverage, Error, Expired, KeySet, Layout, Partition, Partitions, Store};
+use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
 
-/// What a set of keys holds. A segment counts once for each partition.
+/// The content of a key set. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Segments that have members.
+    /// Number of segments with members.
     pub segments: u64,
-    /// Names in an index without a member.
+    /// Number of names in an index whose segment has no members.
     pub empty: u64,
-    /// Members of all segments.
+    /// Number of members of all segments.
     pub members: u64,
-    /// Those of them that a prune by the given time would remove.
+    /// Number of members that were seen at or before the cutoff.
     pub expired: u64,
-    /// Segments that have members, and that no index names.
+    /// Segments with members that are missing from the index.
     pub unindexed: Vec<(Partition, SegmentName<'static>)>,
-    /// Keys in the place of a segment or of an index that are no sorted sets.
+    /// Keys named like those of a segment or an index that are not sorted sets.
     pub foreign: Vec<String>,
 }
 
 impl Store {
-    /// Names that are looked at in one round trip.
-    const SURVEYED_AT_ONCE: usize = 500;
-    /// Partitions that are looked at at once.
-    const SURVEYS: usize = 8;
+    /// Number of names that are surveyed in one round trip.
+    const NAMES_PER_REQUEST: usize = 500;
+    /// Number of partitions that are surveyed concurrently.
+    const SURVEY_CONCURRENCY: usize = 8;
 
-    /// What `keys` hold, and how much of it was seen at or before `cutoff`.
+    /// Surveys `keys`, and counts the members that were seen at or before `cutoff`.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn survey(&self, keys: KeySet, cutoff: Timestamp) -> Result<Survey, Error> {
         let surveys =
             stream::iter(keys.all()).map(|partition| self.survey_partition(partition, BTreeSet::new(), cutoff));
-        surveys.buffered(Self::SURVEYS).try_fold(Survey::default(), |sum, survey| async { Ok(sum.and(survey)) }).await
+        surveys
+            .buffered(Self::SURVEY_CONCURRENCY)
+            .try_fold(Survey::default(), |sum, survey| async { Ok(sum.merge(survey)) })
+            .await
     }
 
-    /// What each of `partitions` holds, with those of `segments` that no index names.
+    /// Surveys each of `partitions`, including those of `segments` that are missing from its index.
     pub(in crate::store) async fn survey_found(
         &self,
         partitions: &BTreeSet<Partition>,
@@ -57,15 +60,15 @@ impl Store {
             let found = segments.remove(&partition).unwrap_or_default();
             async move { Ok((partition, self.survey_partition(partition, found, cutoff).await?)) }
         });
-        surveys.buffered(Self::SURVEYS).try_collect().await
+        surveys.buffered(Self::SURVEY_CONCURRENCY).try_collect().await
     }
 
-    /// Keys that are named as those of a data set with `layout` and hold what the service has not written, in order, and whether all
-    /// keys were looked at. What an ACL forbids to look at is not told.
+    /// Returns the keys, sorted, that are named like those of a data set with `layout` but hold values that this service didn't write. Also
+    /// returns whether all keys were scanned. Omits keys that an ACL forbids.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn foreign_keys(&self, layout: Option<&Layout>) -> Result<(Vec<String>, Coverage), Error> {
         let mut foreign = BTreeSet::new();
         if let Some(layout) = layout {
@@ -83,15 +86,15 @@ impl Store {
             let is_everywhere = [KeyKind::History, KeyKind::Layout].contains(&own.kind);
             is_everywhere || keysets.iter().any(|keys| keys.has(own.partition))
         });
-        for own in own.chunks(Self::SURVEYED_AT_ONCE) {
-            foreign.extend(self.of_other_types(own).await?);
+        for own in own.chunks(Self::NAMES_PER_REQUEST) {
+            foreign.extend(self.keys_of_other_types(own).await?);
         }
-        let turn = self.names.lease();
+        let lease = self.names.lease();
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(&turn);
+        pipeline.cmd("GET").arg(&lease);
         let answer = self
             .client
-            .send(Request::new(Slot::of_any_key(&turn), pipeline).probe())
+            .send(Request::new(Slot::of_any_key(&lease), pipeline).probe())
             .await?
             .each::<Option<String>>()
             .next();
@@ -100,21 +103,21 @@ impl Store {
             Some(Err(error)) => error.is_wrong_type(),
             None => false,
         };
-        foreign.extend(is_foreign.then_some(turn));
+        foreign.extend(is_foreign.then_some(lease));
         Ok((foreign.into_iter().collect(), coverage))
     }
 
-    /// Those of `keys` that are of another type than the service makes them.
-    async fn of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
+    /// Returns those of `keys` whose type differs from the one that the service writes.
+    async fn keys_of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
-        let turn = self.names.lease();
+        let lease = self.names.lease();
         for keys in self.client.by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");
                 kind.arg(&own.key);
                 (Slot::of_any_key(&own.key), kind)
             });
-            // An ACL may forbid some of them.
+            // An ACL may forbid some of the keys.
             let answers = self
                 .client
                 .send(Request::each(commands).nil_for(redis::Error::is_forbidden))
@@ -125,7 +128,7 @@ impl Store {
                 let is_own = match own.kind {
                     KeyKind::Segment(_) | KeyKind::Index | KeyKind::Tombstones => kind == "zset",
                     KeyKind::Layout => kind == "string",
-                    KeyKind::History if own.key == turn => kind == "string",
+                    KeyKind::History if own.key == lease => kind == "string",
                     KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
                 };
                 foreign.extend((!is_own && kind != NONE).then(|| own.key.clone()));
@@ -142,7 +145,7 @@ impl Store {
     ) -> Result<Survey, Error> {
         let (mut survey, mut cursor) = (Survey::default(), None);
         loop {
-            let page = match self.index_of(partition, cursor.as_ref(), Self::SURVEYED_AT_ONCE).await {
+            let page = match self.index_of(partition, cursor.as_ref(), Self::NAMES_PER_REQUEST).await {
                 Err(error) if error.is_wrong_type() => {
                     survey.foreign.push(self.names.index(partition));
                     return Ok(survey);
@@ -159,14 +162,14 @@ impl Store {
             }
         }
         let unindexed: Vec<_> = unindexed.into_iter().collect();
-        for some in unindexed.chunks(Self::SURVEYED_AT_ONCE) {
-            let occupied = self.survey_segments(partition, some, cutoff, &mut survey).await?;
+        for segments in unindexed.chunks(Self::NAMES_PER_REQUEST) {
+            let occupied = self.survey_segments(partition, segments, cutoff, &mut survey).await?;
             survey.unindexed.extend(occupied.into_iter().map(|segment| (partition, segment)));
         }
         Ok(survey)
     }
 
-    /// Adds what `segments` of `partition` hold to `survey`, and gives those that have members.
+    /// Adds the content of `segments` in `partition` to `survey`. Returns the segments with members.
     async fn survey_segments(
         &self,
         partition: Partition,
@@ -178,10 +181,10 @@ impl Store {
         if segments.is_empty() {
             return Ok(occupied);
         }
-        for (segment, found) in segments.iter().zip(self.expired(partition, segments, cutoff).await?) {
+        for (segment, found) in segments.iter().zip(self.count_members(partition, segments, cutoff).await?) {
             match found {
-                Ok(Expired { members: 0, .. }) => survey.empty += 1,
-                Ok(Expired { expired, members }) => {
+                Ok(MemberCounts { members: 0, .. }) => survey.empty += 1,
+                Ok(MemberCounts { expired, members }) => {
                     survey.segments += 1;
                     survey.members += members;
                     survey.expired += expired;
@@ -197,28 +200,28 @@ impl Store {
     }
 }
 
-/// What `TYPE` answers where there is no key.
+/// The answer of `TYPE` for a key that doesn't exist.
 const NONE: &str = "none";
 
-/// Some names, in a sentence.
+/// Lists the first ten of `names` for a sentence: `a, b and 3 more`.
 #[must_use]
-pub fn some_of(names: &[String]) -> String {
-    const SOME: usize = 10;
-    let mut text = names[..names.len().min(SOME)].join(", ");
-    if names.len() > SOME {
-        text += &format!(" and {} more", names.len() - SOME);
+pub fn list_first(names: &[String]) -> String {
+    const MAX: usize = 10;
+    let mut text = names[..names.len().min(MAX)].join(", ");
+    if names.len() > MAX {
+        text += &format!(" and {} more", names.len() - MAX);
     }
     text
 }
 
 impl Survey {
-    /// How many members the next prune leaves.
+    /// Returns the number of members that were seen after the cutoff.
     #[must_use]
     pub fn unexpired(&self) -> u64 {
         self.members.saturating_sub(self.expired)
     }
 
-    pub(in crate::store) fn and(mut self, other: Self) -> Self {
+    pub(in crate::store) fn merge(mut self, other: Self) -> Self {
         let Self { segments, empty, members, expired, unindexed, foreign } = other;
         self.segments += segments;
         self.empty += empty;

@@ -1,4 +1,4 @@
-//! Taking over a data set without a record: which keys it has, and what they hold.
+//! Adopting a data set without a record: the key sets that it may have, and their content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,48 +8,49 @@ use super::Layout;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::Request;
 use crate::store::diagnostics::Survey;
-use crate::store::keys::{KeyKind, KeySet, Partition, Partitions, hash};
+use crate::store::keys::KeyKind;
 use crate::store::own_keys::OwnKeys;
+use crate::store::partition::{KeySet, Partition, Partitions, hash};
 use crate::store::{Coverage, Error, Store};
 
-/// What a database without a record has that may be a data set.
+/// The keys of a database without a record that may be a data set.
 #[derive(Debug)]
-pub struct Unrecorded {
-    /// The sets of keys that it may have.
+pub struct UnrecordedData {
+    /// The key sets that the data set may have.
     pub candidates: Vec<Candidate>,
-    /// Keys that are of none of them: a pattern, and what they hold.
+    /// The content of keys that belong to no candidate, by pattern.
     pub unfit: BTreeMap<String, Survey>,
-    /// How long its visits will be kept.
+    /// The window that the data set will get.
     pub window: Window,
-    /// Whether all keys were looked at. If not, there may be others.
+    /// Whether all keys were scanned. Otherwise there may be others.
     pub coverage: Coverage,
     /// The partitions that have a key.
     partitions: BTreeSet<Partition>,
 }
 
-/// A set of keys that a data set may have.
+/// A key set that a data set may have.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// The keys.
+    /// The key set.
     pub keys: KeySet,
     /// A pattern of the keys.
     pub pattern: String,
-    /// Whether each user that was looked at is in the right partition. If not, most of them are.
+    /// Whether every sampled user is in the right partition. Otherwise most of them are.
     pub fits: bool,
-    /// What the keys hold.
+    /// The content of the keys.
     pub survey: Survey,
-    /// The keys that would be hidden: a pattern, and how many unexpired members they have.
+    /// The number of unexpired members in keys outside of this set, by pattern. Adopting the set would hide them.
     pub hidden: BTreeMap<String, u64>,
 }
 
-impl Unrecorded {
-    /// Whether there is no key that a data set may have.
+impl UnrecordedData {
+    /// Whether no key may belong to a data set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.candidates.is_empty() && self.unfit.is_empty()
     }
 
-    /// Returns a partition that proves that there are more than `partitions`.
+    /// Returns the last partition with a key if its number is too high for `partitions`.
     #[must_use]
     pub fn beyond(&self, partitions: Partitions) -> Option<Partition> {
         let last = self.partitions.iter().max_by_key(|partition| partition.number());
@@ -58,27 +59,27 @@ impl Unrecorded {
 }
 
 impl Store {
-    /// Members of a partition that tell how many partitions there are.
-    const WITNESSES: usize = 100;
-    /// How many of a hundred witnesses may be in a wrong partition, if an operator names the number of partitions: with twice as many
-    /// partitions as there are, it is fifty.
-    const STRAYS: usize = 20;
+    /// Maximum number of users that are sampled in a partition to derive the number of partitions.
+    const MAX_WITNESSES: usize = 100;
+    /// Maximum percentage of witnesses in a wrong partition for a candidate that an operator must confirm. With twice the right number of
+    /// partitions, it would be 50.
+    const MAX_STRAY_PERCENT: usize = 20;
 
-    /// Returns what a database without a record has that may be a data set, and how much of it will have expired at `now`.
+    /// Searches a database without a record for keys that may be a data set, and counts the members that have expired at `now`.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn unrecorded(&self, now: Timestamp) -> Result<Unrecorded, Error> {
-        let traces = self.traces().await?;
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn survey_unrecorded(&self, now: Timestamp) -> Result<UnrecordedData, Error> {
+        let evidence = self.find_evidence().await?;
         let plain = KeySet::first(Partitions::ONE);
-        let mut partitions: BTreeSet<_> = traces.partitions.iter().copied().collect();
-        partitions.extend(traces.is_plain.then(|| plain.of(0)));
+        let mut partitions: BTreeSet<_> = evidence.partitions.iter().copied().collect();
+        partitions.extend(evidence.is_plain.then(|| plain.of(0)));
         let mut segments = BTreeMap::<_, BTreeSet<_>>::new();
-        // An operator waits, and a key that isn't seen would be hidden.
+        // The scan is complete, because adopting would hide a key that it misses.
         let OwnKeys { keys, coverage } = self.own_keys(usize::MAX, |_| false).await?;
         for own in keys {
-            // A cluster keeps no data set in plain keys.
+            // On a cluster, a data set has no plain keys.
             if self.is_cluster() && plain.has(own.partition) {
                 continue;
             }
@@ -96,9 +97,9 @@ impl Store {
             }
         }
 
-        let keysets = self.keysets(traces.layout.as_ref(), &partitions, &segments).await?;
-        let keysets = if keysets.is_empty() && partitions.is_empty() && traces.has_other() {
-            vec![(KeySet::first(self.partitions_of_a_new_set().await?), true)]
+        let keysets = self.keysets(evidence.layout.as_ref(), &partitions, &segments).await?;
+        let keysets = if keysets.is_empty() && partitions.is_empty() && evidence.has_other() {
+            vec![(KeySet::first(self.partitions_for_new_set().await?), true)]
         } else {
             keysets
         };
@@ -108,7 +109,7 @@ impl Store {
         let surveys = self.survey_found(&partitions, segments, window.cutoff(now)).await?;
         let of = |has: &dyn Fn(Partition) -> bool| {
             let surveys = surveys.iter().filter(|(partition, _)| has(*partition));
-            surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::and)
+            surveys.map(|(_, survey)| survey.clone()).fold(Survey::default(), Survey::merge)
         };
         let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
@@ -127,11 +128,17 @@ impl Store {
             (pattern, survey)
         });
         let unfit = unfit.collect();
-        Ok(Unrecorded { candidates: keysets.into_iter().map(candidate).collect(), unfit, window, coverage, partitions })
+        Ok(UnrecordedData {
+            candidates: keysets.into_iter().map(candidate).collect(),
+            unfit,
+            window,
+            coverage,
+            partitions,
+        })
     }
 
-    /// Returns the sets of keys that may be those of a data set, and whether all users that were looked at fit. Plain keys, `p` and `q`
-    /// are looked at separately: one of them may be a leftover of a move, or another program's.
+    /// Returns the key sets that a data set may have, and whether every sampled user is in the right partition of each. Plain keys and
+    /// those with the letters `p` and `q` are checked separately, because some may be left from a resharding or belong to another program.
     async fn keysets(
         &self,
         layout: Option<&Layout>,
@@ -143,72 +150,74 @@ impl Store {
         if partitions.contains(&plain.of(0)) && !keysets.contains(&(plain, true)) {
             keysets.insert(0, (plain, true));
         }
-        // What a record tells of need not be found out.
-        let is_known =
+        // The key sets of a record need no check.
+        let is_recorded =
             |partition: &Partition| layout.is_some_and(|layout| layout.all().any(|keys| keys.is_tagged_as(*partition)));
-        let unknown: Vec<_> =
-            partitions.iter().copied().filter(|partition| !plain.has(*partition) && !is_known(partition)).collect();
+        let unrecorded: Vec<_> =
+            partitions.iter().copied().filter(|partition| !plain.has(*partition) && !is_recorded(partition)).collect();
         let mut witnesses = Vec::new();
-        for partition in &unknown {
+        for partition in &unrecorded {
             let users = self.witnesses(*partition, segments.get(partition)).await?;
             witnesses.extend(users.into_iter().map(|user_id| (*partition, hash(&user_id))));
         }
-        let fitting: Vec<_> = KeySet::fitting(&unknown, &witnesses, 0).collect();
+        let fitting: Vec<_> = KeySet::fitting(&unrecorded, &witnesses, 0).collect();
         let is_fit = |keys: &KeySet| fitting.iter().any(|fitting| fitting.is_tagged_as(keys.of(0)));
-        let nearly = KeySet::fitting(&unknown, &witnesses, Self::STRAYS).filter(|keys| !is_fit(keys));
-        keysets.extend(nearly.map(|keys| (keys, false)));
+        let nearly_fitting =
+            KeySet::fitting(&unrecorded, &witnesses, Self::MAX_STRAY_PERCENT).filter(|keys| !is_fit(keys));
+        keysets.extend(nearly_fitting.map(|keys| (keys, false)));
         keysets.extend(fitting.iter().map(|keys| (*keys, true)));
         Ok(keysets)
     }
 
-    /// Some users of a partition, whatever it holds: of segments that its index names, and of others that were `found`.
+    /// Samples users of `partition` from the segments in its index and from the segments `found` by the scan. Skips keys of another type.
     async fn witnesses(
         &self,
         partition: Partition,
         found: Option<&BTreeSet<SegmentName<'static>>>,
     ) -> Result<Vec<String>, Error> {
-        let index = match self.index_of(partition, None, Self::WITNESSES).await {
+        let index = match self.index_of(partition, None, Self::MAX_WITNESSES).await {
             Err(error) if error.is_wrong_type() => Vec::new(),
             index => index?.segments,
         };
         let mut users = Vec::new();
         let unindexed = found.into_iter().flatten().filter(|segment| !index.contains(segment));
-        for segment in index.iter().chain(unindexed.take(Self::WITNESSES)) {
+        for segment in index.iter().chain(unindexed.take(Self::MAX_WITNESSES)) {
             let page = match self.members(partition, segment, None).await {
                 Err(error) if error.is_wrong_type() => continue,
                 page => page?,
             };
             users.extend(page.members.into_iter().map(|(user_id, _)| user_id.as_str().to_owned()));
-            if users.len() >= Self::WITNESSES {
+            if users.len() >= Self::MAX_WITNESSES {
                 break;
             }
         }
-        users.truncate(Self::WITNESSES);
+        users.truncate(Self::MAX_WITNESSES);
         Ok(users)
     }
 
-    /// Records that the data set without a record has `keys` and keeps visits for `window`, and gives the layout that counts. Before,
-    /// the indexes get the names of the segments in `unindexed`: what no index names is in no list, and is never pruned or moved.
+    /// Records the layout of a data set without a record: `keys`, whose members are kept for `window`. Returns the layout in force.
+    ///
+    /// Before that, adds the segments `unindexed` to the indexes. A segment that is missing from its index is never listed, pruned or
+    /// moved.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub async fn adopt(
         &self,
         keys: KeySet,
         window: Window,
         unindexed: &[(Partition, SegmentName<'static>)],
     ) -> Result<Layout, Error> {
-        const AT_ONCE: usize = 1_000;
-        for some in unindexed.chunks(AT_ONCE) {
-            for at_a_server in self.client.by_server(some.to_vec(), |(partition, _)| partition.slot()).await? {
-                let commands = at_a_server.iter().map(|(partition, segment)| {
+        const NAMES_PER_REQUEST: usize = 1_000;
+        for chunk in unindexed.chunks(NAMES_PER_REQUEST) {
+            for names in self.client.by_server(chunk.to_vec(), |(partition, _)| partition.slot()).await? {
+                let commands = names.iter().map(|(partition, segment)| {
                     let mut add = cmd("ZADD");
                     add.arg(self.names.index(*partition)).arg(0).arg(segment.as_str());
                     (partition.slot(), add)
                 });
-                let commands = Request::each(commands);
-                for answer in self.client.send(commands).await?.each::<u64>() {
+                for answer in self.client.send(Request::each(commands)).await?.each::<u64>() {
                     answer?;
                 }
             }

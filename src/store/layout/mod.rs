@@ -2,23 +2,23 @@
 //!
 //! # The record
 //!
-//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change increments
-//! the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy. Therefore
-//! no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
+//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change
+//! increments the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy.
+//! Therefore no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
 //! ([`Layout::order`]).
 //!
 //! # Confirming the layout
 //!
-//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and in
-//! the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
+//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and
+//! in the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
 //! the result is [`Attempt::Committed`]. Otherwise the result is [`Attempt::Stale`]: the instance reads `layout` again and repeats the
 //! request. Writes are idempotent, so a repeated write does no harm.
 //!
 //! # Changing the layout
 //!
-//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or is
-//! stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with its
-//! neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
+//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or
+//! is stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with
+//! its neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
 
 mod adopt;
 mod obstacle;
@@ -31,7 +31,7 @@ mod window;
 use ::redis::Value;
 use serde::{Deserialize, Serialize};
 
-pub use self::adopt::{Candidate, Unrecorded};
+pub use self::adopt::{Candidate, UnrecordedData};
 pub(super) use self::recorded::Attempt;
 pub(super) use self::refusal::Refusal;
 pub use self::window::WindowChange;
@@ -123,25 +123,25 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// The sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch. Either may
-    /// win, but all instances must agree, so the bytes decide.
+    /// Returns the sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch.
+    /// Either may win, but all instances must agree, so the bytes decide.
     pub(super) fn order(&self) -> (u64, u64, String) {
         (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }
 
-    /// The key set; during a resharding, the old one.
+    /// Returns the key set; during a resharding, the old one.
     #[must_use]
     pub fn keys(&self) -> KeySet {
         self.keys
     }
 
-    /// The resharding in progress.
+    /// Returns the resharding in progress.
     #[must_use]
     pub fn resharding(&self) -> Option<Resharding> {
         self.resharding
     }
 
-    /// The key set that counts read.
+    /// Returns the key set that counts read.
     #[must_use]
     pub fn read(&self) -> KeySet {
         match self.resharding {
@@ -150,7 +150,7 @@ impl Layout {
         }
     }
 
-    /// The key sets that visits are written to.
+    /// Returns the key sets that visits are written to.
     pub fn written(&self) -> impl Iterator<Item = KeySet> {
         let read = self.read();
         let other = match self.resharding {
@@ -161,13 +161,13 @@ impl Layout {
         [read].into_iter().chain(other)
     }
 
-    /// All key sets but one that is being deleted.
+    /// Returns all key sets but one that is being deleted.
     pub(super) fn in_use(&self) -> impl Iterator<Item = KeySet> {
         let is_deleted = matches!(self.resharding, Some(Resharding { phase: Phase::Cleanup, .. }));
         self.all().skip(usize::from(is_deleted))
     }
 
-    /// All key sets, the old one first.
+    /// Returns all key sets, the old one first.
     pub(super) fn all(&self) -> impl Iterator<Item = KeySet> {
         [self.keys].into_iter().chain(self.resharding.map(|resharding| resharding.to))
     }

@@ -1,11 +1,11 @@
-//! Looking for keys that a move would overwrite or delete, and that no move of this data set has written.
+//! Finding foreign keys that a resharding would overwrite or delete.
 //!
-//! A move that has begun can't be taken back. A foreign key would stop it halfway, and every deletion of a user with it. So the keys are
-//! looked at before the layout changes.
+//! A resharding can't be undone after it has begun. A foreign key would stop it halfway, and would make every deletion of a user fail.
+//! Therefore the keys are checked before the layout changes.
 //!
-//! Keys may be left from an earlier move, since an instance that was suspended may write to old keys after they were deleted. Their form
-//! tells them apart: a leftover index has names of segments with the score 0 and names every leftover segment, and tombstones have the
-//! score 0 and a TTL, which one script gives them. Before the first move is over, nothing is left from an earlier one.
+//! Keys may be left from an earlier resharding, because an instance that was suspended may write to old keys after they were deleted. They
+//! differ from foreign keys in form. A leftover index contains valid names with the score 0, among them that of every leftover segment.
+//! Tombstones have the score 0 and a TTL, which one script sets. Before the first resharding is complete, no keys are left over.
 
 use std::collections::BTreeSet;
 
@@ -18,20 +18,19 @@ use crate::store::keys::KeyKind;
 use crate::store::{Error, KeySet, Partition, Store};
 
 impl Store {
-    /// The steps of a move, each of which raises the epoch by one.
-    const STEPS_OF_A_MOVE: u64 = 4;
+    /// Number of steps of a resharding. Each increments the epoch.
+    const RESHARDING_STEPS: u64 = 4;
 
-    /// Returns a key that a move from `layout` to the keys `to` would overwrite or delete, and that no move of this data set has
-    /// written. Where an ACL forbids `SCAN`, keys of segments are not looked for, and where it forbids `TTL`, tombstones are known by
-    /// their scores alone.
+    /// Returns a foreign key that a resharding from `layout` to the key set `to` would overwrite or delete; `None` if there is none. If an
+    /// ACL forbids `SCAN`, the keys of segments are not checked. If it forbids `TTL`, tombstones are recognized by their scores alone.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
-    pub async fn foreign_key_in_the_way(&self, layout: &Layout, to: KeySet) -> Result<Option<String>, Error> {
-        let was_moved = layout.epoch() > Self::STEPS_OF_A_MOVE;
+    /// An [`Error`] if Redis didn't answer.
+    pub async fn find_conflicting_key(&self, layout: &Layout, to: KeySet) -> Result<Option<String>, Error> {
+        let may_have_leftovers = layout.epoch() > Self::RESHARDING_STEPS;
         for partition in to.all() {
-            if let Some(key) = self.foreign_key_of(partition, was_moved).await? {
+            if let Some(key) = self.foreign_key_of(partition, may_have_leftovers).await? {
                 return Ok(Some(key));
             }
         }
@@ -39,7 +38,7 @@ impl Store {
         for partition in layout.keys().all() {
             names.extend(self.names_of(partition).await?);
         }
-        // An operator waits.
+        // The scan is complete, because an operator waits for it and not a request.
         for own in self.own_keys(usize::MAX, |_| false).await?.keys {
             if let KeyKind::Segment(name) = own.kind
                 && let Ok(name) = SegmentName::parse(name)
@@ -53,8 +52,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns a foreign key in the place of the record, the index or the tombstones of `partition`.
-    async fn foreign_key_of(&self, partition: Partition, was_moved: bool) -> Result<Option<String>, Error> {
+    /// Returns the key of the record, the index or the tombstones of `partition` if it is foreign.
+    async fn foreign_key_of(&self, partition: Partition, may_have_leftovers: bool) -> Result<Option<String>, Error> {
         let [record, index, tombstones] =
             [self.names.layout_of(partition), self.names.index(partition), self.names.tombstones(partition)];
         let mut pipeline = pipe();
@@ -74,7 +73,7 @@ impl Store {
             Some(Some(found)) if Layout::read_record(&found).is_ok() => true,
             _ => return Ok(Some(record)),
         };
-        let may_be_left = was_moved || has_record;
+        let may_be_left = may_have_leftovers || has_record;
         let is_left = |members: Option<u64>, unscored: Option<u64>| match members {
             Some(0) => true,
             members => may_be_left && members.is_some() && members == unscored,
@@ -96,25 +95,25 @@ impl Store {
         Ok(None)
     }
 
-    /// Returns whether the key of a segment in `partition` exists, and is no sorted set or not named by the index there.
+    /// Returns whether the key of a segment in `partition` exists, but has another type or is missing from the index.
     async fn is_foreign_segment(&self, partition: Partition, name: &SegmentName<'_>) -> Result<bool, Error> {
         let mut members = cmd("ZCARD");
         members.arg(self.names.segment(partition, name.as_str()));
-        let mut named = cmd("ZSCORE");
-        named.arg(self.names.index(partition)).arg(name.as_str());
-        let request = Request::each([members, named].map(|command| (partition.slot(), command))).probe();
-        let [members, named] =
+        let mut name_score = cmd("ZSCORE");
+        name_score.arg(self.names.index(partition)).arg(name.as_str());
+        let request = Request::each([members, name_score].map(|command| (partition.slot(), command))).probe();
+        let [members, name_score] =
             <[_; 2]>::try_from(self.client.send(request).await?.results()).expect("each command has a result");
         Ok(match or_foreign::<u64>(members)? {
-            // It went in the meantime.
+            // The key was deleted in the meantime.
             Some(0) => false,
-            Some(_) => parse::<Option<f64>>(named?)?.is_none(),
+            Some(_) => parse::<Option<f64>>(name_score?)?.is_none(),
             None => true,
         })
     }
 }
 
-/// Returns the value, or nothing if the key is of another type.
+/// Returns the value; `None` if the key has another type.
 fn or_foreign<T: FromRedisValue>(result: Result<Value, redis::Error>) -> Result<Option<T>, Error> {
     match result {
         Err(error) if error.is_wrong_type() => Ok(None),

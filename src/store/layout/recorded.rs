@@ -1,4 +1,4 @@
-//! Finding the record of the layout, making it, and going by it.
+//! Reading, creating and confirming the layout record.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::KnownLayout;
 use crate::redis::{Request, Slot};
 use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
-/// What may be answered or has to be done again.
+/// The result of a request that used the cached layout.
 pub(in crate::store) enum Attempt<T> {
-    /// The layout was in force all the while.
+    /// The layout was in force when the server executed the request.
     Committed(T),
-    /// It was another.
+    /// Another layout was in force. The request must be repeated.
     Stale,
 }
 
@@ -22,11 +22,11 @@ impl Store {
     /// broken.
     pub(in crate::store) const ATTEMPTS: usize = 10;
 
-    /// The layout, as far as this service knows. What goes by it must look at a partition's record at its end.
+    /// Returns the cached layout, or reads it. The caller must confirm it with a partition's copy of the record after it has used it.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when it isn't known and Redis doesn't tell, or is another than is set.
+    /// An [`Error`] if the layout is not cached and Redis didn't answer, or if it contradicts the settings.
     pub async fn layout(&self) -> Result<Layout, Error> {
         self.known_layout().await.map(|known| known.layout)
     }
@@ -38,14 +38,14 @@ impl Store {
         }
     }
 
-    /// How many partitions there are, if that is known by now.
+    /// Returns the number of partitions; `None` if the layout is not cached yet.
     #[must_use]
     pub fn partitions(&self) -> Option<Partitions> {
         self.layout.load().as_ref().map(|known| known.layout.read().partitions())
     }
 
-    /// Sees that the layout is known, and is the one that is recorded. The number of partitions that is set is compared with the
-    /// first that is found: later, the data may be moved.
+    /// Checks that the cached layout is the recorded one; otherwise reads it again. Only the first layout is compared with the number of
+    /// partitions in the settings, because a resharding may change the number later.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Store {
         }
     }
 
-    /// Does `attempt` by the layout that is known, and again by the one that is in force as long as that is another.
+    /// Runs `attempt` with the cached layout, and repeats it with the layout in force while the result is [`Attempt::Stale`].
     pub(in crate::store) async fn with_layout<T, F>(&self, attempt: impl Fn(Arc<KnownLayout>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Attempt<T>, Error>>,
@@ -77,11 +77,11 @@ impl Store {
         Err(Error::UnknownLayout)
     }
 
-    /// Whether `layout` was in force all the while, for what was read of `partition` until now.
+    /// Returns whether `layout` is in force in `partition`. If so, it was in force during all earlier reads of the partition.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer.
+    /// An [`Error`] if Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout_of(partition));
@@ -89,16 +89,16 @@ impl Store {
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
 
-    /// The layout that is in force, after the one that was known turned out not to be.
+    /// Reads the layout in force after the cached one turned out to be stale.
     ///
     /// # Errors
     ///
     /// As [`Self::layout`].
-    pub(crate) async fn layout_again(&self) -> Result<Layout, Error> {
+    pub(crate) async fn refresh_layout(&self) -> Result<Layout, Error> {
         self.read_layout().await.map(|known| known.layout)
     }
 
-    /// Reads the record, or makes it if there is none, and sees that those partitions have it whose servers answer.
+    /// Reads the record, or creates it if there is none, and writes it to the partitions whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         self.refusal.recent()?;
         let layout = self.find_layout().await.inspect_err(|error| {
@@ -117,17 +117,18 @@ impl Store {
         for _ in 0..Self::ATTEMPTS {
             let layout = match self.recorded_layout().await? {
                 Some(layout) => layout,
-                None => self.make_layout().await?,
+                None => self.create_layout().await?,
             };
             if self.layout.load().is_none() {
                 layout.check(self.partitions)?;
             }
-            // A server that was replaced by one that lagged behind has forgotten steps that were taken. Others have not. One server
-            // has lost all records, or none.
+            // After a failover to a lagging replica, a server lacks the latest steps, and partitions on other servers have them. A single
+            // server has lost all records or none.
             let elsewhere = if self.client.is_cluster() { self.layout_in_partitions().await } else { None };
             let newer = match elsewhere.filter(|other| other.order() > layout.order()) {
                 Some(newer) => Some(newer),
-                // A partition has none, or an older one, when whoever changed it didn't get that far, and when its server has lost data.
+                // A partition has no record, or an older one, if the process that changed the layout stopped early, or if its server lost
+                // data.
                 None => {
                     let others = self.record_in_partitions(&layout, layout.in_use()).await;
                     others.into_iter().filter_map(Result::ok).flatten().max_by_key(Layout::order)
@@ -137,10 +138,10 @@ impl Store {
                 self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
                 continue;
             }
-            // A server that took the place of another may lack the record of an extension, by which others count.
+            // After a failover, the server may lack the record of an extension of the window that other instances count over.
             let known = self.layout.load_full().map(|known| known.layout).filter(|known| known.epoch > layout.epoch);
             let window = self.window.max(known.and_then(|known| known.window).filter(|_| self.window.is_some()));
-            // Before anything is counted or written by it.
+            // The extension must be recorded before anything is counted or written.
             let Some(next) = window.and_then(|window| layout.kept_for(window)) else { return Ok(layout) };
             if let Some(kept) = layout.window.filter(|kept| next.window > Some(*kept)) {
                 let (from, to) = (kept, next.window.unwrap_or(kept));
@@ -151,7 +152,7 @@ impl Store {
         Err(Error::UnknownLayout)
     }
 
-    /// The layout that stands in Redis.
+    /// Returns the layout of the record; `None` if there is no record.
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(self.names.layout());
@@ -163,15 +164,15 @@ impl Store {
         record.map(|record| Layout::read_record(&record)).transpose()
     }
 
-    /// Where the record is in a cluster.
+    /// Returns the slot of the record in a cluster.
     pub(in crate::store) fn layout_slot(&self) -> Slot {
         Slot::of_any_key(&self.names.layout())
     }
 
-    /// Records the first layout of a data set, unless somebody else is faster, and gives the one that counts.
-    async fn make_layout(&self) -> Result<Layout, Error> {
+    /// Records the first layout of a data set unless another instance has recorded one. Returns the layout in force.
+    async fn create_layout(&self) -> Result<Layout, Error> {
         let layout = match self.layout.load_full() {
-            // Redis has forgotten the record, or all. It goes on as it was.
+            // Redis lost the record, or all data. The data set keeps its layout.
             Some(known) => {
                 let newest = self.layout_in_partitions().await.into_iter().chain([known.layout]);
                 let newest = newest.max_by_key(Layout::order).unwrap_or(known.layout);
@@ -180,13 +181,13 @@ impl Store {
             }
             None => match self.unrecorded_layout().await? {
                 Some(layout) => layout,
-                None => Layout { window: self.window, ..Layout::first(self.partitions_of_a_new_set().await?) },
+                None => Layout { window: self.window, ..Layout::first(self.partitions_for_new_set().await?) },
             },
         };
         self.record_first(&layout).await
     }
 
-    /// Records `layout` unless there is a record, and gives the one that counts.
+    /// Records `layout` unless there is a record. Returns the layout in force.
     pub(super) async fn record_first(&self, layout: &Layout) -> Result<Layout, Error> {
         let key = self.names.layout();
         let mut pipeline = pipe();
@@ -197,17 +198,18 @@ impl Store {
         record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
     }
 
-    /// The latest layout that partitions tell, whatever their number is: each has a first one. A server that is away tells nothing.
+    /// Returns the latest layout among the records of the first partitions, which exist regardless of the number of partitions. Ignores
+    /// servers that don't answer.
     pub(super) async fn layout_in_partitions(&self) -> Option<Layout> {
         self.latest_layout_in(Partition::initial_partitions()).await
     }
 
-    /// The latest layout that any of `partitions` has.
+    /// Returns the latest layout among the records of `partitions`. Ignores servers that don't answer.
     pub(super) async fn latest_layout_in(&self, partitions: impl Iterator<Item = Partition>) -> Option<Layout> {
         let each = partitions.map(|partition| async move {
             let mut pipeline = pipe();
             pipeline.cmd("GET").arg(self.names.layout_of(partition));
-            // An ACL may forbid the keys of partitions where there are none.
+            // An ACL may forbid the keys of partitions if there are none.
             let request = Request::new(partition.slot(), pipeline).probe();
             let mut record = self.client.send(request).await.ok()?.each::<Option<Vec<u8>>>();
             Layout::read_record(&record.next()?.ok()??).ok()
@@ -215,12 +217,12 @@ impl Store {
         join_all(each).await.into_iter().flatten().max_by_key(Layout::order)
     }
 
-    /// How the data set is laid out; none if there is no data set. Nothing is written.
+    /// Returns the layout of the data set; `None` if there is no data set. Writes nothing.
     ///
     /// # Errors
     ///
     /// As [`Self::layout`].
-    pub async fn found_layout(&self) -> Result<Option<Layout>, Error> {
+    pub async fn existing_layout(&self) -> Result<Option<Layout>, Error> {
         let recorded = match self.recorded_layout().await? {
             Some(layout) => Some(layout),
             None => self.unrecorded_layout().await?,
@@ -230,19 +232,19 @@ impl Store {
         Ok(Some(layout))
     }
 
-    /// How many partitions a data set without a record has, or shall have: what is set, or what fits the servers.
-    pub(in crate::store) async fn partitions_of_a_new_set(&self) -> Result<Partitions, Error> {
+    /// Returns the number of partitions of a data set without a record: the one in the settings, or the default for the deployment.
+    pub(in crate::store) async fn partitions_for_new_set(&self) -> Result<Partitions, Error> {
         Ok(match self.partitions {
             _ if self.has_plain_keys().await? => Partitions::ONE,
             Some(set) => set,
-            None if self.client.is_cluster() => Partitions::OF_A_CLUSTER,
+            None if self.client.is_cluster() => Partitions::CLUSTER_DEFAULT,
             None => Partitions::ONE,
         })
     }
 
-    /// Whether there is a data set of one partition. There was no record before there were more.
+    /// Returns whether there is an index outside of partitions. Versions without partitions wrote no record.
     pub(super) async fn has_plain_keys(&self) -> Result<bool, Error> {
-        // A cluster can't keep these together.
+        // On a cluster, plain keys would not share a slot.
         if self.client.is_cluster() {
             return Ok(false);
         }
@@ -253,7 +255,7 @@ impl Store {
         Ok(exists)
     }
 
-    /// Sees that the partitions of `keys` have the record of `layout`, or a newer one, which is given then.
+    /// Writes the record of `layout` to the partitions of `keys`. For each, returns the record that it kept because that is newer.
     pub(in crate::store) async fn record_in_partitions(
         &self,
         layout: &Layout,
@@ -266,11 +268,11 @@ impl Store {
         join_all(each).await
     }
 
-    /// Writes the record of `layout` into `key`, unless there is another that is not older, which is given then.
+    /// Writes the record of `layout` to `key` unless `key` holds a newer one, which is returned.
     ///
     /// # Errors
     ///
-    /// An [`Error`] when Redis didn't answer. [`Error::ForeignKey`] when `key` holds what is no record.
+    /// An [`Error`] if Redis didn't answer. [`Error::ForeignKey`] if `key` holds something other than a record.
     pub(in crate::store) async fn record_at(
         &self,
         key: &str,
@@ -281,8 +283,8 @@ impl Store {
         let script = pipeline.cmd("EVAL").arg(RECORD_UNLESS_NEWER).arg(1).arg(key);
         let (epoch, window, record) = layout.order();
         script.arg(record).arg(epoch).arg(window);
-        let (other,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
-        other
+        let (newer,): (Option<Vec<u8>>,) = self.client.send(Request::new(slot, pipeline)).await?.all()?;
+        newer
             .map(|record| {
                 Layout::read_record(&record)
                     .map_err(|error| if is_record(&record) { error } else { Error::ForeignKey(key.to_owned()) })
@@ -291,14 +293,15 @@ impl Store {
     }
 }
 
-/// Whether `text` is a record of any version, as [`RECORD_UNLESS_NEWER`] decides it.
+/// Whether `text` is a record of any version, by the same criterion as [`RECORD_UNLESS_NEWER`].
 fn is_record(text: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(text)
         .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
 }
 
-/// Writes the record `ARGV[1]`, whose epoch is `ARGV[2]` and whose window `ARGV[3]`, unless there is another that is not older, or
-/// what is no record, which is the answer then. The order is that of [`Layout::order`]. Lua compares texts by the server's locale, so the script compares bytes.
+/// Writes the record `ARGV[1]` with the epoch `ARGV[2]` and the window `ARGV[3]`. If `KEYS[1]` holds a newer record, or no record, it
+/// stays and is returned. Records are ordered as by [`Layout::order`]. The script compares bytes, because Lua compares texts by the
+/// locale of the server.
 const RECORD_UNLESS_NEWER: &str = "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end

@@ -12,9 +12,9 @@ use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
-/// Begins a script with the guard against a later layout. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use
-/// again, and the script returns -1. So a process that was suspended and resumes deletes nothing. A value that is no record, by the rule
-/// of `RECORD_UNLESS_NEWER`, belongs to another program and guards nothing.
+/// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use again,
+/// and the script returns -1. Therefore a process that was suspended and resumes deletes nothing. A value that is not a record, as
+/// `RECORD_UNLESS_NEWER` defines it, belongs to another program and has no effect.
 macro_rules! unless_later {
     ($script:literal) => {
         concat!(
@@ -49,8 +49,8 @@ if is_record then return redis.call('UNLINK', KEYS[1]) end
 return 0"
 );
 
-/// Deletes the tombstones `KEYS[2]`. They have the score 0 and a TTL. A key without them, or of another type, is another program's, and
-/// stays. Where an ACL forbids `TTL`, the scores alone decide.
+/// Deletes the tombstones `KEYS[2]`, which have the score 0 and a TTL. Any other key belongs to another program and stays. If an ACL
+/// forbids `TTL`, the scores alone decide.
 const DELETE_TOMBSTONES: &str = unless_later!(
     "\
 local users = redis.pcall('ZCARD', KEYS[2])
@@ -177,14 +177,14 @@ impl Store {
             deleted += done as u64;
         }
         self.delete_tombstones_of(layout, partition).await?;
-        // What stands for one partition stands for all.
+        // With one partition, the copy is the record itself, which stays.
         if record != self.names.layout() {
             self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
     }
 
-    /// Deletes the tombstones of `partition`, unless a later layout than `layout` is in force there.
+    /// Deletes the tombstones of `partition`, unless a layout later than `layout` is in force there.
     pub(in crate::store) async fn delete_tombstones_of(
         &self,
         layout: &Layout,
@@ -194,7 +194,7 @@ impl Store {
         self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
     }
 
-    /// Runs `script` on `keys` of `partition`, which deletes nothing if a later layout than `layout` is in force there.
+    /// Runs `script` on `keys` of `partition`. It deletes nothing if a layout later than `layout` is in force there.
     async fn delete_unless_later(
         &self,
         layout: &Layout,

@@ -1,7 +1,7 @@
-//! A database without the record of a data set: whether it is empty, has lost the record, or belongs to another program.
+//! A database without a layout record: it is empty, has lost the record, or belongs to another program.
 //!
-//! Only an empty one gets a new data set by itself. Keys of another program may have the same names, and pruning them would destroy
-//! them. A data set that lost its record would be counted by the wrong keys.
+//! Only an empty database gets a new data set automatically. Keys of another program may have the same names, and pruning would destroy
+//! them. If a data set lost its record, a new record could name the wrong keys, and counts would be wrong.
 
 use std::collections::BTreeSet;
 
@@ -13,76 +13,76 @@ use crate::redis::{self, Request, Slot};
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::{Error, KeySet, Layout, Partition, Partitions, Store};
 
-/// What a database without a record holds.
+/// Evidence of a data set in a database without a record.
 #[derive(Debug, Default)]
-pub(super) struct Traces {
-    /// A record that partitions have kept.
+pub(super) struct Evidence {
+    /// The latest copy of the record in a partition.
     pub(super) layout: Option<Layout>,
     /// Whether there is an index outside of partitions.
     pub(super) is_plain: bool,
     /// The partitions that have an index.
     pub(super) partitions: Vec<Partition>,
-    /// If there is no index: a key that a data set may have all the same.
+    /// If there is no index: the key of a segment or of a history.
     other: Option<OwnKey>,
 }
 
-impl Traces {
-    /// Whether there is a key that a data set may have, and no index.
+impl Evidence {
+    /// Whether there is no index, but the key of a segment or of a history.
     pub(super) fn has_other(&self) -> bool {
         self.other.is_some()
     }
 }
 
 impl Store {
-    /// The layout of a data set that has lost its record, or whose private Redis proves that it is ours; none if there is no data.
+    /// Returns the layout of a data set without a record, if a partition has a copy or if Redis is private; `None` if there is no data.
     ///
     /// # Errors
     ///
-    /// [`Error::Unrecorded`] when there are keys that may be another's, or that don't tell how they are laid out. Another [`Error`]
-    /// when Redis didn't answer.
+    /// [`Error::Unrecorded`] if the keys may belong to another program, or if their layout is ambiguous. Another [`Error`] if Redis didn't
+    /// answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
-        let traces = self.traces().await?;
+        let evidence = self.find_evidence().await?;
         let plain = KeySet::first(Partitions::ONE).of(0);
         let first = self.names.index(plain);
-        let found = match &traces {
-            Traces { layout: Some(layout), is_plain, .. } => {
+        let found = match &evidence {
+            Evidence { layout: Some(layout), is_plain, .. } => {
                 let is_of_the_layout = layout.all().any(|keys| keys.partitions() == Partitions::ONE);
                 if !is_plain || is_of_the_layout {
                     return Ok(Some(*layout));
                 }
                 format!("`{first}` beside partitions")
             }
-            Traces { partitions, .. } if !partitions.is_empty() => format!("`{}`", self.names.index(partitions[0])),
-            Traces { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
+            Evidence { partitions, .. } if !partitions.is_empty() => format!("`{}`", self.names.index(partitions[0])),
+            Evidence { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
                 format!("`{}`", self.names.segment(*partition, "*"))
             }
-            Traces { is_plain: false, other: None, .. } => return Ok(None),
-            Traces { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
-                Some(key) => format!("`{key}`, a segment that `{first}` doesn't name,"),
+            Evidence { is_plain: false, other: None, .. } => return Ok(None),
+            Evidence { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
+                Some(key) => format!("`{key}`, a segment that is missing from `{first}`,"),
                 None => {
-                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_of_a_new_set().await? };
+                    let partitions = if *is_plain { Partitions::ONE } else { self.partitions_for_new_set().await? };
                     return Ok(Some(Layout::first(partitions)));
                 }
             },
-            Traces { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
+            Evidence { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
                 format!("`{}`", self.names.segment(plain, "*"))
             }
-            Traces { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
-            Traces { other: None, .. } => format!("`{first}`"),
+            Evidence { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
+            Evidence { other: None, .. } => format!("`{first}`"),
         };
-        // Another instance may have made a data set in the meantime.
+        // Another instance may have created a data set in the meantime.
         match self.recorded_layout().await? {
             Some(layout) => Ok(Some(layout)),
             None => Err(Error::Unrecorded { found, record: self.names.layout() }),
         }
     }
 
-    /// Refuses a database whose index can't be ours. What a running service finds in the place of its own may be another program's:
-    /// the database was flushed and filled by that, or a name leads to another server.
+    /// Refuses a database whose index belongs to another program. A running service finds such an index if another program flushed and
+    /// filled the database, or if the host name now resolves to another server.
     ///
     /// # Errors
     ///
-    /// [`Error::Unrecorded`] then. Another [`Error`] when Redis didn't answer.
+    /// [`Error::Unrecorded`] if the index is foreign. Another [`Error`] if Redis didn't answer.
     pub(super) async fn refuse_foreign_index(&self, layout: &Layout) -> Result<(), Error> {
         let plain = KeySet::first(Partitions::ONE);
         if self.is_private || !layout.in_use().any(|keys| keys == plain) {
@@ -90,7 +90,7 @@ impl Store {
         }
         let index = self.names.index(plain.of(0));
         let mut pipeline = pipe();
-        // All scores of ours are 0.
+        // All scores of this service's index are 0.
         pipeline.cmd("ZCOUNT").arg(&index).arg("-inf").arg("(0");
         pipeline.cmd("ZCOUNT").arg(&index).arg("(0").arg("+inf");
         let is_foreign =
@@ -105,22 +105,22 @@ impl Store {
         Ok(())
     }
 
-    /// What a database without a record holds. The cheap looks come first.
-    pub(super) async fn traces(&self) -> Result<Traces, Error> {
-        let mut traces = Traces { layout: self.layout_in_partitions().await, ..Traces::default() };
-        traces.is_plain = self.has_plain_keys().await?;
-        if traces.layout.is_some() {
-            return Ok(traces);
+    /// Searches a database without a record for evidence of a data set. The cheap checks come first.
+    pub(super) async fn find_evidence(&self) -> Result<Evidence, Error> {
+        let mut evidence = Evidence { layout: self.layout_in_partitions().await, ..Evidence::default() };
+        evidence.is_plain = self.has_plain_keys().await?;
+        if evidence.layout.is_some() {
+            return Ok(evidence);
         }
-        traces.partitions = self.partitions_with_index().await?;
-        traces.layout = self.latest_layout_in(traces.partitions.iter().copied()).await;
-        if !traces.is_plain && traces.partitions.is_empty() {
-            traces.other = self.other_key().await?;
+        evidence.partitions = self.partitions_with_index().await?;
+        evidence.layout = self.latest_layout_in(evidence.partitions.iter().copied()).await;
+        if !evidence.is_plain && evidence.partitions.is_empty() {
+            evidence.other = self.other_key().await?;
         }
-        Ok(traces)
+        Ok(evidence)
     }
 
-    /// The partitions that have an index, whatever the number of partitions is.
+    /// Returns the partitions that have an index, among those of all possible key sets.
     async fn partitions_with_index(&self) -> Result<Vec<Partition>, Error> {
         let exists = |partition: &Partition| {
             let mut command = cmd("EXISTS");
@@ -128,9 +128,9 @@ impl Store {
             (partition.slot(), command)
         };
         let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
-        let asking = servers.into_iter().map(|partitions| async move {
+        let requests = servers.into_iter().map(|partitions| async move {
             let commands = Request::each(partitions.iter().map(exists));
-            // An ACL that forbids these keys says that they aren't ours.
+            // Keys that an ACL forbids don't belong to this service.
             let answers = self.client.send(commands.nil_for(redis::Error::is_forbidden)).await?.each::<Option<u64>>();
             let found: Vec<(Partition, u64)> = partitions
                 .into_iter()
@@ -139,10 +139,11 @@ impl Store {
                 .collect::<Result<_, Error>>()?;
             Ok::<_, Error>(found.into_iter().filter(|(_, exists)| *exists > 0).map(|(partition, _)| partition))
         });
-        Ok(try_join_all(asking).await?.into_iter().flatten().collect())
+        Ok(try_join_all(requests).await?.into_iter().flatten().collect())
     }
 
-    /// A segment of `partition` that its index doesn't name: it would be counted, but never listed, pruned, moved or rid of a user.
+    /// Returns the key of a segment of `partition` that is missing from its index. Such a segment would be counted, but not be listed,
+    /// pruned or moved, and deleting a user would miss it.
     async fn unindexed_segment(&self, partition: Partition) -> Result<Option<String>, Error> {
         let indexed: BTreeSet<_> = match self.names_of(partition).await {
             Err(error) if error.is_wrong_type() => BTreeSet::new(),
@@ -158,22 +159,22 @@ impl Store {
         Ok(found.filter(is_unindexed).map(|own| own.key))
     }
 
-    /// A key of a segment or of a history, if there is one: that of a segment rather, since it says whether there are partitions. Where an
-    /// ACL forbids `SCAN`, only the key of the turns is looked for.
+    /// Returns the key of a segment or of a history, if there is one. Prefers a segment, whose key shows whether there are partitions. If
+    /// an ACL forbids `SCAN`, checks for the key of the lease alone.
     async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
-        // What is refused for any of them need not be known better.
+        // Unless Redis is private, any such key is refused.
         let is_enough = |own: &OwnKey| is_segment(own) || (own.kind == KeyKind::History && !self.is_private);
         let mut found = self.own_keys(Self::SCAN_STEPS, is_enough).await?.keys;
         found.retain(|own| is_segment(own) || own.kind == KeyKind::History);
         if let Some(own) = found.pop() {
             return Ok(Some(own));
         }
-        let turn = self.names.lease();
+        let lease = self.names.lease();
         let mut pipeline = pipe();
-        pipeline.cmd("EXISTS").arg(&turn);
-        let request = Request::new(Slot::of_any_key(&turn), pipeline).nil_for(redis::Error::is_forbidden);
+        pipeline.cmd("EXISTS").arg(&lease);
+        let request = Request::new(Slot::of_any_key(&lease), pipeline).nil_for(redis::Error::is_forbidden);
         let (exists,) = self.client.send(request).await?.all::<(Option<u64>,)>()?;
-        Ok(if exists == Some(1) { self.names.read(turn) } else { None })
+        Ok(if exists == Some(1) { self.names.read(lease) } else { None })
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
@@ -14,7 +13,9 @@ use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Lease, LeaseRequest, NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
 
-use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};
+use crate::helpers::{
+    NOON, Redis, RedisCluster, TIMEOUT, TestApp, eventually, noon_plus, problem, segment, settings, visit,
+};
 
 const HOUR: i64 = 3_600_000;
 const STEP: Duration = Duration::from_secs(3_600);
@@ -164,7 +165,7 @@ async fn thirteen_months_are_kept_and_read_in_pages() {
     assert_eq!(all, (first..=last).map(|n| Some(n as u64)).collect::<Vec<_>>());
 
     // A segment without visits has its history for so long, and no longer.
-    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
 fn assert_lives(redis: &Redis, key: &str, kept: Duration) {
@@ -180,7 +181,7 @@ fn memory(redis: &Redis, key: &str) -> usize {
 async fn history_of_few_samples_takes_little_memory_and_becomes_a_stream_when_it_grows() {
     let redis = Redis::start();
     let store = redis.store();
-    let most = Store::LISTED_SAMPLES as i64;
+    let most = Store::MAX_LIST_SAMPLES as i64;
     let samples: Vec<_> = (0..most + 700).map(|n| sample("sports", noon_plus(n * HOUR), 300_000 + n as u64)).collect();
     let kind = || redis.call::<String>(&["TYPE", "history:sports"]);
     for n in 0..most {
@@ -191,7 +192,7 @@ async fn history_of_few_samples_takes_little_memory_and_becomes_a_stream_when_it
     }
     assert_eq!(kind(), "list");
     assert!(memory(&redis, "history:sports") / most as usize <= 24, "{}", memory(&redis, "history:sports"));
-    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
     let all = |until: i64| (0..until).map(|n| Some(300_000 + n as u64)).collect::<Vec<_>>();
     assert_eq!(counts(store.clone(), "sports", 0, (most - 1) * HOUR).await, all(most));
     assert_eq!(counts(store.clone(), "sports", 5 * HOUR, 6 * HOUR).await, [Some(300_005), Some(300_006)]);
@@ -203,7 +204,7 @@ async fn history_of_few_samples_takes_little_memory_and_becomes_a_stream_when_it
     assert_eq!(store.add_samples(&samples).await, Ok(698));
     assert_eq!(store.add_samples(&samples).await, Ok(0), "all are there");
     assert_eq!(counts(store.clone(), "sports", 0, (most + 699) * HOUR).await, all(most + 700));
-    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
 #[tokio::test]
@@ -217,7 +218,7 @@ async fn history_that_began_as_a_stream_goes_on_as_one() {
     assert_eq!(store.add_samples(&[sample("sports", noon_plus(HOUR), 8)]).await, Ok(1));
     assert_eq!(redis.call::<u64>(&["XLEN", "history:sports"]), 2);
     assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(7), Some(8)]);
-    assert_lives(&redis, "history:sports", Store::KEPT_AFTER_LAST);
+    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
 #[tokio::test]
@@ -287,7 +288,7 @@ async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_record_each_turn_once_and_tell_it() {
     let redis = Redis::start();
-    let every_second = || Layer { history_interval: Some("1s".to_owned()), ..Layer::default() };
+    let every_second = || settings([("history_interval", "1s")]);
     let apps = [TestApp::spawn_with(&redis, every_second()).await, TestApp::spawn_with(&redis, every_second()).await];
     apps[0].record("u1", "sports").await;
     apps[1].record("u2", "sports").await;
@@ -325,7 +326,7 @@ async fn two_services_record_each_turn_once_and_tell_it() {
 #[tokio::test]
 async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
     let mut redis = Redis::start();
-    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
     let samples = [(0, 40), (2, 42), (26, 43)].map(|(hour, count)| sample("a/b", noon_plus(hour * HOUR), count));
     redis.store().add_samples(&samples).await.unwrap();
@@ -356,7 +357,7 @@ async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
 #[tokio::test]
 async fn a_question_that_has_no_answer_says_why() {
     let redis = Redis::start();
-    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
     for (query, field, why) in [
         ("from=yesterday", "from", "must be Unix seconds or an RFC 3339 time"),
@@ -394,7 +395,7 @@ async fn without_redis_there_is_no_history() {
 async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
     let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {

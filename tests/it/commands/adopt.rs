@@ -511,7 +511,7 @@ async fn repartition_names_the_remedy_for_a_foreign_key_that_appears_later() {
     redis.call::<()>(&["MSET", "layout", moving, "{p00}:forgotten", "theirs"]);
     let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
     let message = String::from_utf8(run(&mut command).stderr).unwrap();
-    assert!(message.contains(" {p00}:forgotten` met a key of another type"), "{message}");
+    assert!(message.contains(" {p00}:forgotten` found a key of another type"), "{message}");
     assert!(message.ends_with("rename or delete that key, and run the same command again\n"), "{message}");
     redis.call::<()>(&["DEL", "{p00}:forgotten"]);
     says(&redis, &["repartition", "--to", "4"]);

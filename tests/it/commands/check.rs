@@ -85,7 +85,7 @@ async fn check_reports_another_server_in_one_line() {
     let app = TestApp::spawn(&redis).await;
     let (succeeded, _, error) = check(folder.path(), &["--redis-url", &format!("redis://{}", app.address)]);
     assert!(!succeeded);
-    assert!(error.contains("can't serve: can't connect to Redis: ") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("can't serve: failed to connect to Redis: ") && error.lines().count() == 1, "{error}");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn check_fails_for_a_replica() {
 async fn check_names_the_command_at_which_a_proxy_hangs_up(#[case] word: &'static str, #[case] why: &str) {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
-    let proxy = Proxy::start_refusing(&redis, word).await;
+    let proxy = Proxy::start_closing_at(&redis, word).await;
     let (succeeded, _, error) = check(folder.path(), &["--redis-url", &proxy.url()]);
     assert!(!succeeded && error.contains(why) && error.contains("be a proxy that refuses these commands"), "{error}");
 }
@@ -171,7 +171,10 @@ fn check_fails_for_each_needed_command_that_an_acl_forbids() {
     for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
         let command = command.to_lowercase();
         let (succeeded, _, error) = check_with_acl(&[&DRY_RUN[..], &[&format!("-{command}")]].concat());
-        assert!(!succeeded && error.contains("can't serve: its ACL forbids what is needed: "), "{command}: {error}");
+        assert!(
+            !succeeded && error.contains("can't serve: its ACL forbids a required command: "),
+            "{command}: {error}"
+        );
         assert!(error.contains(&format!("'{command}'")) && error.lines().count() == 1, "{command}: {error}");
     }
 }
@@ -179,7 +182,7 @@ fn check_fails_for_each_needed_command_that_an_acl_forbids() {
 #[test]
 fn check_fails_for_keys_that_an_acl_forbids() {
     let (succeeded, _, error) = check_with_acl(&[&DRY_RUN[..], &["resetkeys"]].concat());
-    assert!(!succeeded && error.contains("can't serve: its ACL forbids what is needed: "), "{error}");
+    assert!(!succeeded && error.contains("can't serve: its ACL forbids a required command: "), "{error}");
     assert!(error.contains("'segment:") && error.lines().count() == 1, "{error}");
 }
 
@@ -188,7 +191,7 @@ fn check_fails_for_each_needed_command_that_redis_lacks() {
     for command in Permissions::needed_commands().into_iter().filter(|command| *command != "PING") {
         let (redis, folder) = (Redis::start_with(&["--rename-command", command, ""]), tempfile::tempdir().unwrap());
         let (succeeded, _, error) = check(folder.path(), &["--redis-url", &redis.url()]);
-        let expected = format!("can't serve: it has no command `{command}`, which the service needs: ");
+        let expected = format!("can't serve: it lacks the required command `{command}`, which is renamed");
         assert!(!succeeded && error.contains(&expected) && error.lines().count() == 1, "{command}: {error}");
     }
 }
@@ -201,17 +204,17 @@ fn check_finds_a_missing_command_without_permission_to_list_commands() {
     redis.call::<()>(&rules);
     let (succeeded, _, error) =
         check(folder.path(), &["--redis-url", &format!("{}?user=me&pass=hunter2", redis.url())]);
-    assert!(!succeeded && error.contains("it has no command `EVAL`"), "{error}");
+    assert!(!succeeded && error.contains("it lacks the required command `EVAL`"), "{error}");
 }
 
 /// The diagnostic commands are forbidden, which is not a failure.
 #[test]
 fn check_passes_and_reports_an_acl_that_forbids_the_dry_run() {
-    let unknown = "; it doesn't tell whether its ACL allows what is needed";
+    let unknown = "; whether its ACL permits all required commands is unknown";
     let little = check_with_only(&["~layout", "~segments", "+ping", "+get", "+exists"]);
     let enough = check_with_acl(&[]);
     for ((succeeded, table, error), first_words) in
-        [(little, "a Redis that doesn't tell its version"), (enough, "it refuses writes when its memory is full")]
+        [(little, "a Redis of unknown version"), (enough, "it refuses writes when its memory is full")]
     {
         assert!(succeeded && error.is_empty(), "{error}");
         assert!(table.lines().last().unwrap().ends_with(&format!("{first_words}{unknown}")), "{table}");
@@ -221,11 +224,11 @@ fn check_passes_and_reports_an_acl_that_forbids_the_dry_run() {
 #[rstest]
 #[case::managed_default(
     "volatile-lru",
-    "; it drops histories, and the record of deleted users during a move, when its memory is full (volatile-lru)"
+    "; it evicts histories, and tombstones of deleted users during a move, when its memory is full (volatile-lru)"
 )]
 #[case::cache(
     "allkeys-lru",
-    "; it drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)"
+    "; it evicts whole segments when its memory is full, which makes counts wrong (allkeys-lru)"
 )]
 fn check_warns_of_an_eviction_policy(#[case] policy: &str, #[case] expected: &str) {
     let (redis, folder) = (Redis::start_with(&["--maxmemory-policy", policy]), tempfile::tempdir().unwrap());

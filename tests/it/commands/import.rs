@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use http_body_util::Full;
 use hyper::Response;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, Service, Site, TestApp, binary, eventually, kill, private_redis_connection, run};
+use crate::helpers::{
+    Redis, Service, StubServer, TestApp, binary, eventually, kill, private_redis_connection, run, settings,
+};
 
 /// Returns the Unix time so many seconds ago.
 fn seconds_ago(seconds: i64) -> i64 {
@@ -132,7 +133,7 @@ fn import_names_rejected_records_by_their_line() {
     assert_eq!(details[2], "must not be empty");
     assert_eq!(
         details[3],
-        "was not written: `ZADD segment:full` met a key of another type: another program writes to this Redis"
+        "was not written: `ZADD segment:full` found a key of another type: another program writes to this Redis"
     );
     assert_eq!(details[4], "is longer than 16384 bytes");
 }
@@ -761,7 +762,7 @@ async fn import_splits_requests_that_are_too_large(
     let app = TestApp::spawn(&redis).await;
     let sizes = Arc::<Mutex<Vec<usize>>>::default();
     let seen = Arc::clone(&sizes);
-    let proxy = Site::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
+    let proxy = StubServer::limit(app.address, max_bytes, move |size| seen.lock().unwrap().push(size)).await;
     fs::write(folder.path().join("visits"), ndjson(60_000)).unwrap();
     let url = format!("http://{}", proxy.address);
     let (succeeded, stderr) = outcome(import(folder.path(), &["visits", "--url", &url]).args(arguments));
@@ -778,7 +779,7 @@ async fn import_splits_requests_that_are_too_large(
 async fn import_ends_if_a_single_visit_is_too_large() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     let app = TestApp::spawn(&redis).await;
-    let proxy = Site::limit(app.address, 10, |_| {}).await;
+    let proxy = StubServer::limit(app.address, 10, |_| {}).await;
     fs::write(folder.path().join("visits"), "{\"user_id\":\"u1\",\"segment\":\"s1\"}\n".repeat(3)).unwrap();
     let url = format!("http://{}", proxy.address);
     let (succeeded, stderr) = outcome(&mut import(folder.path(), &["visits", "--url", &url]));
@@ -807,7 +808,7 @@ async fn import_names_a_server_that_is_not_the_service(
     #[case] expected: &str,
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let site = Site::start(move |_| async move {
+    let site = StubServer::start(move |_| async move {
         Response::builder().status(status).header(header.0, header.1).body(Full::from(body)).unwrap()
     })
     .await;
@@ -878,7 +879,7 @@ async fn import_reports_how_many_visits_took_its_time(
 ) {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     redis.record_data_set();
-    let app = TestApp::spawn_with(&redis, Layer { max_segments: Some("1".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("max_segments", "1")])).await;
     let (url, address) = (redis.url(), format!("http://{}", app.address));
     let target = if target == "redis" {
         redis.call::<()>(&["SET", "segment:other", "theirs"]);
@@ -934,7 +935,7 @@ async fn import_sends_visits_to_a_service() {
         .args(["--api-keys-file", "keys.toml"]));
     fs::write(folder.path().join("token"), token.stdout).unwrap();
     let keys = folder.path().join("keys.toml").display().to_string();
-    let app = TestApp::spawn_with(&redis, Layer { api_keys_file: Some(keys), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("api_keys_file", &keys)])).await;
     // Only the service rejects visits in the future, and it reports at most a hundred of them.
     let ahead = seconds_ago(-3_600);
     let mut text = csv(120_000);

@@ -78,7 +78,7 @@ fn repartition_refuses_a_redis_that_may_evict_keys() {
     redis.call::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
     let command = ["repartition", "--to", "8", "--redis-url", &redis.url()];
     let error = refusal(binary(folder.path()).args(command));
-    let expected = "segment-estimator: Redis drops histories, and the record of deleted users during a move, when its memory is full \
+    let expected = "segment-estimator: Redis evicts histories, and tombstones of deleted users during a move, when its memory is full \
                     (volatile-lru); set maxmemory-policy to noeviction, and then run the same command again";
     assert!(error.starts_with(expected), "{error}");
     assert!(redis.call::<Option<String>>(&["GET", "layout"]).is_none(), "nothing was begun");
@@ -93,7 +93,7 @@ fn start_refuses_another_number_of_partitions() {
     repartition(&folder, &redis, "8");
     let url = redis.url();
     let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "4"]));
-    let expected = "segment-estimator: partitions: the data set has 8 partitions, and partitions is 4: leave it unset, or move the \
+    let expected = "segment-estimator: partitions: the data set has 8 partitions, but partitions is 4: unset it, or move the \
                     data with `segment-estimator repartition --to 4`";
     assert_eq!(message, expected);
     for arguments in [&["--redis-url", &url, "--partitions", "8"][..], &["--redis-url", &url]] {
@@ -110,7 +110,7 @@ async fn adopt_records_one_partition_for_a_data_set_of_an_early_version() {
     let adopted = run(binary(folder.path()).args(["adopt", "--yes", "--redis-url", &url]));
     assert!(adopted.status.success(), "{adopted:?}");
     let message = last_line(binary(folder.path()).args(["--redis-url", &url, "--partitions", "8"]));
-    assert!(message.contains("the data set has 1 partition, and partitions is 8"), "{message}");
+    assert!(message.contains("the data set has 1 partition, but partitions is 8"), "{message}");
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.count("sports").await, 0);
     let record = r#"{"epoch":1,"keys":"plain","window_seconds":1209600}"#;
@@ -138,7 +138,8 @@ fn repartition_refuses_a_record_of_a_later_version() {
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
     assert!(
-        message.contains("the key `layout`, with redis_key_prefix in front, holds no record that this version knows"),
+        message
+            .contains("the key `layout`, with redis_key_prefix in front, holds no record that this version can read"),
         "{message}"
     );
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*"]), ["layout"]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::{SETTINGS, Setting};
 use segment_estimator::store::diagnostics::Permissions;
 
 fn read(file: &str) -> String {
@@ -35,10 +35,10 @@ fn example() -> BTreeMap<String, (String, String)> {
 #[test]
 fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
     let mut example = example();
-    for name in Layer::names() {
+    for Setting { name, default, .. } in SETTINGS {
         let (value, comment) =
-            example.remove(&variable(&name)).unwrap_or_else(|| panic!("{name} is missing in .env.example"));
-        assert_eq!(value, Layer::default_of(&name).unwrap_or_default(), "{name} has another default");
+            example.remove(&variable(name)).unwrap_or_else(|| panic!("{name} is missing in .env.example"));
+        assert_eq!(value, default.unwrap_or_default(), "{name} has another default");
         assert!(comment.len() > 10, "{name} is not explained");
     }
     assert_eq!(example.keys().collect::<Vec<_>>(), ["ESTIMATOR_CONFIG"]);
@@ -47,10 +47,10 @@ fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
 #[test]
 fn the_page_on_settings_has_every_one_with_its_default() {
     let page = read("docs/settings.md");
-    for name in Layer::names() {
+    for Setting { name, default, .. } in SETTINGS {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
         let row = row.unwrap_or_else(|| panic!("{name} is missing in docs/settings.md"));
-        if let Some(default) = Layer::default_of(&name) {
+        if let Some(default) = default {
             assert!(row.contains(&format!("| `{default}` |")), "{name} has another default: {row}");
         }
     }
@@ -88,14 +88,14 @@ fn the_debugging_example_breaks_in_the_count_handler() {
 #[test]
 fn compose_passes_every_setting_on() {
     let compose = read("docker-compose.yml");
-    for name in Layer::names() {
-        let variable = variable(&name);
+    for Setting { name, .. } in SETTINGS {
+        let variable = variable(name);
         let passed_on = compose.contains(&format!("{variable}: ${{{variable}:-}}"));
         // A value for what compose fixes becomes a sentence, which the service refuses.
         let is_refused = compose.contains(&format!("${{{variable}:+ (docker compose "));
-        let is_fixed = ["listen", "admin_listen", "data_dir"].contains(&name.as_str());
+        let is_fixed = ["listen", "admin_listen", "data_dir"].contains(name);
         let has_default = compose.contains(&format!("{variable}: ${{{variable}:-redis://redis:6379}}"));
-        assert_eq!(has_default, name == "redis_url", "{variable}");
+        assert_eq!(has_default, *name == "redis_url", "{variable}");
         assert_eq!(is_refused, is_fixed, "{variable}");
         assert!(passed_on || is_fixed, "{variable}");
     }

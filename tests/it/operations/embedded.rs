@@ -65,8 +65,8 @@ async fn start_refuses_segments_that_no_index_names_until_they_are_adopted(#[cas
     service.kill();
 
     let message = refusal(binary(folder.path()).args(["--listen", "127.0.0.1:0", "--log-filter", "off"]));
-    assert!(message.contains("a segment that `segments` doesn't name, and no data set"), "{message}");
-    assert!(message.contains("take it over with `segment-estimator adopt`"), "{message}");
+    assert!(message.contains("a segment that is missing from `segments`, and no data set"), "{message}");
+    assert!(message.contains("run `segment-estimator adopt`"), "{message}");
     let adopted = run(binary(folder.path()).args(["adopt", "--yes"]));
     assert!(adopted.status.success(), "{adopted:?}");
 

@@ -10,7 +10,7 @@ use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_moves_with_its_keys_and_is_in_two_places_meanwhile() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let slot = cluster.slot_of("{p03}");
     let (from, key) = (cluster.owner_of(slot), |name: &str| format!("{{p03}}:segment:{name}"));
     let names = ["a", "b", "c"].map(key);
@@ -45,7 +45,7 @@ async fn a_replica_takes_the_place_of_a_master_that_is_killed_and_gives_it_back(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeat_pings_the_idle_connections_to_each_master() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     let visit = |user: usize| json!({ "user_id": format!("u{user}"), "segment": "sports" });
     for user in 0..100 {
@@ -66,7 +66,7 @@ async fn heartbeat_pings_the_idle_connections_to_each_master() {
 /// The first URL alone, of a replica at that: the rest is found by it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let last = urls.rsplit(',').next().unwrap();
     let service = Service::start(folder.path(), &["--redis-cluster", last]);
@@ -143,7 +143,7 @@ async fn a_cluster_that_is_not_there_is_told_in_one_line() {
 /// The server that has the record was replaced by one that lagged behind, or lost everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_goes_back_or_is_lost_is_found_in_the_partitions() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", "4"]);
     service.record("u1", "sports").await;
@@ -172,7 +172,7 @@ async fn a_user_that_may_do_what_the_page_says_is_enough() {
     let rules: Vec<_> = rules.split_whitespace().map(|rule| rule.trim_matches('\'').replace("\\|", "|")).collect();
     let rules: Vec<_> = rules.iter().map(String::as_str).filter(|rule| *rule != "\\").collect();
 
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     for node in 0..6 {
         cluster[node].call::<()>(&[&["ACL", "SETUSER", "estimator"], &rules[..], &["+acl"]].concat());
     }

@@ -1,6 +1,5 @@
 //! Single visits and counts that are asked together share round trips, and each caller gets the answer to its own.
 
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Visit;
 use segment_estimator::estimator::{Estimator, Recorded};
 use segment_estimator::redis;
@@ -8,7 +7,7 @@ use segment_estimator::store;
 use serde_json::json;
 use tokio::task::{JoinHandle, yield_now};
 
-use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, segment, visit};
+use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, segment, settings, visit};
 
 type Recording = JoinHandle<Result<Recorded, store::Error>>;
 
@@ -52,7 +51,7 @@ async fn outcome(recording: Recording) -> Result<Recorded, store::Error> {
 async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let patient = settings([("redis_timeout", "30s")]);
     let app = TestApp::spawn_on(proxy.url(), patient).await;
     // The connections to Redis are there before replies are held.
     app.record("u104010", "sports").await;
@@ -157,8 +156,7 @@ async fn a_full_queue_refuses_at_once_and_the_others_are_written() {
 async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let changes =
-        Layer { max_waiting: Some("1".to_owned()), redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let changes = settings([("max_waiting", "1"), ("redis_timeout", "30s")]);
     let app = TestApp::spawn_on(proxy.url(), changes).await;
     app.record("u104010", "sports").await;
     proxy.hold_replies();
@@ -172,7 +170,7 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
     eventually("one is refused", async || one.is_finished() || other.is_finished()).await;
     let (refused, waits) = if one.is_finished() { (one, other) } else { (other, one) };
     let document = problem(refused.await.unwrap().unwrap(), 503, "overloaded").await;
-    assert!(document["detail"].as_str().unwrap().contains("1 already wait for Redis"), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("1 requests are already waiting for Redis"), "{document}");
 
     proxy.release_replies();
     for answer in [under_way, waits] {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Blow, Client, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem};
+use crate::helpers::{Client, Fault, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem, settings};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -47,7 +46,7 @@ async fn eviction_is_warned_of_at_the_start_and_counted() {
     assert_eq!(service.status_of("/readyz").await, 200);
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
-    let expected = "Redis drops whole segments when its memory is full, and counts are wrong then (allkeys-lru)";
+    let expected = "Redis evicts whole segments when its memory is full, which makes counts wrong (allkeys-lru)";
     assert!(warnings.len() == 1 && warnings[0].contains(expected), "{log:#?}");
 }
 
@@ -100,7 +99,7 @@ async fn the_service_starts_without_redis_and_finds_it_when_it_comes() {
 #[tokio::test]
 async fn redis_is_reached_over_tcp_too() {
     let port = free_port();
-    let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
 
     let _redis = Redis::start_with(&["--port", &port]);
@@ -112,7 +111,7 @@ async fn redis_is_reached_over_tcp_too() {
 #[tokio::test]
 async fn a_redis_that_hangs_is_503_at_the_deadline_and_recovers() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("redis_timeout", "300ms")])).await;
     app.record("u104010", "sports").await;
 
     kill("-STOP", redis.pid());
@@ -130,11 +129,11 @@ async fn a_redis_that_hangs_is_503_at_the_deadline_and_recovers() {
 async fn a_connection_that_went_dead_is_replaced() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let short = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
+    let short = settings([("redis_timeout", "300ms")]);
     let app = TestApp::spawn_on(proxy.url(), short).await;
     app.record("u104010", "sports").await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
 }
@@ -148,7 +147,7 @@ async fn connects(app: &TestApp) -> u64 {
 
 /// A service on the Redis behind `proxy`, with a connection for each of visits, batches and counts.
 async fn app_with_all_connections(proxy: &Proxy) -> TestApp {
-    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
+    let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
     assert_eq!(app.post_array(&json!([{ "user_id": "u104011", "segment": "sports" }])).await.status(), 200);
     assert_eq!(app.count("sports").await, 2);
@@ -169,7 +168,7 @@ async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_th
     let app = app_with_all_connections(&proxy).await;
     let before = connects(&app).await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     eventually("all three are made again", async || connects(&app).await >= before + 3).await;
     assert_all_are_taken_at_once(&app).await;
 }
@@ -178,7 +177,7 @@ async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_th
 async fn heartbeat_keeps_idle_connections_that_the_network_would_forget() {
     const FORGETS_AFTER: Duration = Duration::from_secs(5);
     let redis = Redis::start();
-    let proxy = Proxy::start_forgetful(&redis, FORGETS_AFTER).await;
+    let proxy = Proxy::start_with_idle_limit(&redis, FORGETS_AFTER).await;
     let app = app_with_all_connections(&proxy).await;
     // Nothing but time makes a connection idle.
     tokio::time::sleep(FORGETS_AFTER + Duration::from_secs(1)).await;
@@ -205,12 +204,12 @@ async fn keepalive_is_on_for_every_connection_to_redis() {
 async fn a_connection_to_a_replica_is_replaced() {
     let (old, new) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&old).await;
-    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
+    let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
 
     // A failover: the old primary lives on as a replica, and its address leads to the new one.
     old.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-    proxy.lead_to(&new);
+    proxy.redirect_to(&new);
     assert_eq!(post(&app).await, 503);
     assert_eq!(post(&app).await, 204);
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
@@ -236,7 +235,7 @@ async fn a_primary_that_becomes_a_replica_is_not_ready_and_its_counts_are_not_be
 async fn callers_that_give_up_do_not_keep_a_slow_redis_away() {
     let redis = Redis::start();
     let proxy = Proxy::start_slow(&redis, Duration::from_millis(400)).await;
-    let impatient = Layer { redis_timeout: Some("100ms".to_owned()), ..Layer::default() };
+    let impatient = settings([("redis_timeout", "100ms")]);
     let app = TestApp::spawn_on(proxy.url(), impatient).await;
     assert_eq!(post(&app).await, 503);
     eventually("connected in spite of them", async || post(&app).await == StatusCode::NO_CONTENT).await;
@@ -261,7 +260,7 @@ async fn a_wrong_password_is_503_until_it_is_right() {
     service.record("u104010", "sports").await;
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
-    assert!(warnings.len() == 1 && warnings[0].contains("it doesn't accept this user or password"), "{log:#?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("it refused this user or password"), "{log:#?}");
 }
 
 #[rstest]
@@ -278,7 +277,7 @@ async fn a_wrong_password_is_503_until_it_is_right() {
 async fn why_redis_does_not_let_us_in_has_a_label(#[case] setup: &[&str], #[case] login: &str, #[case] kind: &str) {
     let redis = Redis::start();
     redis.call::<redis::Value>(setup);
-    let app = TestApp::spawn_on(format!("{}{login}", redis.url()), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("{}{login}", redis.url()), settings([])).await;
     assert_eq!(post(&app).await, 503);
     assert_eq!(app.status_of("/readyz").await, 503);
     assert_eq!(kinds_of_failure(&app).await, [kind]);
@@ -289,7 +288,7 @@ async fn a_redis_without_room_for_another_client_is_no_wrong_password() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "maxclients", "1"]);
     let other = redis.monitor();
-    let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
     assert_eq!(kinds_of_failure(&app).await, ["connect"]);
     drop(other);

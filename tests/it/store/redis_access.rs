@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::store::diagnostics::Permissions;
 use serde_json::json;
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run};
+use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run, settings, settings_with};
 
 /// Lets `user` in with `password`, to do what the service does and no more.
 fn let_in(redis: &Redis, user: &str, password: &str) {
@@ -18,12 +18,8 @@ fn let_in(redis: &Redis, user: &str, password: &str) {
     redis.call::<()>(&[&rules[..], &needed.iter().map(String::as_str).collect::<Vec<_>>()].concat());
 }
 
-fn access(user: &str, password_file: &Path) -> Layer {
-    Layer {
-        redis_username: Some(user.to_owned()),
-        redis_password_file: Some(password_file.display().to_string()),
-        ..Layer::default()
-    }
+fn access(user: &str, password_file: &Path) -> RawSettings {
+    settings([("redis_username", user), ("redis_password_file", &password_file.display().to_string())])
 }
 
 #[tokio::test]
@@ -57,13 +53,10 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "hunter2").unwrap();
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
-    let settings = Layer {
-        window: Some("1s".to_owned()),
-        prune_schedule: Some("* * * * * *".to_owned()),
-        history_interval: Some("1s".to_owned()),
-        max_segments: Some("2".to_owned()),
-        ..access("estimator", file.path())
-    };
+    let settings = settings_with(
+        access("estimator", file.path()),
+        [("window", "1s"), ("prune_schedule", "* * * * * *"), ("history_interval", "1s"), ("max_segments", "2")],
+    );
     let app = TestApp::spawn_with(&redis, settings).await;
     let at_start = commands_run(&redis);
     // Histories that are long, and that are older than they are kept for.
@@ -150,7 +143,7 @@ async fn a_wrong_password_is_told_and_not_shown() {
     fs::set_permissions(password, fs::Permissions::from_mode(0o600)).unwrap();
     let url = redis.url();
     let arguments = ["--redis-url", &url, "--redis-username", "estimator", "--redis-password-file", "password"];
-    let why = "can't connect to Redis: it doesn't accept this user or password";
+    let why = "failed to connect to Redis: it refused this user or password";
 
     let service = Service::start(folder.path(), &[&arguments[..], &["--log-filter", "trace"]].concat());
     let visit = json!({ "user_id": "u104010", "segment": "sports" });
@@ -190,7 +183,7 @@ fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
         let mut binary = binary(folder.path());
         let arguments = ["--redis-url", "redis://127.0.0.1:1", "--redis-password-file", "secrets/nowhere"];
         let error = refusal(binary.arg(command).args(start).args(arguments));
-        let expected = "segment-estimator: redis_password_file: can't read secrets/nowhere: No such file";
+        let expected = "segment-estimator: redis_password_file: failed to read secrets/nowhere: No such file";
         assert!(error.starts_with(expected), "{error}");
     }
 }

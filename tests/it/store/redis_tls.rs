@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::helpers::{Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run};
+use crate::helpers::{
+    Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run, settings,
+};
 
 /// A Redis that speaks TLS and wants a client's certificate, and the files for both sides: `ca`, `server` and `client`.
 struct TlsRedis {
@@ -58,14 +60,13 @@ impl TlsRedis {
     }
 
     /// What a client needs.
-    fn access(&self) -> Layer {
-        let file = |name| Some(self.file(name).display().to_string());
-        Layer {
-            redis_ca_file: file("ca.pem"),
-            redis_client_cert_file: file("client.pem"),
-            redis_client_key_file: file("client.key"),
-            ..Layer::default()
-        }
+    fn access(&self) -> RawSettings {
+        let file = |name| self.file(name).display().to_string();
+        settings([
+            ("redis_ca_file", &file("ca.pem")),
+            ("redis_client_cert_file", &file("client.pem")),
+            ("redis_client_key_file", &file("client.key")),
+        ])
     }
 }
 
@@ -135,7 +136,7 @@ fn the_systems_authorities_are_trusted_unless_a_file_names_others() {
 /// Serves and checks with `arguments`: what needs Redis is 503, and one line says `why`.
 async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str) {
     let arguments = [&["--redis-url", url][..], arguments].concat();
-    let why = format!("can't connect to Redis: {why}");
+    let why = format!("failed to connect to Redis: {why}");
 
     let service = Service::start(tls.folder.path(), &arguments);
     let visit = json!({ "user_id": "u104010", "segment": "sports" });
@@ -190,7 +191,7 @@ async fn a_certificate_that_has_expired_is_503_and_one_line() {
 #[tokio::test]
 async fn a_certificate_of_an_authority_is_503_and_one_line() {
     let tls = TlsRedis::start_with(|_, folder| Authority::write_self_signed_authority(folder, "server", "localhost"));
-    let why = "its certificate is invalid: it is a CA's own (CA:TRUE), which signs others and is no server's; ";
+    let why = "its certificate is invalid: it is the certificate of a CA (CA:TRUE), not of a server; ";
     assert_refused(&tls, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
 }
 
@@ -200,7 +201,7 @@ async fn a_url_without_tls_at_a_port_with_it_is_503_and_one_line() {
     let url = format!("redis://localhost:{}", tls.port);
     assert_refused(&tls, &url, &[], "it hung up at the first command (").await;
     let error = refusal(binary(tls.folder.path()).args(["check", "--redis-url", &url]));
-    assert!(error.contains("it may want TLS on this port, which rediss:// asks for"), "{error}");
+    assert!(error.contains("it may require TLS on this port (set rediss://)"), "{error}");
 }
 
 #[tokio::test]
@@ -223,11 +224,11 @@ async fn a_server_of_something_else_is_503_and_one_line() {
 }
 
 #[rstest]
-#[case(&["--redis-ca-file", "nowhere"], "redis_ca_file: can't read nowhere: No such file")]
+#[case(&["--redis-ca-file", "nowhere"], "redis_ca_file: failed to read nowhere: No such file")]
 #[case(&["--redis-ca-file", "client.key"], "redis_ca_file: client.key has no certificate in PEM")]
 #[case(
     &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "server.key"],
-    "redis_client_key_file: server.key doesn't go with redis_client_cert_file: "
+    "redis_client_key_file: server.key doesn't match redis_client_cert_file: "
 )]
 #[case(
     &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "client.pem"],

@@ -12,7 +12,7 @@ use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shar
 use serde_json::json;
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings, visit,
 };
 
 /// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
@@ -140,7 +140,7 @@ fn commands_go_by_the_prefix() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefix_moves_no_partition_of_a_cluster() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls, "--redis-key-prefix", "prod:", "--partitions", "4"];
@@ -240,11 +240,7 @@ async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted(
 async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case] partitions: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let url = redis.url();
-    let app = TestApp::spawn_with(
-        &redis,
-        segment_estimator::config::Layer { partitions: Some(partitions.to_owned()), ..Default::default() },
-    )
-    .await;
+    let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
     let visits: Vec<_> = (0..300).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
     app.post_array(&json!(visits)).await.error_for_status().unwrap();
     app.begin_stop();
@@ -315,7 +311,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
 #[case::records_and_indexes(&["layout", "segments"], ":segment:*")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_layout_of_a_cluster_is_refused_and_adopted(#[case] lost: &[&str], #[case] found: &str) {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls];
     let service = Service::start(folder.path(), &[&arguments[..], &["--partitions", "8"]].concat());
@@ -391,7 +387,10 @@ async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &s
     }
     let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("`{p01}:layout` holds what this service has not written: rename that key"), "{message}");
+    assert!(
+        message.contains("`{p01}:layout` holds a value that this service didn't write: rename the key"),
+        "{message}"
+    );
     assert_eq!(contents(&redis), before);
     redis.call::<()>(&["DEL", "{p01}:layout"]);
     assert_eq!(estimator().estimate(&segment("sports"), NOON).await, Ok(1));

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::helpers::{
-    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run,
+    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run, settings,
+    settings_with,
 };
 
 /// A primary and its replicas, which are in step.
@@ -42,13 +43,13 @@ impl Replicated {
 }
 
 /// So many replicas must have a visit, and Redis may take so long for an answer.
-fn acks(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks: Some(replicas.to_owned()), redis_timeout: Some(redis_timeout.to_owned()), ..Layer::default() }
+fn acks(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings([("write_acks", replicas), ("redis_timeout", redis_timeout)])
 }
 
 /// As `acks`, on disk.
-fn acks_on_disk(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks_on_disk: Some("true".to_owned()), ..acks(replicas, redis_timeout) }
+fn acks_on_disk(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings_with(acks(replicas, redis_timeout), [("write_acks_on_disk", "true")])
 }
 
 fn sports(user: &str) -> Value {
@@ -214,7 +215,7 @@ async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
         primary.call::<Vec<_>>(&["ZRANGE", "segment:sports", "0", "-1"]).into_iter().collect();
     primary.stop();
 
-    way.lead_to(&replica);
+    way.redirect_to(&replica);
     assert_eq!(app.post_visit(&sports("too-early")).await.status(), 503, "it is still a replica");
     replica.call::<()>(&["REPLICAOF", "NO", "ONE"]);
     let survived: BTreeSet<String> =
@@ -310,7 +311,7 @@ fn on_disk_of(url: &str) -> [&str; 8] {
 
 /// What a service on a Redis before 7.2 tells its callers, its log and its metrics.
 async fn says_that_it_cannot_wait_for_the_disk(redis: &Replicated) {
-    const WHY: &str = "Redis has no `WAITAOF`, which write_acks_on_disk needs: 7.2 or later has it, and Valkey";
+    const WHY: &str = "Redis lacks `WAITAOF`, which write_acks_on_disk requires: upgrade to 7.2 or later, or to Valkey";
     let folder = tempfile::tempdir().unwrap();
     let url = redis.primary.url();
     let arguments = on_disk_of(&url);
@@ -340,7 +341,7 @@ async fn a_check_counts_the_replicas() {
     let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "1"]);
     assert!(content, "{error}");
     let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "2"]);
-    let why = "can't serve: it has 1 of the 2 replicas that write_acks needs\n";
+    let why = "can't serve: it has 1 of the 2 replicas that write_acks requires\n";
     assert!(!content && error.ends_with(why) && error.lines().count() == 1, "{error}");
 
     assert_eq!(check(folder.path(), &on_disk_of(&url)).0, redis.primary.has_wait_aof());
@@ -356,7 +357,11 @@ async fn a_user_needs_the_command_that_waits_only_where_it_is_sent(#[case] acks:
     let url = format!("{}?user=me&pass=hunter2", redis.primary.url());
     let (content, error) = check(folder.path(), &[&["--redis-url", &url], acks].concat());
     assert_eq!(content, is_content, "{error}");
-    assert_eq!(error.contains("its ACL forbids what is needed: ") && error.contains("'wait'"), !is_content, "{error}");
+    assert_eq!(
+        error.contains("its ACL forbids a required command: ") && error.contains("'wait'"),
+        !is_content,
+        "{error}"
+    );
 
     let service = Service::start(folder.path(), &[&["--redis-url", &url], acks].concat());
     let expected = if is_content { 204 } else { 503 };

@@ -114,7 +114,7 @@ async fn a_visit_after_the_deletion_stays_also_an_earlier_one_that_comes_late() 
 async fn a_user_is_settled_when_both_sets_of_keys_have_him_alike() {
     let redis = Redis::start();
     let begun = Begun::with(&redis, &["u1"], now()).await;
-    let settle = async || begun.store.settle_user(&begun.layout, begun.old, begun.new, &user("u1")).await.unwrap();
+    let settle = async || begun.store.reconcile_user(&begun.layout, begun.old, begun.new, &user("u1")).await.unwrap();
     let places = || traces_of(&redis, "u1").0;
     assert_eq!((settle().await, places(), settle().await), (true, 2, false), "he is copied");
     redis.call::<()>(&["ZREM", "segment:sports", "u1"]);

@@ -1,0 +1,92 @@
+//! The macro that declares settings.
+
+/// A setting, apart from its value.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The name in the TOML file.
+    pub name: &'static str,
+    /// The text if no source sets it.
+    pub default: Option<&'static str>,
+    /// Whether messages omit the value, which may hold a password.
+    pub is_secret: bool,
+}
+
+/// Declares all settings, each in one place:
+///
+/// ```text
+/// /// Help
+/// name: Type, "VALUE NAME", parser, default = "text", or = expression, secret = true;
+/// ```
+///
+/// The parser returns the type, or the `T` of `Option<T>`. A setting that no source sets has its parsed `default`, or the value of `or`, or
+/// `None`. The macro generates
+/// - [`SETTINGS`](super::SETTINGS), the list for errors and for tests of the documents,
+/// - [`RawSettings`](super::RawSettings), the texts of one source, which clap and envy fill,
+/// - [`Settings`](super::Settings), the values, with their parsing and printing.
+macro_rules! settings {
+    ($(
+        $(#[doc = $help:literal])+
+        $name:ident: $type:ty, $value_name:literal, $parse:expr
+            $(, default = $default:literal)? $(, or = $or:expr)? $(, secret = $secret:literal)?;
+    )+) => {
+        /// All settings, in the order of the help.
+        pub const SETTINGS: &[Setting] = &[$(
+            Setting {
+                name: stringify!($name),
+                default: settings!(@option $($default)?),
+                is_secret: matches!(settings!(@option $($secret)?), Some(true)),
+            },
+        )+];
+
+        /// The settings of one source, as text.
+        #[derive(Clone, Default, clap::Args, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[command(next_help_heading = "Settings")]
+        pub struct RawSettings {
+            $(
+                #[arg(long, global = true, value_name = $value_name)]
+                #[arg(help = concat!($($help),+ $(, " [default: ", $default, "]")?).trim_start())]
+                $name: Option<String>,
+            )+
+        }
+
+        impl RawSettings {
+            /// Returns the settings that are set, by name.
+            pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+                let texts = [$((stringify!($name), self.$name.as_deref())),+];
+                texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
+            }
+        }
+
+        /// The settings of the service. `Debug` shows no secret.
+        #[derive(Debug, Clone)]
+        pub struct Settings {
+            $($(#[doc = $help])+ pub $name: $type,)+
+            /// The files that settings were read from.
+            pub files: Vec<SecretFile>,
+        }
+
+        impl Settings {
+            /// Parses each setting on its own.
+            fn parse(texts: &EffectiveTexts<'_>, files: Vec<SecretFile>) -> Result<Self, SettingsError> {
+                Ok(Self {
+                    $($name: settings!(@value texts.parse(stringify!($name), $parse)? $(, default = $default)? $(, or = $or)?),)+
+                    files,
+                })
+            }
+
+            /// Returns all values as text, in the order of `SETTINGS`.
+            pub(super) fn texts(&self) -> Vec<String> {
+                vec![$(Value::text(&self.$name)),+]
+            }
+        }
+    };
+
+    (@option) => { None };
+    (@option $value:literal) => { Some($value) };
+    (@value $parsed:expr) => { $parsed };
+    (@value $parsed:expr, default = $default:literal) => { $parsed.expect("it has a default") };
+    (@value $parsed:expr, or = $or:expr) => { $parsed.unwrap_or_else(|| $or) };
+}
+
+pub(super) use settings;
