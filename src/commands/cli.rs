@@ -19,7 +19,7 @@ use super::restore::RestoreCommand;
 use super::serve::serve_traced;
 use super::token::TokenCommand;
 use super::window::WindowCommand;
-use crate::config::{self, Layer, Settings};
+use crate::config::{self, RawSettings, Settings};
 use crate::estimator::clock::Clock;
 use crate::http::openapi_json;
 
@@ -36,7 +36,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    flags: Layer,
+    flags: RawSettings,
 }
 
 #[derive(Subcommand)]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_help_tells_every_default() {
-        let help = Cli::command().max_term_width(1000).render_long_help().to_string();
+        let help = Cli::command().term_width(1000).render_long_help().to_string();
         for Setting { name, default, .. } in SETTINGS {
             assert!(help.contains(&format!("--{}", name.replace('_', "-"))), "{name} is not in\n{help}");
             if let Some(default) = default {
@@ -155,7 +155,7 @@ mod tests {
     fn parse_accepts_settings_before_and_after_the_command() {
         for line in ["x --window 4s serve", "x serve --window 4s", "x --window 4s"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.flags.window.as_deref(), Some("4s"), "{line}");
+            assert_eq!(cli.flags.texts().collect::<Vec<_>>(), [("window", "4s")], "{line}");
         }
     }
 }

@@ -12,13 +12,13 @@ use crate::embedded_redis::{MayLack, Restored, restore};
 /// The arguments of `restore`.
 #[derive(Args)]
 pub(super) struct RestoreCommand {
-    /// The backup: an RDB file, as `redis-cli --rdb` writes it, or an append-only file of commands
+    /// Backup: an RDB file from `redis-cli --rdb`, or an append-only file of commands
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Restore a backup that has no record of a data set, too, as versions without records have left them
+    /// Accept a backup without a record of a data set, as earlier versions left them
     #[arg(long)]
     unrecorded: bool,
-    /// Replace data by a backup that has no segment and no history of the data set, too
+    /// Accept a backup without any segment or history of the data set
     #[arg(long)]
     empty: bool,
 }

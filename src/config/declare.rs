@@ -1,28 +1,28 @@
-//! The declaration of settings.
+//! The macro that declares settings.
 
-/// A setting as its sources see it.
+/// A setting, apart from its value.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// The name in the TOML file.
     pub name: &'static str,
-    /// The value if no source sets the setting.
+    /// The text if no source sets it.
     pub default: Option<&'static str>,
-    /// Whether the value may hold a password and is left out of messages.
+    /// Whether messages omit the value, which may hold a password.
     pub is_secret: bool,
 }
 
-/// Declares all settings, each once:
+/// Declares all settings, each in one place:
 ///
 /// ```text
 /// /// Help
 /// name: Type, "VALUE NAME", parser, default = "text", or = expression, secret = true;
 /// ```
 ///
-/// The parser turns a text into the type, or into the type in `Option<Type>`. A setting without a value has its `default`, parsed, or the
-/// value of the expression `or`, or `None`. The macro makes of this
-/// - [`SETTINGS`](super::SETTINGS): the names, for errors and documents,
-/// - [`Layer`](super::Layer): the texts of one source; clap and serde fill it,
-/// - [`Settings`](super::Settings): the values, with `parse` from texts and `texts` for people.
+/// The parser returns the type, or the `T` of `Option<T>`. A setting that no source sets has its parsed `default`, or the value of `or`, or
+/// `None`. The macro generates
+/// - [`SETTINGS`](super::SETTINGS), the list for errors and for tests of the documents,
+/// - [`RawSettings`](super::RawSettings), the texts of one source, which clap and envy fill,
+/// - [`Settings`](super::Settings), the values, with their parsing and printing.
 macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+
@@ -38,28 +38,27 @@ macro_rules! settings {
             },
         )+];
 
-        /// The settings that one source gives, as text.
+        /// The settings of one source, as text.
         #[derive(Clone, Default, clap::Args, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         #[command(next_help_heading = "Settings")]
-        #[allow(missing_docs)]
-        pub struct Layer {
+        pub struct RawSettings {
             $(
                 #[arg(long, global = true, value_name = $value_name)]
                 #[arg(help = concat!($($help),+ $(, " [default: ", $default, "]")?).trim_start())]
-                pub $name: Option<String>,
+                $name: Option<String>,
             )+
         }
 
-        impl Layer {
-            /// Returns the settings that this source gives, by name.
-            pub(super) fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        impl RawSettings {
+            /// Returns the settings that are set, by name.
+            pub fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
                 let texts = [$((stringify!($name), self.$name.as_deref())),+];
                 texts.into_iter().filter_map(|(name, text)| Some((name, text?)))
             }
         }
 
-        /// What the service runs with. `Debug` shows no secret.
+        /// The settings of the service. `Debug` shows no secret.
         #[derive(Debug, Clone)]
         pub struct Settings {
             $($(#[doc = $help])+ pub $name: $type,)+
@@ -68,7 +67,7 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// Parses each setting by itself.
+            /// Parses each setting on its own.
             fn parse(texts: &EffectiveTexts<'_>, files: Vec<SecretFile>) -> Result<Self, SettingsError> {
                 Ok(Self {
                     $($name: settings!(@value texts.parse(stringify!($name), $parse)? $(, default = $default)? $(, or = $or)?),)+
@@ -76,7 +75,7 @@ macro_rules! settings {
                 })
             }
 
-            /// Returns all values for people, in the order of `SETTINGS`.
+            /// Returns all values as text, in the order of `SETTINGS`.
             pub(super) fn texts(&self) -> Vec<String> {
                 vec![$(Value::text(&self.$name)),+]
             }

@@ -1,4 +1,4 @@
-//! The effective texts: of each setting that of its highest source.
+//! Merging: the last source that sets a setting wins.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::SettingsError;
 use super::declare::Setting;
 use super::source::Source;
 
-/// The effective text of each setting that is set, with its source.
+/// The effective text of each setting, with its source.
 pub(super) struct EffectiveTexts<'a> {
     settings: &'static [Setting],
     texts: BTreeMap<&'static str, (&'a Source, &'a str)>,
@@ -30,16 +30,16 @@ impl<'a> EffectiveTexts<'a> {
         self.texts.contains_key(self.setting(name).name)
     }
 
-    /// Describes the source of `name` for people.
+    /// Describes the source of `name` for messages.
     pub(super) fn set_by(&self, name: &str) -> String {
         match (self.texts.get(name), self.setting(name).default) {
-            (Some((source, _)), _) => source.writes(name),
+            (Some((source, _)), _) => source.spelling(name),
             (None, Some(_)) => "default".to_owned(),
             (None, None) => "not set".to_owned(),
         }
     }
 
-    /// Parses the text of `name`, or else its default.
+    /// Parses the text of `name` or its default. `None` without either.
     pub(super) fn parse<T>(
         &self,
         name: &str,
@@ -56,11 +56,11 @@ impl<'a> EffectiveTexts<'a> {
         set.map_or(Ok(()), |(name, (_, text))| Err(self.refusal(name, text, why)))
     }
 
-    /// Refuses one of two settings if the other is not set.
+    /// Refuses a setting without its counterpart.
     pub(super) fn require_together(&self, first: &str, second: &str) -> Result<(), SettingsError> {
         match (self.is_set(first), self.is_set(second)) {
-            (true, false) => self.reject_if_set(&[first], &format!("is of no use without {second}")),
-            (false, true) => self.reject_if_set(&[second], &format!("is of no use without {first}")),
+            (true, false) => self.reject_if_set(&[first], &format!("has no effect without {second}")),
+            (false, true) => self.reject_if_set(&[second], &format!("has no effect without {first}")),
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! The limits of each room.
+//! Limits.
 
 use super::Settings;
 use crate::estimator::overlap::{OverlapLimits, Overlaps};
@@ -7,33 +7,34 @@ use crate::http::server::ConnectionLimits;
 use crate::redis::Limits as RedisLimits;
 
 impl Settings {
-    /// How long to wait for Redis, and how many may.
+    /// Returns the timeouts and the queue length of the Redis client.
     #[must_use]
     pub fn redis_limits(&self) -> RedisLimits {
         RedisLimits { connect: self.redis_connect_timeout, answer: self.redis_timeout, max_pending: self.max_waiting }
     }
 
-    /// What a request may take.
+    /// Returns the limits of requests.
     #[must_use]
     pub fn request_limits(&self) -> RequestLimits {
+        // The parts of a single visit or count have timeouts of their own: the body, Redis's clock, the queue, Redis's answer. A timer that
+        // can't fire would cost each request for nothing.
+        let longest = self.body_timeout + 3 * self.redis_timeout;
         RequestLimits {
             body: self.body_timeout,
             request: self.request_timeout,
-            // Each part of it has a limit of its own: its body, Redis's clock, its turn at Redis, Redis's answer. A timer that can't
-            // go off would cost each visit and each count for nothing.
-            round_trip: Some(self.request_timeout).filter(|limit| *limit < self.body_timeout + 3 * self.redis_timeout),
+            round_trip: Some(self.request_timeout).filter(|timeout| *timeout < longest),
             body_bytes: self.max_body_bytes,
             requests: self.max_requests,
         }
     }
 
-    /// What overlaps may take.
+    /// Returns the limits of overlaps.
     #[must_use]
     pub fn overlap_limits(&self) -> OverlapLimits {
         OverlapLimits { timeout: self.overlap_timeout, concurrency: self.max_overlaps, memory: Overlaps::MAX_MEMORY }
     }
 
-    /// What connections may take.
+    /// Returns the limits of connections.
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
         ConnectionLimits {

@@ -1,4 +1,4 @@
-//! How the texts of settings are read. Each gives a sentence without its subject when a text won't do.
+//! Parsers of settings. An error is a predicate: the caller puts the setting and its text in front.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,8 +12,52 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
 }
 
-/// Names with a comma between them.
-pub fn segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
+pub fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+pub fn non_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    non_empty(text).map(PathBuf::from)
+}
+
+/// Parses a number from `MIN`, the least that works, to `MAX`. A larger one is a mistake.
+pub fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {MIN} to {MAX}")),
+    }
+}
+
+/// Returns one thread for each core but one, which is left to Redis.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
+}
+
+/// Longer durations help nobody and might overflow a deadline.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text, "500ms, 10s or 1m")?;
+    if duration > MAX_DURATION { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
+}
+
+/// Parses a duration longer than zero.
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
+pub fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
+}
+
+/// Parses a comma-separated list.
+pub fn segment_names(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
     let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
     let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
     if names.len() > HealthMonitor::MAX_SEGMENTS {
@@ -22,74 +66,30 @@ pub fn segments(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
     Ok(names)
 }
 
-pub fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-pub fn path(text: &str) -> Result<PathBuf, String> {
-    name(text).map(PathBuf::from)
-}
-
-/// A number of which fewer than `MIN` would not work, and more than `MAX` would only be a mistake.
-pub fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
-        _ => Err(format!("must be a whole number from {MIN} to {MAX}")),
-    }
-}
-
-pub fn boolean(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "must be true or false".to_owned())
-}
-
-/// One thread for each core but one, which is Redis's.
-pub fn usual_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
-}
-
-/// The longest time limit. Longer ones help nobody, and might overflow a deadline.
-const MAX_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-
-pub fn delay(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text, "500ms, 10s or 1m")?;
-    if duration > MAX_LIMIT { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
-}
-
-pub fn limit(text: &str) -> Result<Duration, String> {
-    let duration = delay(text)?;
-    if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
-}
-
-/// A duration that may be zero and has no part of a second.
-pub fn whole_seconds(text: &str) -> Result<Duration, String> {
-    let duration = delay(text)?;
-    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
-}
-
-/// URLs with a comma between them: one at least.
-fn redis_urls(text: &str) -> Result<Vec<RedisUrl>, String> {
-    let url = |part: &str| RedisUrl::parse(part.trim()).map_err(|why| format!("has a part that {why}"));
-    text.split(',').map(url).collect()
-}
-
 pub fn cluster_seeds(text: &str) -> Result<Vec<RedisUrl>, String> {
     let seeds = redis_urls(text)?;
     if seeds.iter().any(RedisUrl::has_database) {
-        return Err("names a database, and a cluster has the first alone".to_owned());
+        return Err("names a database; a cluster has only database 0".to_owned());
     }
-    check_alike(&seeds, "servers")?;
+    require_alike(&seeds)?;
     Ok(seeds)
 }
 
 pub fn sentinels(text: &str) -> Result<Vec<RedisUrl>, String> {
     let sentinels = redis_urls(text)?;
-    check_alike(&sentinels, "sentinels")?;
+    require_alike(&sentinels)?;
     Ok(sentinels)
 }
 
-fn check_alike(urls: &[RedisUrl], kind: &str) -> Result<(), String> {
+/// Parses a comma-separated list of at least one URL.
+fn redis_urls(text: &str) -> Result<Vec<RedisUrl>, String> {
+    let url = |part: &str| RedisUrl::parse(part.trim()).map_err(|why| format!("has a part that {why}"));
+    text.split(',').map(url).collect()
+}
+
+fn require_alike(urls: &[RedisUrl]) -> Result<(), String> {
     if urls.iter().all(|url| url.is_reached_like(&urls[0])) {
         return Ok(());
     }
-    Err(format!("has URLs that differ in more than the address: all {kind} are reached in the same way, by TCP"))
+    Err("has URLs that differ in more than host and port; all are reached by TCP, in the same way".to_owned())
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use super::secret_files::SecretFile;
 
-/// What every environment variable of ours starts with.
+/// The prefix of our environment variables.
 pub(super) const PREFIX: &str = "ESTIMATOR_";
 
-/// The file in the working folder.
+/// The file of variables in the working folder.
 pub(super) const DOTENV: &str = ".env";
 
-/// Where a layer comes from.
+/// The source of raw settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A TOML file.
@@ -25,8 +25,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// How this source writes the setting `name`.
-    pub(super) fn writes(&self, name: &str) -> String {
+    /// Returns the setting `name` as this source spells it, for messages.
+    pub(super) fn spelling(&self, name: &str) -> String {
         match self {
             Self::File(path) => format!("{name} in {}", path.display()),
             Self::DotEnv => format!("{PREFIX}{} in .env", name.to_uppercase()),
@@ -35,7 +35,7 @@ impl Source {
         }
     }
 
-    /// The file, if it is one. Whoever writes it sets everything.
+    /// Returns the file of this source. A user who can write it controls every setting.
     pub(super) fn file(&self) -> Option<SecretFile> {
         let (setting, path) = match self {
             Self::DotEnv => ("settings", Path::new(DOTENV)),

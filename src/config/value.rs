@@ -1,4 +1,4 @@
-//! Values of settings for people.
+//! Settings as text.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,8 +14,9 @@ use crate::redis::RedisUrl;
 use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint};
 
-/// A value of a setting. No password is in its text.
+/// The value of a setting.
 pub(super) trait Value {
+    /// Returns the value for `check`, without a password.
     fn text(&self) -> String;
 }
 

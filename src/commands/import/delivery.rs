@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ingest::LineError;
 
-/// The result of a chunk that was delivered.
+/// The result of a delivered chunk.
 #[derive(Debug, Default)]
 pub(super) struct ChunkResult {
     pub(super) accepted: u64,
@@ -18,8 +18,8 @@ pub(super) struct ChunkResult {
 /// Why a chunk was not delivered completely.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// A retry may succeed, after a pause if the target asks for one.
-    Transient { why: String, pause: Option<Duration> },
+    /// A retry may succeed, after a delay if the target asks for one.
+    Transient { why: String, retry_after: Option<Duration> },
     /// No retry can succeed.
     Permanent(String),
 }

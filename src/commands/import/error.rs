@@ -6,60 +6,60 @@ use std::path::Path;
 /// Why an import ended early or rejected lines, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The file can't be read, from its beginning or on.
+    /// The file can't be read.
     #[error("{file}: {why}")]
     Unreadable {
         /// The file.
         file: String,
-        /// What the system says, or what is wrong with what is in it.
+        /// The reason.
         why: String,
     },
-    /// Another file of ours can't be used.
+    /// A file of the import itself can't be used.
     #[error("{0}")]
     File(String),
-    /// The file, the way that it is read, or the target is another than it was.
+    /// The state belongs to an import of another file, with other options, or into another target.
     #[error("--resume: {state} is of {what}; without --resume the import starts at the beginning")]
-    Another {
+    OtherImport {
         /// The file with the state.
         state: String,
-        /// What differs.
+        /// The difference.
         what: String,
     },
-    /// It was stopped before it began.
+    /// The import was stopped before it began.
     #[error("stopped; nothing was imported")]
     Stopped,
-    /// Nothing was begun: Redis, or the service, doesn't take visits.
+    /// Redis or the service refused the import before it began.
     #[error("{0}")]
     Refused(String),
-    /// It broke off.
-    #[error("{why}; all up to line {line} is done{advice}")]
-    BrokenOff {
-        /// Why.
+    /// The import ended early.
+    #[error("{why}; completed through line {line}{advice}")]
+    Interrupted {
+        /// The reason.
         why: String,
-        /// The line.
+        /// The last line that was completed.
         line: u64,
-        /// How to go on.
+        /// How to continue.
         advice: &'static str,
     },
-    /// All was read, and some of it was rejected: it was no visit, or one to a segment too many.
-    #[error("{rejected} {} rejected; {place}", if *rejected == 1 { "line was" } else { "lines were" })]
+    /// The import completed and rejected lines.
+    #[error("{rejected} {} rejected; {hint}", if *rejected == 1 { "line was" } else { "lines were" })]
     Rejected {
-        /// How many.
+        /// The number of lines.
         rejected: u64,
-        /// Where they are.
-        place: String,
+        /// Where to find the errors.
+        hint: String,
     },
 }
 
 impl ImportError {
-    /// The error of a `file`, or of standard input, that can't be read for the reason `why`.
+    /// Returns the error of a `file`, or of standard input, that can't be read.
     pub(super) fn unreadable(file: &Path, why: String) -> Self {
         let file = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
         Self::Unreadable { file, why }
     }
 
-    /// The error of a file at `path` that can't be written.
+    /// Returns the error of a file at `path` that can't be written.
     pub(super) fn unwritable(path: &Path, error: &io::Error) -> Self {
-        Self::File(format!("can't write {}: {error}", path.display()))
+        Self::File(format!("failed to write {}: {error}", path.display()))
     }
 }

@@ -1,15 +1,16 @@
-//! `segment-estimator import`: visits out of a file, into Redis or into a service.
+//! `segment-estimator import`: imports visits from a file into Redis or a running service.
 //!
-//! A thread reads, parses and makes chunks; a few chunks are under way at once; what became of them is settled in the order of
-//! their lines. A chunk is kept until it is acknowledged, and goes again when the other side fails: to write twice changes
-//! nothing. (So it doesn't go through [`Ingest`](crate::ingest::Ingest), which holds as little as it can and leaves repeating to
-//! the sender.) Now and then the line up to which all is settled is written down, and another run may begin there.
+//! A thread reads and parses the input into chunks. A few chunks are in flight at a time, and complete in the order of their lines. A
+//! chunk is kept until it is acknowledged, and sent again after a failure, since writing is idempotent.
+//! ([`Ingest`](crate::ingest::Ingest) is for senders that retry: it keeps as little as possible.) The progress is saved regularly, so
+//! that another run can continue.
 
 mod chunk;
 mod command;
 mod csv;
 mod delivery;
 mod error;
+mod reader;
 mod rejects;
 mod run;
 mod service;
@@ -24,11 +25,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use self::chunk::Form;
-use self::chunk::Read;
 pub(super) use self::command::ImportCommand;
-pub use self::csv::{ColumnOf, CsvForm};
+pub use self::csv::{ColumnMapping, CsvFormat};
 pub use self::error::ImportError;
+pub use self::reader::Format;
+use self::reader::ReaderEvent;
 use self::rejects::Rejects;
 use self::run::{Delivery, Run, StateFile};
 pub use self::service::Service;
@@ -39,18 +40,18 @@ use super::progress::{Progress, Unit};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 
-/// What to import, and how.
+/// The parameters of an import.
 #[derive(Debug, Clone)]
 pub struct Import {
-    /// The file; `-` is standard input.
+    /// The input. `-` is standard input.
     pub file: PathBuf,
-    /// How its lines are to be read.
-    pub form: Form,
-    /// The file that takes what is wrong with which line.
+    /// The format of the input.
+    pub format: Format,
+    /// The file for the errors of rejected lines.
     pub errors: Option<PathBuf>,
-    /// The file that holds how far the import has come; beside the file that is imported, if none is named.
+    /// The file for the progress. By default it is beside the input.
     pub state: Option<PathBuf>,
-    /// Whether to go on where an earlier run was when it ended.
+    /// Whether to continue an interrupted import.
     pub resume: bool,
 }
 
@@ -59,7 +60,7 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// An [`ImportError`], also when all was read and some of it was rejected.
+    /// An [`ImportError`], also if lines were rejected.
     pub async fn to_redis(
         &self,
         estimator: Estimator,
@@ -67,12 +68,12 @@ impl Import {
         clock: &Clock,
         stop: &CancellationToken,
     ) -> Result<(), ImportError> {
-        let to = Destination {
+        let destination = Destination {
             address: address.to_owned(),
             key_prefix: Some(estimator.key_prefix().to_owned()),
             window: Some(estimator.window()),
         };
-        self.run(Target::Redis(estimator), to, clock, stop).await
+        self.run(Target::Redis(estimator), destination, clock, stop).await
     }
 
     /// Imports into a service.
@@ -81,14 +82,14 @@ impl Import {
     ///
     /// As [`Self::to_redis`].
     pub async fn to_service(&self, service: Service, stop: &CancellationToken) -> Result<(), ImportError> {
-        let to = Destination { address: service.to_string(), key_prefix: None, window: None };
-        self.run(Target::Service(service), to, &Clock::system(), stop).await
+        let destination = Destination { address: service.to_string(), key_prefix: None, window: None };
+        self.run(Target::Service(service), destination, &Clock::system(), stop).await
     }
 
     async fn run(
         &self,
         target: Target,
-        to: Destination,
+        destination: Destination,
         clock: &Clock,
         stop: &CancellationToken,
     ) -> Result<(), ImportError> {
@@ -96,34 +97,34 @@ impl Import {
         let source =
             Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         let progress = Arc::new(Progress::start(Unit::Bytes, source.bytes, "visits"));
-        let state = self.first_state(to, &progress)?;
-        target.greet(clock).await.map_err(ImportError::Refused)?;
-        let chunks = chunk::read(source, self.form.clone(), target.purpose(clock), state.done, state.runs.clone());
-        let mut chunks = chunks.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
-        let start = self.pass_over(&state, &target, &mut chunks, &progress, stop).await?;
-        // Only now: it may be the wrong one, or have lost what was imported.
+        let state = self.initial_state(destination, &progress)?;
+        target.check(clock).await.map_err(ImportError::Refused)?;
+        let events = reader::read(source, self.format.clone(), target.encoding(clock), state.done, state.runs.clone());
+        let mut events = events.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
+        let start = self.skip_done(&state, &target, &mut events, &progress, stop).await?;
+        // Not earlier: until here it may be the wrong target, or have lost imported visits.
         target.prepare(clock, &progress).await.map_err(ImportError::Refused)?;
         let rejects = match &self.errors {
             Some(path) => {
-                Rejects::into_file(path, state.errors_bytes).map_err(|error| ImportError::unwritable(path, &error))?
+                Rejects::file(path, state.errors_bytes).map_err(|error| ImportError::unwritable(path, &error))?
             }
-            None => Rejects::shown(),
+            None => Rejects::stderr(),
         };
-        // If the reader is gone, the chunks end.
+        // If the reader has ended, so has its channel.
         let _ = start.send(target.chunk_size());
         let delivery =
             Delivery { target, progress: Arc::clone(&progress), is_failing: Arc::default(), stop: stop.clone() };
-        let state_file = StateFile { path: self.state_file(), is_named: self.state.is_some() };
+        let state_file = StateFile { path: self.state_file(), is_explicit: self.state.is_some() };
         let mut run = Run::new(delivery, state, state_file, rejects, clock.clone());
-        let outcome = run.carry_out(&mut chunks).await;
+        let outcome = run.deliver_all(&mut events).await;
         progress.finish();
         run.finish(outcome, &self.file)
     }
 
-    /// Refuses a file that would be read and written, or written twice.
+    /// Refuses a file that would be both input and output, or two outputs.
     fn check_files(&self) -> Result<(), ImportError> {
-        // One that isn't there yet has no other name.
-        let place = |path: &PathBuf| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+        // A file that doesn't exist yet has no other path.
+        let resolve = |path: &PathBuf| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
         let (state, errors) = (self.state_file(), self.errors.as_ref());
         for (name, path, other) in [
             ("--errors", errors, Some(&self.file)),
@@ -131,16 +132,16 @@ impl Import {
             ("--errors", errors, state.as_ref()),
         ] {
             if let (Some(path), Some(other)) = (path, other)
-                && place(path) == place(other)
+                && resolve(path) == resolve(other)
             {
                 let path = path.display();
-                return Err(ImportError::File(format!("{name}: {path} is used already: name a file of its own")));
+                return Err(ImportError::File(format!("{name}: {path} is already in use; choose another file")));
             }
         }
         Ok(())
     }
 
-    /// The file with the state. Of standard input there is none, unless one is named.
+    /// Returns the file for the progress. Standard input has none by default.
     fn state_file(&self) -> Option<PathBuf> {
         match &self.state {
             Some(named) => Some(named.clone()),
@@ -149,12 +150,12 @@ impl Import {
         }
     }
 
-    /// Where to begin.
-    fn first_state(&self, to: Destination, progress: &Progress) -> Result<State, ImportError> {
-        let fresh = State::new(self.form.to_string(), to);
+    /// Returns the state at the start: that of an earlier run, or a new one.
+    fn initial_state(&self, destination: Destination, progress: &Progress) -> Result<State, ImportError> {
+        let fresh = State::new(self.format.to_string(), destination);
         let Some(path) = self.state_file() else {
             return if self.resume {
-                Err(ImportError::File("--resume: of standard input, --state names the file to go on by".to_owned()))
+                Err(ImportError::File("--resume: an import of standard input needs --state".to_owned()))
             } else {
                 Ok(fresh)
             };
@@ -162,15 +163,15 @@ impl Import {
         let shown = path.display().to_string();
         let earlier = State::load(&path);
         if !self.resume {
-            // It will be replaced, so it must be one of ours.
+            // The file will be replaced, so it must be a state.
             match earlier {
                 Ok(None) => {}
                 Ok(Some(_)) | Err(LoadError::OtherVersion(_)) => progress.println(format_args!(
                     "{shown} is of an earlier run; without --resume the import starts at the beginning"
                 )),
                 Err(why) => {
-                    let advice = "remove it, or name another file with --state";
-                    return Err(ImportError::File(format!("{why}: {advice}")));
+                    let advice = "remove it, or choose another file with --state";
+                    return Err(ImportError::File(format!("{why}; {advice}")));
                 }
             }
             return Ok(fresh);
@@ -180,54 +181,57 @@ impl Import {
                 progress.println(format_args!("--resume: there is no {shown}; the import starts at the beginning"));
                 Ok(fresh)
             }
-            Ok(Some(state)) if state.form != fresh.form => {
-                let what = format!("a file that was read in another way ({})", state.form);
-                Err(ImportError::Another { state: shown, what })
+            Ok(Some(state)) if state.format != fresh.format => {
+                let what = format!("a file that was read with other options ({})", state.format);
+                Err(ImportError::OtherImport { state: shown, what })
             }
             Ok(Some(state)) => match state.target.difference(&fresh.target) {
-                Some(what) => Err(ImportError::Another { state: shown, what }),
+                Some(what) => Err(ImportError::OtherImport { state: shown, what }),
                 None => Ok(state),
             },
             Err(LoadError::OtherVersion(_)) => {
-                Err(ImportError::Another { state: shown, what: "another version of this program".to_owned() })
+                Err(ImportError::OtherImport { state: shown, what: "another version of this program".to_owned() })
             }
             Err(why) => Err(ImportError::File(format!("--resume: {why}"))),
         }
     }
 
-    /// Waits until the reader has passed over what earlier runs have done, which must be how the source begins. Returns what lets it go on,
-    /// by the size of a chunk.
-    async fn pass_over(
+    /// Waits until the reader has skipped the records of earlier runs, and checks that the target still has them. Returns the sender that
+    /// lets the reader continue.
+    async fn skip_done(
         &self,
         state: &State,
         target: &Target,
-        chunks: &mut mpsc::Receiver<Read>,
+        events: &mut mpsc::Receiver<ReaderEvent>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<oneshot::Sender<usize>, ImportError> {
-        let word = tokio::select! {
-            word = chunks.recv() => word,
+        let event = tokio::select! {
+            event = events.recv() => event,
             () = stop.cancelled() => return Err(ImportError::Stopped),
         };
-        let another = |what: &str| {
+        let other_import = |what: &str| {
             let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
-            ImportError::Another { state, what: what.to_owned() }
+            ImportError::OtherImport { state, what: what.to_owned() }
         };
-        let start = match word {
-            Some(Read::Resumed(witnesses, start)) => {
-                let has_them = target.has(&witnesses, state).await.map_err(ImportError::Refused)?;
-                if !has_them {
-                    return Err(another("a data set that has lost what was imported"));
+        let start = match event {
+            Some(ReaderEvent::Skipped(witnesses, start)) => {
+                if !target.has_witnesses(&witnesses, state).await.map_err(ImportError::Refused)? {
+                    return Err(other_import("a data set that has lost imported visits"));
                 }
                 start
             }
-            Some(Read::Differs) => return Err(another("another file")),
-            Some(Read::Failed(why)) => return Err(ImportError::unreadable(&self.file, why)),
-            Some(Read::Chunk(_) | Read::End(_)) => unreachable!("the reader says first whether it can go on"),
-            None => return Err(ImportError::unreadable(&self.file, "reading was broken off".to_owned())),
+            Some(ReaderEvent::Differs) => return Err(other_import("another file")),
+            Some(ReaderEvent::Failed(why)) => return Err(ImportError::unreadable(&self.file, why)),
+            Some(ReaderEvent::Chunk(_) | ReaderEvent::End(_)) => {
+                unreachable!("the reader skips the done records first")
+            }
+            None => {
+                return Err(ImportError::unreadable(&self.file, "the reading thread ended unexpectedly".to_owned()));
+            }
         };
         if state.done_through_line > 0 {
-            progress.println(format_args!("going on after line {}", state.done_through_line));
+            progress.println(format_args!("resuming after line {}", state.done_through_line));
         }
         Ok(start)
     }

@@ -1,4 +1,4 @@
-//! What is wrong with which line: in a file, or the first few on standard error.
+//! The errors of rejected lines: written to a file, or the first few to standard error.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
@@ -9,12 +9,12 @@ use serde::Serialize;
 use crate::commands::progress::Progress;
 use crate::ingest::LineError;
 
-/// Takes what is wrong with lines.
+/// The output for the errors of rejected lines.
 pub(super) enum Rejects {
-    /// Into this file, as NDJSON.
+    /// A file of NDJSON, of this length.
     File { path: PathBuf, file: BufWriter<File>, bytes: u64 },
-    /// To standard error, as long as there are not too many.
-    Shown { count: usize },
+    /// Standard error, up to [`Self::MAX_SHOWN`].
+    Stderr { count: usize },
 }
 
 /// A line of the file.
@@ -27,15 +27,15 @@ struct Entry<'a> {
 }
 
 impl Rejects {
-    /// How many are shown.
-    const SHOWN: usize = 20;
+    /// The limit on errors on standard error.
+    const MAX_SHOWN: usize = 20;
 
-    pub(super) fn shown() -> Self {
-        Self::Shown { count: 0 }
+    pub(super) fn stderr() -> Self {
+        Self::Stderr { count: 0 }
     }
 
-    /// The file at `path`, with the first `bytes` of what is in it: the rest belongs to lines that come again.
-    pub(super) fn into_file(path: &Path, bytes: u64) -> io::Result<Self> {
+    /// Opens the file at `path` and truncates it to `bytes`. The rest is about lines that are read again.
+    pub(super) fn file(path: &Path, bytes: u64) -> io::Result<Self> {
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         let bytes = bytes.min(file.metadata()?.len());
         file.set_len(bytes)?;
@@ -43,7 +43,7 @@ impl Rejects {
         Ok(Self::File { path: path.to_owned(), file: BufWriter::new(file), bytes })
     }
 
-    pub(super) fn take(&mut self, errors: &[LineError], progress: &Progress) -> io::Result<()> {
+    pub(super) fn write(&mut self, errors: &[LineError], progress: &Progress) -> io::Result<()> {
         match self {
             Self::File { file, bytes, .. } => {
                 for LineError { line, field, detail } in errors {
@@ -53,13 +53,15 @@ impl Rejects {
                     file.write_all(&text)?;
                 }
             }
-            Self::Shown { count } => {
-                for LineError { line, field, detail } in errors.iter().take(Self::SHOWN.saturating_sub(*count)) {
+            Self::Stderr { count } => {
+                for LineError { line, field, detail } in errors.iter().take(Self::MAX_SHOWN.saturating_sub(*count)) {
                     let field = field.as_ref().map(|field| format!("{field} ")).unwrap_or_default();
                     progress.println(format_args!("line {line}: {field}{detail}"));
                 }
-                if *count < Self::SHOWN && *count + errors.len() > Self::SHOWN {
-                    progress.println("more lines are rejected; --errors FILE takes them all");
+                if *count < Self::MAX_SHOWN && *count + errors.len() > Self::MAX_SHOWN {
+                    progress.println(
+                        "further rejected lines are not shown; use --errors FILE to write all of them to FILE",
+                    );
                 }
                 *count += errors.len();
             }
@@ -67,19 +69,19 @@ impl Rejects {
         Ok(())
     }
 
-    /// Sees that all is in the file, and gives its length in bytes.
+    /// Flushes the file and returns its length in bytes.
     pub(super) fn flush(&mut self) -> io::Result<u64> {
         match self {
             Self::File { file, bytes, .. } => file.flush().map(|()| *bytes),
-            Self::Shown { .. } => Ok(0),
+            Self::Stderr { .. } => Ok(0),
         }
     }
 
-    /// Where they are, for who looks for them.
-    pub(super) fn place(&self) -> String {
+    /// Returns where to find the errors, for the last line of the import.
+    pub(super) fn hint(&self) -> String {
         match self {
-            Self::File { path, .. } => format!("{} says which lines, and why", path.display()),
-            Self::Shown { .. } => "--errors FILE has all of them written into FILE, each with the reason".to_owned(),
+            Self::File { path, .. } => format!("see {}", path.display()),
+            Self::Stderr { .. } => "use --errors FILE to write the reasons to FILE".to_owned(),
         }
     }
 }
@@ -90,19 +92,19 @@ mod tests {
     use crate::commands::progress::Unit;
 
     #[test]
-    fn what_comes_again_is_in_the_file_once() {
+    fn file_has_the_errors_of_a_repeated_line_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("errors");
         let progress = Progress::start(Unit::Bytes, None, "visits");
         let error = |line| [LineError::of_line(line, "is empty".to_owned())];
-        let mut rejects = Rejects::into_file(&path, 0).unwrap();
-        rejects.take(&error(1), &progress).unwrap();
+        let mut rejects = Rejects::file(&path, 0).unwrap();
+        rejects.write(&error(1), &progress).unwrap();
         let bytes = rejects.flush().unwrap();
-        rejects.take(&error(2), &progress).unwrap();
+        rejects.write(&error(2), &progress).unwrap();
         rejects.flush().unwrap();
 
-        let mut rejects = Rejects::into_file(&path, bytes).unwrap();
-        rejects.take(&error(2), &progress).unwrap();
+        let mut rejects = Rejects::file(&path, bytes).unwrap();
+        rejects.write(&error(2), &progress).unwrap();
         assert_eq!(rejects.flush().unwrap(), 2 * bytes);
         let line = |line| format!("{{\"line\":{line},\"detail\":\"is empty\"}}\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), line(1) + &line(2));

@@ -1,4 +1,4 @@
-//! A run: chunks are taken and delivered, what became of them is settled, and all is put in order at the end.
+//! One run of an import: delivers the chunks, records their results, saves the progress, and reports the outcome.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::chunk::{Chunk, Read};
+use super::chunk::Chunk;
 use super::delivery::{ChunkResult, Failure};
 use super::error::ImportError;
+use super::reader::ReaderEvent;
 use super::rejects::Rejects;
 use super::state::{Counts, State};
 use super::target::Target;
@@ -22,50 +23,48 @@ use crate::commands::backoff::Backoff;
 use crate::commands::progress::Progress;
 use crate::estimator::clock::Clock;
 
-/// Why an import ended before its end.
+/// Why a run ended early.
 pub(super) enum Interruption {
-    /// Somebody wants it to.
+    /// By a signal.
     Stopped,
-    /// The other side fails.
-    Broken(String),
-    /// The source can't be read on.
+    /// The target or a task failed.
+    Failed(String),
+    /// The input can't be read further.
     Unreadable(String),
-    /// A file of ours can't be written.
-    Ours(ImportError),
+    /// A file of the import itself can't be written.
+    OutputFailed(ImportError),
 }
 
-/// Where the state is written.
+/// The file for the progress.
 pub(super) struct StateFile {
-    /// Nowhere if there is none.
+    /// `None` if the progress isn't saved.
     pub(super) path: Option<PathBuf>,
-    /// Whether somebody wants it there.
-    pub(super) is_named: bool,
+    /// Whether the path was set with `--state`.
+    pub(super) is_explicit: bool,
 }
 
-/// An import under way.
+/// A run in progress.
 pub(super) struct Run {
     delivery: Delivery,
     state: State,
     state_file: StateFile,
-    /// What earlier runs did.
+    /// The counts of earlier runs.
     counts_before: Counts,
     bytes_read: u64,
-    /// When the state was written last.
-    saved: Option<Instant>,
+    /// When the state was last saved.
+    saved_at: Option<Instant>,
     rejects: Rejects,
     clock: Clock,
     started: Instant,
 }
 
 impl Run {
-    /// Chunks that are under way at once.
-    const UNDER_WAY: usize = 4;
-    /// How often the state is written.
-    const SAVE_EVERY: Duration = Duration::from_secs(2);
-    /// How often it is told how far the import is, at the least.
-    const TICK: Duration = Duration::from_millis(500);
+    /// Chunks in flight at a time.
+    const CONCURRENCY: usize = 4;
+    const SAVE_INTERVAL: Duration = Duration::from_secs(2);
+    const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-    /// An import of which earlier runs have done what `state` says.
+    /// Returns a run that continues from `state`.
     pub(super) fn new(
         delivery: Delivery,
         mut state: State,
@@ -81,60 +80,62 @@ impl Run {
             state_file,
             counts_before,
             bytes_read: 0,
-            saved: None,
+            saved_at: None,
             rejects,
             clock,
             started: Instant::now(),
         }
     }
 
-    /// Takes the chunks until there are no more, or something fails.
-    pub(super) async fn carry_out(&mut self, chunks: &mut mpsc::Receiver<Read>) -> Result<(), Interruption> {
-        let mut under_way: FuturesOrdered<JoinHandle<_>> = FuturesOrdered::new();
-        let mut ending = None;
-        let mut tick = tokio::time::interval(Self::TICK);
+    /// Delivers the chunks of the reader until its end or a failure.
+    pub(super) async fn deliver_all(&mut self, events: &mut mpsc::Receiver<ReaderEvent>) -> Result<(), Interruption> {
+        let mut in_flight: FuturesOrdered<JoinHandle<_>> = FuturesOrdered::new();
+        // The result of the run, once no more chunks are read.
+        let mut result = None;
+        let mut tick = tokio::time::interval(Self::PROGRESS_INTERVAL);
         let stop = self.delivery.stop.clone();
         loop {
-            let wants_more = ending.is_none() && under_way.len() < Self::UNDER_WAY;
+            let wants_more = result.is_none() && in_flight.len() < Self::CONCURRENCY;
             tokio::select! {
-                Some(settled) = under_way.next(), if !under_way.is_empty() => {
-                    let (chunk, delivered) = settled.map_err(|_| Interruption::Broken("a delivery was broken off".to_owned()))?;
-                    self.settle(chunk, delivered?)?;
-                    // What has no end is not done: the file may grow. When all else is done, there will be no state anyhow.
-                    if !(under_way.is_empty() && matches!(ending, Some(Ok(())))) {
-                        self.save_now_and_then()?;
+                Some(joined) = in_flight.next(), if !in_flight.is_empty() => {
+                    let (chunk, delivered) = joined.map_err(|_| Interruption::Failed("a delivery ended unexpectedly".to_owned()))?;
+                    self.record(chunk, delivered?)?;
+                    // The last chunk may hold a record without its line end, which isn't done. A completed run removes the state anyway.
+                    if !(in_flight.is_empty() && matches!(result, Some(Ok(())))) {
+                        self.save_if_due()?;
                     }
                 }
-                () = stop.cancelled(), if ending.is_none() => ending = Some(Err(Interruption::Stopped)),
-                read = chunks.recv(), if wants_more => match read {
-                    Some(Read::Chunk(chunk)) => under_way.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
-                    // Who writes into the pipe may have been stopped, too, in the middle of a line.
-                    Some(Read::End(_)) if stop.is_cancelled() => ending = Some(Err(Interruption::Stopped)),
-                    Some(Read::End(rest)) => {
-                        under_way.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
-                        ending = Some(Ok(()));
+                () = stop.cancelled(), if result.is_none() => result = Some(Err(Interruption::Stopped)),
+                event = events.recv(), if wants_more => match event {
+                    Some(ReaderEvent::Chunk(chunk)) => in_flight.push_back(tokio::spawn(self.delivery.clone().deliver(chunk))),
+                    // The signal may have stopped the writer of a pipe as well, in the middle of a line.
+                    Some(ReaderEvent::End(_)) if stop.is_cancelled() => result = Some(Err(Interruption::Stopped)),
+                    Some(ReaderEvent::End(rest)) => {
+                        in_flight.extend(rest.map(|chunk| tokio::spawn(self.delivery.clone().deliver(chunk))));
+                        result = Some(Ok(()));
                     }
-                    Some(Read::Failed(why)) => ending = Some(Err(Interruption::Unreadable(why))),
-                    Some(Read::Resumed(..) | Read::Differs) => unreachable!("the reader says these before all else"),
-                    None => ending = Some(Err(Interruption::Broken("reading was broken off".to_owned()))),
+                    Some(ReaderEvent::Failed(why)) => result = Some(Err(Interruption::Unreadable(why))),
+                    Some(ReaderEvent::Skipped(..) | ReaderEvent::Differs) => unreachable!("these events come first"),
+                    None => result = Some(Err(Interruption::Failed("the reading thread ended unexpectedly".to_owned()))),
                 },
                 _ = tick.tick() => {}
             }
-            self.tell();
-            if under_way.is_empty()
-                && let Some(ending) = ending.take()
+            self.update_progress();
+            if in_flight.is_empty()
+                && let Some(result) = result.take()
             {
-                return ending;
+                return result;
             }
         }
     }
 
-    fn tell(&self) {
+    fn update_progress(&self) {
         let visits = self.state.counts.records() - self.counts_before.records();
         self.delivery.progress.update(self.bytes_read, visits);
     }
 
-    fn settle(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
+    /// Adds the result of a chunk to the state, and writes its errors.
+    fn record(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
         let counts = &mut self.state.counts;
         counts.accepted += delivered.accepted;
         counts.undated += chunk.undated_without(&delivered.errors);
@@ -146,12 +147,12 @@ impl Run {
         errors.extend(delivered.errors);
         errors.sort_by_key(|error| error.line);
         self.rejects
-            .take(&errors, &self.delivery.progress)
-            .map_err(|error| Interruption::Ours(rejects_not_written(&error)))
+            .write(&errors, &self.delivery.progress)
+            .map_err(|error| Interruption::OutputFailed(rejects_not_written(&error)))
     }
 
-    fn save_now_and_then(&mut self) -> Result<(), Interruption> {
-        if self.saved.is_none_or(|saved| saved.elapsed() >= Self::SAVE_EVERY) {
+    fn save_if_due(&mut self) -> Result<(), Interruption> {
+        if self.saved_at.is_none_or(|saved_at| saved_at.elapsed() >= Self::SAVE_INTERVAL) {
             self.save()?;
         }
         Ok(())
@@ -159,72 +160,73 @@ impl Run {
 
     fn save(&mut self) -> Result<(), Interruption> {
         self.state.errors_bytes =
-            self.rejects.flush().map_err(|error| Interruption::Ours(rejects_not_written(&error)))?;
-        self.saved = Some(Instant::now());
+            self.rejects.flush().map_err(|error| Interruption::OutputFailed(rejects_not_written(&error)))?;
+        self.saved_at = Some(Instant::now());
         self.state.record_run(self.clock.now());
-        let StateFile { path: Some(path), is_named } = &self.state_file else { return Ok(()) };
+        let StateFile { path: Some(path), is_explicit } = &self.state_file else { return Ok(()) };
         match self.state.save(path) {
             Ok(()) => Ok(()),
-            // The folder may be for reading alone, and the import is none the worse for it.
-            Err(error) if !is_named => {
+            // The folder of the input may be read-only, which doesn't stop the import.
+            Err(error) if !is_explicit => {
                 let path = path.display();
                 self.delivery.progress.println(format_args!(
-                    "can't write {path}: {error}; if the import breaks off, it can't go on from there (--state names another file)"
+                    "failed to write {path}: {error}; this import can't be resumed if it is interrupted (choose another file with --state)"
                 ));
                 self.state_file.path = None;
                 Ok(())
             }
-            Err(error) => Err(Interruption::Ours(ImportError::unwritable(path, &error))),
+            Err(error) => Err(Interruption::OutputFailed(ImportError::unwritable(path, &error))),
         }
     }
 
-    /// Puts everything in order, and says what became of all.
+    /// Completes or saves the import, and prints the summary.
     pub(super) fn finish(mut self, outcome: Result<(), Interruption>, file: &Path) -> Result<(), ImportError> {
         let outcome = match outcome {
             Ok(()) => self.complete(),
-            Err(interruption) => Err(self.broken_off(interruption, file)),
+            Err(interruption) => Err(self.interrupted(interruption, file)),
         };
         self.delivery.progress.println(self.summary());
         outcome?;
         match self.state.counts.rejected {
             0 => Ok(()),
-            rejected => Err(ImportError::Rejected { rejected, place: self.rejects.place() }),
+            rejected => Err(ImportError::Rejected { rejected, hint: self.rejects.hint() }),
         }
     }
 
     fn complete(&mut self) -> Result<(), ImportError> {
         self.rejects.flush().map_err(|error| rejects_not_written(&error))?;
         if let Some(path) = &self.state_file.path {
-            // It may never have been written.
+            // A short import never saves its state.
             let _ = std::fs::remove_file(path);
         }
         Ok(())
     }
 
-    fn broken_off(&mut self, interruption: Interruption, file: &Path) -> ImportError {
+    /// Saves the progress, and returns the error of the interruption.
+    fn interrupted(&mut self, interruption: Interruption, file: &Path) -> ImportError {
         let line = self.state.done_through_line;
         if line > 0
-            && let Err(Interruption::Ours(error)) = self.save()
+            && let Err(Interruption::OutputFailed(error)) = self.save()
         {
             return error;
         }
-        let mut advice = if self.state_file.path.is_some() { "; go on with --resume" } else { "" };
+        let mut advice = if self.state_file.path.is_some() { "; continue with --resume" } else { "" };
         let why = match interruption {
-            Interruption::Ours(error) => return error,
+            Interruption::OutputFailed(error) => return error,
             Interruption::Unreadable(why) if line == 0 => return ImportError::unreadable(file, why),
             Interruption::Unreadable(why) => {
                 if self.state_file.path.is_some() {
-                    advice = "; go on with --resume when it can be read to its end";
+                    advice = "; continue with --resume when the file is complete";
                 }
                 ImportError::unreadable(file, why).to_string()
             }
-            Interruption::Broken(why) => why,
+            Interruption::Failed(why) => why,
             Interruption::Stopped => "stopped".to_owned(),
         };
         if line == 0 {
             return ImportError::Refused(why);
         }
-        ImportError::BrokenOff { why, line, advice }
+        ImportError::Interrupted { why, line, advice }
     }
 
     fn summary(&self) -> String {
@@ -245,43 +247,43 @@ impl Run {
     }
 }
 
-/// What delivers chunks. Cheap to clone.
+/// The delivery of chunks with retries. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Delivery {
     pub(super) target: Target,
     pub(super) progress: Arc<Progress>,
-    /// Whether it has been said that the other side fails.
+    /// Whether a failure of the target was printed.
     pub(super) is_failing: Arc<AtomicBool>,
     pub(super) stop: CancellationToken,
 }
 
 impl Delivery {
-    /// Delivers `chunk`, as often as it takes and patience allows.
+    /// Delivers `chunk`. Retries transient failures with backoff.
     async fn deliver(self, chunk: Chunk) -> (Chunk, Result<ChunkResult, Interruption>) {
         let mut backoff = Backoff::default();
         loop {
-            let (why, pause) = match self.target.deliver(&chunk).await {
+            let (why, retry_after) = match self.target.deliver(&chunk).await {
                 Ok(delivered) => {
                     if self.is_failing.swap(false, Ordering::Relaxed) {
-                        self.progress.println("it goes on");
+                        self.progress.println("recovered");
                     }
                     return (chunk, Ok(delivered));
                 }
-                Err(Failure::Permanent(why)) => return (chunk, Err(Interruption::Broken(why))),
-                Err(Failure::Transient { why, pause }) => (why, pause),
+                Err(Failure::Permanent(why)) => return (chunk, Err(Interruption::Failed(why))),
+                Err(Failure::Transient { why, retry_after }) => (why, retry_after),
             };
-            let Some(pause) = backoff.next_delay(pause, Instant::now()) else {
-                let limit = Backoff::MAX_ELAPSED.as_secs();
+            let Some(delay) = backoff.next_delay(retry_after, Instant::now()) else {
+                let seconds = Backoff::MAX_ELAPSED.as_secs();
                 return (
                     chunk,
-                    Err(Interruption::Broken(format!("given up after {limit} s of failures, the last of them: {why}"))),
+                    Err(Interruption::Failed(format!("gave up after {seconds} s of failures; the last one: {why}"))),
                 );
             };
             if !self.is_failing.swap(true, Ordering::Relaxed) {
-                self.progress.println(format_args!("{why}; trying again"));
+                self.progress.println(format_args!("{why}; retrying"));
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
                 () = self.stop.cancelled() => return (chunk, Err(Interruption::Stopped)),
             }
         }
@@ -289,5 +291,5 @@ impl Delivery {
 }
 
 fn rejects_not_written(error: &io::Error) -> ImportError {
-    ImportError::File(format!("can't write the file of --errors: {error}"))
+    ImportError::File(format!("failed to write the file of --errors: {error}"))
 }

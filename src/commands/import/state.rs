@@ -1,4 +1,4 @@
-//! How far an import has come, in a file beside what is imported, so that another run can go on from there.
+//! The progress of an import, in a file beside the input, so that another run can continue.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,53 +10,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Timestamp, Window};
 
-/// What is written into the file.
+/// The content of the file. The names of its members stay: `--resume` reads the file of an earlier version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     /// [`Self::VERSION`].
     version: u32,
-    /// How the text is read: with other columns, other visits would be left out.
-    pub(super) form: String,
-    /// Where to.
+    /// The options of the format. With other columns, the earlier runs would have read other visits.
+    #[serde(rename = "form")]
+    pub(super) format: String,
     pub(super) target: Destination,
-    /// The runs that did it, in order.
+    /// The runs so far, in order.
     pub(super) runs: Vec<PastRun>,
-    /// Everything up to here is dealt with.
+    /// The end of the completed records.
     pub(super) done: Position,
-    /// The line that the last of it begins on, for people.
+    /// The line on which the last of them begins, for the user.
     pub(super) done_through_line: u64,
     pub(super) counts: Counts,
-    /// How long the file with what was rejected is by then, in bytes.
+    /// The length of the file of `--errors` at that point, in bytes.
     pub(super) errors_bytes: u64,
 }
 
-/// A run, and when it was: a visit without a time was seen then.
+/// A run. Its visits without a time have the time of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PastRun {
-    /// How many records were done at its end, by this and earlier runs.
+    /// The records that this and earlier runs have completed.
     pub(super) records: u64,
-    /// When it began, in Unix milliseconds.
+    /// When the run began, in Unix milliseconds.
     pub(super) started_at: i64,
-    /// When it was recorded last, in Unix milliseconds.
+    /// When the run was last saved, in Unix milliseconds.
     pub(super) saved_at: i64,
 }
 
-/// Where visits go, and what decides which of them are left out there. With another one, what is done would be missing.
+/// The target, and the settings that decide which visits it gets. With other ones, the completed records would be missing there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Destination {
-    /// The address as it is set, with the number of the database.
+    /// The address of the settings, with the number of the database.
     pub(super) address: String,
-    /// What the keys begin with. A service has its own.
+    /// The prefix of the keys. A service has its own.
     pub(super) key_prefix: Option<String>,
-    /// The window by which visits are left out as expired. A service has its own.
+    /// The window by which visits expire. A service has its own.
     pub(super) window: Option<Window>,
 }
 
 impl Destination {
-    /// What differs in `other`, which was meant to be the same.
+    /// Returns how `self` differs from the destination `other` of the current run.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let Self { address, key_prefix, window } = self;
         if address != &other.address {
@@ -67,33 +67,33 @@ impl Destination {
             return Some(format!("another target, with redis_key_prefix \"{prefix}\""));
         }
         match (window, &other.window) {
-            (Some(before), Some(now)) if before != now => {
-                Some(format!("an import with the window {before}, which is {now} now: other visits would be left out"))
-            }
+            (Some(before), Some(now)) if before != now => Some(format!(
+                "an import with the window {before}, and the window is {now} now, by which other visits expire"
+            )),
             _ => None,
         }
     }
 }
 
-/// The end of a record, by what was read until then. The compression of the text makes no difference, nor does what follows.
+/// The end of a record, identified by the text before it. The compression and the text after it make no difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
-    /// How many records: lines of NDJSON, or records of CSV with its header.
+    /// The number of records: lines of NDJSON, or records of CSV including the header.
     pub(super) records: u64,
-    /// XXH64 of the text up to the end of the last of them.
+    /// XXH64 of the text up to there.
     pub(super) text_hash: u64,
 }
 
-/// What became of the records.
+/// The numbers of records by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
-    /// Visits that were acknowledged.
+    /// Acknowledged visits.
     pub(super) accepted: u64,
-    /// Visits that lay outside the window already.
+    /// Visits older than the window.
     pub(super) expired: u64,
-    /// Records that are no visit, or can't be written.
+    /// Records that are invalid or can't be written.
     pub(super) rejected: u64,
-    /// Accepted visits without a time, which took that of the import. A state without the number had none, or is of an earlier version.
+    /// Accepted visits without a time, which took the time of the import. Earlier versions don't save it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) undated: u64,
 }
@@ -109,28 +109,28 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Why there is no state to be had from a file.
+/// Why a state can't be loaded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LoadError {
     #[error("{0}")]
     Unreadable(String),
-    #[error("{0} doesn't hold the state of an import")]
+    #[error("{0} is not the state of an import")]
     Foreign(String),
-    /// It is one of ours, and nobody knows any more, or yet, what it means.
+    /// A state that an earlier or later version has written.
     #[error("{0} is of another version of this program")]
     OtherVersion(String),
 }
 
 impl State {
-    /// Version 1, which had none, told places by lines that end in LF. It has nothing that would tell a file by. Version 2 had the
-    /// address alone for the target. Version 3 had the time of the latest run alone.
+    /// Version 1, without a version number, counted lines that end in LF and had no hash of the text. The target of version 2 was only
+    /// an address. Version 3 had only the time of the latest run.
     const VERSION: u32 = 4;
 
-    /// An import that has not begun.
-    pub(super) fn new(form: String, target: Destination) -> Self {
+    /// Returns the state of a new import.
+    pub(super) fn new(format: String, target: Destination) -> Self {
         Self {
             version: Self::VERSION,
-            form,
+            format,
             target,
             runs: Vec::new(),
             done: Position::default(),
@@ -143,21 +143,21 @@ impl State {
     /// Adds a run that begins at `now`.
     pub(super) fn begin_run(&mut self, now: Timestamp) {
         let now = now.as_millis();
-        // One that did nothing has no records.
+        // Runs that completed no records are dropped.
         self.runs.dedup_by_key(|run| run.records);
         self.runs.push(PastRun { records: self.done.records, started_at: now, saved_at: now });
     }
 
-    /// Updates the run under way, which has come so far at `now`.
+    /// Updates the current run.
     pub(super) fn record_run(&mut self, now: Timestamp) {
         if let Some(run) = self.runs.last_mut() {
             (run.records, run.saved_at) = (self.done.records, now.as_millis());
         }
     }
 
-    /// Reads the state from the file at `path`; none if there is no such file.
+    /// Loads the state from the file at `path`. Returns `None` if there is no such file.
     pub(super) fn load(path: &Path) -> Result<Option<Self>, LoadError> {
-        /// What the states of all versions have.
+        /// The members that the states of all versions have.
         #[derive(Deserialize)]
         struct AnyVersion {
             version: Option<u32>,
@@ -170,7 +170,7 @@ impl State {
         let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LoadError::Unreadable(format!("can't read {}: {error}", path.display()))),
+            Err(error) => return Err(LoadError::Unreadable(format!("failed to read {}: {error}", path.display()))),
         };
         match serde_json::from_slice(&text) {
             Ok(AnyVersion { version: Some(Self::VERSION), .. }) => {}
@@ -180,7 +180,7 @@ impl State {
         serde_json::from_slice(&text).map(Some).map_err(|_| LoadError::Foreign(shown()))
     }
 
-    /// Replaces the file at `path`: a reader finds the one or the other, and so does whoever comes after a crash.
+    /// Replaces the file at `path` atomically, also with respect to a crash.
     pub(super) fn save(&self, path: &Path) -> io::Result<()> {
         let new = with_suffix(path, ".new");
         let mut file = File::create(&new)?;
@@ -191,7 +191,7 @@ impl State {
     }
 }
 
-/// `path` with `suffix` behind its name.
+/// Returns `path` with `suffix` appended to its name.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_is_loaded() {
+    fn load_returns_the_saved_state() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("visits.import");
         assert_eq!(State::load(&path), Ok(None));
@@ -227,33 +227,33 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_same(destination("h:6379", Some(""), Some("14d")), None)]
-    #[case::another_address(destination("i:6379", Some(""), Some("14d")), Some("another target, h:6379"))]
-    #[case::another_database(destination("h:6379 (database 3)", Some(""), Some("14d")), Some("another target, h:6379"))]
-    #[case::another_prefix(
+    #[case::same(destination("h:6379", Some(""), Some("14d")), None)]
+    #[case::address(destination("i:6379", Some(""), Some("14d")), Some("another target, h:6379"))]
+    #[case::database(destination("h:6379 (database 3)", Some(""), Some("14d")), Some("another target, h:6379"))]
+    #[case::key_prefix(
         destination("h:6379", Some("two:"), Some("14d")),
         Some("another target, with redis_key_prefix \"\"")
     )]
-    #[case::a_longer_window(
+    #[case::longer_window(
         destination("h:6379", Some(""), Some("30d")),
-        Some("an import with the window 14d, which is 30d now")
+        Some("an import with the window 14d, and the window is 30d now")
     )]
-    #[case::a_shorter_window(
+    #[case::shorter_window(
         destination("h:6379", Some(""), Some("1d")),
-        Some("an import with the window 14d, which is 1d now")
+        Some("an import with the window 14d, and the window is 1d now")
     )]
-    fn difference_is_named(#[case] other: Destination, #[case] expected: Option<&str>) {
+    fn difference_names_the_first_one(#[case] other: Destination, #[case] expected: Option<&str>) {
         let difference = destination("h:6379", Some(""), Some("14d")).difference(&other);
         assert_eq!(difference.is_some(), expected.is_some(), "{difference:?}");
         assert!(difference.unwrap_or_default().starts_with(expected.unwrap_or_default()));
     }
 
     #[rstest]
-    #[case::no_json("{", "doesn't hold the state of an import")]
-    #[case::a_visit(r#"{"user_id":"u1","segment":"s1"}"#, "doesn't hold the state of an import")]
-    #[case::another_member(
+    #[case::not_json("{", "is not the state of an import")]
+    #[case::visit(r#"{"user_id":"u1","segment":"s1"}"#, "is not the state of an import")]
+    #[case::unknown_member(
         r#"{"version":4,"target":"x","done_through_line":1,"x":1}"#,
-        "doesn't hold the state of an import"
+        "is not the state of an import"
     )]
     #[case::version_1(
         r#"{"source":{"bytes":9,"head":1},"target":"x","done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
@@ -267,11 +267,11 @@ mod tests {
         r#"{"version":3,"form":"ndjson","target":{"address":"x","key_prefix":null,"window":null},"saved_at":1,"done":{"records":1,"text_hash":1},"done_through_line":1,"counts":{"accepted":1,"expired":0,"rejected":0},"errors_bytes":0}"#,
         "is of another version of this program"
     )]
-    #[case::a_later_version(
+    #[case::later_version(
         r#"{"version":5,"target":"x","done_through_line":1}"#,
         "is of another version of this program"
     )]
-    fn what_is_something_else_is_refused(#[case] text: &str, #[case] expected: &str) {
+    fn load_refuses_other_files(#[case] text: &str, #[case] expected: &str) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("visits.import");
         fs::write(&path, text).unwrap();

@@ -1,7 +1,7 @@
-//! Where visits go: to Redis, or to a service.
+//! The target of an import: Redis or a service.
 
 use super::Service;
-use super::chunk::{Chunk, For, Visits};
+use super::chunk::{Chunk, EncodedVisits, Encoding};
 use super::delivery::{ChunkResult, Failure};
 use super::state::State;
 use super::witnesses::Witnesses;
@@ -14,7 +14,7 @@ use crate::ingest::LineError;
 use crate::redis;
 use crate::store::{self, Batch};
 
-/// Where visits go. Cheap to clone.
+/// The target of an import. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Redis(Estimator),
@@ -22,30 +22,31 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Records of a chunk for one partition, and for Redis with many: each partition gets a part of a chunk, and long commands are
-    /// what makes it fast.
-    const FOR_A_PARTITION: usize = 8_192;
-    const FOR_MANY_PARTITIONS: usize = 65_536;
-    /// Records of a request.
-    const FOR_A_SERVICE: usize = 50_000;
+    /// Records in a chunk for Redis. Each partition gets a part of a chunk, and long commands are fast, so more partitions mean larger
+    /// chunks.
+    const MIN_REDIS_CHUNK: usize = 8_192;
+    const MAX_REDIS_CHUNK: usize = 65_536;
+    const RECORDS_PER_PARTITION: usize = 1_024;
+    /// Records in a request to a service.
+    const SERVICE_CHUNK: usize = 50_000;
 
-    /// Checks that it answers, and synchronises `clock` with it. Writes nothing.
+    /// Checks that the target answers, and synchronises `clock` with it. Writes nothing.
     ///
     /// # Errors
     ///
-    /// Why not, in one line.
-    pub(super) async fn greet(&self, clock: &Clock) -> Result<(), String> {
+    /// The reason in one line.
+    pub(super) async fn check(&self, clock: &Clock) -> Result<(), String> {
         match self {
             Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
-            Self::Service(service) => service.greet().await,
+            Self::Service(service) => service.check().await,
         }
     }
 
-    /// Makes it ready for visits: may make a data set, or extend the window of one.
+    /// Creates the data set in Redis if there is none, or extends its window if that is shorter than the import's.
     ///
     /// # Errors
     ///
-    /// Why not, in one line.
+    /// The reason in one line.
     pub(super) async fn prepare(&self, clock: &Clock, progress: &Progress) -> Result<(), String> {
         match self {
             Self::Redis(estimator) => {
@@ -61,13 +62,13 @@ impl Target {
         }
     }
 
-    /// Returns whether it has what `witnesses` say of the runs that did what `state` says. Writes nothing. What a service took in can't be
-    /// asked.
+    /// Returns whether Redis still has the `witnesses` of the runs in `state`. A service can't be asked, so its answer is true. Writes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// Why that can't be told, in one line.
-    pub(super) async fn has(&self, witnesses: &Witnesses, state: &State) -> Result<bool, String> {
+    /// The reason in one line.
+    pub(super) async fn has_witnesses(&self, witnesses: &Witnesses, state: &State) -> Result<bool, String> {
         let Self::Redis(estimator) = self else { return Ok(true) };
         let visits = witnesses.visits();
         if visits.is_empty() {
@@ -77,60 +78,60 @@ impl Target {
         Ok(witnesses.confirm(&kept, state.counts.accepted, state.counts.rejected))
     }
 
-    /// What visits are made ready for.
-    pub(super) fn purpose(&self, clock: &Clock) -> For {
+    /// Returns how a chunk encodes visits for this target.
+    pub(super) fn encoding(&self, clock: &Clock) -> Encoding {
         match self {
-            Self::Redis(estimator) => For::Redis(clock.clone(), estimator.window()),
-            Self::Service(_) => For::Service,
+            Self::Redis(estimator) => Encoding::Batch(clock.clone(), estimator.window()),
+            Self::Service(_) => Encoding::Lines,
         }
     }
 
-    /// How many records a chunk has.
+    /// Returns the number of records in a chunk.
     pub(super) fn chunk_size(&self) -> usize {
         match self {
             Self::Redis(estimator) => {
                 let partitions = estimator.partitions().map_or(1, store::Partitions::count);
-                (1_024 * partitions).clamp(Self::FOR_A_PARTITION, Self::FOR_MANY_PARTITIONS)
+                (Self::RECORDS_PER_PARTITION * partitions).clamp(Self::MIN_REDIS_CHUNK, Self::MAX_REDIS_CHUNK)
             }
-            Self::Service(_) => Self::FOR_A_SERVICE,
+            Self::Service(_) => Self::SERVICE_CHUNK,
         }
     }
 
-    /// Delivers `chunk`, which may be delivered again at any time.
+    /// Delivers `chunk`. Idempotent.
     pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<ChunkResult, Failure> {
         if chunk.lines.is_empty() {
             return Ok(ChunkResult::default());
         }
         match (self, &chunk.visits) {
-            (Self::Redis(estimator), Visits::Batch(batch)) => write(estimator, batch, &chunk.lines).await,
-            (Self::Service(service), Visits::Lines(text)) => service.post(text, &chunk.lines).await,
-            _ => unreachable!("a chunk is made for its purpose"),
+            (Self::Redis(estimator), EncodedVisits::Batch(batch)) => write(estimator, batch, &chunk.lines).await,
+            (Self::Service(service), EncodedVisits::Lines(text)) => service.post(text, &chunk.lines).await,
+            _ => unreachable!("a chunk is encoded for its target"),
         }
     }
 }
 
 async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<ChunkResult, Failure> {
     let permit = estimator.acquire_bulk_permit().await.map_err(failure)?;
-    let written = permit.write(batch).await;
-    let mut delivered = ChunkResult::default();
-    for (place, line) in lines.iter().enumerate() {
-        match written.result(place) {
-            Ok(()) => delivered.accepted += 1,
-            // It isn't the visit's fault, and another run may go on from here.
+    let outcome = permit.write(batch).await;
+    let mut result = ChunkResult::default();
+    for (index, line) in lines.iter().enumerate() {
+        match outcome.result(index) {
+            Ok(()) => result.accepted += 1,
+            // The visit is valid, and a later run can write it after the limit is raised.
             Err(store::Error::TooManySegments(max)) => {
                 return Err(Failure::Permanent(format!(
-                    "the data set would have more segments than the {max} that max_segments allows: raise it, or correct the file"
+                    "the data set reached the limit of {max} segments (max_segments); raise it, or correct the file"
                 )));
             }
             Err(error) if error.is_outage() => return Err(failure(error.clone())),
             Err(error) => {
                 let error = FieldError::new("segment", format!("was not written: {error}"));
-                delivered.rejected += 1;
-                delivered.errors.extend(LineError::all_of(*line, VisitError::Fields(vec![error])));
+                result.rejected += 1;
+                result.errors.extend(LineError::all_of(*line, VisitError::Fields(vec![error])));
             }
         }
     }
-    Ok(delivered)
+    Ok(result)
 }
 
 fn cannot_serve(error: &store::Error) -> String {
@@ -143,6 +144,6 @@ fn failure(error: store::Error) -> Failure {
         store::Error::Redis(redis::Error::TooOld(_) | redis::Error::NoWaitAof)
         | store::Error::Partitions { .. }
         | store::Error::Unrecorded { .. } => Failure::Permanent(why),
-        _ => Failure::Transient { why, pause: None },
+        _ => Failure::Transient { why, retry_after: None },
     }
 }

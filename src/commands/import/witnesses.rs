@@ -1,5 +1,5 @@
-//! A few of the visits that earlier runs have dealt with. They tell whether the data set still has what was imported: it may have been
-//! emptied, or restored from a backup.
+//! A sample of the visits that earlier runs imported. It shows whether the data set still has them: it may have been emptied, or restored
+//! from a backup.
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -7,44 +7,43 @@ use super::state::PastRun;
 use crate::domain::visit_json::RawVisit;
 use crate::domain::{Timestamp, Visit};
 
-/// Visits that are spread evenly over all done records, and the last ones, which an older backup lacks.
+/// A sample of visits: some from all completed records, and all of the last ones, which an older backup lacks.
 #[derive(Debug)]
 pub(super) struct Witnesses {
-    /// The runs that have done the records.
+    /// The runs that completed the records.
     runs: Vec<PastRun>,
-    /// The number of records that are done.
+    /// The number of completed records.
     done: u64,
-    /// The number of records that were offered.
+    /// The number of records so far.
     offered: u64,
-    /// Of so many records one is taken: a power of two.
+    /// One of so many records is sampled. A power of two.
     stride: u64,
-    /// Each with the number of its record.
-    spread: Vec<(u64, Visit<'static>)>,
+    /// The sampled visits, with the numbers of their records.
+    sample: Vec<(u64, Visit<'static>)>,
     last: Vec<Visit<'static>>,
 }
 
 impl Witnesses {
-    /// The limit on the visits that are spread.
-    const MAX_SPREAD: usize = 256;
-    /// The number of records at the end that are all taken.
+    /// The limit on the sample.
+    const MAX_SAMPLE: usize = 256;
+    /// The number of records at the end that are all witnesses.
     const LAST: u64 = 64;
-    /// The number of consecutive visits that are judged together.
+    /// The number of consecutive visits that are compared together.
     const PART: usize = 16;
 
-    /// Begins with the first of the `done` records of `runs`.
+    /// Begins before the first of the `done` records of `runs`.
     pub(super) fn new(runs: Vec<PastRun>, done: u64) -> Self {
-        Self { runs, done, offered: 0, stride: 1, spread: Vec::new(), last: Vec::new() }
+        Self { runs, done, offered: 0, stride: 1, sample: Vec::new(), last: Vec::new() }
     }
 
-    /// Advances to the next record, and returns whether it is one to be offered.
+    /// Advances to the next record, and returns whether its visit should be offered.
     pub(super) fn is_next(&mut self) -> bool {
         self.offered += 1;
-        self.is_last() || Self::is_spread(self.offered, self.stride)
+        self.is_last() || Self::is_sampled(self.offered, self.stride)
     }
 
-    /// Whether the record with this number is one of the spread ones. By a hash: lines of one kind may come at regular intervals, as when
-    /// every fourth line has expired.
-    fn is_spread(record: u64, stride: u64) -> bool {
+    /// Returns whether a record is in the sample. A hash decides, since lines may have a regular pattern, such as every fourth expired.
+    fn is_sampled(record: u64, stride: u64) -> bool {
         xxh64(&record.to_le_bytes(), 0).is_multiple_of(stride)
     }
 
@@ -52,14 +51,14 @@ impl Witnesses {
         self.offered + Self::LAST > self.done
     }
 
-    /// Takes the visit of the current record, unless it may have expired by `cutoff` or was rejected for its time.
+    /// Adds the visit of the current record, unless it may have expired by `cutoff` or was rejected for its time.
     pub(super) fn offer(&mut self, visit: RawVisit<'_>, cutoff: Timestamp) {
         let RawVisit { user_id, segment, seen_at } = visit;
         let Some(run) = self.runs.iter().find(|run| self.offered <= run.records) else { return };
         if seen_at.is_some_and(|seen_at| seen_at > Timestamp::from_millis(run.saved_at) + Visit::MAX_CLOCK_SKEW) {
             return;
         }
-        // The earliest time that may have been written: without a time, and with one that was ahead, it is that of the import.
+        // The earliest time that may have been written. A visit without a time, or with one in the future, took that of the import.
         let seen_at = seen_at.unwrap_or(Timestamp::from_millis(run.started_at)) - Visit::MAX_CLOCK_SKEW;
         if seen_at <= cutoff {
             return;
@@ -68,35 +67,35 @@ impl Witnesses {
         if self.is_last() {
             self.last.push(visit.clone());
         }
-        if !Self::is_spread(self.offered, self.stride) {
+        if !Self::is_sampled(self.offered, self.stride) {
             return;
         }
-        self.spread.push((self.offered, visit));
-        while self.spread.len() == Self::MAX_SPREAD {
+        self.sample.push((self.offered, visit));
+        while self.sample.len() == Self::MAX_SAMPLE {
             self.stride *= 2;
-            self.spread.retain(|(record, _)| Self::is_spread(*record, self.stride));
+            self.sample.retain(|(record, _)| Self::is_sampled(*record, self.stride));
         }
     }
 
-    /// Returns the visits, in the order that [`Self::confirm`] takes the answers in.
+    /// Returns the visits, in the order of the answers of [`Self::confirm`].
     pub(super) fn visits(&self) -> Vec<Visit<'static>> {
-        self.spread.iter().map(|(_, visit)| visit).chain(&self.last).cloned().collect()
+        self.sample.iter().map(|(_, visit)| visit).chain(&self.last).cloned().collect()
     }
 
-    /// Returns whether the data set still has what was imported. `kept` says for each of [`Self::visits`] whether it is there; `None` is a
-    /// visit that can't be.
+    /// Returns whether the data set still has the imported visits. `kept` has for each of [`Self::visits`] whether it is there, or `None`
+    /// if it can't be.
     ///
-    /// Some users may have been deleted since, and `rejected` visits were never there beside the `accepted` ones. But a part may be missing
-    /// alone, such as what came after a backup.
+    /// Some users may have been deleted since, and the `rejected` visits were never there. But no part may be missing as a whole, such as
+    /// all visits after a backup.
     pub(super) fn confirm(&self, kept: &[Option<bool>], accepted: u64, rejected: u64) -> bool {
         let are_enough = |kept: &[bool]| {
             let found = kept.iter().filter(|kept| **kept).count() as u64;
             2 * found * (accepted + rejected).max(1) >= kept.len() as u64 * accepted
         };
-        let (spread, last) = kept.split_at(self.spread.len());
-        let [spread, last] = [spread, last].map(|kept| kept.iter().copied().flatten().collect::<Vec<_>>());
-        are_enough(&spread)
-            && spread.rchunks_exact(Self::PART).all(are_enough)
+        let (sample, last) = kept.split_at(self.sample.len());
+        let [sample, last] = [sample, last].map(|kept| kept.iter().copied().flatten().collect::<Vec<_>>());
+        are_enough(&sample)
+            && sample.rchunks_exact(Self::PART).all(are_enough)
             && (last.len() < Self::PART || are_enough(&last))
     }
 }

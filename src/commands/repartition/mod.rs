@@ -1,9 +1,11 @@
-//! `segment-estimator repartition`: moves the data set to another number of partitions while it is written and counted.
+//! `segment-estimator repartition`: moves the data set to another number of partitions while services write and count.
 //!
-//! Four steps, each recorded in Redis, so that a run that was cut short is taken up where it was: from now on visits go to both
-//! sets of keys ([`Phase::Backfill`]), and what is there already is copied under `GT`, which makes it not matter who is first; users
-//! who were removed meanwhile are made to be in the copies as in the old keys; the counts are compared, segment by segment; counts are
-//! of the new keys ([`Phase::Cutover`]); nobody looks at the old ones any more ([`Phase::Cleanup`]), and they are deleted.
+//! Each phase is recorded in Redis, so another run can resume the move:
+//!
+//! 1. [`Phase::Backfill`]: services write to both sets of keys. The move copies the members with `GT`, so the order of a copy and a visit
+//!    makes no difference. Then it settles users who were deleted in the meantime, and compares the counts of each segment.
+//! 2. [`Phase::Cutover`]: services count in the new keys.
+//! 3. [`Phase::Cleanup`]: services no longer use the old keys, and the move deletes them.
 
 mod command;
 
@@ -20,7 +22,7 @@ use crate::redis;
 use crate::store::diagnostics::EvictionPolicy;
 use crate::store::{self, Batch, KeySet, Layout, Partition, Partitions, Phase, Resharding, Store};
 
-/// Moves the data set of a store.
+/// A move of the data set to another number of partitions.
 #[derive(Debug)]
 pub struct Repartition {
     store: Store,
@@ -28,91 +30,90 @@ pub struct Repartition {
     clock: Clock,
 }
 
-/// What a move did.
+/// The outcome of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
-    /// The data set has as many partitions as it should.
+pub enum MoveOutcome {
+    /// The data set already has this number of partitions.
     NothingToDo,
-    /// It was moved.
+    /// The data set was moved.
     Done {
-        /// Members that were copied, by this run.
+        /// The members that this run copied.
         members: u64,
-        /// Segments whose counts were compared.
+        /// The segments whose counts this run compared.
         segments: u64,
     },
 }
 
-/// Why a move was not finished. It can be taken up again by the same command.
+/// Why a move did not complete. The same command resumes it.
 #[derive(Debug, thiserror::Error)]
 pub enum RepartitionError {
-    /// Redis can't serve, or has another data set than is expected. Nothing was done.
+    /// Redis can't serve, or has an unexpected data set. Nothing was moved.
     #[error("Redis can't serve: {0}")]
     Refused(store::Error),
     /// Redis failed.
-    #[error("{0}; what was moved so far is kept: {first}run the same command again", first = what_first(.0))]
+    #[error("{0}; the move so far is kept; {remedy}run the same command again", remedy = remedy(.0))]
     Store(#[from] store::Error),
-    /// Redis may evict the notes of deleted users, or members that were copied. Nothing was done.
+    /// Redis may evict tombstones or copied members. Nothing was moved.
     #[error("Redis {0}, and then run the same command again: a move needs every key to stay")]
     Evicts(EvictionPolicy),
-    /// A key that the move would overwrite or delete holds what no move has written. Nothing was done.
+    /// A key that the move would overwrite or delete holds foreign data. Nothing was moved.
     #[error(
-        "`{0}` holds what no move of this data set has written, and this move would write there: rename that key or delete it, and run \
-         the same command again; nothing was moved"
+        "`{0}` holds data that no move of this data set wrote, and this move would overwrite it; rename or delete that key, and run the \
+         same command again; nothing was moved"
     )]
-    InTheWay(String),
+    ForeignKey(String),
     /// A cluster can't keep the keys of one partition together.
-    #[error("--to: a cluster needs 2 partitions or more: those of one would be at all servers")]
+    #[error("--to: a cluster needs at least 2 partitions, since the keys of one would be on all servers")]
     OneOnACluster,
-    /// Another move is under way.
-    #[error("a move to {to} is under way: finish that first, with `segment-estimator repartition --to {0}`", to = .0.in_words())]
+    /// A move to another number is in progress.
+    #[error("a move to {to} is in progress; finish it first with `segment-estimator repartition --to {0}`", to = .0.in_words())]
     AnotherMove(Partitions),
-    /// Somebody else changes the layout, too.
-    #[error("somebody else moves the data, too; wait for that, and run the same command again if it doesn't end well")]
-    Interfered,
-    /// Users who were deleted meanwhile don't come to rest.
+    /// Another process changed the layout.
     #[error(
-        "users who were deleted are visited so often that old and new keys never have them alike; run the same command again"
+        "another process is moving the data as well; wait until it ends, and run the same command again if it fails"
     )]
-    Unsettled,
-    /// Old and new keys don't have the same users.
+    LayoutChanged,
+    /// Old and new keys keep differing in deleted users.
+    #[error("deleted users have new visits so often that old and new keys never agree; run the same command again")]
+    UnsettledDeletions,
+    /// Old and new keys keep differing in a count.
     #[error(
-        "{segment} has {old} users by the old keys and {new} by the new ones, and that doesn't change; nothing was switched, \
-         and nothing is lost"
+        "{segment} has {old} users in the old keys and {new} in the new ones, and the counts do not converge; nothing was switched, and \
+         nothing is lost"
     )]
-    Differs {
+    CountsDiffer {
         /// The first such segment.
         segment: SegmentName<'static>,
-        /// By the old keys.
+        /// The count in the old keys.
         old: u64,
-        /// By the new keys.
+        /// The count in the new keys.
         new: u64,
     },
 }
 
 impl Repartition {
-    /// Segments of one partition that are copied at once.
+    /// Segments that are copied at a time.
     const CONCURRENCY: usize = 8;
-    /// Segments that are looked at in one round trip.
+    /// Segments in one request.
     const SEGMENTS_PER_REQUEST: usize = 500;
-    /// How often counts are compared while they differ. Visits that are on their way may be in one set of keys already.
-    const COMPARISONS: usize = 100;
-    /// How long to wait in between.
-    const PAUSE: Duration = Duration::from_millis(20);
-    /// How long to wait for what was on its way when the last step was taken.
-    const SETTLING: Duration = Duration::from_secs(1);
+    /// The limit on comparisons while old and new keys differ. Writes in flight may have reached only one of them.
+    const MAX_COMPARISONS: usize = 100;
+    const COMPARISON_PAUSE: Duration = Duration::from_millis(20);
+    /// How long to wait for writes that were in flight at the last step.
+    const CLEANUP_PAUSE: Duration = Duration::from_secs(1);
 
-    /// A move of the data set of `store`, whose members count for `window`.
+    /// Returns a move of the data set of `store`.
     #[must_use]
     pub fn new(store: Store, window: Window, clock: Clock) -> Self {
         Self { store, window, clock }
     }
 
-    /// Moves the data set to `to` partitions, or takes up a move there.
+    /// Moves the data set to `to` partitions, or resumes that move. Counts stay exact throughout.
     ///
     /// # Errors
     ///
-    /// A [`RepartitionError`]. Counts are right all the same, before, meanwhile and after.
-    pub async fn run(&self, to: Partitions) -> Result<Moved, RepartitionError> {
+    /// A [`RepartitionError`]. Counts stay exact after it.
+    pub async fn run(&self, to: Partitions) -> Result<MoveOutcome, RepartitionError> {
         if to == Partitions::ONE && self.store.is_cluster() {
             return Err(RepartitionError::OneOnACluster);
         }
@@ -125,41 +126,41 @@ impl Repartition {
         let (mut members, mut segments) = (0, 0);
         if layout.resharding().is_none() {
             if layout.keys().partitions() == to {
-                return Ok(Moved::NothingToDo);
+                return Ok(MoveOutcome::NothingToDo);
             }
             let target = layout.keys().sibling(to);
-            // Later it would stop the move halfway, and every deletion of a user with it.
+            // Found later, it would block the move halfway, and the deletion of users as well.
             let foreign = self.store.find_conflicting_key(&layout, target).await;
             if let Some(key) = foreign.map_err(RepartitionError::Refused)? {
-                return Err(RepartitionError::InTheWay(key));
+                return Err(RepartitionError::ForeignKey(key));
             }
-            // Of a move long ago, somebody may have written to these keys after they were deleted.
-            self.store.delete_keys(&layout, target).await.map_err(interfered)?;
+            // A delayed write may have created keys again after an earlier move deleted them.
+            self.store.delete_keys(&layout, target).await.map_err(layout_changed)?;
             layout = self.step(&layout, layout.keys(), Some((target, Phase::Backfill))).await?;
         }
         loop {
             let (old, Some(Resharding { to: new, phase })) = (layout.keys(), layout.resharding()) else {
-                return Ok(Moved::Done { members, segments });
+                return Ok(MoveOutcome::Done { members, segments });
             };
             if new.partitions() != to {
                 return Err(RepartitionError::AnotherMove(new.partitions()));
             }
-            let phase = self.run_phase(&layout, old, new, phase, &mut members, &mut segments).await;
-            layout = match phase {
-                // An instance has changed the window alone. The phase begins again.
-                Err(RepartitionError::Interfered) => {
-                    let now = self.store.settled_layout().await?;
-                    if now == layout || !now.is_laid_out_as(&layout) {
-                        return Err(RepartitionError::Interfered);
+            let next = self.run_phase(&layout, old, new, phase, &mut members, &mut segments).await;
+            layout = match next {
+                // If an instance has changed only the window, the phase begins again.
+                Err(RepartitionError::LayoutChanged) => {
+                    let current = self.store.settled_layout().await?;
+                    if current == layout || !current.is_laid_out_as(&layout) {
+                        return Err(RepartitionError::LayoutChanged);
                     }
-                    now
+                    current
                 }
-                phase => phase?,
+                next => next?,
             };
         }
     }
 
-    /// Does the work of `phase`, and gives the layout of the next one.
+    /// Runs `phase`. Returns the layout of the next one.
     async fn run_phase(
         &self,
         layout: &Layout,
@@ -178,17 +179,18 @@ impl Repartition {
             }
             Phase::Cutover => self.step(layout, old, Some((new, Phase::Cleanup))).await,
             Phase::Cleanup => {
-                self.store.delete_tombstones(layout, new).await.map_err(interfered)?;
-                // A write that was on its way arrives at keys that are gone, and is done again elsewhere before it is
-                // acknowledged. What it leaves would be nobody's.
-                while self.store.delete_keys(layout, old).await.map_err(interfered)? > 0 {
-                    tokio::time::sleep(Self::SETTLING).await;
+                self.store.delete_tombstones(layout, new).await.map_err(layout_changed)?;
+                // A write in flight may create deleted keys again. It is repeated in the new keys before it is acknowledged, so the
+                // deletion is repeated until nothing is left.
+                while self.store.delete_keys(layout, old).await.map_err(layout_changed)? > 0 {
+                    tokio::time::sleep(Self::CLEANUP_PAUSE).await;
                 }
                 self.step(layout, new, None).await
             }
         }
     }
 
+    /// Records the next step of the move.
     async fn step(
         &self,
         layout: &Layout,
@@ -196,13 +198,13 @@ impl Repartition {
         resharding: Option<(KeySet, Phase)>,
     ) -> Result<Layout, RepartitionError> {
         let resharding = resharding.map(|(to, phase)| Resharding { to, phase });
-        self.store.change_layout(layout, keys, resharding).await.map_err(interfered)
+        self.store.change_layout(layout, keys, resharding).await.map_err(layout_changed)
     }
 
-    /// Copies all members, and says how many.
+    /// Copies all members. Returns their number.
     async fn copy(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
-        let (places, foreign) = self.places(old).await?;
-        let sizes = stream::iter(&places).map(|(partition, segment)| self.store.members_kept(*partition, segment));
+        let (segments, foreign) = self.segments_of(old).await?;
+        let sizes = stream::iter(&segments).map(|(partition, segment)| self.store.members_kept(*partition, segment));
         let sizes: Vec<u64> = sizes.buffer_unordered(Self::CONCURRENCY).try_collect().await?;
         let (progress, members) =
             (Progress::start(Unit::Items, Some(sizes.iter().sum()), "members"), AtomicU64::new(0));
@@ -212,45 +214,46 @@ impl Repartition {
             new.partitions().in_words()
         ));
         if foreign > 0 {
-            progress.println(format_args!("passing over keys of another type, which `check` names: {foreign}"));
+            progress.println(format_args!("skipping keys of another type, which `check` names: {foreign}"));
         }
-        let tell = |copied| {
+        let on_copied = |copied| {
             let members = members.fetch_add(copied, Ordering::Relaxed) + copied;
             progress.update(members, members);
         };
-        let copying =
-            stream::iter(&places).map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, tell));
+        let copying = stream::iter(&segments)
+            .map(|(partition, segment)| self.copy_segment(layout, new, *partition, segment, on_copied));
         copying.buffer_unordered(Self::CONCURRENCY).try_collect::<()>().await?;
         progress.finish();
         Ok(members.into_inner())
     }
 
-    /// All segments of all partitions, and how many more have keys of another type, which have no members and stay where they are.
-    async fn places(&self, keys: KeySet) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
-        let (mut places, mut foreign) = (Vec::new(), 0);
+    /// Returns all segments of all partitions, and the number of keys of another type, which are not moved.
+    async fn segments_of(&self, keys: KeySet) -> Result<(Vec<(Partition, SegmentName<'static>)>, u64), store::Error> {
+        let (mut segments, mut foreign) = (Vec::new(), 0);
         for partition in keys.all() {
             let names = self.store.names_of(partition).await?;
             for names in names.chunks(Self::SEGMENTS_PER_REQUEST) {
-                let looks = self.store.count_members(partition, names, Timestamp::from_millis(0)).await?;
-                for (segment, look) in names.iter().zip(looks) {
-                    match look {
+                // Any command on a sorted set would do. Only its error matters.
+                let results = self.store.count_members(partition, names, Timestamp::from_millis(0)).await?;
+                for (segment, result) in names.iter().zip(results) {
+                    match result {
                         Err(error) if error.is_wrong_type() => foreign += 1,
-                        look => look.map(|_| places.push((partition, segment.clone())))?,
+                        result => result.map(|_| segments.push((partition, segment.clone())))?,
                     }
                 }
             }
         }
-        Ok((places, foreign))
+        Ok((segments, foreign))
     }
 
-    /// Copies the members of `segment` in `partition`, and tells how many with each page.
+    /// Copies the members of `segment` in `partition`. Calls `on_copied` with the size of each page.
     async fn copy_segment(
         &self,
         layout: &Layout,
         new: KeySet,
         partition: Partition,
         segment: &SegmentName<'static>,
-        tell: impl Fn(u64),
+        on_copied: impl Fn(u64),
     ) -> Result<(), RepartitionError> {
         let mut cursor = None;
         loop {
@@ -259,8 +262,8 @@ impl Repartition {
             for (user_id, seen_at) in page.members {
                 batch.add(&Visit { user_id, segment: segment.clone(), seen_at });
             }
-            self.store.copy(layout, new, &batch).await.map_err(interfered)?;
-            tell(batch.len() as u64);
+            self.store.copy(layout, new, &batch).await.map_err(layout_changed)?;
+            on_copied(batch.len() as u64);
             cursor = page.next;
             if cursor.is_none() {
                 return Ok(());
@@ -268,21 +271,21 @@ impl Repartition {
         }
     }
 
-    /// Sees that whoever was deleted while his members were on their way is as he should be. What this does is a copy, too, which
-    /// somebody may be deleted during; so it is done until there is nothing to do.
+    /// Settles the users who were deleted during the copy. Settling copies members as well, and users may be deleted during that, so it
+    /// is repeated until nothing changes.
     async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
-        let mut looks = 0;
+        let mut rounds = 0;
         while self.settle_tombstones(layout, old, new).await? {
-            looks += 1;
-            if looks == Self::COMPARISONS {
-                return Err(RepartitionError::Unsettled);
+            rounds += 1;
+            if rounds == Self::MAX_COMPARISONS {
+                return Err(RepartitionError::UnsettledDeletions);
             }
-            tokio::time::sleep(Self::PAUSE).await;
+            tokio::time::sleep(Self::COMPARISON_PAUSE).await;
         }
         Ok(())
     }
 
-    /// Settles every user whose deletion is noted, and says whether there was anything to do.
+    /// Makes the new keys agree with the old ones for every user with a tombstone. Returns whether anything changed.
     async fn settle_tombstones(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<bool, RepartitionError> {
         const PAGE: usize = 1_000;
         let mut is_changed = false;
@@ -290,7 +293,7 @@ impl Repartition {
             let mut users = self.store.tombstones_of(partition, None, PAGE).await?;
             while let Some(last) = users.last().cloned() {
                 for user in &users {
-                    is_changed |= self.store.reconcile_user(layout, old, new, user).await.map_err(interfered)?;
+                    is_changed |= self.store.reconcile_user(layout, old, new, user).await.map_err(layout_changed)?;
                 }
                 users = self.store.tombstones_of(partition, Some(&last), PAGE).await?;
             }
@@ -298,18 +301,18 @@ impl Repartition {
         Ok(is_changed)
     }
 
-    /// Compares the counts of every segment by old and new keys, and says how many segments there are.
+    /// Compares the counts of every segment in old and new keys. Returns the number of segments.
     async fn compare(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<u64, RepartitionError> {
-        let (places, _) = self.places(old).await?;
-        let mut segments: Vec<_> = places.into_iter().map(|(_, segment)| segment).collect();
+        let (partitioned, _) = self.segments_of(old).await?;
+        let mut segments: Vec<_> = partitioned.into_iter().map(|(_, segment)| segment).collect();
         segments.sort_unstable();
         segments.dedup();
         let progress = Progress::start(Unit::Items, Some(segments.len() as u64), "segments");
         progress.println("comparing counts");
         for (compared, segment) in (1..).zip(&segments) {
             match self.compare_segment(layout, old, new, segment).await {
-                Err(RepartitionError::Differs { .. }) => {
-                    // As when a server has lost what it had acknowledged.
+                Err(RepartitionError::CountsDiffer { .. }) => {
+                    // A failover may have lost copied members.
                     for partition in old.all() {
                         self.copy_segment(layout, new, partition, segment, |_| {}).await?;
                     }
@@ -338,33 +341,33 @@ impl Repartition {
             let new = self.store.count_in(new_keys, segment, cutoff).await?;
             let old = self.store.count_in(old_keys, segment, cutoff).await?;
             comparisons += 1;
-            // Users come all the while. At some moment in between there were as many.
+            // Visits continue during the comparison. At some moment between the two counts of the old keys, there were as many.
             if (before.min(old)..=before.max(old)).contains(&new) {
                 return Ok(());
             }
-            if comparisons == Self::COMPARISONS {
+            if comparisons == Self::MAX_COMPARISONS {
                 if self.store.settled_layout().await? != *layout {
-                    return Err(RepartitionError::Interfered);
+                    return Err(RepartitionError::LayoutChanged);
                 }
-                return Err(RepartitionError::Differs { segment: segment.clone(), old, new });
+                return Err(RepartitionError::CountsDiffer { segment: segment.clone(), old, new });
             }
-            tokio::time::sleep(Self::PAUSE).await;
+            tokio::time::sleep(Self::COMPARISON_PAUSE).await;
         }
     }
 }
 
-/// What to do before the command can succeed.
-fn what_first(error: &store::Error) -> &'static str {
+/// Returns what to do before the next run.
+fn remedy(error: &store::Error) -> &'static str {
     match error {
-        store::Error::Redis(redis::Error::WrongType { .. }) => "rename that key or delete it, and ",
+        store::Error::Redis(redis::Error::WrongType { .. }) => "rename or delete that key, and ",
         _ => "",
     }
 }
 
-/// A layout that has changed under our hands was changed by somebody.
-fn interfered(error: store::Error) -> RepartitionError {
+/// Converts the error of a layout that another process has changed.
+fn layout_changed(error: store::Error) -> RepartitionError {
     match error {
-        store::Error::UnknownLayout => RepartitionError::Interfered,
+        store::Error::UnknownLayout => RepartitionError::LayoutChanged,
         error => error.into(),
     }
 }

@@ -3,10 +3,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run};
+use crate::helpers::{
+    Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run, settings, settings_with,
+};
 
 /// Makes a key with the binary, which adds its entry to the file.
 fn make_key(keys: &Path, name: &str, scope: &str) -> String {
@@ -28,8 +30,8 @@ impl Keys {
         Self { path: folder.path().join("keys.toml"), _folder: folder }
     }
 
-    fn settings(&self) -> Layer {
-        Layer { api_keys_file: Some(self.path.display().to_string()), ..Layer::default() }
+    fn settings(&self) -> RawSettings {
+        settings([("api_keys_file", &self.path.display().to_string())])
     }
 }
 
@@ -130,11 +132,11 @@ async fn without_an_accepted_token_nothing_reaches_redis() {
 async fn metrics_need_no_token_on_a_listener_of_their_own_and_count_who_is_turned_away() {
     let (redis, keys) = (Redis::start(), Keys::new());
     make_key(&keys.path, "uss", "segments:write");
-    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..keys.settings() };
+    let settings = settings_with(keys.settings(), [("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     app.post_visit(&visit()).await;
     post_with(&app, "Bearer sek_guessed").await;
-    let metrics = Client::new(app.admin_addr.unwrap()).get("/metrics").await.text().await.unwrap();
+    let metrics = Client::new(app.admin_address.unwrap()).get("/metrics").await.text().await.unwrap();
     for reason in ["no_token", "unknown_key"] {
         let line = format!("estimator_auth_failures_total{{reason=\"{reason}\"}} 1");
         assert!(metrics.lines().any(|found| found == line), "{line}");
@@ -342,7 +344,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
     std::fs::write(&dotenv, "ESTIMATOR_CONFIG=estimator.toml\n").unwrap();
     let files = ["--api-keys-file", keys.path.to_str().unwrap(), "--jwt-key-file", secret.to_str().unwrap()];
     let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
-    const WARNING: &str = "everybody on this machine may";
+    const WARNING: &str = "every user of this machine can";
     let service = Service::start(folder.path(), &arguments);
     assert!(!service.has_logged(WARNING), "of nothing");
     set_mode(&secret, 0o644);

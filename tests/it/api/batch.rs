@@ -7,11 +7,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::Response;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Proxy, Redis, TestApp, Upload, eventually, in_time, problem};
+use crate::helpers::{Proxy, Redis, TestApp, Upload, eventually, in_time, problem, settings};
 
 async fn app() -> (Redis, TestApp) {
     let redis = Redis::start();
@@ -524,7 +523,7 @@ async fn a_sender_that_goes_away_midway_leaves_its_lines_and_no_harm() {
 #[tokio::test]
 async fn a_line_that_is_never_completed_ends_the_stream() {
     let redis = Redis::start();
-    let hasty = Layer { body_timeout: Some("1s".to_owned()), ..Layer::default() };
+    let hasty = settings([("body_timeout", "1s")]);
     let app = TestApp::spawn_with(&redis, hasty).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
@@ -540,7 +539,7 @@ async fn a_line_that_is_never_completed_ends_the_stream() {
 #[tokio::test]
 async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
     let redis = Redis::start();
-    let short = Layer { drain_timeout: Some("1s".to_owned()), ..Layer::default() };
+    let short = settings([("drain_timeout", "1s")]);
     let app = TestApp::spawn_with(&redis, short).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
@@ -559,7 +558,7 @@ async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
 async fn a_sender_is_held_back_while_redis_is_slow() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let patient = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let patient = settings([("redis_timeout", "30s")]);
     let app = TestApp::spawn_on(proxy.url(), patient).await;
     assert_eq!(taken_in(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
     let members = || redis.call::<u64>(&["ZCARD", "segment:sports"]);
@@ -594,7 +593,7 @@ async fn a_failure_in_an_early_chunk_stays_where_the_sender_has_to_go_on() {
 async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let hasty = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
+    let hasty = settings([("redis_timeout", "300ms")]);
     let app = TestApp::spawn_on(proxy.url(), hasty).await;
     assert_eq!(taken_in(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
     proxy.hold_replies();
@@ -615,7 +614,7 @@ async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
 #[tokio::test]
 async fn batches_are_taken_until_the_service_stops_to_listen() {
     let redis = Redis::start();
-    let slow = Layer { shutdown_delay: Some("1s".to_owned()), ..Layer::default() };
+    let slow = settings([("shutdown_delay", "1s")]);
     let app = TestApp::spawn_with(&redis, slow).await;
     app.begin_stop();
     eventually("readyz says that it stops", async || app.status_of("/readyz").await == 503).await;

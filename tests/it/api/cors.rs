@@ -1,15 +1,16 @@
 //! What a page of another origin may do.
 
 use reqwest::Response;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use serde_json::json;
 
-use crate::helpers::{Redis, TestApp, problem};
+use crate::helpers::{Redis, TestApp, problem, settings};
 
 const PAGE: &str = "https://app.example";
 
 async fn app(redis: &Redis, origins: Option<&str>) -> TestApp {
-    TestApp::spawn_with(redis, Layer { cors_origins: origins.map(str::to_owned), ..Layer::default() }).await
+    let changes = origins.map_or_else(RawSettings::default, |origins| settings([("cors_origins", origins)]));
+    TestApp::spawn_with(redis, changes).await
 }
 
 async fn preflight(app: &TestApp, origin: &str) -> Response {

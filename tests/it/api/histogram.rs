@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use serde_json::{Value, json};
 
-use crate::helpers::{NOON, Redis, TestApp, noon_plus, problem, segment, visit};
+use crate::helpers::{NOON, Redis, TestApp, noon_plus, problem, segment, settings, visit};
 
 /// Users at the bounds of four parts of 1 s each, and beside them: how long before noon, in milliseconds, and in which part.
 const SEEN: [(i64, Option<usize>); 10] = [
@@ -47,7 +46,7 @@ async fn each_user_is_in_the_part_of_the_window_that_the_last_visit_was_in() {
 async fn all_parts_together_are_the_count_however_many_they_are() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
-        let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+        let settings = settings([("partitions", partitions)]);
         let app = TestApp::spawn_with(&redis, settings).await;
         let now = Timestamp::now().as_millis() / 1_000;
         let visits: Vec<_> = (0..900)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::clock::Clock;
@@ -14,7 +13,9 @@ use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{Lease, LeaseRequest, NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
 
-use crate::helpers::{NOON, PATIENCE, Redis, RedisCluster, TestApp, eventually, noon_plus, problem, segment, visit};
+use crate::helpers::{
+    NOON, Redis, RedisCluster, TIMEOUT, TestApp, eventually, noon_plus, problem, segment, settings, visit,
+};
 
 const HOUR: i64 = 3_600_000;
 const STEP: Duration = Duration::from_secs(3_600);
@@ -287,7 +288,7 @@ async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_services_record_each_turn_once_and_tell_it() {
     let redis = Redis::start();
-    let every_second = || Layer { history_interval: Some("1s".to_owned()), ..Layer::default() };
+    let every_second = || settings([("history_interval", "1s")]);
     let apps = [TestApp::spawn_with(&redis, every_second()).await, TestApp::spawn_with(&redis, every_second()).await];
     apps[0].record("u1", "sports").await;
     apps[1].record("u2", "sports").await;
@@ -325,7 +326,7 @@ async fn two_services_record_each_turn_once_and_tell_it() {
 #[tokio::test]
 async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
     let mut redis = Redis::start();
-    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
     let samples = [(0, 40), (2, 42), (26, 43)].map(|(hour, count)| sample("a/b", noon_plus(hour * HOUR), count));
     redis.store().add_samples(&samples).await.unwrap();
@@ -356,7 +357,7 @@ async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
 #[tokio::test]
 async fn a_question_that_has_no_answer_says_why() {
     let redis = Redis::start();
-    let hourly = Layer { history_interval: Some("1h".to_owned()), ..Layer::default() };
+    let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
     for (query, field, why) in [
         ("from=yesterday", "from", "must be Unix seconds or an RFC 3339 time"),
@@ -394,7 +395,7 @@ async fn without_redis_there_is_no_history() {
 async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 100 };
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
     let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     let names = ["sports", "{a}b", "{}", "}{", "x{y}z{w}", "news", "art"];
     for name in names {

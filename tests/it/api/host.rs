@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use segment_estimator::config::Layer;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::helpers::{Client, Redis, TestApp, in_time};
+use crate::helpers::{Client, Redis, TestApp, in_time, settings, settings_with};
 
 /// Sends `requests` on one connection, and gives what comes back until the service closes it.
 async fn exchange(address: SocketAddr, requests: &str) -> String {
@@ -104,7 +103,7 @@ fn rebound(method: &str, path: &str, body: &str) -> String {
 #[tokio::test]
 async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
     let redis = Redis::start();
-    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let settings = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     app.record("victim", "sports").await;
     for (method, path, body) in [
@@ -124,7 +123,7 @@ async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
     assert_eq!(app.count("sports").await, 1);
     // Probes are asked by whatever name an orchestrator has.
     for path in ["/healthz", "/readyz", "/metrics"] {
-        let answer = exchange(app.admin_addr.unwrap(), &rebound("GET", path, "")).await;
+        let answer = exchange(app.admin_address.unwrap(), &rebound("GET", path, "")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
     }
 }
@@ -135,21 +134,23 @@ async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
     std::fs::write(&keys, "").unwrap();
-    let keys = Some(keys.display().to_string());
-    let some = |text: &str| Some(text.to_owned());
-    for (allowed_hosts, api_keys_file, host, status) in [
-        (some("segments.example,*.inner.example"), None, "Segments.Example:8080", "404"),
-        (some("segments.example,*.inner.example"), None, "a.inner.example", "404"),
-        (some("segments.example"), None, "localhost", "404"),
-        (some("segments.example"), None, "other.example", "421"),
-        (some("segments.example"), keys.clone(), "other.example", "421"),
-        (some("segments.example"), keys.clone(), "127.0.0.1", "404"),
-        (some("*"), None, "other.example", "404"),
+    let keys = keys.display().to_string();
+    for (allowed_hosts, has_keys, host, status) in [
+        (Some("segments.example,*.inner.example"), false, "Segments.Example:8080", "404"),
+        (Some("segments.example,*.inner.example"), false, "a.inner.example", "404"),
+        (Some("segments.example"), false, "localhost", "404"),
+        (Some("segments.example"), false, "other.example", "421"),
+        (Some("segments.example"), true, "other.example", "421"),
+        (Some("segments.example"), true, "127.0.0.1", "404"),
+        (Some("*"), false, "other.example", "404"),
         // A service with keys is reached by whatever name it has.
-        (None, keys, "other.example", "404"),
+        (None, true, "other.example", "404"),
     ] {
-        let settings = Layer { allowed_hosts: allowed_hosts.clone(), api_keys_file, ..Layer::default() };
-        let app = TestApp::spawn_with(&redis, settings).await;
+        let mut changes = if has_keys { settings([("api_keys_file", &keys)]) } else { settings([]) };
+        if let Some(hosts) = allowed_hosts {
+            changes = settings_with(changes, [("allowed_hosts", hosts)]);
+        }
+        let app = TestApp::spawn_with(&redis, changes).await;
         let request = format!("GET /nowhere HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         let answer = exchange(app.address, &request).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{host} with {allowed_hosts:?}: {answer}");
@@ -159,7 +160,7 @@ async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
 #[tokio::test]
 async fn another_address_than_loopback_answers_for_any_host() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { listen: Some("0.0.0.0:0".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("listen", "0.0.0.0:0")])).await;
     let request = "GET /healthz HTTP/1.1\r\nhost: estimator:8080\r\nconnection: close\r\n\r\n";
     let address = ([127, 0, 0, 1], app.address.port()).into();
     assert!(exchange(address, request).await.starts_with("HTTP/1.1 200 "));
@@ -168,9 +169,9 @@ async fn another_address_than_loopback_answers_for_any_host() {
 #[tokio::test]
 async fn http_1_0_needs_no_host_and_its_connection_closes() {
     let redis = Redis::start();
-    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let settings = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let admin = Client::new(app.admin_addr.unwrap());
+    let admin = Client::new(app.admin_address.unwrap());
     for (address, path) in [(admin.address, "/healthz"), (app.address, "/segments/sports/count")] {
         let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
@@ -180,7 +181,7 @@ async fn http_1_0_needs_no_host_and_its_connection_closes() {
 #[tokio::test]
 async fn a_preflight_without_a_host_is_not_answered_by_cors() {
     let redis = Redis::start();
-    let settings = Layer { cors_origins: Some("https://app.example.com".to_owned()), ..Layer::default() };
+    let settings = settings([("cors_origins", "https://app.example.com")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let preflight = "OPTIONS /segments HTTP/1.1\r\norigin: https://app.example.com\r\nx-request-id: from-the-test\r\n\
                      access-control-request-method: POST\r\nconnection: close\r\n\r\n";

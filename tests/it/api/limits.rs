@@ -1,21 +1,16 @@
 //! What a request and a connection may take, and what becomes of more.
 
-use segment_estimator::config::Layer;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem};
-
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
+use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem, settings};
 
 #[tokio::test]
 async fn a_request_is_given_up_at_its_deadline_and_says_so() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { request_timeout: some("200ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("request_timeout", "200ms"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
 
@@ -36,7 +31,7 @@ async fn a_request_is_given_up_at_its_deadline_and_says_so() {
 async fn too_many_requests_are_refused_at_once_and_probes_are_not() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { max_requests: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("max_requests", "1"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
 
@@ -73,7 +68,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     }
 
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { max_connections: some("1"), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("max_connections", "1")])).await;
     let mut first = TcpStream::connect(app.address).await.unwrap();
     post(&mut first, "u1").await;
     assert_eq!(status(&mut first).await, "204");
@@ -93,7 +88,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
 #[tokio::test]
 async fn a_client_that_never_reads_its_answers_is_cut_off() {
     let redis = Redis::start();
-    let settings = Layer { max_connections: some("1"), header_timeout: some("200ms"), ..Layer::default() };
+    let settings = settings([("max_connections", "1"), ("header_timeout", "200ms")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let deaf = TcpSocket::new_v4().unwrap();
     deaf.set_recv_buffer_size(4_096).unwrap();
@@ -109,7 +104,7 @@ async fn a_client_that_never_reads_its_answers_is_cut_off() {
 #[tokio::test]
 async fn the_longest_body_is_a_setting_and_streams_have_none() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { max_body_bytes: some("100"), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("max_body_bytes", "100")])).await;
     app.record("u1", "sports").await;
     let long = json!({ "user_id": "u".repeat(100), "segment": "sports" });
     problem(app.post_visit(&long).await, 413, "body-too-large").await;
@@ -122,7 +117,7 @@ async fn the_longest_body_is_a_setting_and_streams_have_none() {
 async fn the_longest_head_is_a_setting() {
     let redis = Redis::start();
     let usual = TestApp::spawn(&redis).await;
-    let strict = TestApp::spawn_with(&redis, Layer { max_header_bytes: some("8192"), ..Layer::default() }).await;
+    let strict = TestApp::spawn_with(&redis, settings([("max_header_bytes", "8192")])).await;
     for (app, expected) in [(&usual, 200), (&strict, 431)] {
         let request = app.request("GET", "/healthz").header("x-filler", "x".repeat(10_000));
         assert_eq!(request.send().await.unwrap().status().as_u16(), expected);

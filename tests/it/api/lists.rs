@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, problem};
+use crate::helpers::{Redis, TestApp, problem, settings};
 
 /// A segment for each name, with so many users.
 async fn fill(app: &TestApp, sizes: &[(&str, usize)]) {
@@ -66,7 +65,7 @@ fn by_count() -> Vec<(String, u64)> {
 async fn segments_are_listed_by_name_or_by_count_in_pages_of_any_size_and_any_number_of_partitions() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
-        let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+        let settings = settings([("partitions", partitions)]);
         let app = TestApp::spawn_with(&redis, settings).await;
         assert_eq!(page(&app, "").await["segments"], json!([]));
         fill(&app, &SIZES).await;
@@ -134,7 +133,7 @@ async fn a_list_may_have_a_shorter_window() {
 #[tokio::test]
 async fn counts_of_several_segments_are_in_the_order_of_the_question() {
     let redis = Redis::start();
-    let settings = Layer { partitions: Some("16".to_owned()), ..Layer::default() };
+    let settings = settings([("partitions", "16")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     fill(&app, &SIZES).await;
     let answer: Value =
@@ -147,7 +146,7 @@ async fn counts_of_several_segments_are_in_the_order_of_the_question() {
 #[tokio::test]
 async fn many_segments_in_many_partitions_are_counted_in_several_round_trips() {
     let redis = Redis::start();
-    let settings = Layer { partitions: Some("1024".to_owned()), ..Layer::default() };
+    let settings = settings([("partitions", "1024")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let names: Vec<_> = (0..40).map(|n| format!("s{n:02}")).collect();
     let sizes: Vec<_> = names.iter().map(|name| (name.as_str(), 3)).collect();
@@ -216,7 +215,7 @@ fn take(redis: &Redis, key: &str, command: &[&str]) {
 #[tokio::test]
 async fn list_gives_a_segment_whose_key_is_of_another_type_a_null_count(#[case] partitions: &str, #[case] key: &str) {
     let redis = Redis::start();
-    let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+    let settings = settings([("partitions", partitions)]);
     let app = TestApp::spawn_with(&redis, settings).await;
     fill(&app, &SIZES).await;
     for command in OTHER_TYPES {
@@ -287,7 +286,7 @@ async fn visit_that_a_key_of_another_type_refuses_leaves_no_name_in_the_index(
     #[case] tag: &str,
 ) {
     let redis = Redis::start();
-    let settings = Layer { partitions: Some(partitions.to_owned()), ..Layer::default() };
+    let settings = settings([("partitions", partitions)]);
     let app = TestApp::spawn_with(&redis, settings).await;
     for n in 0..64 {
         app.record(&format!("u{n}"), "sports").await;

@@ -4,12 +4,11 @@ use std::cmp::Reverse;
 
 use reqwest::{Response, StatusCode};
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::{Error, Estimator, List, ListQuery, Order};
 use tokio::task::{JoinHandle, yield_now};
 
-use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem};
+use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, settings};
 
 /// Gives Redis so many segments, each with 1 to 7 users who were seen at `seen_at`, and returns them in the order of counts.
 fn fill(redis: &Redis, segments: usize, seen_at: Timestamp) -> Vec<(String, u64)> {
@@ -238,10 +237,9 @@ async fn too_many(response: Response) {
 #[case::the_page_that_compares_segments(6)]
 #[tokio::test]
 async fn requests_that_visit_every_segment_are_429_beyond_max_lists(#[case] first: usize) {
-    let some = |text: &str| Some(text.to_owned());
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { max_lists: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("max_lists", "1"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
     app.record("u2", "sports").await;
@@ -274,11 +272,9 @@ async fn requests_that_visit_every_segment_are_429_beyond_max_lists(#[case] firs
 
 #[tokio::test]
 async fn lists_and_overlaps_have_limits_of_their_own() {
-    let some = |text: &str| Some(text.to_owned());
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings =
-        Layer { max_lists: some("1"), max_overlaps: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("max_lists", "1"), ("max_overlaps", "1"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
     let overlap = "/overlap?segment=sports&segment=news";

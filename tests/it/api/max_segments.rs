@@ -1,13 +1,13 @@
 //! The limit on the number of segments: `max_segments`.
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, problem};
+use crate::helpers::{Redis, TestApp, problem, settings};
 
-fn settings(max_segments: &str, partitions: &str) -> Layer {
-    Layer { max_segments: Some(max_segments.to_owned()), partitions: Some(partitions.to_owned()), ..Layer::default() }
+fn limited(max_segments: &str, partitions: &str) -> RawSettings {
+    settings([("max_segments", max_segments), ("partitions", partitions)])
 }
 
 fn lines(segments: impl IntoIterator<Item = String>) -> String {
@@ -27,7 +27,7 @@ async fn rejected(app: &TestApp) -> u64 {
 #[tokio::test]
 async fn visit_to_a_segment_too_many_is_refused_and_others_are_taken(#[case] partitions: &str) {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, settings("3", partitions)).await;
+    let app = TestApp::spawn_with(&redis, limited("3", partitions)).await;
     for segment in ["a", "b", "c"] {
         app.record("u0", segment).await;
     }
@@ -55,7 +55,7 @@ async fn visit_to_a_segment_too_many_is_refused_and_others_are_taken(#[case] par
 #[tokio::test]
 async fn batch_rejects_the_lines_of_segments_that_are_too_many(#[case] partitions: &str) {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, settings("100", partitions)).await;
+    let app = TestApp::spawn_with(&redis, limited("100", partitions)).await;
     let names = (0..300).map(|n| format!("s{n}"));
     let report: Value = app.post_lines(lines(names)).await.json().await.unwrap();
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(100), &json!(200)), "{report}");
@@ -77,7 +77,7 @@ async fn batch_rejects_the_lines_of_segments_that_are_too_many(#[case] partition
 #[tokio::test]
 async fn batch_of_segments_that_are_too_many_is_broken_off() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, settings("1", "1")).await;
+    let app = TestApp::spawn_with(&redis, limited("1", "1")).await;
     app.record("u0", "sports").await;
     let names = (0..200_000).map(|n| format!("s{n}"));
     let document = problem(app.post_lines(lines(names)).await, 422, "too-many-rejected").await;
@@ -94,7 +94,7 @@ async fn limit_makes_room_when_segments_are_gone_and_is_soft_for_those_that_are_
         redis.call::<()>(&["ZADD", "segments", "0", name]);
     }
     // More than the limit are there already, as after it was lowered.
-    let app = TestApp::spawn_with(&redis, settings("2", "1")).await;
+    let app = TestApp::spawn_with(&redis, limited("2", "1")).await;
     app.record("u1", "a").await;
     app.record("u1", "c").await;
     problem(app.post_visit(&json!({ "user_id": "u1", "segment": "d" })).await, 422, "too-many-segments").await;
@@ -108,7 +108,7 @@ async fn limit_makes_room_when_segments_are_gone_and_is_soft_for_those_that_are_
 #[tokio::test]
 async fn limit_asks_redis_for_nothing_while_there_is_room() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, settings("1000", "1")).await;
+    let app = TestApp::spawn_with(&redis, limited("1000", "1")).await;
     app.record("u0", "sports").await;
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
     for n in 0..50 {
@@ -124,7 +124,7 @@ async fn limit_asks_redis_for_nothing_while_there_is_room() {
 #[tokio::test]
 async fn limit_is_on_segments_and_not_on_the_partitions_that_they_are_in() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, settings("100", "64")).await;
+    let app = TestApp::spawn_with(&redis, limited("100", "64")).await;
     for round in 0..3 {
         // Users of all partitions, in a batch for each few, so that the same names come into other partitions again and again.
         for part in 0..10 {

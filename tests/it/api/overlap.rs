@@ -7,18 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
 use segment_estimator::store::Store;
 use serde_json::{Value, json};
 
-use crate::helpers::{PATIENCE, Proxy, Redis, TestApp, binary, eventually, in_time, problem, segment, visit};
-
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
+use crate::helpers::{Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time, problem, segment, settings, visit};
 
 /// Segments and their users.
 type Sets = [(&'static str, BTreeSet<u32>)];
@@ -59,7 +54,7 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
 
 /// Overlaps of what `redis` has, with so much memory for each.
 fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
-    overlaps_of(redis.store(), PATIENCE, memory)
+    overlaps_of(redis.store(), TIMEOUT, memory)
 }
 
 /// As [`overlaps`], of a store that is there already, and up to a deadline.
@@ -97,7 +92,7 @@ async fn ask(overlaps: &Overlaps) -> Overlap {
 async fn the_numbers_are_those_of_the_sets_in_one_partition_and_in_many() {
     for partitions in ["1", "64"] {
         let redis = Redis::start();
-        let app = TestApp::spawn_with(&redis, Layer { partitions: some(partitions), ..Layer::default() }).await;
+        let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
         let sets = [
             ("sports", (0..5_000).collect()),
             ("news", (2_500..6_001).collect()),
@@ -195,7 +190,7 @@ async fn an_overlap_goes_on_while_visits_wait() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let store = redis.store();
-    let overlaps = overlaps_of(store.clone(), PATIENCE, Overlaps::MAX_MEMORY);
+    let overlaps = overlaps_of(store.clone(), TIMEOUT, Overlaps::MAX_MEMORY);
     let estimator = Estimator::new(store.clone(), two_weeks());
     // The first visit makes the layout, too.
     let now = Timestamp::now();
@@ -297,7 +292,7 @@ async fn the_numbers_stay_as_they_are_while_the_data_moves() {
 async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { max_overlaps: some("1"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
     let path = "/overlap?segment=sports&segment=news";
@@ -321,7 +316,7 @@ async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
 async fn an_overlap_is_given_up_at_its_own_deadline_and_says_so() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { overlap_timeout: some("200ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("overlap_timeout", "200ms"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
     let path = "/overlap?segment=sports&segment=news";
@@ -338,7 +333,7 @@ async fn an_overlap_is_given_up_at_its_own_deadline_and_says_so() {
 async fn the_limit_on_other_requests_does_not_cut_it_short() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { request_timeout: some("50ms"), redis_timeout: some("1h"), ..Layer::default() };
+    let settings = settings([("request_timeout", "50ms"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
 

@@ -1,9 +1,8 @@
 //! The pages: what they show is what the API says, to those who may look, and nothing else.
 
 use reqwest::Response;
-use segment_estimator::config::Layer;
 
-use crate::helpers::{Redis, TestApp};
+use crate::helpers::{Redis, TestApp, settings};
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers()[name].to_str().unwrap()
@@ -263,8 +262,7 @@ async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     };
     let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
-    let settings =
-        segment_estimator::config::Layer { api_keys_file: Some(keys.display().to_string()), ..Default::default() };
+    let settings = settings([("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
         async |path: &str, key: &str| app.request("GET", path).basic_auth("whoever", Some(key)).send().await.unwrap();
@@ -343,7 +341,7 @@ async fn what_cannot_be_compared_stands_in_the_form_still() {
 async fn a_history_is_a_line_and_a_gap_is_a_gap() {
     let redis = Redis::start();
     // Another sample of now would come by itself otherwise.
-    let settings = Layer { history_interval: Some("off".to_owned()), ..Layer::default() };
+    let settings = settings([("history_interval", "off")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     app.record("u1", "sports").await;
     let hour = 3_600_000;

@@ -1,9 +1,8 @@
 //! Probes, as an orchestrator uses them.
 
-use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run};
+use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run, settings};
 
 #[tokio::test]
 async fn a_healthy_service_is_live_and_ready() {
@@ -19,7 +18,7 @@ async fn a_healthy_service_is_live_and_ready() {
 #[tokio::test]
 async fn liveness_never_asks_redis() {
     let mut redis = Redis::start();
-    let patient = Layer { redis_timeout: Some("1h".to_owned()), ..Layer::default() };
+    let patient = settings([("redis_timeout", "1h")]);
     let app = TestApp::spawn_with(&redis, patient).await;
     // Whoever asks waits.
     kill("-STOP", redis.pid());

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use reqwest::{Response, StatusCode};
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::helpers::{Redis, TestApp, count_path, eventually};
+use crate::helpers::{Redis, TestApp, count_path, eventually, settings};
 
 #[tokio::test]
 async fn a_recorded_visit_counts() {
@@ -236,7 +235,7 @@ async fn visits_made_at_once_are_all_counted() {
 #[tokio::test]
 async fn a_visit_keeps_counting_while_it_is_repeated_and_expires_on_the_dot_otherwise() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { window: Some("2s".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("window", "2s")])).await;
     app.record("stays", "sports").await;
     app.record("leaves", "sports").await;
     assert_eq!(app.count("sports").await, 2);

@@ -198,7 +198,7 @@ async fn adopt_hides_no_keys_beside_those_of_the_data_set(
 }
 
 #[tokio::test]
-async fn adopt_shows_patterns_with_the_key_prefix() {
+async fn adopt_prints_patterns_with_the_key_prefix() {
     let redis = Redis::start();
     fill(&redis, "2", NOON).await;
     lose(&redis, &["layout"]);
@@ -294,8 +294,8 @@ async fn adopt_accepts_the_chosen_number_if_all_hidden_members_have_expired() {
 }
 
 #[rstest]
-#[case::of_one_partition("1", None)]
-#[case::of_several_partitions("8", None)]
+#[case::one_partition("1", None)]
+#[case::several_partitions("8", None)]
 #[case::after_a_move("2", Some("4"))]
 #[tokio::test]
 async fn adopt_indexes_segments_that_no_index_names(#[case] partitions: &str, #[case] moved_to: Option<&str>) {
@@ -394,24 +394,24 @@ async fn repartition_skips_keys_of_other_types(#[case] partitions: &str, #[case]
     let output = run(&mut moving);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
-    assert!(stderr.contains("passing over keys of another type, which `check` names: 1"), "{stderr}");
+    assert!(stderr.contains("skipping keys of another type, which `check` names: 1"), "{stderr}");
     assert_eq!(users(&redis).await, before - hidden);
     assert_eq!(redis.call::<String>(&["GET", foreign]), "theirs");
 }
 
-/// A move that has begun can't be taken back, and needs these keys to end.
+/// A move can't be undone once it has begun, and it needs these keys.
 #[rstest]
 #[case::tombstones("4", "1", &["SET", "forgotten", "theirs"])]
 #[case::tombstones_of_a_partition("1", "4", &["HSET", "{p03}:forgotten", "a", "b"])]
-#[case::an_index("1", "4", &["HSET", "{p01}:segments", "a", "b"])]
-#[case::a_segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
-#[case::a_copy_of_the_layout_of_another_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
-#[case::a_copy_of_the_layout_that_is_none("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
-#[case::a_sorted_set_for_tombstones("1", "4", &["ZADD", "{p00}:forgotten", "0", "u1"])]
-#[case::a_sorted_set_for_an_index("1", "4", &["ZADD", "{p01}:segments", "0", "s1"])]
-#[case::a_sorted_set_for_a_segment("1", "4", &["ZADD", "{p02}:segment:s1", "9999999999", "theirs"])]
+#[case::index("1", "4", &["HSET", "{p01}:segments", "a", "b"])]
+#[case::segment("1", "4", &["SET", "{p02}:segment:s1", "theirs"])]
+#[case::layout_copy_of_other_type("1", "4", &["RPUSH", "{p01}:layout", "theirs"])]
+#[case::layout_copy_of_other_json("1", "4", &["SET", "{p01}:layout", r#"{"epoch":7}"#])]
+#[case::sorted_set_of_tombstones("1", "4", &["ZADD", "{p00}:forgotten", "0", "u1"])]
+#[case::sorted_set_of_an_index("1", "4", &["ZADD", "{p01}:segments", "0", "s1"])]
+#[case::sorted_set_of_a_segment("1", "4", &["ZADD", "{p02}:segment:s1", "9999999999", "theirs"])]
 #[tokio::test]
-async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
+async fn repartition_refuses_a_foreign_key_before_it_begins(
     #[case] from: &str,
     #[case] to: &str,
     #[case] foreign: &[&str],
@@ -424,10 +424,10 @@ async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
     let message = refusal(&mut moving);
     let key = foreign[1];
     assert!(
-        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        message.contains(&format!("`{key}` holds data that no move of this data set wrote, and this")),
         "{message}"
     );
-    assert!(message.contains("rename that key or delete it, and run the same command again"), "{message}");
+    assert!(message.contains("rename or delete that key, and run the same command again"), "{message}");
     assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
     let user = segment_estimator::domain::UserId::parse("u0").unwrap();
     assert_eq!(estimator(redis.store(), None).delete_user(&user).await, Ok(1));
@@ -437,13 +437,13 @@ async fn repartition_refuses_a_foreign_key_in_the_new_place_before_it_begins(
     assert_eq!(users(&redis).await, USERS - 1);
 }
 
-/// After a move there may be leftovers, so the form of a sorted set decides.
+/// An earlier move may have left sorted sets, so their content decides.
 #[rstest]
-#[case::tombstones_without_a_ttl("{p00}:forgotten", &["0", "u1"], None)]
+#[case::tombstones_without_ttl("{p00}:forgotten", &["0", "u1"], None)]
 #[case::tombstones_with_scores("{p03}:forgotten", &["7", "u1"], Some("9999"))]
-#[case::an_index_with_scores("{p01}:segments", &["7", "s1"], None)]
-#[case::an_index_with_what_is_no_name("{p01}:segments", &["0", "s1", "0", ""], None)]
-#[case::a_segment_that_no_index_names("{p02}:segment:s1", &["7", "u1"], None)]
+#[case::index_with_scores("{p01}:segments", &["7", "s1"], None)]
+#[case::index_with_an_invalid_name("{p01}:segments", &["0", "s1", "0", ""], None)]
+#[case::segment_that_no_index_names("{p02}:segment:s1", &["7", "u1"], None)]
 #[tokio::test]
 async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
     #[case] key: &str,
@@ -462,7 +462,7 @@ async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
     let (_folder, mut moving) = command(&redis, &["repartition", "--to", "4"]);
     let message = refusal(&mut moving);
     assert!(
-        message.contains(&format!("`{key}` holds what no move of this data set has written, and this")),
+        message.contains(&format!("`{key}` holds data that no move of this data set wrote, and this")),
         "{message}"
     );
     assert_eq!(redis.call::<String>(&["GET", "layout"]), record, "the move has not begun");
@@ -470,7 +470,7 @@ async fn repartition_refuses_a_foreign_sorted_set_after_an_earlier_move(
 }
 
 #[tokio::test]
-async fn repartition_deletes_what_an_earlier_move_has_left() {
+async fn repartition_deletes_the_leftovers_of_an_earlier_move() {
     let redis = Redis::start();
     fill(&redis, "4", NOON).await;
     says(&redis, &["repartition", "--to", "1"]);
@@ -485,7 +485,7 @@ async fn repartition_deletes_what_an_earlier_move_has_left() {
 }
 
 #[tokio::test]
-async fn repartition_leaves_a_foreign_sorted_set_in_the_place_of_tombstones() {
+async fn repartition_leaves_a_foreign_sorted_set_of_tombstones() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
     let moving = r#"{"epoch":5,"keys":"plain","move":{"to":"p4","phase":"cleaning"},"window_seconds":1209600}"#;
@@ -504,7 +504,7 @@ async fn repartition_leaves_a_foreign_sorted_set_in_the_place_of_tombstones() {
 }
 
 #[tokio::test]
-async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
+async fn repartition_names_the_remedy_for_a_foreign_key_that_appears_later() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
     let moving = r#"{"epoch":3,"keys":"plain","move":{"to":"p4","phase":"copying"},"window_seconds":1209600}"#;
@@ -512,14 +512,14 @@ async fn repartition_says_what_to_do_about_a_foreign_key_that_comes_later() {
     let (_folder, mut command) = command(&redis, &["repartition", "--to", "4"]);
     let message = String::from_utf8(run(&mut command).stderr).unwrap();
     assert!(message.contains(" {p00}:forgotten` found a key of another type"), "{message}");
-    assert!(message.ends_with("rename that key or delete it, and run the same command again\n"), "{message}");
+    assert!(message.ends_with("rename or delete that key, and run the same command again\n"), "{message}");
     redis.call::<()>(&["DEL", "{p00}:forgotten"]);
     says(&redis, &["repartition", "--to", "4"]);
     assert_eq!(users(&redis).await, USERS);
 }
 
 #[tokio::test]
-async fn repartition_passes_over_a_foreign_key_that_it_does_not_write() {
+async fn repartition_ignores_a_foreign_key_that_it_does_not_write() {
     let redis = Redis::start();
     fill(&redis, "1", NOON).await;
     redis.call::<()>(&[

@@ -118,7 +118,7 @@ fn check_fails_for_a_replica() {
 async fn check_names_the_command_at_which_a_proxy_hangs_up(#[case] word: &'static str, #[case] why: &str) {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
-    let proxy = Proxy::start_refusing(&redis, word).await;
+    let proxy = Proxy::start_closing_at(&redis, word).await;
     let (succeeded, _, error) = check(folder.path(), &["--redis-url", &proxy.url()]);
     assert!(!succeeded && error.contains(why) && error.contains("be a proxy that refuses these commands"), "{error}");
 }

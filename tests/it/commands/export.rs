@@ -6,11 +6,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::Value;
 
-use crate::helpers::{Redis, RedisCluster, TestApp, binary, run};
+use crate::helpers::{Redis, RedisCluster, TestApp, binary, run, settings};
 
 /// Writes `count` visits of the last hour to each of 3 segments, and 100 expired ones.
 fn fill(redis: &Redis, count: i64) {
@@ -95,7 +94,7 @@ fn export_writes_only_the_chosen_segments() {
 async fn export_uses_the_window_of_the_settings() {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     fill(&redis, 5);
-    let app = TestApp::spawn_with(&redis, Layer { window: Some("30d".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("window", "30d")])).await;
     let Output { stdout, .. } = run(&mut export(folder.path(), &redis, &["--window", "30d", "--segment", "news"]));
     assert_eq!(BufReader::new(&*stdout).lines().count() as u64, app.count("news").await);
 }
@@ -139,7 +138,7 @@ fn export_without_redis_leaves_no_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_and_import_copy_a_data_set_to_a_cluster_and_back() {
     let (from, to, folder) = (Redis::start(), Redis::start(), tempfile::tempdir().unwrap());
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     fill(&from, 3_000);
     let (from_url, urls, to_url) = (from.url(), cluster.urls(), to.url());
     let copies = [

@@ -1,4 +1,4 @@
-//! Moving the data set to another number of partitions.
+//! `segment-estimator repartition`: moves the data set to another number of partitions.
 
 use std::process::Command;
 
@@ -8,21 +8,21 @@ use tempfile::TempDir;
 
 use crate::helpers::{Redis, Service, TestApp, binary, refusal, run};
 
-/// Runs the command, which must do its work, and gives what it says.
+/// Runs the command, which must succeed. Returns standard output.
 fn repartition(folder: &TempDir, redis: &Redis, to: &str) -> String {
     let output = run(binary(folder.path()).args(["repartition", "--to", to, "--redis-url", &redis.url()]));
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The last line of a service that doesn't start.
+/// Runs a service that fails to start. Returns its last line.
 fn last_line(command: &mut Command) -> String {
     let output = run(command.env("ESTIMATOR_LISTEN", "127.0.0.1:0"));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
 }
 
-/// What the members' keys begin with, each once, and the number of members.
+/// Returns the distinct prefixes of the members' keys, and the number of members.
 fn layout(redis: &Redis) -> (Vec<String>, u64) {
     let (mut prefixes, mut members) = (Vec::new(), 0);
     for key in redis.sets() {
@@ -37,10 +37,10 @@ fn layout(redis: &Redis) -> (Vec<String>, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_set_is_moved_there_and_back_and_nobody_notices() {
+async fn repartition_moves_a_data_set_there_and_back_with_exact_counts() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let app = TestApp::spawn(&redis).await;
-    // Two pages and more of the one, and few of the others, among them names that look like keys.
+    // More than two pages of one segment, and a few members of others, with names that look like keys.
     let visits: Vec<_> = (0..2_500).map(|n| format!(r#"{{"user_id":"u{n}","segment":"sports"}}"#)).collect();
     app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
     for segment in ["{p01}:segment:sports", "segments", "layout"] {
@@ -88,7 +88,7 @@ fn repartition_refuses_a_redis_that_may_evict_keys() {
 }
 
 #[test]
-fn a_service_that_is_set_to_another_number_does_not_start() {
+fn start_refuses_another_number_of_partitions() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     repartition(&folder, &redis, "8");
     let url = redis.url();
@@ -102,7 +102,7 @@ fn a_service_that_is_set_to_another_number_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_data_set_from_before_there_were_partitions_has_one() {
+async fn adopt_records_one_partition_for_a_data_set_of_an_early_version() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["ZADD", "segment:sports", "1", "u1"]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
@@ -118,22 +118,22 @@ async fn a_data_set_from_before_there_were_partitions_has_one() {
 }
 
 #[test]
-fn a_move_to_somewhere_else_is_finished_first() {
+fn repartition_refuses_another_number_during_a_move() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"p8","move":{"to":"plain","phase":"copying"}}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
-    assert!(message.contains("a move to 1 partition is under way: finish that first, with `"), "{message}");
+    assert!(message.contains("a move to 1 partition is in progress; finish it first with `"), "{message}");
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"plain","move":{"to":"p8","phase":"copying"}}"#]);
     let url = redis.url();
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &url]));
-    assert!(message.contains("a move to 8 partitions is under way: finish that first"), "{message}");
+    assert!(message.contains("a move to 8 partitions is in progress; finish it first"), "{message}");
     repartition(&folder, &redis, "8");
     assert_eq!(redis.call::<String>(&["GET", "layout"]), r#"{"epoch":5,"keys":"p8"}"#);
 }
 
 #[test]
-fn a_record_of_a_later_version_is_not_touched() {
+fn repartition_refuses_a_record_of_a_later_version() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["SET", "layout", r#"{"epoch":2,"keys":"r8"}"#]);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "4", "--redis-url", &redis.url()]));
@@ -146,15 +146,15 @@ fn a_record_of_a_later_version_is_not_touched() {
 }
 
 #[test]
-fn a_number_that_is_none_is_named() {
+fn repartition_refuses_an_invalid_number() {
     let folder = tempfile::tempdir().unwrap();
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "6"]));
     assert!(message.contains("'6'") && message.contains("must be a power of two from 1 to 1024"), "{message}");
 }
 
-/// As when its machine stood still for a while: it begins where others have long gone on.
+/// As if the machine of the first run was suspended while another run completed the move.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
+async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -172,11 +172,11 @@ async fn a_run_that_was_held_up_deletes_nothing_that_is_in_use() {
 }
 
 #[rstest]
-#[case::of_another_type(&["RPUSH", "{p03}:layout", "theirs"])]
-#[case::no_json(&["SET", "{p03}:layout", "theirs"])]
-#[case::another_document(&["SET", "{p03}:layout", r#"{"epoch":99}"#])]
+#[case::other_type(&["RPUSH", "{p03}:layout", "theirs"])]
+#[case::not_json(&["SET", "{p03}:layout", "theirs"])]
+#[case::other_json(&["SET", "{p03}:layout", r#"{"epoch":99}"#])]
 #[tokio::test]
-async fn deletion_of_keys_leaves_a_foreign_value_in_the_place_of_a_record(#[case] foreign: &[&str]) {
+async fn delete_keys_leaves_a_foreign_value_of_a_record_key(#[case] foreign: &[&str]) {
     let redis = Redis::start();
     let store = redis.store();
     let before = store.settled_layout().await.unwrap();

@@ -1,4 +1,4 @@
-//! `segment-estimator restore`: a backup takes the place of the private Redis's data, or nothing changes.
+//! `segment-estimator restore`: replaces the data of the private Redis with a backup, or changes nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ const BACKUP: &str = "backup.rdb";
 const RECORD: &str =
     "*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$51\r\n{\"epoch\":1,\"keys\":\"plain\",\"window_seconds\":1209600}\r\n";
 
-/// Takes a backup of the private Redis of a service that runs in `folder`, as docs/backup.md does.
+/// Takes a backup of the private Redis of the running service in `folder`, as docs/backup.md does.
 fn back_up(folder: &Path) {
-    // Redis would wait for more who want the same.
+    // Without this Redis waits for further replicas.
     let mut connection = private_redis_connection(folder);
     redis::cmd("CONFIG").arg(&["SET", "repl-diskless-sync-delay", "0"]).exec(&mut connection).unwrap();
     dump(&private_redis(folder).join("redis.sock"), folder);
@@ -35,7 +35,7 @@ fn restore(folder: &Path) -> Command {
     command
 }
 
-/// What the folder of the private Redis has of restores.
+/// Returns the entries that restores have left in the folder of the private Redis.
 fn traces(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(private_redis(folder)).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -44,7 +44,7 @@ fn traces(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A folder with the data of a service that has stopped: two users in sports. The backup is of the first one alone.
+/// Returns the folder of a stopped service with two users in sports, and a backup with the first of them.
 async fn stopped_service() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
@@ -55,7 +55,7 @@ async fn stopped_service() -> tempfile::TempDir {
     folder
 }
 
-/// The count of sports in a service on the data in `folder`.
+/// Returns the count of sports in a service on the data in `folder`.
 async fn count(folder: &Path) -> u64 {
     let service = Service::start(folder, &[]);
     let count = service.count("sports").await;
@@ -64,7 +64,7 @@ async fn count(folder: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn restore_brings_the_backup_back_each_time_and_keeps_what_it_replaces() {
+async fn restore_replaces_the_data_and_keeps_the_old_data_each_time() {
     let folder = stopped_service().await;
     let mut replaced = Vec::new();
     for _ in 0..5 {
@@ -91,7 +91,7 @@ async fn restore_brings_the_backup_back_each_time_and_keeps_what_it_replaces() {
 }
 
 #[tokio::test]
-async fn restore_begins_a_data_set_in_a_new_folder() {
+async fn restore_creates_a_data_set_in_a_new_folder() {
     let folder = stopped_service().await;
     fs::remove_dir_all(folder.path().join("data")).unwrap();
     assert!(run(&mut restore(folder.path())).status.success());
@@ -99,7 +99,7 @@ async fn restore_begins_a_data_set_in_a_new_folder() {
 }
 
 #[tokio::test]
-async fn restore_takes_an_append_only_file_of_commands() {
+async fn restore_accepts_an_append_only_file_of_commands() {
     let folder = stopped_service().await;
     let zadd = format!("*4\r\n$4\r\nZADD\r\n$14\r\nsegment:sports\r\n$10\r\n{}\r\n", "9999999999");
     let commands: String = ["$1\r\na\r\n", "$1\r\nb\r\n", "$1\r\nc\r\n"].map(|user| format!("{zadd}{user}")).concat();
@@ -111,49 +111,49 @@ async fn restore_takes_an_append_only_file_of_commands() {
 
 #[rstest]
 #[case::cut_off(|file: Vec<u8>| file[..file.len() - 20].to_vec(), "the backup is damaged, or of a later version than this Redis: ")]
-#[case::with_another_byte(|mut file: Vec<u8>| { let middle = file.len() - 30; file[middle] ^= 1; file }, "the backup is damaged, ")]
-#[case::of_a_later_version(|mut file: Vec<u8>| { file[5..9].copy_from_slice(b"9999"); file }, "version than this Redis: ")]
-#[case::with_bytes_behind_its_end(
+#[case::changed_byte(|mut file: Vec<u8>| { let middle = file.len() - 30; file[middle] ^= 1; file }, "the backup is damaged, ")]
+#[case::later_version(|mut file: Vec<u8>| { file[5..9].copy_from_slice(b"9999"); file }, "version than this Redis: ")]
+#[case::trailing_bytes(
     |file: Vec<u8>| [&file[..], b"trailing bytes"].concat(),
     "14 bytes stand behind the end of the RDB file, as `redis-cli --rdb -` writes them; take the backup again, into a file; no"
 )]
-#[case::with_commands_behind_its_end(
+#[case::trailing_commands(
     |file: Vec<u8>| [&file[..], RECORD.as_bytes()].concat(),
     "the file is an append-only file that begins as an RDB file and goes on with commands, as appendonly.aof of Redis 6 is; start a Redis on it"
 )]
 #[case::empty(|_| Vec::new(), "the file is no backup: it begins neither as an RDB file nor as an append-only file")]
-#[case::packed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
-#[case::of_an_empty_redis(|_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".to_vec(), "the backup is empty; ")]
-#[case::commands_that_break_off(
+#[case::compressed(|_| vec![0x1f, 0x8b, 8, 0, 0], "(unpack a packed one)")]
+#[case::empty_redis(|_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n".to_vec(), "the backup is empty; ")]
+#[case::truncated_commands(
     |_| b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\na".to_vec(),
     "Redis doesn't load the backup: it breaks off within a command; no data"
 )]
-#[case::commands_with_something_else(
+#[case::commands_and_other_bytes(
     |_| [RECORD.as_bytes(), b"nonsense\r\n"].concat(),
     "Redis doesn't load the backup: something in it is no command; no data"
 )]
-#[case::of_another_database(
+#[case::another_database(
     |_| [b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n", RECORD.as_bytes()].concat(),
     "the backup has 1 keys in database 3, and the private Redis has database 0 alone; no data"
 )]
-#[case::of_another_program(
+#[case::another_program(
     |_| b"*4\r\n$4\r\nZADD\r\n$8\r\nsegments\r\n$1\r\n7\r\n$1\r\na\r\n".to_vec(),
     "the backup has no record of a data set of this service (layout), but 1 keys, among them 1 segments; with --unrecorded"
 )]
-#[case::of_another_program_with_a_layout(
+#[case::another_program_with_a_layout(
     |_| b"*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$4\r\nwide\r\n".to_vec(),
     "the backup has no record of a data set of this service (layout), but 1 keys, among them 0 segments"
 )]
-#[case::of_another_program_with_a_layout_in_json(
+#[case::another_program_with_a_layout_in_json(
     |_| b"*3\r\n$3\r\nSET\r\n$6\r\nlayout\r\n$26\r\n{\"epoch\":1,\"rows\":[1,2,3]}\r\n".to_vec(),
     "the backup has no record of a data set of this service (layout), but 1 keys, among them 0 segments"
 )]
-#[case::of_a_data_set_without_segments(
+#[case::data_set_without_segments(
     |_| [RECORD.as_bytes(), b"*4\r\n$4\r\nZADD\r\n$6\r\ntheirs\r\n$1\r\n7\r\n$1\r\na\r\n"].concat(),
     "the backup has no segment and no history of the data set with redis_key_prefix \"\", and would replace the data that is there; with --empty"
 )]
 #[tokio::test]
-async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>) -> Vec<u8>, #[case] reason: &str) {
+async fn restore_changes_nothing_if_the_backup_is_invalid(#[case] spoil: fn(Vec<u8>) -> Vec<u8>, #[case] reason: &str) {
     let folder = stopped_service().await;
     let backup = folder.path().join(BACKUP);
     fs::write(&backup, spoil(fs::read(&backup).unwrap())).unwrap();
@@ -163,7 +163,7 @@ async fn restore_changes_nothing_if_the_backup_is_bad(#[case] spoil: fn(Vec<u8>)
     assert_eq!(count(folder.path()).await, 2);
 }
 
-/// Restores an RDB file of a Redis that got these commands.
+/// Restores an RDB file of a Redis after these commands.
 fn restore_of(commands: &[&[&str]], arguments: &[&str]) -> Output {
     let (folder, redis) = (tempfile::tempdir().unwrap(), Redis::start());
     commands.iter().for_each(|command| drop(redis.call::<::redis::Value>(command)));
@@ -176,7 +176,7 @@ const INDEX: &[&str] = &["ZADD", "segments", "0", "sports", "0", "news"];
 const SPORTS: &[&str] = &["ZADD", "segment:sports", "9999999999", "u1"];
 
 #[test]
-fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
+fn restore_accepts_a_backup_without_a_record_only_with_unrecorded() {
     let output = restore_of(&[INDEX, SPORTS], &[]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -190,15 +190,15 @@ fn restore_takes_a_backup_without_a_record_only_if_it_is_told_to() {
     assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 2;"));
 }
 
-/// It would be restored, and nothing of it counted.
+/// A data set with another prefix would be restored, but not counted.
 #[rstest]
 #[case::segments(&[&["ZADD", "prod:segment:sports", "9999999999", "u1"][..]], "prod:", &[])]
-#[case::an_index_of_a_partition(&[&["ZADD", "a-b:{q03}:segments", "0", "sports"][..]], "a-b:", &[])]
+#[case::index_of_a_partition(&[&["ZADD", "a-b:{q03}:segments", "0", "sports"][..]], "a-b:", &[])]
 #[case::segments_without_prefix(&[SPORTS, &["ZADD", "segment:segments", "7", "u1"]], "", &["--redis-key-prefix", "prod:"])]
-#[case::most_keys(&[SPORTS, &["ZADD", "a:segments", "0", "x"], &["ZADD", "b:segments", "0", "x"], &["ZADD", "b:segment:x", "7", "u1"]], "b:",
+#[case::prefix_with_the_most_keys(&[SPORTS, &["ZADD", "a:segments", "0", "x"], &["ZADD", "b:segments", "0", "x"], &["ZADD", "b:segment:x", "7", "u1"]], "b:",
     &["--redis-key-prefix", "prod:"])]
-#[case::a_record(&[&["SET", "ё x:layout", r#"{"epoch":1,"keys":"plain"}"#][..]], "ё x:", &[])]
-fn restore_names_the_prefix_of_an_unrecorded_backup_that_has_another(
+#[case::record(&[&["SET", "ё x:layout", r#"{"epoch":1,"keys":"plain"}"#][..]], "ё x:", &[])]
+fn restore_names_the_other_prefix_of_an_unrecorded_backup(
     #[case] commands: &[&[&str]],
     #[case] prefix: &str,
     #[case] arguments: &[&str],
@@ -212,14 +212,14 @@ fn restore_names_the_prefix_of_an_unrecorded_backup_that_has_another(
 }
 
 #[test]
-fn restore_takes_an_unrecorded_data_set_beside_another() {
+fn restore_accepts_an_unrecorded_data_set_beside_another() {
     let other = &["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#][..];
     let Output { status, stderr, .. } = restore_of(&[INDEX, SPORTS, other], &["--unrecorded"]);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
 }
 
 #[tokio::test]
-async fn restore_replaces_data_by_a_backup_without_segments_only_if_it_is_told_to() {
+async fn restore_accepts_a_backup_without_segments_only_with_empty() {
     let folder = stopped_service().await;
     fs::write(folder.path().join(BACKUP), RECORD).unwrap();
     let error = refusal(&mut restore(folder.path()));
@@ -230,7 +230,7 @@ async fn restore_replaces_data_by_a_backup_without_segments_only_if_it_is_told_t
 }
 
 #[tokio::test]
-async fn restore_takes_a_backup_with_histories_alone() {
+async fn restore_accepts_a_backup_with_only_histories() {
     let folder = stopped_service().await;
     let history = "*4\r\n$5\r\nRPUSH\r\n$14\r\nhistory:sports\r\n$1\r\n7\r\n$1\r\n7\r\n";
     fs::write(folder.path().join(BACKUP), [RECORD, history].concat()).unwrap();
@@ -239,15 +239,11 @@ async fn restore_takes_a_backup_with_histories_alone() {
 }
 
 #[rstest]
-#[case::a_prefix("prod:layout", &[], "redis_key_prefix \"prod:\" (prod:layout), and the one with \"\" is")]
+#[case::prefix("prod:layout", &[], "redis_key_prefix \"prod:\" (prod:layout), and the one with \"\" is")]
 #[case::another_prefix("prod:layout", &["--redis-key-prefix", "test:"], "and the one with \"test:\" is to be restored; set redis_key_prefix to \"prod:\"")]
 #[case::no_prefix("layout", &["--redis-key-prefix", "test:"], "set redis_key_prefix to \"\"")]
-#[case::a_partition_of_a_prefix("prod:{p07}:layout", &[], "set redis_key_prefix to \"prod:\"")]
-fn restore_names_the_prefix_of_a_data_set_that_has_another(
-    #[case] key: &str,
-    #[case] arguments: &[&str],
-    #[case] expected: &str,
-) {
+#[case::partition_of_a_prefix("prod:{p07}:layout", &[], "set redis_key_prefix to \"prod:\"")]
+fn restore_names_the_other_prefix_of_a_data_set(#[case] key: &str, #[case] arguments: &[&str], #[case] expected: &str) {
     let record = ["SET", key, r#"{"epoch":1,"keys":"plain"}"#];
     let output = restore_of(&[&["SET", "x:layout", "wide"], &record], arguments);
     let error = String::from_utf8(output.stderr).unwrap();
@@ -256,9 +252,9 @@ fn restore_names_the_prefix_of_a_data_set_that_has_another(
 
 #[rstest]
 #[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "2 members, segments: 2;")]
-#[case::a_prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0;")]
-#[case::the_copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2;")]
-fn restore_takes_a_record(#[case] record: &[&str], #[case] arguments: &[&str], #[case] expected: &str) {
+#[case::prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0;")]
+#[case::copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2;")]
+fn restore_accepts_a_record(#[case] record: &[&str], #[case] arguments: &[&str], #[case] expected: &str) {
     let Output { status, stdout, stderr } = restore_of(&[INDEX, record], arguments);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let stdout = String::from_utf8(stdout).unwrap();
@@ -275,7 +271,7 @@ fn restore_counts_a_segment_of_several_partitions_once() {
 }
 
 #[test]
-fn restore_refuses_what_is_no_file() {
+fn restore_refuses_a_pipe_and_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let refuse = |name: &str| refusal(binary(folder.path()).args(["restore", name]));
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
@@ -284,7 +280,7 @@ fn restore_refuses_what_is_no_file() {
 }
 
 #[rstest]
-fn restore_refuses_a_part_of_an_append_only_file_by_its_name(
+fn restore_refuses_a_part_of_an_append_only_file_by_name(
     #[values("1.incr.aof", "1.base.aof", "2.base.rdb")] end: &str,
 ) {
     let (folder, name) = (tempfile::tempdir().unwrap(), format!("appendonly.aof.{end}"));
@@ -294,7 +290,7 @@ fn restore_refuses_a_part_of_an_append_only_file_by_its_name(
     assert!(!folder.path().join("data").exists());
 }
 
-/// What was recorded since the last rewrite isn't in it.
+/// The base lacks the visits since the last rewrite.
 #[tokio::test]
 async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
     let folder = stopped_service().await;
@@ -312,7 +308,7 @@ async fn restore_refuses_the_base_of_an_append_only_file_under_another_name() {
 }
 
 #[test]
-fn script_for_compose_runs_the_same_program() {
+fn script_of_compose_runs_the_same_program() {
     let script = include_str!("../../../scripts/restore");
     let (_, rest) = script.split_once("program=$(cat ").unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(rest.split_once(')').unwrap().0);
@@ -320,9 +316,9 @@ fn script_for_compose_runs_the_same_program() {
 }
 
 #[tokio::test]
-async fn restore_brings_the_old_data_back_if_redis_does_not_start_on_the_new() {
+async fn restore_brings_the_old_data_back_if_redis_fails_to_start() {
     let folder = stopped_service().await;
-    // Redis can't listen there.
+    // Keeps Redis from listening.
     let socket = private_redis(folder.path()).join("redis.sock");
     fs::create_dir(&socket).unwrap();
     let error = refusal(&mut restore(folder.path()));
@@ -360,9 +356,9 @@ fn restore_refuses_another_redis_a_missing_file_and_missing_tools() {
     assert!(error.contains("there is no redis-cli or valkey-cli on PATH"), "{error}");
 }
 
-/// What was in force before is brought back once, wherever the first `undo` was killed.
+/// The second `undo` completes the first, at whichever line that was killed.
 #[test]
-fn undo_goes_on_where_it_was_killed() {
+fn undo_resumes_after_it_was_killed() {
     let script = include_str!("../../../src/embedded_redis/restore.sh");
     let lines: Vec<_> = script.lines().collect();
     let begin = lines.iter().position(|line| *line == "undo() {").unwrap();

@@ -111,7 +111,7 @@ fn help_and_version_exit_with_0() {
 }
 
 #[test]
-fn flags_override_the_environment_that_overrides_dotenv_that_overrides_the_file() {
+fn start_prefers_flags_to_environment_to_dotenv_to_file() {
     let folder = tempfile::tempdir().unwrap();
     let listen = |n| format!("nowhere-{n}");
     let listen_of = |refusal: String| refusal.split('"').nth(1).unwrap().to_owned();
@@ -150,7 +150,7 @@ fn start_ignores_a_folder_called_dotenv() {
 fn start_names_a_missing_config_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = error_of(folder.path(), &["--config", "nowhere.toml"], &[]);
-    assert!(error.starts_with("segment-estimator: config: can't read nowhere.toml: No such file"), "{error}");
+    assert!(error.starts_with("segment-estimator: config: failed to read nowhere.toml: No such file"), "{error}");
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use segment_estimator::config::{Layer, SETTINGS};
+use segment_estimator::config::SETTINGS;
 
-use crate::helpers::{Client, Redis, TestApp, eventually, problem};
+use crate::helpers::{Client, Redis, TestApp, eventually, problem, settings};
 
 const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
@@ -24,15 +24,14 @@ async fn metrics() -> BTreeSet<String> {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
     std::fs::write(&keys, "").unwrap();
-    let settings = Layer {
-        admin_listen: Some("127.0.0.1:0".to_owned()),
-        api_keys_file: Some(keys.display().to_string()),
-        metered_segments: Some("sports".to_owned()),
-        ..Layer::default()
-    };
+    let settings = settings([
+        ("admin_listen", "127.0.0.1:0"),
+        ("api_keys_file", &keys.display().to_string()),
+        ("metered_segments", "sports"),
+    ]);
     let app = TestApp::spawn_with(&redis, settings).await;
     problem(app.get("/segments/sports/count").await, 401, "unauthorized").await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     let scrape = async || operator.get("/metrics").await.text().await.unwrap();
     eventually("a segment is sampled", async || scrape().await.contains("\nestimator_segment_users{")).await;
     let text = scrape().await;

@@ -7,10 +7,9 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{RequestBuilder, Response};
-use segment_estimator::config::Layer;
 use serde_json::{Map, Value, json};
 
-use crate::helpers::{Redis, TestApp, Upload, binary, run};
+use crate::helpers::{Redis, TestApp, Upload, binary, run, settings};
 
 /// The document, with what its readers do.
 struct Document(Value);
@@ -224,7 +223,7 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
     // The digest of `test`, as `printf test | sha256sum` prints it.
     let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
     std::fs::write(&keys, format!("[[key]]\nname = \"nobody\"\nsha256 = {digest:?}\nscopes = []\n")).unwrap();
-    let settings = Layer { api_keys_file: Some(keys.display().to_string()), ..Layer::default() };
+    let settings = settings([("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let document = Document::of(&app).await;
 
@@ -391,12 +390,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
 #[tokio::test]
 async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
     let redis = Redis::start();
-    let hasty = Layer {
-        body_timeout: Some("200ms".to_owned()),
-        drain_timeout: Some("1s".to_owned()),
-        shutdown_delay: Some("1s".to_owned()),
-        ..Layer::default()
-    };
+    let hasty = settings([("body_timeout", "200ms"), ("drain_timeout", "1s"), ("shutdown_delay", "1s")]);
     let app = TestApp::spawn_with(&redis, hasty).await;
     let document = Document::of(&app).await;
     let schema = |path: &str, status: &str| {

@@ -4,11 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use reqwest::{Response, StatusCode};
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, count_path, in_time, problem};
+use crate::helpers::{Redis, TestApp, count_path, in_time, problem, settings};
 
 async fn post(app: &TestApp, content_type: &str, body: impl Into<reqwest::Body>) -> Response {
     app.request("POST", "/segments").header("content-type", content_type).body(body).send().await.unwrap()
@@ -246,7 +245,7 @@ async fn every_answer_with_a_body_is_what_it_says_and_no_problem_is_kept() {
 #[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { header_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("header_timeout", "200ms")])).await;
     for sent in ["", "POST /segments HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut stream = TcpStream::connect(app.address).unwrap();
         stream.write_all(sent.as_bytes()).unwrap();
@@ -259,7 +258,7 @@ async fn a_head_that_does_not_come_in_time_ends_the_connection() {
 #[tokio::test]
 async fn a_body_that_does_not_come_in_time_is_408() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { body_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("body_timeout", "200ms")])).await;
     let mut stream = TcpStream::connect(app.address).unwrap();
     let head =
         "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";

@@ -1,6 +1,7 @@
-//! Requests that no sender means well with: each is refused in a bounded amount of memory, and the service goes on.
+//! Hostile requests: each is rejected in bounded memory, and the service still serves.
 
 use std::net::SocketAddr;
+use std::panic::Location;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -10,21 +11,21 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{either, recovers, serve};
+use super::{quick_or_soak, recover, serve, side_by_side};
 use crate::helpers::{Redis, Service, Upload, in_time, peak_memory};
 
 const KIB: usize = 1_024;
 const MIB: usize = 1_024 * KIB;
-/// What the service may take more, in KiB.
+/// Limit on the growth of the service's memory in KiB.
 const MAX_GROWTH_KIB: u64 = 48 * 1_024;
 
-/// Sends bytes as they are, and gives all that comes back until the connection ends.
+/// Sends raw bytes, and returns all responses until the connection ends.
 async fn send_raw(address: SocketAddr, pieces: impl IntoIterator<Item = Vec<u8>>) -> String {
     let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
     let pieces: Vec<_> = pieces.into_iter().collect();
     let sending = tokio::spawn(async move {
         for piece in pieces {
-            // A service that has heard enough closes.
+            // The service closes a connection that it rejects.
             if to.write_all(&piece).await.is_err() {
                 break;
             }
@@ -32,18 +33,18 @@ async fn send_raw(address: SocketAddr, pieces: impl IntoIterator<Item = Vec<u8>>
         to
     });
     let mut answer = Vec::new();
-    let _ = in_time("the end of the answer", from.read_to_end(&mut answer)).await;
+    let _ = in_time("the connection ends", from.read_to_end(&mut answer)).await;
     drop(sending.await.unwrap());
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn statuses(answers: &str) -> Vec<u16> {
     let lines = answers.split("HTTP/1.").skip(1);
-    // Bodies may speak of HTTP, too.
+    // Bodies may contain `HTTP/1.`, too.
     lines.filter_map(|line| line.get(2..5)?.parse().ok()).collect()
 }
 
-/// `head`, and the rest of a request's.
+/// Returns `head` with the headers that every request needs.
 fn request(head: &str) -> Vec<u8> {
     format!("{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").into_bytes()
 }
@@ -52,10 +53,12 @@ fn post(path: &str, content_type: &str, length: usize) -> Vec<u8> {
     request(&format!("POST {path} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: {length}"))
 }
 
-fn of_length(length: usize, byte: u8) -> impl Iterator<Item = Vec<u8>> {
+/// Returns `length` times `byte` in pieces.
+fn repeated(length: usize, byte: u8) -> impl Iterator<Item = Vec<u8>> {
     std::iter::repeat_n(vec![byte; 64 * KIB], length / (64 * KIB))
 }
 
+/// Hostile request and the statuses of its responses.
 struct Attack {
     what: &'static str,
     pieces: Vec<Vec<u8>>,
@@ -115,14 +118,14 @@ fn attacks() -> Vec<Attack> {
             &[400],
         ),
         attack("no host", vec![b"GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_vec()], &[400]),
-        // It is old, and valid.
+        // HTTP/1.0 is old and valid.
         attack("HTTP/1.0", vec![b"GET /healthz HTTP/1.0\r\n\r\n".to_vec()], &[200]),
         attack("HTTP/3.0", vec![b"GET /healthz HTTP/3.0\r\nhost: localhost\r\n\r\n".to_vec()], &[400]),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_sender_means_well_is_refused_in_little_memory() {
+async fn serve_rejects_hostile_requests_in_little_memory() {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &[]);
@@ -133,50 +136,50 @@ async fn what_no_sender_means_well_is_refused_in_little_memory() {
         assert_eq!(statuses(&answer), expected, "{what}: {answer:.300}");
         assert_eq!(service.status_of("/healthz").await, 200, "after {what}");
     }
-    goes_on(service, before, "hostile requests").await;
+    assert_unharmed(service, before, "hostile requests").await;
 }
 
-/// Streams have no longest body; what they hold is bounded all the same.
+/// Streams have no limit on the body. Their memory is bounded nevertheless.
 #[rstest]
-#[case::a_line_without_end(b'x')]
-#[case::lines_that_are_empty(b'\n')]
+#[case::line_without_end(b'x')]
+#[case::empty_lines(b'\n')]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_of_any_length_takes_little_memory(#[case] byte: u8) {
-    let _turn = super::turn().await;
+async fn batch_reads_a_stream_of_any_length_in_little_memory(#[case] byte: u8) {
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &["--body-timeout", "60s"]);
     service.record("u1", "sports").await;
     let before = peak_memory(service.pid());
-    let length = either(64 * MIB, 1_024 * MIB);
+    let length = quick_or_soak(64 * MIB, 1_024 * MIB);
     let mut upload = Upload::begin(service.address).await;
-    for piece in of_length(length, byte) {
+    for piece in repeated(length, byte) {
         upload.send(&piece).await;
     }
     let (status, report) = upload.end().await;
     assert_eq!(status, if byte == b'x' { 422 } else { 200 }, "{report}");
-    goes_on(service, before, &format!("a stream of {length} bytes")).await;
+    assert_unharmed(service, before, &format!("a stream of {length} bytes")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_small_file_that_unpacks_to_a_large_one_takes_little_memory() {
-    let _turn = super::turn().await;
+async fn batch_rejects_a_decompression_bomb_in_little_memory() {
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &["--body-timeout", "60s"]);
     service.record("u1", "sports").await;
     let before = peak_memory(service.pid());
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    for piece in of_length(either(64 * MIB, 1_024 * MIB), b'x') {
+    for piece in repeated(quick_or_soak(64 * MIB, 1_024 * MIB), b'x') {
         std::io::Write::write_all(&mut packed, &piece).unwrap();
     }
     let lines = service.lines_request(packed.finish().unwrap()).header("content-encoding", "gzip");
     assert_eq!(lines.send().await.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
-    goes_on(service, before, "a bomb").await;
+    assert_unharmed(service, before, "a bomb").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
+async fn batch_records_ten_thousand_segments_in_little_memory() {
     const SEGMENTS: usize = 10_000;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
@@ -190,15 +193,18 @@ async fn a_batch_of_ten_thousand_segments_is_taken_in_little_memory() {
     assert_eq!(report["accepted"], SEGMENTS, "{report}");
     assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), SEGMENTS + 1);
     assert_eq!(service.count(&name(SEGMENTS - 1)).await, 1);
-    goes_on(service, before, "ten thousand segments").await;
+    assert_unharmed(service, before, "ten thousand segments").await;
 }
 
-/// It took little memory beyond what it had `before`, it serves, and nothing in it has panicked.
-async fn goes_on(service: Service, before: u64, what: &str) {
-    let more = peak_memory(service.pid()).saturating_sub(before);
-    println!("{what}: {more} KiB of memory more");
-    assert!(more < MAX_GROWTH_KIB, "{more} KiB more");
-    recovers(&service, what).await;
-    let log = service.terminate_for_log();
-    assert!(!log.iter().any(|line| line.contains("panic")), "{log:#?}");
+/// Asserts that the memory grew little since `before`, that the service still serves, and that nothing panicked in it.
+#[track_caller]
+fn assert_unharmed(service: Service, before: u64, what: &str) -> impl Future<Output = ()> {
+    let (caller, growth) = (Location::caller(), peak_memory(service.pid()).saturating_sub(before));
+    println!("{what}: memory grew by {growth} KiB");
+    assert!(growth < MAX_GROWTH_KIB, "memory grew by {growth} KiB");
+    async move {
+        recover(caller, &service, what).await;
+        let log = service.terminate_for_log();
+        assert!(!log.iter().any(|line| line.contains("panic")), "{caller}: {log:#?}");
+    }
 }

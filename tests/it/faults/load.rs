@@ -1,4 +1,4 @@
-//! Load: single visits, batches and counts, all at once, with an account of every answer.
+//! Load of single visits, batches and counts at the same time. The ledger gets every visit and its acknowledgement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,27 +12,28 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, SEGMENTS, Sent};
-use crate::helpers::{Client, PATIENCE, count_path};
+use super::ledger::Ledger;
+use super::visits::{SEGMENTS, SentVisit};
+use crate::helpers::{Client, TIMEOUT, count_path};
 
-/// Requests that go on until they are stopped.
+/// Senders of requests, until they are stopped.
 pub struct Load {
     stop: CancellationToken,
     senders: JoinSet<Tally>,
 }
 
-/// What became of the requests of a load.
+/// Outcomes of the requests of a load.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tally {
-    /// Answered 2xx.
+    /// Requests answered 2xx.
     pub done: u64,
-    /// Answered 503.
+    /// Requests answered 503.
     pub refused: u64,
-    /// Not answered: the connection could not be made, or broke.
+    /// Requests without an answer: the connection was refused or broke.
     pub broken: u64,
-    /// The longest that a single visit or a count took.
+    /// The longest time of a single visit or a count.
     pub slowest: Duration,
-    /// The longest that a batch took.
+    /// The longest time of a batch.
     pub slowest_batch: Duration,
 }
 
@@ -43,13 +44,13 @@ enum Kind {
     Count,
 }
 
-/// An answer that came whole.
+/// Complete response.
 struct Answer {
     status: StatusCode,
     body: String,
 }
 
-/// What one sender has, and does.
+/// Sender of one kind of request, one at a time.
 struct Sender {
     client: Client,
     ledger: Arc<Ledger>,
@@ -59,20 +60,20 @@ struct Sender {
 }
 
 impl Load {
-    /// What senders send.
+    /// The kind of request of each sender.
     const SENDERS: [Kind; 12] = {
         use Kind::{Batch, Count, Single};
         [Single, Single, Single, Single, Single, Single, Single, Single, Batch, Batch, Count, Count]
     };
-    /// Users that visits are of. Fewer than the visits, so that many visits are repetitions, later and earlier ones.
+    /// Fewer users than visits, so that many visits are repetitions with a later or an earlier time.
     const USERS: u32 = 20_000;
 
-    /// Starts sending to the service at `address`; `seed` decides what.
+    /// Starts senders to the service at `address`. `seed` determines the visits.
     pub fn start(address: SocketAddr, ledger: &Arc<Ledger>, seed: u64) -> Self {
         Self::start_some(address, ledger, seed, &Self::SENDERS)
     }
 
-    /// As [`Self::start`], without counts: they are wrong where acknowledged visits may be lost.
+    /// Starts senders without those of counts, which are wrong if acknowledged visits are lost.
     pub fn start_without_counts(address: SocketAddr, ledger: &Arc<Ledger>, seed: u64) -> Self {
         Self::start_some(address, ledger, seed, &Self::SENDERS[..10])
     }
@@ -102,7 +103,7 @@ impl Load {
         Self { stop, senders }
     }
 
-    /// Lets what is under way be answered, and sends nothing more. A wrong answer to any request panics here.
+    /// Stops the senders after the requests in flight. Panics if a request got a wrong answer.
     pub async fn stop(self) -> Tally {
         self.stop.cancel();
         let mut sum = Tally::default();
@@ -118,10 +119,10 @@ impl Load {
 }
 
 impl Sender {
-    /// A visit of the day before the start: it can't expire, and is never ahead of the service's clock.
-    fn visit(&mut self) -> Sent {
+    /// Returns a random visit of the day before the start. It can't expire, and is never ahead of the service's clock.
+    fn random_visit(&mut self) -> SentVisit {
         const DAY: i64 = 24 * 60 * 60 * 1_000;
-        Sent {
+        SentVisit {
             segment: self.random.random_range(0..SEGMENTS.len()),
             user: self.random.random_range(0..Load::USERS),
             seen_at: self.started.as_millis() - self.random.random_range(0..DAY),
@@ -129,19 +130,19 @@ impl Sender {
     }
 
     async fn post_visit(&mut self) {
-        let visit = self.visit();
-        self.ledger.attempt(&visit);
+        let visit = self.random_visit();
+        let pending = self.ledger.attempt(visit);
         let request = self.client.request("POST", "/segments").header("content-type", "application/json");
         let Some(answer) = self.timely_answer(request.body(visit.json())).await else { return };
         if answer.status == StatusCode::NO_CONTENT {
-            self.ledger.acknowledge(&visit);
+            self.ledger.acknowledge(pending);
         }
     }
 
     async fn post_batch(&mut self) {
-        let visits: Vec<_> = (0..self.random.random_range(1..300)).map(|_| self.visit()).collect();
+        let visits: Vec<_> = (0..self.random.random_range(1..300)).map(|_| self.random_visit()).collect();
         let lines: String = visits.iter().map(|visit| visit.json() + "\n").collect();
-        visits.iter().for_each(|visit| self.ledger.attempt(visit));
+        let pending: Vec<_> = visits.iter().map(|visit| self.ledger.attempt(*visit)).collect();
         let since = Instant::now();
         let answer = self.answer(self.client.lines_request(lines)).await;
         self.tally.slowest_batch = self.tally.slowest_batch.max(since.elapsed());
@@ -153,10 +154,10 @@ impl Sender {
         } else {
             usize::try_from(report["done_through_line"].as_u64().unwrap_or(0)).unwrap()
         };
-        visits[..done].iter().for_each(|visit| self.ledger.acknowledge(visit));
+        pending.into_iter().take(done).for_each(|visit| self.ledger.acknowledge(visit));
     }
 
-    /// A count is right, or it is 503.
+    /// Asks for a count, which must be right or 503.
     async fn count(&mut self) {
         let segment = self.random.random_range(0..SEGMENTS.len());
         let (fewest, _) = self.ledger.bounds(segment);
@@ -166,10 +167,13 @@ impl Sender {
             return;
         }
         let (count, (_, most)) = (answer.json()["count"].as_u64().unwrap(), self.ledger.bounds(segment));
-        assert!((fewest..=most).contains(&count), "{count} users, but at least {fewest} and at most {most} were sent");
+        assert!(
+            (fewest..=most).contains(&count),
+            "{count} users, but at least {fewest} were acknowledged and at most {most} were sent"
+        );
     }
 
-    /// As `answer`, of a request that has a deadline.
+    /// Sends a request with a deadline and notes its time.
     async fn timely_answer(&mut self, request: RequestBuilder) -> Option<Answer> {
         let since = Instant::now();
         let answer = self.answer(request).await;
@@ -177,16 +181,16 @@ impl Sender {
         answer
     }
 
-    /// Sends a request, which must be answered with 2xx or 503, if it is. An answer may break off, too.
+    /// Sends a request. Panics at another answer than 2xx or 503. Returns `None` if the connection breaks.
     async fn answer(&mut self, request: RequestBuilder) -> Option<Answer> {
-        /// A pause after a failure, so that a service that refuses at once isn't asked all the time.
+        /// Pause after a failure, so that a service that refuses at once isn't flooded.
         const PAUSE: Duration = Duration::from_millis(5);
-        /// Redis's words for who has a slot. They are for the service, and not for its callers.
+        /// Redirections of a cluster, which callers must not see.
         const REDIRECTIONS: [&str; 3] = ["MOVED", "ASK", "TRYAGAIN"];
-        let response = match request.timeout(PATIENCE).send().await {
+        let response = match request.timeout(TIMEOUT).send().await {
             Ok(response) => response,
             Err(error) => {
-                assert!(!error.is_timeout(), "not answered within {PATIENCE:?}");
+                assert!(!error.is_timeout(), "no answer within {TIMEOUT:?}");
                 self.tally.broken += 1;
                 tokio::time::sleep(PAUSE).await;
                 return None;

@@ -1,4 +1,4 @@
-//! More load than Redis takes.
+//! More load than Redis can take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,27 +9,28 @@ use segment_estimator::domain::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::ledger::{Ledger, Sent};
-use super::{either, is_soak, recovers, turn};
-use crate::helpers::{Client, Proxy, Redis, Service, Weather, peak_memory};
+use super::ledger::Ledger;
+use super::visits::SentVisit;
+use super::{exclusive, is_soak, post_probe, quick_or_soak, wait_for_recovery};
+use crate::helpers::{Client, Proxy, Redis, Service, Toxic, peak_memory};
 
-/// Redis's answers take this long, so that a round does.
-const ROUND: Duration = Duration::from_millis(200);
-/// Visits that may wait for a round. With the round's time it makes the most that can be done: 5 rounds a second.
-const WAITING: u64 = 100;
-const CAPACITY: u64 = WAITING * 5;
+/// Latency of Redis's replies, and so the time of a batch.
+const BATCH_TIME: Duration = Duration::from_millis(200);
+/// The `max_waiting` of the service: visits that may wait for the next batch.
+const MAX_WAITING: u64 = 100;
+/// Visits per second that the service can record: five batches.
+const CAPACITY: u64 = MAX_WAITING * 5;
 
-/// What became of an offered load.
+/// Outcome of an offered load.
 #[derive(Debug, Default)]
 struct Outcome {
     done: AtomicU64,
     overloaded: AtomicU64,
-    /// Of refusals, in microseconds.
+    /// In microseconds.
     slowest_refusal: AtomicU64,
 }
 
-/// Sends so many visits a second for so long, whether or not the ones before were answered, as senders do that don't know of each
-/// other.
+/// Sends `rate` visits per second without waiting for the answers, as independent senders do.
 async fn offer(service: &Service, ledger: &Arc<Ledger>, rate: u64, seconds: u64) -> Outcome {
     const TICK: Duration = Duration::from_millis(10);
     let (client, outcome) = (Arc::new(Client::new(service.address)), Arc::new(Outcome::default()));
@@ -40,7 +41,7 @@ async fn offer(service: &Service, ledger: &Arc<Ledger>, rate: u64, seconds: u64)
         ticks.tick().await;
         for number in 0..each {
             let user = u32::try_from(tick * each + number).unwrap();
-            let visit = Sent { segment: 0, user, seen_at: start.as_millis() };
+            let visit = SentVisit { segment: 0, user, seen_at: start.as_millis() };
             let (client, ledger, outcome) = (Arc::clone(&client), Arc::clone(ledger), Arc::clone(&outcome));
             senders.spawn(async move { send(&client, &ledger, &outcome, visit).await });
         }
@@ -50,14 +51,14 @@ async fn offer(service: &Service, ledger: &Arc<Ledger>, rate: u64, seconds: u64)
     Arc::into_inner(outcome).unwrap()
 }
 
-async fn send(client: &Client, ledger: &Ledger, outcome: &Outcome, visit: Sent) {
-    ledger.attempt(&visit);
+async fn send(client: &Client, ledger: &Ledger, outcome: &Outcome, visit: SentVisit) {
+    let pending = ledger.attempt(visit);
     let since = Instant::now();
     let request = client.request("POST", "/segments").header("content-type", "application/json");
     let answer = request.body(visit.json()).send().await.unwrap();
     match answer.status() {
         StatusCode::NO_CONTENT => {
-            ledger.acknowledge(&visit);
+            ledger.acknowledge(pending);
             outcome.done.fetch_add(1, Relaxed);
         }
         status => {
@@ -72,18 +73,19 @@ async fn send(client: &Client, ledger: &Ledger, outcome: &Outcome, visit: Sent) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_times_the_load_is_refused_at_once_and_as_much_is_done_as_before() {
-    let _turn = turn().await;
+async fn record_refuses_excess_load_at_once_and_keeps_its_goodput() {
+    let _guard = exclusive().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = ["--redis-url", &proxy.url(), "--max-waiting", &WAITING.to_string(), "--redis-timeout", "20s"];
+    let settings = ["--redis-url", &proxy.url(), "--max-waiting", &MAX_WAITING.to_string(), "--redis-timeout", "20s"];
     let service = Service::start(folder.path(), &settings);
     let ledger = Arc::<Ledger>::default();
-    assert_eq!(super::post(&service).await, 204);
-    proxy.turn(Weather::Slow(ROUND));
+    assert_eq!(post_probe(&service).await, 204);
+    ledger.fault_injected("latency");
+    proxy.set_toxic(Toxic::Latency(BATCH_TIME));
 
-    let seconds = either(3, 60);
+    let seconds = quick_or_soak(3, 60);
     let peak = offer(&service, &ledger, CAPACITY, seconds).await;
     let memory = peak_memory(service.pid());
     let over = offer(&service, &ledger, 4 * CAPACITY, seconds).await;
@@ -92,13 +94,14 @@ async fn four_times_the_load_is_refused_at_once_and_as_much_is_done_as_before() 
     let (goodput, of_peak) = (over.done.load(Relaxed), peak.done.load(Relaxed));
     assert!(!is_soak() || goodput * 10 >= of_peak * 9, "{goodput} done, {of_peak} at the peak");
     assert!(!is_soak() || over.slowest_refusal.load(Relaxed) < 500_000, "{over:?}");
-    let more = peak_memory(service.pid()).saturating_sub(memory);
-    println!("overload: {more} KiB of memory more");
-    assert!(more < 64 * 1_024, "{more} KiB more");
+    let growth = peak_memory(service.pid()).saturating_sub(memory);
+    println!("overload: memory grew by {growth} KiB");
+    assert!(growth < 64 * 1_024, "memory grew by {growth} KiB");
 
-    proxy.turn(Weather::Fine);
-    recovers(&service, "overload").await;
-    sleep(ROUND).await;
+    proxy.remove_toxic();
+    ledger.fault_healed("latency");
+    wait_for_recovery(&service, "overload").await;
+    sleep(BATCH_TIME).await;
     ledger.check("overload", &mut redis.connection());
     assert!(service.terminate().success());
 }

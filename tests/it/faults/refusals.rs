@@ -1,5 +1,6 @@
-//! A Redis that answers, and refuses: 503, a metric of its own, one line in the log, and all is well again by itself.
+//! A Redis that answers with an error: the service responds 503, counts the error by kind, logs one line, and recovers by itself.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use reqwest::StatusCode;
@@ -8,16 +9,16 @@ use serde_json::json;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{nothing_is_acknowledged, post, recovers, serve, turn, under_load};
+use super::{post_probe, run_load_for, serve, side_by_side, wait_for_recovery, wait_for_silence};
 use crate::helpers::{Redis, Service, eventually, free_port, problem};
 
-/// What Redis is made to do, and how it shows.
+/// An error of Redis, the commands that cause and end it, and its effects.
 struct Refusal {
     /// The label in `estimator_redis_errors_total`.
     kind: &'static str,
     begin: &'static [&'static str],
     end: &'static [&'static str],
-    /// Whether counts are answered meanwhile.
+    /// Whether counts are still answered.
     counts: bool,
 }
 
@@ -25,7 +26,7 @@ const READONLY: Refusal = Refusal {
     kind: "readonly",
     begin: &["REPLICAOF", "127.0.0.1", "1"],
     end: &["REPLICAOF", "NO", "ONE"],
-    // A replica may be behind.
+    // A replica may lag behind.
     counts: false,
 };
 
@@ -50,8 +51,8 @@ const OUT_OF_MEMORY: Refusal = Refusal {
     counts: true,
 };
 
-/// How long each state lasts, in milliseconds.
-const WHILE: u64 = 300;
+/// Time of each state in milliseconds.
+const STATE_MILLIS: u64 = 300;
 
 #[rstest]
 #[case::readonly(READONLY)]
@@ -59,115 +60,127 @@ const WHILE: u64 = 300;
 #[case::no_permission(NO_PERMISSION)]
 #[case::out_of_memory(OUT_OF_MEMORY)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_is_503_and_a_metric_and_one_line(#[case] refusal: Refusal) {
-    let _turn = turn().await;
+async fn record_is_503_with_a_metric_and_one_log_line_when_redis_refuses(#[case] refusal: Refusal) {
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &[]);
     let ledger = Arc::<Ledger>::default();
     let load = Load::start(service.address, &ledger, 6);
-    under_load(WHILE).await;
+    run_load_for(STATE_MILLIS).await;
 
+    ledger.fault_injected(refusal.kind);
     redis.call::<()>(refusal.begin);
-    eventually("a visit is refused", async || post(&service).await == 503).await;
+    eventually("a visit is refused", async || post_probe(&service).await == 503).await;
     if refusal.kind == "out_of_memory" {
         let answer = service.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
         let document = problem(answer, 503, "store-unavailable").await;
         assert!(document["detail"].as_str().unwrap().contains("raises its maxmemory"), "{document}");
     }
-    nothing_is_acknowledged(&ledger, WHILE).await;
+    wait_for_silence(&ledger, STATE_MILLIS).await;
     if refusal.counts {
         assert_eq!(service.status_of("/segments/sports/count").await, 200);
         assert_eq!(service.status_of("/readyz").await, 200);
     } else {
         eventually("counts are refused", async || service.status_of("/segments/sports/count").await == 503).await;
-        eventually("not ready", async || service.status_of("/readyz").await == 503).await;
+        eventually("readyz is 503", async || service.status_of("/readyz").await == 503).await;
     }
-    assert!(failures(&service, refusal.kind).await > 0);
+    assert!(error_count(&service, refusal.kind).await > 0);
 
     redis.call::<()>(refusal.end);
-    recovers(&service, refusal.kind).await;
+    ledger.fault_healed(refusal.kind);
+    wait_for_recovery(&service, refusal.kind).await;
     ledger.check(refusal.kind, &mut redis.connection());
-    assert_one_line(service, refusal.kind).await;
+    assert_one_line(&log_of_outage(service).await, refusal.kind, 1);
     load.stop().await;
 }
 
-/// The log has one line for the outage, however many requests met it, and one for its end.
-async fn assert_one_line(service: Service, kind: &str) {
-    // Redis has recovered when nothing failed for a second.
-    eventually("the end is logged", async || {
-        post(&service).await;
-        service.has_logged("Redis answers again")
-    })
-    .await;
-    let log = service.terminate_for_log();
+/// Waits until the service logs the end of the outage, stops it and returns its log.
+#[track_caller]
+fn log_of_outage(service: Service) -> impl Future<Output = Vec<String>> {
+    let caller = Location::caller();
+    async move {
+        // The service logs it when no request to Redis failed for a second.
+        eventually(&format!("{caller}: the end of the outage is logged"), async || {
+            post_probe(&service).await;
+            service.has_logged("Redis answers again")
+        })
+        .await;
+        service.terminate_for_log()
+    }
+}
+
+/// Asserts that the log has one line for the outage, however many requests failed, and one for its end. `max` allows for more lines
+/// about failures of other kinds.
+#[track_caller]
+fn assert_one_line(log: &[String], kind: &str, max: usize) {
     let lines = |text| log.iter().filter(|line| line.contains(text)).count();
-    // A Redis that is started again is gone before, and may be slow after: those are failures of other kinds.
-    let most = if kind == "loading" { 4 } else { 1 };
-    assert!((1..=most).contains(&lines("Redis unavailable")), "{kind}: {log:#?}");
+    assert!((1..=max).contains(&lines("Redis unavailable")), "{kind}: {log:#?}");
     assert_eq!(lines("Redis answers again"), 1, "{kind}: {log:#?}");
 }
 
-/// What `/metrics` counts of this kind.
-async fn failures(service: &Service, kind: &str) -> u64 {
+/// Returns the number of errors of this kind in `/metrics`.
+async fn error_count(service: &Service, kind: &str) -> u64 {
     service.metric(&format!(r#"estimator_redis_errors_total{{kind="{kind}"}}"#)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_is_down_is_503_until_it_is_up() {
+async fn record_and_count_are_503_while_the_cluster_is_down() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let redis = Redis::start_with(&["--port", &port, "--cluster-enabled", "yes", "--cluster-port", &free_port()]);
     let service = serve(&folder, &redis.url(), &[]);
-    eventually("a visit is refused", async || post(&service).await == 503).await;
+    eventually("a visit is refused", async || post_probe(&service).await == 503).await;
     assert_eq!(service.status_of("/segments/sports/count").await, 503);
-    assert!(failures(&service, "cluster_down").await > 0);
+    assert!(error_count(&service, "cluster_down").await > 0);
 
     redis.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    recovers(&service, "cluster_down").await;
-    assert_one_line(service, "cluster_down").await;
+    wait_for_recovery(&service, "cluster_down").await;
+    assert_one_line(&log_of_outage(service).await, "cluster_down", 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_loads_its_data_is_503_until_it_has() {
-    let _turn = turn().await;
+async fn record_is_503_while_redis_loads_its_data() {
+    let _guard = side_by_side().await;
     let folder = tempfile::tempdir().unwrap();
     let mut redis = Redis::start_with(&["--rdbcompression", "no"]);
     let service = serve(&folder, &redis.url(), &[]);
     let ledger = Arc::<Ledger>::default();
     let load = Load::start(service.address, &ledger, 7);
-    under_load(WHILE).await;
+    run_load_for(STATE_MILLIS).await;
     load.stop().await;
     let fill = "for i = 1, 1000 do redis.call('SET', 'filler-' .. i, string.rep('x', 1024)) end";
     redis.call::<()>(&["EVAL", fill, "0"]);
-    // Nothing but the beginning of a file is left then, which is read key by key, here with a pause after each. Redis looks for
-    // requests after every kilobyte.
+    // The rewritten file has keys alone. Redis loads them one by one, here with a pause after each, and handles requests after
+    // every kilobyte.
     redis.call::<()>(&["BGREWRITEAOF"]);
-    eventually("rewritten", async || {
+    eventually("the file is rewritten", async || {
         let info: String = redis.call(&["INFO", "persistence"]);
         info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrite_scheduled:0")
     })
     .await;
+    ledger.fault_injected("Redis restarted");
     redis.stop();
     redis.start_again_with(&["--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024"]);
     let load = Load::start(service.address, &ledger, 7);
-    // What is answered between two looks at a Redis that loads was answered while it did.
+    // An answer between two checks that Redis loads is an answer while it loads.
     eventually("a visit and a probe are refused while it loads", async || {
         let was_loading = redis.is_loading();
-        let answers = [post(&service).await, service.status_of("/readyz").await];
+        let answers = [post_probe(&service).await, service.status_of("/readyz").await];
         was_loading && redis.is_loading() && answers == [StatusCode::SERVICE_UNAVAILABLE; 2]
     })
     .await;
-    assert!(failures(&service, "loading").await > 0);
-    redis.wait_until_it_serves();
-    recovers(&service, "loading").await;
+    assert!(error_count(&service, "loading").await > 0);
+    redis.wait_until_loaded();
+    wait_for_recovery(&service, "loading").await;
     ledger.check("loading", &mut redis.connection());
-    assert_one_line(service, "loading").await;
+    // The restart before and a slow Redis after are failures of other kinds.
+    assert_one_line(&log_of_outage(service).await, "loading", 4);
     load.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_of_another_type_is_503_for_its_segment_alone() {
+async fn record_is_503_only_for_the_segment_whose_key_is_of_another_type() {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     redis.record_data_set();
@@ -175,13 +188,13 @@ async fn a_key_of_another_type_is_503_for_its_segment_alone() {
     let service = serve(&folder, &redis.url(), &[]);
     for _ in 0..20 {
         let taken = json!({ "user_id": "u1", "segment": "taken" });
-        let (taken, other) = tokio::join!(service.post_visit(&taken), post(&service));
+        let (taken, other) = tokio::join!(service.post_visit(&taken), post_probe(&service));
         assert_eq!((taken.status().as_u16(), other.as_u16()), (503, 204));
         assert_eq!(service.status_of("/segments/taken/count").await, 503);
         assert_eq!(service.status_of("/segments/probes/count").await, 200);
     }
     assert_eq!(service.status_of("/readyz").await, 200);
-    assert!(failures(&service, "wrong_type").await >= 40);
+    assert!(error_count(&service, "wrong_type").await >= 40);
     let log = service.terminate_for_log();
     assert_eq!(log.iter().filter(|line| line.contains("a key of another type")).count(), 1, "{log:#?}");
 }

@@ -1,5 +1,5 @@
-//! Faults at random, of the network and of a process, one of each at a time. A failure names its seed: with `FAULT_SEED=7` the same
-//! faults come again, in the same order and for as long.
+//! Random faults of the network and of a process, one of each at a time. A failure names its seed. `FAULT_SEED=7` repeats the same
+//! faults in the same order and for the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,33 +12,33 @@ use tokio::task::block_in_place;
 
 use super::ledger::Ledger;
 use super::load::Load;
-use super::{by_the_deadline, either, recovers, serve, turn, under_load};
-use crate::helpers::{Blow, Proxy, Redis, Service, Weather, kill};
+use super::{assert_deadlines, quick_or_soak, run_load_for, serve, side_by_side, wait_for_recovery};
+use crate::helpers::{Fault, Proxy, Redis, Service, Toxic, kill};
 
-/// What the network does.
+/// Fault of the network.
 #[derive(Debug, Clone, Copy)]
-enum Trouble {
+enum NetworkFault {
     None,
-    Weather(Weather),
-    Blow(Blow),
+    Toxic(Toxic),
+    Once(Fault),
 }
 
-const TROUBLES: [Trouble; 10] = [
-    Trouble::None,
-    Trouble::Weather(Weather::Slow(Duration::from_millis(50))),
-    Trouble::Weather(Weather::Slow(Duration::from_secs(2))),
-    Trouble::Weather(Weather::RepliesHeld),
-    Trouble::Weather(Weather::RepliesTorn),
-    Trouble::Weather(Weather::BlackHole),
-    Trouble::Blow(Blow::Cut),
-    Trouble::Blow(Blow::Reset),
-    Trouble::Blow(Blow::HalfClose),
-    Trouble::Blow(Blow::Deaden),
+const NETWORK_FAULTS: [NetworkFault; 10] = [
+    NetworkFault::None,
+    NetworkFault::Toxic(Toxic::Latency(Duration::from_millis(50))),
+    NetworkFault::Toxic(Toxic::Latency(Duration::from_secs(2))),
+    NetworkFault::Toxic(Toxic::TimeoutDownstream),
+    NetworkFault::Toxic(Toxic::LimitData),
+    NetworkFault::Toxic(Toxic::Timeout),
+    NetworkFault::Once(Fault::Close),
+    NetworkFault::Once(Fault::ResetPeer),
+    NetworkFault::Once(Fault::HalfClose),
+    NetworkFault::Once(Fault::HalfOpen),
 ];
 
-/// What a process does.
+/// Fault of a process.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum ProcessFault {
     None,
     RedisKilled,
     RedisFrozen,
@@ -51,21 +51,21 @@ enum Fault {
     ServiceStopped,
 }
 
-const FAULTS: [Fault; 10] = [
-    Fault::None,
-    Fault::RedisKilled,
-    Fault::RedisFrozen,
-    Fault::RedisPaused,
-    Fault::FullMemory,
-    Fault::NoReplicas,
-    Fault::BecomesReplica,
-    Fault::NoPermission,
-    Fault::ServiceKilled,
-    Fault::ServiceStopped,
+const PROCESS_FAULTS: [ProcessFault; 10] = [
+    ProcessFault::None,
+    ProcessFault::RedisKilled,
+    ProcessFault::RedisFrozen,
+    ProcessFault::RedisPaused,
+    ProcessFault::FullMemory,
+    ProcessFault::NoReplicas,
+    ProcessFault::BecomesReplica,
+    ProcessFault::NoPermission,
+    ProcessFault::ServiceKilled,
+    ProcessFault::ServiceStopped,
 ];
 
-/// What the faults meet.
-struct Scene {
+/// The processes under test, and their load.
+struct Harness {
     folder: TempDir,
     redis: Redis,
     proxy: Proxy,
@@ -75,18 +75,18 @@ struct Scene {
     seed: u64,
 }
 
-impl Scene {
-    async fn set(seed: u64) -> Self {
+impl Harness {
+    async fn start(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let redis = Redis::start();
         let proxy = Proxy::start(&redis).await;
-        let service = Self::service(&folder, &proxy);
+        let service = Self::start_service(&folder, &proxy);
         let ledger = Arc::default();
         let load = Load::start(service.address, &ledger, seed);
         Self { folder, redis, proxy, service, ledger, load, seed }
     }
 
-    fn service(folder: &TempDir, proxy: &Proxy) -> Service {
+    fn start_service(folder: &TempDir, proxy: &Proxy) -> Service {
         serve(folder, &proxy.url(), &["--prune-schedule", "* * * * * *"])
     }
 
@@ -94,75 +94,83 @@ impl Scene {
         self.redis.call::<()>(&["CONFIG", "SET", name, value]);
     }
 
-    async fn begin(mut self, fault: Fault, millis: u64) -> Self {
+    async fn inject(mut self, fault: ProcessFault, millis: u64) -> Self {
         match fault {
-            Fault::None => {}
-            Fault::RedisKilled => self.redis.stop(),
-            Fault::RedisFrozen => kill("-STOP", self.redis.pid()),
-            Fault::RedisPaused => self.redis.call(&["CLIENT", "PAUSE", &millis.to_string(), "ALL"]),
-            Fault::FullMemory => self.set_config("maxmemory", "1"),
-            Fault::NoReplicas => self.set_config("min-replicas-to-write", "1"),
-            Fault::BecomesReplica => self.redis.call(&["REPLICAOF", "127.0.0.1", "1"]),
-            Fault::NoPermission => self.redis.call(&["ACL", "SETUSER", "default", "-zadd"]),
-            Fault::ServiceKilled => return self.renew(|service| service.kill()).await,
-            Fault::ServiceStopped => return self.renew(|service| assert!(service.terminate().success())).await,
+            ProcessFault::None => {}
+            ProcessFault::RedisKilled => self.redis.stop(),
+            ProcessFault::RedisFrozen => kill("-STOP", self.redis.pid()),
+            ProcessFault::RedisPaused => self.redis.call(&["CLIENT", "PAUSE", &millis.to_string(), "ALL"]),
+            ProcessFault::FullMemory => self.set_config("maxmemory", "1"),
+            ProcessFault::NoReplicas => self.set_config("min-replicas-to-write", "1"),
+            ProcessFault::BecomesReplica => self.redis.call(&["REPLICAOF", "127.0.0.1", "1"]),
+            ProcessFault::NoPermission => self.redis.call(&["ACL", "SETUSER", "default", "-zadd"]),
+            ProcessFault::ServiceKilled => return self.replace_service(|service| service.kill()).await,
+            ProcessFault::ServiceStopped => {
+                return self.replace_service(|service| assert!(service.terminate().success())).await;
+            }
         }
         self
     }
 
-    fn end(&mut self, fault: Fault) {
+    fn heal(&mut self, fault: ProcessFault) {
         match fault {
-            Fault::None | Fault::RedisPaused | Fault::ServiceKilled | Fault::ServiceStopped => {}
-            Fault::RedisKilled => self.redis.start_again(),
-            Fault::RedisFrozen => kill("-CONT", self.redis.pid()),
-            Fault::FullMemory => self.set_config("maxmemory", "0"),
-            Fault::NoReplicas => self.set_config("min-replicas-to-write", "0"),
-            Fault::BecomesReplica => self.redis.call(&["REPLICAOF", "NO", "ONE"]),
-            Fault::NoPermission => self.redis.call(&["ACL", "SETUSER", "default", "+zadd"]),
+            ProcessFault::None
+            | ProcessFault::RedisPaused
+            | ProcessFault::ServiceKilled
+            | ProcessFault::ServiceStopped => {}
+            ProcessFault::RedisKilled => self.redis.start_again(),
+            ProcessFault::RedisFrozen => kill("-CONT", self.redis.pid()),
+            ProcessFault::FullMemory => self.set_config("maxmemory", "0"),
+            ProcessFault::NoReplicas => self.set_config("min-replicas-to-write", "0"),
+            ProcessFault::BecomesReplica => self.redis.call(&["REPLICAOF", "NO", "ONE"]),
+            ProcessFault::NoPermission => self.redis.call(&["ACL", "SETUSER", "default", "+zadd"]),
         }
     }
 
-    /// Another service in the place of this one, which ends as `end` says.
-    async fn renew(mut self, end: impl FnOnce(Service)) -> Self {
+    /// Ends the service with `end` and starts another one.
+    async fn replace_service(mut self, end: impl FnOnce(Service)) -> Self {
         block_in_place(|| end(self.service));
-        by_the_deadline("a service that ends", &self.load.stop().await);
+        assert_deadlines("a service that ends", &self.load.stop().await);
         self.seed += 1;
-        self.service = Self::service(&self.folder, &self.proxy);
+        self.service = Self::start_service(&self.folder, &self.proxy);
         self.load = Load::start(self.service.address, &self.ledger, self.seed);
         self
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_faults_lose_nothing() {
-    let _turn = turn().await;
+async fn record_loses_nothing_under_random_faults() {
+    let _guard = side_by_side().await;
     let seed = std::env::var("FAULT_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("random faults: FAULT_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut scene = Scene::set(seed).await;
-    let end = Instant::now() + either(Duration::from_secs(10), Duration::from_secs(10 * 60));
+    let mut harness = Harness::start(seed).await;
+    let end = Instant::now() + quick_or_soak(Duration::from_secs(10), Duration::from_secs(10 * 60));
     let mut faults = 0;
     while Instant::now() < end {
-        let (trouble, fault) = (*TROUBLES.choose(&mut random).unwrap(), *FAULTS.choose(&mut random).unwrap());
+        let (network, process) =
+            (*NETWORK_FAULTS.choose(&mut random).unwrap(), *PROCESS_FAULTS.choose(&mut random).unwrap());
         let (before, during) = (random.random_range(0..200), random.random_range(0..700));
-        let what = format!("FAULT_SEED={seed}, fault {faults}: {trouble:?}, {fault:?} for {during} ms");
-        under_load(before).await;
-        match trouble {
-            Trouble::None => {}
-            Trouble::Weather(weather) => scene.proxy.turn(weather),
-            Trouble::Blow(blow) => scene.proxy.strike(blow),
+        let what = format!("FAULT_SEED={seed}, fault {faults}: {network:?}, {process:?} for {during} ms");
+        run_load_for(before).await;
+        harness.ledger.fault_injected(format_args!("{network:?}, {process:?} for {during} ms"));
+        match network {
+            NetworkFault::None => {}
+            NetworkFault::Toxic(toxic) => harness.proxy.set_toxic(toxic),
+            NetworkFault::Once(fault) => harness.proxy.inject(fault),
         }
-        scene = scene.begin(fault, during).await;
-        under_load(during).await;
-        scene.end(fault);
-        scene.proxy.turn(Weather::Fine);
-        recovers(&scene.service, &what).await;
-        scene.ledger.check(&what, &mut scene.redis.connection());
+        harness = harness.inject(process, during).await;
+        run_load_for(during).await;
+        harness.heal(process);
+        harness.proxy.remove_toxic();
+        harness.ledger.fault_healed(format_args!("{network:?}, {process:?}"));
+        wait_for_recovery(&harness.service, &what).await;
+        harness.ledger.check(&what, &mut harness.redis.connection());
         faults += 1;
     }
     println!("random faults: {faults} of them");
-    by_the_deadline("random faults", &scene.load.stop().await);
-    scene.ledger.check("random faults", &mut scene.redis.connection());
-    let log = scene.service.terminate_for_log();
+    assert_deadlines("random faults", &harness.load.stop().await);
+    harness.ledger.check("random faults", &mut harness.redis.connection());
+    let log = harness.service.terminate_for_log();
     assert!(!log.iter().any(|line| line.contains("panic")), "{log:#?}");
 }

@@ -1,25 +1,28 @@
-//! A primary that sentinels watch, and replace when it is lost.
+//! A primary that sentinels replace when it is lost.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use rstest::rstest;
 
-use super::ledger::{Findings, Ledger};
+use super::ledger::{Comparison, Ledger};
 use super::load::Load;
-use super::{BEHIND, by_the_deadline, counts_recover, either, recovers_everywhere, serve_with, turn, under_load};
+use super::{
+    REPLICA_LAG, assert_deadlines, exclusive, quick_or_soak, run_load_for, serve_with, wait_for_counts,
+    wait_for_recovery_everywhere,
+};
 use crate::helpers::{Redis, Sentinels};
 
 /// How the primary is lost.
 #[derive(Debug, Clone, Copy)]
 enum Loss {
     Killed,
-    /// `SIGSTOP`: when it is back, it is a primary until the sentinels make it a replica.
+    /// By `SIGSTOP`. After `SIGCONT` it is a primary until the sentinels make it a replica.
     Paused,
 }
 
 impl Loss {
-    /// Says which server it was.
+    /// Returns the index of the primary.
     fn begin(self, sentinels: &mut Sentinels) -> usize {
         match self {
             Self::Killed => sentinels.kill_primary(),
@@ -35,61 +38,65 @@ impl Loss {
     }
 }
 
-/// Sentinels choose by what replicas said a while ago. So one that has a visit isn't enough: all must have it.
+/// Sentinels choose a replica by offsets that may be out of date, so every replica must have a visit.
 #[rstest]
 #[case::killed(Loss::Killed)]
 #[case::paused(Loss::Paused)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_primary_takes_along_nothing_that_both_replicas_have_acknowledged(#[case] loss: Loss) {
-    let _turn = turn().await;
+async fn record_keeps_what_both_replicas_acknowledged_when_the_primary_is_lost(#[case] loss: Loss) {
+    let _guard = exclusive().await;
     let folder = tempfile::tempdir().unwrap();
     let mut sentinels = Sentinels::start().await;
     let service = serve_with(&folder, &["--redis-sentinel", &sentinels.urls(), "--write-acks", "2"]);
     let (ledger, what) = (Arc::<Ledger>::default(), format!("a primary with sentinels, {loss:?}"));
-    recovers_everywhere(&service, "the start", Instant::now()).await;
+    wait_for_recovery_everywhere(&service, "the start", Instant::now()).await;
     let load = Load::start(service.address, &ledger, 41);
-    for round in 0..either(1, 10) {
-        under_load(500).await;
-        sentinels.replicas().for_each(Redis::cut_off);
-        under_load(BEHIND).await;
+    for round in 0..quick_or_soak(1, 10) {
+        run_load_for(500).await;
+        ledger.fault_injected("the replicas lag behind");
+        sentinels.replicas().for_each(Redis::stop_replication);
+        run_load_for(REPLICA_LAG).await;
+        ledger.fault_injected(format_args!("primary: {loss:?}"));
         let (gone, since) = (loss.begin(&mut sentinels), Instant::now());
-        sentinels.replicas().for_each(Redis::let_in);
+        sentinels.replicas().for_each(Redis::resume_replication);
+        ledger.fault_healed("the replicas lag behind");
         let promoted = sentinels.wait_until_failed_over(gone).await;
         println!("{what}: another primary after {:?}", promoted - since);
-        counts_recover(&service, &what, promoted).await;
-        // There is one replica now. The sentinels make another of who comes back.
+        wait_for_counts(&service, &what, promoted).await;
+        // One replica is left. The sentinels make the old primary another one.
         loss.end(&mut sentinels, gone);
+        ledger.fault_healed(format_args!("primary: {loss:?}"));
         sentinels.wait_until_ok().await;
-        recovers_everywhere(&service, &what, Instant::now()).await;
+        wait_for_recovery_everywhere(&service, &what, Instant::now()).await;
         ledger.check(&format!("{what}, round {round}"), &mut sentinels[sentinels.primary()].connection());
     }
-    by_the_deadline(&what, &load.stop().await);
+    assert_deadlines(&what, &load.stop().await);
     ledger.check(&what, &mut sentinels[sentinels.primary()].connection());
     assert!(service.terminate().success());
 }
 
-/// What a failover costs without `write_acks` is printed.
+/// Prints what a failover costs without `write_acks`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_write_acks_a_lost_primary_makes_nothing_up() {
-    let _turn = turn().await;
+async fn record_without_write_acks_makes_nothing_up_when_the_primary_is_lost() {
+    let _guard = exclusive().await;
     let folder = tempfile::tempdir().unwrap();
     let mut sentinels = Sentinels::start().await;
     let service = serve_with(&folder, &["--redis-sentinel", &sentinels.urls()]);
     let ledger = Arc::<Ledger>::default();
-    recovers_everywhere(&service, "the start", Instant::now()).await;
+    wait_for_recovery_everywhere(&service, "the start", Instant::now()).await;
     let load = Load::start_without_counts(service.address, &ledger, 42);
-    for round in 0..either(1, 10) {
-        under_load(500).await;
-        let behind = if round % 2 == 0 { BEHIND } else { 0 };
+    for round in 0..quick_or_soak(1, 10) {
+        run_load_for(500).await;
+        let behind = if round % 2 == 0 { REPLICA_LAG } else { 0 };
         if behind > 0 {
-            sentinels.replicas().for_each(Redis::cut_off);
-            under_load(behind).await;
+            sentinels.replicas().for_each(Redis::stop_replication);
+            run_load_for(behind).await;
         }
         let gone = sentinels.kill_primary();
-        sentinels.replicas().for_each(Redis::let_in);
+        sentinels.replicas().for_each(Redis::resume_replication);
         let promoted = sentinels.wait_until_failed_over(gone).await;
-        recovers_everywhere(&service, "a primary with sentinels, killed, without write_acks", promoted).await;
-        let Findings { acknowledged, missing, too_early, made_up, .. } =
+        wait_for_recovery_everywhere(&service, "a primary with sentinels, killed, without write_acks", promoted).await;
+        let Comparison { acknowledged, missing, too_early, made_up, .. } =
             ledger.compare(&mut sentinels[sentinels.primary()].connection());
         println!(
             "a primary with sentinels, killed, its replicas {behind} ms behind, without write_acks: of {acknowledged} acknowledged \
@@ -98,7 +105,7 @@ async fn without_write_acks_a_lost_primary_makes_nothing_up() {
             too_early.len()
         );
         assert!(acknowledged > 0);
-        assert_eq!(made_up, Vec::<String>::new());
+        assert_eq!(made_up, []);
         sentinels.start_again(gone);
         sentinels.wait_until_ok().await;
     }

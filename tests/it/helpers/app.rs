@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 
 use segment_estimator::commands::serve::{App, AppError};
-use segment_estimator::config::{Layer, Settings, Source};
+use segment_estimator::config::{RawSettings, Settings, Source};
 use segment_estimator::estimator::clock::Clock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,63 +13,69 @@ use super::client::Client;
 use super::in_time;
 use super::redis::Redis;
 
-/// The service in this process, on a port of its own, and a client of it.
+/// Returns settings by name.
+pub fn settings<const N: usize>(settings: [(&str, &str); N]) -> RawSettings {
+    settings_with(RawSettings::default(), settings)
+}
+
+/// Adds settings to `base`.
+pub fn settings_with<const N: usize>(base: RawSettings, settings: [(&str, &str); N]) -> RawSettings {
+    let owned = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+    envy::from_iter(base.texts().map(owned).chain(settings.map(owned))).unwrap()
+}
+
+/// The service in this process on a free port, and a client of it.
 pub struct TestApp {
     client: Client,
-    /// Where probes and metrics are, if elsewhere.
-    pub admin_addr: Option<SocketAddr>,
+    /// Address of probes and metrics if they have a listener of their own.
+    pub admin_address: Option<SocketAddr>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), AppError>>,
 }
 
 impl TestApp {
-    /// A service on `redis` with the default settings.
+    /// Starts the service on `redis` with the default settings.
     pub async fn spawn(redis: &Redis) -> Self {
-        Self::spawn_with(redis, Layer::default()).await
+        Self::spawn_with(redis, settings([])).await
     }
 
-    /// A service on `redis` with some settings changed.
-    pub async fn spawn_with(redis: &Redis, changes: Layer) -> Self {
+    /// Starts the service on `redis` with `changes` to the default settings.
+    pub async fn spawn_with(redis: &Redis, changes: RawSettings) -> Self {
         Self::spawn_on(redis.url(), changes).await
     }
 
-    /// As `spawn_with`, on a machine whose clock is ahead by `millis`.
-    pub async fn spawn_ahead_by(millis: i64, redis: &Redis, changes: Layer) -> Self {
+    /// Starts the service on a machine whose clock is `millis` ahead.
+    pub async fn spawn_ahead_by(millis: i64, redis: &Redis, changes: RawSettings) -> Self {
         Self::spawn_with_clock(Clock::ahead_by(millis), redis.url(), changes).await
     }
 
-    /// A service on the Redis that is, or will be, at `url`.
-    pub async fn spawn_on(url: String, changes: Layer) -> Self {
+    /// Starts the service on the Redis at `url`, which may start later.
+    pub async fn spawn_on(url: String, changes: RawSettings) -> Self {
         Self::spawn_with_clock(Clock::system(), url, changes).await
     }
 
-    async fn spawn_with_clock(clock: Clock, url: String, changes: Layer) -> Self {
-        let test = Layer {
-            listen: Some("127.0.0.1:0".to_owned()),
-            redis_url: Some(url),
-            // Whether the time of a turn has come must change no test.
-            history_interval: Some("off".to_owned()),
-            ..Layer::default()
-        };
+    async fn spawn_with_clock(clock: Clock, url: String, changes: RawSettings) -> Self {
+        // A tick of the history recorder would change what Redis has at an arbitrary time.
+        let test = settings([("listen", "127.0.0.1:0"), ("redis_url", &url), ("history_interval", "off")]);
         let layers = [(Source::Environment, test), (Source::Flags, changes)];
         let app = App::build_with_clock(&Settings::from_layers(&layers).unwrap(), clock).await.unwrap();
         let stop = CancellationToken::new();
         Self {
             client: Client::new(app.local_addr()),
-            admin_addr: app.admin_addr(),
+            admin_address: app.admin_addr(),
             stop: stop.clone(),
             running: tokio::spawn(async move { app.run_until(stop.cancelled()).await }),
         }
     }
 
-    /// Asks the service to stop, as a signal would.
+    /// Starts the shutdown, as a signal would.
     pub fn begin_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Waits for the service's end.
+    /// Waits until the service has ended.
     pub async fn ended(self) -> Result<(), AppError> {
-        in_time("the service's end", self.running).await.unwrap()
+        in_time("the service ends", self.running).await.unwrap()
     }
 }
 

@@ -1,11 +1,12 @@
-//! What the users of a service ask of it.
+//! HTTP client of the service.
 
 use std::net::SocketAddr;
+use std::panic::Location;
 
 use reqwest::{Body, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// A user of the service at an address.
+/// Client of the service at an address.
 pub struct Client {
     pub address: SocketAddr,
     http: reqwest::Client,
@@ -29,10 +30,14 @@ impl Client {
         self.request("POST", "/segments").json(visit).send().await.unwrap()
     }
 
-    /// Posts a visit of now, which must be acknowledged.
-    pub async fn record(&self, user: &str, segment: &str) {
-        let response = self.post_visit(&json!({ "user_id": user, "segment": segment })).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    /// Posts a visit without `seen_at`. Panics with the caller's location unless it is acknowledged.
+    #[track_caller]
+    pub fn record(&self, user: &str, segment: &str) -> impl Future<Output = ()> {
+        let (caller, visit) = (Location::caller(), json!({ "user_id": user, "segment": segment }));
+        async move {
+            let status = self.post_visit(&visit).await.status();
+            assert_eq!(status, StatusCode::NO_CONTENT, "{caller}: {visit}");
+        }
     }
 
     /// Posts a JSON array of visits.
@@ -40,21 +45,25 @@ impl Client {
         self.request("POST", "/segments/batch").json(visits).send().await.unwrap()
     }
 
-    /// Posts visits, one a line.
+    /// Posts visits, one per line.
     pub async fn post_lines(&self, lines: impl Into<Body>) -> Response {
         self.lines_request(lines).send().await.unwrap()
     }
 
-    /// The request that posts visits, one a line.
+    /// Returns the request that posts visits, one per line.
     pub fn lines_request(&self, lines: impl Into<Body>) -> RequestBuilder {
         self.request("POST", "/segments/batch").header("content-type", "application/x-ndjson").body(lines)
     }
 
-    /// Asks for a count, which must be answered.
-    pub async fn count(&self, segment: &str) -> u64 {
-        let response = self.get(&count_path(segment)).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        response.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
+    /// Returns the count of a segment. Panics with the caller's location if the response is not 200.
+    #[track_caller]
+    pub fn count(&self, segment: &str) -> impl Future<Output = u64> {
+        let (caller, path) = (Location::caller(), count_path(segment));
+        async move {
+            let response = self.get(&path).await;
+            assert_eq!(response.status(), StatusCode::OK, "{caller}: {path}");
+            response.json::<Value>().await.unwrap()["count"].as_u64().unwrap()
+        }
     }
 
     pub async fn status_of(&self, path: &str) -> StatusCode {
@@ -62,23 +71,27 @@ impl Client {
     }
 }
 
-/// The path of a segment's count, every byte of the name percent-encoded.
+/// Returns the path of a segment's count, with every byte of the name percent-encoded.
 pub fn count_path(segment: &str) -> String {
     let name: String = segment.bytes().map(|byte| format!("%{byte:02X}")).collect();
     format!("/segments/{name}/count")
 }
 
-/// Checks that `response` is a problem document of this status and type, and gives the document.
-pub async fn problem(response: Response, status: u16, slug: &str) -> Value {
+/// Asserts that `response` is a problem document of this status and type, and returns the document.
+#[track_caller]
+pub fn problem(response: Response, status: u16, slug: &str) -> impl Future<Output = Value> {
+    let caller = Location::caller();
     assert_eq!(response.status().as_u16(), status);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert_eq!(response.headers().contains_key("retry-after"), [429, 503].contains(&status));
-    let document: Value = response.json().await.unwrap();
-    assert_eq!(document["status"], status);
-    assert_eq!(document["type"], format!("urn:segment-estimator:problem:{slug}"));
-    assert_eq!(document["request_id"], id);
-    assert!(!document["title"].as_str().unwrap().is_empty());
-    assert!(!document["detail"].as_str().unwrap().is_empty());
-    document
+    async move {
+        let document: Value = response.json().await.unwrap();
+        assert_eq!(document["status"], status, "{caller}");
+        assert_eq!(document["type"], format!("urn:segment-estimator:problem:{slug}"), "{caller}: {document}");
+        assert_eq!(document["request_id"], id, "{caller}");
+        assert!(!document["title"].as_str().unwrap().is_empty(), "{caller}: {document}");
+        assert!(!document["detail"].as_str().unwrap().is_empty(), "{caller}: {document}");
+        document
+    }
 }

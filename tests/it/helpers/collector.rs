@@ -1,4 +1,4 @@
-//! A collector of traces, as OpenTelemetry's: it takes in what is exported.
+//! Stand-in for an OpenTelemetry collector: it keeps the exported spans.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-/// A collector on a port of its own.
+/// Collector on a free port.
 pub struct Collector {
     pub address: SocketAddr,
     exports: Arc<Mutex<Vec<ResourceSpans>>>,
@@ -35,21 +35,21 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let all = Arc::clone(&all);
-                let take_in = service_fn(move |request| take_in(request, Arc::clone(&all)));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), take_in));
+                let service = service_fn(move |request| receive(request, Arc::clone(&all)));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
         Self { address, exports }
     }
 
-    /// The spans that have arrived.
+    /// Returns the spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         let exports = self.exports.lock().unwrap();
         let scopes = exports.iter().flat_map(|export| &export.scope_spans);
         scopes.flat_map(|scope| scope.spans.clone()).collect()
     }
 
-    /// An attribute of the service that the spans are of.
+    /// Returns an attribute of the resource that sent the first export.
     pub fn attribute(&self, key: &str) -> Option<String> {
         let exports = self.exports.lock().unwrap();
         let Resource { attributes, .. } = exports.first()?.resource.clone()?;
@@ -61,7 +61,7 @@ impl Collector {
     }
 }
 
-async fn take_in(
+async fn receive(
     request: Request<Incoming>,
     exports: Arc<Mutex<Vec<ResourceSpans>>>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {

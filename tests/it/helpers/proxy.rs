@@ -1,4 +1,4 @@
-//! The network between the service and Redis, and what can go wrong with it.
+//! A TCP proxy between the service and Redis that injects network faults. The names are those of toxiproxy where it has the fault.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -15,55 +15,53 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::redis::Redis;
 
-/// A TCP address in front of a Redis.
+/// TCP proxy of a Redis.
 pub struct Proxy {
     pub address: SocketAddr,
     route: Arc<Mutex<Route>>,
-    weather: watch::Sender<Weather>,
-    blows: broadcast::Sender<Blow>,
+    toxic: watch::Sender<Option<Toxic>>,
+    faults: broadcast::Sender<Fault>,
 }
 
-/// Where new connections lead, and what is special about them.
+/// Settings of new connections.
 #[derive(Clone)]
 struct Route {
     socket: PathBuf,
-    /// How long they wait before anything is passed on.
+    /// Time before a connection forwards anything.
     delay: Duration,
-    /// After so long without a command nothing is passed on any more, and neither end hears of it.
+    /// Idle time after which a connection forwards nothing more and stays open at both ends.
     idle_limit: Option<Duration>,
-    /// At the first command that has this word both ends are closed.
-    refused_word: Option<&'static str>,
+    /// Word in a command that closes the connection.
+    closing_word: Option<&'static str>,
 }
 
-/// What becomes of what is sent, as long as it lasts.
+/// Condition of the network that lasts until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
-    /// All is passed on.
-    Fine,
-    /// Replies take this much longer.
-    Slow(Duration),
-    /// Commands reach Redis, and its replies wait.
-    RepliesHeld,
-    /// Commands reach Redis, and the first half of each reply comes back. Then the connection is cut.
-    RepliesTorn,
-    /// Nothing is passed on in either direction, on old connections and new ones. What was sent arrives when it is over.
-    BlackHole,
+pub enum Toxic {
+    /// Delays replies.
+    Latency(Duration),
+    /// Forwards commands. Holds replies back until the toxic is removed.
+    TimeoutDownstream,
+    /// Forwards nothing, on old connections and new ones. The data arrives when the toxic is removed.
+    Timeout,
+    /// Forwards the first half of a reply and then closes the connection.
+    LimitData,
 }
 
-/// What happens at once to all connections made so far. New ones work.
+/// Fault of all present connections. New connections work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blow {
-    /// Both ends are closed.
-    Cut,
-    /// The service's end is reset.
-    Reset,
-    /// The service hears that nothing more will come, and may go on sending.
+pub enum Fault {
+    /// Closes both ends.
+    Close,
+    /// Resets the service's end.
+    ResetPeer,
+    /// Closes the service's end in one direction: the service reads an end of file and may still write.
     HalfClose,
-    /// Redis's end is closed, and the service's stays open and never answers: a half-open connection.
-    Deaden,
+    /// Closes Redis's end. The service's end stays open and answers nothing.
+    HalfOpen,
 }
 
 impl Proxy {
@@ -71,36 +69,36 @@ impl Proxy {
         Self::start_slow(redis, Duration::ZERO).await
     }
 
-    /// A proxy that lets every new connection wait for `delay`.
+    /// Starts a proxy that delays each new connection.
     pub async fn start_slow(redis: &Redis, delay: Duration) -> Self {
         Self::start_with(redis, |route| route.delay = delay).await
     }
 
-    /// A proxy that forgets each connection that was idle for `limit`, as balancers and firewalls do.
-    pub async fn start_forgetful(redis: &Redis, limit: Duration) -> Self {
+    /// Starts a proxy that drops the state of connections idle for `limit`, as load balancers and firewalls do.
+    pub async fn start_with_idle_limit(redis: &Redis, limit: Duration) -> Self {
         Self::start_with(redis, |route| route.idle_limit = Some(limit)).await
     }
 
-    /// A proxy that hangs up at a command that has `word`.
-    pub async fn start_refusing(redis: &Redis, word: &'static str) -> Self {
-        Self::start_with(redis, |route| route.refused_word = Some(word)).await
+    /// Starts a proxy that closes a connection at a command that contains `word`.
+    pub async fn start_closing_at(redis: &Redis, word: &'static str) -> Self {
+        Self::start_with(redis, |route| route.closing_word = Some(word)).await
     }
 
     async fn start_with(redis: &Redis, change: impl FnOnce(&mut Route)) -> Self {
-        let mut route = Route { socket: redis.socket(), delay: Duration::ZERO, idle_limit: None, refused_word: None };
+        let mut route = Route { socket: redis.socket(), delay: Duration::ZERO, idle_limit: None, closing_word: None };
         change(&mut route);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Self {
             address: listener.local_addr().unwrap(),
             route: Arc::new(Mutex::new(route)),
-            weather: watch::Sender::new(Weather::Fine),
-            blows: broadcast::Sender::new(16),
+            toxic: watch::Sender::new(None),
+            faults: broadcast::Sender::new(16),
         };
-        let (route, weather, blows) = (Arc::clone(&proxy.route), proxy.weather.clone(), proxy.blows.clone());
+        let (route, toxic, faults) = (Arc::clone(&proxy.route), proxy.toxic.clone(), proxy.faults.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let route = route.lock().unwrap().clone();
-                tokio::spawn(connect(client, route, weather.subscribe(), blows.subscribe()));
+                tokio::spawn(serve(client, route, toxic.subscribe(), faults.subscribe()));
             }
         });
         proxy
@@ -110,111 +108,120 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// An estimator on the Redis behind it, for which so many may wait.
+    /// Returns an estimator that reaches Redis through this proxy, with at most `max_pending` pending requests.
     pub fn estimator(&self, max_pending: usize) -> Estimator {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending };
+        let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending };
         let url = RedisUrl::parse(&self.url()).unwrap();
         Estimator::new(Store::new(Client::new(url, limits, Arc::default()).unwrap()), Window::parse("14d").unwrap())
     }
 
-    /// From now on it is like this.
-    pub fn turn(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Sets the toxic of old and new connections, in place of the previous one.
+    pub fn set_toxic(&self, toxic: Toxic) {
+        self.toxic.send_replace(Some(toxic));
     }
 
-    /// Strikes all connections.
-    pub fn strike(&self, blow: Blow) {
-        // There may be none.
-        let _ = self.blows.send(blow);
+    pub fn remove_toxic(&self) {
+        self.toxic.send_replace(None);
     }
 
-    /// From now on replies wait. Commands still reach Redis.
+    /// Injects a fault into all present connections.
+    pub fn inject(&self, fault: Fault) {
+        // Sending fails if there are no connections.
+        let _ = self.faults.send(fault);
+    }
+
+    /// Holds replies back. Commands still reach Redis.
     pub fn hold_replies(&self) {
-        self.turn(Weather::RepliesHeld);
+        self.set_toxic(Toxic::TimeoutDownstream);
     }
 
-    /// The replies that waited go on.
+    /// Forwards the replies held back by [`Self::hold_replies`].
     pub fn release_replies(&self) {
-        self.turn(Weather::Fine);
+        self.remove_toxic();
     }
 
-    /// New connections lead to another Redis. Those made so far stay where they are.
-    pub fn lead_to(&self, redis: &Redis) {
+    /// Routes new connections to another Redis.
+    pub fn redirect_to(&self, redis: &Redis) {
         self.route.lock().unwrap().socket = redis.socket();
     }
 }
 
-/// One connection, from its beginning to its end.
-async fn connect(
+/// Serves one connection until it ends.
+async fn serve(
     mut client: TcpStream,
     route: Route,
-    mut weather: watch::Receiver<Weather>,
-    mut blows: broadcast::Receiver<Blow>,
+    mut toxic: watch::Receiver<Option<Toxic>>,
+    mut faults: broadcast::Receiver<Fault>,
 ) {
     sleep(route.delay).await;
-    let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await;
-    // A Redis that is away is a connection that ends.
+    let _ = toxic.wait_for(|toxic| *toxic != Some(Toxic::Timeout)).await;
+    // The connection ends if Redis is down.
     let Ok(mut server) = UnixStream::connect(&route.socket).await else { return };
-    let blow = tokio::select! {
-        () = pass_on(&mut client, &mut server, &route, weather) => return,
-        blow = blows.recv() => blow.unwrap_or(Blow::Cut),
+    let fault = tokio::select! {
+        () = forward(&mut client, &mut server, &route, toxic) => return,
+        fault = faults.recv() => fault.unwrap_or(Fault::Close),
     };
     drop(server);
-    match blow {
-        Blow::Cut => {}
-        Blow::Reset => client.set_zero_linger().unwrap(),
-        Blow::Deaden => pending().await,
-        Blow::HalfClose => {
+    match fault {
+        Fault::Close => {}
+        Fault::ResetPeer => client.set_zero_linger().unwrap(),
+        Fault::HalfOpen => pending().await,
+        Fault::HalfClose => {
             client.shutdown().await.unwrap();
             let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
         }
     }
 }
 
-/// Passes on what either end sends, until one of them closes.
-async fn pass_on(client: &mut TcpStream, server: &mut UnixStream, route: &Route, weather: watch::Receiver<Weather>) {
+/// Forwards data in both directions until one end closes.
+async fn forward(
+    client: &mut TcpStream,
+    server: &mut UnixStream,
+    route: &Route,
+    toxic: watch::Receiver<Option<Toxic>>,
+) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = pass_replies(from_server, to_client, weather.clone()) => {}
-        () = pass_commands(from_client, to_server, route, weather) => {}
+        () = forward_replies(from_server, to_client, toxic.clone()) => {}
+        () = forward_commands(from_client, to_server, route, toxic) => {}
     }
 }
 
-async fn pass_commands(
+async fn forward_commands(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     route: &Route,
-    mut weather: watch::Receiver<Weather>,
+    mut toxic: watch::Receiver<Option<Toxic>>,
 ) {
     let mut piece = vec![0; 64 * 1024];
     let idle_limit = route.idle_limit.unwrap_or(Duration::MAX);
     loop {
         let Ok(read) = timeout(idle_limit, from.read(&mut piece)).await else { return pending().await };
         let Ok(length @ 1..) = read else { return };
-        if route.refused_word.is_some_and(|word| String::from_utf8_lossy(&piece[..length]).contains(word)) {
+        if route.closing_word.is_some_and(|word| String::from_utf8_lossy(&piece[..length]).contains(word)) {
             return;
         }
-        let _ = weather.wait_for(|weather| *weather != Weather::BlackHole).await;
+        let _ = toxic.wait_for(|toxic| *toxic != Some(Toxic::Timeout)).await;
         if to.write_all(&piece[..length]).await.is_err() {
             return;
         }
     }
 }
 
-async fn pass_replies(
+async fn forward_replies(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut toxic: watch::Receiver<Option<Toxic>>,
 ) {
     let mut piece = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
-        let held = |weather: &Weather| matches!(weather, Weather::RepliesHeld | Weather::BlackHole);
-        let Ok(now) = weather.wait_for(|weather| !held(weather)).await.map(|weather| *weather) else { return };
-        if let Weather::Slow(delay) = now {
+        let holds = |toxic: &Option<Toxic>| matches!(toxic, Some(Toxic::TimeoutDownstream | Toxic::Timeout));
+        let Ok(now) = toxic.wait_for(|toxic| !holds(toxic)).await.map(|toxic| *toxic) else { return };
+        if let Some(Toxic::Latency(delay)) = now {
             sleep(delay).await;
         }
-        let part = if now == Weather::RepliesTorn { length / 2 } else { length };
+        let part = if now == Some(Toxic::LimitData) { length / 2 } else { length };
         if to.write_all(&piece[..part]).await.is_err() || part < length {
             return;
         }

@@ -1,4 +1,4 @@
-//! A Redis of the test's own.
+//! A Redis server.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,9 +13,9 @@ use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::Store;
 use tempfile::TempDir;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// A Redis server of the test's own, on a Unix socket, which ends with the test.
+/// Redis server on a Unix socket. It ends with the test.
 pub struct Redis {
     folder: TempDir,
     arguments: Vec<String>,
@@ -27,13 +27,13 @@ impl Redis {
         Self::start_with(&[])
     }
 
-    /// Starts it with further arguments.
+    /// Starts a server with these arguments after the default ones.
     pub fn start_with(arguments: &[&str]) -> Self {
         let own = ["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "no"];
         Self::start_in(tempfile::tempdir().unwrap(), &[&own, arguments].concat())
     }
 
-    /// Starts a sentinel, which keeps what it knows in its file and finds `configuration` there at first.
+    /// Starts a sentinel with `configuration` in its file, which it rewrites.
     pub fn start_sentinel(configuration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("sentinel.conf"), configuration).unwrap();
@@ -44,23 +44,23 @@ impl Redis {
         let process = Self::spawn(folder.path(), arguments);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut redis = Self { folder, arguments, process };
-        redis.wait_until_it_serves();
+        redis.wait_until_loaded();
         redis
     }
 
-    /// Starts a primary that replicas reach on `port`.
+    /// Starts a primary that replicas reach on the TCP port `port`.
     pub fn start_primary(port: &str) -> Self {
-        // By default it would wait five seconds for more replicas before it sends its data.
+        // By default a primary waits five seconds for more replicas before it sends its data.
         Self::start_with(&["--port", port, "--repl-diskless-sync-delay", "0"])
     }
 
-    /// Starts a replica of the primary that is reached on `port`. It is not in step yet.
+    /// Starts a replica of the primary on `port`. It may not have caught up yet.
     pub fn start_replica(port: &str) -> Self {
         Self::start_with(&["--replicaof", "127.0.0.1", port, "--appendfsync", "always"])
     }
 
     fn spawn(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Child {
-        // A file that may not grow further is an error to it, as a full disk is, and not its end.
+        // Without SIGXFSZ a file at its size limit fails writes, as a full disk does, instead of ending Redis.
         let run = "server=$(command -v redis-server || command -v valkey-server) || exit
                    trap '' XFSZ
                    exec \"$server\" \"$@\"";
@@ -75,7 +75,7 @@ impl Redis {
             .unwrap()
     }
 
-    /// Whether it reads its files still.
+    /// Returns whether Redis answers LOADING.
     pub fn is_loading(&self) -> bool {
         self.try_connect().is_some_and(|mut connection| {
             let reply = ::redis::cmd("PING").exec(&mut connection);
@@ -83,24 +83,24 @@ impl Redis {
         })
     }
 
-    /// Any reply but LOADING will do; NOAUTH is one too.
-    pub fn wait_until_it_serves(&mut self) {
+    /// Waits for any reply but LOADING. NOAUTH is one, too.
+    pub fn wait_until_loaded(&mut self) {
         self.wait_until(|reply| reply.is_none_or(|code| code != "LOADING"));
     }
 
-    /// Waits for a reply to `PING` whose error code, if it is an error, will do.
-    fn wait_until(&mut self, will_do: impl Fn(Option<&str>) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits for a reply to `PING` that `accepts` takes by its error code, which is `None` for a reply without an error.
+    fn wait_until(&mut self, accepts: impl Fn(Option<&str>) -> bool) {
+        let deadline = Instant::now() + TIMEOUT;
         while !self.try_connect().is_some_and(|mut connection| {
             let reply = ::redis::cmd("PING").exec(&mut connection);
             match &reply {
                 Err(error) if error.is_io_error() => false,
-                Err(error) => will_do(error.code()),
-                Ok(()) => will_do(None),
+                Err(error) => accepts(error.code()),
+                Ok(()) => accepts(None),
             }
         }) {
-            assert!(Instant::now() < deadline, "Redis doesn't answer");
-            assert!(self.process.try_wait().unwrap().is_none(), "Redis has ended: is redis-server installed?");
+            assert!(Instant::now() < deadline, "no reply from Redis within {TIMEOUT:?}");
+            assert!(self.process.try_wait().unwrap().is_none(), "Redis has ended; is redis-server installed?");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -117,12 +117,13 @@ impl Redis {
         self.folder.path().join("redis.sock")
     }
 
-    /// Calls a command and gives its answer, to look at what is stored.
+    /// Runs a command and returns its reply.
+    #[track_caller]
     pub fn call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_call(command).unwrap()
     }
 
-    /// As [`Self::call`], of a server that may close its connections meanwhile.
+    /// Runs a command on a server that may close its connections at the same time.
     pub fn try_call<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> ::redis::RedisResult<T> {
         let mut connection = ::redis::Client::open(self.url())?.get_connection()?;
         let mut call = ::redis::Cmd::new();
@@ -132,36 +133,36 @@ impl Redis {
         call.query(&mut connection)
     }
 
-    /// Records a data set of one partition, unless there is one, whose keys a test may write itself.
+    /// Writes the layout record of a data set with one partition unless there is a record. Tests may write the keys themselves then.
     pub fn record_data_set(&self) {
         self.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain","window_seconds":1}"#, "NX"]);
     }
 
-    /// A connection, to look at much of what is stored.
+    /// Opens a connection.
     pub fn connection(&self) -> ::redis::Connection {
-        self.try_connect().expect("Redis answers")
+        self.try_connect().expect("connects to Redis")
     }
 
-    /// The keys of all sorted sets.
+    /// Returns the keys of all sorted sets.
     pub fn sets(&self) -> Vec<String> {
         let keys: Vec<String> = self.call(&["KEYS", "*"]);
         keys.into_iter().filter(|key| self.call::<String>(&["TYPE", key]) == "zset").collect()
     }
 
-    /// How many replicas have acknowledged all that it has.
+    /// Returns the number of replicas that have acknowledged the whole replication stream.
     pub fn replicas(&self) -> usize {
         let info: String = self.call(&["INFO", "replication"]);
         let offset = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).unwrap();
         info.lines().filter(|line| line.contains(&format!("state=online,offset={offset},"))).count()
     }
 
-    /// How many clients wait within a command, such as `WAIT`.
+    /// Returns the number of clients that are blocked in a command such as `WAIT`.
     pub fn blocked_clients(&self) -> usize {
         let info: String = self.call(&["INFO", "clients"]);
         info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).unwrap().parse().unwrap()
     }
 
-    /// Whether it has `WAITAOF`.
+    /// Returns whether this version has `WAITAOF`.
     pub fn has_wait_aof(&self) -> bool {
         let info: String = self.call(&["INFO", "server"]);
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
@@ -169,14 +170,14 @@ impl Redis {
         (numbers[0], numbers[1]) >= (7, 2)
     }
 
-    /// How often a command was called since `CONFIG RESETSTAT`.
+    /// Returns the number of calls of a command since `CONFIG RESETSTAT`.
     pub fn calls(&self, command: &str) -> u64 {
         let stats: String = self.call(&["INFO", "commandstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
     }
 
-    /// The commands that it runs from now on, as `MONITOR` shows them.
+    /// Returns the commands that Redis runs from now on, as `MONITOR` shows them.
     pub fn monitor(&self) -> impl Iterator<Item = String> + Send + 'static {
         let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
         stream.write_all(b"MONITOR\r\n").unwrap();
@@ -185,30 +186,30 @@ impl Redis {
         lines
     }
 
-    /// From now on this replica gets nothing more from its primary. (One that is paused finds all in its socket afterwards.)
-    pub fn cut_off(&self) {
+    /// Stops the replication to this replica. (A paused replica would find the missing commands in its socket afterwards.)
+    pub fn stop_replication(&self) {
         self.call::<()>(&["CONFIG", "SET", "masteruser", "nobody", "masterauth", "wrong"]);
         self.call::<()>(&["CLIENT", "KILL", "TYPE", "master"]);
     }
 
-    /// Lets what was cut off follow a primary again.
-    pub fn let_in(&self) {
+    /// Resumes the replication to this replica.
+    pub fn resume_replication(&self) {
         self.call::<()>(&["CONFIG", "SET", "masteruser", "", "masterauth", ""]);
     }
 
-    /// Ends it as a crash would.
+    /// Kills Redis with SIGKILL.
     pub fn stop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Starts it again on its files, and waits until it has read them.
+    /// Restarts Redis on its files, and waits until it has loaded them.
     pub fn start_again(&mut self) {
         self.process = Self::spawn(self.folder.path(), &self.arguments);
-        self.wait_until_it_serves();
+        self.wait_until_loaded();
     }
 
-    /// Starts it again with further arguments, and waits until it answers at all.
+    /// Restarts Redis with these arguments after the previous ones, and waits for any reply, LOADING included.
     pub fn start_again_with(&mut self, arguments: &[&str]) {
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         self.process = Self::spawn(self.folder.path(), &arguments);
@@ -219,13 +220,13 @@ impl Redis {
         self.process.id()
     }
 
-    /// An estimator on this Redis, without HTTP.
+    /// Returns an estimator on this Redis, without HTTP.
     pub fn estimator(&self, window: &str) -> Estimator {
         Estimator::new(self.store(), Window::parse(window).unwrap())
     }
 
     pub fn store(&self) -> Store {
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
+        let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 10_000 };
         Store::new(Client::new(RedisUrl::parse(&self.url()).unwrap(), limits, Arc::default()).unwrap())
     }
 }

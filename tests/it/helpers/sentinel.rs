@@ -1,4 +1,4 @@
-//! A primary, its replicas, and the sentinels that choose another when it is gone.
+//! A primary, its replicas, and sentinels that promote a replica when the primary is lost.
 
 use std::ops::Index;
 use std::time::Instant;
@@ -8,16 +8,16 @@ use super::port::free_port;
 use super::process::kill;
 use super::redis::Redis;
 
-/// What the sentinels call it.
+/// Name of the primary in the sentinels' configuration.
 pub const MASTER: &str = "mymaster";
 
-/// Three sentinels of a primary and its replicas, each on a TCP port of 127.0.0.1, which end with the test.
+/// Three sentinels of a primary and its replicas, each on a TCP port of 127.0.0.1. They end with the test.
 ///
-/// A server is named by its number. The first is the primary at first.
+/// Methods take and return the index of a server. Server 0 is the primary at first.
 pub struct Sentinels {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
-    /// Sentinels that do nothing.
+    /// Sentinels stopped by [`Self::freeze_one`].
     frozen: Vec<Server>,
 }
 
@@ -40,17 +40,16 @@ impl Server {
             "bind 127.0.0.1".to_owned(),
             format!("sentinel monitor {MASTER} 127.0.0.1 {primary} 2"),
             format!("sentinel down-after-milliseconds {MASTER} 1000"),
-            // Who fails to be elected tries again after twice that.
+            // A failed election is repeated after twice this time.
             format!("sentinel failover-timeout {MASTER} 3000"),
         ];
         let redis = Redis::start_sentinel(&lines.join("\n"));
         let debug = [
-            // How often, in milliseconds, it asks servers and other sentinels, and tells these of itself. An old primary becomes a
-            // replica after four times the last.
+            // Intervals of INFO, PING and HELLO in milliseconds. An old primary becomes a replica after four times the last.
             ["INFO-PERIOD", "250"],
             ["ASK-PERIOD", "250"],
             ["PUBLISH-PERIOD", "250"],
-            // By default it does nothing for half a minute when it was held up for two seconds, as on a busy machine.
+            // By default a sentinel that was delayed for two seconds, as on a busy machine, pauses for half a minute.
             ["TILT-TRIGGER", "20000"],
         ];
         redis.call::<()>(&[&["SENTINEL", "DEBUG"][..], debug.as_flattened()].concat());
@@ -59,12 +58,12 @@ impl Server {
 }
 
 impl Sentinels {
-    /// A primary with two replicas.
+    /// Starts a primary with two replicas.
     pub async fn start() -> Self {
         Self::start_with(2, &[]).await
     }
 
-    /// A primary with so many replicas, and further arguments for all of them.
+    /// Starts a primary with `replicas` replicas, and with these arguments for each server.
     pub async fn start_with(replicas: usize, arguments: &[&str]) -> Self {
         let primary = Server::start(arguments);
         let of_primary = ["--replicaof", "127.0.0.1", &primary.port];
@@ -72,49 +71,49 @@ impl Sentinels {
         let sentinels = (0..3).map(|_| Server::start_sentinel(&primary.port)).collect();
         let servers: Vec<_> = std::iter::once(primary).chain(replicas).collect();
         let all = Self { servers, sentinels, frozen: Vec::new() };
-        eventually("replicas are in step", async || all[0].replicas() == all.servers.len() - 1).await;
+        eventually("the replicas have caught up", async || all[0].replicas() == all.servers.len() - 1).await;
         all.wait_until_ok().await;
         all
     }
 
-    /// The URLs of the sentinels, with commas between them. One that is frozen comes first.
+    /// Returns the URLs of the sentinels, separated by commas. Frozen ones come first.
     pub fn urls(&self) -> String {
         let sentinels = self.frozen.iter().chain(&self.sentinels);
         let urls: Vec<_> = sentinels.map(|one| format!("redis://127.0.0.1:{}", one.port)).collect();
         urls.join(",")
     }
 
-    /// Lets one sentinel do nothing from now on: it takes connections, and says nothing. The others are a majority still.
+    /// Stops one sentinel with SIGSTOP: it accepts connections and answers nothing. The other two are still a majority.
     pub fn freeze_one(&mut self) {
         let sentinel = self.sentinels.pop().expect("there are three");
         kill("-STOP", sentinel.redis.pid());
         self.frozen.push(sentinel);
     }
 
-    /// The server that the first sentinel names as the primary.
+    /// Returns the primary according to the first sentinel.
     pub fn primary(&self) -> usize {
-        self.named_by(&self.sentinels[0])
+        self.primary_of(&self.sentinels[0])
     }
 
-    /// All servers but the primary.
+    /// Returns all servers but the primary.
     pub fn replicas(&self) -> impl Iterator<Item = &Redis> {
         let primary = self.primary();
         self.servers.iter().enumerate().filter(move |(number, _)| *number != primary).map(|(_, server)| &server.redis)
     }
 
-    fn named_by(&self, sentinel: &Server) -> usize {
+    fn primary_of(&self, sentinel: &Server) -> usize {
         let (_, port): (String, String) = sentinel.redis.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]);
-        self.servers.iter().position(|server| server.port == port).expect("it is one of ours")
+        self.servers.iter().position(|server| server.port == port).expect("the sentinel names a server of this fixture")
     }
 
-    /// Ends the primary as a crash would, and says which server it was.
+    /// Kills the primary and returns its index.
     pub fn kill_primary(&mut self) -> usize {
         let primary = self.primary();
         self.servers[primary].redis.stop();
         primary
     }
 
-    /// Lets the primary do nothing until it is resumed, and says which server it is. Its connections stay.
+    /// Stops the primary with SIGSTOP and returns its index. Its connections stay open.
     pub fn pause_primary(&self) -> usize {
         let primary = self.primary();
         kill("-STOP", self[primary].pid());
@@ -125,15 +124,15 @@ impl Sentinels {
         kill("-CONT", self[server].pid());
     }
 
-    /// Starts a server that was killed again on its files.
+    /// Restarts a killed server on its files.
     pub fn start_again(&mut self, server: usize) {
         self.servers[server].redis.start_again();
     }
 
-    /// Waits until every sentinel names another primary than `gone` and that one is one, and says when that was.
+    /// Waits until all sentinels name the same primary other than `gone`, and it has that role. Returns the time.
     pub async fn wait_until_failed_over(&self, gone: usize) -> Instant {
-        eventually("another primary is named", async || {
-            let named: Vec<_> = self.sentinels.iter().map(|sentinel| self.named_by(sentinel)).collect();
+        eventually("the sentinels name another primary", async || {
+            let named: Vec<_> = self.sentinels.iter().map(|sentinel| self.primary_of(sentinel)).collect();
             named.iter().all(|&server| server != gone && server == named[0])
                 && self.replication(named[0]).contains("role:master")
         })
@@ -141,10 +140,10 @@ impl Sentinels {
         Instant::now()
     }
 
-    /// Waits until all servers but the primary are replicas of it, and the sentinels know all servers and each other.
+    /// Waits until all servers but the primary replicate from it, and the sentinels know all servers and each other.
     pub async fn wait_until_ok(&self) {
         let replicas = self.servers.len() - 1;
-        eventually("all replicas are the primary's, and known", async || {
+        eventually("the primary has all replicas and the sentinels know them", async || {
             let primary = self.primary();
             let line = format!("status=ok,address=127.0.0.1:{},slaves={replicas},", self.servers[primary].port);
             let sentinels = format!("sentinels={}", self.sentinels.len());
@@ -157,7 +156,7 @@ impl Sentinels {
         .await;
     }
 
-    /// What a server says of its replication: nothing, when sentinels close its connections, since it gets another place.
+    /// Returns `INFO replication` of a server, or nothing if a sentinel closes the connection because it changes the role.
     fn replication(&self, server: usize) -> String {
         self[server].try_call(&["INFO", "replication"]).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The binary: run to its end, or serving with a private Redis.
+//! The binary: run to its end, or serving.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::kill;
 
-/// The binary, in a folder of its own, with nothing of this process's environment but `PATH`.
+/// Returns the command of the binary in `folder`. Of this process's environment it gets `PATH` alone.
 pub fn binary(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_segment-estimator"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(folder).stdin(Stdio::null());
@@ -25,7 +25,8 @@ pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-/// Runs the binary, which must refuse to start, and gives its one line.
+/// Runs the binary, which must refuse to start. Returns the line that it printed.
+#[track_caller]
 pub fn refusal(command: &mut Command) -> String {
     let output = run(command);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -34,24 +35,24 @@ pub fn refusal(command: &mut Command) -> String {
     message
 }
 
-/// The service as a process with a private Redis, serving, and a client of it.
+/// The service as a process, and a client of it. Its Redis is a private one unless the arguments name another.
 pub struct Service {
     client: Client,
-    /// Where probes and metrics are, if elsewhere.
+    /// Address of probes and metrics if they have a listener of their own.
     pub admin_address: Option<SocketAddr>,
     process: Child,
     log: Arc<Mutex<Vec<String>>>,
-    /// Ends when the log does.
+    /// Reads the log to its end.
     reader: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Starts it in `folder` and waits until it serves.
+    /// Starts the service in `folder` and waits until it serves.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
         Self::start_with_environment(folder, arguments, &[])
     }
 
-    /// As `start`, with these variables besides.
+    /// Starts the service as [`Self::start`] does, with these variables in its environment.
     pub fn start_with_environment(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut process = binary(folder)
             .envs(environment.iter().copied())
@@ -77,7 +78,7 @@ impl Service {
             }
             log.lock().unwrap().push(line);
         };
-        // A pipe that nobody reads would fill up and stop the service.
+        // The service would block on a full pipe.
         let all = Arc::clone(&log);
         let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -91,31 +92,32 @@ impl Service {
         self.process.id()
     }
 
-    /// The value of a metric, labels included in its name.
+    /// Returns the value of a metric. `name` includes the labels.
     pub async fn metric(&self, name: &str) -> u64 {
         let text = self.client.get("/metrics").await.text().await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
-    /// Whether a line of its log has `text`.
+    /// Returns whether a line of the log contains `text`.
     pub fn has_logged(&self, text: &str) -> bool {
         self.log.lock().unwrap().iter().any(|line| line.contains(text))
     }
 
-    /// Kills it: no handler of its own gets to run.
+    /// Kills the service with SIGKILL.
     pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Sends SIGTERM and waits until the service has ended.
     pub fn terminate(self) -> ExitStatus {
         kill("-TERM", self.pid());
         self.ended()
     }
 
-    /// Asks it to stop, and gives the lines of its log.
+    /// Sends SIGTERM and returns the lines of the log. Panics unless the exit status is 0.
+    #[track_caller]
     pub fn terminate_for_log(mut self) -> Vec<String> {
         let (reader, log) = (self.reader.take().unwrap(), Arc::clone(&self.log));
         assert!(self.terminate().success());
@@ -123,7 +125,7 @@ impl Service {
         std::mem::take(&mut *log.lock().unwrap())
     }
 
-    /// Waits for its end.
+    /// Waits until the service has ended.
     pub fn ended(mut self) -> ExitStatus {
         self.process.wait().unwrap()
     }
@@ -137,7 +139,7 @@ impl Deref for Service {
     }
 }
 
-/// A test that fails leaves no service behind.
+/// Kills the service if the test fails.
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -145,18 +147,18 @@ impl Drop for Service {
     }
 }
 
-/// The folder of the private Redis of a service that runs in `folder`.
+/// Returns the folder of the private Redis of a service that runs in `folder`.
 pub fn private_redis(folder: &Path) -> PathBuf {
     folder.join("data").join("redis")
 }
 
-/// A connection to that Redis.
+/// Opens a connection to the private Redis of a service that runs in `folder`.
 pub fn private_redis_connection(folder: &Path) -> redis::Connection {
     let url = format!("redis+unix://{}", private_redis(folder).join("redis.sock").display());
     redis::Client::open(url).unwrap().get_connection().unwrap()
 }
 
-/// The process id of that Redis.
+/// Returns the process id of the private Redis of a service that runs in `folder`.
 pub fn private_redis_pid(folder: &Path) -> u32 {
     let mut connection = private_redis_connection(folder);
     let info: String = redis::cmd("INFO").arg("server").query(&mut connection).unwrap();

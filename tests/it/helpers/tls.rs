@@ -1,4 +1,4 @@
-//! A certificate authority of the test's own.
+//! A certificate authority.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
-/// Signs certificates.
+/// Certificate authority of one test.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
+    /// The authority's certificate.
     pub pem: String,
 }
 
@@ -28,14 +28,14 @@ impl Authority {
         self.write(folder, file, CertificateParams::new([name.to_owned()]).unwrap());
     }
 
-    /// As `write_certificate`, of a certificate whose time is over.
+    /// Writes a certificate as [`Self::write_certificate`] does, which expired in 2020.
     pub fn write_expired_certificate(&self, folder: &Path, file: &str, name: &str) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(2020, 1, 1);
         self.write(folder, file, params);
     }
 
-    /// Writes a certificate of an authority of its own, for the host `name`, as `openssl req -x509` makes it.
+    /// Writes a self-signed certificate for the host `name` that is a CA, as `openssl req -x509` creates it.
     pub fn write_self_signed_authority(folder: &Path, file: &str, name: &str) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -50,7 +50,7 @@ impl Authority {
         fs::write(folder.join(file).with_extension("pem"), certificate.pem()).unwrap();
         let path = folder.join(file).with_extension("key");
         fs::write(&path, key.serialize_pem()).unwrap();
-        // A key that everybody may read is warned of.
+        // The service warns of a key that everybody may read.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! A batch that is sent piece by piece.
+//! A batch that the test sends chunk by chunk.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::in_time;
 
-/// A `POST /segments/batch` of lines under way, in chunks that the test cuts.
+/// A `POST /segments/batch` in flight, with lines in chunks of the test's choice.
 pub struct Upload(TcpStream);
 
 impl Upload {
@@ -41,17 +41,17 @@ impl Upload {
         self.0.write_all(&framed).await.unwrap();
     }
 
-    /// Says that nothing follows, and gives the answer's status and document.
+    /// Ends the body. Returns the status and the document of the response.
     pub async fn end(mut self) -> (u16, Value) {
         self.0.write_all(b"0\r\n\r\n").await.unwrap();
         self.answer().await
     }
 
-    /// Waits for the answer of a service that doesn't want the rest.
+    /// Waits for the response to an unfinished body. Returns its status and document.
     pub async fn answer(mut self) -> (u16, Value) {
         let mut answer = String::new();
-        in_time("the answer", self.0.read_to_string(&mut answer)).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        in_time("the response to an upload", self.0.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, serde_json::from_str(body).unwrap())
     }

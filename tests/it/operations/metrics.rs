@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Timestamp;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::helpers::{Client, Proxy, Redis, TestApp, Upload, eventually, problem, visit};
+use crate::helpers::{Client, Proxy, Redis, TestApp, Upload, eventually, problem, settings, visit};
 
 /// The samples of a scrape.
 struct Scrape(String);
@@ -118,7 +117,7 @@ async fn visits_are_counted_by_what_became_of_them() {
 async fn callers_that_do_not_wait_for_an_answer_are_counted() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = Layer { redis_timeout: Some("1h".to_owned()), ..Layer::default() };
+    let settings = settings([("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
     proxy.hold_replies();
@@ -149,9 +148,9 @@ async fn visits_of_a_stream_whose_sender_goes_away_are_counted() {
 #[tokio::test]
 async fn open_connections_are_counted_up_and_down() {
     let redis = Redis::start();
-    let admin = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     let open = async || Scrape::of(&operator).await.value("estimator_http_connections");
     let before = open().await;
     let connections = [TcpStream::connect(app.address).await.unwrap(), TcpStream::connect(app.address).await.unwrap()];
@@ -195,7 +194,7 @@ async fn segments_and_the_users_of_named_ones_are_sampled() {
         let now = Timestamp::now();
         estimator.record(visit(user, segment, now), now).await.unwrap();
     }
-    let metered = Layer { metered_segments: Some("sports, nobody".to_owned()), ..Layer::default() };
+    let metered = settings([("metered_segments", "sports, nobody")]);
     let app = TestApp::spawn_with(&redis, metered).await;
     // The first sample is taken when the service starts.
     eventually("the first sample", async || Scrape::of(&app).await.find("estimator_redis_up") == Some(1.0)).await;
@@ -213,7 +212,7 @@ async fn segments_and_the_users_of_named_ones_are_sampled() {
 async fn what_redis_does_not_tell_is_not_a_number() {
     let mut redis = Redis::start();
     redis.stop();
-    let metered = Layer { metered_segments: Some("sports".to_owned()), ..Layer::default() };
+    let metered = settings([("metered_segments", "sports")]);
     let app = TestApp::spawn_with(&redis, metered).await;
     eventually("the first sample", async || {
         Scrape::of(&app).await.find(r#"estimator_segment_users{segment="sports"}"#).is_some_and(f64::is_nan)
@@ -227,8 +226,7 @@ async fn what_redis_does_not_tell_is_not_a_number() {
 #[tokio::test]
 async fn prune_runs_are_counted() {
     let redis = Redis::start();
-    let settings =
-        Layer { window: Some("1s".to_owned()), prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let settings = settings([("window", "1s"), ("prune_schedule", "* * * * * *")]);
     let started = Timestamp::now();
     let app = TestApp::spawn_with(&redis, settings).await;
     app.record("u1", "sports").await;
@@ -246,9 +244,9 @@ async fn prune_runs_are_counted() {
 #[tokio::test]
 async fn probes_and_metrics_may_have_a_listener_of_their_own() {
     let redis = Redis::start();
-    let admin = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..Layer::default() };
+    let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
-    let operator = Client::new(app.admin_addr.unwrap());
+    let operator = Client::new(app.admin_address.unwrap());
     app.record("u1", "sports").await;
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(operator.status_of(path).await, 200, "{path}");

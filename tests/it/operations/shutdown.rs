@@ -4,9 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use segment_estimator::config::Layer;
-
-use crate::helpers::{Client, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem};
+use crate::helpers::{
+    Client, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem, settings,
+};
 
 /// Sends a visit but for its last byte.
 fn begin_post(address: SocketAddr) -> TcpStream {
@@ -49,7 +49,7 @@ async fn shutdown_ends_an_idle_service() {
 #[tokio::test]
 async fn shutdown_fails_readyz_while_requests_are_still_served() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { shutdown_delay: Some("1s".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("shutdown_delay", "1s")])).await;
     assert_eq!(app.status_of("/readyz").await, 200);
 
     app.begin_stop();
@@ -67,13 +67,9 @@ async fn shutdown_fails_readyz_while_requests_are_still_served() {
 #[tokio::test]
 async fn shutdown_closes_each_connection_after_its_next_answer() {
     let redis = Redis::start();
-    let settings = Layer {
-        shutdown_delay: Some("1s".to_owned()),
-        admin_listen: Some("127.0.0.1:0".to_owned()),
-        ..Layer::default()
-    };
+    let settings = settings([("shutdown_delay", "1s"), ("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let admin = Client::new(app.admin_addr.unwrap());
+    let admin = Client::new(app.admin_address.unwrap());
     let closes = async |client: &Client, path: &str| {
         let response = client.get(path).await;
         response.headers().get("connection").is_some_and(|value| value == "close")
@@ -115,7 +111,7 @@ async fn shutdown_completes_a_request_in_flight_and_refuses_new_connections() {
 #[tokio::test]
 async fn shutdown_aborts_a_request_at_the_drain_timeout() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { drain_timeout: Some("200ms".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("drain_timeout", "200ms")])).await;
     let stream = begin_post(app.address);
     wait_until_accepted(&app).await;
 

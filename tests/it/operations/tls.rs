@@ -8,14 +8,16 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::helpers::{Authority, Redis, Service, TestApp, binary, eventually, in_time, kill, refusal, run};
+use crate::helpers::{
+    Authority, Redis, Service, TestApp, binary, eventually, in_time, kill, refusal, run, settings, settings_with,
+};
 
 /// An authority, and the certificate for `localhost` in a folder.
 struct Certified {
@@ -39,9 +41,9 @@ impl Certified {
         self.folder.path().join(name)
     }
 
-    fn settings(&self) -> Layer {
-        let text = |name| Some(self.file(name).display().to_string());
-        Layer { tls_cert_file: text("server.pem"), tls_key_file: text("server.key"), ..Layer::default() }
+    fn settings(&self) -> RawSettings {
+        let text = |name| self.file(name).display().to_string();
+        settings([("tls_cert_file", &text("server.pem")), ("tls_key_file", &text("server.key"))])
     }
 
     fn flags(&self) -> [String; 4] {
@@ -104,16 +106,16 @@ async fn the_api_is_served_over_tls_to_those_who_trust_the_certificate() {
 #[tokio::test]
 async fn probes_on_their_own_listener_stay_plain() {
     let (redis, certified) = (Redis::start(), Certified::new());
-    let settings = Layer { admin_listen: Some("127.0.0.1:0".to_owned()), ..certified.settings() };
+    let settings = settings_with(certified.settings(), [("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let probe = reqwest::get(format!("http://{}/readyz", app.admin_addr.unwrap())).await.unwrap();
+    let probe = reqwest::get(format!("http://{}/readyz", app.admin_address.unwrap())).await.unwrap();
     assert_eq!(probe.status(), 200);
 }
 
 #[tokio::test]
 async fn a_handshake_that_is_not_finished_is_cut_off() {
     let (redis, certified) = (Redis::start(), Certified::new());
-    let settings = Layer { header_timeout: Some("100ms".to_owned()), ..certified.settings() };
+    let settings = settings_with(certified.settings(), [("header_timeout", "100ms")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let mut silent = TcpStream::connect(app.address).await.unwrap();
     assert_eq!(in_time("the end of the connection", silent.read(&mut [0; 1])).await.unwrap(), 0);

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use rstest::rstest;
 use segment_estimator::commands::check::check;
-use segment_estimator::config::{Layer, Settings, Source};
+use segment_estimator::config::{Settings, Source};
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::clock::{Clock, Skew};
 use serde_json::json;
 
-use crate::helpers::{Client, Redis, TestApp, eventually, problem};
+use crate::helpers::{Client, Redis, TestApp, eventually, problem, settings};
 
 const HOUR: i64 = 3_600_000;
 const MINUTE: i64 = 60_000;
@@ -40,7 +40,7 @@ fn add(redis: &Redis, user: &str, time: Timestamp) {
 
 /// Starts two instances on `redis`, with clocks an hour ahead and an hour behind.
 async fn ahead_and_behind(redis: &Redis) -> [TestApp; 2] {
-    let spawn = async |millis| TestApp::spawn_ahead_by(millis, redis, Layer::default()).await;
+    let spawn = async |millis| TestApp::spawn_ahead_by(millis, redis, settings([])).await;
     [spawn(HOUR).await, spawn(-HOUR).await]
 }
 
@@ -118,7 +118,7 @@ async fn prune_by_a_wrong_clock_keeps_members_that_count(
     let right = TestApp::spawn(&redis).await;
     let counted = right.count("sports").await;
 
-    let every_second = Layer { prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let every_second = settings([("prune_schedule", "* * * * * *")]);
     let wrong = TestApp::spawn_ahead_by(ahead_by, &redis, every_second).await;
     let members = || redis.call::<Vec<String>>(&["ZRANGE", "segment:sports", "0", "-1"]);
     eventually("the expired are pruned", async || !members().contains(&pruned[0].to_string())).await;
@@ -142,7 +142,7 @@ async fn sync_measures_the_skew_before_the_first_request() {
 async fn sync_runs_when_redis_returns_after_the_start() {
     let mut redis = Redis::start();
     redis.stop();
-    let app = TestApp::spawn_ahead_by(HOUR, &redis, Layer::default()).await;
+    let app = TestApp::spawn_ahead_by(HOUR, &redis, settings([])).await;
     assert!(skew_of(&app).await.is_nan());
     let visit = json!({ "user_id": "u1", "segment": "sports" });
     problem(app.post_visit(&visit).await, 503, "store-unavailable").await;
@@ -163,7 +163,7 @@ async fn sync_runs_when_redis_returns_after_the_start() {
 #[tokio::test]
 async fn sync_with_a_redis_that_cannot_serve_logs_no_recovery() {
     let redis = Redis::start();
-    let every_second = Layer { prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let every_second = settings([("prune_schedule", "* * * * * *")]);
     let app = TestApp::spawn_with(&redis, every_second).await;
     eventually("the first sample is taken", async || redis.calls("zcard") == 1).await;
     let log = Log::default();
@@ -182,12 +182,11 @@ async fn sync_uses_the_clock_of_the_machine_if_an_acl_forbids_time() {
     redis.call::<()>(&["ACL", "SETUSER", "estimator", "on", ">hunter2", "~*", "+@all", "-time"]);
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.subscriber());
-    let settings = Layer {
-        window: Some("1s".to_owned()),
-        prune_schedule: Some("* * * * * *".to_owned()),
-        redis_url: Some(format!("{}?user=estimator&pass=hunter2", redis.url())),
-        ..Layer::default()
-    };
+    let settings = settings([
+        ("window", "1s"),
+        ("prune_schedule", "* * * * * *"),
+        ("redis_url", &format!("{}?user=estimator&pass=hunter2", redis.url())),
+    ]);
     let app = TestApp::spawn_ahead_by(-HOUR, &redis, settings).await;
     assert!(skew_of(&app).await.is_nan());
     app.record("u1", "sports").await;
@@ -204,7 +203,7 @@ async fn sync_logs_a_wrong_clock_once() {
     let redis = Redis::start();
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.subscriber());
-    let every_second = Layer { prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let every_second = settings([("prune_schedule", "* * * * * *")]);
     let _app = TestApp::spawn_ahead_by(-HOUR, &redis, every_second).await;
     eventually("the clock is synchronized a few times", async || redis.calls("time") >= 4).await;
     drop(guard);
@@ -220,7 +219,7 @@ async fn sync_logs_a_wrong_clock_once() {
 #[tokio::test]
 async fn check_reports_a_wrong_clock_and_succeeds(#[case] ahead_by: i64, #[case] end: &str) {
     let redis = Redis::start();
-    let url = Layer { redis_url: Some(redis.url()), ..Layer::default() };
+    let url = settings([("redis_url", &redis.url())]);
     let settings = Settings::from_layers(&[(Source::Flags, url)]).unwrap();
     let mut out = Vec::new();
     check(&settings, &[], &Clock::ahead_by(ahead_by), &mut out).await.unwrap();

@@ -9,7 +9,7 @@ use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn migrate_slot_splits_its_keys_between_two_masters_until_it_ends() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let slot = cluster.slot_of("{p03}");
     let (from, key) = (cluster.owner_of(slot), |name: &str| format!("{{p03}}:segment:{name}"));
     let names = ["a", "b", "c"].map(key);
@@ -44,7 +44,7 @@ async fn kill_promotes_a_replica_and_fail_over_demotes_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heartbeat_pings_the_idle_connections_to_each_master() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     let visit = |user: usize| json!({ "user_id": format!("u{user}"), "segment": "sports" });
     for user in 0..100 {
@@ -65,7 +65,7 @@ async fn heartbeat_pings_the_idle_connections_to_each_master() {
 /// The service gets one URL, that of a replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn discovery_finds_all_masters_from_one_replica_and_check_lists_them() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let last = urls.rsplit(',').next().unwrap();
     let service = Service::start(folder.path(), &["--redis-cluster", last]);
@@ -145,7 +145,7 @@ async fn check_reports_an_unreachable_cluster_in_one_line() {
 /// As after a failover to a replica that lagged behind or had no data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn count_restores_a_lost_layout_record_from_the_partitions() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", "4"]);
     service.record("u1", "sports").await;
@@ -174,7 +174,7 @@ async fn acl_of_the_documentation_permits_all_commands() {
     let rules: Vec<_> = rules.split_whitespace().map(|rule| rule.trim_matches('\'').replace("\\|", "|")).collect();
     let rules: Vec<_> = rules.iter().map(String::as_str).filter(|rule| *rule != "\\").collect();
 
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     for node in 0..6 {
         cluster[node].call::<()>(&[&["ACL", "SETUSER", "estimator"], &rules[..], &["+acl"]].concat());
     }
@@ -188,6 +188,6 @@ async fn acl_of_the_documentation_permits_all_commands() {
     }
     assert_eq!(service.count("sports").await, 1);
     let message = refusal(binary(folder.path()).args(["repartition", "--to", "1", "--redis-cluster", &urls]));
-    assert!(message.contains("a cluster needs 2 partitions or more"), "{message}");
+    assert!(message.contains("a cluster needs at least 2 partitions"), "{message}");
     assert!(service.terminate().success());
 }

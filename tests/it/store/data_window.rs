@@ -5,7 +5,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
@@ -13,7 +12,7 @@ use segment_estimator::store::WindowChange;
 use segment_estimator::store::{Error, Layout, Partitions, Phase, Resharding, Store};
 
 use crate::helpers::{
-    NOON, PATIENCE, Redis, RedisCluster, Service, TestApp, binary, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TIMEOUT, TestApp, binary, noon_plus, refusal, run, segment, settings, visit,
 };
 
 fn window(text: &str) -> Window {
@@ -120,10 +119,10 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prune_by_a_shorter_window_keeps_members_that_count_on_a_cluster() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
-        let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 10_000 };
+        let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 10_000 };
         let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
         Estimator::new(store.with_partitions(Some(Partitions::parse("16").unwrap())), window(text))
     };
@@ -401,11 +400,7 @@ async fn delete_user_keeps_the_tombstone_for_the_window_of_the_data_set() {
 #[tokio::test]
 async fn start_with_a_longer_window_extends_that_of_a_running_instance() {
     let redis = Redis::start();
-    let every_second = |text: &str| Layer {
-        window: Some(text.to_owned()),
-        prune_schedule: Some("* * * * * *".to_owned()),
-        ..Layer::default()
-    };
+    let every_second = |text: &str| settings([("window", text), ("prune_schedule", "* * * * * *")]);
     let short = TestApp::spawn_with(&redis, every_second("1h")).await;
     let long = TestApp::spawn_with(&redis, every_second("2d")).await;
     let line = format!(r#"{{"user_id":"u1","segment":"sports","seen_at":"{}"}}"#, {

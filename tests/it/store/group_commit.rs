@@ -1,6 +1,5 @@
 //! Group commit: concurrent visits and counts share batches, and each caller gets its own result.
 
-use segment_estimator::config::Layer;
 use segment_estimator::domain::Visit;
 use segment_estimator::estimator::{Estimator, Recorded};
 use segment_estimator::redis;
@@ -8,7 +7,7 @@ use segment_estimator::store;
 use serde_json::json;
 use tokio::task::{JoinHandle, yield_now};
 
-use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, segment, visit};
+use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, segment, settings, visit};
 
 type Recording = JoinHandle<Result<Recorded, store::Error>>;
 
@@ -52,7 +51,7 @@ async fn outcome(recording: Recording) -> Result<Recorded, store::Error> {
 async fn record_answers_after_the_reply_of_redis() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let long_timeout = Layer { redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let long_timeout = settings([("redis_timeout", "30s")]);
     let app = TestApp::spawn_on(proxy.url(), long_timeout).await;
     // Connect before replies are held.
     app.record("u104010", "sports").await;
@@ -157,8 +156,7 @@ async fn record_fails_at_once_if_the_queue_is_full() {
 async fn post_is_503_overloaded_if_the_queue_is_full() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let changes =
-        Layer { max_waiting: Some("1".to_owned()), redis_timeout: Some("30s".to_owned()), ..Layer::default() };
+    let changes = settings([("max_waiting", "1"), ("redis_timeout", "30s")]);
     let app = TestApp::spawn_on(proxy.url(), changes).await;
     app.record("u104010", "sports").await;
     proxy.hold_replies();

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
 use serde_json::{Value, json};
 
-use crate::helpers::{Blow, Client, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem};
+use crate::helpers::{Client, Fault, Proxy, Redis, Service, TestApp, eventually, free_port, kill, problem, settings};
 
 async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
@@ -100,7 +99,7 @@ async fn start_without_redis_connects_when_redis_starts() {
 #[tokio::test]
 async fn connect_works_over_tcp() {
     let port = free_port();
-    let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
 
     let _redis = Redis::start_with(&["--port", &port]);
@@ -112,7 +111,7 @@ async fn connect_works_over_tcp() {
 #[tokio::test]
 async fn requests_are_503_at_the_deadline_while_redis_hangs() {
     let redis = Redis::start();
-    let app = TestApp::spawn_with(&redis, Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() }).await;
+    let app = TestApp::spawn_with(&redis, settings([("redis_timeout", "300ms")])).await;
     app.record("u104010", "sports").await;
 
     kill("-STOP", redis.pid());
@@ -130,11 +129,11 @@ async fn requests_are_503_at_the_deadline_while_redis_hangs() {
 async fn timeout_replaces_a_dead_connection() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let short = Layer { redis_timeout: Some("300ms".to_owned()), ..Layer::default() };
+    let short = settings([("redis_timeout", "300ms")]);
     let app = TestApp::spawn_on(proxy.url(), short).await;
     app.record("u104010", "sports").await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     assert_eq!(app.status_of("/segments/sports/count").await, 503);
     assert_eq!(app.count("sports").await, 1);
 }
@@ -148,7 +147,7 @@ async fn connects(app: &TestApp) -> u64 {
 
 /// Starts a service on the Redis behind `proxy`, and connects for visits, batches and counts.
 async fn app_with_all_connections(proxy: &Proxy) -> TestApp {
-    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
+    let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
     assert_eq!(app.post_array(&json!([{ "user_id": "u104011", "segment": "sports" }])).await.status(), 200);
     assert_eq!(app.count("sports").await, 2);
@@ -169,7 +168,7 @@ async fn heartbeat_replaces_idle_connections_that_died() {
     let app = app_with_all_connections(&proxy).await;
     let before = connects(&app).await;
 
-    proxy.strike(Blow::Deaden);
+    proxy.inject(Fault::HalfOpen);
     eventually("all three reconnect", async || connects(&app).await >= before + 3).await;
     assert_all_succeed_at_once(&app).await;
 }
@@ -178,7 +177,7 @@ async fn heartbeat_replaces_idle_connections_that_died() {
 async fn heartbeat_keeps_idle_connections_from_being_dropped_by_the_network() {
     const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
     let redis = Redis::start();
-    let proxy = Proxy::start_forgetful(&redis, IDLE_TIMEOUT).await;
+    let proxy = Proxy::start_with_idle_limit(&redis, IDLE_TIMEOUT).await;
     let app = app_with_all_connections(&proxy).await;
     // A connection becomes idle only with time.
     tokio::time::sleep(IDLE_TIMEOUT + Duration::from_secs(1)).await;
@@ -205,12 +204,12 @@ async fn keepalive_is_on_for_every_connection_to_redis() {
 async fn readonly_replaces_the_connection() {
     let (old, new) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&old).await;
-    let app = TestApp::spawn_on(proxy.url(), Layer::default()).await;
+    let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
 
     // A failover: the old primary becomes a replica, and its address leads to the new one.
     old.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-    proxy.lead_to(&new);
+    proxy.redirect_to(&new);
     assert_eq!(post(&app).await, 503);
     assert_eq!(post(&app).await, 204);
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
@@ -236,7 +235,7 @@ async fn count_and_readyz_are_503_while_the_primary_is_a_replica() {
 async fn connect_completes_after_its_callers_time_out() {
     let redis = Redis::start();
     let proxy = Proxy::start_slow(&redis, Duration::from_millis(400)).await;
-    let short_timeout = Layer { redis_timeout: Some("100ms".to_owned()), ..Layer::default() };
+    let short_timeout = settings([("redis_timeout", "100ms")]);
     let app = TestApp::spawn_on(proxy.url(), short_timeout).await;
     assert_eq!(post(&app).await, 503);
     eventually("connected in spite of the timeouts", async || post(&app).await == StatusCode::NO_CONTENT).await;
@@ -278,7 +277,7 @@ async fn requests_are_503_until_the_password_is_right() {
 async fn metrics_label_why_redis_refuses_the_login(#[case] setup: &[&str], #[case] login: &str, #[case] kind: &str) {
     let redis = Redis::start();
     redis.call::<redis::Value>(setup);
-    let app = TestApp::spawn_on(format!("{}{login}", redis.url()), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("{}{login}", redis.url()), settings([])).await;
     assert_eq!(post(&app).await, 503);
     assert_eq!(app.status_of("/readyz").await, 503);
     assert_eq!(error_kinds(&app).await, [kind]);
@@ -289,7 +288,7 @@ async fn metrics_label_too_many_clients_as_connect() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "maxclients", "1"]);
     let other = redis.monitor();
-    let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), Layer::default()).await;
+    let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
     assert_eq!(error_kinds(&app).await, ["connect"]);
     drop(other);

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use segment_estimator::config::Layer;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
 use segment_estimator::redis::{Client, Limits, RedisUrl};
 use segment_estimator::store::{KeySet, Partitions, Store};
 use tokio::task::JoinSet;
 
-use crate::helpers::{NOON, PATIENCE, Redis, TestApp, eventually, noon_plus, segment, visit};
+use crate::helpers::{NOON, Redis, TIMEOUT, TestApp, eventually, noon_plus, segment, settings, visit};
 
 const WINDOW: &str = "10s";
 const WINDOW_MILLIS: i64 = 10_000;
@@ -145,7 +144,7 @@ async fn prune_continues_after_segments_with_a_refused_command() {
     }
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
     let url = RedisUrl::parse(&format!("{}?user=me&pass=hunter2", redis.url())).unwrap();
-    let limits = Limits { connect: PATIENCE, answer: PATIENCE, max_pending: 1 };
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 1 };
     let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
     let estimator = Estimator::new(store, Window::parse(WINDOW).unwrap());
 
@@ -311,8 +310,7 @@ async fn prune_drops_names_of_keys_of_another_type_and_keeps_the_keys() {
 #[tokio::test]
 async fn prune_job_runs_on_schedule_and_survives_a_failed_run() {
     let mut redis = Redis::start();
-    let every_second =
-        Layer { window: Some("1s".to_owned()), prune_schedule: Some("* * * * * *".to_owned()), ..Layer::default() };
+    let every_second = settings([("window", "1s"), ("prune_schedule", "* * * * * *")]);
     let app = TestApp::spawn_with(&redis, every_second).await;
     app.record("u104010", "sports").await;
     eventually("the segment is pruned", async || redis.sets().is_empty()).await;

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::store::diagnostics::Permissions;
 use serde_json::json;
 
-use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run};
+use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run, settings, settings_with};
 
 /// Creates an ACL user that may do what the service does and no more.
 fn create_user(redis: &Redis, user: &str, password: &str) {
@@ -18,12 +18,8 @@ fn create_user(redis: &Redis, user: &str, password: &str) {
     redis.call::<()>(&[&rules[..], &needed.iter().map(String::as_str).collect::<Vec<_>>()].concat());
 }
 
-fn access(user: &str, password_file: &Path) -> Layer {
-    Layer {
-        redis_username: Some(user.to_owned()),
-        redis_password_file: Some(password_file.display().to_string()),
-        ..Layer::default()
-    }
+fn access(user: &str, password_file: &Path) -> RawSettings {
+    settings([("redis_username", user), ("redis_password_file", &password_file.display().to_string())])
 }
 
 #[tokio::test]
@@ -57,13 +53,10 @@ async fn service_sends_the_required_commands_and_no_others() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "hunter2").unwrap();
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
-    let settings = Layer {
-        window: Some("1s".to_owned()),
-        prune_schedule: Some("* * * * * *".to_owned()),
-        history_interval: Some("1s".to_owned()),
-        max_segments: Some("2".to_owned()),
-        ..access("estimator", file.path())
-    };
+    let settings = settings_with(
+        access("estimator", file.path()),
+        [("window", "1s"), ("prune_schedule", "* * * * * *"), ("history_interval", "1s"), ("max_segments", "2")],
+    );
     let app = TestApp::spawn_with(&redis, settings).await;
     let at_start = commands_run(&redis);
     // A history that is a stream, and one with a sample beyond the retention.

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::helpers::{Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run};
+use crate::helpers::{
+    Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run, settings,
+};
 
 /// A Redis that requires TLS with a client certificate, and the files of both sides: `ca`, `server` and `client`.
 struct TlsRedis {
@@ -58,14 +60,13 @@ impl TlsRedis {
     }
 
     /// Returns the settings of a client.
-    fn access(&self) -> Layer {
-        let file = |name| Some(self.file(name).display().to_string());
-        Layer {
-            redis_ca_file: file("ca.pem"),
-            redis_client_cert_file: file("client.pem"),
-            redis_client_key_file: file("client.key"),
-            ..Layer::default()
-        }
+    fn access(&self) -> RawSettings {
+        let file = |name| self.file(name).display().to_string();
+        settings([
+            ("redis_ca_file", &file("ca.pem")),
+            ("redis_client_cert_file", &file("client.pem")),
+            ("redis_client_key_file", &file("client.key")),
+        ])
     }
 }
 

@@ -12,7 +12,7 @@ use segment_estimator::store::{Error, Partitions, Phase, Resharding, Store, shar
 use serde_json::json;
 
 use crate::helpers::{
-    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, visit,
+    NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings, visit,
 };
 
 /// Creates an ACL user for the keys of `pattern`, and returns its URL.
@@ -140,7 +140,7 @@ fn commands_use_the_prefix() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefix_keeps_the_slots_of_partitions() {
-    let cluster = RedisCluster::start_patient(&[]).await;
+    let cluster = RedisCluster::start_without_failover(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls, "--redis-key-prefix", "prod:", "--partitions", "4"];
@@ -240,11 +240,7 @@ async fn service_refuses_an_unrecorded_data_set_until_it_is_adopted() {
 async fn adopt_finds_the_number_of_partitions_of_a_lost_layout(#[case] partitions: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let url = redis.url();
-    let app = TestApp::spawn_with(
-        &redis,
-        segment_estimator::config::Layer { partitions: Some(partitions.to_owned()), ..Default::default() },
-    )
-    .await;
+    let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
     let visits: Vec<_> = (0..300).map(|n| json!({ "user_id": format!("u{n}"), "segment": "sports" })).collect();
     app.post_array(&json!(visits)).await.error_for_status().unwrap();
     app.begin_stop();
@@ -315,7 +311,7 @@ async fn adopt_requires_the_number_of_partitions_if_users_fit_several_or_none() 
 #[case::records_and_indexes(&["layout", "segments"], ":segment:*")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn adopt_recovers_a_lost_layout_of_a_cluster(#[case] lost: &[&str], #[case] found: &str) {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls];
     let service = Service::start(folder.path(), &[&arguments[..], &["--partitions", "8"]].concat());
@@ -519,7 +515,7 @@ async fn repartition_prune_and_deletion_keep_keys_of_other_types() {
     let stopped = run(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
     assert!(
         String::from_utf8_lossy(&stopped.stderr)
-            .contains(": `forgotten` holds what no move of this data set has written, and")
+            .contains(": `forgotten` holds data that no move of this data set wrote, and")
     );
     assert_eq!(theirs(&redis), before);
     redis.call::<()>(&["DEL", "forgotten"]);

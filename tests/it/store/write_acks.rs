@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use reqwest::StatusCode;
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::helpers::{
-    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run,
+    Client, Proxy, Redis, Service, TestApp, binary, eventually, free_port, in_time, kill, problem, run, settings,
+    settings_with,
 };
 
 /// A primary with replicas that are online.
@@ -42,13 +43,13 @@ impl Replicated {
 }
 
 /// Returns settings that require acknowledgements by `replicas`.
-fn acks(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks: Some(replicas.to_owned()), redis_timeout: Some(redis_timeout.to_owned()), ..Layer::default() }
+fn acks(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings([("write_acks", replicas), ("redis_timeout", redis_timeout)])
 }
 
 /// Returns settings that require acknowledgements by `replicas` on disk.
-fn acks_on_disk(replicas: &str, redis_timeout: &str) -> Layer {
-    Layer { write_acks_on_disk: Some("true".to_owned()), ..acks(replicas, redis_timeout) }
+fn acks_on_disk(replicas: &str, redis_timeout: &str) -> RawSettings {
+    settings_with(acks(replicas, redis_timeout), [("write_acks_on_disk", "true")])
 }
 
 fn sports(user: &str) -> Value {
@@ -214,7 +215,7 @@ async fn failover_keeps_every_acknowledged_visit() {
         primary.call::<Vec<_>>(&["ZRANGE", "segment:sports", "0", "-1"]).into_iter().collect();
     primary.stop();
 
-    address.lead_to(&replica);
+    address.redirect_to(&replica);
     assert_eq!(app.post_visit(&sports("too-early")).await.status(), 503, "the server is still a replica");
     replica.call::<()>(&["REPLICAOF", "NO", "ONE"]);
     let survived: BTreeSet<String> =

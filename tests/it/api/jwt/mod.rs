@@ -10,11 +10,11 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rstest::rstest;
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run};
+use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run, settings, settings_with};
 
 /// Who signs tokens.
 struct Issuer {
@@ -101,12 +101,8 @@ impl KeyFile {
         Self { path, _folder: folder }
     }
 
-    fn settings(&self, algorithm: Algorithm) -> Layer {
-        Layer {
-            jwt_algorithm: Some(format!("{algorithm:?}")),
-            jwt_key_file: Some(self.path.display().to_string()),
-            ..Layer::default()
-        }
+    fn settings(&self, algorithm: Algorithm) -> RawSettings {
+        settings([("jwt_algorithm", &format!("{algorithm:?}")), ("jwt_key_file", &self.path.display().to_string())])
     }
 }
 
@@ -165,12 +161,10 @@ async fn a_token_of_the_algorithm_that_is_set_is_accepted(#[case] algorithm: Alg
 async fn claims_are_checked_each() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
-    let settings = Layer {
-        jwt_issuer: Some("https://issuer".to_owned()),
-        jwt_audience: Some("estimator".to_owned()),
-        jwt_leeway: Some("30s".to_owned()),
-        ..key.settings(Algorithm::HS256)
-    };
+    let settings = settings_with(
+        key.settings(Algorithm::HS256),
+        [("jwt_issuer", "https://issuer"), ("jwt_audience", "estimator"), ("jwt_leeway", "30s")],
+    );
     let app = TestApp::spawn_with(&redis, settings).await;
     let sign = |changes: Value| {
         let mut all = json!({ "iss": "https://issuer", "aud": "estimator" });
@@ -251,7 +245,7 @@ async fn a_token_for_somebody_else_is_not_accepted_by_a_service_without_a_name()
 async fn stream_is_broken_off_once_its_token_expires() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
-    let settings = Layer { jwt_leeway: Some("0s".to_owned()), ..key.settings(Algorithm::HS256) };
+    let settings = settings_with(key.settings(Algorithm::HS256), [("jwt_leeway", "0s")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let sign = |seconds| {
         issuer.sign(&claims(&json!({ "exp": seconds_from_now(seconds), "scope": "segments:read segments:write" })))
@@ -353,7 +347,7 @@ async fn api_keys_and_tokens_may_be_used_side_by_side() {
     let output = run(binary(folder.path()).args(arguments).arg(&keys));
     let key = String::from_utf8(output.stdout).unwrap();
 
-    let settings = Layer { api_keys_file: Some(keys.display().to_string()), ..jwt.settings(Algorithm::HS256) };
+    let settings = settings_with(jwt.settings(Algorithm::HS256), [("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
     assert_eq!(ask(&app, key.trim_end()).await.status(), 200);
     assert_eq!(ask(&app, &issuer.sign(&claims(&json!({})))).await.status(), 200);
@@ -371,11 +365,7 @@ async fn the_binary_makes_tokens_with_the_shared_secret() {
     let output = run(command.arg(&key.path));
     let token = String::from_utf8(output.stdout).unwrap();
 
-    let settings = Layer {
-        jwt_audience: Some("estimator".to_owned()),
-        jwt_issuer: Some("us".to_owned()),
-        ..key.settings(Algorithm::HS256)
-    };
+    let settings = settings_with(key.settings(Algorithm::HS256), [("jwt_audience", "estimator"), ("jwt_issuer", "us")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     assert_eq!(ask(&app, token.trim_end()).await.status(), 200);
 }

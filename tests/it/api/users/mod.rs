@@ -3,13 +3,13 @@
 mod moves;
 
 use reqwest::{Response, StatusCode};
-use segment_estimator::config::Layer;
+use segment_estimator::config::RawSettings;
 use segment_estimator::domain::Timestamp;
 use segment_estimator::store::{Batch, Partitions, Phase, Resharding};
 use serde_json::{Value, json};
 
 use crate::helpers::{
-    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, visit,
+    Client, Proxy, Redis, RedisCluster, Service, TestApp, binary, eventually, problem, run, segment, settings, visit,
 };
 
 fn path(user: &str) -> String {
@@ -47,8 +47,8 @@ fn traces(redis: &Redis, user: &str) -> usize {
     redis.sets().iter().filter(|key| redis.call::<Option<f64>>(&["ZSCORE", key, user]).is_some()).count()
 }
 
-fn partitioned(partitions: &str) -> Layer {
-    Layer { partitions: Some(partitions.to_owned()), ..Layer::default() }
+fn partitioned(partitions: &str) -> RawSettings {
+    settings([("partitions", partitions)])
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_removal_that_too_few_replicas_have_is_503() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
-    let strict = TestApp::spawn_with(&redis, Layer { write_acks: Some("1".to_owned()), ..Layer::default() }).await;
+    let strict = TestApp::spawn_with(&redis, settings([("write_acks", "1")])).await;
     problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
     // The last of the segments is none.
     redis.call::<()>(&["SET", "segment:zzz", "x"]);
@@ -238,7 +238,7 @@ async fn no_users_id_is_in_the_log_or_in_a_metric() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_found_and_forgotten_on_a_cluster() {
-    let (cluster, folder) = (RedisCluster::start_patient(&[]).await, tempfile::tempdir().unwrap());
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     for n in 0..30 {
         for name in ["sports", "news"] {

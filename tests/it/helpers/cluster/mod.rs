@@ -1,4 +1,4 @@
-//! A Redis Cluster of the test's own.
+//! A Redis Cluster.
 
 mod slots;
 mod view;
@@ -12,12 +12,12 @@ use super::port::free_port;
 use super::process::kill;
 use super::redis::Redis;
 
-/// How many slots a cluster has.
+/// Slots of a cluster.
 const SLOTS: usize = 16_384;
 
-/// A cluster of Redis servers of the test's own, each on a TCP port of 127.0.0.1, which end with the test.
+/// Cluster of Redis servers, each on a TCP port of 127.0.0.1. They end with the test.
 ///
-/// A node is named by its number. Those that are masters at first come first; the replicas follow, in the order of their masters.
+/// Methods take and return the index of a node. The initial masters come first, then the replicas in the order of their masters.
 pub struct RedisCluster {
     nodes: Vec<Node>,
 }
@@ -27,8 +27,8 @@ struct Node {
     port: String,
     bus_port: String,
     id: String,
-    /// Whether it was neither killed nor paused.
-    answers: bool,
+    /// False while the node is killed or paused.
+    is_up: bool,
 }
 
 impl Node {
@@ -46,27 +46,27 @@ impl Node {
                 "127.0.0.1",
             ],
             &["--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0"][..],
-            // A node that answers nothing for so long is taken for dead. On two busy cores others must not be.
+            // The time until a silent node counts as failed. Two busy cores must not make it shorter.
             &["--cluster-node-timeout", "2000"],
         ];
         let redis = Redis::start_with(&[&own.concat(), arguments].concat());
         let id = redis.call(&["CLUSTER", "MYID"]);
-        Self { redis, port, bus_port, id, answers: true }
+        Self { redis, port, bus_port, id, is_up: true }
     }
 }
 
 impl RedisCluster {
-    /// Three masters with a replica each.
+    /// Starts three masters with a replica each.
     pub async fn start() -> Self {
         Self::start_with(3, 1, &[]).await
     }
 
-    /// As [`Self::start`], of nodes that nothing short of a minute makes take each other for dead: for tests without a failover.
-    pub async fn start_patient(arguments: &[&str]) -> Self {
+    /// Starts three masters with a replica each. A node fails after a minute of silence, so that a busy machine causes no failover.
+    pub async fn start_without_failover(arguments: &[&str]) -> Self {
         Self::start_with(3, 1, &[&["--cluster-node-timeout", "60000"], arguments].concat()).await
     }
 
-    /// So many masters, so many replicas of each, and further arguments for all of them.
+    /// Starts `masters` masters with `replicas` replicas each, and with these arguments for each node.
     pub async fn start_with(masters: usize, replicas: usize, arguments: &[&str]) -> Self {
         let nodes: Vec<_> = (0..masters * (1 + replicas)).map(|_| Node::start(arguments)).collect();
         for (epoch, node) in (1..).zip(&nodes) {
@@ -76,7 +76,7 @@ impl RedisCluster {
             let (first, last) = (SLOTS * number / masters, SLOTS * (number + 1) / masters - 1);
             master.redis.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
         }
-        // Each meets each: it would take them seconds to hear of one another by chance.
+        // Every node meets every other, since gossip would take seconds.
         for (number, node) in nodes.iter().enumerate() {
             for other in &nodes[number + 1..] {
                 node.redis.call::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other.port, &other.bus_port]);
@@ -84,48 +84,49 @@ impl RedisCluster {
         }
         let cluster = Self { nodes };
         eventually("all nodes know each other", async || {
-            cluster.answering().all(|node| cluster.nodes.iter().all(|other| View::of(node).knows(&other.id)))
+            cluster.nodes_up().all(|node| cluster.nodes.iter().all(|other| View::of(node).knows(&other.id)))
         })
         .await;
         for (number, replica) in cluster.nodes[masters..].iter().enumerate() {
             replica.redis.call::<()>(&["CLUSTER", "REPLICATE", &cluster.nodes[number / replicas].id]);
         }
         cluster.wait_until_ok().await;
-        eventually("replicas are in step", async || {
+        eventually("the replicas have caught up", async || {
             cluster.nodes[..masters].iter().all(|master| master.redis.replicas() == replicas)
         })
         .await;
         cluster
     }
 
-    /// The URLs of all nodes, with commas between them.
+    /// Returns the URLs of all nodes, separated by commas.
     pub fn urls(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(|node| format!("redis://127.0.0.1:{}", node.port)).collect();
         urls.join(",")
     }
 
-    /// The nodes that have slots now.
+    /// Returns the nodes that have slots.
     pub fn masters(&self) -> Vec<usize> {
         let view = self.view();
         (0..self.nodes.len()).filter(|&node| view.has_slots(&self.nodes[node].id)).collect()
     }
 
-    /// The node that has the slot of `key` now.
+    /// Returns the node that has the slot of `key`.
     pub fn master_of(&self, key: &str) -> usize {
         self.owner_of(self.slot_of(key))
     }
 
-    /// Calls a command on the node that has `key`, and gives its answer.
+    /// Runs a command on the node that has the slot of `key`, and returns its reply.
+    #[track_caller]
     pub fn call_where<T: ::redis::FromRedisValue>(&self, key: &str, command: &[&str]) -> T {
         self[self.master_of(key)].call(command)
     }
 
-    /// A sorted set: its members with their scores.
+    /// Returns the members of a sorted set with their scores.
     pub fn members(&self, key: &str) -> Vec<(String, f64)> {
         self.call_where(key, &["ZRANGE", key, "0", "-1", "WITHSCORES"])
     }
 
-    /// All keys, in their order.
+    /// Returns all keys, sorted.
     pub fn keys(&self) -> Vec<String> {
         let mut keys: Vec<_> =
             self.masters().into_iter().flat_map(|node| self[node].call::<Vec<String>>(&["KEYS", "*"])).collect();
@@ -133,40 +134,40 @@ impl RedisCluster {
         keys
     }
 
-    /// A connection to each master, to look at all that is stored.
+    /// Opens a connection to each master.
     pub fn connections(&self) -> Vec<::redis::Connection> {
         self.masters().into_iter().map(|node| self[node].connection()).collect()
     }
 
-    /// How often each master was called with a command since `CONFIG RESETSTAT`.
+    /// Returns the number of calls of a command since `CONFIG RESETSTAT` for each master.
     pub fn calls(&self, command: &str) -> Vec<u64> {
         self.masters().into_iter().map(|node| self[node].calls(command)).collect()
     }
 
-    /// Ends a node as a crash would.
+    /// Kills a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
-        self.nodes[node].answers = false;
+        self.nodes[node].is_up = false;
         self.nodes[node].redis.stop();
     }
 
-    /// Lets a node do nothing until it is resumed. Its connections stay.
+    /// Stops a node with SIGSTOP. Its connections stay open.
     pub fn pause(&mut self, node: usize) {
-        self.nodes[node].answers = false;
+        self.nodes[node].is_up = false;
         kill("-STOP", self[node].pid());
     }
 
     pub fn resume(&mut self, node: usize) {
         kill("-CONT", self[node].pid());
-        self.nodes[node].answers = true;
+        self.nodes[node].is_up = true;
     }
 
-    /// Starts a node that was killed again on its files.
+    /// Restarts a killed node on its files.
     pub fn start_again(&mut self, node: usize) {
         self.nodes[node].redis.start_again();
-        self.nodes[node].answers = true;
+        self.nodes[node].is_up = true;
     }
 
-    /// Ends all nodes as crashes would.
+    /// Kills all nodes with SIGKILL.
     pub fn kill_all(&mut self) {
         (0..self.nodes.len()).for_each(|node| self.kill(node));
     }
@@ -175,55 +176,55 @@ impl RedisCluster {
         (0..self.nodes.len()).for_each(|node| self.start_again(node));
     }
 
-    /// The first replica of a master that answers.
+    /// Returns the first replica of a master that is up.
     pub fn replica_of(&self, master: usize) -> usize {
         let replicas = View::of(&self.nodes[master]).replicas_of(&self.nodes[master].id);
-        self.nodes.iter().position(|node| replicas.contains(&node.id)).expect("it has a replica")
+        self.nodes.iter().position(|node| replicas.contains(&node.id)).expect("the master has a replica")
     }
 
-    /// Has the replica of a master that answers take its place, as an operator would before maintenance.
+    /// Promotes a replica of a master that is up, as an operator does before maintenance. Returns the replica.
     pub async fn fail_over_by_hand(&self, master: usize) -> usize {
         let replica = self.replica_of(master);
         self[replica].call::<()>(&["CLUSTER", "FAILOVER"]);
-        eventually("the replica is a master everywhere", async || self.is_replaced(master)).await;
+        eventually("all nodes know the new master", async || self.is_replaced(master)).await;
         replica
     }
 
-    /// Waits until those that answer have all heard who took the place of a master, and says when that was.
+    /// Waits until no node that is up assigns slots to the master `gone`. Returns the time.
     pub async fn wait_until_promoted(&self, gone: usize) -> Instant {
         eventually("a replica is promoted", async || self.is_replaced(gone)).await;
         Instant::now()
     }
 
-    /// Whether nobody thinks that `master` has slots.
+    /// Returns whether no node that is up assigns slots to `master`.
     fn is_replaced(&self, master: usize) -> bool {
         let id = &self.nodes[master].id;
-        self.answering().all(|node| !View::of(node).has_slots(id))
+        self.nodes_up().all(|node| !View::of(node).has_slots(id))
     }
 
-    /// Waits until those that answer say that all is well, with themselves and with each other, and agree on who has what.
+    /// Waits until all nodes that are up report a healthy cluster, and agree on its roles and slots.
     pub async fn wait_until_ok(&self) {
-        eventually("the cluster is well", async || {
-            let ids: Vec<_> = self.answering().map(|node| node.id.as_str()).collect();
-            let views: Vec<_> = self.answering().map(View::of).collect();
-            let they_agree = views.iter().all(|view| view.is_well(&ids) && view.agrees(&views[0], &ids));
-            they_agree
-                && self.answering().all(|node| {
+        eventually("the cluster is healthy", async || {
+            let ids: Vec<_> = self.nodes_up().map(|node| node.id.as_str()).collect();
+            let views: Vec<_> = self.nodes_up().map(View::of).collect();
+            let is_agreed = views.iter().all(|view| view.is_healthy(&ids) && view.agrees(&views[0], &ids));
+            is_agreed
+                && self.nodes_up().all(|node| {
                     let [state, replication]: [String; 2] =
-                        [&["CLUSTER", "INFO"], &["INFO", "replication"]].map(|question| node.redis.call(question));
+                        [&["CLUSTER", "INFO"], &["INFO", "replication"]].map(|command| node.redis.call(command));
                     state.contains("cluster_state:ok") && !replication.contains("master_link_status:down")
                 })
         })
         .await;
     }
 
-    /// What the first node that answers knows.
+    /// Returns the cluster as the first node that is up sees it.
     fn view(&self) -> View {
-        View::of(self.answering().next().expect("a node answers"))
+        View::of(self.nodes_up().next().expect("a node is up"))
     }
 
-    fn answering(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.answers)
+    fn nodes_up(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_up)
     }
 }
 

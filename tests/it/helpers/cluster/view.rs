@@ -1,14 +1,15 @@
-//! What a node knows of its cluster: `CLUSTER NODES`, read.
+//! `CLUSTER NODES`: the cluster as one of its nodes sees it.
 
 use super::Node;
 
 /// The cluster as one of its nodes sees it.
-pub struct View(Vec<Seen>);
+pub struct View(Vec<NodeEntry>);
 
-struct Seen {
+/// A line of `CLUSTER NODES`.
+struct NodeEntry {
     id: String,
     flags: Vec<String>,
-    /// Of a replica.
+    /// The id of a replica's master, `-` for a master.
     master: String,
     /// First and last of each range.
     slots: Vec<(u16, u16)>,
@@ -17,23 +18,23 @@ struct Seen {
 impl View {
     pub fn of(node: &Node) -> Self {
         let lines: String = node.redis.call(&["CLUSTER", "NODES"]);
-        Self(lines.lines().map(Seen::parse).collect())
+        Self(lines.lines().map(NodeEntry::parse).collect())
     }
 
-    /// Whether this node has shaken hands with that one.
+    /// Returns whether the handshake with a node is complete.
     pub fn knows(&self, id: &str) -> bool {
         self.find(id).is_some_and(|node| !node.is(&["handshake"]))
     }
 
-    /// Whether nothing is wrong with any of these.
-    pub fn is_well(&self, ids: &[&str]) -> bool {
-        let is_well = |node: &Seen| !node.is(&["handshake", "noaddr", "fail", "fail?"]);
-        ids.iter().all(|id| self.find(id).is_some_and(is_well))
+    /// Returns whether none of these nodes has failed.
+    pub fn is_healthy(&self, ids: &[&str]) -> bool {
+        let is_healthy = |node: &NodeEntry| !node.is(&["handshake", "noaddr", "fail", "fail?"]);
+        ids.iter().all(|id| self.find(id).is_some_and(is_healthy))
     }
 
-    /// Whether another view has these as replicas of the same masters, and with the same slots.
+    /// Returns whether both views give these nodes the same masters and slots.
     pub fn agrees(&self, other: &Self, ids: &[&str]) -> bool {
-        let role = |node: &Seen| (node.master.clone(), node.slots.clone());
+        let role = |node: &NodeEntry| (node.master.clone(), node.slots.clone());
         ids.iter().all(|id| self.find(id).map(role) == other.find(id).map(role))
     }
 
@@ -41,31 +42,31 @@ impl View {
         self.find(id).is_some_and(|node| !node.slots.is_empty())
     }
 
-    /// The ids of a master's replicas.
+    /// Returns the ids of a master's replicas.
     pub fn replicas_of(&self, id: &str) -> Vec<String> {
         self.0.iter().filter(|node| node.master == id).map(|node| node.id.clone()).collect()
     }
 
-    /// The id of the node that has a slot.
+    /// Returns the id of the node that has a slot.
     pub fn owner(&self, slot: u16) -> Option<&str> {
-        let has = |node: &&Seen| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
+        let has = |node: &&NodeEntry| node.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot));
         self.0.iter().find(has).map(|node| node.id.as_str())
     }
 
-    fn find(&self, id: &str) -> Option<&Seen> {
+    fn find(&self, id: &str) -> Option<&NodeEntry> {
         self.0.iter().find(|node| node.id == id)
     }
 }
 
-impl Seen {
-    /// Reads a line: id, address, flags, master, when it was asked and when it answered, epoch, link, and then its slots.
+impl NodeEntry {
+    /// Parses a line: id, address, flags, master, ping sent, pong received, epoch, link state, and the slots.
     fn parse(line: &str) -> Self {
         let words: Vec<_> = line.split(' ').collect();
         let range = |text: &str| {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             (first.parse().unwrap(), last.parse().unwrap())
         };
-        // Slots that are on their way stand in brackets, beside those that it has.
+        // Slots in migration are in brackets.
         let slots = words[8..].iter().filter(|text| !text.starts_with('['));
         Self {
             id: words[0].to_owned(),

@@ -1,28 +1,28 @@
-//! What Redis has: on one server or on several, in one partition or in many.
+//! The members of the load's segments in Redis: on one server or on several, in one partition or in many.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use segment_estimator::domain::Timestamp;
 
-use super::ledger::SEGMENTS;
+use super::visits::SEGMENTS;
 use crate::helpers::Redis;
 
-/// The members of the segments that load is spread over.
+/// The members of the load's segments.
 #[derive(Debug, Default)]
-pub struct Stored {
-    /// For each segment its users, and when they were seen.
+pub struct Snapshot {
+    /// For each segment the users, with their scores in milliseconds.
     pub users: [HashMap<u32, i64>; SEGMENTS.len()],
-    /// In two partitions of a segment, or in one that two servers have.
-    pub counted_twice: Vec<String>,
-    /// In a segment that the index doesn't have.
+    /// Segment, user and key of each member that another key of the segment, or another server, has as well.
+    pub counted_twice: Vec<(usize, u32, String)>,
+    /// Keys of segments that the index lacks.
     pub not_in_index: Vec<String>,
 }
 
-impl Stored {
-    /// Looks at all keys that the servers behind `connections` have.
+impl Snapshot {
+    /// Reads all keys of the servers behind `connections`.
     pub fn read(connections: &mut [redis::Connection]) -> Self {
-        let mut stored = Self::default();
+        let mut snapshot = Self::default();
         for connection in connections {
             let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(connection).unwrap();
             let ours = keys.iter().filter_map(|key| {
@@ -30,18 +30,18 @@ impl Stored {
                 Some((key, partition, SEGMENTS.iter().position(|segment| *segment == name)?))
             });
             for (key, partition, segment) in ours {
-                stored.read_segment(segment, key, connection);
+                snapshot.read_segment(segment, key, connection);
                 let mut score = redis::cmd("ZSCORE");
                 score.arg(format!("{partition}segments")).arg(SEGMENTS[segment]);
                 if score.query::<Option<f64>>(connection).unwrap().is_none() {
-                    stored.not_in_index.push(key.clone());
+                    snapshot.not_in_index.push(key.clone());
                 }
             }
         }
-        stored
+        snapshot
     }
 
-    /// Adds what `key` has. Nobody but the ledger's users is there.
+    /// Adds the members of `key`. Panics at a member that the load doesn't send.
     fn read_segment(&mut self, segment: usize, key: &str, connection: &mut redis::Connection) {
         let mut members = redis::cmd("ZRANGE");
         members.arg(key).arg(0).arg(-1).arg("WITHSCORES");
@@ -53,15 +53,15 @@ impl Stored {
                 Entry::Vacant(entry) => {
                     entry.insert(seen_at);
                 }
-                Entry::Occupied(_) => self.counted_twice.push(format!("{member} in {key}")),
+                Entry::Occupied(_) => self.counted_twice.push((segment, user, key.to_owned())),
             }
         }
     }
 }
 
-/// What stands before the name of a partition's keys, such as `{p07}:`, and the segment's name; of a key that is a segment's.
+/// Splits the key of a segment into the prefix of its partition, such as `{p07}:`, and the segment's name.
 fn partition_and_segment(key: &str) -> Option<(&str, &str)> {
-    // A name may look like a partition, and stands behind.
+    // A name may look like a partition. It follows `segment:`.
     if let Some(name) = key.strip_prefix("segment:") {
         return Some(("", name));
     }
@@ -72,7 +72,7 @@ fn partition_and_segment(key: &str) -> Option<(&str, &str)> {
 }
 
 #[test]
-fn a_key_is_a_segment_s_with_a_partition_or_without() {
+fn partition_and_segment_splits_keys_with_a_partition_and_without() {
     assert_eq!(partition_and_segment("segment:sports"), Some(("", "sports")));
     assert_eq!(partition_and_segment("segment:{p07}:segment:a"), Some(("", "{p07}:segment:a")));
     assert_eq!(partition_and_segment("{p07}:segment:{x}:y"), Some(("{p07}:", "{x}:y")));
@@ -83,18 +83,18 @@ fn a_key_is_a_segment_s_with_a_partition_or_without() {
 }
 
 #[test]
-fn a_user_in_two_partitions_and_a_segment_without_its_name_are_found() {
+fn read_finds_a_user_in_two_partitions_and_a_segment_that_the_index_lacks() {
     let redis = Redis::start();
-    let at = |key: &str, user: &str| redis.call::<()>(&["ZADD", key, "1795348800", user]);
-    at("{p07}:segment:sports", "u1");
-    at("{p07}:segments", "sports");
-    at("{p08}:segment:sports", "u2");
-    let stored = Stored::read(&mut [redis.connection()]);
-    assert_eq!((stored.counted_twice, stored.not_in_index), (vec![], vec!["{p08}:segment:sports".to_owned()]));
-    at("{p08}:segment:sports", "u1");
-    at("{p08}:segments", "sports");
-    let stored = Stored::read(&mut [redis.connection()]);
-    assert_eq!((stored.counted_twice.len(), stored.not_in_index), (1, vec![]));
-    let twice = Stored::read(&mut [redis.connection(), redis.connection()]);
-    assert_eq!(twice.counted_twice.len(), 4, "two servers have both partitions, and one user is in both");
+    let add = |key: &str, user: &str| redis.call::<()>(&["ZADD", key, "1795348800", user]);
+    add("{p07}:segment:sports", "u1");
+    add("{p07}:segments", "sports");
+    add("{p08}:segment:sports", "u2");
+    let snapshot = Snapshot::read(&mut [redis.connection()]);
+    assert_eq!((snapshot.counted_twice, snapshot.not_in_index), (vec![], vec!["{p08}:segment:sports".to_owned()]));
+    add("{p08}:segment:sports", "u1");
+    add("{p08}:segments", "sports");
+    let snapshot = Snapshot::read(&mut [redis.connection()]);
+    assert_eq!((snapshot.counted_twice.len(), snapshot.not_in_index), (1, vec![]));
+    let twice = Snapshot::read(&mut [redis.connection(), redis.connection()]);
+    assert_eq!(twice.counted_twice.len(), 4, "u1 in another partition, and all three members on a second server");
 }

@@ -1,12 +1,16 @@
-//! A Redis that has forgotten: flushed, or restored from a backup, while the service runs.
+//! A Redis that is flushed, or restored from a backup, while the service runs.
 
 use super::serve;
 use crate::helpers::{Proxy, Redis, Service};
 
-/// What the service answers of each segment, and what the index has.
-async fn state(service: &Service, redis: &Redis) -> (Vec<u64>, Vec<String>) {
-    let counts = [service.count("sports").await, service.count("news").await];
-    (counts.to_vec(), redis.call(&["ZRANGE", "segments", "0", "-1"]))
+/// Returns the count of each segment and the names in the index.
+#[track_caller]
+fn state(service: &Service, redis: &Redis) -> impl Future<Output = (Vec<u64>, Vec<String>)> {
+    let counts = [service.count("sports"), service.count("news")];
+    async move {
+        let [sports, news] = counts;
+        (vec![sports.await, news.await], redis.call(&["ZRANGE", "segments", "0", "-1"]))
+    }
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -14,7 +18,7 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn after_a_flush_counts_are_zero_and_the_next_visits_are_indexed() {
+async fn count_is_zero_after_a_flush_and_record_indexes_again() {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start();
     let service = serve(&folder, &redis.url(), &[]);
@@ -32,9 +36,9 @@ async fn after_a_flush_counts_are_zero_and_the_next_visits_are_indexed() {
     assert!(service.terminate().success());
 }
 
-/// The backup has another segment, and lacks one that the service has written meanwhile.
+/// The backup has another segment, and lacks one that the service has written.
 #[tokio::test]
-async fn after_a_restore_answers_are_those_of_the_backup() {
+async fn count_is_that_of_the_backup_after_a_restore() {
     let folder = tempfile::tempdir().unwrap();
     let (now, backup) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&now).await;
@@ -46,8 +50,8 @@ async fn after_a_restore_answers_are_those_of_the_backup() {
     let seen_at = now.call::<String>(&["ZSCORE", "segment:sports", "u1"]);
     backup.call::<()>(&["ZADD", "segment:news", &seen_at, "u7"]);
     backup.call::<()>(&["ZADD", "segments", "0", "news"]);
-    // The operator ends one and starts the other in its place.
-    proxy.lead_to(&backup);
+    // The operator replaces one Redis by the other.
+    proxy.redirect_to(&backup);
     now.call::<()>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     assert_eq!(state(&service, &backup).await, (vec![0, 1], names(&["news"])));
 

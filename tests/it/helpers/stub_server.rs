@@ -1,4 +1,4 @@
-//! A site that stands in front of the service, or is none.
+//! An HTTP server with the test's own answers: a reverse proxy of the service, or a site that is not the service.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A site on a port of its own.
-pub struct Site {
+/// HTTP server on a free port.
+pub struct StubServer {
     pub address: SocketAddr,
 }
 
-impl Site {
-    /// A site that answers every request as `answer` answers its body.
+impl StubServer {
+    /// Starts a server that responds to every request with `answer` of its body.
     pub async fn start<A>(answer: impl Fn(Bytes) -> A + Clone + Send + 'static) -> Self
     where
         A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -40,8 +40,8 @@ impl Site {
         Self { address }
     }
 
-    /// A proxy before the service at `service` that refuses bodies of more than `max_bytes` bytes, and reports the size of each to
-    /// `see`.
+    /// Starts a reverse proxy of the service at `service`. It rejects bodies of more than `max_bytes` bytes with 413, and calls
+    /// `see` with the size of each body.
     pub async fn limit(service: SocketAddr, max_bytes: usize, see: impl Fn(usize) + Clone + Send + 'static) -> Self {
         let client = reqwest::Client::new();
         Self::start(move |body| {
