@@ -1,4 +1,4 @@
-//! Services on machines whose clocks are wrong, on one Redis: they agree on who counts, and none prunes anybody who does.
+//! Instances with wrong clocks on one Redis: their counts agree, and none prunes a member that counts.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::helpers::{Client, Redis, TestApp, eventually, problem, settings};
 const HOUR: i64 = 3_600_000;
 const MINUTE: i64 = 60_000;
 
-/// Redis's time, by which those who disagree go.
+/// Returns the time of Redis, which instances with a wrong clock use.
 fn redis_time(redis: &Redis) -> Timestamp {
     let (seconds, micros): (i64, i64) = redis.call(&["TIME"]);
     Timestamp::from_millis(seconds * 1_000 + micros / 1_000)
@@ -26,19 +26,19 @@ fn plus(time: Timestamp, millis: i64) -> Timestamp {
     Timestamp::from_millis(time.as_millis() + millis)
 }
 
-/// When `user` was last seen in `sports`.
+/// Returns the time of the last visit of `user` to `sports`.
 fn seen_at(redis: &Redis, user: &str) -> Timestamp {
     Timestamp::from_unix_seconds(redis.call(&["ZSCORE", "segment:sports", user]))
 }
 
-/// Puts a member that was seen at `time` into `sports` straight away.
+/// Adds a member that was seen at `time` to `sports`, past the service.
 fn add(redis: &Redis, user: &str, time: Timestamp) {
     redis.record_data_set();
     redis.call::<()>(&["ZADD", "segment:sports", &time.as_score().to_string(), user]);
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
 }
 
-/// Two services on `redis`: one's clock is an hour ahead, the other's an hour behind.
+/// Starts two instances on `redis`, with clocks an hour ahead and an hour behind.
 async fn ahead_and_behind(redis: &Redis) -> [TestApp; 2] {
     let spawn = async |millis| TestApp::spawn_ahead_by(millis, redis, settings([])).await;
     [spawn(HOUR).await, spawn(-HOUR).await]
@@ -51,7 +51,7 @@ async fn skew_of(client: &Client) -> f64 {
 }
 
 #[tokio::test]
-async fn a_visit_that_either_takes_is_of_now_and_counts_in_both_at_once() {
+async fn record_uses_the_time_of_redis_and_counts_at_once_on_both_instances() {
     let redis = Redis::start();
     let apps = ahead_and_behind(&redis).await;
     for (number, app) in (1..).zip(&apps) {
@@ -74,7 +74,7 @@ async fn a_visit_that_either_takes_is_of_now_and_counts_in_both_at_once() {
 }
 
 #[tokio::test]
-async fn a_window_ends_for_both_at_the_same_time() {
+async fn count_uses_the_same_cutoff_on_both_instances() {
     let redis = Redis::start();
     let apps = ahead_and_behind(&redis).await;
     let edge = Window::parse("14d").unwrap().cutoff(redis_time(&redis));
@@ -86,7 +86,7 @@ async fn a_window_ends_for_both_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn what_is_ahead_of_the_true_time_is_held_at_it_or_refused() {
+async fn record_caps_or_refuses_times_ahead_of_redis() {
     let redis = Redis::start();
     for app in ahead_and_behind(&redis).await {
         let visit = |minutes| {
@@ -99,20 +99,20 @@ async fn what_is_ahead_of_the_true_time_is_held_at_it_or_refused() {
     }
 }
 
-/// Members are named by how long they count yet, in milliseconds; below zero by how long they don't.
+/// The name of a member is the time until it expires in milliseconds; negative since it expired.
 #[rstest]
 #[case::ahead(HOUR, &[MINUTE, HOUR / 2, HOUR - MINUTE, 2 * HOUR], &[-MINUTE, -2 * HOUR])]
-// Were it Redis that is an hour ahead, it would look the same: nobody is pruned before the hour is over.
+// The instance can't tell this from a Redis that is an hour ahead, so it prunes a member only an hour after its expiry.
 #[case::behind(-HOUR, &[MINUTE - HOUR, -MINUTE, MINUTE, 2 * HOUR], &[-HOUR - MINUTE, -2 * HOUR])]
 #[tokio::test]
-async fn pruning_by_a_wrong_clock_removes_nobody_who_counts(
+async fn prune_by_a_wrong_clock_keeps_members_that_count(
     #[case] ahead_by: i64,
-    #[case] stay: &[i64],
-    #[case] go: &[i64],
+    #[case] kept: &[i64],
+    #[case] pruned: &[i64],
 ) {
     let redis = Redis::start();
     let edge = Window::parse("14d").unwrap().cutoff(redis_time(&redis));
-    for millis in stay.iter().chain(go) {
+    for millis in kept.iter().chain(pruned) {
         add(&redis, &millis.to_string(), plus(edge, *millis));
     }
     let right = TestApp::spawn(&redis).await;
@@ -121,14 +121,14 @@ async fn pruning_by_a_wrong_clock_removes_nobody_who_counts(
     let every_second = settings([("prune_schedule", "* * * * * *")]);
     let wrong = TestApp::spawn_ahead_by(ahead_by, &redis, every_second).await;
     let members = || redis.call::<Vec<String>>(&["ZRANGE", "segment:sports", "0", "-1"]);
-    eventually("the expired are pruned", async || !members().contains(&go[0].to_string())).await;
+    eventually("the expired are pruned", async || !members().contains(&pruned[0].to_string())).await;
 
-    assert_eq!(members(), stay.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(members(), kept.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!((right.count("sports").await, wrong.count("sports").await), (counted, counted));
 }
 
 #[tokio::test]
-async fn the_skew_is_measured_before_the_first_request() {
+async fn sync_measures_the_skew_before_the_first_request() {
     let redis = Redis::start();
     for (app, expected) in ahead_and_behind(&redis).await.iter().zip([3_600.0, -3_600.0]) {
         let skew = skew_of(app).await;
@@ -139,7 +139,7 @@ async fn the_skew_is_measured_before_the_first_request() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_at_the_start_is_compared_with_when_it_is_back() {
+async fn sync_runs_when_redis_returns_after_the_start() {
     let mut redis = Redis::start();
     redis.stop();
     let app = TestApp::spawn_ahead_by(HOUR, &redis, settings([])).await;
@@ -147,21 +147,21 @@ async fn a_redis_that_is_away_at_the_start_is_compared_with_when_it_is_back() {
     let visit = json!({ "user_id": "u1", "segment": "sports" });
     problem(app.post_visit(&visit).await, 503, "store-unavailable").await;
     redis.start_again();
-    // The first visit that is taken has the right time already.
-    eventually("a visit is taken", async || app.post_visit(&visit).await.status() == 204).await;
+    // The first accepted visit has the right time.
+    eventually("a visit is accepted", async || app.post_visit(&visit).await.status() == 204).await;
     assert!((skew_of(&app).await - 3_600.0).abs() < 1.0);
     assert!(seen_at(&redis, "u1") <= redis_time(&redis) + Skew::TOLERANCE);
 
-    // What is not known any more is not a number. The clock is as wrong as it was, and goes on to be corrected.
+    // The metric is NaN while Redis is down, but the last skew still corrects the clock.
     redis.stop();
-    eventually("it is not known", async || skew_of(&app).await.is_nan()).await;
+    eventually("the skew is unknown", async || skew_of(&app).await.is_nan()).await;
     let in_six_minutes = plus(Timestamp::now(), 6 * MINUTE).to_string();
     let visit = json!({ "user_id": "u1", "segment": "sports", "seen_at": in_six_minutes });
     problem(app.post_visit(&visit).await, 422, "invalid-request").await;
 }
 
 #[tokio::test]
-async fn a_redis_that_tells_its_time_and_does_not_serve_is_not_taken_for_well() {
+async fn sync_with_a_redis_that_cannot_serve_logs_no_recovery() {
     let redis = Redis::start();
     let every_second = settings([("prune_schedule", "* * * * * *")]);
     let app = TestApp::spawn_with(&redis, every_second).await;
@@ -177,7 +177,7 @@ async fn a_redis_that_tells_its_time_and_does_not_serve_is_not_taken_for_well() 
 }
 
 #[tokio::test]
-async fn a_redis_that_may_not_be_asked_for_its_time_is_served_by_the_clock_of_the_machine() {
+async fn sync_uses_the_clock_of_the_machine_if_an_acl_forbids_time() {
     let redis = Redis::start();
     redis.call::<()>(&["ACL", "SETUSER", "estimator", "on", ">hunter2", "~*", "+@all", "-time"]);
     let log = Log::default();
@@ -199,13 +199,13 @@ async fn a_redis_that_may_not_be_asked_for_its_time_is_served_by_the_clock_of_th
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_a_single_line_however_often_it_is_compared() {
+async fn sync_logs_a_wrong_clock_once() {
     let redis = Redis::start();
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.subscriber());
     let every_second = settings([("prune_schedule", "* * * * * *")]);
     let _app = TestApp::spawn_ahead_by(-HOUR, &redis, every_second).await;
-    eventually("they are compared a few times", async || redis.calls("time") >= 4).await;
+    eventually("the clock is synchronized a few times", async || redis.calls("time") >= 4).await;
     drop(guard);
     let lines = log.lines_with("clock");
     assert_eq!(lines.len(), 1, "{log:?}");
@@ -217,7 +217,7 @@ async fn a_wrong_clock_is_a_single_line_however_often_it_is_compared() {
 #[case::ahead(HOUR, "\nthis machine's clock is 1h ahead of Redis's, so the service uses Redis's clock\n")]
 #[case::right(0, "it refuses writes when its memory is full\n")]
 #[tokio::test]
-async fn the_check_tells_of_a_wrong_clock_and_is_content(#[case] ahead_by: i64, #[case] end: &str) {
+async fn check_reports_a_wrong_clock_and_succeeds(#[case] ahead_by: i64, #[case] end: &str) {
     let redis = Redis::start();
     let url = settings([("redis_url", &redis.url())]);
     let settings = Settings::from_layers(&[(Source::Flags, url)]).unwrap();
@@ -228,8 +228,8 @@ async fn the_check_tells_of_a_wrong_clock_and_is_content(#[case] ahead_by: i64, 
 }
 
 #[test]
-fn what_serves_looks_at_no_other_clock() {
-    // The last makes tokens on a command line.
+fn service_reads_no_other_clock() {
+    // The last one creates tokens on the command line.
     let allowed = ["src/estimator/clock.rs", "src/lib.rs", "src/domain/time.rs", "src/commands/token.rs"];
     let mut folders = vec![PathBuf::from("src")];
     while let Some(folder) = folders.pop() {
@@ -247,7 +247,7 @@ fn what_serves_looks_at_no_other_clock() {
     }
 }
 
-/// The log of the services in a test's own thread.
+/// The log of the services on the thread of a test.
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

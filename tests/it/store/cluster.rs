@@ -1,5 +1,4 @@
-//! A Redis Cluster: that the one of the tests does what they take for granted, and that the service finds its way. What happens
-//! under load stands in `faults/cluster.rs`.
+//! A Redis Cluster: the helpers that other tests rely on, and how the service finds the masters. `faults/cluster.rs` tests it under load.
 
 use reqwest::StatusCode;
 use segment_estimator::domain::UserId;
@@ -9,7 +8,7 @@ use serde_json::json;
 use crate::helpers::{RedisCluster, Service, binary, eventually, refusal, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_moves_with_its_keys_and_is_in_two_places_meanwhile() {
+async fn migrate_slot_splits_its_keys_between_two_masters_until_it_ends() {
     let cluster = RedisCluster::start_without_failover(&[]).await;
     let slot = cluster.slot_of("{p03}");
     let (from, key) = (cluster.owner_of(slot), |name: &str| format!("{{p03}}:segment:{name}"));
@@ -27,11 +26,11 @@ async fn a_slot_moves_with_its_keys_and_is_in_two_places_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_takes_the_place_of_a_master_that_is_killed_and_gives_it_back() {
+async fn kill_promotes_a_replica_and_fail_over_demotes_it() {
     let mut cluster = RedisCluster::start().await;
     let master = cluster.master_of("key");
     cluster[master].call::<()>(&["SET", "key", "value"]);
-    eventually("the replica has it", async || cluster[master].replicas() == 1).await;
+    eventually("the replica has the key", async || cluster[master].replicas() == 1).await;
     cluster.kill(master);
     cluster.wait_until_promoted(master).await;
     let other = cluster.master_of("key");
@@ -58,14 +57,14 @@ async fn heartbeat_pings_the_idle_connections_to_each_master() {
         let clients: String = cluster[node].call(&["CLIENT", "LIST"]);
         clients.lines().filter(|client| client.contains(" cmd=ping ")).count()
     };
-    // Those of the visits and of the batches. That of the counts is in use all the time.
+    // The connections for visits and for batches are idle. The one for counts is in use.
     eventually("two are pinged", async || cluster.masters().into_iter().all(|node| pinged(node) >= 2)).await;
     assert!(service.terminate().success());
 }
 
-/// The first URL alone, of a replica at that: the rest is found by it.
+/// The service gets one URL, that of a replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {
+async fn discovery_finds_all_masters_from_one_replica_and_check_lists_them() {
     let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let last = urls.rsplit(',').next().unwrap();
@@ -85,7 +84,7 @@ async fn one_server_is_enough_to_find_all_and_the_check_shows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_named() {
+async fn outage_of_a_master_affects_its_own_users_alone() {
     const PARTITIONS: &str = "16";
     let arguments = ["--cluster-require-full-coverage", "no", "--cluster-node-timeout", "1000"];
     let mut cluster = RedisCluster::start_with(3, 0, &arguments).await;
@@ -94,44 +93,47 @@ async fn a_master_that_is_away_takes_its_own_users_along_and_no_others_and_is_na
     let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", PARTITIONS]);
     service.record("u0", "sports").await;
 
-    let gone = cluster.master_of("{p00}:segments");
-    let is_away = |user: &str| {
+    let killed = cluster.master_of("{p00}:segments");
+    let is_down = |user: &str| {
         let shard = shard_of(&UserId::parse(user).unwrap(), Partitions::parse(PARTITIONS).unwrap());
-        cluster.master_of(&format!("{{p{shard:02}}}:segments")) == gone
+        cluster.master_of(&format!("{{p{shard:02}}}:segments")) == killed
     };
-    let users: Vec<_> = (0..64).map(|user| format!("u{user}")).map(|user| (is_away(&user), user)).collect();
-    assert!(users.iter().any(|(is_away, _)| *is_away) && users.iter().any(|(is_away, _)| !is_away));
-    cluster.kill(gone);
-    let other = (gone + 1) % 3;
+    let users: Vec<_> = (0..64).map(|user| format!("u{user}")).map(|user| (is_down(&user), user)).collect();
+    assert!(users.iter().any(|(is_down, _)| *is_down) && users.iter().any(|(is_down, _)| !is_down));
+    cluster.kill(killed);
+    let other = (killed + 1) % 3;
     let nodes = || cluster[other].call::<String>(&["CLUSTER", "NODES"]);
-    eventually("the others have noticed", async || nodes().lines().any(|node| node.contains(" master,fail "))).await;
-    for (is_away, user) in &users {
+    eventually("the others have marked it as failed", async || {
+        nodes().lines().any(|node| node.contains(" master,fail "))
+    })
+    .await;
+    for (is_down, user) in &users {
         let status = service.post_visit(&json!({ "user_id": user, "segment": "sports" })).await.status();
-        let expected = if *is_away { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
+        let expected = if *is_down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
         assert_eq!(status, expected, "{user}");
     }
-    assert_eq!(service.status_of("/segments/sports/count").await, 503, "a sum without a part would be wrong");
+    assert_eq!(service.status_of("/segments/sports/count").await, 503, "a partial sum would be wrong");
     assert_eq!(service.status_of("/readyz").await, 503);
-    let address = urls.split(',').nth(gone).unwrap().trim_start_matches("redis://");
-    assert!(service.has_logged(address), "it is named");
+    let address = urls.split(',').nth(killed).unwrap().trim_start_matches("redis://");
+    assert!(service.has_logged(address), "the log names the master");
 
-    // A batch says how far it came, and the rest is repeated.
+    // The report of a batch contains its progress. The rest is repeated.
     let lines: String =
         users.iter().map(|(_, user)| format!("{{\"user_id\":\"{user}\",\"segment\":\"news\"}}\n")).collect();
     let report: serde_json::Value = service.post_lines(lines.clone()).await.json().await.unwrap();
-    let first_away = users.iter().position(|(is_away, _)| *is_away).unwrap();
-    assert_eq!((&report["status"], &report["done_through_line"]), (&json!(503), &json!(first_away)), "{report}");
+    let first_down = users.iter().position(|(is_down, _)| *is_down).unwrap();
+    assert_eq!((&report["status"], &report["done_through_line"]), (&json!(503), &json!(first_down)), "{report}");
 
-    cluster.start_again(gone);
+    cluster.start_again(killed);
     cluster.wait_until_ok().await;
-    eventually("it counts again", async || service.status_of("/segments/sports/count").await == 200).await;
+    eventually("counts succeed again", async || service.status_of("/segments/sports/count").await == 200).await;
     service.post_lines(lines).await.error_for_status().unwrap();
     assert_eq!(service.count("news").await, 64);
     assert!(service.terminate().success());
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_is_told_in_one_line() {
+async fn check_reports_an_unreachable_cluster_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["check", "--redis-cluster", "redis://:hunter2@127.0.0.1:1,redis://:hunter2@127.0.0.1:2"];
     let message = refusal(binary(folder.path()).args(arguments));
@@ -140,9 +142,9 @@ async fn a_cluster_that_is_not_there_is_told_in_one_line() {
     assert!(message.starts_with(expected) && !message.contains("hunter2"), "{message}");
 }
 
-/// The server that has the record was replaced by one that lagged behind, or lost everything.
+/// As after a failover to a replica that lagged behind or had no data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_goes_back_or_is_lost_is_found_in_the_partitions() {
+async fn count_restores_a_lost_layout_record_from_the_partitions() {
     let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let service = Service::start(folder.path(), &["--redis-cluster", &urls, "--partitions", "4"]);
@@ -165,7 +167,7 @@ async fn a_record_that_goes_back_or_is_lost_is_found_in_the_partitions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_that_may_do_what_the_page_says_is_enough() {
+async fn acl_of_the_documentation_permits_all_commands() {
     let page = include_str!("../../../docs/scaling.md");
     let (_, rules) = page.split_once("redis-cli ACL SETUSER estimator").unwrap();
     let (rules, _) = rules.split_once("\nOK\n").unwrap();

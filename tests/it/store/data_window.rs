@@ -1,4 +1,4 @@
-//! The window of the data set: nothing is pruned that any instance counts.
+//! The window of the data set: pruning keeps every member that any instance counts.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn window(text: &str) -> Window {
     Window::parse(text).unwrap()
 }
 
-/// A store of a data set with so many partitions.
+/// Returns a store of a data set with `partitions`.
 fn store(redis: &Redis, partitions: &str) -> Store {
     redis.store().with_partitions(Some(Partitions::parse(partitions).unwrap()))
 }
@@ -28,7 +28,7 @@ fn estimator(redis: &Redis, partitions: &str, text: &str) -> Estimator {
     Estimator::new(store(redis, partitions), window(text))
 }
 
-/// The records of all partitions, each once.
+/// Returns the different records of all partitions.
 fn records(redis: &Redis) -> Vec<String> {
     let keys: Vec<String> = redis.call(&["KEYS", "*layout"]);
     let mut records: Vec<String> = keys.iter().map(|key| redis.call(&["GET", key])).collect();
@@ -37,7 +37,7 @@ fn records(redis: &Redis) -> Vec<String> {
     records
 }
 
-/// So many users of `sports`, the `n`th seen `n` seconds before noon.
+/// Records visits of `users` to `sports`. User `n` was seen `n` seconds before noon.
 async fn fill(estimator: &Estimator, users: i64) {
     for n in 0..users {
         let seen_at = noon_plus(-1_000 * n);
@@ -56,7 +56,7 @@ fn command(redis: &Redis, arguments: &[&str]) -> (tempfile::TempDir, Command) {
     (folder, command)
 }
 
-fn says(redis: &Redis, arguments: &[&str]) -> String {
+fn stdout_of(redis: &Redis, arguments: &[&str]) -> String {
     let (_folder, mut command) = command(redis, arguments);
     let output = run(&mut command);
     assert!(output.status.success(), "{output:?}");
@@ -64,10 +64,10 @@ fn says(redis: &Redis, arguments: &[&str]) -> String {
 }
 
 #[rstest]
-#[case::in_one_partition("1")]
-#[case::in_several_partitions("8")]
+#[case::one_partition("1")]
+#[case::several_partitions("8")]
 #[tokio::test]
-async fn prune_by_a_shorter_window_removes_nothing_that_another_instance_counts(#[case] partitions: &str) {
+async fn prune_by_a_shorter_window_keeps_members_that_another_instance_counts(#[case] partitions: &str) {
     let redis = Redis::start();
     let long = estimator(&redis, partitions, "100s");
     fill(&long, 150).await;
@@ -76,7 +76,7 @@ async fn prune_by_a_shorter_window_removes_nothing_that_another_instance_counts(
     assert_eq!(short.prune(NOON).await.unwrap().members_removed, 50);
     assert_eq!((count(&long).await, count(&short).await), (100, 5));
 
-    // One that keeps them longer still counts what is there, and keeps it.
+    // An instance with a longer window counts the members that are left, and later prunes keep them.
     let longer = estimator(&redis, partitions, "200s");
     assert_eq!(count(&longer).await, 100);
     assert_eq!(short.prune(noon_plus(50_000)).await.unwrap().members_removed, 0);
@@ -85,13 +85,13 @@ async fn prune_by_a_shorter_window_removes_nothing_that_another_instance_counts(
 }
 
 #[rstest]
-#[case::in_one_partition("1")]
-#[case::in_several_partitions("8")]
+#[case::one_partition("1")]
+#[case::several_partitions("8")]
 #[tokio::test]
 async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case] partitions: &str) {
     let redis = Redis::start();
     let (store, short) = (store(&redis, partitions), estimator(&redis, partitions, "5s"));
-    // More than a slice at one time, so that all ways of cutting are taken.
+    // The segments have few members, more than a slice, and more than a slice with one score: pruning removes each differently.
     for (name, users) in [("few", 10), ("many", 3_000), ("plateau", 3_000)] {
         let mut batch = segment_estimator::store::Batch::default();
         for n in 0..users {
@@ -112,13 +112,13 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
             assert_eq!(removed, Err(Error::UnknownLayout), "{name}");
         }
     }
-    // A whole run begins again, by the window that is in force.
+    // A whole run restarts with the window in force.
     assert_eq!(short.prune(NOON).await.unwrap().members_removed, 0);
     assert_eq!(count_of(&estimator(&redis, partitions, "100s"), "many").await, 3_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prune_by_a_shorter_window_removes_nothing_that_counts_on_a_cluster() {
+async fn prune_by_a_shorter_window_keeps_members_that_count_on_a_cluster() {
     let cluster = RedisCluster::start_without_failover(&[]).await;
     let of = |text: &str| {
         let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
@@ -154,10 +154,10 @@ async fn count_of(estimator: &Estimator, name: &str) -> u64 {
 }
 
 #[rstest]
-#[case::in_one_partition("1")]
-#[case::in_several_partitions("4")]
+#[case::one_partition("1")]
+#[case::several_partitions("4")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instance_that_starts_while_others_prune_loses_nothing_once_it_has_counted(#[case] partitions: &str) {
+async fn count_loses_nothing_to_concurrent_prunes_by_a_shorter_window(#[case] partitions: &str) {
     for round in 0..30 {
         let redis = Redis::start();
         let filling = estimator(&redis, partitions, "5s");
@@ -174,28 +174,28 @@ async fn instance_that_starts_while_others_prune_loses_nothing_once_it_has_count
     }
 }
 
-/// A window that is set wrongly must not wipe the data set at the update either.
+/// A wrong setting must not delete data at an update.
 #[rstest]
 #[case::shorter_than_the_default("14m", 1_209_600, "14d\n")]
 #[case::longer_than_the_default("30d", 2_592_000, "30d\n")]
 #[tokio::test]
-async fn record_of_an_earlier_version_gets_the_default_window_or_a_longer_one(
+async fn ready_adds_a_window_to_the_record_of_an_earlier_version(
     #[case] own: &str,
     #[case] seconds: u64,
-    #[case] said: &str,
+    #[case] printed: &str,
 ) {
     let redis = Redis::start();
     redis.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#]);
     let unknown = "not recorded yet: the first instance of this version records its own, or 14d if that is longer\n";
-    assert_eq!(says(&redis, &["window"]), unknown);
+    assert_eq!(stdout_of(&redis, &["window"]), unknown);
     redis.estimator(own).ready().await.unwrap();
     assert_eq!(records(&redis), [format!(r#"{{"epoch":2,"keys":"plain","window_seconds":{seconds}}}"#)]);
-    assert_eq!(says(&redis, &["window"]), said);
+    assert_eq!(stdout_of(&redis, &["window"]), printed);
 }
 
-/// As after a failover to a replica that lacked the last record. Another instance counts over the longer window still.
+/// As after a failover to a replica that lacked the last record, while another instance counts over the longer window.
 #[tokio::test]
-async fn window_of_a_record_that_went_back_is_extended_by_an_instance_that_knows_better() {
+async fn ready_restores_the_window_that_a_failover_lost() {
     let redis = Redis::start();
     let short = redis.estimator("60s");
     short.ready().await.unwrap();
@@ -208,12 +208,12 @@ async fn window_of_a_record_that_went_back_is_extended_by_an_instance_that_knows
     assert!(record.contains(r#""window_seconds":1209600"#), "{record}");
 }
 
-/// As after a failover in the middle of a move, when another process has taken another step with the same number.
+/// As after a failover during a move, when another process has taken a different step with the same epoch.
 #[rstest]
-#[case::the_window_at_the_key_layout(0)]
-#[case::the_move_at_the_key_layout(1)]
+#[case::window_in_the_key_layout(0)]
+#[case::move_in_the_key_layout(1)]
 #[tokio::test]
-async fn records_of_one_epoch_that_differ_become_one(#[case] at_layout: usize) {
+async fn count_unifies_different_records_of_one_epoch(#[case] at_layout: usize) {
     let redis = Redis::start();
     let estimator = estimator(&redis, "2", "14d");
     fill(&estimator, 20).await;
@@ -238,12 +238,12 @@ async fn records_of_one_epoch_that_differ_become_one(#[case] at_layout: usize) {
     }
     let [first, rest @ ..] = ["layout", "{p00}:layout", "{p01}:layout"].map(|key| redis.call::<String>(&["GET", key]));
     assert_eq!([first.clone(), first], rest);
-    says(&redis, &["repartition", "--to", "4"]);
+    stdout_of(&redis, &["repartition", "--to", "4"]);
     assert_eq!(count(&instances[0]).await, 20);
 }
 
 #[tokio::test]
-async fn window_set_tells_what_goes_and_wants_a_yes() {
+async fn window_set_reports_what_expires_and_requires_yes() {
     let redis = Redis::start();
     let now = Timestamp::now();
     let estimator = redis.estimator("14d");
@@ -254,19 +254,19 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
     let (_folder, mut set) = command(&redis, &["window", "set", "1d"]);
     let output = run(&mut set);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
     let expected = "by 1d, the next prune removes 2 of 3 visits, for good\n\
                     an instance that counts over more objects within 5s, if it runs and reaches Redis: start all of them first\n";
-    assert_eq!(said, expected);
+    assert_eq!(printed, expected);
     assert!(String::from_utf8(output.stderr).unwrap().contains("add --yes"));
-    assert_eq!(says(&redis, &["window"]), "14d\n");
+    assert_eq!(stdout_of(&redis, &["window"]), "14d\n");
 
-    let said = says(&redis, &["window", "set", "1d", "--yes"]);
-    assert!(said.ends_with("the window of the data set is 1d\n"), "{said}");
+    let printed = stdout_of(&redis, &["window", "set", "1d", "--yes"]);
+    assert!(printed.ends_with("the window of the data set is 1d\n"), "{printed}");
     assert_eq!(redis.estimator("1h").prune(now).await.unwrap().members_removed, 2);
-    // A longer one takes nothing away.
-    assert_eq!(says(&redis, &["window", "set", "2d"]), "the window of the data set is 2d\n");
-    assert_eq!(says(&redis, &["window", "set", "2d"]), "nothing to do: the window is 2d\n");
+    // A longer window needs no confirmation.
+    assert_eq!(stdout_of(&redis, &["window", "set", "2d"]), "the window of the data set is 2d\n");
+    assert_eq!(stdout_of(&redis, &["window", "set", "2d"]), "nothing to do: the window is 2d\n");
 }
 
 #[rstest]
@@ -274,7 +274,7 @@ async fn window_set_tells_what_goes_and_wants_a_yes() {
 #[case::cutover(Phase::Cutover)]
 #[case::cleanup(Phase::Cleanup)]
 #[tokio::test]
-async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] phase: Phase) {
+async fn window_set_extends_but_does_not_shorten_during_a_move(#[case] phase: Phase) {
     let redis = Redis::start();
     fill(&redis.estimator("14d"), 20).await;
     let store = redis.store();
@@ -289,19 +289,19 @@ async fn window_becomes_no_shorter_during_a_move_and_may_become_longer(#[case] p
     assert!(message.contains(why), "{message}");
     assert_eq!(store.set_window(window("1d")).await, Ok(WindowChange::Moving(to.partitions())));
     assert_eq!(redis.call::<String>(&["GET", "layout"]), record);
-    assert_eq!(says(&redis, &["window", "set", "15d"]), "the window of the data set is 15d\n");
+    assert_eq!(stdout_of(&redis, &["window", "set", "15d"]), "the window of the data set is 15d\n");
     assert!(redis.call::<String>(&["GET", "layout"]).contains(r#""move":{"to":"p4""#));
 }
 
 #[test]
-fn messages_of_a_move_to_one_partition_have_the_singular() {
+fn messages_have_the_singular_for_one_partition() {
     let redis = Redis::start();
     let record = r#"{"epoch":2,"keys":"p2","move":{"to":"plain","phase":"copying"},"window_seconds":1209600}"#;
     redis.call::<()>(&["SET", "layout", record]);
     let (_folder, mut set) = command(&redis, &["window", "set", "1d", "--yes"]);
     let message = refusal(&mut set);
     assert!(message.contains("the data is moving to 1 partition; finish that first, with `"), "{message}");
-    let table = says(&redis, &["check"]);
+    let table = stdout_of(&redis, &["check"]);
     assert!(table.contains("\na move to 1 partition is in progress: `repartition --to 1` resumes it\n"), "{table}");
     assert!(table.contains("\nthe users are split into 2 partitions\n"), "{table}");
 }
@@ -314,14 +314,14 @@ async fn window_set_is_refused_while_an_instance_counts_over_a_longer_one() {
     let (_folder, mut set) = command(&redis, &["window", "set", "4s", "--yes"]);
     let message = refusal(&mut set);
     assert!(message.contains("a running instance counts over more than 4s"), "{message}");
-    assert_eq!(says(&redis, &["window"]), "14d\n");
+    assert_eq!(stdout_of(&redis, &["window"]), "14d\n");
     app.begin_stop();
     app.ended().await.unwrap();
     assert_eq!(redis.store().set_window(window("4s")).await, Ok(WindowChange::Done));
 }
 
 #[tokio::test]
-async fn service_with_a_shorter_window_warns_once_and_is_ready() {
+async fn start_with_a_shorter_window_warns_once_and_serves() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.estimator("14d").ready().await.unwrap();
     let url = redis.url();
@@ -336,37 +336,38 @@ async fn service_with_a_shorter_window_warns_once_and_is_ready() {
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("segment-estimator window set 14m"), "{log:#?}");
 
-    let table = says(&redis, &["check", "--window", "14m"]);
+    let table = stdout_of(&redis, &["check", "--window", "14m"]);
     assert!(
         table.contains("the data set keeps visits for 14d, and window is 14m: counts use 14m, and pruning uses 14d"),
         "{table}"
     );
-    let table = says(&redis, &["check", "--window", "30d"]);
+    let table = stdout_of(&redis, &["check", "--window", "30d"]);
     assert!(table.contains("the data set keeps visits for 14d; the service will extend that to 30d"), "{table}");
-    assert_eq!(says(&redis, &["window"]), "14d\n", "a check writes nothing");
+    assert_eq!(stdout_of(&redis, &["window"]), "14d\n", "check writes nothing");
 }
 
 #[tokio::test]
-async fn service_with_a_longer_window_tells_both_lengths_once() {
+async fn start_with_a_longer_window_logs_both_lengths_once() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.estimator("14d").ready().await.unwrap();
     let message = refusal(binary(folder.path()).args(["check", "--redis-url", &redis.url(), "--window", "14M"]));
     assert!(message.contains("is in months or years") && message.contains("minutes are m"), "{message}");
-    let table = says(&redis, &["check", "--window", "36820224s"]);
+    let table = stdout_of(&redis, &["check", "--window", "36820224s"]);
     assert!(table.contains("keeps visits for 14d; the service will extend that to 426d3h50m24s"), "{table}");
     let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--window", "36820224s"]);
     service.record("u1", "sports").await;
     let log = service.terminate_for_log();
-    let told = log.iter().filter(|line| line.contains("extending the window of the data set from 14d to 426d3h50m24s"));
-    assert_eq!(told.count(), 1, "{log:#?}");
+    let lines =
+        log.iter().filter(|line| line.contains("extending the window of the data set from 14d to 426d3h50m24s"));
+    assert_eq!(lines.count(), 1, "{log:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn move_keeps_the_window_and_goes_on_when_it_is_extended() {
+async fn repartition_keeps_the_window_and_resumes_after_an_extension() {
     let redis = Redis::start();
     let seven = redis.estimator("7d");
     fill(&seven, 20).await;
-    says(&redis, &["repartition", "--to", "4"]);
+    stdout_of(&redis, &["repartition", "--to", "4"]);
     assert_eq!(records(&redis), [r#"{"epoch":5,"keys":"p4","window_seconds":604800}"#]);
 
     let store = redis.store();
@@ -376,13 +377,13 @@ async fn move_keeps_the_window_and_goes_on_when_it_is_extended() {
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
     assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::UnknownLayout));
-    says(&redis, &["repartition", "--to", "2"]);
+    stdout_of(&redis, &["repartition", "--to", "2"]);
     assert_eq!((count(&seven).await, count(&eight).await), (20, 20));
     assert_eq!(records(&redis), [r#"{"epoch":10,"keys":"q2","window_seconds":691200}"#]);
 }
 
 #[tokio::test]
-async fn tombstone_is_kept_for_the_window_of_the_data_set() {
+async fn delete_user_keeps_the_tombstone_for_the_window_of_the_data_set() {
     let redis = Redis::start();
     let (long, short) = (redis.estimator("14d"), redis.estimator("1h"));
     fill(&long, 1).await;
@@ -397,7 +398,7 @@ async fn tombstone_is_kept_for_the_window_of_the_data_set() {
 }
 
 #[tokio::test]
-async fn service_with_a_longer_window_extends_that_of_one_that_runs() {
+async fn start_with_a_longer_window_extends_that_of_a_running_instance() {
     let redis = Redis::start();
     let every_second = |text: &str| settings([("window", text), ("prune_schedule", "* * * * * *")]);
     let short = TestApp::spawn_with(&redis, every_second("1h")).await;
@@ -408,9 +409,9 @@ async fn service_with_a_longer_window_extends_that_of_one_that_runs() {
     });
     assert_eq!(long.post_lines(line).await.status(), 200);
     for _ in 0..3 {
-        // Each instance has pruned since.
+        // Every instance has pruned in the meantime.
         let runs = prune_runs(&short).await;
-        crate::helpers::eventually("it prunes", async || prune_runs(&short).await > runs + 1).await;
+        crate::helpers::eventually("the instance prunes", async || prune_runs(&short).await > runs + 1).await;
         assert_eq!((long.count("sports").await, short.count("sports").await), (1, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Single visits and counts that are asked together share round trips, and each caller gets the answer to its own.
+//! Group commit: concurrent visits and counts share batches, and each caller gets its own result.
 
 use segment_estimator::domain::Visit;
 use segment_estimator::estimator::{Estimator, Recorded};
@@ -11,15 +11,15 @@ use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus
 
 type Recording = JoinHandle<Result<Recorded, store::Error>>;
 
-/// Starts recording. In these tests' runtimes of one thread, it waits for Redis by the next [`all_wait`].
+/// Starts recording `visit`. On the single thread of these tests, the visit is pending after the next [`poll_all`].
 fn begin(estimator: &Estimator, visit: Visit<'_>) -> Recording {
     let (estimator, visit) = (estimator.clone(), visit.into_owned());
     tokio::spawn(async move { estimator.record(visit, NOON).await })
 }
 
-/// Returns when all that was begun has been polled once, and so waits.
-async fn all_wait() {
-    // A turn of the scheduler is 61 tasks.
+/// Returns when all spawned tasks have been polled once, and their requests are pending.
+async fn poll_all() {
+    // The scheduler runs 61 tasks between two polls of this one.
     for _ in 0..10 {
         yield_now().await;
     }
@@ -29,12 +29,12 @@ fn is_member(redis: &Redis, user: &str, name: &str) -> bool {
     redis.call::<Option<f64>>(&["ZSCORE", &format!("segment:{name}"), user]).is_some()
 }
 
-/// A Redis whose replies are held, with one visit written that still waits for its reply.
-async fn with_a_write_under_way(waiting: usize) -> (Redis, Proxy, Estimator, Recording) {
+/// Returns a Redis whose replies are held, and a recording that is written but has no reply. `max_pending` limits the queue.
+async fn with_a_write_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator, Recording) {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let estimator = proxy.estimator(waiting);
-    // The connections for visits and for counts are there before replies are held.
+    let estimator = proxy.estimator(max_pending);
+    // Connect for visits and counts before replies are held.
     estimator.record(visit("before", "before", NOON), NOON).await.unwrap();
     estimator.ready().await.unwrap();
     proxy.hold_replies();
@@ -48,12 +48,12 @@ async fn outcome(recording: Recording) -> Result<Recorded, store::Error> {
 }
 
 #[tokio::test]
-async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
+async fn record_answers_after_the_reply_of_redis() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let patient = settings([("redis_timeout", "30s")]);
-    let app = TestApp::spawn_on(proxy.url(), patient).await;
-    // The connections to Redis are there before replies are held.
+    let long_timeout = settings([("redis_timeout", "30s")]);
+    let app = TestApp::spawn_on(proxy.url(), long_timeout).await;
+    // Connect before replies are held.
     app.record("u104010", "sports").await;
     assert_eq!(app.post_lines(r#"{"user_id":"u104010","segment":"sports"}"#).await.status(), 200);
 
@@ -64,7 +64,7 @@ async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
     for user in ["u104011", "u104012"] {
         eventually("the visit is written", async || is_member(&redis, user, "sports")).await;
     }
-    // Whatever would answer early has had every chance to: others are answered meanwhile.
+    // A premature answer would arrive in the meantime.
     for _ in 0..10 {
         assert_eq!(app.status_of("/healthz").await, 200);
     }
@@ -76,12 +76,12 @@ async fn a_visit_is_not_acknowledged_before_redis_has_replied() {
 }
 
 #[tokio::test]
-async fn visits_that_arrive_during_a_write_share_the_next() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
+async fn record_batches_visits_that_arrive_during_a_write() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
     let later: Vec<_> =
         (0..100).map(|n| begin(&estimator, visit(&format!("u{n}"), ["sports", "news"][n % 2], NOON))).collect();
-    all_wait().await;
-    assert!(!is_member(&redis, "u0", "sports"), "it waits for the write that is under way");
+    poll_all().await;
+    assert!(!is_member(&redis, "u0", "sports"), "it waits for the write in flight");
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
 
     proxy.release_replies();
@@ -95,13 +95,13 @@ async fn visits_that_arrive_during_a_write_share_the_next() {
 }
 
 #[tokio::test]
-async fn a_segment_that_fails_fails_its_own_callers_alone() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
+async fn record_fails_for_the_callers_of_a_broken_segment_alone() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
     let later: Vec<_> = (0..30)
         .map(|n| (n, begin(&estimator, visit(&format!("u{n}"), ["sports", "broken", "news"][n % 3], NOON))))
         .collect();
-    all_wait().await;
+    poll_all().await;
 
     proxy.release_replies();
     assert_eq!(outcome(first).await, Ok(Recorded::Accepted));
@@ -118,12 +118,12 @@ async fn a_segment_that_fails_fails_its_own_callers_alone() {
 }
 
 #[tokio::test]
-async fn the_later_of_two_visits_that_share_a_write_stays() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
+async fn record_keeps_the_latest_visit_of_a_batch() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
     let times = [-5_000, -1_000, -9_000];
     let later: Vec<_> =
         times.map(|millis| begin(&estimator, visit("u1", "sports", noon_plus(millis)))).into_iter().collect();
-    all_wait().await;
+    poll_all().await;
     proxy.release_replies();
     outcome(first).await.unwrap();
     for recording in later {
@@ -134,10 +134,10 @@ async fn the_later_of_two_visits_that_share_a_write_stays() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_at_once_and_the_others_are_written() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(2).await;
+async fn record_fails_at_once_if_the_queue_is_full() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(2).await;
     let waiting = [begin(&estimator, visit("u1", "sports", NOON)), begin(&estimator, visit("u2", "sports", NOON))];
-    all_wait().await;
+    poll_all().await;
     for _ in 0..3 {
         let refused = estimator.record(visit("u3", "sports", NOON), NOON).await;
         assert_eq!(refused, Err(store::Error::Overloaded(2)));
@@ -153,7 +153,7 @@ async fn a_full_queue_refuses_at_once_and_the_others_are_written() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
+async fn post_is_503_overloaded_if_the_queue_is_full() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let changes = settings([("max_waiting", "1"), ("redis_timeout", "30s")]);
@@ -162,39 +162,39 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_again() {
     proxy.hold_replies();
     let post =
         |user: &str| app.request("POST", "/segments").json(&json!({ "user_id": user, "segment": "sports" })).send();
-    let under_way = tokio::spawn(post("first"));
+    let in_flight = tokio::spawn(post("first"));
     eventually("the first visit is written", async || is_member(&redis, "first", "sports")).await;
 
-    // One of the two waits, the other finds the queue full; which of them depends on who came first.
+    // The first of the two requests to arrive is pending; the other one finds the queue full.
     let (one, other) = (tokio::spawn(post("u1")), tokio::spawn(post("u2")));
     eventually("one is refused", async || one.is_finished() || other.is_finished()).await;
-    let (refused, waits) = if one.is_finished() { (one, other) } else { (other, one) };
+    let (refused, pending) = if one.is_finished() { (one, other) } else { (other, one) };
     let document = problem(refused.await.unwrap().unwrap(), 503, "overloaded").await;
     assert!(document["detail"].as_str().unwrap().contains("1 requests are already waiting for Redis"), "{document}");
 
     proxy.release_replies();
-    for answer in [under_way, waits] {
+    for answer in [in_flight, pending] {
         assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 204);
     }
 }
 
 #[tokio::test]
-async fn who_goes_away_while_waiting_takes_the_visit_back() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
-    let gone = begin(&estimator, visit("gone", "sports", NOON));
-    let stays = begin(&estimator, visit("stays", "sports", NOON));
-    all_wait().await;
-    gone.abort();
-    assert!(gone.await.unwrap_err().is_cancelled());
+async fn record_withdraws_the_visit_if_it_is_dropped_before_the_write() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let dropped = begin(&estimator, visit("dropped", "sports", NOON));
+    let kept = begin(&estimator, visit("kept", "sports", NOON));
+    poll_all().await;
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
 
     proxy.release_replies();
     outcome(first).await.unwrap();
-    assert_eq!(outcome(stays).await, Ok(Recorded::Accepted));
-    assert!(!is_member(&redis, "gone", "sports"));
+    assert_eq!(outcome(kept).await, Ok(Recorded::Accepted));
+    assert!(!is_member(&redis, "dropped", "sports"));
 }
 
 #[tokio::test]
-async fn a_single_visit_is_written_without_company() {
+async fn record_writes_a_single_visit_at_once() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     for n in 0..3 {
@@ -205,23 +205,23 @@ async fn a_single_visit_is_written_without_company() {
 }
 
 #[tokio::test]
-async fn counts_that_arrive_together_share_a_round_trip_and_the_same_ones_an_answer() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
+async fn estimate_batches_counts_and_deduplicates_them() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
-    let ask = |name: &'static str| {
+    let count = |name: &'static str| {
         let estimator = estimator.clone();
         tokio::spawn(async move { estimator.estimate(&segment(name), NOON).await })
     };
-    let under_way = ask("news");
-    eventually("a count is under way", async || redis.calls("zcount") == 1).await;
+    let in_flight = count("news");
+    eventually("a count is in flight", async || redis.calls("zcount") == 1).await;
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
     let later: Vec<_> =
-        (0..40).map(|n| ["sports", "news", "broken", "nobody"][n % 4]).map(|name| (name, ask(name))).collect();
-    all_wait().await;
+        (0..40).map(|n| ["sports", "news", "broken", "empty"][n % 4]).map(|name| (name, count(name))).collect();
+    poll_all().await;
 
     proxy.release_replies();
     outcome(first).await.unwrap();
-    assert_eq!(under_way.await.unwrap(), Ok(0));
+    assert_eq!(in_flight.await.unwrap(), Ok(0));
     for (name, count) in later {
         match (name, in_time("the count", count).await.unwrap()) {
             ("sports", count) => assert_eq!(count, Ok(1)),
@@ -235,17 +235,17 @@ async fn counts_that_arrive_together_share_a_round_trip_and_the_same_ones_an_ans
 }
 
 #[tokio::test]
-async fn a_count_sees_what_was_acknowledged_before_it_was_asked() {
-    let (redis, proxy, estimator, first) = with_a_write_under_way(1_000).await;
-    let ask = || {
+async fn estimate_includes_visits_acknowledged_before_the_call() {
+    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let count = || {
         let estimator = estimator.clone();
         tokio::spawn(async move { estimator.estimate(&segment("news"), NOON).await })
     };
-    let before = ask();
+    let before = count();
     eventually("the first count is answered by Redis", async || redis.calls("zcount") == 1).await;
     redis.call::<()>(&["ZADD", "segment:news", &NOON.as_score().to_string(), "u104010"]);
-    let after = ask();
-    all_wait().await;
+    let after = count();
+    poll_all().await;
 
     proxy.release_replies();
     outcome(first).await.unwrap();

@@ -1,4 +1,4 @@
-//! The data set in Redis: what is written, counted and pruned, on one server, on replicas and on a cluster.
+//! The data set in Redis: writes, counts and pruning on one server, on replicas and on a cluster.
 
 mod clock;
 mod cluster;

@@ -1,4 +1,4 @@
-//! Random visits, clock steps and prunes against a plain model in memory: after every step, every count is equal.
+//! Random visits, clock steps and prunes, compared with a model in memory after every step.
 
 use std::collections::HashMap;
 
@@ -15,13 +15,13 @@ const SEGMENTS: [&str; 3] = ["sports", "news", "{x}:y"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A visit that was seen this many milliseconds before now, or after.
+    /// A visit that was seen `age` milliseconds before now; after now if negative.
     Visit {
         user: u8,
         segment: usize,
         age: i64,
     },
-    /// The clock goes on, or back, as clocks that are set right do.
+    /// The clock advances, or goes back as when it is corrected.
     Clock {
         millis: i64,
     },
@@ -29,7 +29,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // Ages crowd around the window's edge, where mistakes are.
+    // Most ages are close to the end of the window, where errors are likely.
     let age = prop_oneof![Just(0), -2_000..2_000_i64, 0..2 * WINDOW_MILLIS, WINDOW_MILLIS - 2..=WINDOW_MILLIS + 2,];
     prop_oneof![
         6 => (0..6_u8, 0..SEGMENTS.len(), age).prop_map(|(user, segment, age)| Step::Visit { user, segment, age }),
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What must be true, in the simplest words there are.
+/// The expected behavior in its simplest form.
 #[derive(Default)]
 struct Model {
     last_seen: HashMap<(usize, u8), i64>,
@@ -99,17 +99,17 @@ async fn replay(estimator: &Estimator, redis: &Redis, steps: &[Step]) {
     }
 }
 
-/// The names of all segments, whatever the number of partitions.
+/// Returns the names in the indexes of all partitions.
 fn index(redis: &Redis) -> Vec<String> {
     let indexes: Vec<String> = redis.call(&["KEYS", "*segments"]);
     indexes.iter().flat_map(|index| redis.call::<Vec<String>>(&["ZRANGE", index, "0", "-1"])).collect()
 }
 
-/// The second is more than there are users: some partitions have nobody.
+/// There are six users, so that some of eight partitions are empty.
 #[rstest]
-#[case("1")]
-#[case("8")]
-fn counts_are_those_of_the_model_after_every_step(#[case] partitions: &str) {
+#[case::one_partition("1")]
+#[case::eight_partitions("8")]
+fn count_agrees_with_the_model_after_every_step(#[case] partitions: &str) {
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let estimator = {

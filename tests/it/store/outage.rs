@@ -1,4 +1,4 @@
-//! Redis is away, hangs, or refuses: answers are 503 until it is well, and nothing has to be restarted.
+//! Redis is down, hangs, or refuses commands: answers are 503 until it recovers, without a restart of the service.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ async fn post(app: &TestApp) -> StatusCode {
     app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await.status()
 }
 
-/// The kinds of failure of Redis that `/metrics` has counted.
-async fn kinds_of_failure(client: &Client) -> Vec<String> {
+/// Returns the kinds of Redis errors that `/metrics` has counted.
+async fn error_kinds(client: &Client) -> Vec<String> {
     let metrics = client.get("/metrics").await.text().await.unwrap();
     let counted = metrics.lines().filter_map(|line| line.strip_prefix("estimator_redis_errors_total{kind=\""));
     let counted = counted.filter_map(|line| line.split_once("\"} ")).filter(|(_, count)| *count != "0");
@@ -21,7 +21,7 @@ async fn kinds_of_failure(client: &Client) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn eviction_is_warned_of_at_the_start_and_counted() {
+async fn start_warns_of_eviction_and_metrics_count_evicted_keys() {
     let redis = Redis::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     for n in 0..200 {
         redis.call::<()>(&["SET", &format!("foreign:{n}"), &"x".repeat(10_000)]);
@@ -51,7 +51,7 @@ async fn eviction_is_warned_of_at_the_start_and_counted() {
 }
 
 #[tokio::test]
-async fn redis_stopped_and_restarted_is_204_503_204() {
+async fn record_is_204_503_204_when_redis_stops_and_restarts() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u104010", "sports").await;
@@ -66,11 +66,11 @@ async fn redis_stopped_and_restarted_is_204_503_204() {
     redis.start_again();
     eventually("writes succeed again", async || post(&app).await == StatusCode::NO_CONTENT).await;
     assert_eq!(app.status_of("/readyz").await, 200);
-    assert_eq!(app.count("sports").await, 1, "what was acknowledged is there, what was refused is not");
+    assert_eq!(app.count("sports").await, 1, "Redis has the acknowledged visit and not the refused one");
 }
 
 #[tokio::test]
-async fn a_restart_between_two_requests_costs_no_error() {
+async fn restart_between_two_requests_causes_no_error() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for _ in 0..3 {
@@ -82,7 +82,7 @@ async fn a_restart_between_two_requests_costs_no_error() {
 }
 
 #[tokio::test]
-async fn the_service_starts_without_redis_and_finds_it_when_it_comes() {
+async fn start_without_redis_connects_when_redis_starts() {
     let mut redis = Redis::start();
     redis.stop();
     let app = TestApp::spawn(&redis).await;
@@ -92,12 +92,12 @@ async fn the_service_starts_without_redis_and_finds_it_when_it_comes() {
 
     redis.start_again();
     eventually("ready", async || app.status_of("/readyz").await == 200).await;
-    eventually("visits are taken", async || post(&app).await == StatusCode::NO_CONTENT).await;
+    eventually("visits are accepted", async || post(&app).await == StatusCode::NO_CONTENT).await;
     assert_eq!(app.count("sports").await, 1);
 }
 
 #[tokio::test]
-async fn redis_is_reached_over_tcp_too() {
+async fn connect_works_over_tcp() {
     let port = free_port();
     let app = TestApp::spawn_on(format!("redis://127.0.0.1:{port}"), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
@@ -109,7 +109,7 @@ async fn redis_is_reached_over_tcp_too() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_is_503_at_the_deadline_and_recovers() {
+async fn requests_are_503_at_the_deadline_while_redis_hangs() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("redis_timeout", "300ms")])).await;
     app.record("u104010", "sports").await;
@@ -126,7 +126,7 @@ async fn a_redis_that_hangs_is_503_at_the_deadline_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_connection_that_went_dead_is_replaced() {
+async fn timeout_replaces_a_dead_connection() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let short = settings([("redis_timeout", "300ms")]);
@@ -138,14 +138,14 @@ async fn a_connection_that_went_dead_is_replaced() {
     assert_eq!(app.count("sports").await, 1);
 }
 
-/// How many connections to Redis the service has made.
+/// Returns the number of connections to Redis that the service has made.
 async fn connects(app: &TestApp) -> u64 {
     let metrics = app.get("/metrics").await.text().await.unwrap();
     let made = metrics.lines().find_map(|line| line.strip_prefix(r#"estimator_redis_connects_total{outcome="done"} "#));
     made.unwrap().parse().unwrap()
 }
 
-/// A service on the Redis behind `proxy`, with a connection for each of visits, batches and counts.
+/// Starts a service on the Redis behind `proxy`, and connects for visits, batches and counts.
 async fn app_with_all_connections(proxy: &Proxy) -> TestApp {
     let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
@@ -154,37 +154,37 @@ async fn app_with_all_connections(proxy: &Proxy) -> TestApp {
     app
 }
 
-/// The first of each, none of which may find its connection dead.
-async fn assert_all_are_taken_at_once(app: &TestApp) {
+/// Asserts that a visit, a batch and a count succeed at the first attempt.
+async fn assert_all_succeed_at_once(app: &TestApp) {
     assert_eq!(post(app).await, 204);
     assert_eq!(app.post_array(&json!([{ "user_id": "u104012", "segment": "sports" }])).await.status(), 200);
     assert_eq!(app.count("sports").await, 3);
 }
 
 #[tokio::test]
-async fn heartbeat_replaces_idle_connections_that_died_before_a_request_needs_them() {
+async fn heartbeat_replaces_idle_connections_that_died() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let app = app_with_all_connections(&proxy).await;
     let before = connects(&app).await;
 
     proxy.inject(Fault::HalfOpen);
-    eventually("all three are made again", async || connects(&app).await >= before + 3).await;
-    assert_all_are_taken_at_once(&app).await;
+    eventually("all three reconnect", async || connects(&app).await >= before + 3).await;
+    assert_all_succeed_at_once(&app).await;
 }
 
 #[tokio::test]
-async fn heartbeat_keeps_idle_connections_that_the_network_would_forget() {
-    const FORGETS_AFTER: Duration = Duration::from_secs(5);
+async fn heartbeat_keeps_idle_connections_from_being_dropped_by_the_network() {
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
     let redis = Redis::start();
-    let proxy = Proxy::start_with_idle_limit(&redis, FORGETS_AFTER).await;
+    let proxy = Proxy::start_with_idle_limit(&redis, IDLE_TIMEOUT).await;
     let app = app_with_all_connections(&proxy).await;
-    // Nothing but time makes a connection idle.
-    tokio::time::sleep(FORGETS_AFTER + Duration::from_secs(1)).await;
-    assert_all_are_taken_at_once(&app).await;
+    // A connection becomes idle only with time.
+    tokio::time::sleep(IDLE_TIMEOUT + Duration::from_secs(1)).await;
+    assert_all_succeed_at_once(&app).await;
 }
 
-/// In its table of sockets Linux shows which timer runs for each: 2 is that of keepalive.
+/// Linux shows the active timer of each socket in its table; 2 is the keepalive timer.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn keepalive_is_on_for_every_connection_to_redis() {
@@ -201,13 +201,13 @@ async fn keepalive_is_on_for_every_connection_to_redis() {
 }
 
 #[tokio::test]
-async fn a_connection_to_a_replica_is_replaced() {
+async fn readonly_replaces_the_connection() {
     let (old, new) = (Redis::start(), Redis::start());
     let proxy = Proxy::start(&old).await;
     let app = TestApp::spawn_on(proxy.url(), settings([])).await;
     app.record("u104010", "sports").await;
 
-    // A failover: the old primary lives on as a replica, and its address leads to the new one.
+    // A failover: the old primary becomes a replica, and its address leads to the new one.
     old.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     proxy.redirect_to(&new);
     assert_eq!(post(&app).await, 503);
@@ -215,9 +215,9 @@ async fn a_connection_to_a_replica_is_replaced() {
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
 }
 
-/// A service that gets no visits hears of it by its readiness probe.
+/// A service without visits learns of it by its readiness probe.
 #[tokio::test]
-async fn a_primary_that_becomes_a_replica_is_not_ready_and_its_counts_are_not_believed() {
+async fn count_and_readyz_are_503_while_the_primary_is_a_replica() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u104010", "sports").await;
@@ -232,17 +232,17 @@ async fn a_primary_that_becomes_a_replica_is_not_ready_and_its_counts_are_not_be
 }
 
 #[tokio::test]
-async fn callers_that_give_up_do_not_keep_a_slow_redis_away() {
+async fn connect_completes_after_its_callers_time_out() {
     let redis = Redis::start();
     let proxy = Proxy::start_slow(&redis, Duration::from_millis(400)).await;
-    let impatient = settings([("redis_timeout", "100ms")]);
-    let app = TestApp::spawn_on(proxy.url(), impatient).await;
+    let short_timeout = settings([("redis_timeout", "100ms")]);
+    let app = TestApp::spawn_on(proxy.url(), short_timeout).await;
     assert_eq!(post(&app).await, 503);
-    eventually("connected in spite of them", async || post(&app).await == StatusCode::NO_CONTENT).await;
+    eventually("connected in spite of the timeouts", async || post(&app).await == StatusCode::NO_CONTENT).await;
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_503_until_it_is_right() {
+async fn requests_are_503_until_the_password_is_right() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "requirepass", "right"]);
     let folder = tempfile::tempdir().unwrap();
@@ -252,7 +252,7 @@ async fn a_wrong_password_is_503_until_it_is_right() {
         let document: Value = service.get("/segments/sports/count").await.json().await.unwrap();
         assert!(!document.to_string().contains("wrong"), "{document}");
     }
-    assert_eq!(kinds_of_failure(&service).await, ["wrong_password"]);
+    assert_eq!(error_kinds(&service).await, ["wrong_password"]);
 
     let mut admin = redis::Client::open(format!("{}?pass=right", redis.url())).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("wrong").exec(&mut admin).unwrap();
@@ -265,37 +265,37 @@ async fn a_wrong_password_is_503_until_it_is_right() {
 
 #[rstest]
 #[case::no_password(&["CONFIG", "SET", "requirepass", "right"], "", "no_auth")]
-#[case::no_password_for_a_database(&["CONFIG", "SET", "requirepass", "right"], "?db=3", "no_auth")]
-#[case::a_user_that_is_off(&["ACL", "SETUSER", "me", "off", ">right", "+@all"], "?user=me&pass=right", "wrong_password")]
-#[case::nobody_known(&["PING"], "?user=me&pass=right", "wrong_password")]
-#[case::a_password_where_none_is_wanted(&["PING"], "?pass=right", "wrong_password")]
-#[case::a_user_without_databases(
+#[case::no_password_with_a_database(&["CONFIG", "SET", "requirepass", "right"], "?db=3", "no_auth")]
+#[case::disabled_user(&["ACL", "SETUSER", "me", "off", ">right", "+@all"], "?user=me&pass=right", "wrong_password")]
+#[case::unknown_user(&["PING"], "?user=me&pass=right", "wrong_password")]
+#[case::unexpected_password(&["PING"], "?pass=right", "wrong_password")]
+#[case::select_forbidden(
     &["ACL", "SETUSER", "me", "on", ">right", "+@all", "-select"], "?user=me&pass=right&db=3", "no_permission"
 )]
-#[case::a_database_that_is_not_there(&["PING"], "?db=99", "connect")]
+#[case::unknown_database(&["PING"], "?db=99", "connect")]
 #[tokio::test]
-async fn why_redis_does_not_let_us_in_has_a_label(#[case] setup: &[&str], #[case] login: &str, #[case] kind: &str) {
+async fn metrics_label_why_redis_refuses_the_login(#[case] setup: &[&str], #[case] login: &str, #[case] kind: &str) {
     let redis = Redis::start();
     redis.call::<redis::Value>(setup);
     let app = TestApp::spawn_on(format!("{}{login}", redis.url()), settings([])).await;
     assert_eq!(post(&app).await, 503);
     assert_eq!(app.status_of("/readyz").await, 503);
-    assert_eq!(kinds_of_failure(&app).await, [kind]);
+    assert_eq!(error_kinds(&app).await, [kind]);
 }
 
 #[tokio::test]
-async fn a_redis_without_room_for_another_client_is_no_wrong_password() {
+async fn metrics_label_too_many_clients_as_connect() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "maxclients", "1"]);
     let other = redis.monitor();
     let app = TestApp::spawn_on(format!("{}?pass=right", redis.url()), settings([])).await;
     assert_eq!(app.status_of("/readyz").await, 503);
-    assert_eq!(kinds_of_failure(&app).await, ["connect"]);
+    assert_eq!(error_kinds(&app).await, ["connect"]);
     drop(other);
 }
 
 #[tokio::test]
-async fn a_redis_that_is_busy_when_it_is_met_is_told_as_busy() {
+async fn metrics_label_a_busy_redis_as_busy() {
     let redis = Redis::start();
     redis.call::<()>(&["CONFIG", "SET", "lua-time-limit", "1"]);
     let connect = || redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
@@ -307,14 +307,14 @@ async fn a_redis_that_is_busy_when_it_is_met_is_told_as_busy() {
 
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.status_of("/readyz").await, 503);
-    assert_eq!(kinds_of_failure(&app).await, ["busy"]);
+    assert_eq!(error_kinds(&app).await, ["busy"]);
     redis::cmd("SCRIPT").arg("KILL").exec(&mut connect()).unwrap();
     assert!(script.await.unwrap().is_err());
     eventually("ready", async || app.status_of("/readyz").await == 200).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_writes_still_counts() {
+async fn count_succeeds_while_redis_refuses_writes() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u104010", "sports").await;

@@ -1,4 +1,4 @@
-//! Pruning: in slices, by anyone at any time, without ever removing a member that counts or a name that is needed.
+//! Pruning: in slices, by any instance at any time, without removing a member that counts or the name of an occupied segment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::helpers::{NOON, Redis, TIMEOUT, TestApp, eventually, noon_plus, segme
 const WINDOW: &str = "10s";
 const WINDOW_MILLIS: i64 = 10_000;
 
-/// Fills a segment with members straight away, the `n`th with the score that `score` gives it.
+/// Fills a segment past the service. Member `n` gets the score `score(n)`.
 fn fill(redis: &Redis, name: &str, members: usize, score: impl Fn(usize) -> Timestamp) {
     redis.record_data_set();
     let key = format!("segment:{name}");
@@ -30,7 +30,7 @@ fn fill(redis: &Redis, name: &str, members: usize, score: impl Fn(usize) -> Time
     redis.call::<()>(&["ZADD", "segments", "0", name]);
 }
 
-/// Prunes `name` slice by slice and gives the size of each.
+/// Prunes `name` slice by slice, and returns the size of each slice.
 async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
     let (plain, mut sizes) = (KeySet::first(Partitions::ONE).all().next().unwrap(), Vec::new());
     let layout = store.layout().await.unwrap();
@@ -44,7 +44,7 @@ async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_large_expired_segment_goes_in_slices() {
+async fn prune_removes_a_large_segment_in_slices() {
     let redis = Redis::start();
     fill(&redis, "sports", 100_000, |n| noon_plus(n as i64));
     fill(&redis, "alive", 3_000, |n| noon_plus(200_000 + n as i64));
@@ -57,31 +57,31 @@ async fn a_large_expired_segment_goes_in_slices() {
     assert_eq!((report.members_removed, report.segments_dropped), (100_000, 1));
     assert!(redis.calls("zremrangebyscore") >= 100, "{} slices", redis.calls("zremrangebyscore"));
     let slices = redis.calls("zremrangebyscore");
-    assert_eq!(redis.calls("eval"), slices + 1, "each slice, and one look at the segment that has no members left");
+    assert_eq!(redis.calls("eval"), slices + 1, "one for each slice, and one to drop the name");
     assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["alive"]);
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:alive"]), 3_000);
 }
 
 #[tokio::test]
-async fn no_slice_is_much_larger_than_a_thousand() {
+async fn prune_slice_removes_two_thousand_members_at_most() {
     let redis = Redis::start();
     let store = redis.store();
     let cutoff = noon_plus(0);
-    let most = 2 * Store::SLICE as u64;
-    // How many members share a score: none, a few, more than a slice, all.
+    let max = 2 * Store::SLICE as u64;
+    // The number of members that share a score.
     for (name, ties) in
         [("distinct", 1), ("few", 7), ("half", 500), ("thousand", 1_000), ("many", 3_333), ("all", 20_000)]
     {
         fill(&redis, name, 20_000, |n| noon_plus(-((n / ties) as i64)));
         let sizes = slices(&store, name, cutoff).await;
         assert_eq!(sizes.iter().sum::<u64>(), 20_000, "{name}");
-        assert!(sizes.iter().all(|size| *size <= most), "{name}: {sizes:?}");
+        assert!(sizes.iter().all(|size| *size <= max), "{name}: {sizes:?}");
         assert_eq!(redis.call::<u64>(&["EXISTS", &format!("segment:{name}")]), 0);
     }
 }
 
 #[tokio::test]
-async fn ties_at_the_cutoff_go_and_those_a_millisecond_later_stay() {
+async fn prune_slice_removes_ties_at_the_cutoff_and_keeps_later_members() {
     let redis = Redis::start();
     let store = redis.store();
     for (name, members) in [("few", 10), ("slice", 1_000), ("plateau", 5_000)] {
@@ -97,11 +97,11 @@ async fn ties_at_the_cutoff_go_and_those_a_millisecond_later_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_refreshes_loses_nobody() {
+async fn prune_keeps_members_that_are_refreshed_concurrently() {
     const USERS: usize = 20_000;
     let redis = Redis::start();
     let estimator = redis.estimator(WINDOW);
-    // Everybody has expired, at a few moments only, so that slices are cut in both ways.
+    // All members have expired. They share seven scores, so that slices are cut by score and by number.
     fill(&redis, "sports", USERS, |n| noon_plus((n % 7) as i64));
     let now = noon_plus(6 + WINDOW_MILLIS);
 
@@ -109,7 +109,7 @@ async fn a_storm_of_refreshes_loses_nobody() {
     for worker in 0..4 {
         let estimator = estimator.clone();
         tasks.spawn(async move {
-            // Every second user comes back, just inside the window, while the others are being pruned.
+            // Every second user is seen again, just inside the window, while the others are pruned.
             for n in (0..USERS).filter(|n| n % 2 == 0 && n / 2 % 4 == worker) {
                 estimator.record(visit(&format!("u{n}"), "sports", noon_plus(7)), now).await.unwrap();
             }
@@ -131,15 +131,15 @@ async fn a_storm_of_refreshes_loses_nobody() {
 }
 
 #[tokio::test]
-async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
+async fn prune_continues_after_segments_with_a_refused_command() {
     let redis = Redis::start();
     redis.record_data_set();
-    // A page of the index that an ACL hides, and then some segments that it doesn't.
-    let (hidden, open) = (250, 10);
-    for n in 0..hidden {
+    // An ACL forbids the segments of the first page of the index, and permits those after it.
+    let (forbidden, permitted) = (250, 10);
+    for n in 0..forbidden {
         fill(&redis, &format!("a{n}"), 1, |_| NOON);
     }
-    for n in 0..open {
+    for n in 0..permitted {
         fill(&redis, &format!("b{n}"), 1, |_| NOON);
     }
     redis.call::<()>(&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all", "~segment:b*", "~segments", "~layout"]);
@@ -152,12 +152,12 @@ async fn prune_goes_on_behind_segments_for_which_redis_refuses_a_command() {
 
     assert!(error.to_string().starts_with("Redis refused `ZCOUNT segment:a"), "{error}");
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:b*"]), [""; 0]);
-    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:a*"]).len(), hidden);
-    assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), hidden);
+    assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:a*"]).len(), forbidden);
+    assert_eq!(redis.call::<usize>(&["ZCARD", "segments"]), forbidden);
 }
 
 #[tokio::test]
-async fn prune_names_a_command_that_redis_does_not_have() {
+async fn prune_names_a_missing_command() {
     let redis = Redis::start_with(&["--rename-command", "EVAL", ""]);
     redis.record_data_set();
     fill(&redis, "sports", 1, |_| NOON);
@@ -166,8 +166,8 @@ async fn prune_names_a_command_that_redis_does_not_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
-    // Just a slice, so that one cut by rank would reach whoever comes back meanwhile.
+async fn prune_keeps_a_member_seen_again_before_the_removal() {
+    // Exactly a slice: one that was cut by rank would contain members that are seen again in the meantime.
     const USERS: usize = Store::SLICE;
     let redis = Redis::start();
     let (pruner, estimator) = (redis.estimator(WINDOW), redis.estimator(WINDOW));
@@ -191,7 +191,7 @@ async fn a_member_seen_again_between_the_look_and_the_removal_stays() {
 }
 
 #[tokio::test]
-async fn a_member_is_written_before_its_name() {
+async fn record_writes_the_member_before_its_name() {
     let redis = Redis::start();
     let commands = redis.monitor();
     redis.estimator(WINDOW).record(visit("u1", "sports", NOON), NOON).await.unwrap();
@@ -202,7 +202,7 @@ async fn a_member_is_written_before_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_pruners_at_once_do_the_work_of_one() {
+async fn prune_by_ten_instances_removes_each_member_once() {
     let redis = Redis::start();
     for n in 0..20 {
         fill(&redis, &format!("s{n}"), 2_500, |member| noon_plus((member / 3) as i64));
@@ -212,7 +212,7 @@ async fn ten_pruners_at_once_do_the_work_of_one() {
 
     let mut pruners = JoinSet::new();
     for _ in 0..10 {
-        // Each with a connection of its own, as replicas have.
+        // Each has its own connection, as separate instances do.
         let estimator = redis.estimator(WINDOW);
         pruners.spawn(async move { estimator.prune(now).await.unwrap() });
     }
@@ -225,7 +225,7 @@ async fn ten_pruners_at_once_do_the_work_of_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
+async fn prune_keeps_the_name_of_a_segment_that_gains_a_member() {
     let redis = Redis::start();
     let stop = Arc::new(AtomicBool::new(false));
     let mut pruners = JoinSet::new();
@@ -233,14 +233,14 @@ async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
         let (estimator, stop) = (redis.estimator(WINDOW), Arc::clone(&stop));
         pruners.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
-                // This clock is far ahead, so that whatever is there expires at once.
+                // The clock is far ahead, so that all members have expired.
                 estimator.prune(noon_plus(WINDOW_MILLIS)).await.unwrap();
             }
         });
     }
     let estimator: Estimator = redis.estimator(WINDOW);
     for round in 0..500 {
-        // WriteOutcome and pruned again at once; then written to stay.
+        // Pruning may remove the first visit at once, concurrently with the second one.
         estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
         estimator.record(visit("u2", "sports", noon_plus(1)), NOON).await.unwrap();
         let index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
@@ -252,7 +252,7 @@ async fn a_segment_that_gets_a_member_while_it_is_dropped_stays_in_the_index() {
 }
 
 #[tokio::test]
-async fn an_index_of_more_than_one_page_is_pruned_to_its_end() {
+async fn prune_reads_all_pages_of_the_index() {
     let redis = Redis::start();
     redis.record_data_set();
     let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
@@ -270,28 +270,28 @@ async fn an_index_of_more_than_one_page_is_pruned_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_and_a_foreign_name_do_not_stop_the_run() {
+async fn prune_continues_after_a_key_of_another_type_and_a_foreign_name() {
     let redis = Redis::start();
     for name in ["a", "c"] {
         fill(&redis, name, 10, |_| NOON);
     }
-    redis.call::<()>(&["SET", "segment:b", "not ours"]);
+    redis.call::<()>(&["SET", "segment:b", "theirs"]);
     redis.call::<()>(&["ZADD", "segments", "0", "b", "0", " not a name "]);
 
     let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS)).await.unwrap();
 
     assert_eq!((report.segments_examined, report.segments_failed, report.members_removed), (3, 1, 20));
-    assert_eq!(redis.call::<String>(&["GET", "segment:b"]), "not ours");
+    assert_eq!(redis.call::<String>(&["GET", "segment:b"]), "theirs");
 }
 
 #[tokio::test]
-async fn prune_drops_the_names_of_keys_of_another_type_and_leaves_the_keys() {
+async fn prune_drops_names_of_keys_of_another_type_and_keeps_the_keys() {
     let redis = Redis::start();
     let mut connection = redis.connection();
     let mut pipeline = redis::pipe();
-    // More than a page of the index, with segments that somebody is in before and behind them.
+    // More names than a page of the index, between two segments with members.
     for n in 0..600 {
-        pipeline.cmd("RPUSH").arg(format!("segment:m{n}")).arg("not ours").ignore();
+        pipeline.cmd("RPUSH").arg(format!("segment:m{n}")).arg("theirs").ignore();
         pipeline.cmd("ZADD").arg("segments").arg(0).arg(format!("m{n}")).ignore();
     }
     pipeline.exec(&mut connection).unwrap();
@@ -308,7 +308,7 @@ async fn prune_drops_the_names_of_keys_of_another_type_and_leaves_the_keys() {
 }
 
 #[tokio::test]
-async fn the_job_prunes_on_its_schedule_and_survives_a_failed_run() {
+async fn prune_job_runs_on_schedule_and_survives_a_failed_run() {
     let mut redis = Redis::start();
     let every_second = settings([("window", "1s"), ("prune_schedule", "* * * * * *")]);
     let app = TestApp::spawn_with(&redis, every_second).await;
@@ -316,10 +316,10 @@ async fn the_job_prunes_on_its_schedule_and_survives_a_failed_run() {
     eventually("the segment is pruned", async || redis.sets().is_empty()).await;
 
     redis.stop();
-    // Some runs fail now: the job ticks every second.
-    eventually("Redis is missed", async || app.status_of("/readyz").await == 503).await;
+    // Runs fail until Redis is back. The job runs every second.
+    eventually("the service is not ready", async || app.status_of("/readyz").await == 503).await;
     redis.start_again();
-    eventually("Redis is back", async || app.status_of("/readyz").await == 200).await;
+    eventually("the service is ready", async || app.status_of("/readyz").await == 200).await;
 
     app.record("u104010", "sports").await;
     eventually("the segment is pruned again", async || redis.sets().is_empty()).await;

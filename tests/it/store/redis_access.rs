@@ -1,4 +1,4 @@
-//! Who the service is to Redis: users of its ACL, and passwords that come as files.
+//! Authentication to Redis: users of an ACL, and passwords in files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::helpers::{Redis, Service, TestApp, binary, eventually, problem, refusal, run, settings, settings_with};
 
-/// Lets `user` in with `password`, to do what the service does and no more.
-fn let_in(redis: &Redis, user: &str, password: &str) {
+/// Creates an ACL user that may do what the service does and no more.
+fn create_user(redis: &Redis, user: &str, password: &str) {
     let (password, needed) = (format!(">{password}"), Permissions::acl_rules());
     let rules = ["ACL", "SETUSER", user, "reset", "on", &password];
     redis.call::<()>(&[&rules[..], &needed.iter().map(String::as_str).collect::<Vec<_>>()].concat());
@@ -23,9 +23,9 @@ fn access(user: &str, password_file: &Path) -> RawSettings {
 }
 
 #[tokio::test]
-async fn a_user_with_a_password_in_a_file_is_let_in() {
+async fn connect_uses_an_acl_user_with_a_password_file() {
     let redis = Redis::start();
-    let_in(&redis, "estimator", "hunter2");
+    create_user(&redis, "estimator", "hunter2");
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "hunter2\n").unwrap();
 
@@ -36,7 +36,7 @@ async fn a_user_with_a_password_in_a_file_is_let_in() {
     assert!(clients.contains("user=estimator"), "{clients}");
 }
 
-/// The commands that Redis has run since its statistics were reset, without those that a test of it sends.
+/// Returns the commands that Redis has run since its statistics were reset, without those that a test sends.
 fn commands_run(redis: &Redis) -> Vec<String> {
     let stats: String = redis.call(&["INFO", "commandstats"]);
     let names = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split(':').next());
@@ -45,11 +45,11 @@ fn commands_run(redis: &Redis) -> Vec<String> {
     names
 }
 
-/// The one list of commands is complete, and none of them is there in vain.
+/// The list of required commands is complete and has no others.
 #[tokio::test]
-async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
+async fn service_sends_the_required_commands_and_no_others() {
     let redis = Redis::start();
-    let_in(&redis, "estimator", "hunter2");
+    create_user(&redis, "estimator", "hunter2");
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "hunter2").unwrap();
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
@@ -59,11 +59,11 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
     );
     let app = TestApp::spawn_with(&redis, settings).await;
     let at_start = commands_run(&redis);
-    // Histories that are long, and that are older than they are kept for.
+    // A history that is a stream, and one with a sample beyond the retention.
     redis.call::<()>(&["XADD", "history:sports", "1-0", "n", "1"]);
     redis.call::<()>(&["RPUSH", "history:news", "1", "1"]);
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
-    // Before it makes a data set it looks for keys that this ACL may hide.
+    // Before the service creates a data set, it looks for keys that this ACL may forbid.
     redis.call::<()>(&["ACL", "LOG", "RESET"]);
     let body = r#"{"user_id":"u104010","segment":"sports"}"#;
     app.record("u104010", "sports").await;
@@ -88,15 +88,15 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
     let third = json!({ "user_id": "u104011", "segment": "third" });
     problem(app.post_visit(&third).await, 422, "too-many-segments").await;
     app.request("DELETE", "/users/u104011").send().await.unwrap().error_for_status().unwrap();
-    // A segment that was pruned and dropped, and a sample.
-    eventually("all kinds of commands", async || {
+    // Wait until a segment was pruned and dropped, and a sample was added.
+    eventually("all commands were sent", async || {
         let run = commands_run(&redis);
         app.record("u104010", "news").await;
         ["ZREMRANGEBYSCORE", "XADD", "LPOP", "EXPIRE"].iter().all(|name| run.iter().any(|run| run == name))
     })
     .await;
 
-    // A connection begins with these, and may look at the information.
+    // The test and the handshake send these, and some are optional.
     let own = ["ACL|LOG", "ACL|SETUSER", "AUTH", "CLIENT|SETINFO", "HELLO", "INFO", "SCAN", "SELECT", "TIME"];
     let run = commands_run(&redis).into_iter().chain(at_start).filter(|name| !own.contains(&name.as_str()));
     let run: Vec<_> = run.collect::<BTreeSet<_>>().into_iter().collect();
@@ -107,39 +107,39 @@ async fn service_sends_the_commands_that_it_says_it_needs_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_renewed_password_is_used_for_the_next_connection() {
+async fn connect_reads_a_renewed_password() {
     let redis = Redis::start();
-    let_in(&redis, "estimator", "old-secret");
+    create_user(&redis, "estimator", "old-secret");
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "old-secret").unwrap();
     let app = TestApp::spawn_with(&redis, access("estimator", file.path())).await;
     app.record("u104010", "sports").await;
 
-    let_in(&redis, "estimator", "new-secret");
+    create_user(&redis, "estimator", "new-secret");
     app.record("u104011", "sports").await;
     let break_connections = || redis.call::<()>(&["CLIENT", "KILL", "USER", "estimator"]);
     break_connections();
     problem(app.get("/segments/sports/count").await, 503, "store-unavailable").await;
 
     fs::write(file.path(), "new-secret").unwrap();
-    eventually("let in again", async || app.status_of("/readyz").await == 200).await;
+    eventually("connected again", async || app.status_of("/readyz").await == 200).await;
     assert_eq!(app.count("sports").await, 2);
 
-    // Nobody notices when the file is renewed first.
-    let_in(&redis, "estimator", "newer-secret");
+    // No request fails if the file is renewed before the connection breaks.
+    create_user(&redis, "estimator", "newer-secret");
     fs::write(file.path(), "newer-secret").unwrap();
     break_connections();
     assert_eq!(app.count("sports").await, 2);
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_and_not_shown() {
+async fn errors_report_a_wrong_password_without_showing_it() {
     let redis = Redis::start();
-    let_in(&redis, "estimator", "hunter2");
+    create_user(&redis, "estimator", "hunter2");
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
     fs::write(&password, "hunter3").unwrap();
-    // Otherwise the start warns of it, too.
+    // With other permissions, the start would log a warning as well.
     fs::set_permissions(password, fs::Permissions::from_mode(0o600)).unwrap();
     let url = redis.url();
     let arguments = ["--redis-url", &url, "--redis-username", "estimator", "--redis-password-file", "password"];
@@ -162,9 +162,9 @@ async fn a_wrong_password_is_told_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_ask_for_information_or_the_time_serves_without_a_warning() {
+async fn service_without_info_and_time_logs_no_warning() {
     let redis = Redis::start();
-    let_in(&redis, "estimator", "hunter2");
+    create_user(&redis, "estimator", "hunter2");
     redis.call::<()>(&["ACL", "SETUSER", "estimator", "-info", "-time"]);
     let folder = tempfile::tempdir().unwrap();
     let service =
@@ -176,7 +176,7 @@ async fn a_user_that_may_not_ask_for_information_or_the_time_serves_without_a_wa
 }
 
 #[test]
-fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
+fn start_and_check_refuse_an_unreadable_password_file() {
     let folder = tempfile::tempdir().unwrap();
     let start = ["--listen", "127.0.0.1:0", "--log-filter", "off"];
     for command in ["serve", "check"] {
@@ -189,7 +189,7 @@ fn a_password_file_that_cannot_be_read_stops_the_start_and_the_check() {
 }
 
 #[test]
-fn two_passwords_are_an_error_that_shows_neither() {
+fn start_refuses_two_passwords_without_showing_them() {
     let folder = tempfile::tempdir().unwrap();
     let url = "redis://me:hunter2@127.0.0.1:1";
     let error = refusal(binary(folder.path()).args(["--redis-url", url, "--redis-password-file", "password"]));

@@ -1,4 +1,4 @@
-//! Redis over TLS: certificates of either side, and what is said when they won't do.
+//! TLS to Redis: certificates of both sides, and the errors of a failed handshake.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::helpers::{
     Authority, Redis, Service, TestApp, binary, eventually, free_port, problem, refusal, run, settings,
 };
 
-/// A Redis that speaks TLS and wants a client's certificate, and the files for both sides: `ca`, `server` and `client`.
+/// A Redis that requires TLS with a client certificate, and the files of both sides: `ca`, `server` and `client`.
 struct TlsRedis {
     redis: Redis,
     port: String,
@@ -24,7 +24,7 @@ impl TlsRedis {
         Self::start_with(|authority, folder| authority.write_certificate(folder, "server", "localhost"))
     }
 
-    /// One whose own certificate is written by `write_server`.
+    /// Starts a Redis with the certificate that `write_server` writes.
     fn start_with(write_server: impl Fn(&Authority, &Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("the right one");
@@ -59,7 +59,7 @@ impl TlsRedis {
         self.folder.path().join(name)
     }
 
-    /// What a client needs.
+    /// Returns the settings of a client.
     fn access(&self) -> RawSettings {
         let file = |name| self.file(name).display().to_string();
         settings([
@@ -74,7 +74,7 @@ const CLIENT: [&str; 4] = ["--redis-client-cert-file", "client.pem", "--redis-cl
 const CA: [&str; 2] = ["--redis-ca-file", "ca.pem"];
 
 #[tokio::test]
-async fn visits_and_counts_go_over_tls() {
+async fn record_and_count_use_tls() {
     let tls = TlsRedis::start();
     let app = TestApp::spawn_on(tls.url(), tls.access()).await;
     app.record("u104010", "sports").await;
@@ -87,14 +87,14 @@ async fn visits_and_counts_go_over_tls() {
 }
 
 #[tokio::test]
-async fn connections_that_break_are_made_again_with_what_the_files_hold_then() {
+async fn reconnect_reads_the_certificate_files_again() {
     let tls = TlsRedis::start();
     let app = TestApp::spawn_on(tls.url(), tls.access()).await;
     app.record("u104010", "sports").await;
     let break_connections = || tls.redis.call::<()>(&["CLIENT", "KILL", "TYPE", "normal"]);
 
     break_connections();
-    assert_eq!(app.count("sports").await, 1, "nobody notices");
+    assert_eq!(app.count("sports").await, 1, "no request fails");
 
     fs::rename(tls.file("ca.pem"), tls.file("ca.old")).unwrap();
     fs::copy(tls.file("other-ca.pem"), tls.file("ca.pem")).unwrap();
@@ -108,7 +108,7 @@ async fn connections_that_break_are_made_again_with_what_the_files_hold_then() {
 }
 
 #[test]
-fn check_looks_over_tls_and_says_so() {
+fn check_connects_over_tls_and_shows_it() {
     let tls = TlsRedis::start();
     let url = format!("{}/3", tls.url());
     let arguments = [&["check", "--redis-url", &url][..], &CA, &CLIENT].concat();
@@ -121,9 +121,9 @@ fn check_looks_over_tls_and_says_so() {
     assert!(table.lines().any(is_shown) && table.contains("client.key"), "{table}");
 }
 
-/// Without `redis_ca_file`. The variable is how the system's certificates can be made others for one process.
+/// The variable replaces the CAs of the system for one process.
 #[test]
-fn the_systems_authorities_are_trusted_unless_a_file_names_others() {
+fn connect_trusts_the_cas_of_the_system_unless_a_file_names_others() {
     let tls = TlsRedis::start();
     let url = tls.url();
     let arguments = [&["check", "--redis-url", &url][..], &CLIENT].concat();
@@ -133,7 +133,7 @@ fn the_systems_authorities_are_trusted_unless_a_file_names_others() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Serves and checks with `arguments`: what needs Redis is 503, and one line says `why`.
+/// Asserts that with `arguments` requests are 503, and that the log and `check` report `why` in one line.
 async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str) {
     let arguments = [&["--redis-url", url][..], arguments].concat();
     let why = format!("failed to connect to Redis: {why}");
@@ -154,15 +154,15 @@ async fn assert_refused(tls: &TlsRedis, url: &str, arguments: &[&str], why: &str
 }
 
 #[rstest]
-#[case(&["--redis-ca-file", "other-ca.pem"], &CLIENT, "its certificate is not signed by a trusted CA")]
-#[case(&CA, &[], "it requires a client certificate; set redis_client_cert_file")]
-#[case(
+#[case::untrusted_server(&["--redis-ca-file", "other-ca.pem"], &CLIENT, "its certificate is not signed by a trusted CA")]
+#[case::no_client_certificate(&CA, &[], "it requires a client certificate; set redis_client_cert_file")]
+#[case::untrusted_client(
     &CA,
     &["--redis-client-cert-file", "other-client.pem", "--redis-client-key-file", "other-client.key"],
     "it refused the handshake with the TLS alert UnknownCA"
 )]
 #[tokio::test]
-async fn a_side_that_is_not_trusted_is_503_and_one_line(
+async fn handshake_with_an_untrusted_side_is_503_and_one_line(
     #[case] ca: &[&str],
     #[case] client: &[&str],
     #[case] why: &str,
@@ -172,7 +172,7 @@ async fn a_side_that_is_not_trusted_is_503_and_one_line(
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_host_is_503_and_one_line() {
+async fn certificate_for_another_host_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let url = format!("rediss://127.0.0.1:{}", tls.port);
     let why =
@@ -181,7 +181,7 @@ async fn a_certificate_for_another_host_is_503_and_one_line() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_503_and_one_line() {
+async fn expired_certificate_is_503_and_one_line() {
     let tls =
         TlsRedis::start_with(|authority, folder| authority.write_expired_certificate(folder, "server", "localhost"));
     let why = "its certificate is invalid: certificate expired: ";
@@ -189,14 +189,14 @@ async fn a_certificate_that_has_expired_is_503_and_one_line() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_authority_is_503_and_one_line() {
+async fn certificate_of_a_ca_is_503_and_one_line() {
     let tls = TlsRedis::start_with(|_, folder| Authority::write_self_signed_authority(folder, "server", "localhost"));
     let why = "its certificate is invalid: it is the certificate of a CA (CA:TRUE), not of a server; ";
     assert_refused(&tls, &tls.url(), &[&["--redis-ca-file", "server.pem"][..], &CLIENT].concat(), why).await;
 }
 
 #[tokio::test]
-async fn a_url_without_tls_at_a_port_with_it_is_503_and_one_line() {
+async fn plain_url_of_a_tls_port_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let url = format!("redis://localhost:{}", tls.port);
     assert_refused(&tls, &url, &[], "it hung up at the first command (").await;
@@ -205,7 +205,7 @@ async fn a_url_without_tls_at_a_port_with_it_is_503_and_one_line() {
 }
 
 #[tokio::test]
-async fn a_redis_without_tls_is_503_and_one_line() {
+async fn tls_url_of_a_plain_port_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let port = free_port();
     let _plain = Redis::start_with(&["--port", &port]);
@@ -214,9 +214,9 @@ async fn a_redis_without_tls_is_503_and_one_line() {
     assert_refused(&tls, &format!("rediss://localhost:{port}"), &arguments, why).await;
 }
 
-/// On threads of their own: the other server has to answer while this test waits for the check.
+/// The other server must answer while this test waits for the check. Therefore they need separate threads.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_something_else_is_503_and_one_line() {
+async fn tls_url_of_an_http_server_is_503_and_one_line() {
     let tls = TlsRedis::start();
     let other = TestApp::spawn(&tls.redis).await;
     let url = format!("rediss://localhost:{}", other.address.port());
@@ -224,21 +224,21 @@ async fn a_server_of_something_else_is_503_and_one_line() {
 }
 
 #[rstest]
-#[case(&["--redis-ca-file", "nowhere"], "redis_ca_file: failed to read nowhere: No such file")]
-#[case(&["--redis-ca-file", "client.key"], "redis_ca_file: client.key has no certificate in PEM")]
-#[case(
+#[case::missing_ca(&["--redis-ca-file", "nowhere"], "redis_ca_file: failed to read nowhere: No such file")]
+#[case::ca_without_a_certificate(&["--redis-ca-file", "client.key"], "redis_ca_file: client.key has no certificate in PEM")]
+#[case::key_of_another_certificate(
     &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "server.key"],
     "redis_client_key_file: server.key doesn't match redis_client_cert_file: "
 )]
-#[case(
+#[case::key_file_without_a_key(
     &["--redis-client-cert-file", "client.pem", "--redis-client-key-file", "client.pem"],
     "redis_client_key_file: client.pem has no private key in PEM"
 )]
-#[case(
+#[case::certificate_file_without_a_certificate(
     &["--redis-client-cert-file", "client.key", "--redis-client-key-file", "client.key"],
     "redis_client_cert_file: client.key has no certificate in PEM"
 )]
-fn a_file_that_holds_something_else_stops_the_start(#[case] files: &[&str], #[case] message: &str) {
+fn start_refuses_an_unusable_certificate_file(#[case] files: &[&str], #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("the right one");
     authority.write_certificate(folder.path(), "client", "estimator");

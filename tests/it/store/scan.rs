@@ -1,4 +1,4 @@
-//! Reading all members of a segment while they change.
+//! Paging through the members of a segment while they change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ fn plain() -> Partition {
     KeySet::first(Partitions::ONE).all().next().unwrap()
 }
 
-/// Gives `redis` members with these scores.
+/// Adds `members` with their scores to `sports`.
 fn fill(redis: &Redis, members: impl Iterator<Item = (f64, String)>) {
     let mut connection = redis.connection();
-    for some in members.collect::<Vec<_>>().chunks(10_000) {
+    for chunk in members.collect::<Vec<_>>().chunks(10_000) {
         let mut command = redis::cmd("ZADD");
         command.arg("segment:sports");
-        for (score, name) in some {
+        for (score, name) in chunk {
             command.arg(score).arg(name);
         }
         command.exec(&mut connection).unwrap();
     }
 }
 
-/// All that is read, page by page; `between` is called after each page.
+/// Returns the members of all pages. Calls `between` after each page.
 async fn read_all(store: &Store, mut between: impl FnMut(usize)) -> Vec<String> {
     let (mut all, mut cursor): (_, Option<MembersCursor>) = (Vec::new(), None);
     for page_number in 0.. {
@@ -43,7 +43,7 @@ async fn read_all(store: &Store, mut between: impl FnMut(usize)) -> Vec<String> 
     all
 }
 
-/// As `read_all`, the names alone, of those who were seen at 1 or later.
+/// Returns the names of all members that were seen at 1 s or later. Calls `between` after each page.
 async fn read_names(store: &Store, mut between: impl FnMut(usize)) -> Vec<String> {
     let (segment, cutoff, mut all) = (segment("sports"), Timestamp::from_millis(999), Vec::new());
     let mut cursor = store.members_after(plain(), &segment, cutoff).await.unwrap();
@@ -60,20 +60,20 @@ async fn read_names(store: &Store, mut between: impl FnMut(usize)) -> Vec<String
 }
 
 #[tokio::test]
-async fn a_segment_that_stays_as_it_is_is_read_once() {
+async fn members_of_an_unchanged_segment_are_returned_once() {
     let redis = Redis::start();
     for members in [0, 1, 999, 1_000, 1_001, 5_432] {
         redis.call::<()>(&["DEL", "segment:sports"]);
-        // Many have one score: no page ends where a score does.
+        // Many members share a score, so that no page ends between two scores.
         fill(&redis, (0..members).map(|n| (f64::from(n / 1_700), format!("u{n}"))));
         let read = read_all(&redis.store(), |_| {}).await;
         assert_eq!((read.len(), read.iter().collect::<BTreeSet<_>>().len()), (members as usize, members as usize));
     }
 }
 
-/// Between two pages, members go from before the place, from behind it, move to the end, and come before it.
+/// Between two pages, members before and after the cursor are removed, move to the end, or arrive late.
 #[test]
-fn what_is_there_all_the_while_is_read_whatever_changes() {
+fn members_that_stay_are_returned_whatever_changes() {
     let redis = Redis::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = redis.store();
@@ -83,7 +83,7 @@ fn what_is_there_all_the_while_is_read_whatever_changes() {
         .run(&(strategy, proptest::bool::ANY), |(changes, only_names)| {
             redis.call::<()>(&["DEL", "segment:sports"]);
             fill(&redis, (0..4_000).map(|n| (f64::from(n / 300), format!("u{n:04}"))));
-            let mut stays: BTreeSet<String> = (0..4_000).map(|n| format!("u{n:04}")).collect();
+            let mut unchanged: BTreeSet<String> = (0..4_000).map(|n| format!("u{n:04}")).collect();
             let mut moved = BTreeSet::new();
             let mut connection = redis.connection();
             let change = |page: usize| {
@@ -98,11 +98,11 @@ fn what_is_there_all_the_while_is_read_whatever_changes() {
                             moved.insert(name.clone());
                             command.arg(1_000 + page).arg(name)
                         }
-                        // Late arrivals, before and behind.
+                        // Late arrivals, before and after the cursor.
                         _ => command.arg(n % 13).arg(format!("late{page}-{n}")),
                     };
                     if *kind == 0 {
-                        stays.remove(name);
+                        unchanged.remove(name);
                     }
                 }
                 command.exec(&mut connection).unwrap();
@@ -112,7 +112,7 @@ fn what_is_there_all_the_while_is_read_whatever_changes() {
             });
             let read: BTreeSet<_> = read.into_iter().collect();
             let has_expired = |name: &&String| only_names && name.as_str() < "u0300";
-            let missing: Vec<_> = stays.difference(&read).filter(|name| !has_expired(name)).take(5).collect();
+            let missing: Vec<_> = unchanged.difference(&read).filter(|name| !has_expired(name)).take(5).collect();
             assert!(missing.is_empty(), "{missing:?}");
             let expired: Vec<_> = read.difference(&moved).filter(|name| name.starts_with('u')).collect();
             let expired: Vec<_> = expired.into_iter().filter(has_expired).take(5).collect();
@@ -123,7 +123,7 @@ fn what_is_there_all_the_while_is_read_whatever_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_is_read_under_load() {
+async fn members_are_returned_completely_under_load() {
     let redis = Redis::start();
     fill(&redis, (0..30_000).map(|n| (f64::from(n), format!("u{n}"))));
     let stop = Arc::new(AtomicBool::new(false));
@@ -132,7 +132,7 @@ async fn a_segment_is_read_under_load() {
         std::thread::spawn(move || {
             for n in (0_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let mut command = redis::cmd("ZADD");
-                // Each several times, so that fewer move to the end than are read in the same time.
+                // Each member is visited 50 times in a row, so that fewer move to the end than are read in the meantime.
                 command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n / 50 * 7_919 % 30_000));
                 command.exec(&mut connection).unwrap();
             }

@@ -1,4 +1,4 @@
-//! A Redis that others use, too: keys of its own for each data set, and nothing of another program's is touched.
+//! A Redis that is shared with other programs: data sets have separate keys, and foreign keys stay as they are.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -15,8 +15,8 @@ use crate::helpers::{
     NOON, Redis, RedisCluster, Service, TestApp, binary, eventually, noon_plus, refusal, run, segment, settings, visit,
 };
 
-/// Lets a user of this name in, who may reach the keys of `pattern` alone, and gives its URL.
-fn let_in(redis: &Redis, user: &str, pattern: &str) -> String {
+/// Creates an ACL user for the keys of `pattern`, and returns its URL.
+fn create_user(redis: &Redis, user: &str, pattern: &str) -> String {
     let needed = Permissions::acl_rules();
     let commands: Vec<_> = needed.iter().map(String::as_str).filter(|rule| rule.starts_with('+')).collect();
     let rules = ["ACL", "SETUSER", user, "reset", "on", ">secret", pattern, "+unlink"];
@@ -24,12 +24,12 @@ fn let_in(redis: &Redis, user: &str, pattern: &str) -> String {
     format!("{}?user={user}&pass=secret", redis.url())
 }
 
-/// A running service finds them in the place of its own: the database was flushed, or a name leads to another server.
+/// As after another program flushed the database, or the host name resolves to another server.
 #[rstest]
-#[case::an_index_with_scores(&["ZADD", "segments", "1", "theirs"])]
+#[case::index_with_scores(&["ZADD", "segments", "1", "theirs"])]
 #[case::another_type(&["SET", "segments", "x"])]
 #[tokio::test]
-async fn running_service_refuses_foreign_keys_in_the_place_of_its_own(#[case] foreign: &[&str]) {
+async fn running_service_refuses_a_foreign_index(#[case] foreign: &[&str]) {
     let redis = Redis::start();
     let estimator = redis.estimator("1s");
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
@@ -44,7 +44,7 @@ async fn running_service_refuses_foreign_keys_in_the_place_of_its_own(#[case] fo
     assert_eq!(contents(&redis), theirs);
 }
 
-/// All keys with what they hold and whether they expire.
+/// Returns all keys with their values and times to live.
 fn contents(redis: &Redis) -> Vec<(String, Vec<u8>, i64)> {
     let mut keys: Vec<String> = redis.call(&["KEYS", "*"]);
     keys.sort();
@@ -61,7 +61,7 @@ fn command(folder: &Path, arguments: &[&str], url: &str) -> Command {
     command
 }
 
-fn succeeds(command: &mut Command) -> String {
+fn stdout_of(command: &mut Command) -> String {
     let output @ Output { status, .. } = &run(command);
     assert!(status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -72,15 +72,15 @@ fn user(id: &str) -> UserId<'_> {
 }
 
 #[rstest]
-#[case::of_one_partition("1")]
-#[case::of_several_partitions("8")]
+#[case::one_partition("1")]
+#[case::several_partitions("8")]
 #[tokio::test]
-async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] partitions: &str) {
+async fn prefix_separates_data_sets_and_needs_one_acl_pattern(#[case] partitions: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let mut services = Vec::new();
     for name in ["prod", "test*"] {
         let prefix = format!("{name}:");
-        let url = let_in(&redis, name.trim_end_matches('*'), &format!("~{}:*", name.replace('*', "\\*")));
+        let url = create_user(&redis, name.trim_end_matches('*'), &format!("~{}:*", name.replace('*', "\\*")));
         let arguments = ["--redis-url", &url, "--redis-key-prefix", &prefix, "--partitions", partitions];
         let often = ["--prune-schedule", "* * * * * *", "--history-interval", "1s"];
         services.push((prefix.clone(), Service::start(folder.path(), &[&arguments[..], &often].concat())));
@@ -94,7 +94,7 @@ async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] pa
     }
     for (users, (prefix, service)) in (1..).zip(&services) {
         assert_eq!(service.count("sports").await, users, "{prefix}");
-        eventually("there is a history", async || {
+        eventually("a history exists", async || {
             redis.call::<u64>(&["EXISTS", &format!("{prefix}history:sports")]) == 1
         })
         .await;
@@ -103,7 +103,7 @@ async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] pa
     for key in segments {
         redis.call::<()>(&["ZADD", &key, "1", "expired"]);
         let is_pruned = async || redis.call::<Option<String>>(&["ZSCORE", &key, "expired"]).is_none();
-        eventually("it is pruned", is_pruned).await;
+        eventually("the member is pruned", is_pruned).await;
     }
     let keys: Vec<String> = redis.call(&["KEYS", "*"]);
     assert!(keys.iter().all(|key| services.iter().any(|(prefix, _)| key.starts_with(prefix))), "{keys:?}");
@@ -115,16 +115,16 @@ async fn prefix_keeps_data_sets_apart_and_needs_one_pattern_of_an_acl(#[case] pa
 }
 
 #[test]
-fn commands_go_by_the_prefix() {
+fn commands_use_the_prefix() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    // Another program's, and one of no prefix.
+    // Keys of another program, with the names of a data set without a prefix.
     redis.call::<()>(&["ZADD", "segments", "3", "gamma"]);
     redis.call::<()>(&["SET", "history:", "theirs"]);
     let before = contents(&redis);
-    let url = let_in(&redis, "estimator", "~prod:*");
+    let url = create_user(&redis, "estimator", "~prod:*");
     std::fs::write(folder.path().join("visits.ndjson"), r#"{"user_id":"u1","segment":"sports"}"#).unwrap();
     let run =
-        |arguments: &[&str]| succeeds(command(folder.path(), arguments, &url).args(["--redis-key-prefix", "prod:"]));
+        |arguments: &[&str]| stdout_of(command(folder.path(), arguments, &url).args(["--redis-key-prefix", "prod:"]));
     let table = run(&["check"]);
     assert!(table.contains("\nthe keys of the data set are prod:*\n"), "{table}");
     run(&["demo", "--segments", "3", "--users", "50"]);
@@ -139,7 +139,7 @@ fn commands_go_by_the_prefix() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prefix_moves_no_partition_of_a_cluster() {
+async fn prefix_keeps_the_slots_of_partitions() {
     let cluster = RedisCluster::start_without_failover(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let urls = cluster.urls();
@@ -151,26 +151,26 @@ async fn prefix_moves_no_partition_of_a_cluster() {
     assert_eq!(service.count("sports").await, 20);
     assert!(service.terminate().success());
     assert!(cluster.keys().iter().all(|key| key.starts_with("prod:")), "{:?}", cluster.keys());
-    succeeds(binary(folder.path()).args(["repartition", "--to", "8"]).args(&arguments[..4]));
+    stdout_of(binary(folder.path()).args(["repartition", "--to", "8"]).args(&arguments[..4]));
     let service = Service::start(folder.path(), &arguments[..4]);
     assert_eq!(service.count("sports").await, 20);
     assert!(service.terminate().success());
 }
 
 #[rstest]
-#[case::an_index(&["ZADD", "segments", "10", "alpha"], "`segments`")]
-#[case::an_index_of_another_type(&["SET", "segments", "x"], "`segments`")]
-#[case::a_segment(&["ZADD", "segment:5", "1", "a"], "`segment:*`")]
-#[case::a_segment_of_another_type(&["RPUSH", "segment:5", "a"], "`segment:*`")]
-#[case::turns(&["SET", "history:", "x"], "`history:*`")]
-#[case::a_history(&["RPUSH", "history:x", "a"], "`history:*`")]
-#[case::an_index_of_a_partition(&["ZADD", "{p03}:segments", "0", "sports"], "`{p03}:segments`")]
-#[case::a_segment_of_a_partition(&["ZADD", "{p03}:segment:sports", "1", "a"], "`{p03}:segment:*`")]
-#[case::a_segment_of_the_last_partition(&["ZADD", "{q1023}:segment:sports", "1", "a"], "`{q1023}:segment:*`")]
-#[case::an_index_of_the_last_partition(&["ZADD", "{q1023}:segments", "0", "sports"], "`{q1023}:segments`")]
-fn commands_refuse_keys_without_a_record_and_leave_them_alone(#[case] made_by: &[&str], #[case] found: &str) {
+#[case::index(&["ZADD", "segments", "10", "alpha"], "`segments`")]
+#[case::index_of_another_type(&["SET", "segments", "x"], "`segments`")]
+#[case::segment(&["ZADD", "segment:5", "1", "a"], "`segment:*`")]
+#[case::segment_of_another_type(&["RPUSH", "segment:5", "a"], "`segment:*`")]
+#[case::lease(&["SET", "history:", "x"], "`history:*`")]
+#[case::history(&["RPUSH", "history:x", "a"], "`history:*`")]
+#[case::index_of_a_partition(&["ZADD", "{p03}:segments", "0", "sports"], "`{p03}:segments`")]
+#[case::segment_of_a_partition(&["ZADD", "{p03}:segment:sports", "1", "a"], "`{p03}:segment:*`")]
+#[case::segment_of_the_last_partition(&["ZADD", "{q1023}:segment:sports", "1", "a"], "`{q1023}:segment:*`")]
+#[case::index_of_the_last_partition(&["ZADD", "{q1023}:segments", "0", "sports"], "`{q1023}:segments`")]
+fn commands_refuse_and_keep_keys_without_a_record(#[case] foreign: &[&str], #[case] found: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    redis.call::<()>(made_by);
+    redis.call::<()>(foreign);
     redis.call::<()>(&["MSET", "a", "1", "history", "2", "segmentation", "3"]);
     let before = contents(&redis);
     std::fs::write(folder.path().join("visits.ndjson"), r#"{"user_id":"u1","segment":"sports"}"#).unwrap();
@@ -191,13 +191,13 @@ fn commands_refuse_keys_without_a_record_and_leave_them_alone(#[case] made_by: &
         assert!(message.contains("redis_key_prefix") && message.contains("segment-estimator adopt"), "{message}");
         assert_eq!(contents(&redis), before, "{arguments:?}");
     }
-    // Beside them, there is room.
+    // With a prefix, the service starts.
     let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--redis-key-prefix", "prod:"]);
     assert!(service.terminate().success());
 }
 
 #[tokio::test]
-async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted() {
+async fn service_refuses_an_unrecorded_data_set_until_it_is_adopted() {
     let (mut redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     redis.call::<()>(&["ZADD", "segment:sports", &Timestamp::now().as_score().to_string(), "u1"]);
@@ -205,7 +205,7 @@ async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted(
     let url = redis.url();
     let service = Service::start(folder.path(), &["--redis-url", &url]);
     redis.start_again();
-    eventually("it is refused", async || service.has_logged("the database has `segments`")).await;
+    eventually("the data set is refused", async || service.has_logged("the database has `segments`")).await;
     for _ in 0..3 {
         let visit = json!({ "user_id": "u2", "segment": "sports" });
         assert_eq!(service.post_visit(&visit).await.status(), 503);
@@ -216,14 +216,14 @@ async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted(
 
     let refused = refusal(&mut command(folder.path(), &["adopt"], &url));
     assert!(refused.contains("nothing was changed: there is no terminal to ask on; add --yes"), "{refused}");
-    let said = succeeds(&mut command(folder.path(), &["adopt", "--yes"], &url));
+    let printed = stdout_of(&mut command(folder.path(), &["adopt", "--yes"], &url));
     assert!(
-        said.starts_with(
+        printed.starts_with(
             "1 partition: 1 segment with 1 member; the next prune removes 0, which are older than the window of 14d"
         ),
-        "{said}"
+        "{printed}"
     );
-    eventually("it serves", async || service.status_of("/readyz").await == 200).await;
+    eventually("the service is ready", async || service.status_of("/readyz").await == 200).await;
     service.record("u2", "sports").await;
     assert_eq!(service.count("sports").await, 2);
     let log = service.terminate_for_log();
@@ -237,7 +237,7 @@ async fn service_refuses_a_redis_that_comes_later_and_serves_when_it_is_adopted(
 #[case::eight("8")]
 #[case::many("256")]
 #[tokio::test]
-async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case] partitions: &str) {
+async fn adopt_finds_the_number_of_partitions_of_a_lost_layout(#[case] partitions: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let url = redis.url();
     let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
@@ -254,13 +254,13 @@ async fn lost_layout_is_refused_and_adopt_finds_the_number_of_partitions(#[case]
 
     let other = refusal(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "512"]));
     assert!(other.contains("nothing was changed: no keys fit 512 partitions"), "{other}");
-    let said = succeeds(&mut command(folder.path(), &["adopt", "--yes"], &url));
-    assert!(said.contains(&format!("adopted: the data set has {partitions} partition")), "{said}");
+    let printed = stdout_of(&mut command(folder.path(), &["adopt", "--yes"], &url));
+    assert!(printed.contains(&format!("adopted: the data set has {partitions} partition")), "{printed}");
     assert_eq!(TestApp::spawn(&redis).await.count("sports").await, 300);
 }
 
 #[tokio::test]
-async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() {
+async fn adopt_requires_the_number_of_partitions_if_users_fit_several_or_none() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let [four_partitions, eight] = ["4", "8"].map(|partitions| Partitions::parse(partitions).unwrap());
     let store = redis.store().with_partitions(Some(four_partitions));
@@ -278,10 +278,10 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     let output = run(&mut command(folder.path(), &["adopt", "--yes"], &url));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("fit several numbers of partitions (4, 8"), "{message}");
-    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
+    stdout_of(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", "4"]));
     assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(1));
 
-    // A leftover of a time with more partitions, in one where its user never was.
+    // A key left over from more partitions, in a partition that its user doesn't belong to.
     for n in 1..49 {
         estimator.record(visit(&format!("u{n}"), "sports", NOON), NOON).await.unwrap();
     }
@@ -293,7 +293,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
     assert!(leftover.contains("there are keys of the partition {p09}, and so more than 4 partitions"), "{leftover}");
     redis.call::<()>(&["DEL", "{p09}:segment:sports", "{p09}:segments"]);
 
-    // One user who never was in that partition.
+    // A user in a wrong partition.
     let stray = (1..49).map(|n| format!("u{n}")).find(|id| shard_of(&user(id), four_partitions) != 3).unwrap();
     redis.call::<()>(&["ZADD", "{p03}:segment:sports", &NOON.as_score().to_string(), &stray]);
     let message = refusal(&mut command(folder.path(), &["adopt", "--yes"], &url));
@@ -302,7 +302,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
         let message = refusal(command(folder.path(), &["adopt", "--yes"], &url).args(["--partitions", other]));
         assert!(message.contains("nothing was changed: "), "{message}");
     }
-    succeeds(command(folder.path(), &["adopt", "--yes"], &url).args(four));
+    stdout_of(command(folder.path(), &["adopt", "--yes"], &url).args(four));
     assert_eq!(redis.estimator("14d").estimate(&segment("sports"), NOON).await, Ok(50));
 }
 
@@ -310,7 +310,7 @@ async fn adopt_asks_for_the_number_of_partitions_if_users_fit_several_or_none() 
 #[case::records(&["layout"], ":segments")]
 #[case::records_and_indexes(&["layout", "segments"], ":segment:*")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_layout_of_a_cluster_is_refused_and_adopted(#[case] lost: &[&str], #[case] found: &str) {
+async fn adopt_recovers_a_lost_layout_of_a_cluster(#[case] lost: &[&str], #[case] found: &str) {
     let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let urls = cluster.urls();
     let arguments = ["--redis-cluster", &urls];
@@ -324,15 +324,15 @@ async fn lost_layout_of_a_cluster_is_refused_and_adopted(#[case] lost: &[&str], 
     let message =
         refusal(binary(folder.path()).args(["--log-filter", "off", "--listen", "127.0.0.1:0"]).args(arguments));
     assert!(message.contains(&format!("{found}` and no data set of this service")), "{message}");
-    let said = succeeds(binary(folder.path()).args(["adopt", "--yes"]).args(arguments));
-    assert!(said.contains("adopted: the data set has 8 partitions"), "{said}");
+    let printed = stdout_of(binary(folder.path()).args(["adopt", "--yes"]).args(arguments));
+    assert!(printed.contains("adopted: the data set has 8 partitions"), "{printed}");
     let service = Service::start(folder.path(), &arguments);
     assert_eq!(service.count("sports").await, 200);
     assert!(service.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_that_start_together_make_one_data_set() {
+async fn record_by_concurrent_instances_creates_one_data_set() {
     for partitions in ["1", "8"] {
         let redis = Redis::start();
         let starting = (0..20).map(|n| {
@@ -348,12 +348,12 @@ async fn instances_that_start_together_make_one_data_set() {
 }
 
 #[rstest]
-#[case::a_hash(&["HSET", "layout", "a", "b"])]
-#[case::a_text(&["SET", "layout", "theirs"])]
-#[case::a_sorted_set(&["ZADD", "layout", "1", "a"])]
-fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
+#[case::hash(&["HSET", "layout", "a", "b"])]
+#[case::text(&["SET", "layout", "theirs"])]
+#[case::sorted_set(&["ZADD", "layout", "1", "a"])]
+fn commands_refuse_and_keep_a_foreign_record(#[case] foreign: &[&str]) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    redis.call::<()>(made_by);
+    redis.call::<()>(foreign);
     let before = contents(&redis);
     for arguments in [&["check"][..], &["demo"], &["repartition", "--to", "4"], &["adopt", "--yes"], &["window"]] {
         let output = run(&mut command(folder.path(), arguments, &redis.url()));
@@ -364,16 +364,16 @@ fn foreign_record_is_refused_and_left_alone(#[case] made_by: &[&str]) {
 }
 
 #[rstest]
-#[case::a_table_without_epoch(r#"{"theirs":1}"#)]
-#[case::a_table_with_an_epoch_and_no_keys(r#"{"epoch":0}"#)]
-#[case::a_list("[1]")]
-#[case::a_string(r#""hello""#)]
-#[case::a_number("1")]
+#[case::table_without_an_epoch(r#"{"theirs":1}"#)]
+#[case::table_without_keys(r#"{"epoch":0}"#)]
+#[case::list("[1]")]
+#[case::string(r#""hello""#)]
+#[case::number("1")]
 #[case::null("null")]
-#[case::no_json("theirs")]
-#[case::nothing("")]
+#[case::not_json("theirs")]
+#[case::empty("")]
 #[tokio::test]
-async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &str) {
+async fn requests_refuse_and_keep_a_foreign_copy_of_the_record(#[case] theirs: &str) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let estimator = || {
         let store = redis.store().with_partitions(Some(Partitions::parse("2").unwrap()));
@@ -397,10 +397,10 @@ async fn foreign_copy_of_the_record_is_refused_and_left_alone(#[case] theirs: &s
 }
 
 #[rstest]
-#[case::the_record(&["layout"])]
-#[case::the_record_and_the_first_copies(&["layout", "{p00}:layout", "{p01}:layout"])]
+#[case::record(&["layout"])]
+#[case::record_and_first_copies(&["layout", "{p00}:layout", "{p01}:layout"])]
 #[tokio::test]
-async fn lost_layout_is_found_in_the_partitions_of_one_server(#[case] lost: &[&str]) {
+async fn count_restores_a_lost_layout_from_the_partitions_of_one_server(#[case] lost: &[&str]) {
     let redis = Redis::start();
     let four = Some(Partitions::parse("4").unwrap());
     let before = Estimator::new(redis.store().with_partitions(four), Window::parse("14d").unwrap());
@@ -417,7 +417,7 @@ async fn lost_layout_is_found_in_the_partitions_of_one_server(#[case] lost: &[&s
 }
 
 #[tokio::test]
-async fn private_redis_is_adopted_without_asking() {
+async fn private_redis_needs_no_adoption() {
     let redis = Redis::start();
     redis.call::<()>(&["ZADD", "segments", "0", "sports"]);
     redis.call::<()>(&["ZADD", "segment:sports", &NOON.as_score().to_string(), "u1"]);
@@ -425,7 +425,7 @@ async fn private_redis_is_adopted_without_asking() {
     let refused = of(redis.store()).estimate(&segment("sports"), NOON).await;
     assert!(matches!(refused, Err(Error::Unrecorded { .. })), "{refused:?}");
     assert_eq!(of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await, Ok(1));
-    // Their number can't be seen for sure.
+    // The number of partitions is ambiguous.
     let redis = Redis::start();
     redis.call::<()>(&["ZADD", "{p01}:segments", "0", "sports"]);
     let refused = of(redis.store().on_private_redis()).estimate(&segment("sports"), NOON).await;
@@ -433,16 +433,16 @@ async fn private_redis_is_adopted_without_asking() {
 }
 
 #[rstest]
-#[case::a_text(&["SET", "history:", "theirs"])]
-#[case::a_text_that_begins_with_numbers(&["SET", "history:", "1795348800000 0 but theirs"])]
-#[case::an_empty_text(&["SET", "history:", ""])]
-#[case::a_list(&["RPUSH", "history:", "theirs"])]
-#[case::a_hash(&["HSET", "history:", "a", "b"])]
+#[case::text(&["SET", "history:", "theirs"])]
+#[case::text_that_begins_with_numbers(&["SET", "history:", "1795348800000 0 but theirs"])]
+#[case::empty_text(&["SET", "history:", ""])]
+#[case::list(&["RPUSH", "history:", "theirs"])]
+#[case::hash(&["HSET", "history:", "a", "b"])]
 #[tokio::test]
-async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by: &[&str]) {
+async fn sample_names_and_keeps_a_foreign_lease_key(#[case] foreign: &[&str]) {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     redis.record_data_set();
-    redis.call::<()>(made_by);
+    redis.call::<()>(foreign);
     let store = redis.store();
     let estimator = redis.estimator("14d");
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
@@ -453,7 +453,7 @@ async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by:
     assert!(failed.to_string().contains("redis_key_prefix"), "{failed}");
     store.complete_tick(NOON).await.unwrap();
     assert_eq!(contents(&redis), before);
-    let table = succeeds(&mut command(folder.path(), &["check"], &redis.url()));
+    let table = stdout_of(&mut command(folder.path(), &["check"], &redis.url()));
     assert!(
         table.contains("1 of them holds data that this service did not write, and will be left alone: history:"),
         "{table}"
@@ -461,11 +461,11 @@ async fn sampling_leaves_a_foreign_lease_key_alone_and_names_it(#[case] made_by:
 }
 
 #[rstest]
-#[case::of_another_type(|key| vec!["SET", key, "theirs"])]
-#[case::with_scores(|key| vec!["ZADD", key, "7", "theirs"])]
+#[case::another_type(|key| vec!["SET", key, "theirs"])]
+#[case::scores(|key| vec!["ZADD", key, "7", "theirs"])]
 #[tokio::test]
-async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires(
-    #[case] made_by: fn(&'static str) -> Vec<&'static str>,
+async fn delete_user_fails_on_and_keeps_a_foreign_tombstone_key(
+    #[case] foreign: fn(&'static str) -> Vec<&'static str>,
 ) {
     let redis = Redis::start();
     let (store, estimator) = (redis.store(), redis.estimator("14d"));
@@ -474,7 +474,7 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires(
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
-        redis.call::<()>(&made_by(key));
+        redis.call::<()>(&foreign(key));
     }
     let theirs = || contents(&redis).into_iter().filter(|(key, ..)| key.ends_with("forgotten")).collect::<Vec<_>>();
     let before_deletion = theirs();
@@ -487,7 +487,7 @@ async fn deletion_fails_when_it_cannot_be_noted_and_no_foreign_key_expires(
 }
 
 #[tokio::test]
-async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
+async fn repartition_prune_and_deletion_keep_keys_of_other_types() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let estimator = redis.estimator("14d");
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
@@ -507,9 +507,9 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     // A key of another type can't be copied.
     redis.call::<()>(&["ZREM", "segments", "text", "list", "hash"]);
-    succeeds(&mut command(folder.path(), &["repartition", "--to", "2"], &redis.url()));
+    stdout_of(&mut command(folder.path(), &["repartition", "--to", "2"], &redis.url()));
     assert_eq!(theirs(&redis), before);
-    // Before the way back, what a stray write has left is deleted.
+    // A resharding deletes what a stray write left in its new keys.
     redis.call::<()>(&["ZADD", "segments", "0", "text", "0", "list", "0", "hash", "0", "stray"]);
     redis.call::<()>(&["ZADD", "segment:stray", "1", "u1"]);
     let stopped = run(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
@@ -519,7 +519,7 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
     );
     assert_eq!(theirs(&redis), before);
     redis.call::<()>(&["DEL", "forgotten"]);
-    succeeds(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
+    stdout_of(&mut command(folder.path(), &["repartition", "--to", "1"], &redis.url()));
     assert_eq!(theirs(&redis), before[1..]);
     let mut sets = redis.sets();
     sets.sort();
@@ -527,10 +527,10 @@ async fn move_prune_and_deletion_leave_keys_of_other_types_alone() {
 }
 
 #[rstest]
-#[case("a{b}", "must not contain braces")]
-#[case("segment:", "must not begin with segment:")]
-#[case(&"x".repeat(65), "must not be longer than 64 bytes")]
-fn prefix_that_will_not_do_is_named(#[case] prefix: &str, #[case] why: &str) {
+#[case::braces("a{b}", "must not contain braces")]
+#[case::prefix_of_segments("segment:", "must not begin with segment:")]
+#[case::too_long(&"x".repeat(65), "must not be longer than 64 bytes")]
+fn check_refuses_an_invalid_prefix(#[case] prefix: &str, #[case] why: &str) {
     let folder = tempfile::tempdir().unwrap();
     let message = refusal(binary(folder.path()).args(["check", "--redis-key-prefix", prefix]));
     assert!(message.contains("redis_key_prefix: ") && message.contains(why), "{message}");

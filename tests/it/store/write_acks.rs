@@ -1,4 +1,4 @@
-//! Visits that are acknowledged when replicas have them: on a real primary and its replicas, some of which are held up.
+//! Acknowledgements by replicas: on a primary and its replicas, some of which are frozen.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::helpers::{
     settings_with,
 };
 
-/// A primary and its replicas, which are in step.
+/// A primary with replicas that are online.
 struct Replicated {
     primary: Redis,
     replicas: Vec<Redis>,
@@ -28,11 +28,11 @@ impl Replicated {
         let port = free_port();
         let primary = Redis::start_primary(&port);
         let replicas: Vec<_> = (0..replicas).map(|_| Redis::start_replica(&port)).collect();
-        eventually("replicas are in step", async || primary.replicas() == replicas.len()).await;
+        eventually("the replicas are online", async || primary.replicas() == replicas.len()).await;
         Self { primary, replicas }
     }
 
-    /// From now on the first replica takes in nothing. Its connection stays.
+    /// Suspends the first replica. Its connection stays.
     fn freeze(&self) {
         kill("-STOP", self.replicas[0].pid());
     }
@@ -42,12 +42,12 @@ impl Replicated {
     }
 }
 
-/// So many replicas must have a visit, and Redis may take so long for an answer.
+/// Returns settings that require acknowledgements by `replicas`.
 fn acks(replicas: &str, redis_timeout: &str) -> RawSettings {
     settings([("write_acks", replicas), ("redis_timeout", redis_timeout)])
 }
 
-/// As `acks`, on disk.
+/// Returns settings that require acknowledgements by `replicas` on disk.
 fn acks_on_disk(replicas: &str, redis_timeout: &str) -> RawSettings {
     settings_with(acks(replicas, redis_timeout), [("write_acks_on_disk", "true")])
 }
@@ -60,20 +60,20 @@ fn is_member(redis: &Redis, user: &str) -> bool {
     redis.call::<Option<f64>>(&["ZSCORE", "segment:sports", user]).is_some()
 }
 
-/// How many visits failed for `reason`.
+/// Returns the number of visits that failed for `reason`.
 async fn failed(client: &Client, reason: &str) -> u64 {
     let sample = format!("estimator_visits_failed_total{{reason=\"{reason}\"}} ");
     let text = client.get("/metrics").await.text().await.unwrap();
     text.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().parse().unwrap()
 }
 
-/// Asks until the answer is 204: what was held up needs a moment to come back.
+/// Repeats a visit until it is acknowledged. A replica needs a moment after it was frozen.
 async fn eventually_acknowledged(app: &TestApp, user: &str) {
     eventually("visits are acknowledged", async || app.post_visit(&sports(user)).await.status() == 204).await;
 }
 
 #[tokio::test]
-async fn an_acknowledged_visit_is_on_as_many_replicas_as_asked() {
+async fn record_answers_when_the_required_replicas_have_the_visit() {
     let redis = Replicated::start(2).await;
     let app = TestApp::spawn_with(&redis.primary, acks("2", "30s")).await;
     for n in 0..50 {
@@ -85,11 +85,11 @@ async fn an_acknowledged_visit_is_on_as_many_replicas_as_asked() {
         }
     }
     let names: Vec<String> = redis.replicas[0].call(&["ZRANGE", "segments", "0", "-1"]);
-    assert_eq!(names, ["sports"], "what makes Redis wait leaves nothing behind");
+    assert_eq!(names, ["sports"], "the wait leaves no keys or members");
 }
 
 #[tokio::test]
-async fn a_visit_waits_for_its_replica_and_a_count_does_not_wait_for_the_visit() {
+async fn record_waits_for_the_replica_and_counts_do_not() {
     let redis = Replicated::start(1).await;
     let app = TestApp::spawn_with(&redis.primary, acks("1", "1h")).await;
     app.record("u1", "sports").await;
@@ -102,7 +102,7 @@ async fn a_visit_waits_for_its_replica_and_a_count_does_not_wait_for_the_visit()
         eventually("the visit is written", async || is_member(&redis.primary, user)).await;
     }
     for _ in 0..10 {
-        assert_eq!(in_time("the count", app.count("sports")).await, 3, "the primary has it");
+        assert_eq!(in_time("the count", app.count("sports")).await, 3, "the primary has the visit");
         assert_eq!(in_time("the probe", app.status_of("/readyz")).await, 200);
     }
     assert!(!single.is_finished() && !batch.is_finished());
@@ -114,7 +114,7 @@ async fn a_visit_waits_for_its_replica_and_a_count_does_not_wait_for_the_visit()
 }
 
 #[tokio::test]
-async fn a_replica_that_takes_in_nothing_is_503_until_it_does() {
+async fn record_is_503_while_a_replica_is_frozen() {
     let redis = Replicated::start(2).await;
     let app = TestApp::spawn_with(&redis.primary, acks("2", "3s")).await;
     eventually_acknowledged(&app, "u1").await;
@@ -126,24 +126,24 @@ async fn a_replica_that_takes_in_nothing_is_503_until_it_does() {
     assert!(document["detail"].as_str().unwrap().contains("too few of Redis's replicas have it"), "{document}");
     assert_eq!(failed(&app, "not_replicated").await, before + 1);
     eventually_acknowledged(&one, "u3").await;
-    assert!(is_member(&redis.replicas[1], "u3"), "the other replica is enough for one");
-    assert_eq!(app.count("sports").await, 3, "what isn't acknowledged may have been written");
+    assert!(is_member(&redis.replicas[1], "u3"), "the other replica is enough for write_acks 1");
+    assert_eq!(app.count("sports").await, 3, "an unacknowledged visit may be written");
 
     redis.thaw();
     eventually_acknowledged(&app, "u2").await;
     assert!(redis.replicas.iter().all(|replica| is_member(replica, "u2")));
 }
 
-/// A repetition changes nothing in Redis, and must all the same not be acknowledged before the first attempt is replicated.
+/// A repetition changes nothing in Redis, but must not be acknowledged before the first attempt is replicated.
 #[tokio::test]
-async fn a_visit_that_is_repeated_waits_for_its_first_attempt() {
+async fn record_waits_for_the_first_attempt_of_a_repeated_visit() {
     let redis = Replicated::start(1).await;
     let [app, other] = [
         TestApp::spawn_with(&redis.primary, acks("1", "3s")).await,
         TestApp::spawn_with(&redis.primary, acks("1", "3s")).await,
     ];
     eventually_acknowledged(&app, "u2").await;
-    // Without its time the repetition would be a later visit, and change something.
+    // Without `seen_at`, the repetition would be a later visit and change the score.
     let seen_at = Timestamp::now().as_millis() / 1_000;
     let visit = json!({ "user_id": "u1", "segment": "sports", "seen_at": seen_at });
 
@@ -159,12 +159,12 @@ async fn a_visit_that_is_repeated_waits_for_its_first_attempt() {
     assert_eq!(failures().await, before + 5);
 
     redis.thaw();
-    eventually("it is acknowledged", async || app.post_visit(&visit).await.status() == 204).await;
+    eventually("the visit is acknowledged", async || app.post_visit(&visit).await.status() == 204).await;
     assert!(is_member(&redis.replicas[0], "u1"));
 }
 
 #[tokio::test]
-async fn a_batch_that_is_not_replicated_says_how_far_it_came() {
+async fn batch_that_is_not_replicated_reports_its_progress() {
     let redis = Replicated::start(1).await;
     let app = TestApp::spawn_with(&redis.primary, acks("1", "3s")).await;
     eventually_acknowledged(&app, "u1").await;
@@ -181,15 +181,15 @@ async fn a_batch_that_is_not_replicated_says_how_far_it_came() {
     assert!(is_member(&redis.replicas[0], "u2"));
 }
 
-/// A failover: while visits come, a replica gets nothing more, then the primary ends, and the replica takes its place.
+/// A failover under load: the replication stream stops, then the primary stops, and the replica is promoted.
 #[tokio::test]
-async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
+async fn failover_keeps_every_acknowledged_visit() {
     let mut primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
     let stream = Proxy::start(&primary).await;
     let replica = Redis::start_replica(&stream.address.port().to_string());
-    eventually("the replica is in step", async || primary.replicas() == 1).await;
-    let way = Proxy::start(&primary).await;
-    let app = Arc::new(TestApp::spawn_on(way.url(), acks("1", "3s")).await);
+    eventually("the replica is online", async || primary.replicas() == 1).await;
+    let address = Proxy::start(&primary).await;
+    let app = Arc::new(TestApp::spawn_on(address.url(), acks("1", "3s")).await);
 
     let (mut senders, stop) = (JoinSet::new(), CancellationToken::new());
     for sender in 0..8 {
@@ -205,7 +205,7 @@ async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
             acknowledged
         });
     }
-    eventually("visits come", async || primary.call::<u64>(&["ZCARD", "segment:sports"]) > 500).await;
+    eventually("visits arrive", async || primary.call::<u64>(&["ZCARD", "segment:sports"]) > 500).await;
     let before = failed(&app, "not_replicated").await;
     stream.hold_replies();
     eventually("visits are not replicated", async || failed(&app, "not_replicated").await > before).await;
@@ -215,20 +215,20 @@ async fn every_acknowledged_visit_survives_the_loss_of_the_primary() {
         primary.call::<Vec<_>>(&["ZRANGE", "segment:sports", "0", "-1"]).into_iter().collect();
     primary.stop();
 
-    way.redirect_to(&replica);
-    assert_eq!(app.post_visit(&sports("too-early")).await.status(), 503, "it is still a replica");
+    address.redirect_to(&replica);
+    assert_eq!(app.post_visit(&sports("too-early")).await.status(), 503, "the server is still a replica");
     replica.call::<()>(&["REPLICAOF", "NO", "ONE"]);
     let survived: BTreeSet<String> =
         replica.call::<Vec<_>>(&["ZRANGE", "segment:sports", "0", "-1"]).into_iter().collect();
     assert!(acknowledged.len() > 100 && acknowledged.is_subset(&survived), "{:?}", acknowledged.difference(&survived));
-    assert!(survived.len() < written.len(), "the failover has lost what was not acknowledged");
+    assert!(survived.len() < written.len(), "the failover loses visits that were not acknowledged");
     eventually("counts come from the new primary", async || app.status_of("/readyz").await == 200).await;
     assert_eq!(app.count("sports").await, survived.len() as u64);
-    assert_eq!(app.post_visit(&sports("alone")).await.status(), 503, "it has no replica");
+    assert_eq!(app.post_visit(&sports("alone")).await.status(), 503, "the new primary has no replica");
 }
 
 #[tokio::test]
-async fn what_redis_refuses_keeps_its_own_reason() {
+async fn record_keeps_the_reason_of_a_refusal() {
     let mut redis = Replicated::start(1).await;
     let app = TestApp::spawn_with(&redis.primary, acks("1", "3s")).await;
     app.record("u1", "sports").await;
@@ -240,9 +240,9 @@ async fn what_redis_refuses_keeps_its_own_reason() {
     redis.primary.call::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     app.record("u2", "sports").await;
     redis.replicas[0].stop();
-    eventually("Redis notices", async || redis.primary.replicas() == 0).await;
+    eventually("Redis has noticed", async || redis.primary.replicas() == 0).await;
     problem(app.post_visit(&sports("u3")).await, 503, "store-unavailable").await;
-    assert!(!is_member(&redis.primary, "u3"), "nothing is written that might be lost");
+    assert!(!is_member(&redis.primary, "u3"), "Redis refuses the write");
 
     redis.primary.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     problem(app.post_visit(&sports("u3")).await, 503, "store-unavailable").await;
@@ -251,9 +251,9 @@ async fn what_redis_refuses_keeps_its_own_reason() {
     }
 }
 
-/// A failover that is made by hand: Redis lets go of who waits, as `UNBLOCKED`.
+/// As in a manual failover: Redis ends the wait of clients with `UNBLOCKED`.
 #[tokio::test]
-async fn a_visit_that_waits_when_its_redis_becomes_a_replica_is_503_and_so_is_a_count_after_it() {
+async fn demotion_of_the_primary_is_503_for_waiting_visits_and_counts() {
     let redis = Replicated::start(1).await;
     let app = TestApp::spawn_with(&redis.primary, acks("1", "1h")).await;
     app.record("u1", "sports").await;
@@ -277,17 +277,17 @@ async fn a_visit_that_waits_when_its_redis_becomes_a_replica_is_503_and_so_is_a_
     redis.primary.call::<()>(&["REPLICAOF", "NO", "ONE"]);
     redis.thaw();
     eventually("counts are answered", async || app.status_of("/segments/sports/count").await == 200).await;
-    assert_eq!(app.count("sports").await, 3, "what isn't acknowledged may have been written");
+    assert_eq!(app.count("sports").await, 3, "an unacknowledged visit may be written");
 }
 
 #[tokio::test]
-async fn visits_wait_for_the_replicas_disk_where_redis_can() {
+async fn record_waits_for_the_disk_of_the_replica_if_redis_supports_it() {
     let redis = Replicated::start(1).await;
     if !redis.primary.has_wait_aof() {
-        return says_that_it_cannot_wait_for_the_disk(&redis).await;
+        return assert_reports_missing_waitaof(&redis).await;
     }
     let app = TestApp::spawn_with(&redis.primary, acks_on_disk("1", "9s")).await;
-    // A replica begins its file anew when it has got all data, and tells nothing of its disk before.
+    // After the initial synchronization, a replica rewrites its file, and reports no sync until then.
     eventually_acknowledged(&app, "u1").await;
     assert_eq!(app.post_array(&json!([sports("u2")])).await.status(), 200);
     assert!(is_member(&redis.replicas[0], "u2"));
@@ -300,17 +300,17 @@ async fn visits_wait_for_the_replicas_disk_where_redis_can() {
     redis.replicas[0].call::<()>(&["CONFIG", "SET", "appendonly", "no"]);
     let unwritten = failed(&app, "not_replicated").await;
     problem(app.post_visit(&sports("u4")).await, 503, "store-unavailable").await;
-    assert_eq!(failed(&app, "not_replicated").await, unwritten + 1, "a replica without a file");
+    assert_eq!(failed(&app, "not_replicated").await, unwritten + 1, "the replica has no file");
     assert!(is_member(&redis.replicas[0], "u4"));
 }
 
-/// The arguments for visits that a replica of the Redis at `url` must have on disk.
+/// Returns arguments that require an acknowledgement on disk by one replica of the Redis at `url`.
 fn on_disk_of(url: &str) -> [&str; 8] {
     ["--redis-url", url, "--write-acks", "1", "--write-acks-on-disk", "true", "--redis-timeout", "9s"]
 }
 
-/// What a service on a Redis before 7.2 tells its callers, its log and its metrics.
-async fn says_that_it_cannot_wait_for_the_disk(redis: &Replicated) {
+/// Asserts that on a Redis before 7.2 the answer, the log and the metrics report the missing `WAITAOF`.
+async fn assert_reports_missing_waitaof(redis: &Replicated) {
     const WHY: &str = "Redis lacks `WAITAOF`, which write_acks_on_disk requires: upgrade to 7.2 or later, or to Valkey";
     let folder = tempfile::tempdir().unwrap();
     let url = redis.primary.url();
@@ -319,51 +319,51 @@ async fn says_that_it_cannot_wait_for_the_disk(redis: &Replicated) {
     let document = problem(service.post_visit(&sports("u1")).await, 503, "store-unavailable").await;
     assert!(document["detail"].as_str().unwrap().contains("can't tell whether its replicas have it on disk"));
     assert_eq!(failed(&service, "too_old").await, 1);
-    assert_eq!(service.count("sports").await, 1, "counts go on");
+    assert_eq!(service.count("sports").await, 1, "counts succeed");
     let log = service.terminate_for_log();
     let warnings: Vec<_> = log.iter().filter(|line| line.contains(r#""WARN""#)).collect();
     assert!(warnings.len() == 1 && warnings[0].contains(WHY), "{log:#?}");
 
-    let (content, error) = check(folder.path(), &arguments);
-    assert!(!content && error.ends_with(&format!("can't serve: {WHY}\n")), "{error}");
+    let (succeeded, error) = check(folder.path(), &arguments);
+    assert!(!succeeded && error.ends_with(&format!("can't serve: {WHY}\n")), "{error}");
 }
 
-/// What `check` with these arguments ends with: whether it is content, and standard error.
+/// Runs `check`, and returns whether it succeeded and its standard error.
 fn check(folder: &Path, arguments: &[&str]) -> (bool, String) {
     let output = run(binary(folder).arg("check").args(arguments));
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[tokio::test]
-async fn a_check_counts_the_replicas() {
+async fn check_counts_the_replicas() {
     let (redis, folder) = (Replicated::start(1).await, tempfile::tempdir().unwrap());
     let url = redis.primary.url();
-    let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "1"]);
-    assert!(content, "{error}");
-    let (content, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "2"]);
+    let (succeeded, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "1"]);
+    assert!(succeeded, "{error}");
+    let (succeeded, error) = check(folder.path(), &["--redis-url", &url, "--write-acks", "2"]);
     let why = "can't serve: it has 1 of the 2 replicas that write_acks requires\n";
-    assert!(!content && error.ends_with(why) && error.lines().count() == 1, "{error}");
+    assert!(!succeeded && error.ends_with(why) && error.lines().count() == 1, "{error}");
 
     assert_eq!(check(folder.path(), &on_disk_of(&url)).0, redis.primary.has_wait_aof());
 }
 
 #[rstest]
-#[case(&[], true)]
-#[case(&["--write-acks", "1"], false)]
+#[case::without_acks(&[], true)]
+#[case::with_acks(&["--write-acks", "1"], false)]
 #[tokio::test]
-async fn a_user_needs_the_command_that_waits_only_where_it_is_sent(#[case] acks: &[&str], #[case] is_content: bool) {
+async fn acl_must_permit_wait_if_write_acks_are_set(#[case] acks: &[&str], #[case] is_allowed: bool) {
     let (redis, folder) = (Replicated::start(1).await, tempfile::tempdir().unwrap());
     redis.primary.call::<()>(&["ACL", "SETUSER", "me", "reset", "on", ">hunter2", "~*", "+@all", "-wait"]);
     let url = format!("{}?user=me&pass=hunter2", redis.primary.url());
-    let (content, error) = check(folder.path(), &[&["--redis-url", &url], acks].concat());
-    assert_eq!(content, is_content, "{error}");
+    let (succeeded, error) = check(folder.path(), &[&["--redis-url", &url], acks].concat());
+    assert_eq!(succeeded, is_allowed, "{error}");
     assert_eq!(
         error.contains("its ACL forbids a required command: ") && error.contains("'wait'"),
-        !is_content,
+        !is_allowed,
         "{error}"
     );
 
     let service = Service::start(folder.path(), &[&["--redis-url", &url], acks].concat());
-    let expected = if is_content { 204 } else { 503 };
+    let expected = if is_allowed { 204 } else { 503 };
     assert_eq!(service.post_visit(&sports("u1")).await.status(), expected);
 }
