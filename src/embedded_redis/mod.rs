@@ -108,7 +108,7 @@ impl EmbeddedRedis {
         Ok(url)
     }
 
-    /// Restarts Redis whenever it exits by itself. Returns the last error after [`Self::MAX_RESTARTS`] failures in a row.
+    /// Restarts Redis whenever it exits by itself. Returns the last error after too many failures in a row.
     pub async fn supervise(&mut self) -> EmbeddedError {
         loop {
             let status = self.server.wait().await;
