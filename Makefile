@@ -18,8 +18,9 @@ help: ## List the targets
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
 	@exec $(CARGO) run --release --locked -- $(ARGS)
 
+# Tests wait for timeouts more than for a core.
 test: redis ## Run all tests, on real Redis processes
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} $(CARGO) test --locked
 
 e2e: redis browser ## Look at the pages in a browser; pictures of them are in target/e2e
 	$(CARGO) build --locked
