@@ -1,4 +1,4 @@
-//! Posting many visits at once: arrays, streams of lines, and what is wrong with some of them.
+//! `POST /segments/batch`: arrays and streams of lines.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -22,11 +22,12 @@ fn line(user: &str, segment: &str) -> String {
     format!("{{\"user_id\":\"{user}\",\"segment\":\"{segment}\"}}\n")
 }
 
-/// The document of a batch that was taken in.
-async fn taken_in(response: Response) -> Value {
+/// Asserts that a batch was accepted, and returns its report.
+#[track_caller]
+fn accepted(response: Response) -> impl Future<Output = Value> {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/json");
-    response.json().await.unwrap()
+    async { response.json().await.unwrap() }
 }
 
 fn all_accepted(accepted: u64) -> Value {
@@ -45,7 +46,7 @@ async fn post_gzip(app: &TestApp, content_type: &str, body: Vec<u8>) -> Response
 }
 
 #[tokio::test]
-async fn an_array_of_visits_is_recorded() {
+async fn batch_records_an_array() {
     let (redis, app) = app().await;
     let now = Timestamp::now().as_millis() / 1000;
     let visits = json!([
@@ -55,7 +56,7 @@ async fn an_array_of_visits_is_recorded() {
         { "user_id": "u1", "segment": "sports" },
         { "user_id": "u3", "segment": "sports", "seen_at": 0 },
     ]);
-    let report = taken_in(app.post_array(&visits).await).await;
+    let report = accepted(app.post_array(&visits).await).await;
     let expected = json!({ "accepted": 4, "expired": 1, "rejected": 0, "errors": [], "errors_truncated": false });
     assert_eq!(report, expected);
     assert_eq!((app.count("sports").await, app.count("news").await), (2, 1));
@@ -64,7 +65,7 @@ async fn an_array_of_visits_is_recorded() {
 }
 
 #[tokio::test]
-async fn bad_visits_of_an_array_are_named_by_their_place() {
+async fn batch_names_bad_visits_of_an_array_by_position() {
     let (_redis, app) = app().await;
     let visits = json!([
         { "user_id": "u1", "segment": "sports" },
@@ -72,7 +73,7 @@ async fn bad_visits_of_an_array_are_named_by_their_place() {
         "sports",
         { "user_id": "u2", "segment": "sports", "seenat": 1 },
     ]);
-    let report = taken_in(app.post_array(&visits).await).await;
+    let report = accepted(app.post_array(&visits).await).await;
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(3)));
     let detail = "it must be one object with user_id, segment and optionally seen_at, not a string";
     assert_eq!(
@@ -88,16 +89,16 @@ async fn bad_visits_of_an_array_are_named_by_their_place() {
 }
 
 #[tokio::test]
-async fn an_empty_batch_is_no_error() {
+async fn batch_accepts_a_body_without_visits() {
     let (redis, app) = app().await;
-    assert_eq!(taken_in(app.post_array(&json!([])).await).await, all_accepted(0));
-    assert_eq!(taken_in(app.post_lines("").await).await, all_accepted(0));
-    assert_eq!(taken_in(app.post_lines("\r\n\n  \n").await).await, all_accepted(0));
+    assert_eq!(accepted(app.post_array(&json!([])).await).await, all_accepted(0));
+    assert_eq!(accepted(app.post_lines("").await).await, all_accepted(0));
+    assert_eq!(accepted(app.post_lines("\r\n\n  \n").await).await, all_accepted(0));
     assert!(redis.sets().is_empty());
 }
 
 #[tokio::test]
-async fn a_batch_without_a_valid_visit_is_an_error() {
+async fn batch_is_422_without_a_valid_visit() {
     let (redis, app) = app().await;
     let by_array = app.post_array(&json!([{ "user_id": "u1" }])).await;
     let by_line = app.post_lines(r#"{"user_id":"u1"}"#).await;
@@ -110,7 +111,7 @@ async fn a_batch_without_a_valid_visit_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_batch_says_why() {
+async fn batch_rejects_other_bodies_with_the_reason() {
     let (redis, app) = app().await;
     let post = async |content_type: &str, body: String| {
         let request = app.request("POST", "/segments/batch").header("content-type", content_type);
@@ -148,11 +149,11 @@ async fn a_body_that_is_no_batch_says_why() {
     says(&problem(response, 415, "unsupported-media-type").await, "Content-Encoding");
     assert!(redis.sets().is_empty());
 
-    assert_eq!(taken_in(app.post_array(&json!(vec![&visit; 1_000])).await).await, all_accepted(1_000));
+    assert_eq!(accepted(app.post_array(&json!(vec![&visit; 1_000])).await).await, all_accepted(1_000));
 }
 
 #[tokio::test]
-async fn gzip_that_no_header_tells_of_is_named() {
+async fn batch_and_record_name_gzip_without_content_encoding() {
     let (_redis, app) = app().await;
     let detail = "not JSON: it is compressed with gzip, and no content-encoding says so";
     let array = gzip(b"[{\"user_id\":\"u1\",\"segment\":\"sports\"}]");
@@ -165,9 +166,9 @@ async fn gzip_that_no_header_tells_of_is_named() {
     assert_eq!(document["errors"][0], json!({ "line": 1, "detail": detail }));
 }
 
-/// As curl sends a file with `-d @file`.
+/// `curl -d @file` sends such a body.
 #[tokio::test]
-async fn lines_without_their_ends_are_told_how_to_keep_them() {
+async fn batch_explains_lines_without_line_ends() {
     let (redis, app) = app().await;
     let hint =
         " The body is a single line: curl removes a file's line ends with -d, and keeps them with --data-binary.";
@@ -187,17 +188,17 @@ async fn lines_without_their_ends_are_told_how_to_keep_them() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_costs_the_first_line_and_is_named() {
+async fn batch_rejects_the_first_line_after_a_byte_order_mark() {
     let (_redis, app) = app().await;
     let lines = format!("\u{FEFF}{}{}", line("u1", "sports"), line("u2", "sports"));
-    let report = taken_in(app.post_lines(lines).await).await;
+    let report = accepted(app.post_lines(lines).await).await;
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(1)));
     let detail = "not JSON: it begins with a byte order mark (EF BB BF), which must be left out";
     assert_eq!(report["errors"], json!([{ "line": 1, "detail": detail }]));
 }
 
 #[tokio::test]
-async fn a_stream_gives_the_same_wherever_it_is_cut() {
+async fn batch_gives_the_same_result_wherever_chunks_end() {
     let (_redis, app) = app().await;
     let mut stream = Vec::new();
     stream.extend_from_slice(b"{\"user_id\":\"u1\",\"segment\":\"sp\xC3\xB6rt\"}\r\n\n");
@@ -231,19 +232,19 @@ async fn a_stream_gives_the_same_wherever_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_long_stream_is_recorded_and_its_bad_lines_are_named() {
+async fn batch_records_a_long_stream_and_names_its_bad_lines() {
     const LINES: usize = 100_000;
     let (redis, app) = app().await;
     let mut stream = String::new();
     for n in 1..=LINES {
         match n % 1_000 {
-            // Ninety-nine bad lines, and one that is too long to be looked at.
+            // Ninety-nine invalid lines, and one that is too long.
             0 if n == LINES / 2 => stream.push_str(&format!("\"{}\"\n", "x".repeat(20_000))),
             0 => stream.push_str("{\"user_id\":\"u1\"}\n"),
             _ => stream.push_str(&line(&format!("u{}", n % 7_919), &format!("segment-{}", n % 30))),
         }
     }
-    let report = taken_in(app.post_lines(stream).await).await;
+    let report = accepted(app.post_lines(stream).await).await;
 
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(LINES - 100), &json!(100)));
     let errors = report["errors"].as_array().unwrap();
@@ -264,16 +265,16 @@ async fn a_long_stream_is_recorded_and_its_bad_lines_are_named() {
 }
 
 #[tokio::test]
-async fn a_hundred_errors_are_listed_and_the_rest_counted() {
+async fn batch_lists_a_hundred_errors_and_counts_the_rest() {
     let (_redis, app) = app().await;
-    let report = taken_in(app.post_lines(format!("{}{}", "{}\n".repeat(80), line("u1", "sports"))).await).await;
+    let report = accepted(app.post_lines(format!("{}{}", "{}\n".repeat(80), line("u1", "sports"))).await).await;
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(1), &json!(80)));
-    // Two fields are missing on each line.
+    // Two errors a line.
     assert_eq!((report["errors"].as_array().unwrap().len(), &report["errors_truncated"]), (100, &json!(true)));
 }
 
 #[tokio::test]
-async fn lines_that_come_slowly_are_recorded_as_they_come() {
+async fn batch_records_slow_lines_as_they_arrive() {
     let (_redis, app) = app().await;
     let mut upload = Upload::begin(app.address).await;
     for n in 1..=3 {
@@ -284,34 +285,34 @@ async fn lines_that_come_slowly_are_recorded_as_they_come() {
 }
 
 #[tokio::test]
-async fn a_compressed_batch_is_recorded() {
+async fn batch_records_gzip() {
     let (_redis, app) = app().await;
     let lines: String = (0..20_000).map(|n| line(&format!("u{n}"), "sports")).collect();
-    // Several members in a row are one stream: that is how tools append to a compressed file.
+    // Tools append to a compressed file by adding a gzip member.
     let (first, second) = lines.split_at(lines.len() / 3);
     let body = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
     let response = post_gzip(&app, "application/x-ndjson", body).await;
-    assert_eq!(taken_in(response).await, all_accepted(20_000));
+    assert_eq!(accepted(response).await, all_accepted(20_000));
     let array = json!([{ "user_id": "u1", "segment": "news" }]).to_string();
-    assert_eq!(taken_in(post_gzip(&app, "application/json", gzip(array.as_bytes())).await).await, all_accepted(1));
+    assert_eq!(accepted(post_gzip(&app, "application/json", gzip(array.as_bytes())).await).await, all_accepted(1));
     assert_eq!((app.count("sports").await, app.count("news").await), (20_000, 1));
 }
 
 #[rstest]
 #[case::none(0)]
-#[case::a_byte(1)]
-#[case::a_block(512)]
-#[case::more_than_a_piece(300_000)]
+#[case::one_byte(1)]
+#[case::one_block(512)]
+#[case::more_than_a_buffer(300_000)]
 #[tokio::test]
-async fn batch_passes_over_zeros_behind_gzip_and_refuses_anything_else(#[case] zeros: usize) {
+async fn batch_ignores_zeros_after_gzip_and_rejects_other_bytes(#[case] zeros: usize) {
     let (_redis, app) = app().await;
     let lines = [line("u1", "sports"), line("u2", "sports")].concat();
     let padded = [gzip(b""), gzip(lines.as_bytes()), vec![0; zeros]].concat();
     let response = post_gzip(&app, "application/x-ndjson", padded.clone()).await;
-    assert_eq!(taken_in(response).await, all_accepted(2));
+    assert_eq!(accepted(response).await, all_accepted(2));
     let array = json!([{ "user_id": "u1", "segment": "news" }]).to_string();
     let array = [gzip(array.as_bytes()), vec![0; zeros]].concat();
-    assert_eq!(taken_in(post_gzip(&app, "application/json", array).await).await, all_accepted(1));
+    assert_eq!(accepted(post_gzip(&app, "application/json", array).await).await, all_accepted(1));
 
     let followed = [padded, b"x".to_vec()].concat();
     let document = problem(post_gzip(&app, "application/x-ndjson", followed).await, 400, "malformed-request").await;
@@ -333,11 +334,11 @@ async fn batch_takes_gzip_by_both_its_names(#[case] name: &str) {
     let request = app.request("POST", "/segments/batch").header("content-type", "application/x-ndjson");
     let body = gzip(line("u1", "sports").as_bytes());
     let response = request.header("content-encoding", name).body(body).send().await.unwrap();
-    assert_eq!(taken_in(response).await, all_accepted(1));
+    assert_eq!(accepted(response).await, all_accepted(1));
 }
 
 #[tokio::test]
-async fn a_compressed_batch_that_breaks_off_says_what_was_recorded() {
+async fn batch_of_truncated_gzip_reports_what_was_recorded() {
     let (_redis, app) = app().await;
     let lines: String = (0..20_000).map(|n| line(&format!("u{}", n * n), "sports")).collect();
     let body = gzip(lines.as_bytes());
@@ -352,7 +353,7 @@ async fn a_compressed_batch_that_breaks_off_says_what_was_recorded() {
 }
 
 #[tokio::test]
-async fn a_decompression_bomb_meets_the_limits() {
+async fn batch_rejects_a_decompression_bomb() {
     let (_redis, app) = app().await;
     let bomb = gzip(&vec![b'['; 64 * 1024 * 1024]);
     assert!(bomb.len() < 100_000);
@@ -364,31 +365,31 @@ async fn a_decompression_bomb_meets_the_limits() {
 
 #[rstest]
 #[case::blank_lines("\n")]
-#[case::one_visit_again_and_again("{\"user_id\":\"u1\",\"segment\":\"sports\"}\n")]
+#[case::one_visit("{\"user_id\":\"u1\",\"segment\":\"sports\"}\n")]
 #[case::one_expired_visit("{\"user_id\":\"u1\",\"segment\":\"sports\",\"seen_at\":1}\n")]
 #[tokio::test]
-async fn batch_ends_where_it_unpacks_to_too_much(#[case] line: &str) {
+async fn batch_ends_when_it_unpacks_to_too_much(#[case] line: &str) {
     let (_redis, app) = app().await;
     let body = gzip(line.repeat(8_000_000 / line.len()).as_bytes());
     let document = problem(post_gzip(&app, "application/x-ndjson", body.clone()).await, 413, "body-too-large").await;
     let done = document["done_through_line"].as_u64().unwrap();
-    let (most, line) = (1024 * 1024 + 200 * body.len() as u64, line.len() as u64);
-    assert!(done * line <= most, "{done} lines of {line} bytes are more than {most} bytes: {document}");
-    let taken = document["accepted"].as_u64().unwrap() + document["expired"].as_u64().unwrap();
-    assert!(taken == done || line == 1, "{document}");
+    let (max, line) = (1024 * 1024 + 200 * body.len() as u64, line.len() as u64);
+    assert!(done * line <= max, "{done} lines of {line} bytes are more than {max} bytes: {document}");
+    let valid = document["accepted"].as_u64().unwrap() + document["expired"].as_u64().unwrap();
+    assert!(valid == done || line == 1, "{document}");
     problem(post_gzip(&app, "application/json", gzip(&vec![b' '; 8_000_000])).await, 413, "body-too-large").await;
 }
 
-/// Real visits pack to a 4th to a 120th.
+/// Gzip shrinks real visits to between a quarter and a 120th.
 #[tokio::test]
-async fn batch_takes_visits_that_pack_well() {
+async fn batch_takes_visits_that_compress_well() {
     let (_redis, app) = app().await;
     let segment = "s".repeat(128);
     let user = |n: usize| format!("{}{n:06}", "tenant-".repeat(35));
     let lines: String = (0..20_000).map(|n| line(&user(n), &segment)).collect();
     let body = gzip(lines.as_bytes());
     assert!(lines.len() / body.len() > 80, "{}", lines.len() / body.len());
-    assert_eq!(taken_in(post_gzip(&app, "application/x-ndjson", body).await).await, all_accepted(20_000));
+    assert_eq!(accepted(post_gzip(&app, "application/x-ndjson", body).await).await, all_accepted(20_000));
 }
 
 #[rstest]
@@ -399,7 +400,7 @@ async fn batch_takes_visits_that_pack_well() {
 async fn batch_ends_after_too_many_rejected_lines_in_a_row(#[case] bad: &str, #[case] in_a_row: u64) {
     let (_redis, app) = app().await;
     let good: String = (0..300).map(|n| line(&format!("u{n}"), "sports")).collect();
-    // Nothing of what comes behind the bad lines is read.
+    // The lines after the rejected ones are not read.
     let lines = [good, format!("{bad}\n").repeat(10_500), line("late", "news")].concat();
     let document = problem(app.post_lines(lines).await, 422, "too-many-rejected").await;
     assert_eq!((&document["accepted"], &document["rejected"]), (&json!(300), &json!(in_a_row)));
@@ -421,16 +422,16 @@ async fn batch_ends_if_most_of_a_hundred_thousand_lines_are_rejected() {
 }
 
 #[tokio::test]
-async fn batch_goes_on_if_lines_are_rejected_now_and_then() {
+async fn batch_continues_if_fewer_lines_are_rejected() {
     let (_redis, app) = app().await;
     let lines: String =
         (0..120_000).map(|n| if n % 3 != 0 { line(&format!("u{n}"), "sports") } else { "x\n".to_owned() }).collect();
-    let report = taken_in(app.post_lines(lines).await).await;
+    let report = accepted(app.post_lines(lines).await).await;
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(80_000), &json!(40_000)));
 }
 
 #[tokio::test]
-async fn a_segment_whose_key_is_of_another_type_fails_alone() {
+async fn batch_fails_only_the_lines_of_a_segment_whose_key_is_of_another_type() {
     let (redis, app) = app().await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
     let segments = ["sports", "news", "broken", "sports", "broken", "news"];
@@ -448,7 +449,7 @@ async fn a_segment_whose_key_is_of_another_type_fails_alone() {
 }
 
 #[tokio::test]
-async fn when_redis_is_lost_midway_the_answer_says_what_is_written() {
+async fn batch_reports_what_was_written_when_redis_is_lost() {
     let (mut redis, app) = app().await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(b"{}\n").await;
@@ -467,13 +468,13 @@ async fn when_redis_is_lost_midway_the_answer_says_what_is_written() {
 
     redis.start_again();
     let rest: String = (50..60).map(|n| line(&format!("u{n}"), "sports")).collect();
-    eventually("the rest is taken", async || app.post_lines(rest.clone()).await.status() == 200).await;
+    eventually("the other lines are recorded", async || app.post_lines(rest.clone()).await.status() == 200).await;
     assert_eq!(app.count("sports").await, 60);
 }
 
-/// As many HTTP libraries do. What it sends is more than the buffers between the two hold.
+/// Many HTTP libraries do so. The body is larger than the buffers of the connection.
 #[tokio::test]
-async fn a_sender_that_reads_no_answer_before_it_has_sent_all_gets_one() {
+async fn batch_answers_a_sender_that_reads_only_after_sending() {
     let (mut redis, app) = app().await;
     redis.stop();
     let mut upload = Upload::begin(app.address).await;
@@ -490,7 +491,7 @@ async fn a_sender_that_reads_no_answer_before_it_has_sent_all_gets_one() {
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_more_midway_is_a_503_with_the_counts() {
+async fn batch_reports_what_was_written_when_redis_is_out_of_memory() {
     let (redis, app) = app().await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
@@ -506,7 +507,7 @@ async fn a_redis_that_takes_no_more_midway_is_a_503_with_the_counts() {
 }
 
 #[tokio::test]
-async fn a_sender_that_goes_away_midway_leaves_its_lines_and_no_harm() {
+async fn batch_keeps_the_lines_of_a_sender_that_disconnects() {
     let (_redis, app) = app().await;
     let mut upload = Upload::begin(app.address).await;
     for n in 0..100 {
@@ -516,15 +517,15 @@ async fn a_sender_that_goes_away_midway_leaves_its_lines_and_no_harm() {
     upload.send(&half.as_bytes()[..half.len() / 2]).await;
     eventually("the lines are written", async || app.count("sports").await == 100).await;
     drop(upload);
-    assert_eq!(taken_in(app.post_lines(line("u100", "sports")).await).await, all_accepted(1));
+    assert_eq!(accepted(app.post_lines(line("u100", "sports")).await).await, all_accepted(1));
     assert_eq!(app.count("sports").await, 101);
 }
 
 #[tokio::test]
-async fn a_line_that_is_never_completed_ends_the_stream() {
+async fn batch_ends_at_a_line_that_is_never_completed() {
     let redis = Redis::start();
-    let hasty = settings([("body_timeout", "1s")]);
-    let app = TestApp::spawn_with(&redis, hasty).await;
+    let settings = settings([("body_timeout", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
     upload.send(b"{\"user_id\":").await;
@@ -537,10 +538,10 @@ async fn a_line_that_is_never_completed_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
+async fn batch_reports_what_was_written_when_the_service_stops() {
     let redis = Redis::start();
-    let short = settings([("drain_timeout", "1s")]);
-    let app = TestApp::spawn_with(&redis, short).await;
+    let settings = settings([("drain_timeout", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
     eventually("the line is written", async || app.count("sports").await == 1).await;
@@ -553,14 +554,14 @@ async fn a_service_that_stops_ends_the_stream_and_says_what_is_written() {
     app.ended().await.unwrap();
 }
 
-/// Four chunks of 8,192 are under way at most; the fifth is read and waits.
+/// At most four chunks of 8,192 lines are in flight. The fifth is read and waits.
 #[tokio::test]
-async fn a_sender_is_held_back_while_redis_is_slow() {
+async fn batch_applies_backpressure_while_redis_is_slow() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let patient = settings([("redis_timeout", "30s")]);
-    let app = TestApp::spawn_on(proxy.url(), patient).await;
-    assert_eq!(taken_in(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
+    let settings = settings([("redis_timeout", "30s")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    assert_eq!(accepted(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
     let members = || redis.call::<u64>(&["ZCARD", "segment:sports"]);
 
     proxy.hold_replies();
@@ -573,11 +574,11 @@ async fn a_sender_is_held_back_while_redis_is_slow() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     proxy.release_replies();
-    assert_eq!(taken_in(in_time("the answer", sending).await.unwrap().unwrap()).await, all_accepted(432_768));
+    assert_eq!(accepted(in_time("the response", sending).await.unwrap().unwrap()).await, all_accepted(432_768));
 }
 
 #[tokio::test]
-async fn a_failure_in_an_early_chunk_stays_where_the_sender_has_to_go_on() {
+async fn batch_reports_an_early_failed_line_as_done_through_line() {
     let (redis, app) = app().await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
     let mut lines = format!("{}{}", line("u1", "sports"), line("u2", "broken"));
@@ -590,12 +591,12 @@ async fn a_failure_in_an_early_chunk_stays_where_the_sender_has_to_go_on() {
 }
 
 #[tokio::test]
-async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
+async fn batch_is_503_for_all_senders_when_redis_hangs() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let hasty = settings([("redis_timeout", "300ms")]);
-    let app = TestApp::spawn_on(proxy.url(), hasty).await;
-    assert_eq!(taken_in(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
+    let settings = settings([("redis_timeout", "300ms")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    assert_eq!(accepted(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
     proxy.hold_replies();
     let posts: Vec<_> = (0..100)
         .map(|_| {
@@ -604,33 +605,33 @@ async fn many_batches_meet_a_redis_that_hangs_and_all_are_answered() {
         })
         .collect();
     for post in posts {
-        let document = problem(in_time("the answer", post).await.unwrap().unwrap(), 503, "store-unavailable").await;
+        let document = problem(in_time("the response", post).await.unwrap().unwrap(), 503, "store-unavailable").await;
         assert_eq!(document["accepted"], 0);
     }
     proxy.release_replies();
-    eventually("batches are taken again", async || app.post_lines(line("u3", "sports")).await.status() == 200).await;
+    eventually("batches are recorded again", async || app.post_lines(line("u3", "sports")).await.status() == 200).await;
 }
 
 #[tokio::test]
-async fn batches_are_taken_until_the_service_stops_to_listen() {
+async fn batch_is_served_during_the_shutdown_delay() {
     let redis = Redis::start();
-    let slow = settings([("shutdown_delay", "1s")]);
-    let app = TestApp::spawn_with(&redis, slow).await;
+    let settings = settings([("shutdown_delay", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     app.begin_stop();
-    eventually("readyz says that it stops", async || app.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
     for n in 0..20 {
-        assert_eq!(taken_in(app.post_lines(line(&format!("u{n}"), "sports")).await).await, all_accepted(1));
+        assert_eq!(accepted(app.post_lines(line(&format!("u{n}"), "sports")).await).await, all_accepted(1));
     }
     app.ended().await.unwrap();
 }
 
-/// Redis serves nobody else during a command.
+/// A command blocks Redis's other clients.
 #[tokio::test]
-async fn no_command_of_a_batch_has_more_than_a_thousand_visits() {
+async fn batch_sends_at_most_a_thousand_visits_per_command() {
     let (redis, app) = app().await;
     let commands = redis.monitor();
     let lines: String = (0..5_000).map(|n| line(&format!("u{n}"), "sports")).collect();
-    assert_eq!(taken_in(app.post_lines(lines).await).await, all_accepted(5_000));
+    assert_eq!(accepted(app.post_lines(lines).await).await, all_accepted(5_000));
     redis.call::<()>(&["PING", "the end"]);
     let zadds =
         commands.take_while(|line| !line.contains("the end")).filter(|line| line.contains("\"segment:sports\""));

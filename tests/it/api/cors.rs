@@ -1,4 +1,4 @@
-//! What a page of another origin may do.
+//! Requests of pages from other origins: `cors_origins`.
 
 use reqwest::Response;
 use segment_estimator::config::RawSettings;
@@ -24,7 +24,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn a_page_of_a_listed_origin_may_call_and_read_answers_and_problems() {
+async fn cors_lets_a_listed_origin_call_and_read_answers_and_problems() {
     let redis = Redis::start();
     let app = app(&redis, Some("https://other.example,https://app.example")).await;
     let allowed = preflight(&app, PAGE).await;
@@ -47,7 +47,7 @@ async fn a_page_of_a_listed_origin_may_call_and_read_answers_and_problems() {
 }
 
 #[tokio::test]
-async fn others_may_not() {
+async fn cors_lets_no_other_origin_call() {
     let redis = Redis::start();
     for (origins, origin) in [(None, PAGE), (Some(PAGE), "https://app.example.evil"), (Some(PAGE), "null")] {
         let app = app(&redis, origins).await;
@@ -58,7 +58,7 @@ async fn others_may_not() {
 }
 
 #[tokio::test]
-async fn every_origin_may_if_it_is_said_so() {
+async fn cors_lets_every_origin_call_with_an_asterisk() {
     let redis = Redis::start();
     let app = app(&redis, Some("*")).await;
     assert_eq!(header(&preflight(&app, PAGE).await, "access-control-allow-origin"), Some("*"));

@@ -1,4 +1,4 @@
-//! `/docs`: the page comes from the service, and has a browser ask nobody else.
+//! `GET /docs`: the page and its files come from the service, and its policy allows no other host.
 
 use std::io::Read as _;
 
@@ -12,7 +12,7 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn the_page_and_its_files_come_from_the_service_alone() {
+async fn docs_come_from_the_service_alone() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (path, folder) in [("/docs", "/"), ("/docs/", "/docs/")] {
@@ -49,7 +49,7 @@ async fn the_page_and_its_files_come_from_the_service_alone() {
 }
 
 #[tokio::test]
-async fn the_browser_is_told_to_ask_no_other_host() {
+async fn docs_policy_allows_no_other_host() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for path in ["/docs", "/docs/", "/docs/start.js", "/docs/swagger-ui.css"] {

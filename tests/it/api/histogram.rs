@@ -1,4 +1,4 @@
-//! A segment's users by when they were last seen.
+//! `GET /segments/{name}/histogram`: a segment's users by the time of their last visit.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::helpers::{NOON, Redis, TestApp, noon_plus, problem, segment, settings, visit};
 
-/// Users at the bounds of four parts of 1 s each, and beside them: how long before noon, in milliseconds, and in which part.
+/// Users at the bounds of four buckets of 1 s each, and beside them: milliseconds before noon, and the bucket.
 const SEEN: [(i64, Option<usize>); 10] = [
     (4_001, None),
     (4_000, None),
@@ -24,7 +24,7 @@ const SEEN: [(i64, Option<usize>); 10] = [
 ];
 
 #[tokio::test]
-async fn each_user_is_in_the_part_of_the_window_that_the_last_visit_was_in() {
+async fn histogram_counts_each_user_in_the_bucket_of_the_last_visit() {
     let redis = Redis::start();
     let estimator = Estimator::new(redis.store(), Window::parse("1h").unwrap());
     for (user, (before, _)) in SEEN.iter().enumerate() {
@@ -35,7 +35,7 @@ async fn each_user_is_in_the_part_of_the_window_that_the_last_visit_was_in() {
     let histogram = estimator.histogram(&segment("sports"), window, 4, NOON).await.unwrap();
 
     let mut expected = [0; 4];
-    SEEN.iter().filter_map(|(_, part)| *part).for_each(|part| expected[part] += 1);
+    SEEN.iter().filter_map(|(_, bucket)| *bucket).for_each(|bucket| expected[bucket] += 1);
     assert_eq!(histogram.buckets.iter().map(|bucket| bucket.count).collect::<Vec<_>>(), expected);
     let bounds: Vec<_> = histogram.buckets.iter().map(|bucket| (bucket.from, bucket.to)).collect();
     assert_eq!(bounds, [4, 3, 2, 1].map(|second| (noon_plus(-1_000 * second), noon_plus(-1_000 * (second - 1)))));
@@ -43,7 +43,7 @@ async fn each_user_is_in_the_part_of_the_window_that_the_last_visit_was_in() {
 }
 
 #[tokio::test]
-async fn all_parts_together_are_the_count_however_many_they_are() {
+async fn histogram_adds_up_to_the_count() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
         let settings = settings([("partitions", partitions)]);
@@ -56,13 +56,13 @@ async fn all_parts_together_are_the_count_however_many_they_are() {
         for buckets in [1, 3, 14, 100] {
             let path = format!("/segments/sports/histogram?buckets={buckets}&window=10d");
             let answer: Value = app.get(&path).await.json().await.unwrap();
-            let parts = answer["buckets"].as_array().unwrap();
-            assert_eq!(parts.len(), buckets);
-            let sum: u64 = parts.iter().map(|part| part["count"].as_u64().unwrap()).sum();
+            let found = answer["buckets"].as_array().unwrap();
+            assert_eq!(found.len(), buckets);
+            let sum: u64 = found.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();
             assert_eq!((sum, answer["count"].as_u64().unwrap()), (665, 665), "{buckets}");
-            assert!(parts.windows(2).all(|pair| pair[0]["to"] == pair[1]["from"]), "{answer}");
-            assert_eq!(parts[0]["leave_from"], answer["as_of"]);
-            assert_eq!(parts[buckets - 1]["to"], answer["as_of"]);
+            assert!(found.windows(2).all(|pair| pair[0]["to"] == pair[1]["from"]), "{answer}");
+            assert_eq!(found[0]["leave_from"], answer["as_of"]);
+            assert_eq!(found[buckets - 1]["to"], answer["as_of"]);
         }
         let usual: Value = app.get("/segments/nobody/histogram").await.json().await.unwrap();
         assert_eq!((usual["buckets"].as_array().unwrap().len(), &usual["count"]), (14, &json!(0)));
@@ -71,7 +71,7 @@ async fn all_parts_together_are_the_count_however_many_they_are() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_and_without_redis_there_is_no_histogram() {
+async fn histogram_rejects_bad_parameters_and_is_503_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (query, field) in [

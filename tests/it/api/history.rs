@@ -1,4 +1,4 @@
-//! The history: each turn is sampled once whoever is there, and read as it was, gaps included.
+//! `GET /segments/{name}/history`, and the sampler that records it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +46,9 @@ fn sample(name: &str, at: Timestamp, count: u64) -> NamedSample {
 }
 
 #[tokio::test]
-async fn of_all_who_would_record_a_turn_one_does() {
+async fn sample_records_a_tick_once_among_several_instances() {
     let redis = Redis::start();
-    // More segments than go into a page.
+    // More segments than a page of the index has.
     let names: Vec<_> = (0..1_200).map(|n| format!("s{n}")).collect();
     for name in &names {
         record_visits(&redis.store(), &[("u1", name)]).await;
@@ -65,21 +65,25 @@ async fn of_all_who_would_record_a_turn_one_does() {
     assert_eq!(samplers[1].sample(noon_plus(-HOUR), noon_plus(80)).await, Ok(SampleOutcome::AlreadyComplete));
     for name in &names {
         let elements: Vec<String> = redis.call(&["LRANGE", &format!("history:{name}"), "0", "-1"]);
-        assert_eq!(elements.len(), 2, "{name}: a time and a count");
+        assert_eq!(elements.len(), 2, "{name} has a time and a count");
     }
     assert_eq!(counts(redis.store(), "s7", 0, 0).await, [Some(2)]);
-    // The next turn is another.
+    // The next tick.
     assert_eq!(samplers[1].sample(noon_plus(HOUR), noon_plus(HOUR + 5)).await, Ok(SampleOutcome::Points(1_200)));
 }
 
 #[tokio::test]
-async fn tick_that_was_broken_off_is_completed_by_another_instance_with_each_sample_once() {
+async fn sample_completes_an_aborted_tick_of_another_instance() {
     let redis = Redis::start();
     let store = redis.store();
     record_visits(&store, &[("u1", "news"), ("u1", "sports")]).await;
     let request = LeaseRequest { tick: NOON, now: NOON, until: noon_plus(1_000), holder: "dead" };
     assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Acquired));
-    assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Acquired), "as when the answer to the first was lost");
+    assert_eq!(
+        store.acquire_lease(&request).await,
+        Ok(Lease::Acquired),
+        "the same holder acquires it again, as after a lost reply"
+    );
     assert_eq!(store.add_samples(&[sample("news", NOON, 17)]).await, Ok(1));
 
     let other = sampler(store.clone());
@@ -87,12 +91,12 @@ async fn tick_that_was_broken_off_is_completed_by_another_instance_with_each_sam
     assert_eq!(other.sample(NOON, noon_plus(1_000)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store.clone(), "news", 0, 0).await, [Some(17)]);
     assert_eq!(counts(store.clone(), "sports", 0, 0).await, [Some(1)]);
-    // Who was taken for dead does no harm.
+    // The first holder, taken for dead, changes nothing.
     assert_eq!(store.acquire_lease(&request).await, Ok(Lease::Completed));
 }
 
 #[tokio::test]
-async fn record_goes_on_when_a_clock_that_was_ahead_is_set_back() {
+async fn sample_continues_when_a_clock_that_was_ahead_is_set_back() {
     let redis = Redis::start();
     let store = redis.store();
     let samplers = [sampler(store.clone()), sampler(store.clone())];
@@ -104,12 +108,12 @@ async fn record_goes_on_when_a_clock_that_was_ahead_is_set_back() {
     assert_eq!(samplers[0].sample(NOON, noon_plus(90)).await, Ok(SampleOutcome::AlreadyComplete));
     assert_eq!(samplers[0].sample(noon_plus(HOUR), noon_plus(HOUR)).await, Ok(SampleOutcome::Points(1)));
     assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(1), Some(1)]);
-    // Within what two clocks may differ, a later turn is later.
+    // A tick that is behind by less than clocks may differ is complete.
     assert_eq!(samplers[1].sample(NOON, noon_plus(HOUR - 1_999)).await, Ok(SampleOutcome::AlreadyComplete));
 }
 
 #[tokio::test]
-async fn a_gap_is_a_gap_and_nobody_is_a_zero() {
+async fn history_has_null_for_a_gap_and_zero_for_no_users() {
     let redis = Redis::start();
     let store = redis.store();
     record_visits(&store, &[("u1", "sports")]).await;
@@ -126,7 +130,7 @@ async fn a_gap_is_a_gap_and_nobody_is_a_zero() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_segment_is_passed_over() {
+async fn sample_skips_keys_of_another_type() {
     let redis = Redis::start();
     record_visits(&redis.store(), &[("u1", "sports"), ("u1", "news"), ("u1", "art")]).await;
     redis.call::<()>(&["SET", "segment:news", "x"]);
@@ -136,7 +140,7 @@ async fn a_key_that_is_no_segment_is_passed_over() {
 }
 
 #[tokio::test]
-async fn the_sizes_of_all_partitions_are_added_up() {
+async fn sample_adds_up_all_partitions() {
     let redis = Redis::start();
     let store = redis.store().with_partitions(Some(Partitions::parse("8").unwrap()));
     let users: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
@@ -148,29 +152,30 @@ async fn the_sizes_of_all_partitions_are_added_up() {
 }
 
 #[tokio::test]
-async fn thirteen_months_are_kept_and_read_in_pages() {
+async fn history_keeps_thirteen_months_and_is_read_in_pages() {
     let redis = Redis::start();
     let store = redis.store();
-    // Half a month more than is kept.
+    // Half a month more than the history keeps.
     let samples: Vec<_> = (0..410 * 24).map(|n| sample("sports", noon_plus(n * HOUR), n as u64)).collect();
     assert_eq!(store.add_samples(&samples).await, Ok(samples.len() as u64));
-    assert_eq!(store.add_samples(&samples[5_000..]).await, Ok(0), "all are there");
+    assert_eq!(store.add_samples(&samples[5_000..]).await, Ok(0), "all samples are stored already");
 
     let kept: i64 = redis.call(&["XLEN", "history:sports"]);
     let needed = 396 * 24;
-    assert!((needed..needed + 100).contains(&kept), "{kept}: some more, since whole nodes are dropped");
+    assert!((needed..needed + 100).contains(&kept), "{kept} samples, and only whole nodes are dropped");
     let last = 410 * 24 - 1;
     let first = last - needed;
     let all = counts(store.clone(), "sports", first * HOUR, last * HOUR).await;
     assert_eq!(all, (first..=last).map(|n| Some(n as u64)).collect::<Vec<_>>());
 
-    // A segment without visits has its history for so long, and no longer.
-    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
+    // The history of a segment without visits expires.
+    assert_ttl(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
-fn assert_lives(redis: &Redis, key: &str, kept: Duration) {
-    let lives: u64 = redis.call(&["TTL", key]);
-    assert!((kept.as_secs() - 60..=kept.as_secs()).contains(&lives), "{key}: {lives}");
+#[track_caller]
+fn assert_ttl(redis: &Redis, key: &str, kept: Duration) {
+    let ttl: u64 = redis.call(&["TTL", key]);
+    assert!((kept.as_secs() - 60..=kept.as_secs()).contains(&ttl), "{key}: {ttl}");
 }
 
 fn memory(redis: &Redis, key: &str) -> usize {
@@ -181,44 +186,44 @@ fn memory(redis: &Redis, key: &str) -> usize {
 async fn history_of_few_samples_takes_little_memory_and_becomes_a_stream_when_it_grows() {
     let redis = Redis::start();
     let store = redis.store();
-    let most = Store::MAX_LIST_SAMPLES as i64;
-    let samples: Vec<_> = (0..most + 700).map(|n| sample("sports", noon_plus(n * HOUR), 300_000 + n as u64)).collect();
+    let max = Store::MAX_LIST_SAMPLES as i64;
+    let samples: Vec<_> = (0..max + 700).map(|n| sample("sports", noon_plus(n * HOUR), 300_000 + n as u64)).collect();
     let kind = || redis.call::<String>(&["TYPE", "history:sports"]);
-    for n in 0..most {
+    for n in 0..max {
         assert_eq!(store.add_samples(&samples[n as usize..=n as usize]).await, Ok(1), "{n}");
         if n < 6 {
             assert!(memory(&redis, "history:sports") <= 300, "{n}: {}", memory(&redis, "history:sports"));
         }
     }
     assert_eq!(kind(), "list");
-    assert!(memory(&redis, "history:sports") / most as usize <= 24, "{}", memory(&redis, "history:sports"));
-    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
+    assert!(memory(&redis, "history:sports") / max as usize <= 24, "{}", memory(&redis, "history:sports"));
+    assert_ttl(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
     let all = |until: i64| (0..until).map(|n| Some(300_000 + n as u64)).collect::<Vec<_>>();
-    assert_eq!(counts(store.clone(), "sports", 0, (most - 1) * HOUR).await, all(most));
+    assert_eq!(counts(store.clone(), "sports", 0, (max - 1) * HOUR).await, all(max));
     assert_eq!(counts(store.clone(), "sports", 5 * HOUR, 6 * HOUR).await, [Some(300_005), Some(300_006)]);
 
-    // The one that makes it a stream, in one go with some that are there and some that follow.
-    assert_eq!(store.add_samples(&samples[most as usize - 2..most as usize + 2]).await, Ok(2));
+    // One call with stored samples, the one that makes the list a stream, and the next one.
+    assert_eq!(store.add_samples(&samples[max as usize - 2..max as usize + 2]).await, Ok(2));
     assert_eq!(kind(), "stream");
-    assert_eq!(counts(store.clone(), "sports", 0, (most + 1) * HOUR).await, all(most + 2));
+    assert_eq!(counts(store.clone(), "sports", 0, (max + 1) * HOUR).await, all(max + 2));
     assert_eq!(store.add_samples(&samples).await, Ok(698));
-    assert_eq!(store.add_samples(&samples).await, Ok(0), "all are there");
-    assert_eq!(counts(store.clone(), "sports", 0, (most + 699) * HOUR).await, all(most + 700));
-    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
+    assert_eq!(store.add_samples(&samples).await, Ok(0), "all samples are stored already");
+    assert_eq!(counts(store.clone(), "sports", 0, (max + 699) * HOUR).await, all(max + 700));
+    assert_ttl(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
 #[tokio::test]
-async fn history_that_began_as_a_stream_goes_on_as_one() {
+async fn history_that_began_as_a_stream_stays_a_stream() {
     let redis = Redis::start();
     let store = redis.store();
     let id = |hour: i64| format!("{}-0", noon_plus(hour * HOUR).as_millis());
     redis.call::<String>(&["XADD", "history:sports", &id(0), "n", "7"]);
-    assert_eq!(store.add_samples(&[sample("sports", noon_plus(-HOUR), 5)]).await, Ok(0), "it grows at its end alone");
-    assert_eq!(redis.call::<i64>(&["TTL", "history:sports"]), -1, "nothing was added");
+    assert_eq!(store.add_samples(&[sample("sports", noon_plus(-HOUR), 5)]).await, Ok(0), "samples are appended only");
+    assert_eq!(redis.call::<i64>(&["TTL", "history:sports"]), -1, "the key is unchanged");
     assert_eq!(store.add_samples(&[sample("sports", noon_plus(HOUR), 8)]).await, Ok(1));
     assert_eq!(redis.call::<u64>(&["XLEN", "history:sports"]), 2);
     assert_eq!(counts(store, "sports", 0, HOUR).await, [Some(7), Some(8)]);
-    assert_lives(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
+    assert_ttl(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }
 
 #[tokio::test]
@@ -231,7 +236,7 @@ async fn history_drops_samples_that_are_older_than_thirteen_months() {
     }
     let elements: Vec<u64> = redis.call(&["LRANGE", "history:sports", "0", "-1"]);
     let kept: Vec<_> = elements.chunks(2).map(|sample| sample[1]).collect();
-    assert_eq!(kept, (6..20).collect::<Vec<_>>(), "13 months and the newest");
+    assert_eq!(kept, (6..20).collect::<Vec<_>>(), "13 months and the newest sample");
 }
 
 #[rstest]
@@ -245,21 +250,21 @@ async fn history_drops_samples_that_are_older_than_thirteen_months() {
 #[case::sorted_set(&["ZADD", "1", "a"])]
 #[case::stream(&["XADD", "1-0", "temperature", "20"])]
 #[tokio::test]
-async fn add_samples_leaves_a_key_alone_that_is_no_history(#[case] command: &[&str]) {
+async fn add_samples_leaves_other_keys_unchanged(#[case] command: &[&str]) {
     let redis = Redis::start();
     let store = redis.store();
     redis.call::<()>(&[&command[..1], &["history:b"], &command[1..]].concat());
     let before: Vec<u8> = redis.call(&["DUMP", "history:b"]);
-    let lives: i64 = redis.call(&["TTL", "history:b"]);
+    let ttl: i64 = redis.call(&["TTL", "history:b"]);
     let samples = ["a", "b", "c"].map(|name| sample(name, NOON, 7));
     assert_eq!(store.add_samples(&samples).await, Ok(2));
     assert_eq!(redis.call::<Vec<u8>>(&["DUMP", "history:b"]), before);
-    assert!((lives - 30..=lives).contains(&redis.call::<i64>(&["TTL", "history:b"])), "its time to live is its own");
+    assert!((ttl - 30..=ttl).contains(&redis.call::<i64>(&["TTL", "history:b"])), "the time to live is unchanged");
     assert_eq!(counts(store, "c", 0, 0).await, [Some(7)]);
 }
 
 #[tokio::test]
-async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
+async fn history_of_each_keeps_the_given_order() {
     let redis = Redis::start();
     let store = redis.store();
     let names: Vec<_> = (0..30_u64).map(|n| format!("s{n}")).collect();
@@ -286,7 +291,7 @@ async fn many_histories_are_read_at_once_in_the_order_that_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_services_record_each_turn_once_and_tell_it() {
+async fn recorders_of_two_services_record_each_tick_once() {
     let redis = Redis::start();
     let every_second = || settings([("history_interval", "1s")]);
     let apps = [TestApp::spawn_with(&redis, every_second()).await, TestApp::spawn_with(&redis, every_second()).await];
@@ -302,13 +307,13 @@ async fn two_services_record_each_turn_once_and_tell_it() {
         let points = history["points"].as_array().unwrap();
         points.iter().filter(|point| !point["count"].is_null()).cloned().collect::<Vec<_>>()
     };
-    eventually("three turns are recorded", async || known(&history(&apps[0]).await).len() >= 3).await;
+    eventually("three ticks are recorded", async || known(&history(&apps[0]).await).len() >= 3).await;
 
     let history = history(&apps[1]).await;
     let points = known(&history);
     assert!(points.len() >= 3 && points[2]["count"] == 2, "{points:?}");
     assert_eq!((&history["segment"], &history["step_seconds"]), (&json!("sports"), &json!(1)));
-    // All times are a whole second, and no two are the same.
+    // All times are whole seconds and distinct.
     let elements: Vec<u64> = redis.call(&["LRANGE", "history:sports", "0", "-1"]);
     let times: Vec<_> = elements.chunks(2).map(|sample| sample[0]).collect();
     assert!(times.iter().all(|at| at % 1_000 == 0) && times.is_sorted_by(|one, next| one < next), "{times:?}");
@@ -317,14 +322,14 @@ async fn two_services_record_each_turn_once_and_tell_it() {
         let line = text.lines().find_map(|line| line.strip_prefix("estimator_history_points_total ")).unwrap();
         line.parse().unwrap()
     };
-    // Both together have added as many as there are, and what is added meanwhile.
+    // Both services together added as many samples as there are. One more may arrive during the test.
     let added = metric(&apps[0]).await + metric(&apps[1]).await;
     let there = redis.call::<usize>(&["LLEN", "history:sports"]) / 2;
     assert!((times.len() - 1..=there).contains(&added), "{} <= {added} <= {there}", times.len());
 }
 
 #[tokio::test]
-async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
+async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
     let mut redis = Redis::start();
     let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
@@ -334,10 +339,10 @@ async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
     redis.start_again();
 
     let from = NOON.as_millis() / 1_000;
-    let ask = async |query: &str| -> Value {
+    let get = async |query: &str| -> Value {
         app.get(&format!("/segments/a%2Fb/history?{query}")).await.json().await.unwrap()
     };
-    let hourly = ask(&format!("from={from}&to={}", noon_plus(3 * HOUR + 1))).await;
+    let hourly = get(&format!("from={from}&to={}", noon_plus(3 * HOUR + 1))).await;
     let point = |hour: i64, count: Value| json!({ "at": noon_plus(hour * HOUR).to_string(), "count": count });
     assert_eq!(
         hourly["points"],
@@ -346,16 +351,16 @@ async fn a_history_survives_a_restart_of_redis_and_is_read_in_steps() {
     assert_eq!(hourly["step_seconds"], 3_600);
     assert_eq!((&hourly["from"], &hourly["to"]), (&json!(NOON.to_string()), &json!(noon_plus(3 * HOUR).to_string())));
 
-    let daily = ask(&format!("from={from}&to={}&step=1d", noon_plus(36 * HOUR - 1))).await;
+    let daily = get(&format!("from={from}&to={}&step=1d", noon_plus(36 * HOUR - 1))).await;
     assert_eq!(daily["points"], json!([point(-12, json!(42)), point(12, json!(43))]), "by days of UTC");
 
-    // Without a question about the time: the last 14 days.
-    let usual = ask("").await;
+    // Without parameters: the last 14 days.
+    let usual = get("").await;
     assert_eq!(usual["points"].as_array().unwrap().len(), 14 * 24 + 1);
 }
 
 #[tokio::test]
-async fn a_question_that_has_no_answer_says_why() {
+async fn history_rejects_bad_parameters() {
     let redis = Redis::start();
     let hourly = settings([("history_interval", "1h")]);
     let app = TestApp::spawn_with(&redis, hourly).await;
@@ -383,7 +388,7 @@ async fn a_question_that_has_no_answer_says_why() {
 }
 
 #[tokio::test]
-async fn without_redis_there_is_no_history() {
+async fn history_is_503_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -392,7 +397,7 @@ async fn without_redis_there_is_no_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
+async fn history_works_on_a_cluster_for_any_segment_name() {
     let cluster = RedisCluster::start().await;
     let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
     let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
@@ -410,7 +415,7 @@ async fn on_a_cluster_any_name_has_its_history_where_its_key_is() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_keeps_no_sample_out() {
+async fn recorder_with_a_clock_ahead_samples_the_present() {
     let redis = Redis::start();
     let (store, interval) = (redis.store(), Interval::parse("1s").unwrap());
     let two_weeks = Window::parse("14d").unwrap();
@@ -418,10 +423,10 @@ async fn a_clock_that_was_ahead_keeps_no_sample_out() {
     let now = Timestamp::now();
     estimator.record(visit("u1", "sports", now), now).await.unwrap();
     let history = History::new(store, interval);
-    // It is compared with Redis's after the first turn was computed by it.
+    // The first tick is computed by this clock. Only then is it compared with Redis's.
     let month_ahead = Clock::ahead_by(30 * 24 * 60 * 60 * 1_000);
     let running = tokio::spawn(HistoryRecorder::new(estimator, month_ahead, history.clone()).run());
-    eventually("there are samples of now", async || {
+    eventually("there are samples of the present", async || {
         let points = history.of(&segment("sports"), now, Timestamp::now(), Duration::from_secs(1)).await.unwrap();
         points.iter().any(|point| point.count == Some(1))
     })

@@ -1,4 +1,4 @@
-//! The header `Host`: HTTP/1.1 demands exactly one, HTTP/1.0 none.
+//! The header `Host`: HTTP/1.1 requires exactly one, HTTP/1.0 none.
 
 use std::net::SocketAddr;
 
@@ -8,22 +8,25 @@ use tokio::net::TcpStream;
 
 use crate::helpers::{Client, Redis, TestApp, in_time, settings, settings_with};
 
-/// Sends `requests` on one connection, and gives what comes back until the service closes it.
+/// Sends `requests` on one connection, and returns all responses until the service closes it.
 async fn exchange(address: SocketAddr, requests: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(requests.as_bytes()).await.unwrap();
     let mut answers = String::new();
-    in_time("the connection's end", stream.read_to_string(&mut answers)).await.unwrap();
+    in_time("the connection ends", stream.read_to_string(&mut answers)).await.unwrap();
     answers
 }
 
-/// Checks that `answer` is a 400 that says `why`, with the request's id in it.
+/// Asserts that `answer` is a 400 with the reason `why` and the request's id.
+#[track_caller]
 fn assert_refused(answer: &str, why: &str) {
     assert_problem(answer, "400", "malformed-request", why);
 }
 
+/// Asserts that `answer` is a problem document with the reason `why` and the request's id.
+#[track_caller]
 fn assert_problem(answer: &str, status: &str, slug: &str, why: &str) {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {answer:?}"));
     assert_eq!(head.split(' ').nth(1), Some(status), "{answer}");
     assert!(head.contains("\r\ncontent-type: application/problem+json"), "{answer}");
     assert!(head.contains("\r\nx-request-id: from-the-test"), "{answer}");
@@ -34,7 +37,7 @@ fn assert_problem(answer: &str, status: &str, slug: &str, why: &str) {
 }
 
 #[tokio::test]
-async fn without_exactly_one_good_host_a_request_is_400() {
+async fn host_is_required_exactly_once() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (line, hosts, why) in [
@@ -59,7 +62,7 @@ async fn without_exactly_one_good_host_a_request_is_400() {
 }
 
 #[tokio::test]
-async fn a_refused_request_does_nothing_and_its_connection_goes_on() {
+async fn host_rejection_has_no_effect_and_keeps_the_connection() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let visit = r#"{"user_id":"u1","segment":"sports"}"#;
@@ -76,7 +79,7 @@ async fn a_refused_request_does_nothing_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn one_good_host_is_enough() {
+async fn host_may_be_a_name_or_an_address() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for head in [
@@ -91,7 +94,7 @@ async fn one_good_host_is_enough() {
     }
 }
 
-/// A request as a browser sends it that a site has led to this machine.
+/// Returns a request as a browser sends it after DNS rebinding to this machine.
 fn rebound(method: &str, path: &str, body: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: evil.example:8080\r\norigin: http://evil.example:8080\r\n\
@@ -101,7 +104,7 @@ fn rebound(method: &str, path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
+async fn host_must_be_local_on_loopback_without_keys() {
     let redis = Redis::start();
     let settings = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
@@ -121,7 +124,7 @@ async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
     let page = exchange(app.address, &rebound("GET", "/", "")).await;
     assert!(page.starts_with("HTTP/1.1 421 ") && page.contains("<html") && !page.contains("sports"), "{page}");
     assert_eq!(app.count("sports").await, 1);
-    // Probes are asked by whatever name an orchestrator has.
+    // Orchestrators may use any name for probes.
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = exchange(app.admin_address.unwrap(), &rebound("GET", path, "")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
@@ -129,7 +132,7 @@ async fn loopback_without_keys_refuses_a_foreign_host_on_every_route() {
 }
 
 #[tokio::test]
-async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
+async fn allowed_hosts_are_served_and_no_others() {
     let redis = Redis::start();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
@@ -143,7 +146,7 @@ async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
         (Some("segments.example"), true, "other.example", "421"),
         (Some("segments.example"), true, "127.0.0.1", "404"),
         (Some("*"), false, "other.example", "404"),
-        // A service with keys is reached by whatever name it has.
+        // A service with keys may be reached by any name.
         (None, true, "other.example", "404"),
     ] {
         let mut changes = if has_keys { settings([("api_keys_file", &keys)]) } else { settings([]) };
@@ -158,7 +161,7 @@ async fn allowed_hosts_are_answered_for_and_no_others_with_keys_or_without() {
 }
 
 #[tokio::test]
-async fn another_address_than_loopback_answers_for_any_host() {
+async fn host_may_be_any_on_other_addresses_than_loopback() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("listen", "0.0.0.0:0")])).await;
     let request = "GET /healthz HTTP/1.1\r\nhost: estimator:8080\r\nconnection: close\r\n\r\n";
@@ -167,7 +170,7 @@ async fn another_address_than_loopback_answers_for_any_host() {
 }
 
 #[tokio::test]
-async fn http_1_0_needs_no_host_and_its_connection_closes() {
+async fn host_is_optional_in_http_1_0() {
     let redis = Redis::start();
     let settings = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
@@ -179,7 +182,7 @@ async fn http_1_0_needs_no_host_and_its_connection_closes() {
 }
 
 #[tokio::test]
-async fn a_preflight_without_a_host_is_not_answered_by_cors() {
+async fn host_is_required_in_a_preflight() {
     let redis = Redis::start();
     let settings = settings([("cors_origins", "https://app.example.com")]);
     let app = TestApp::spawn_with(&redis, settings).await;

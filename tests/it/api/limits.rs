@@ -1,4 +1,4 @@
-//! What a request and a connection may take, and what becomes of more.
+//! Limits on requests and connections.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem, settings};
 
 #[tokio::test]
-async fn a_request_is_given_up_at_its_deadline_and_says_so() {
+async fn request_timeout_ends_requests_with_503() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("request_timeout", "200ms"), ("redis_timeout", "1h")]);
@@ -17,18 +17,18 @@ async fn a_request_is_given_up_at_its_deadline_and_says_so() {
     proxy.hold_replies();
     let visit = json!({ "user_id": "u2", "segment": "sports" });
     for answer in [
-        in_time("the deadline of a visit", app.post_visit(&visit)).await,
-        in_time("that of an array", app.post_array(&json!([visit]))).await,
-        in_time("that of a count", app.get("/segments/sports/count")).await,
+        in_time("a visit ends at its deadline", app.post_visit(&visit)).await,
+        in_time("an array ends at its deadline", app.post_array(&json!([visit]))).await,
+        in_time("a count ends at its deadline", app.get("/segments/sports/count")).await,
     ] {
         problem(answer, 503, "request-timeout").await;
     }
     proxy.release_replies();
-    eventually("it serves again", async || app.status_of("/segments/sports/count").await == 200).await;
+    eventually("the service counts again", async || app.status_of("/segments/sports/count").await == 200).await;
 }
 
 #[tokio::test]
-async fn too_many_requests_are_refused_at_once_and_probes_are_not() {
+async fn max_requests_refuses_excess_requests_and_no_probes() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("max_requests", "1"), ("redis_timeout", "1h")]);
@@ -38,7 +38,7 @@ async fn too_many_requests_are_refused_at_once_and_probes_are_not() {
     proxy.hold_replies();
     let visit = json!({ "user_id": "u2", "segment": "sports" });
     let first = tokio::spawn(app.request("POST", "/segments").json(&visit).send());
-    eventually("it is under way", async || {
+    eventually("the request is in flight", async || {
         app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
     })
     .await;
@@ -52,7 +52,7 @@ async fn too_many_requests_are_refused_at_once_and_probes_are_not() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_their_turn() {
+async fn max_connections_makes_further_connections_wait() {
     async fn post(stream: &mut TcpStream, user: &str) {
         let body = format!(r#"{{"user_id":"{user}","segment":"sports"}}"#);
         let head = format!(
@@ -63,7 +63,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     }
     async fn status(stream: &mut TcpStream) -> String {
         let mut answer = vec![0; 1_000];
-        let length = in_time("the answer", stream.read(&mut answer)).await.unwrap();
+        let length = in_time("the response", stream.read(&mut answer)).await.unwrap();
         String::from_utf8_lossy(&answer[..length]).split(' ').nth(1).unwrap_or_default().to_owned()
     }
 
@@ -78,7 +78,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
         post(&mut first, "u1").await;
         assert_eq!(status(&mut first).await, "204");
     }
-    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1, "the second had to wait");
+    assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1, "the second connection waits");
 
     drop(first);
     assert_eq!(status(&mut second).await, "204");
@@ -86,23 +86,23 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_its_answers_is_cut_off() {
+async fn header_timeout_cuts_off_a_client_that_never_reads() {
     let redis = Redis::start();
     let settings = settings([("max_connections", "1"), ("header_timeout", "200ms")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    let deaf = TcpSocket::new_v4().unwrap();
-    deaf.set_recv_buffer_size(4_096).unwrap();
-    let mut deaf = deaf.connect(app.address).await.unwrap();
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.set_recv_buffer_size(4_096).unwrap();
+    let mut silent = silent.connect(app.address).await.unwrap();
     let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    deaf.write_all(request.repeat(50).as_bytes()).await.unwrap();
-    // There is no place for another connection until the first has gone.
+    silent.write_all(request.repeat(50).as_bytes()).await.unwrap();
+    // No other connection is accepted until the first one is closed.
     let other = app.request("GET", "/healthz").send();
-    assert_eq!(in_time("the other's turn", other).await.unwrap().status(), 200);
-    drop(deaf);
+    assert_eq!(in_time("the other connection is served", other).await.unwrap().status(), 200);
+    drop(silent);
 }
 
 #[tokio::test]
-async fn the_longest_body_is_a_setting_and_streams_have_none() {
+async fn max_body_bytes_limits_bodies_and_no_streams() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("max_body_bytes", "100")])).await;
     app.record("u1", "sports").await;
@@ -114,7 +114,7 @@ async fn the_longest_body_is_a_setting_and_streams_have_none() {
 }
 
 #[tokio::test]
-async fn the_longest_head_is_a_setting() {
+async fn max_header_bytes_limits_heads() {
     let redis = Redis::start();
     let usual = TestApp::spawn(&redis).await;
     let strict = TestApp::spawn_with(&redis, settings([("max_header_bytes", "8192")])).await;

@@ -1,6 +1,7 @@
-//! What visits every segment: lists by count share a walk, and few walks run at a time (`max_lists`).
+//! Requests that read every segment: lists by count share a walk, and `max_lists` limits the walks at a time.
 
 use std::cmp::Reverse;
+use std::panic::Location;
 
 use reqwest::{Response, StatusCode};
 use rstest::rstest;
@@ -10,7 +11,7 @@ use tokio::task::{JoinHandle, yield_now};
 
 use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, settings};
 
-/// Gives Redis so many segments, each with 1 to 7 users who were seen at `seen_at`, and returns them in the order of counts.
+/// Writes segments with 1 to 7 users each, seen at `seen_at`. Returns the segments in the order of a list by count.
 fn fill(redis: &Redis, segments: usize, seen_at: Timestamp) -> Vec<(String, u64)> {
     redis.record_data_set();
     let mut pipeline = redis::pipe();
@@ -29,7 +30,7 @@ fn fill(redis: &Redis, segments: usize, seen_at: Timestamp) -> Vec<(String, u64)
     all
 }
 
-/// A proxy before this Redis and an estimator that goes through it, whose connections are made.
+/// Returns a proxy of this Redis and an estimator that is connected through it.
 async fn behind_a_proxy(redis: &Redis) -> (Proxy, Estimator) {
     let proxy = Proxy::start(redis).await;
     let estimator = proxy.estimator(1_000);
@@ -48,7 +49,7 @@ fn pairs(list: &List) -> Vec<(String, u64)> {
 
 type Listing = JoinHandle<Result<List, Error>>;
 
-/// Begins a list. In these tests' runtimes of one thread, its walk is under way when this returns.
+/// Begins a list. Its walk is in flight when this returns, since the runtime of these tests has one thread.
 async fn begin(estimator: &Estimator, query: ListQuery, now: Timestamp) -> Listing {
     let estimator = estimator.clone();
     let listing = tokio::spawn(async move { estimator.list(&query, now).await });
@@ -63,7 +64,7 @@ async fn outcome(listing: Listing) -> List {
 }
 
 #[tokio::test]
-async fn list_by_count_shares_the_walk_of_those_that_are_under_way() {
+async fn list_by_count_shares_a_walk_in_flight() {
     let redis = Redis::start();
     let all = fill(&redis, 1_500, NOON);
     let (proxy, estimator) = behind_a_proxy(&redis).await;
@@ -129,13 +130,13 @@ async fn list_by_count_is_shared_for_a_second_after_its_as_of() {
     let (page, cost) = costs(&page, noon_plus(1_000)).await;
     assert_eq!((pairs(&page), page.as_of, cost), (all[900..1_000].to_vec(), NOON, 0));
 
-    // Beyond what is shared.
+    // A page beyond the shared segments.
     let (beyond, cost) = costs(&ListQuery { after: page.next, ..by_count(100) }, noon_plus(500)).await;
     assert_eq!((pairs(&beyond), beyond.as_of, cost), (all[1_000..1_100].to_vec(), noon_plus(500), 1_500));
     let (long, cost) = costs(&by_count(1_200), noon_plus(500)).await;
     assert_eq!((pairs(&long), cost), (all[..1_200].to_vec(), 1_500));
 
-    // What has another answer.
+    // Queries with another result.
     let day = Window::parse("1d").unwrap();
     assert_eq!(costs(&ListQuery { window: day, ..by_count(5) }, noon_plus(1_000)).await.1, 1_500);
     assert_eq!(costs(&ListQuery { prefix: "s00".to_owned(), ..by_count(5) }, noon_plus(1_000)).await.1, 100);
@@ -165,7 +166,7 @@ async fn list_by_count_keeps_the_eight_latest_answers() {
 }
 
 #[tokio::test]
-async fn list_by_count_of_few_segments_has_every_visit_that_was_acknowledged_before() {
+async fn list_by_count_of_few_segments_has_every_visit_acknowledged_before() {
     let redis = Redis::start();
     fill(&redis, 900, NOON);
     let (proxy, estimator) = behind_a_proxy(&redis).await;
@@ -174,7 +175,7 @@ async fn list_by_count_of_few_segments_has_every_visit_that_was_acknowledged_bef
     proxy.hold_replies();
     let first = begin(&estimator, by_count(1), NOON).await;
     eventually("the first names are read", async || redis.calls("zrange") > names).await;
-    // By its name it is among those.
+    // Its name sorts among them.
     redis.call::<()>(&["ZADD", "segments", "0", "new"]);
     for user in 0..10 {
         add(&format!("u{user}"));
@@ -202,7 +203,7 @@ async fn list_by_count_does_not_keep_an_error() {
     assert_eq!(pairs(&estimator.list(&by_count(5), NOON).await.unwrap()), all[..5]);
 }
 
-/// The requests that visit every segment. Those by count are of different rankings.
+/// Requests that read every segment. No two share a walk, except the pages of the overlap.
 const WALKS: [(&str, &str); 7] = [
     ("GET", "/segments"),
     ("GET", "/segments?sort=count&prefix=s"),
@@ -213,30 +214,35 @@ const WALKS: [(&str, &str); 7] = [
     ("GET", "/pages/overlap?segment=sports&segment=news"),
 ];
 
-async fn too_many(response: Response) {
-    if response.headers()["content-type"] == "application/problem+json" {
-        let document = problem(response, 429, "too-many-lists").await;
-        let detail = document["detail"].as_str().unwrap();
-        assert!(detail.starts_with("Nothing was done: 1 lists and requests for users are already running"), "{detail}");
-    } else {
-        assert_eq!(
-            (response.status(), &response.headers()["retry-after"]),
-            (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
-        );
-        assert!(response.text().await.unwrap().contains("The service is overloaded"));
+/// Asserts that `response` is 429 for `max_lists`, as a problem document or as a page.
+#[track_caller]
+fn assert_too_many(response: Response) -> impl Future<Output = ()> {
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let caller = Location::caller();
+    async move {
+        if response.headers()["content-type"] == "application/problem+json" {
+            let document = problem(response, 429, "too-many-lists").await;
+            let detail = document["detail"].as_str().unwrap();
+            let begin = "Nothing was done: 1 lists and requests for users are already running";
+            assert!(detail.starts_with(begin), "{caller}: {detail}");
+        } else {
+            let page = response.text().await.unwrap();
+            assert!(page.contains("The service is overloaded"), "{caller}: {page}");
+        }
     }
 }
 
 #[rstest]
-#[case::a_list_by_name(0)]
-#[case::a_list_by_count(1)]
-#[case::the_segments_of_a_user(2)]
-#[case::a_deletion(3)]
-#[case::the_page_of_segments(4)]
-#[case::the_page_that_offers_segments_to_compare(5)]
-#[case::the_page_that_compares_segments(6)]
+#[case::list_by_name(0)]
+#[case::list_by_count(1)]
+#[case::segments_of_a_user(2)]
+#[case::delete_of_a_user(3)]
+#[case::list_page(4)]
+#[case::overlap_page_without_segments(5)]
+#[case::overlap_page(6)]
 #[tokio::test]
-async fn requests_that_visit_every_segment_are_429_beyond_max_lists(#[case] first: usize) {
+async fn max_lists_refuses_excess_requests_with_429(#[case] first: usize) {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("max_lists", "1"), ("redis_timeout", "1h")]);
@@ -248,14 +254,14 @@ async fn requests_that_visit_every_segment_are_429_beyond_max_lists(#[case] firs
 
     proxy.hold_replies();
     let running = tokio::spawn(walk(WALKS[first]));
-    eventually("it is under way", async || {
+    eventually("the request is in flight", async || {
         app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
     })
     .await;
     for (at, other) in WALKS.into_iter().enumerate() {
         // The pages of the overlap share one walk.
         if at != first && !(at >= 5 && first >= 5) {
-            too_many(in_time("the refusal", walk(other)).await.unwrap()).await;
+            assert_too_many(in_time("the refusal", walk(other)).await.unwrap()).await;
         }
     }
     if first.is_multiple_of(2) {
@@ -263,15 +269,15 @@ async fn requests_that_visit_every_segment_are_429_beyond_max_lists(#[case] firs
         proxy.release_replies();
     } else {
         proxy.release_replies();
-        assert_eq!(in_time("the answer", running).await.unwrap().unwrap().status(), StatusCode::OK);
+        assert_eq!(in_time("the response", running).await.unwrap().unwrap().status(), StatusCode::OK);
     }
     for other in WALKS {
-        eventually("there is room again", async || walk(other).await.unwrap().status() == StatusCode::OK).await;
+        eventually("the request is served again", async || walk(other).await.unwrap().status() == StatusCode::OK).await;
     }
 }
 
 #[tokio::test]
-async fn lists_and_overlaps_have_limits_of_their_own() {
+async fn max_lists_and_max_overlaps_are_independent() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("max_lists", "1"), ("max_overlaps", "1"), ("redis_timeout", "1h")]);
@@ -283,7 +289,7 @@ async fn lists_and_overlaps_have_limits_of_their_own() {
     proxy.hold_replies();
     let list = tokio::spawn(app.request("GET", "/segments").send());
     let comparison = tokio::spawn(app.request("GET", overlap).send());
-    eventually("both are under way", async || {
+    eventually("both requests are in flight", async || {
         app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 2\n")
     })
     .await;
@@ -291,6 +297,6 @@ async fn lists_and_overlaps_have_limits_of_their_own() {
     problem(in_time("the refusal", app.get(overlap)).await, 429, "too-many-overlaps").await;
     proxy.release_replies();
     for running in [list, comparison] {
-        assert_eq!(in_time("the answer", running).await.unwrap().unwrap().status(), StatusCode::OK);
+        assert_eq!(in_time("the response", running).await.unwrap().unwrap().status(), StatusCode::OK);
     }
 }

@@ -4,7 +4,7 @@ use rstest::rstest;
 use segment_estimator::config::RawSettings;
 use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, problem, settings};
+use crate::helpers::{Redis, TestApp, eventually, problem, settings};
 
 fn limited(max_segments: &str, partitions: &str) -> RawSettings {
     settings([("max_segments", max_segments), ("partitions", partitions)])
@@ -25,7 +25,7 @@ async fn rejected(app: &TestApp) -> u64 {
 #[case::one_partition("1")]
 #[case::sixteen_partitions("16")]
 #[tokio::test]
-async fn visit_to_a_segment_too_many_is_refused_and_others_are_taken(#[case] partitions: &str) {
+async fn record_rejects_a_segment_beyond_max_segments_and_takes_others(#[case] partitions: &str) {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, limited("3", partitions)).await;
     for segment in ["a", "b", "c"] {
@@ -39,7 +39,7 @@ async fn visit_to_a_segment_too_many_is_refused_and_others_are_taken(#[case] par
             json!([{ "field": "segment", "detail": "would be new, and there are 3 segments already" }])
         );
         assert!(document["detail"].as_str().unwrap().contains("raise max_segments"), "{document}");
-        // A user of another partition, in which the segment is not yet.
+        // The user may be in a partition without this segment.
         app.record(&format!("u{n}"), "b").await;
     }
     assert_eq!((app.count("b").await, app.count("new0").await), (30, 0));
@@ -53,19 +53,19 @@ async fn visit_to_a_segment_too_many_is_refused_and_others_are_taken(#[case] par
 #[case::one_partition("1")]
 #[case::sixteen_partitions("16")]
 #[tokio::test]
-async fn batch_rejects_the_lines_of_segments_that_are_too_many(#[case] partitions: &str) {
+async fn batch_rejects_the_lines_of_segments_beyond_max_segments(#[case] partitions: &str) {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, limited("100", partitions)).await;
     let names = (0..300).map(|n| format!("s{n}"));
     let report: Value = app.post_lines(lines(names)).await.json().await.unwrap();
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(100), &json!(200)), "{report}");
     let why = "was not written: the segment would be new, and 100 segments exist already, the maximum that max_segments allows";
-    // Which chunk of the lines has its turn first is chance.
+    // The order of the chunks is random.
     let errors = report["errors"].as_array().unwrap();
     assert!(errors.iter().all(|error| error["field"] == "segment" && error["detail"] == why), "{report}");
     assert_eq!((errors.len(), &report["errors_truncated"]), (100, &json!(true)));
 
-    // What is there goes on, between what isn't.
+    // Visits to existing segments are recorded between the rejected ones.
     let names = (0..300).map(|n| format!("s{}", 299 - n));
     let report: Value = app.post_lines(lines(names)).await.json().await.unwrap();
     assert_eq!((&report["accepted"], &report["rejected"]), (&json!(100), &json!(200)), "{report}");
@@ -75,7 +75,7 @@ async fn batch_rejects_the_lines_of_segments_that_are_too_many(#[case] partition
 }
 
 #[tokio::test]
-async fn batch_of_segments_that_are_too_many_is_broken_off() {
+async fn batch_ends_after_too_many_lines_beyond_max_segments() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, limited("1", "1")).await;
     app.record("u0", "sports").await;
@@ -87,26 +87,26 @@ async fn batch_of_segments_that_are_too_many_is_broken_off() {
 }
 
 #[tokio::test]
-async fn limit_makes_room_when_segments_are_gone_and_is_soft_for_those_that_are_there() {
+async fn max_segments_keeps_existing_segments_and_counts_those_in_redis() {
     let redis = Redis::start();
     redis.record_data_set();
     for name in ["a", "b", "c"] {
         redis.call::<()>(&["ZADD", "segments", "0", name]);
     }
-    // More than the limit are there already, as after it was lowered.
+    // There are more segments than the limit, as after it was lowered.
     let app = TestApp::spawn_with(&redis, limited("2", "1")).await;
     app.record("u1", "a").await;
     app.record("u1", "c").await;
     problem(app.post_visit(&json!({ "user_id": "u1", "segment": "d" })).await, 422, "too-many-segments").await;
     redis.call::<()>(&["ZREM", "segments", "a", "b"]);
-    crate::helpers::eventually("there is room", async || {
+    eventually("a new segment is accepted", async || {
         app.post_visit(&json!({ "user_id": "u1", "segment": "d" })).await.status() == 204
     })
     .await;
 }
 
 #[tokio::test]
-async fn limit_asks_redis_for_nothing_while_there_is_room() {
+async fn max_segments_costs_redis_nothing_while_there_is_room() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, limited("1000", "1")).await;
     app.record("u0", "sports").await;
@@ -120,13 +120,12 @@ async fn limit_asks_redis_for_nothing_while_there_is_room() {
     assert_eq!(redis.calls("zmscore"), 0);
 }
 
-/// A name that is new in one partition is known in another: such names are one segment.
 #[tokio::test]
-async fn limit_is_on_segments_and_not_on_the_partitions_that_they_are_in() {
+async fn max_segments_counts_a_segment_of_several_partitions_once() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, limited("100", "64")).await;
     for round in 0..3 {
-        // Users of all partitions, in a batch for each few, so that the same names come into other partitions again and again.
+        // Each batch has other users, so that existing names come into further partitions.
         for part in 0..10 {
             let visits = (0..30).flat_map(|user| {
                 (0..30).map(move |n| format!(r#"{{"user_id":"u{round}-{part}-{user}","segment":"s{round}-{n}"}}"#))

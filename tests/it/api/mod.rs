@@ -1,21 +1,24 @@
-//! The HTTP API and the pages: one file per resource, and one per rule that holds for all of them.
+//! The HTTP API and the pages: a file per route (`count` is `GET /segments/{name}/count`, `visits` is `POST /segments`), and a file
+//! per rule that holds for several routes.
 
-mod access;
+mod api_keys;
 mod batch;
 mod cors;
+mod count;
+mod counts;
 mod docs;
+mod health;
 mod histogram;
 mod history;
 mod host;
 mod jwt;
 mod limits;
-mod lists;
 mod max_lists;
 mod max_segments;
 mod overlap;
 mod pages;
 mod paths;
-mod probes;
+mod segments;
 mod users;
 mod visits;
 mod window;

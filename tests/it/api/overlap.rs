@@ -1,6 +1,7 @@
-//! How many users several segments have in common.
+//! `GET /overlap`: the number of users that several segments have in common.
 
 use std::collections::BTreeSet;
+use std::panic::Location;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use crate::helpers::{Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time
 /// Segments and their users.
 type Sets = [(&'static str, BTreeSet<u32>)];
 
-/// Has all visits recorded, which are of now.
+/// Records all users in their segments.
 async fn record(app: &TestApp, sets: &Sets) {
     let mut lines = String::new();
     for (segment, users) in sets {
@@ -29,16 +30,21 @@ async fn record(app: &TestApp, sets: &Sets) {
     app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
 }
 
-/// The answer without what depends on the time.
-async fn overlap(app: &TestApp, query: &str) -> Value {
-    let mut answer: Value =
-        app.get(&format!("/overlap?{query}")).await.error_for_status().unwrap().json().await.unwrap();
-    assert!(answer["as_of"].as_str().unwrap().ends_with('Z'));
-    answer.as_object_mut().unwrap().retain(|name, _| name != "as_of");
-    answer
+/// Returns the response without `as_of`. Panics with the caller's location if it is not 200.
+#[track_caller]
+fn overlap(app: &TestApp, query: &str) -> impl Future<Output = Value> {
+    let caller = Location::caller();
+    async move {
+        let response = app.get(&format!("/overlap?{query}")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{caller}: {query}");
+        let mut answer: Value = response.json().await.unwrap();
+        assert!(answer["as_of"].as_str().unwrap().ends_with('Z'), "{caller}: {answer}");
+        answer.as_object_mut().unwrap().retain(|name, _| name != "as_of");
+        answer
+    }
 }
 
-/// What sets say of each other.
+/// Computes the response from the sets.
 fn expected(sets: &Sets, window_seconds: u64) -> Value {
     let mut pairs = Vec::new();
     for (at, (first, users)) in sets.iter().enumerate() {
@@ -52,12 +58,12 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     json!({ "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "window_seconds": window_seconds })
 }
 
-/// Overlaps of what `redis` has, with so much memory for each.
+/// Returns overlaps on `redis`, with `memory` for each.
 fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
     overlaps_of(redis.store(), TIMEOUT, memory)
 }
 
-/// As [`overlaps`], of a store that is there already, and up to a deadline.
+/// Returns overlaps on `store`, with `memory` for each.
 fn overlaps_of(store: Store, timeout: Duration, memory: usize) -> Overlaps {
     Overlaps::new(store, two_weeks(), OverlapLimits { timeout, concurrency: 1, memory })
 }
@@ -66,7 +72,7 @@ fn two_weeks() -> Window {
     Window::parse("14d").unwrap()
 }
 
-/// Gives `segment` the users of these numbers, all seen at different times of the last minutes.
+/// Writes users of these numbers to `segment`, seen at different times of the last minutes.
 fn fill(redis: &Redis, segment: &str, users: impl Iterator<Item = u32>) {
     redis.record_data_set();
     let (mut connection, now) = (redis.connection(), Timestamp::now().as_score());
@@ -89,7 +95,7 @@ async fn ask(overlaps: &Overlaps) -> Overlap {
 }
 
 #[tokio::test]
-async fn the_numbers_are_those_of_the_sets_in_one_partition_and_in_many() {
+async fn overlap_equals_that_of_the_sets_in_one_partition_and_in_many() {
     for partitions in ["1", "64"] {
         let redis = Redis::start();
         let app = TestApp::spawn_with(&redis, settings([("partitions", partitions)])).await;
@@ -108,7 +114,7 @@ async fn the_numbers_are_those_of_the_sets_in_one_partition_and_in_many() {
 }
 
 #[tokio::test]
-async fn eight_segments_overlap_with_names_of_any_kind() {
+async fn overlap_of_eight_segments_takes_any_names() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let names = ["a", "b", "спорт", "{x}", "segments", "layout", "1", "2"];
@@ -120,10 +126,10 @@ async fn eight_segments_overlap_with_names_of_any_kind() {
 }
 
 #[tokio::test]
-async fn who_was_seen_before_the_window_is_not_met() {
+async fn overlap_omits_users_seen_before_the_window() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    // Expired ones before the first page, within it and beyond, and as many who count for a day.
+    // Expired users before the first page, within it and after it, and as many users of the last two days.
     let (mut connection, now) = (redis.connection(), Timestamp::now().as_score());
     for name in ["sports", "news"] {
         let mut command = redis::cmd("ZADD");
@@ -143,7 +149,7 @@ async fn who_was_seen_before_the_window_is_not_met() {
 }
 
 #[tokio::test]
-async fn little_memory_makes_more_passes_and_the_same_numbers() {
+async fn overlap_with_little_memory_takes_more_passes_to_the_same_result() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 3_000..6_000);
@@ -164,7 +170,7 @@ async fn little_memory_makes_more_passes_and_the_same_numbers() {
 }
 
 #[tokio::test]
-async fn redis_reads_no_more_than_a_thousand_members_at_a_time() {
+async fn overlap_reads_at_most_a_thousand_members_per_command() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
@@ -185,21 +191,21 @@ async fn redis_reads_no_more_than_a_thousand_members_at_a_time() {
 }
 
 #[tokio::test]
-async fn an_overlap_goes_on_while_visits_wait() {
+async fn overlap_continues_while_writes_are_blocked() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let store = redis.store();
     let overlaps = overlaps_of(store.clone(), TIMEOUT, Overlaps::MAX_MEMORY);
     let estimator = Estimator::new(store.clone(), two_weeks());
-    // The first visit makes the layout, too.
+    // The first visit writes the layout, too.
     let now = Timestamp::now();
     estimator.record(visit("early", "news", now), now).await.unwrap();
     assert!(!store.is_writing());
-    // Redis holds up what writes, and answers what reads.
+    // Redis blocks writes and answers reads.
     redis.call::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]);
     let writing = tokio::spawn(async move { estimator.record(visit("late", "news", now), now).await });
-    eventually("a visit waits", async || store.is_writing()).await;
+    eventually("a visit is blocked", async || store.is_writing()).await;
     let both = ask(&overlaps).await.all;
     redis.call::<()>(&["CLIENT", "UNPAUSE"]);
     writing.await.unwrap().unwrap();
@@ -207,7 +213,7 @@ async fn an_overlap_goes_on_while_visits_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_seen_again_during_the_read_is_neither_missed_nor_counted_twice() {
+async fn overlap_counts_users_seen_again_during_the_read_once() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 10_000..30_000);
@@ -217,7 +223,7 @@ async fn who_is_seen_again_during_the_read_is_neither_missed_nor_counted_twice()
         move || {
             let mut written = 0;
             for n in (0_u32..).take_while(|_| !stop.load(Ordering::Relaxed)) {
-                // Each several times, so that fewer move to the end than are read in the same time.
+                // Each user several times, so that fewer move to the end than are read in the same time.
                 let (user, now) = ((n / 50 * 7_919) % 20_000, Timestamp::now().as_score());
                 let mut pipeline = redis::pipe();
                 pipeline.cmd("ZADD").arg("segment:sports").arg("GT").arg(now).arg(format!("u{user}"));
@@ -237,7 +243,7 @@ async fn who_is_seen_again_during_the_read_is_neither_missed_nor_counted_twice()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_during_the_read_may_count_and_the_numbers_agree_all_the_same() {
+async fn overlap_is_consistent_when_users_arrive_during_the_read() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 10_000..30_000);
@@ -259,17 +265,17 @@ async fn who_comes_during_the_read_may_count_and_the_numbers_agree_all_the_same(
     });
     let figures = ask(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
     stop.store(true, Ordering::Relaxed);
-    let come = writer.join().unwrap() / 50 + 1;
+    let arrived = writer.join().unwrap() / 50 + 1;
     let [sports, news] = figures.counts[..] else { panic!("{figures:?}") };
     for count in [sports, news] {
-        assert!((20_000..=20_000 + come).contains(&count), "{figures:?}, {come} came");
+        assert!((20_000..=20_000 + arrived).contains(&count), "{figures:?}, {arrived} users arrived");
     }
-    assert!((10_000..=10_000 + come).contains(&figures.all), "{figures:?}");
+    assert!((10_000..=10_000 + arrived).contains(&figures.all), "{figures:?}");
     assert_eq!((figures.any, figures.pairs[0].both), (sports + news - figures.all, figures.all));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_numbers_stay_as_they_are_while_the_data_moves() {
+async fn overlap_is_right_during_a_resharding() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let app = TestApp::spawn(&redis).await;
     record(&app, &[("sports", (0..4_000).collect()), ("news", (3_000..6_000).collect())]).await;
@@ -289,7 +295,7 @@ async fn the_numbers_stay_as_they_are_while_the_data_moves() {
 }
 
 #[tokio::test]
-async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
+async fn overlap_is_429_beyond_max_overlaps_until_one_ends() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
@@ -300,7 +306,7 @@ async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
 
     proxy.hold_replies();
     let first = tokio::spawn(app.request("GET", path).send());
-    eventually("the first is under way", async || {
+    eventually("the first request is in flight", async || {
         app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
     })
     .await;
@@ -309,11 +315,11 @@ async fn more_at_a_time_than_allowed_are_429_and_who_goes_makes_room() {
 
     first.abort();
     proxy.release_replies();
-    eventually("there is room again", async || app.status_of(path).await == StatusCode::OK).await;
+    eventually("the request is served again", async || app.status_of(path).await == StatusCode::OK).await;
 }
 
 #[tokio::test]
-async fn an_overlap_is_given_up_at_its_own_deadline_and_says_so() {
+async fn overlap_is_503_after_overlap_timeout() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("overlap_timeout", "200ms"), ("redis_timeout", "1h")]);
@@ -322,15 +328,16 @@ async fn an_overlap_is_given_up_at_its_own_deadline_and_says_so() {
     let path = "/overlap?segment=sports&segment=news";
 
     proxy.hold_replies();
-    let document = problem(in_time("the deadline", app.get(path)).await, 503, "request-timeout").await;
+    let document =
+        problem(in_time("the overlap ends at its deadline", app.get(path)).await, 503, "request-timeout").await;
     let detail = document["detail"].as_str().unwrap();
     assert!(detail.contains("within 200ms") && detail.contains("overlap_timeout"), "{detail}");
     proxy.release_replies();
-    eventually("it is answered again", async || app.status_of(path).await == StatusCode::OK).await;
+    eventually("the overlap is 200 again", async || app.status_of(path).await == StatusCode::OK).await;
 }
 
 #[tokio::test]
-async fn the_limit_on_other_requests_does_not_cut_it_short() {
+async fn overlap_is_not_limited_by_request_timeout() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("request_timeout", "50ms"), ("redis_timeout", "1h")]);
@@ -339,32 +346,34 @@ async fn the_limit_on_other_requests_does_not_cut_it_short() {
 
     proxy.hold_replies();
     let asking = tokio::spawn(app.request("GET", "/overlap?segment=sports&segment=news").send());
-    problem(in_time("a count's deadline", app.get("/segments/sports/count")).await, 503, "request-timeout").await;
-    // Another one after it: the overlap, which came first, would have been given up by now.
-    problem(in_time("a count's deadline", app.get("/segments/sports/count")).await, 503, "request-timeout").await;
+    problem(in_time("a count ends at its deadline", app.get("/segments/sports/count")).await, 503, "request-timeout")
+        .await;
+    // A second deadline has passed since the overlap began.
+    problem(in_time("a count ends at its deadline", app.get("/segments/sports/count")).await, 503, "request-timeout")
+        .await;
     proxy.release_replies();
     assert_eq!(in_time("the overlap", asking).await.unwrap().unwrap().status(), 200);
 }
 
 #[tokio::test]
-async fn without_redis_and_with_a_key_of_another_type_nothing_is_guessed() {
+async fn overlap_is_503_without_redis_and_with_a_key_of_another_type() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
-    redis.call::<()>(&["SET", "segment:strange", "a key of somebody else's"]);
+    redis.call::<()>(&["SET", "segment:strange", "a key of another program"]);
     problem(app.get("/overlap?segment=sports&segment=strange").await, 503, "store-unavailable").await;
     assert_eq!(overlap(&app, "segment=sports&segment=news").await["any"], 1);
     redis.stop();
     problem(app.get("/overlap?segment=sports&segment=news").await, 503, "store-unavailable").await;
     redis.start_again();
-    eventually("it is answered again", async || {
+    eventually("the overlap is 200 again", async || {
         app.status_of("/overlap?segment=sports&segment=news").await == StatusCode::OK
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_bad_question_is_422_and_says_what_is_wrong() {
+async fn overlap_rejects_bad_parameters() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let nine: Vec<_> = (0..9).map(|n| format!("segment=s{n}")).collect();
@@ -382,9 +391,9 @@ async fn a_bad_question_is_422_and_says_what_is_wrong() {
     }
 }
 
-/// It would never come to an end if the deadline didn't hold for many small steps, too.
+/// The deadline holds for many small steps together.
 #[tokio::test]
-async fn a_read_that_makes_progress_ends_at_the_deadline_too() {
+async fn overlap_ends_at_its_timeout_even_if_it_makes_progress() {
     let redis = Redis::start();
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);

@@ -1,15 +1,19 @@
-//! The pages: what they show is what the API says, to those who may look, and nothing else.
+//! The pages: they show what the API returns, to callers with the scope.
+
+use std::panic::Location;
 
 use reqwest::Response;
+use serde_json::{Value, json};
 
-use crate::helpers::{Redis, TestApp, settings};
+use crate::helpers::{Redis, TestApp, binary, eventually, problem, run, settings};
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers()[name].to_str().unwrap()
 }
 
-/// Checks that `response` is a page of this status, which lets a browser ask nobody else, and gives it.
-async fn page(response: Response, status: u16) -> String {
+/// Asserts that `response` is a page of this status whose policy and links allow no other host, and returns it.
+#[track_caller]
+fn page(response: Response, status: u16) -> impl Future<Output = String> {
     assert_eq!((response.status().as_u16(), header(&response, "content-type")), (status, "text/html; charset=utf-8"));
     assert_eq!(header(&response, "cache-control"), "no-store");
     assert_eq!(response.headers().contains_key("retry-after"), status == 503 || status == 429);
@@ -18,23 +22,25 @@ async fn page(response: Response, status: u16) -> String {
     for directive in policy.split("; ") {
         assert!(directive.ends_with(" 'none'") || directive.ends_with(" 'self'"), "{directive}");
     }
-    let id = header(&response, "x-request-id").to_owned();
-    let page = response.text().await.unwrap();
-    assert!(page.starts_with("<!DOCTYPE html><html lang=\"en\">"), "{page}");
-    for link in page.split([' ', '<']).filter_map(|part| part.strip_prefix("href=").or(part.strip_prefix("src="))) {
-        assert!(!link.contains("//"), "another host: {link}");
+    let (caller, id) = (Location::caller(), header(&response, "x-request-id").to_owned());
+    async move {
+        let page = response.text().await.unwrap();
+        assert!(page.starts_with("<!DOCTYPE html><html lang=\"en\">"), "{caller}: {page}");
+        for link in page.split([' ', '<']).filter_map(|part| part.strip_prefix("href=").or(part.strip_prefix("src="))) {
+            assert!(!link.contains("//"), "{caller}: another host: {link}");
+        }
+        for inline in [" style=", "<style", " onclick=", "javascript:"] {
+            assert!(!page.contains(inline), "{caller}: the policy forbids {inline}");
+        }
+        assert_eq!(page.matches("<h1>").count(), 1, "{caller}: {page}");
+        assert_eq!(page.contains("id=\"error\""), status != 200, "{caller}: {page}");
+        assert!(status == 200 || page.contains(&id), "{caller}: the request's id is not on the page: {page}");
+        page
     }
-    for inline in [" style=", "<style", " onclick=", "javascript:"] {
-        assert!(!page.contains(inline), "the policy forbids {inline}");
-    }
-    assert_eq!(page.matches("<h1>").count(), 1, "{page}");
-    assert_eq!(page.contains("id=\"error\""), status != 200, "{page}");
-    assert!(status == 200 || page.contains(&id), "the request's id is on the page: {page}");
-    page
 }
 
 #[tokio::test]
-async fn the_files_of_the_pages_come_from_the_service_and_no_others() {
+async fn page_files_come_from_the_service_alone() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (file, content_type) in
@@ -49,26 +55,26 @@ async fn the_files_of_the_pages_come_from_the_service_and_no_others() {
     }
     let missing = page(app.get("/pages/nothing").await, 404).await;
     assert!(missing.contains("There is no such page") && missing.contains("href=\"../\""), "{missing}");
-    // Whoever sends something is a program.
+    // A client that posts is a program, so it gets a problem document.
     let wrong = app.request("POST", "/pages/style.css").send().await.unwrap();
     assert_eq!(header(&wrong, "allow"), "GET,HEAD");
-    crate::helpers::problem(wrong, 405, "method-not-allowed").await;
+    problem(wrong, 405, "method-not-allowed").await;
 }
 
-/// The text of the first element that begins with `opening` in `page`, up to the next `<`.
+/// Returns the text of the first element that begins with `opening`, up to the next `<`.
 fn text<'a>(page: &'a str, opening: &str) -> &'a str {
     let behind = page.split_once(opening).unwrap_or_else(|| panic!("no {opening} in {page}")).1;
     behind.split('>').nth(1).unwrap().split('<').next().unwrap()
 }
 
-/// The names and counts of a list, as they are shown.
+/// Returns the names and counts that a list page shows.
 fn rows(page: &str) -> Vec<(&str, &str)> {
     let rows = page.split("<th class=\"name\" scope=\"row\"").skip(1);
     rows.map(|row| (text(row, "<bdi"), text(row, "<td class=\"number\""))).collect()
 }
 
 #[tokio::test]
-async fn a_newcomer_sees_the_curl_that_makes_the_first_segment_appear() {
+async fn list_page_shows_a_curl_that_creates_the_first_segment() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let empty = page(app.get("/").await, 200).await;
@@ -83,7 +89,7 @@ async fn a_newcomer_sees_the_curl_that_makes_the_first_segment_appear() {
 }
 
 #[tokio::test]
-async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
+async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (segment, users) in [("sports", 3), ("news", 1), ("spa", 2)] {
@@ -105,7 +111,7 @@ async fn the_list_has_the_counts_of_the_api_in_the_order_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_long_list_is_shown_page_by_page_and_each_segment_once() {
+async fn list_page_shows_each_segment_of_a_long_list_once() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let visits: String = (0..230)
@@ -133,7 +139,7 @@ async fn a_long_list_is_shown_page_by_page_and_each_segment_once() {
 }
 
 #[tokio::test]
-async fn a_segments_page_has_the_count_of_the_api_and_its_bars_add_up_to_it() {
+async fn segment_page_has_the_count_of_the_api_and_bars_that_add_up_to_it() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let now = chrono::Utc::now().timestamp();
@@ -164,16 +170,13 @@ async fn a_segments_page_has_the_count_of_the_api_and_its_bars_add_up_to_it() {
         hour.contains("No user was seen in the last 1 hour") && !hour.contains("The segment has no users now"),
         "{hour}"
     );
-    assert!(
-        [&day, &hour].iter().all(|page| page.contains("Each user stays for 14 days")),
-        "whichever window is looked at"
-    );
+    assert!([&day, &hour].iter().all(|page| page.contains("Each user stays for 14 days")), "for each window");
     let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
     assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("The segment has no users now"), "{nobody}");
 }
 
 #[tokio::test]
-async fn a_hostile_name_is_text_on_every_page() {
+async fn page_escapes_a_hostile_name() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let name = "\"'><script>alert(1)</script><!--&amp;{{}}";
@@ -186,7 +189,7 @@ async fn a_hostile_name_is_text_on_every_page() {
         format!("/pages/overlap?segment={query}&segment=a"),
     ] {
         let page = page(app.get(&path).await, 200).await;
-        assert_eq!(page.matches("<script").count(), 1, "ours alone: {page}");
+        assert_eq!(page.matches("<script").count(), 1, "only the script of the page: {page}");
         assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     }
     let unknown = page(app.get(&format!("/pages/segment?{query}=1")).await, 422).await;
@@ -194,7 +197,7 @@ async fn a_hostile_name_is_text_on_every_page() {
 }
 
 #[tokio::test]
-async fn page_shows_what_has_no_look_in_a_name_as_an_escape_and_keeps_the_name_in_links() {
+async fn page_shows_invisible_characters_of_a_name_as_escapes_and_links_the_name() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (name, shown) in [
@@ -213,7 +216,7 @@ async fn page_shows_what_has_no_look_in_a_name_as_an_escape_and_keeps_the_name_i
         ] {
             let page = page(app.get(&path).await, 200).await;
             assert!(page.contains(&format!("<bdi>{shown}</bdi>")), "{path}: {page}");
-            // Fields have the name itself, which is sent with them.
+            // Form fields have the name itself.
             let elsewhere = page.replace(&format!("value=\"{name}\""), "");
             assert!(!elsewhere.contains(name), "{path}: {elsewhere}");
             assert!(path.contains("pages/segment?") || page.contains(&link), "{path}: {page}");
@@ -224,7 +227,7 @@ async fn page_shows_what_has_no_look_in_a_name_as_an_escape_and_keeps_the_name_i
     }
 }
 
-/// The end of a link to the page of a segment.
+/// Returns the end of a link to the page of a segment.
 fn segment_link(name: &str) -> String {
     let encoded: String = name
         .bytes()
@@ -234,7 +237,7 @@ fn segment_link(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn when_redis_is_away_the_pages_say_so_and_show_no_numbers() {
+async fn page_without_redis_says_so_and_shows_no_numbers() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -244,28 +247,28 @@ async fn when_redis_is_away_the_pages_say_so_and_show_no_numbers() {
         let away = page(app.get(path).await, 503).await;
         assert!(away.contains("Redis can’t answer, so there are no numbers"), "{away}");
         assert!(!away.contains("as-of") && !away.contains("<table") && !away.contains("<svg"), "{away}");
-        // What was picked stands there to be tried again.
-        assert!(away.contains("data-refresh") != away.contains("value=\"news\""), "it asks again by itself: {away}");
+        // A form keeps the segments. Other pages refresh themselves.
+        assert!(away.contains("data-refresh") != away.contains("value=\"news\""), "{away}");
     }
     redis.start_again();
-    crate::helpers::eventually("the numbers are back", async || app.status_of("/").await == 200).await;
+    eventually("the list page is 200 again", async || app.status_of("/").await == 200).await;
     assert_eq!(rows(&page(app.get("/").await, 200).await), [("sports", "1")]);
 }
 
 #[tokio::test]
-async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
+async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
     let make = |name: &str, scope: &str| {
         let arguments = ["token", "--name", name, "--scope", scope, "--api-keys-file"];
-        let output = crate::helpers::run(crate::helpers::binary(folder.path()).args(arguments).arg(&keys));
+        let output = run(binary(folder.path()).args(arguments).arg(&keys));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     };
     let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
     let settings = settings([("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
-        async |path: &str, key: &str| app.request("GET", path).basic_auth("whoever", Some(key)).send().await.unwrap();
+        async |path: &str, key: &str| app.request("GET", path).basic_auth("any", Some(key)).send().await.unwrap();
     for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
         for response in [app.get(path).await, signed(path, "sek_guessed").await] {
             let challenge = r#"Basic realm="segment-estimator", charset="UTF-8""#;
@@ -279,19 +282,19 @@ async fn a_browser_signs_in_with_a_token_as_its_password_on_the_pages_alone() {
         assert!(forbidden.contains("doesn’t have the scope") || forbidden.contains("segments:read"), "{forbidden}");
     }
     let empty = page(signed("/", &reader).await, 200).await;
-    assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl needs a token: {empty}");
-    // Everybody may have the files, and nobody may use the API so.
+    assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl has a token: {empty}");
+    // The files need no token. The API takes no password.
     assert_eq!(app.status_of("/pages/style.css").await, 200);
     let api = signed("/segments/sports/count", &reader).await;
     assert!(header(&api, "www-authenticate").starts_with("Bearer "));
-    crate::helpers::problem(api, 401, "unauthorized").await;
-    let visit = serde_json::json!({ "user_id": "u1", "segment": "sports" });
-    let post = app.request("POST", "/segments").basic_auth("whoever", Some(&writer)).json(&visit);
-    crate::helpers::problem(post.send().await.unwrap(), 401, "unauthorized").await;
+    problem(api, 401, "unauthorized").await;
+    let visit = json!({ "user_id": "u1", "segment": "sports" });
+    let post = app.request("POST", "/segments").basic_auth("any", Some(&writer)).json(&visit);
+    problem(post.send().await.unwrap(), 401, "unauthorized").await;
 }
 
 #[tokio::test]
-async fn what_segments_have_in_common_is_what_the_api_says() {
+async fn overlap_page_shows_what_the_api_returns() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (segment, users) in [("a", 0..6), ("b & c", 4..9), ("d", 5..7)] {
@@ -303,12 +306,12 @@ async fn what_segments_have_in_common_is_what_the_api_says() {
         page.split("data-count=\"").skip(1).map(|part| part.split('"').next().unwrap().to_owned()).collect()
     };
     let query = "segment=a&segment=b%20%26%20c&segment=d";
-    let api: serde_json::Value = app.get(&format!("/overlap?{query}")).await.json().await.unwrap();
+    let api: Value = app.get(&format!("/overlap?{query}")).await.json().await.unwrap();
     let shown = page(app.get(&format!("/pages/overlap?{query}")).await, 200).await;
     assert_eq!((api["all"].as_u64(), api["any"].as_u64()), (Some(1), Some(9)));
     assert_eq!(figures(&shown), ["1", "9", "6", "2", "1", "2", "5", "2", "1", "2", "2"]);
     assert_eq!(shown.matches("<option").count(), 3, "{shown}");
-    // A form sends what was left empty, too; and those that are ticked in the list come the same way.
+    // A form sends empty fields, too. The checkboxes of the list send the same parameters.
     let two = page(app.get("/pages/overlap?segment=a&segment=&segment=d&segment=").await, 200).await;
     assert_eq!(figures(&two), ["1", "7", "6", "1", "1", "2"]);
     let none = page(app.get("/pages/overlap").await, 200).await;
@@ -321,7 +324,7 @@ async fn what_segments_have_in_common_is_what_the_api_says() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_compared_stands_in_the_form_still() {
+async fn overlap_page_keeps_rejected_segments_in_the_form() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let nine: String = (0..9).map(|at| format!("segment=s{at}&")).collect();
@@ -338,11 +341,9 @@ async fn what_cannot_be_compared_stands_in_the_form_still() {
 }
 
 #[tokio::test]
-async fn a_history_is_a_line_and_a_gap_is_a_gap() {
+async fn segment_page_draws_the_history_with_its_gaps() {
     let redis = Redis::start();
-    // Another sample of now would come by itself otherwise.
-    let settings = settings([("history_interval", "off")]);
-    let app = TestApp::spawn_with(&redis, settings).await;
+    let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     let hour = 3_600_000;
     let begin = chrono::Utc::now().timestamp_millis() / hour * hour - 10 * hour;

@@ -1,6 +1,6 @@
-//! The path of a count, percent-encoded in any way and with any bytes in it.
+//! The path of a count: any percent-encoding, and any bytes.
 //!
-//! `PROPTEST_CASES=100000 cargo test --test it paths` looks for longer than the 256 cases of each property.
+//! `PROPTEST_CASES=100000 cargo test --test it paths` tries more than the default 256 cases of each property.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use tokio::runtime::Runtime;
 
 use crate::helpers::{Redis, TestApp, in_time};
 
-/// A service, and one connection to it, which is made again when the service has closed it.
-struct Asker {
+/// A service and one connection to it, which is replaced when the service closes it.
+struct RawClient {
     runtime: Runtime,
     _redis: Redis,
     app: TestApp,
     stream: RefCell<Option<TcpStream>>,
 }
 
-impl Asker {
+impl RawClient {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let redis = Redis::start();
@@ -30,17 +30,17 @@ impl Asker {
         Self { runtime, _redis: redis, app, stream: RefCell::default() }
     }
 
-    /// Asks for `path`, sent as it is, which no client does. Gives the status and the body of the answer.
+    /// Sends `path` without any encoding. Returns the status and the body of the response.
     fn get(&self, path: &[u8]) -> (u16, Vec<u8>) {
         let request = [b"GET ", path, b" HTTP/1.1\r\nhost: localhost\r\n\r\n"].concat();
-        let asked = exchange(self.app.address, self.stream.take(), &request);
-        let (answer, stream) = self.runtime.block_on(in_time("the answer", asked));
+        let exchange = exchange(self.app.address, self.stream.take(), &request);
+        let (answer, stream) = self.runtime.block_on(in_time("the response", exchange));
         self.stream.replace(stream);
         answer
     }
 }
 
-/// Sends `request`, on a new connection if there is none. Gives the answer, and the connection if it may be used again.
+/// Sends `request`, on a new connection if there is none. Returns the response, and the connection if it stays open.
 async fn exchange(
     address: SocketAddr,
     stream: Option<TcpStream>,
@@ -57,7 +57,7 @@ async fn exchange(
         let read = stream.read(&mut piece).await.unwrap();
         answer.extend_from_slice(&piece[..read]);
         let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
-            assert!(read > 0, "no answer to {request:?}");
+            assert!(read > 0, "no response to {request:?}");
             continue;
         };
         let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
@@ -71,7 +71,8 @@ async fn exchange(
     }
 }
 
-/// Each byte of `name` in capitals, in small letters or, where that leaves it what it is, as it is.
+/// Returns the path of a count with each byte of `name` in the form of `forms`: percent-encoded in upper case, in lower case, or
+/// plain if the byte allows it.
 fn encoded(name: &str, forms: &[u8]) -> Vec<u8> {
     let bytes = name.bytes().zip(forms.iter().cycle()).flat_map(|(byte, form)| match form {
         0 => format!("%{byte:02X}").into_bytes(),
@@ -82,20 +83,20 @@ fn encoded(name: &str, forms: &[u8]) -> Vec<u8> {
     [b"/segments/".as_slice(), &bytes.collect::<Vec<_>>(), b"/count"].concat()
 }
 
-/// A name of a segment.
+/// Generates names of segments.
 fn name() -> impl Strategy<Value = String> {
     let characters = prop::collection::vec(prop_oneof![any::<char>(), prop::char::range(' ', '~')], 1..60);
-    characters.prop_filter_map("it is no name", |characters| {
+    characters.prop_filter_map("not a segment name", |characters| {
         let text: String = characters.into_iter().collect();
         SegmentName::parse(text.trim().to_owned()).ok().map(|name| name.to_string())
     })
 }
 
 #[test]
-fn a_name_comes_back_however_its_bytes_are_encoded() {
-    let asker = Asker::new();
+fn count_decodes_a_name_however_its_bytes_are_encoded() {
+    let client = RawClient::new();
     proptest!(|(name in name(), forms in prop::collection::vec(0..4_u8, 1..20))| {
-        let (status, body) = asker.get(&encoded(&name, &forms));
+        let (status, body) = client.get(&encoded(&name, &forms));
         prop_assert_eq!(status, 200);
         let document: Value = serde_json::from_slice(&body).unwrap();
         prop_assert_eq!(&document["segment"], &Value::from(name));
@@ -103,9 +104,9 @@ fn a_name_comes_back_however_its_bytes_are_encoded() {
     });
 }
 
-/// Whatever can stand in a request's line without ending it.
+/// Generates bytes that don't end the path in a request line.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let raw = any::<u8>().prop_filter("it ends the path", |byte| !b" \r\n".contains(byte)).prop_map(|byte| vec![byte]);
+    let raw = any::<u8>().prop_filter("ends the path", |byte| !b" \r\n".contains(byte)).prop_map(|byte| vec![byte]);
     let encoded = any::<u8>().prop_map(|byte| format!("%{byte:02x}").into_bytes());
     let special =
         prop::sample::select(vec!["%", "%2", "%zz", "%00", "%ff", "%2f", "%2e%2e", "..", "/", "?", "#", "//"]);
@@ -114,15 +115,15 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn any_bytes_in_a_path_are_counted_or_refused_and_never_a_failure() {
-    let asker = Asker::new();
+fn count_answers_any_bytes_in_a_path_with_200_or_4xx() {
+    let client = RawClient::new();
     let expected = [200, 400, 404, 422];
     proptest!(|(bytes in any_bytes())| {
         let in_a_name = [b"/segments/", bytes.as_slice(), b"/count"].concat();
         let behind_a_slash = [b"/", bytes.as_slice()].concat();
         for path in [&in_a_name, &behind_a_slash, &bytes] {
-            // Nothing at all between two spaces is no request.
-            let (status, _) = asker.get(path);
+            // An empty path is an invalid request.
+            let (status, _) = client.get(path);
             prop_assert!(expected.contains(&status), "{status} for {}", path.escape_ascii());
         }
     });

@@ -1,18 +1,16 @@
-//! Posting visits and asking for counts, as a USS and an analyst do.
+//! `POST /segments`.
 
 use std::sync::Arc;
 
 use reqwest::{Response, StatusCode};
 use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::helpers::{Redis, TestApp, count_path, eventually, settings};
+use crate::helpers::{Redis, TestApp, eventually, problem, settings};
 
 #[tokio::test]
-async fn a_recorded_visit_counts() {
+async fn record_writes_the_member_and_the_index() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     assert_eq!(app.count("sports").await, 0);
@@ -30,24 +28,7 @@ async fn a_recorded_visit_counts() {
 }
 
 #[tokio::test]
-async fn a_count_says_what_it_counted_and_when() {
-    let redis = Redis::start();
-    let app = TestApp::spawn(&redis).await;
-    app.record("u104010", "sports").await;
-
-    let response = app.get("/segments/sports/count").await;
-
-    assert_eq!(response.headers()["content-type"], "application/json");
-    assert_eq!(response.headers()["cache-control"], "no-store");
-    let count: Value = response.json().await.unwrap();
-    let as_of = count["as_of"].as_str().unwrap();
-    assert_eq!(count, json!({ "segment": "sports", "count": 1, "window_seconds": 1_209_600, "as_of": as_of }));
-    let as_of = Timestamp::from_rfc3339(as_of).expect("as_of is RFC 3339");
-    assert!((Timestamp::now().as_millis() - as_of.as_millis()).abs() < 60_000);
-}
-
-#[tokio::test]
-async fn the_same_user_counts_once_a_segment_and_in_every_segment() {
+async fn record_counts_a_user_once_per_segment() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for segment in ["sports", "sports", "news", "sports", "news"] {
@@ -60,7 +41,7 @@ async fn the_same_user_counts_once_a_segment_and_in_every_segment() {
 }
 
 #[tokio::test]
-async fn seen_at_is_taken_in_seconds_and_as_rfc_3339() {
+async fn record_takes_seen_at_in_seconds_and_as_rfc_3339() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let seconds = Timestamp::now().as_millis() / 1000 - 60;
@@ -76,7 +57,7 @@ async fn seen_at_is_taken_in_seconds_and_as_rfc_3339() {
 }
 
 #[tokio::test]
-async fn an_expired_visit_is_acknowledged_and_not_written() {
+async fn record_acknowledges_an_expired_visit_without_writing_it() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for seen_at in [json!(0), json!("2001-01-01T00:00:00Z"), json!(-1e300)] {
@@ -90,7 +71,7 @@ async fn an_expired_visit_is_acknowledged_and_not_written() {
 }
 
 #[tokio::test]
-async fn a_clock_slightly_ahead_is_held_at_now() {
+async fn record_limits_a_seen_at_slightly_ahead_to_now() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let ahead = Timestamp::now().as_millis() / 1000 + 200;
@@ -102,93 +83,7 @@ async fn a_clock_slightly_ahead_is_held_at_now() {
 }
 
 #[tokio::test]
-async fn a_shorter_window_may_be_asked_for() {
-    let redis = Redis::start();
-    let app = TestApp::spawn(&redis).await;
-    let now = Timestamp::now().as_millis() / 1000;
-    for (user, days_ago) in [("a", 0), ("b", 3), ("c", 8)] {
-        let seen_at = now - days_ago * 86_400;
-        let response = app.post_visit(&json!({ "user_id": user, "segment": "sports", "seen_at": seen_at })).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
-    }
-
-    for (window, seconds, expected) in
-        [("1d", 86_400, 1), ("7d", 604_800, 2), ("9d", 777_600, 3), ("336h", 1_209_600, 3)]
-    {
-        let response = app.get(&format!("/segments/sports/count?window={window}")).await;
-        let count: Value = response.json().await.unwrap();
-        assert_eq!((&count["count"], &count["window_seconds"]), (&json!(expected), &json!(seconds)), "{window}");
-    }
-}
-
-#[tokio::test]
-async fn any_name_comes_through_url_and_key() {
-    let redis = Redis::start();
-    let app = TestApp::spawn(&redis).await;
-    let longest = "ü".repeat(64);
-    let names = [
-        "{sports}",
-        "a{b}c",
-        "{}",
-        "}{",
-        "a:b:c",
-        "segments",
-        "segment:segments",
-        "a/b",
-        "/",
-        "...",
-        "a%2Fb",
-        "100%",
-        "%",
-        "a+b c",
-        "a?b=c&d#e",
-        "⚽️🏆",
-        "спорт",
-        "\"quoted\" \\ 'name'",
-        "*[a-z]?",
-        "$(id);`id`",
-        "-1",
-        "(5",
-        "+inf",
-        longest.as_str(),
-    ];
-    assert_eq!(longest.len(), 128);
-    for name in names {
-        app.record("u104010", name).await;
-    }
-
-    for name in names {
-        assert_eq!(app.count(name).await, 1, "{name}");
-        assert_eq!(redis.call::<u64>(&["ZCARD", &format!("segment:{name}")]), 1, "{name}");
-        let response: Value = app.get(&count_path(name)).await.json().await.unwrap();
-        assert_eq!(response["segment"], name);
-    }
-    let mut index: Vec<String> = redis.call(&["ZRANGE", "segments", "0", "-1"]);
-    let mut expected = names.map(str::to_owned).to_vec();
-    index.sort();
-    expected.sort();
-    assert_eq!(index, expected);
-    assert_eq!(redis.sets().len(), names.len() + 1);
-}
-
-/// Most clients resolve a path of dots, percent-encoded or not, before they send it; a plain one doesn't.
-#[tokio::test]
-async fn a_name_of_dots_is_a_name_too() {
-    let redis = Redis::start();
-    let app = TestApp::spawn(&redis).await;
-    for name in [".", ".."] {
-        app.record("u104010", name).await;
-        let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", count_path(name));
-        let mut stream = TcpStream::connect(app.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.contains(&format!(r#"{{"segment":"{name}","count":1,"#)), "{answer}");
-    }
-}
-
-#[tokio::test]
-async fn any_user_id_comes_through() {
+async fn record_takes_any_user_id() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let longest = "u".repeat(256);
@@ -205,7 +100,7 @@ async fn any_user_id_comes_through() {
 }
 
 #[tokio::test]
-async fn a_content_type_may_have_parameters() {
+async fn record_takes_a_content_type_with_parameters() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/json ;charset=UTF-8"] {
@@ -216,7 +111,7 @@ async fn a_content_type_may_have_parameters() {
 }
 
 #[tokio::test]
-async fn visits_made_at_once_are_all_counted() {
+async fn record_handles_concurrent_visits() {
     let redis = Redis::start();
     let app = Arc::new(TestApp::spawn(&redis).await);
     let mut posts = JoinSet::new();
@@ -233,14 +128,14 @@ async fn visits_made_at_once_are_all_counted() {
 }
 
 #[tokio::test]
-async fn a_visit_keeps_counting_while_it_is_repeated_and_expires_on_the_dot_otherwise() {
+async fn record_again_keeps_a_user_in_the_segment() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("window", "2s")])).await;
     app.record("stays", "sports").await;
     app.record("leaves", "sports").await;
     assert_eq!(app.count("sports").await, 2);
 
-    eventually("the user who left no longer counts", async || {
+    eventually("only the user with repeated visits counts", async || {
         app.record("stays", "sports").await;
         app.count("sports").await == 1
     })
@@ -248,7 +143,7 @@ async fn a_visit_keeps_counting_while_it_is_repeated_and_expires_on_the_dot_othe
 }
 
 #[tokio::test]
-async fn record_answers_what_became_of_a_visit_if_that_is_preferred() {
+async fn record_returns_the_result_if_preferred() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let post = async |preference: Option<&str>, seen_at: Option<i64>| {
@@ -274,9 +169,9 @@ async fn record_answers_what_became_of_a_visit_if_that_is_preferred() {
         let expected = json!({ "result": result, "user_id": "u1", "segment": "sports", "seen_at": time(seen_at) });
         assert_eq!(document, expected);
     }
-    // Of two visits the later stays, whatever came last.
+    // The later of two visits is kept, whatever their order of arrival.
     assert_eq!(redis.call::<f64>(&["ZSCORE", "segment:sports", "u1"]), (now - 60) as f64);
-    // What is ahead of the clock, or has no time, is seen now.
+    // A visit ahead of the clock, or without a time, gets the present time.
     for seen_at in [Some(now + 240), None] {
         let document: Value = post(Some(PREFERENCE), seen_at).await.json().await.unwrap();
         let taken = Timestamp::from_rfc3339(document["seen_at"].as_str().unwrap()).unwrap();
@@ -288,5 +183,5 @@ async fn record_answers_what_became_of_a_visit_if_that_is_preferred() {
     }
     let invalid = post(Some(PREFERENCE), Some(now + 86_400)).await;
     assert_eq!(applied(&invalid), None);
-    crate::helpers::problem(invalid, 422, "invalid-request").await;
+    problem(invalid, 422, "invalid-request").await;
 }

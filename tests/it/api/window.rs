@@ -1,4 +1,4 @@
-//! The window, with a clock of the test's own: who is in a segment at a moment, to the millisecond.
+//! The window to the millisecond, with a clock of the test.
 
 use segment_estimator::domain::Window;
 use segment_estimator::estimator::{Error, Recorded};
@@ -8,7 +8,7 @@ use crate::helpers::{NOON, Redis, noon_plus, segment, visit};
 const TWO_WEEKS: i64 = 14 * 24 * 60 * 60 * 1000;
 
 #[tokio::test]
-async fn a_user_counts_until_the_last_millisecond_of_the_window() {
+async fn estimate_counts_a_user_until_the_last_millisecond_of_the_window() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     estimator.record(visit("u104010", "sports", NOON), NOON).await.unwrap();
@@ -20,7 +20,7 @@ async fn a_user_counts_until_the_last_millisecond_of_the_window() {
 }
 
 #[tokio::test]
-async fn a_visit_at_the_edge_is_expired_and_one_a_millisecond_later_is_not() {
+async fn record_expires_a_visit_at_the_edge_of_the_window() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     let at_the_edge = visit("late", "sports", noon_plus(-TWO_WEEKS));
@@ -33,7 +33,7 @@ async fn a_visit_at_the_edge_is_expired_and_one_a_millisecond_later_is_not() {
 }
 
 #[tokio::test]
-async fn a_new_visit_restarts_the_window_for_its_segment_only() {
+async fn record_restarts_the_window_of_its_segment_only() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     for name in ["sports", "news"] {
@@ -50,7 +50,7 @@ async fn a_new_visit_restarts_the_window_for_its_segment_only() {
 }
 
 #[tokio::test]
-async fn a_late_arrival_does_not_shorten_the_window() {
+async fn record_of_an_earlier_visit_does_not_shorten_the_window() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     estimator.record(visit("u104010", "sports", NOON), NOON).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_late_arrival_does_not_shorten_the_window() {
 }
 
 #[tokio::test]
-async fn expired_members_do_not_count_before_pruning_and_are_gone_after() {
+async fn prune_removes_expired_members_that_no_longer_count() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     estimator.record(visit("old", "sports", NOON), NOON).await.unwrap();
@@ -85,7 +85,7 @@ async fn expired_members_do_not_count_before_pruning_and_are_gone_after() {
 }
 
 #[tokio::test]
-async fn a_window_longer_than_the_configured_one_is_refused() {
+async fn estimate_rejects_a_window_longer_than_the_configured_one() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     let longer = Window::parse("15d").unwrap();

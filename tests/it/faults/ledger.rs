@@ -29,7 +29,7 @@ struct State {
     faults: FaultLog,
 }
 
-/// Visit under way: [`Ledger::acknowledge`] takes it.
+/// Visit in flight, for [`Ledger::acknowledge`].
 pub struct PendingVisit {
     visit: SentVisit,
     sent: Duration,

@@ -1,5 +1,6 @@
-//! JSON Web Tokens: which are accepted, and which attempts are not.
+//! JSON Web Tokens: which are accepted, and why others are rejected.
 
+use std::panic::Location;
 use std::path::PathBuf;
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
@@ -16,13 +17,13 @@ use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, Upload, binary, eventually, problem, refusal, run, settings, settings_with};
 
-/// Who signs tokens.
+/// Issuer that signs tokens.
 struct Issuer {
     algorithm: Algorithm,
     signing: EncodingKey,
-    /// What the service's key file has.
+    /// The content of the service's key file.
     checking: String,
-    /// What it must not have, in PEM; empty for a secret.
+    /// The private key in PEM, which must not be in the file. Empty for a secret.
     private: String,
 }
 
@@ -79,7 +80,7 @@ impl Issuer {
         encode(&header, claims, &self.signing).unwrap()
     }
 
-    /// The key as a set publishes it.
+    /// Returns the public key as a member of a key set.
     fn jwk(&self, id: &str) -> Value {
         let mut jwk = Jwk::from_encoding_key(&self.signing, self.algorithm).unwrap();
         jwk.common.key_id = Some(id.to_owned());
@@ -87,7 +88,7 @@ impl Issuer {
     }
 }
 
-/// A file with the service's key, and the settings that lead to it.
+/// File with the service's key, and the settings that name it.
 struct KeyFile {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -110,7 +111,7 @@ fn seconds_from_now(seconds: i64) -> i64 {
     Timestamp::now().as_millis() / 1_000 + seconds
 }
 
-/// The claims of a token that is accepted, and some changed; `null` takes one away.
+/// Returns the claims of a valid token with `changes`. `null` removes a claim.
 fn claims(changes: &Value) -> Value {
     let mut claims = json!({ "sub": "uss", "exp": seconds_from_now(600), "scope": "segments:read other:scope" });
     for (name, value) in changes.as_object().unwrap() {
@@ -123,14 +124,20 @@ fn claims(changes: &Value) -> Value {
     claims
 }
 
-async fn ask(app: &TestApp, token: &str) -> reqwest::Response {
+async fn get_count(app: &TestApp, token: &str) -> reqwest::Response {
     app.request("GET", "/segments/sports/count").bearer_auth(token).send().await.unwrap()
 }
 
-/// Checks that the token is turned away for this reason.
-async fn turned_away(app: &TestApp, token: &str, reason: &str) {
-    let document = problem(ask(app, token).await, 401, "unauthorized").await;
-    assert_eq!(document["detail"], format!("The token is not accepted: {reason}."), "{token}");
+/// Asserts that a token is rejected for this reason.
+#[track_caller]
+fn assert_rejected(app: &TestApp, token: &str, reason: &str) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let response = get_count(app, token).await;
+        assert_eq!(response.status(), 401, "{caller}: {token}");
+        let document = problem(response, 401, "unauthorized").await;
+        assert_eq!(document["detail"], format!("The token is not accepted: {reason}."), "{caller}: {token}");
+    }
 }
 
 const UNREADABLE: &str = "it is not a JSON Web Token with the required claims";
@@ -138,27 +145,27 @@ const SIGNATURE: &str = "its signature is not valid";
 const OTHER_ALGORITHM: &str = "it is signed with another algorithm";
 
 #[rstest]
-#[case(Algorithm::HS256)]
-#[case(Algorithm::RS256)]
-#[case(Algorithm::ES256)]
-#[case(Algorithm::EdDSA)]
+#[case::hs256(Algorithm::HS256)]
+#[case::rs256(Algorithm::RS256)]
+#[case::es256(Algorithm::ES256)]
+#[case::eddsa(Algorithm::EdDSA)]
 #[tokio::test]
-async fn a_token_of_the_algorithm_that_is_set_is_accepted(#[case] algorithm: Algorithm) {
+async fn token_of_the_configured_algorithm_is_accepted(#[case] algorithm: Algorithm) {
     let (redis, issuer) = (Redis::start(), Issuer::new(algorithm));
     let key = KeyFile::new(&issuer.checking);
     let app = TestApp::spawn_with(&redis, key.settings(algorithm)).await;
     let token = issuer.sign(&claims(&json!({})));
-    assert_eq!(ask(&app, &token).await.status(), 200);
+    assert_eq!(get_count(&app, &token).await.status(), 200);
 
-    let stranger = match algorithm {
+    let other = match algorithm {
         Algorithm::HS256 => Issuer { signing: EncodingKey::from_secret(&[7; 32]), ..Issuer::new(algorithm) },
-        other => Issuer::new(other),
+        algorithm => Issuer::new(algorithm),
     };
-    turned_away(&app, &stranger.sign(&claims(&json!({}))), SIGNATURE).await;
+    assert_rejected(&app, &other.sign(&claims(&json!({}))), SIGNATURE).await;
 }
 
 #[tokio::test]
-async fn claims_are_checked_each() {
+async fn token_claims_are_all_checked() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
     let settings = settings_with(
@@ -180,12 +187,12 @@ async fn claims_are_checked_each() {
         json!({ "scope": null, "scp": ["segments:read"] }),
         json!({ "sub": null }),
     ] {
-        assert_eq!(ask(&app, &sign(accepted.clone())).await.status(), 200, "{accepted}");
+        assert_eq!(get_count(&app, &sign(accepted.clone())).await.status(), 200, "{accepted}");
     }
     let (issuer_is_other, audience_is_other) = ("its issuer is not the expected one", "it is for another audience");
     for (changes, reason) in [
         (json!({ "exp": seconds_from_now(-100) }), "it has expired"),
-        // Within the leeway that the library has of its own.
+        // Within the default leeway of the library.
         (json!({ "exp": seconds_from_now(-45) }), "it has expired"),
         (json!({ "exp": null }), UNREADABLE),
         (json!({ "exp": seconds_from_now(600).to_string() }), UNREADABLE),
@@ -205,29 +212,29 @@ async fn claims_are_checked_each() {
         (json!({ "iss": { "https://issuer": true } }), UNREADABLE),
         (json!({ "sub": 7 }), UNREADABLE),
     ] {
-        turned_away(&app, &sign(changes), reason).await;
+        assert_rejected(&app, &sign(changes), reason).await;
     }
     for scopes in [json!({ "scope": null }), json!({ "scope": "segments:write" }), json!({ "scope": "segments:reads" })]
     {
-        problem(ask(&app, &sign(scopes)).await, 403, "insufficient-scope").await;
+        problem(get_count(&app, &sign(scopes)).await, 403, "insufficient-scope").await;
     }
-    // An e-mail address would get into logs.
-    for subject in ["a \"strange\" name", "somebody@example.com"] {
+    // The subject may be an e-mail address, which must not get into logs.
+    for subject in ["a \"strange\" name", "user@example.com"] {
         let token = sign(json!({ "sub": subject, "scope": "segments:write" }));
-        let document = problem(ask(&app, &token).await, 403, "insufficient-scope").await;
+        let document = problem(get_count(&app, &token).await, 403, "insufficient-scope").await;
         assert_eq!(document["detail"], "The token of this subject doesn't have the scope segments:read.");
     }
 }
 
 #[tokio::test]
-async fn a_token_for_somebody_else_is_not_accepted_by_a_service_without_a_name() {
+async fn token_with_an_audience_is_rejected_without_a_configured_one() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
     let app = TestApp::spawn_with(&redis, key.settings(Algorithm::HS256)).await;
     for audience in [json!("other"), json!(["other"]), json!([])] {
-        turned_away(&app, &issuer.sign(&claims(&json!({ "aud": audience }))), "it is for another audience").await;
+        assert_rejected(&app, &issuer.sign(&claims(&json!({ "aud": audience }))), "it is for another audience").await;
     }
-    // RFC 7519, sections 4.1.1 and 4.1.3: an audience is a text or a list of texts, an issuer a text.
+    // RFC 7519, sections 4.1.1 and 4.1.3: an audience is a string or an array of strings, an issuer a string.
     for changes in [
         json!({ "aud": 7 }),
         json!({ "aud": {} }),
@@ -237,12 +244,12 @@ async fn a_token_for_somebody_else_is_not_accepted_by_a_service_without_a_name()
         json!({ "iss": ["us"] }),
         json!({ "iss": {} }),
     ] {
-        turned_away(&app, &issuer.sign(&claims(&changes)), UNREADABLE).await;
+        assert_rejected(&app, &issuer.sign(&claims(&changes)), UNREADABLE).await;
     }
 }
 
 #[tokio::test]
-async fn stream_is_broken_off_once_its_token_expires() {
+async fn stream_ends_when_its_token_expires() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
     let settings = settings_with(key.settings(Algorithm::HS256), [("jwt_leeway", "0s")]);
@@ -259,7 +266,7 @@ async fn stream_is_broken_off_once_its_token_expires() {
         streams.push(stream);
     }
     eventually("the first line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 1).await;
-    eventually("the token has expired", async || ask(&app, &brief).await.status() == 401).await;
+    eventually("the token has expired", async || get_count(&app, &brief).await.status() == 401).await;
 
     let [mut brief, mut lasting] = streams.try_into().ok().unwrap();
     brief.send(line("after").as_bytes()).await;
@@ -274,7 +281,7 @@ async fn stream_is_broken_off_once_its_token_expires() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_signed_or_signed_otherwise_is_not_accepted() {
+async fn token_without_a_valid_signature_is_rejected() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
     let key = KeyFile::new(&issuer.checking);
     let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
@@ -285,60 +292,60 @@ async fn a_token_that_is_not_signed_or_signed_otherwise_is_not_accepted() {
     for name in ["none", "None", "NONE", ""] {
         let header = part(&json!({ "alg": name, "typ": "JWT" }));
         for token in [format!("{header}.{payload}."), format!("{header}.{payload}.AAAA")] {
-            turned_away(&app, &token, UNREADABLE).await;
+            assert_rejected(&app, &token, UNREADABLE).await;
         }
     }
-    // The public key, which everybody has, as the secret of an HMAC.
+    // The public key as the secret of an HMAC.
     let public = EncodingKey::from_secret(issuer.checking.as_bytes());
     let confused = encode(&Header::new(Algorithm::HS256), &claims(&json!({})), &public).unwrap();
-    turned_away(&app, &confused, OTHER_ALGORITHM).await;
+    assert_rejected(&app, &confused, OTHER_ALGORITHM).await;
     for other in [Algorithm::HS256, Algorithm::ES256, Algorithm::EdDSA] {
-        turned_away(&app, &Issuer::new(other).sign(&claims(&json!({}))), OTHER_ALGORITHM).await;
+        assert_rejected(&app, &Issuer::new(other).sign(&claims(&json!({}))), OTHER_ALGORITHM).await;
     }
 
-    // An extension that the token says must be understood (RFC 7515, section 4.1.11).
+    // A critical extension (RFC 7515, section 4.1.11).
     for crit in [json!(["b64"]), json!([])] {
         let extended = Header { crit: serde_json::from_value(crit).unwrap(), ..Header::new(Algorithm::RS256) };
         let extended = encode(&extended, &claims(&json!({})), &issuer.signing).unwrap();
-        turned_away(&app, &extended, "it requires an extension that is not supported").await;
+        assert_rejected(&app, &extended, "it requires an extension that is not supported").await;
     }
 
-    // Cut, altered, and not even close.
+    // Truncated, altered, and malformed tokens.
     let (head, signature) = good.rsplit_once('.').unwrap();
     let scopes = part(&claims(&json!({ "scope": "segments:read segments:write" })));
     let altered = format!("{}.{scopes}.{signature}", head.split('.').next().unwrap());
-    turned_away(&app, &altered, SIGNATURE).await;
+    assert_rejected(&app, &altered, SIGNATURE).await;
     for length in (1..good.len()).step_by(7) {
-        problem(ask(&app, &good[..length]).await, 401, "unauthorized").await;
+        problem(get_count(&app, &good[..length]).await, 401, "unauthorized").await;
     }
-    turned_away(&app, &format!("{head}."), SIGNATURE).await;
+    assert_rejected(&app, &format!("{head}."), SIGNATURE).await;
     for token in [head, "a.b.c", "..", "a.b.c.d", &format!("{good}.x")] {
-        turned_away(&app, token, UNREADABLE).await;
+        assert_rejected(&app, token, UNREADABLE).await;
     }
     let oversized = issuer.sign(&claims(&json!({ "filler": "x".repeat(9_000) })));
-    problem(ask(&app, &oversized).await, 401, "unauthorized").await;
-    assert_eq!(ask(&app, &good).await.status(), 200);
+    problem(get_count(&app, &oversized).await, 401, "unauthorized").await;
+    assert_eq!(get_count(&app, &good).await.status(), 200);
 }
 
 #[tokio::test]
-async fn a_key_set_is_searched_by_the_id_in_the_token() {
+async fn token_is_checked_by_the_key_of_its_id() {
     let (redis, one, two) = (Redis::start(), Issuer::new(Algorithm::ES256), Issuer::new(Algorithm::ES256));
     let rsa = Issuer::new(Algorithm::RS256);
     let set = json!({ "keys": [one.jwk("one"), rsa.jwk("rsa"), two.jwk("two")] }).to_string();
     let app = TestApp::spawn_with(&redis, KeyFile::new(&set).settings(Algorithm::ES256)).await;
     let claims = claims(&json!({}));
 
-    assert_eq!(ask(&app, &one.sign_as(Some("one"), &claims)).await.status(), 200);
-    assert_eq!(ask(&app, &two.sign_as(Some("two"), &claims)).await.status(), 200);
-    turned_away(&app, &two.sign_as(Some("one"), &claims), SIGNATURE).await;
+    assert_eq!(get_count(&app, &one.sign_as(Some("one"), &claims)).await.status(), 200);
+    assert_eq!(get_count(&app, &two.sign_as(Some("two"), &claims)).await.status(), 200);
+    assert_rejected(&app, &two.sign_as(Some("one"), &claims), SIGNATURE).await;
     let no_key = "it names no known key";
     for id in [None, Some("three"), Some("rsa")] {
-        turned_away(&app, &one.sign_as(id, &claims), no_key).await;
+        assert_rejected(&app, &one.sign_as(id, &claims), no_key).await;
     }
 }
 
 #[tokio::test]
-async fn api_keys_and_tokens_may_be_used_side_by_side() {
+async fn token_and_api_key_work_side_by_side() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let jwt = KeyFile::new(&issuer.checking);
     let folder = tempfile::tempdir().unwrap();
@@ -349,13 +356,13 @@ async fn api_keys_and_tokens_may_be_used_side_by_side() {
 
     let settings = settings_with(jwt.settings(Algorithm::HS256), [("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    assert_eq!(ask(&app, key.trim_end()).await.status(), 200);
-    assert_eq!(ask(&app, &issuer.sign(&claims(&json!({})))).await.status(), 200);
-    turned_away(&app, "sek_guessed", "it matches no API key").await;
+    assert_eq!(get_count(&app, key.trim_end()).await.status(), 200);
+    assert_eq!(get_count(&app, &issuer.sign(&claims(&json!({})))).await.status(), 200);
+    assert_rejected(&app, "sek_guessed", "it matches no API key").await;
 }
 
 #[tokio::test]
-async fn the_binary_makes_tokens_with_the_shared_secret() {
+async fn token_command_signs_with_the_shared_secret() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::HS256));
     let key = KeyFile::new(&issuer.checking);
     let folder = tempfile::tempdir().unwrap();
@@ -367,7 +374,7 @@ async fn the_binary_makes_tokens_with_the_shared_secret() {
 
     let settings = settings_with(key.settings(Algorithm::HS256), [("jwt_audience", "estimator"), ("jwt_issuer", "us")]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    assert_eq!(ask(&app, token.trim_end()).await.status(), 200);
+    assert_eq!(get_count(&app, token.trim_end()).await.status(), 200);
 }
 
 #[test]
@@ -397,12 +404,12 @@ fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
         bytes[last..].fill(7);
         pem("PUBLIC KEY", &bytes)
     };
-    let after_a_mark = format!("\u{feff}{}", rsa.checking);
+    let after_byte_order_mark = format!("\u{feff}{}", rsa.checking);
     let secret_set = json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }).to_string();
     for (algorithm, text, message) in [
         ("HS256", "short\n", "has a secret of 5 bytes; HS256 needs 32 or more"),
         ("HS256", rsa.checking.as_str(), "is a key in PEM, but HS256 needs a secret"),
-        ("HS256", after_a_mark.as_str(), "is a key in PEM, but HS256 needs a secret"),
+        ("HS256", after_byte_order_mark.as_str(), "is a key in PEM, but HS256 needs a secret"),
         ("HS256", rsa_set.as_str(), "is JSON, such as a JSON Web Key Set, but HS256 needs a secret"),
         ("RS256", ed.checking.as_str(), "is not an RSA public key in PEM"),
         ("RS256", "nonsense", "is not an RSA public key in PEM"),
@@ -433,7 +440,7 @@ fn start_refuses_a_key_file_that_does_not_suit_the_algorithm() {
 }
 
 #[tokio::test]
-async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
+async fn start_skips_unusable_keys_of_a_set() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::RS256));
     let mut short = issuer.jwk("short");
     short["n"] = json!(BASE64URL_NOPAD.encode(&[0xff; 128]));
@@ -442,17 +449,17 @@ async fn start_passes_over_the_keys_of_a_set_that_cannot_be_used() {
     let set = json!({ "keys": [short, broken, issuer.jwk("good")] }).to_string();
     let key = KeyFile::new(&set);
     let app = TestApp::spawn_with(&redis, key.settings(Algorithm::RS256)).await;
-    assert_eq!(ask(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
+    assert_eq!(get_count(&app, &issuer.sign_as(Some("good"), &claims(&json!({})))).await.status(), 200);
     let short = issuer.sign_as(Some("short"), &claims(&json!({})));
-    turned_away(&app, &short, "it names no known key").await;
+    assert_rejected(&app, &short, "it names no known key").await;
 }
 
 #[tokio::test]
-async fn start_takes_a_public_key_behind_a_byte_order_mark() {
+async fn start_takes_a_public_key_after_a_byte_order_mark() {
     let (redis, issuer) = (Redis::start(), Issuer::new(Algorithm::ES256));
     for text in [issuer.checking.clone(), json!({ "keys": [issuer.jwk("es")] }).to_string()] {
         let key = KeyFile::new(&format!("\u{feff}{text}"));
         let app = TestApp::spawn_with(&redis, key.settings(Algorithm::ES256)).await;
-        assert_eq!(ask(&app, &issuer.sign_as(Some("es"), &claims(&json!({})))).await.status(), 200);
+        assert_eq!(get_count(&app, &issuer.sign_as(Some("es"), &claims(&json!({})))).await.status(), 200);
     }
 }

@@ -1,6 +1,8 @@
-//! What is kept of a user, and having it deleted: also while the data moves.
+//! `GET /users/{user_id}/segments` and `DELETE /users/{user_id}`.
 
-mod moves;
+mod resharding;
+
+use std::panic::Location;
 
 use reqwest::{Response, StatusCode};
 use segment_estimator::config::RawSettings;
@@ -17,32 +19,45 @@ fn path(user: &str) -> String {
     format!("/users/{user}")
 }
 
-async fn delete(app: &Client, user: &str) -> Response {
+async fn delete_response(app: &Client, user: &str) -> Response {
     app.request("DELETE", &path(user)).send().await.unwrap()
 }
 
-/// Has `user` forgotten, and gives from how many segments.
-async fn forget(app: &Client, user: &str) -> u64 {
-    let response = delete(app, user).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let document: Value = response.json().await.unwrap();
-    assert_eq!(document["user_id"], user);
-    document["segments_removed"].as_u64().unwrap()
+/// Deletes a user and returns the number of segments. Panics with the caller's location if the response is not 200.
+#[track_caller]
+fn delete(app: &Client, user: &str) -> impl Future<Output = u64> {
+    let caller = Location::caller();
+    async move {
+        let response = delete_response(app, user).await;
+        assert_eq!(response.status(), StatusCode::OK, "{caller}");
+        let document: Value = response.json().await.unwrap();
+        assert_eq!(document["user_id"], user, "{caller}");
+        document["segments_removed"].as_u64().unwrap()
+    }
 }
 
-async fn segments(app: &Client, user: &str) -> Vec<Value> {
-    let response = app.get(&format!("{}/segments", path(user))).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    let document: Value = response.json().await.unwrap();
-    assert_eq!((&document["user_id"], &document["window_seconds"]), (&json!(user), &json!(1_209_600)));
-    document["segments"].as_array().unwrap().clone()
+/// Returns the segments of a user. Panics with the caller's location if the response is not 200.
+#[track_caller]
+fn segments(app: &Client, user: &str) -> impl Future<Output = Vec<Value>> {
+    let caller = Location::caller();
+    async move {
+        let response = app.get(&format!("{}/segments", path(user))).await;
+        assert_eq!(response.status(), StatusCode::OK, "{caller}");
+        let document: Value = response.json().await.unwrap();
+        assert_eq!(document["user_id"], user, "{caller}");
+        assert_eq!(document["window_seconds"], 1_209_600, "{caller}");
+        document["segments"].as_array().unwrap().clone()
+    }
 }
 
-async fn names(app: &Client, user: &str) -> Vec<String> {
-    segments(app, user).await.iter().map(|one| one["segment"].as_str().unwrap().to_owned()).collect()
+/// Returns the names of a user's segments.
+#[track_caller]
+fn names(app: &Client, user: &str) -> impl Future<Output = Vec<String>> {
+    let segments = segments(app, user);
+    async { segments.await.iter().map(|one| one["segment"].as_str().unwrap().to_owned()).collect() }
 }
 
-/// How often `user` stands in Redis, in whatever key.
+/// Returns the number of sorted sets that have `user`.
 fn traces(redis: &Redis, user: &str) -> usize {
     redis.sets().iter().filter(|key| redis.call::<Option<f64>>(&["ZSCORE", key, user]).is_some()).count()
 }
@@ -52,7 +67,7 @@ fn partitioned(partitions: &str) -> RawSettings {
 }
 
 #[tokio::test]
-async fn a_users_segments_are_told_with_the_last_visit_and_the_expiry() {
+async fn segments_returns_the_last_visit_and_the_expiry() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
         let app = TestApp::spawn_with(&redis, partitioned(partitions)).await;
@@ -71,57 +86,57 @@ async fn a_users_segments_are_told_with_the_last_visit_and_the_expiry() {
 }
 
 #[tokio::test]
-async fn an_expired_visit_is_not_told_and_is_deleted_all_the_same() {
+async fn segments_omits_expired_visits_and_delete_removes_them() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     redis.call::<()>(&["ZADD", "segment:old", "1000", "u1"]);
     redis.call::<()>(&["ZADD", "segments", "0", "old"]);
     assert_eq!(names(&app, "u1").await, ["sports"]);
-    assert_eq!(forget(&app, "u1").await, 2);
+    assert_eq!(delete(&app, "u1").await, 2);
     assert_eq!(traces(&redis, "u1"), 0);
 }
 
 #[tokio::test]
-async fn who_is_forgotten_is_in_no_segment_and_others_stay() {
+async fn delete_removes_the_user_from_all_segments_and_nobody_else() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
         let app = TestApp::spawn_with(&redis, partitioned(partitions)).await;
-        // More segments than are looked at in one round trip.
+        // More segments than one batch of commands covers.
         let visits: Vec<_> = (0..1_500).map(|n| format!(r#"{{"user_id":"u1","segment":"s{n}"}}"#)).collect();
         app.lines_request(visits.join("\n")).send().await.unwrap().error_for_status().unwrap();
         app.record("u2", "s7").await;
         assert_eq!(app.count("s7").await, 2);
         assert_eq!(segments(&app, "u1").await.len(), 1_500);
 
-        assert_eq!(forget(&app, "u1").await, 1_500);
+        assert_eq!(delete(&app, "u1").await, 1_500);
         assert_eq!(app.count("s7").await, 1);
         assert_eq!(app.count("s8").await, 0);
         assert_eq!(segments(&app, "u1").await, [Value::Null; 0]);
         assert_eq!(names(&app, "u2").await, ["s7"]);
         assert_eq!(traces(&redis, "u1"), 0);
 
-        assert_eq!(forget(&app, "u1").await, 0);
+        assert_eq!(delete(&app, "u1").await, 0);
         app.record("u1", "s8").await;
         assert_eq!(names(&app, "u1").await, ["s8"]);
     }
 }
 
 #[tokio::test]
-async fn any_user_id_comes_through() {
+async fn segments_and_delete_take_any_user_id() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for user in ["a/b", "{p01}:x", "größe", "50% & more?", "a+b"] {
         app.record(user, "sports").await;
         assert_eq!(names(&app, user).await, ["sports"], "{user}");
-        assert_eq!(forget(&app, user).await, 1, "{user}");
+        assert_eq!(delete(&app, user).await, 1, "{user}");
     }
     assert_eq!(app.count("sports").await, 0);
 }
 
-/// A page of members that was read before the user was forgotten is written after it: as when the mover is slow.
+/// A slow `repartition` writes a page of members after the deletion that it read before it.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
+async fn delete_during_a_resharding_is_not_undone_by_it() {
     for (from, to) in [("1", "8"), ("8", "1"), ("8", "2")] {
         let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
         let app = TestApp::spawn_with(&redis, partitioned(from)).await;
@@ -141,11 +156,11 @@ async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
             }
         }
 
-        assert_eq!(forget(&app, "u1").await, 1);
-        assert_eq!(forget(&app, "u2").await, 1);
+        assert_eq!(delete(&app, "u1").await, 1);
+        assert_eq!(delete(&app, "u2").await, 1);
         store.copy(&layout, target, &batch).await.unwrap();
         assert_eq!(store.count_in(target, &segment("sports"), Timestamp::from_millis(0)).await.unwrap(), 3);
-        // Who is seen again stays.
+        // A visit after the deletion is kept.
         app.record("u2", "sports").await;
 
         let output = run(binary(folder.path()).args(["repartition", "--to", to, "--redis-url", &redis.url()]));
@@ -155,13 +170,13 @@ async fn who_is_forgotten_during_a_move_is_not_brought_back_by_it() {
         assert_eq!(names(&app, "u2").await, ["sports"]);
         assert_eq!(traces(&redis, "u1"), 0, "{from} to {to}");
         assert_eq!(redis.call::<Vec<String>>(&["KEYS", "*forgotten"]), [""; 0]);
-        assert_eq!(forget(&app, "u3").await, 1);
+        assert_eq!(delete(&app, "u3").await, 1);
         assert_eq!(app.count("sports").await, 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
+async fn delete_writes_a_tombstone_that_expires_with_the_window() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -169,7 +184,7 @@ async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
     let layout = store.settled_layout().await.unwrap();
     let target = layout.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
-    forget(&app, "u1").await;
+    delete(&app, "u1").await;
     let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
     let [note] = notes.as_slice() else { panic!("{notes:?}") };
     let left: i64 = redis.call(&["TTL", note]);
@@ -177,31 +192,31 @@ async fn a_note_of_who_was_forgotten_does_not_outlive_the_window() {
 }
 
 #[tokio::test]
-async fn a_removal_that_too_few_replicas_have_is_503() {
+async fn delete_is_503_when_too_few_replicas_acknowledge() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     let strict = TestApp::spawn_with(&redis, settings([("write_acks", "1")])).await;
-    problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
-    // The last of the segments is none.
+    problem(delete_response(&strict, "u1").await, 503, "store-unavailable").await;
+    // The key of the last segment is of another type.
     redis.call::<()>(&["SET", "segment:zzz", "x"]);
     redis.call::<()>(&["ZADD", "segments", "0", "zzz"]);
-    problem(delete(&strict, "u1").await, 503, "store-unavailable").await;
+    problem(delete_response(&strict, "u1").await, 503, "store-unavailable").await;
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_segment_has_no_members() {
+async fn segments_and_delete_ignore_a_key_of_another_type() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     redis.call::<()>(&["SET", "segment:broken", "x"]);
     redis.call::<()>(&["ZADD", "segments", "0", "broken"]);
     assert_eq!(names(&app, "u1").await, ["sports"]);
-    assert_eq!(forget(&app, "u1").await, 1);
+    assert_eq!(delete(&app, "u1").await, 1);
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_and_without_redis_nobody_is_forgotten() {
+async fn segments_and_delete_reject_bad_parameters_and_are_503_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (method, path, field) in [
@@ -214,30 +229,30 @@ async fn what_is_wrong_is_named_and_without_redis_nobody_is_forgotten() {
         assert_eq!(document["errors"][0]["field"], field, "{document}");
     }
     redis.stop();
-    problem(delete(&app, "u1").await, 503, "store-unavailable").await;
+    problem(delete_response(&app, "u1").await, 503, "store-unavailable").await;
     problem(app.get("/users/u1/segments").await, 503, "store-unavailable").await;
 }
 
 #[tokio::test]
-async fn no_users_id_is_in_the_log_or_in_a_metric() {
+async fn segments_and_delete_keep_user_ids_out_of_logs_and_metrics() {
     let (mut redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-url", &redis.url(), "--log-filter", "debug"]);
-    service.record("whoever-this-is", "sports").await;
+    service.record("a-secret-user", "sports").await;
     redis.stop();
-    for (method, path) in [("GET", "/users/whoever-this-is/segments"), ("DELETE", "/users/whoever-this-is")] {
+    for (method, path) in [("GET", "/users/a-secret-user/segments"), ("DELETE", "/users/a-secret-user")] {
         problem(service.request(method, path).send().await.unwrap(), 503, "store-unavailable").await;
     }
     redis.start_again();
-    eventually("it serves again", async || service.status_of("/readyz").await == 200).await;
-    forget(&service, "whoever-this-is").await;
+    eventually("readyz is 200", async || service.status_of("/readyz").await == 200).await;
+    delete(&service, "a-secret-user").await;
     let metrics = service.get("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("/users/{user_id}") && !metrics.contains("whoever"), "{metrics}");
+    assert!(metrics.contains("/users/{user_id}") && !metrics.contains("a-secret-user"), "{metrics}");
     let log = service.terminate_for_log();
-    assert!(!log.is_empty() && !log.iter().any(|line| line.contains("whoever")), "{log:#?}");
+    assert!(!log.is_empty() && !log.iter().any(|line| line.contains("a-secret-user")), "{log:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_is_found_and_forgotten_on_a_cluster() {
+async fn segments_and_delete_work_on_a_cluster() {
     let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
     let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
     for n in 0..30 {
@@ -248,14 +263,14 @@ async fn a_user_is_found_and_forgotten_on_a_cluster() {
     for n in 0..20 {
         let user = format!("u{n}");
         assert_eq!(names(&service, &user).await, ["news", "sports"]);
-        assert_eq!(forget(&service, &user).await, 2);
+        assert_eq!(delete(&service, &user).await, 2);
         assert_eq!(names(&service, &user).await, [""; 0]);
     }
     assert_eq!((service.count("sports").await, service.count("news").await), (10, 10));
     assert!(service.terminate().success());
 }
 
-/// The lines of `log` about deletions: message, request id, who asked, and the status.
+/// Returns the message, the request id, the caller and the status of each line of `log` about a deletion.
 fn deletions(log: &[String]) -> Vec<(String, String, Value, Value)> {
     let events = log.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let events = events.filter(|event| event["message"].as_str().unwrap().contains("a user"));
@@ -268,7 +283,7 @@ fn deletions(log: &[String]) -> Vec<(String, String, Value, Value)> {
 }
 
 #[tokio::test]
-async fn delete_leaves_a_line_that_tells_who_asked_and_not_which_user_unless_nobody_is_known() {
+async fn delete_logs_the_caller_if_known_and_never_the_user() {
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys.toml");
     let make = |name: &str, scope: &str| {
@@ -304,9 +319,9 @@ async fn delete_leaves_a_line_that_tells_who_asked_and_not_which_user_unless_nob
     assert!(!log.iter().any(|line| line.contains("secret-user")), "{log:#?}");
 }
 
-// With a thread for the proxy, which has to answer while the test waits for the service's start.
+// The proxy needs a thread while the test waits for the start of the service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn delete_that_fails_or_is_given_up_leaves_a_line_too() {
+async fn delete_logs_failures_and_timeouts_too() {
     let mut redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let folder = tempfile::tempdir().unwrap();
@@ -328,7 +343,7 @@ async fn delete_that_fails_or_is_given_up_leaves_a_line_too() {
     let late = request().header("x-request-id", "late").send().await.unwrap();
     problem(late, 503, "request-timeout").await;
     proxy.release_replies();
-    assert_eq!(forget(&service, "secret-user").await, 0);
+    assert_eq!(delete(&service, "secret-user").await, 0);
     redis.stop();
     let failed = request().header("x-request-id", "failed").send().await.unwrap();
     assert_eq!(failed.status(), 503);

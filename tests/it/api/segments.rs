@@ -1,53 +1,65 @@
-//! Lists of segments with their counts, and counts of several segments.
+//! `GET /segments`, and rules that it shares with `GET /counts`.
 
 use std::collections::BTreeMap;
+use std::panic::Location;
 
 use reqwest::StatusCode;
 use rstest::rstest;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, problem, settings};
 
-/// A segment for each name, with so many users.
-async fn fill(app: &TestApp, sizes: &[(&str, usize)]) {
-    let visits: Vec<_> = sizes
-        .iter()
-        .flat_map(|(segment, size)| (0..*size).map(move |n| json!({ "user_id": format!("u{n}"), "segment": segment })))
-        .collect();
-    assert_eq!(app.post_array(&json!(visits)).await.status(), StatusCode::OK);
+/// Records users in segments: the number of users for each name.
+#[track_caller]
+pub fn record_sizes(app: &TestApp, sizes: &[(&str, usize)]) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let visits: Vec<_> = sizes
+            .iter()
+            .flat_map(|(name, size)| (0..*size).map(move |n| json!({ "user_id": format!("u{n}"), "segment": name })))
+            .collect();
+        assert_eq!(app.post_array(&json!(visits)).await.status(), StatusCode::OK, "{caller}");
+    }
 }
 
-async fn page(app: &TestApp, query: &str) -> Value {
-    let response = app.get(&format!("/segments{query}")).await;
-    assert_eq!(response.status(), StatusCode::OK, "{query}");
-    assert_eq!(response.headers()["cache-control"], "no-store");
-    response.json().await.unwrap()
+/// Returns a page of the list. Panics with the caller's location if the response is not 200.
+#[track_caller]
+fn page(app: &TestApp, query: &str) -> impl Future<Output = Value> {
+    let caller = Location::caller();
+    async move {
+        let response = app.get(&format!("/segments{query}")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{caller}: {query}");
+        assert_eq!(response.headers()["cache-control"], "no-store", "{caller}");
+        response.json().await.unwrap()
+    }
 }
 
-fn pairs(counts: &Value) -> Vec<(String, u64)> {
+/// Returns the names and counts of a list.
+pub fn pairs(counts: &Value) -> Vec<(String, u64)> {
     let counts = counts.as_array().unwrap().iter();
     counts.map(|one| (one["segment"].as_str().unwrap().to_owned(), one["count"].as_u64().unwrap())).collect()
 }
 
-/// All pages of a list, which must each have `limit` segments but for the last.
-async fn all_pages(app: &TestApp, limit: usize, rest: &str) -> Vec<(String, u64)> {
-    let (mut all, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let answer = page(app, &format!("?limit={limit}{rest}{cursor}")).await;
-        let segments = pairs(&answer["segments"]);
-        let size = segments.len();
-        all.extend(segments);
-        match answer["next_cursor"].as_str() {
-            Some(next) => {
-                assert_eq!(size, limit);
-                cursor = format!("&cursor={next}");
-            }
-            None => return all,
+/// Returns the segments of all pages. Panics if a page but the last has fewer than `limit` segments.
+#[track_caller]
+fn all_pages(app: &TestApp, limit: usize, rest: &str) -> impl Future<Output = Vec<(String, u64)>> {
+    let caller = Location::caller();
+    async move {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let answer = page(app, &format!("?limit={limit}{rest}{cursor}")).await;
+            let segments = pairs(&answer["segments"]);
+            let size = segments.len();
+            all.extend(segments);
+            let Some(next) = answer["next_cursor"].as_str() else { return all };
+            assert_eq!(size, limit, "{caller}");
+            cursor = format!("&cursor={next}");
         }
     }
 }
 
-const SIZES: [(&str, usize); 6] =
+pub const SIZES: [(&str, usize); 6] =
     [("sports", 3), ("news", 1), ("news/politics", 3), ("Zoo", 2), ("größe", 2), ("a b&c", 5)];
 
 fn by_name() -> Vec<(String, u64)> {
@@ -62,13 +74,13 @@ fn by_count() -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn segments_are_listed_by_name_or_by_count_in_pages_of_any_size_and_any_number_of_partitions() {
+async fn list_sorts_by_name_or_count_in_pages_of_any_size() {
     for partitions in ["1", "16"] {
         let redis = Redis::start();
         let settings = settings([("partitions", partitions)]);
         let app = TestApp::spawn_with(&redis, settings).await;
         assert_eq!(page(&app, "").await["segments"], json!([]));
-        fill(&app, &SIZES).await;
+        record_sizes(&app, &SIZES).await;
         for limit in 1..=7 {
             assert_eq!(all_pages(&app, limit, "").await, by_name(), "{limit}");
             assert_eq!(all_pages(&app, limit, "&sort=count").await, by_count(), "{limit}");
@@ -77,15 +89,15 @@ async fn segments_are_listed_by_name_or_by_count_in_pages_of_any_size_and_any_nu
 }
 
 #[tokio::test]
-async fn a_prefix_lists_the_names_that_begin_with_it() {
+async fn list_by_prefix_returns_the_names_that_begin_with_it() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &SIZES).await;
+    record_sizes(&app, &SIZES).await;
     for limit in 1..=3 {
         for (prefix, sort) in
             [("news", "name"), ("news", "count"), ("gr%C3%B6", "name"), ("x", "name"), ("a%20b%26", "count")]
         {
-            let decoded = percent(prefix);
+            let decoded = percent_decoded(prefix);
             let expected = if sort == "name" { by_name() } else { by_count() };
             let expected: Vec<_> = expected.into_iter().filter(|(name, _)| name.starts_with(&decoded)).collect();
             let listed = all_pages(&app, limit, &format!("&prefix={prefix}&sort={sort}")).await;
@@ -94,16 +106,16 @@ async fn a_prefix_lists_the_names_that_begin_with_it() {
     }
 }
 
-fn percent(text: &str) -> String {
+fn percent_decoded(text: &str) -> String {
     text.replace("%C3%B6", "ö").replace("%20", " ").replace("%26", "&")
 }
 
 #[tokio::test]
-async fn who_has_expired_is_neither_counted_nor_makes_a_segment_listed() {
+async fn list_omits_expired_users_and_segments() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &[("sports", 2)]).await;
-    // In the index still, as before a pruning.
+    record_sizes(&app, &[("sports", 2)]).await;
+    // The segment is still in the index, as before pruning.
     redis.call::<()>(&["ZADD", "segment:old", "1000", "u1"]);
     redis.call::<()>(&["ZADD", "segment:sports", "1000", "u9"]);
     redis.call::<()>(&["ZADD", "segments", "0", "old"]);
@@ -116,11 +128,11 @@ async fn who_has_expired_is_neither_counted_nor_makes_a_segment_listed() {
 }
 
 #[tokio::test]
-async fn a_list_may_have_a_shorter_window() {
+async fn list_and_counts_take_a_shorter_window() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &[("news", 1), ("sports", 2)]).await;
-    let two_days_ago = (segment_estimator::domain::Timestamp::now().as_millis() / 1000 - 2 * 86_400).to_string();
+    record_sizes(&app, &[("news", 1), ("sports", 2)]).await;
+    let two_days_ago = (Timestamp::now().as_millis() / 1000 - 2 * 86_400).to_string();
     redis.call::<()>(&["ZADD", "segment:sports", &two_days_ago, "u0"]);
     redis.call::<()>(&["ZADD", "segment:news", &two_days_ago, "u0"]);
     let answer = page(&app, "?window=1d").await;
@@ -131,35 +143,22 @@ async fn a_list_may_have_a_shorter_window() {
 }
 
 #[tokio::test]
-async fn counts_of_several_segments_are_in_the_order_of_the_question() {
-    let redis = Redis::start();
-    let settings = settings([("partitions", "16")]);
-    let app = TestApp::spawn_with(&redis, settings).await;
-    fill(&app, &SIZES).await;
-    let answer: Value =
-        app.get("/counts?segment=sports&segment=nobody&segment=gr%C3%B6%C3%9Fe").await.json().await.unwrap();
-    let expected = [("sports".to_owned(), 3), ("nobody".to_owned(), 0), ("größe".to_owned(), 2)];
-    assert_eq!(pairs(&answer["counts"]), expected);
-    assert!(answer["as_of"].is_string());
-}
-
-#[tokio::test]
-async fn many_segments_in_many_partitions_are_counted_in_several_round_trips() {
+async fn list_counts_many_segments_in_many_partitions() {
     let redis = Redis::start();
     let settings = settings([("partitions", "1024")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let names: Vec<_> = (0..40).map(|n| format!("s{n:02}")).collect();
     let sizes: Vec<_> = names.iter().map(|name| (name.as_str(), 3)).collect();
-    fill(&app, &sizes).await;
+    record_sizes(&app, &sizes).await;
     let expected: Vec<_> = names.iter().map(|name| (name.clone(), 3)).collect();
     assert_eq!(all_pages(&app, 100, "").await, expected);
 }
 
 #[tokio::test]
-async fn a_bad_parameter_is_named() {
+async fn list_and_counts_reject_bad_parameters() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &SIZES).await;
+    record_sizes(&app, &SIZES).await;
     let next = page(&app, "?limit=1&prefix=news").await["next_cursor"].as_str().unwrap().to_owned();
     let other_order = format!("/segments?sort=count&cursor={next}");
     let other_prefix = format!("/segments?prefix=sports&cursor={next}");
@@ -190,21 +189,21 @@ async fn a_bad_parameter_is_named() {
 }
 
 #[tokio::test]
-async fn without_redis_there_is_no_list() {
+async fn list_and_counts_are_503_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &SIZES).await;
+    record_sizes(&app, &SIZES).await;
     redis.stop();
     for path in ["/segments", "/segments?sort=count", "/counts?segment=sports"] {
         problem(app.get(path).await, 503, "store-unavailable").await;
     }
 }
 
-/// What a key of another type may be made with.
+/// Commands that create a key of another type, without the key.
 const OTHER_TYPES: [&[&str]; 4] = [&["SET", "x"], &["RPUSH", "x"], &["SADD", "x"], &["HSET", "x", "y"]];
 
-/// Puts a key of another type in the place of `key`.
-fn take(redis: &Redis, key: &str, command: &[&str]) {
+/// Replaces `key` by a key of another type.
+fn replace(redis: &Redis, key: &str, command: &[&str]) {
     redis.call::<()>(&["DEL", key]);
     redis.call::<()>(&[&command[..1], &[key], &command[1..]].concat());
 }
@@ -217,9 +216,9 @@ async fn list_gives_a_segment_whose_key_is_of_another_type_a_null_count(#[case] 
     let redis = Redis::start();
     let settings = settings([("partitions", partitions)]);
     let app = TestApp::spawn_with(&redis, settings).await;
-    fill(&app, &SIZES).await;
+    record_sizes(&app, &SIZES).await;
     for command in OTHER_TYPES {
-        take(&redis, key, command);
+        replace(&redis, key, command);
         for (sort, is_last) in [("name", false), ("count", true)] {
             let (mut listed, mut cursor) = (Vec::new(), String::new());
             loop {
@@ -252,15 +251,15 @@ async fn list_gives_a_segment_whose_key_is_of_another_type_a_null_count(#[case] 
 }
 
 #[tokio::test]
-async fn page_shows_all_other_lines_if_a_history_is_of_another_type() {
+async fn list_page_shows_the_other_lines_if_a_history_is_of_another_type() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    fill(&app, &SIZES).await;
-    let hour_ago = (segment_estimator::domain::Timestamp::now().as_millis() - 3_600_000).to_string();
+    record_sizes(&app, &SIZES).await;
+    let hour_ago = (Timestamp::now().as_millis() - 3_600_000).to_string();
     redis.call::<()>(&["RPUSH", "history:Zoo", &hour_ago, "7"]);
     let foreign_stream: &[&str] = &["XADD", "*", "temperature", "20"];
     for command in OTHER_TYPES.into_iter().chain([&["RPUSH", "1", "x"], foreign_stream]) {
-        take(&redis, "history:news", command);
+        replace(&redis, "history:news", command);
         let start = app.get("/").await;
         assert_eq!(start.status(), StatusCode::OK, "{command:?}");
         let start = start.text().await.unwrap();
@@ -268,10 +267,10 @@ async fn page_shows_all_other_lines_if_a_history_is_of_another_type() {
         assert_eq!(app.status_of("/pages/segment?name=Zoo").await, StatusCode::OK);
         let own = app.get("/pages/segment?name=news").await;
         assert_eq!(own.status(), StatusCode::OK, "{command:?}");
-        let is_told = own.text().await.unwrap().contains("key in Redis holds something else");
-        // Samples can be told from what else stands in a stream, one by one.
-        assert_eq!(is_told, command != foreign_stream, "{command:?}");
-        if is_told {
+        let is_reported = own.text().await.unwrap().contains("key in Redis holds something else");
+        // In a stream, entries that are no samples are skipped one by one.
+        assert_eq!(is_reported, command != foreign_stream, "{command:?}");
+        if is_reported {
             problem(app.get("/segments/news/history").await, 503, "store-unavailable").await;
         }
     }
@@ -281,16 +280,13 @@ async fn page_shows_all_other_lines_if_a_history_is_of_another_type() {
 #[case::one_partition("1", "")]
 #[case::sixteen_partitions("16", "{p03}:")]
 #[tokio::test]
-async fn visit_that_a_key_of_another_type_refuses_leaves_no_name_in_the_index(
-    #[case] partitions: &str,
-    #[case] tag: &str,
-) {
+async fn record_to_a_key_of_another_type_leaves_no_name_in_the_index(#[case] partitions: &str, #[case] tag: &str) {
     let redis = Redis::start();
     let settings = settings([("partitions", partitions)]);
     let app = TestApp::spawn_with(&redis, settings).await;
     for n in 0..64 {
         app.record(&format!("u{n}"), "sports").await;
-        take(&redis, &format!("{tag}segment:taken"), OTHER_TYPES[n % 4]);
+        replace(&redis, &format!("{tag}segment:taken"), OTHER_TYPES[n % 4]);
         let visit = json!({ "user_id": format!("u{n}"), "segment": "taken" });
         let index = format!("{tag}segments");
         let single = app.post_visit(&visit).await.status().as_u16();

@@ -1,11 +1,11 @@
-//! Probes, as an orchestrator uses them.
+//! `GET /healthz`, `GET /readyz` and the command `healthcheck`.
 
 use serde_json::{Value, json};
 
 use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run, settings};
 
 #[tokio::test]
-async fn a_healthy_service_is_live_and_ready() {
+async fn healthz_and_readyz_are_200_with_redis() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
@@ -16,25 +16,25 @@ async fn a_healthy_service_is_live_and_ready() {
 }
 
 #[tokio::test]
-async fn liveness_never_asks_redis() {
+async fn healthz_does_not_wait_for_redis() {
     let mut redis = Redis::start();
-    let patient = settings([("redis_timeout", "1h")]);
-    let app = TestApp::spawn_with(&redis, patient).await;
-    // Whoever asks waits.
+    let settings = settings([("redis_timeout", "1h")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
+    // A request to Redis would wait now.
     kill("-STOP", redis.pid());
     for _ in 0..5 {
-        assert_eq!(in_time("the answer", app.status_of("/healthz")).await, 200);
+        assert_eq!(in_time("healthz answers", app.status_of("/healthz")).await, 200);
     }
     kill("-CONT", redis.pid());
 
     redis.stop();
     assert_eq!(app.status_of("/healthz").await, 200);
-    eventually("not ready", async || app.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
     problem(app.get("/readyz").await, 503, "store-unavailable").await;
 }
 
 #[tokio::test]
-async fn the_healthcheck_command_tells_by_its_exit_code() {
+async fn healthcheck_exits_0_if_the_service_answers_and_1_if_not() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let address = service.address.to_string();
@@ -57,7 +57,7 @@ async fn the_healthcheck_command_tells_by_its_exit_code() {
 async fn listen_on_every_address_answers_by_ipv4_and_by_ipv6() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "[::]:0", "--admin-listen", "[::]:0"]);
-    // Where a machine has no IPv6, IPv4 alone must do.
+    // A machine may lack IPv6.
     let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
     let families = ["127.0.0.1", "[::1]"].into_iter().take(if has_ipv6 { 2 } else { 1 });
     for family in families {

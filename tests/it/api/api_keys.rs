@@ -1,4 +1,4 @@
-//! Who may do what, with API keys.
+//! API keys: their scopes, the file that has them, and reloading it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::helpers::{
     Client, Redis, Service, TestApp, Upload, binary, eventually, kill, problem, run, settings, settings_with,
 };
 
-/// Makes a key with the binary, which adds its entry to the file.
+/// Creates a key with the command `token`, which adds its entry to the file.
 fn make_key(keys: &Path, name: &str, scope: &str) -> String {
     let output = run(binary(keys.parent().unwrap())
         .args(["token", "--name", name, "--scope", scope, "--api-keys-file"])
@@ -19,6 +19,7 @@ fn make_key(keys: &Path, name: &str, scope: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
+/// File of API keys.
 struct Keys {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -47,15 +48,16 @@ async fn get_with(client: &Client, path: &str, key: &str) -> reqwest::Response {
     client.request("GET", path).bearer_auth(key).send().await.unwrap()
 }
 
-/// Checks that `response` is a 401 with this challenge.
-async fn unauthorized(response: reqwest::Response, challenge: &str) -> Value {
+/// Asserts that `response` is a 401 with this challenge, and returns the document.
+#[track_caller]
+fn assert_unauthorized(response: reqwest::Response, challenge: &str) -> impl Future<Output = Value> {
     let header = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
     assert!(header.starts_with(&format!(r#"Bearer realm="segment-estimator"{challenge}"#)), "{header}");
-    problem(response, 401, "unauthorized").await
+    problem(response, 401, "unauthorized")
 }
 
 #[tokio::test]
-async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
+async fn key_permits_its_scopes_and_nothing_else() {
     let (redis, keys) = (Redis::start(), Keys::new());
     let writer = make_key(&keys.path, "uss", "segments:write");
     let reader = make_key(&keys.path, "analyst", "segments:read");
@@ -85,7 +87,7 @@ async fn a_key_opens_what_its_scopes_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_an_accepted_token_nothing_reaches_redis() {
+async fn request_without_a_valid_token_does_not_reach_redis() {
     let (redis, keys) = (Redis::start(), Keys::new());
     let key = make_key(&keys.path, "uss", "segments:write,segments:read");
     let app = TestApp::spawn_with(&redis, keys.settings()).await;
@@ -93,11 +95,11 @@ async fn without_an_accepted_token_nothing_reaches_redis() {
     let commands = || ["zadd", "zcount", "ping", "zcard"].map(|command| redis.calls(command));
     let before = commands();
 
-    unauthorized(app.post_visit(&visit()).await, "").await;
-    unauthorized(app.get("/segments/sports/count").await, "").await;
-    unauthorized(app.get("/metrics").await, "").await;
-    unauthorized(app.post_array(&json!([visit()])).await, "").await;
-    unauthorized(app.post_lines("{}").await, "").await;
+    assert_unauthorized(app.post_visit(&visit()).await, "").await;
+    assert_unauthorized(app.get("/segments/sports/count").await, "").await;
+    assert_unauthorized(app.get("/metrics").await, "").await;
+    assert_unauthorized(app.post_array(&json!([visit()])).await, "").await;
+    assert_unauthorized(app.post_lines("{}").await, "").await;
     let invalid = r#", error="invalid_token", error_description=""#;
     let (other_case, longer) = (format!("Bearer {}", key.to_uppercase()), format!("Bearer {key}x"));
     let oversized = format!("Bearer {}", "x".repeat(9_000));
@@ -112,16 +114,16 @@ async fn without_an_accepted_token_nothing_reaches_redis() {
         &key,
         "Bearer a.b.c",
     ] {
-        unauthorized(post_with(&app, header).await, invalid).await;
+        assert_unauthorized(post_with(&app, header).await, invalid).await;
     }
-    // What a body is, is not looked at before.
+    // The token is checked before the body.
     let unread = app.request("POST", "/segments").body("not a visit").send().await.unwrap();
-    unauthorized(unread, "").await;
+    assert_unauthorized(unread, "").await;
     let twice = app.request("POST", "/segments").bearer_auth(&key).bearer_auth(&key).json(&visit());
-    unauthorized(twice.send().await.unwrap(), invalid).await;
+    assert_unauthorized(twice.send().await.unwrap(), invalid).await;
     assert_eq!(commands(), before);
 
-    // The probes are for those who have no token, and so are errors that need none.
+    // Probes and errors about unknown paths need no token.
     assert_eq!(app.status_of("/healthz").await, 200);
     assert_eq!(app.status_of("/readyz").await, 200);
     problem(app.get("/nothing").await, 404, "not-found").await;
@@ -129,7 +131,7 @@ async fn without_an_accepted_token_nothing_reaches_redis() {
 }
 
 #[tokio::test]
-async fn metrics_need_no_token_on_a_listener_of_their_own_and_count_who_is_turned_away() {
+async fn metrics_on_their_own_listener_need_no_token_and_count_auth_failures() {
     let (redis, keys) = (Redis::start(), Keys::new());
     make_key(&keys.path, "uss", "segments:write");
     let settings = settings_with(keys.settings(), [("admin_listen", "127.0.0.1:0")]);
@@ -144,7 +146,7 @@ async fn metrics_need_no_token_on_a_listener_of_their_own_and_count_who_is_turne
 }
 
 #[tokio::test]
-async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing() {
+async fn reload_replaces_the_keys_and_keeps_them_if_the_file_is_invalid() {
     let keys = Keys::new();
     let old = make_key(&keys.path, "old", "segments:read");
     let folder = tempfile::tempdir().unwrap();
@@ -154,17 +156,20 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
 
     std::fs::write(&keys.path, "").unwrap();
     let new = make_key(&keys.path, "new", "segments:read");
-    assert_eq!((status(&old).await, status(&new).await), (200, 401), "not before the signal");
+    assert_eq!((status(&old).await, status(&new).await), (200, 401), "the file is not read before the signal");
     kill("-HUP", service.pid());
     eventually("the new key is accepted", async || status(&new).await == 200).await;
     assert_eq!(status(&old).await, 401);
 
     std::fs::write(&keys.path, "broken").unwrap();
     kill("-HUP", service.pid());
-    eventually("it says so", async || service.has_logged("failed to reload the keys, keeping the previous ones")).await;
+    eventually("the failure is logged", async || {
+        service.has_logged("failed to reload the keys, keeping the previous ones")
+    })
+    .await;
     assert_eq!(status(&new).await, 200);
 
-    // No request is lost meanwhile, however often it happens.
+    // No request fails during reloads.
     let entry = entry_of("new", &new);
     let versions = [entry.clone(), entry + &entry_of("old", &old)];
     let requests = async {
@@ -186,7 +191,7 @@ async fn keys_change_at_a_hangup_and_a_file_that_cannot_be_read_changes_nothing(
 }
 
 #[tokio::test]
-async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
+async fn stream_ends_when_its_key_is_revoked_or_loses_its_scope() {
     let keys = Keys::new();
     let [revoked, demoted, kept] =
         ["revoked", "demoted", "kept"].map(|name| make_key(&keys.path, name, "segments:write"));
@@ -215,7 +220,7 @@ async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
 
     let after = b"\n{\"user_id\":\"after\",\"segment\":\"sports\"}\n";
     let [mut revoked, mut demoted, mut kept] = streams.try_into().ok().unwrap();
-    // An empty line keeps nothing open.
+    // An empty line doesn't keep the stream open.
     revoked.send(b"\n").await;
     let (status, document) = revoked.answer().await;
     assert_eq!((status, &document["type"]), (401, &json!("urn:segment-estimator:problem:unauthorized")), "{document}");
@@ -224,7 +229,7 @@ async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
     demoted.send(after).await;
     let (status, document) = demoted.answer().await;
     assert_eq!((status, &document["done_through_line"]), (403, &json!(1)), "{document}");
-    assert_eq!(count().await, 3, "what was acknowledged stays, and nothing was added");
+    assert_eq!(count().await, 3, "acknowledged lines are kept, and none is added");
     kept.send(after).await;
     let (status, document) = kept.end().await;
     assert_eq!((status, &document["accepted"]), (200, &json!(2)), "{document}");
@@ -232,7 +237,7 @@ async fn stream_is_broken_off_once_its_key_is_revoked_or_loses_its_scope() {
     assert!(service.terminate().success());
 }
 
-/// The entry of a key that is known.
+/// Returns the entry of a key.
 fn entry_of(name: &str, key: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
     let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
@@ -240,7 +245,7 @@ fn entry_of(name: &str, key: &str) -> String {
 }
 
 #[test]
-fn a_key_is_shown_beside_its_entry_which_can_be_appended_to_the_file() {
+fn token_prints_the_key_and_an_entry_to_append_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name| {
         let output = run(binary(folder.path()).args(["token", "--name", name, "--scope", "segments:read"]));
@@ -254,7 +259,7 @@ fn a_key_is_shown_beside_its_entry_which_can_be_appended_to_the_file() {
 }
 
 #[test]
-fn a_second_key_of_the_same_name_is_refused_and_the_file_stays() {
+fn token_refuses_a_second_key_of_the_same_name() {
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
     let before = std::fs::read_to_string(&keys.path).unwrap();
@@ -272,7 +277,7 @@ fn a_second_key_of_the_same_name_is_refused_and_the_file_stays() {
 }
 
 #[test]
-fn keys_that_cannot_be_used_stop_the_start() {
+fn start_refuses_an_unusable_key_file() {
     let keys = Keys::new();
     let folder = tempfile::tempdir().unwrap();
     let refusal = || crate::helpers::refusal(binary(folder.path()).arg("--api-keys-file").arg(&keys.path));
@@ -282,7 +287,7 @@ fn keys_that_cannot_be_used_stop_the_start() {
 }
 
 #[tokio::test]
-async fn reload_measures_the_keys_in_force_and_whether_it_succeeded() {
+async fn reload_measures_the_active_keys_and_its_success() {
     let keys = Keys::new();
     make_key(&keys.path, "one", "segments:read");
     make_key(&keys.path, "two", "segments:read");
@@ -290,33 +295,33 @@ async fn reload_measures_the_keys_in_force_and_whether_it_succeeded() {
     let arguments = ["--api-keys-file", keys.path.to_str().unwrap(), "--admin-listen", "127.0.0.1:0"];
     let service = Service::start(folder.path(), &arguments);
     let operator = Client::new(service.admin_address.unwrap());
-    let shows = async |in_force: u32, is_successful: u32| {
+    let shows = async |active: u32, is_successful: u32| {
         let text = operator.get("/metrics").await.text().await.unwrap();
         let lines = [
-            format!("estimator_auth_keys{{kind=\"api\"}} {in_force}"),
+            format!("estimator_auth_keys{{kind=\"api\"}} {active}"),
             format!("estimator_reload_successful{{files=\"keys\"}} {is_successful}"),
         ];
         lines.iter().all(|line| text.lines().any(|found| found == line))
     };
     assert!(shows(2, 1).await, "at the start");
 
-    // Those from before stay in force.
+    // The previous keys stay active.
     let text = std::fs::read(&keys.path).unwrap();
     std::fs::remove_file(&keys.path).unwrap();
     kill("-HUP", service.pid());
-    eventually("a deleted file is told", async || shows(2, 0).await).await;
+    eventually("the deleted file is a failed reload", async || shows(2, 0).await).await;
     std::fs::write(&keys.path, "").unwrap();
     kill("-HUP", service.pid());
-    eventually("an emptied file is told", async || shows(0, 1).await).await;
+    eventually("the empty file is a successful reload", async || shows(0, 1).await).await;
     assert!(service.has_logged("api_keys_file has no key"));
     std::fs::write(&keys.path, text).unwrap();
     kill("-HUP", service.pid());
-    eventually("all is well", async || shows(2, 1).await).await;
+    eventually("the keys are active again", async || shows(2, 1).await).await;
     assert!(service.terminate().success());
 }
 
 #[test]
-fn metrics_have_no_keys_without_access_control() {
+fn metrics_omit_keys_without_access_control() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -325,13 +330,12 @@ fn metrics_have_no_keys_without_access_control() {
     service.terminate();
 }
 
-/// Lets everybody do this with a file.
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[tokio::test]
-async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write() {
+async fn start_reload_and_check_warn_of_world_readable_or_writable_files() {
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:read");
     let folder = tempfile::tempdir().unwrap();
@@ -346,7 +350,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
     let arguments = [&files[..], &["--jwt-algorithm", "HS256"]].concat();
     const WARNING: &str = "every user of this machine can";
     let service = Service::start(folder.path(), &arguments);
-    assert!(!service.has_logged(WARNING), "of nothing");
+    assert!(!service.has_logged(WARNING));
     set_mode(&secret, 0o644);
     for path in [&keys.path, &config, &dotenv] {
         set_mode(path, 0o666);
@@ -358,7 +362,8 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
         format!("settings: .env: {WARNING} write it; run chmod o-w .env"),
     ];
     kill("-HUP", service.pid());
-    eventually("it warns", async || warnings.iter().all(|warning| service.has_logged(warning))).await;
+    eventually("the reload logs the warnings", async || warnings.iter().all(|warning| service.has_logged(warning)))
+        .await;
     assert!(service.terminate().success());
 
     let service = Service::start(folder.path(), &arguments);
@@ -370,7 +375,7 @@ async fn start_reload_and_check_warn_of_files_that_everybody_may_read_or_write()
 }
 
 #[test]
-fn token_makes_no_file_that_everybody_may_write() {
+fn token_creates_no_world_writable_file() {
     let keys = Keys::new();
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "umask 0; exec \"$0\" token --name uss --scope segments:read --api-keys-file \"$1\""]);
@@ -386,26 +391,26 @@ fn start_warns_of_all_origins_without_keys() {
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
     let keys = keys.path.to_str().unwrap();
-    for (arguments, is_warned_of) in [
+    for (arguments, expected) in [
         (&["--cors-origins", "*"][..], true),
         (&["--cors-origins", "*", "--api-keys-file", keys], false),
         (&["--cors-origins", "https://app.example"], false),
         (&[], false),
     ] {
         let service = Service::start(folder.path(), arguments);
-        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        assert_eq!(service.has_logged(WARNING), expected, "{arguments:?}");
         service.terminate();
     }
 }
 
 #[test]
-fn start_warns_of_all_hosts_on_this_machine_without_keys() {
+fn start_warns_of_all_hosts_on_loopback_without_keys() {
     const WARNING: &str = "any site open in a browser on this machine can read, write and delete";
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::new();
     make_key(&keys.path, "uss", "segments:write");
     let keys = keys.path.to_str().unwrap();
-    for (arguments, is_warned_of) in [
+    for (arguments, expected) in [
         (&["--allowed-hosts", "*"][..], true),
         (&["--allowed-hosts", "*", "--api-keys-file", keys], false),
         (&["--allowed-hosts", "*", "--listen", "0.0.0.0:0"], false),
@@ -413,13 +418,13 @@ fn start_warns_of_all_hosts_on_this_machine_without_keys() {
         (&[], false),
     ] {
         let service = Service::start(folder.path(), arguments);
-        assert_eq!(service.has_logged(WARNING), is_warned_of, "{arguments:?}");
+        assert_eq!(service.has_logged(WARNING), expected, "{arguments:?}");
         service.terminate();
     }
 }
 
 #[test]
-fn serving_other_machines_without_keys_is_warned_of() {
+fn start_warns_of_a_public_address_without_keys() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--listen", "0.0.0.0:0"]);
     assert!(service.has_logged("anyone who can reach this address has full access"));

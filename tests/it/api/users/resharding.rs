@@ -1,4 +1,4 @@
-//! Who is forgotten while data moves to other keys stays forgotten.
+//! Deletions of users during a resharding.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,21 +7,21 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::store::{Batch, KeySet, Layout, Partitions, Phase, Resharding, Store};
 use tempfile::TempDir;
 
-use super::forget;
+use super::delete;
 use crate::helpers::{Redis, TestApp, binary, run, segment, visit};
 
 fn user(id: &str) -> UserId<'_> {
     UserId::parse(id).unwrap()
 }
 
-/// Ends the move to 8 partitions.
-fn end_move(folder: &TempDir, redis: &Redis) {
+/// Completes the resharding to 8 partitions.
+fn complete_resharding(folder: &TempDir, redis: &Redis) {
     let output = run(binary(folder.path()).args(["repartition", "--to", "8", "--redis-url", &redis.url()]));
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A move to 8 partitions that has begun to copy.
-struct Begun {
+/// Resharding to 8 partitions in its backfill phase.
+struct Backfill {
     store: Store,
     estimator: Estimator,
     layout: Layout,
@@ -29,9 +29,9 @@ struct Begun {
     new: KeySet,
 }
 
-impl Begun {
-    /// Begins it for a data set in which `users` are in `sports`, seen at `now`.
-    async fn with(redis: &Redis, users: &[&str], now: Timestamp) -> Self {
+impl Backfill {
+    /// Begins the backfill of a data set in which `users` are in `sports`, seen at `now`.
+    async fn begin(redis: &Redis, users: &[&str], now: Timestamp) -> Self {
         let store = redis.store();
         let estimator = Estimator::new(store.clone(), Window::parse("14d").unwrap());
         for user in users {
@@ -44,7 +44,7 @@ impl Begun {
         Self { store, estimator, layout, old, new }
     }
 
-    /// What the move is about to copy.
+    /// Reads the members as the backfill does before it writes them.
     async fn read_page(&self) -> Batch {
         let mut batch = Batch::default();
         for partition in self.old.all() {
@@ -60,11 +60,11 @@ impl Begun {
     }
 }
 
-/// How often a user is in any segment of any keys, and the notes.
+/// Returns the number of sorted sets that have the user, tombstones aside, and the keys of the tombstones.
 fn traces_of(redis: &Redis, user: &str) -> (usize, Vec<String>) {
     let has_user = |key: &String| redis.call::<Option<String>>(&["ZSCORE", key, user]).is_some();
-    let (notes, sets): (Vec<_>, Vec<_>) = redis.sets().into_iter().partition(|key| key.ends_with("forgotten"));
-    (sets.iter().filter(|key| has_user(key)).count(), notes)
+    let (tombstones, sets): (Vec<_>, Vec<_>) = redis.sets().into_iter().partition(|key| key.ends_with("forgotten"));
+    (sets.iter().filter(|key| has_user(key)).count(), tombstones)
 }
 
 fn now() -> Timestamp {
@@ -72,89 +72,91 @@ fn now() -> Timestamp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_forgotten_while_he_is_being_copied_stays_forgotten() {
+async fn delete_during_the_backfill_is_kept() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    let begun = Begun::with(&redis, &["u1", "u2", "u3"], now()).await;
-    let page = begun.read_page().await;
-    assert_eq!(begun.estimator.delete_user(&user("u1")).await.unwrap(), 1);
-    begun.copy(&page).await;
-    let (traces, notes) = traces_of(&redis, "u1");
-    assert_eq!((traces, notes.len()), (1, 1), "the page has put him back, and a note knows of it");
-    let left: i64 = redis.call(&["TTL", &notes[0]]);
+    let backfill = Backfill::begin(&redis, &["u1", "u2", "u3"], now()).await;
+    let page = backfill.read_page().await;
+    assert_eq!(backfill.estimator.delete_user(&user("u1")).await.unwrap(), 1);
+    backfill.copy(&page).await;
+    let (traces, tombstones) = traces_of(&redis, "u1");
+    assert_eq!((traces, tombstones.len()), (1, 1), "the page brought the user back, and a tombstone is left");
+    let left: i64 = redis.call(&["TTL", &tombstones[0]]);
     assert!((1..=14 * 24 * 60 * 60).contains(&left), "{left}");
 
-    end_move(&folder, &redis);
+    complete_resharding(&folder, &redis);
     assert_eq!(traces_of(&redis, "u1"), (0, vec![]));
-    assert_eq!(begun.estimator.estimate(&segment("sports"), now()).await.unwrap(), 2);
+    assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_visit_after_the_deletion_stays_also_an_earlier_one_that_comes_late() {
+async fn record_after_a_delete_during_the_backfill_is_kept() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let seen = now();
-    let begun = Begun::with(&redis, &["same", "earlier", "later"], seen).await;
-    let page = begun.read_page().await;
+    let backfill = Backfill::begin(&redis, &["same", "earlier", "later"], seen).await;
+    let page = backfill.read_page().await;
     for (id, offset) in [("same", 0), ("earlier", -60_000), ("later", 1)] {
-        assert_eq!(begun.estimator.delete_user(&user(id)).await.unwrap(), 1);
+        assert_eq!(backfill.estimator.delete_user(&user(id)).await.unwrap(), 1);
         let again = Timestamp::from_millis(seen.as_millis() + offset);
-        begun.estimator.record(visit(id, "sports", again), now()).await.unwrap();
+        backfill.estimator.record(visit(id, "sports", again), now()).await.unwrap();
     }
-    begun.copy(&page).await;
+    backfill.copy(&page).await;
 
-    end_move(&folder, &redis);
+    complete_resharding(&folder, &redis);
     for (id, offset) in [("same", 0), ("earlier", -60_000), ("later", 1)] {
-        let memberships = begun.estimator.segments_of(&user(id), now()).await.unwrap();
+        let memberships = backfill.estimator.segments_of(&user(id), now()).await.unwrap();
         let seen_at: Vec<_> = memberships.iter().map(|membership| membership.last_seen.as_millis()).collect();
         assert_eq!(seen_at, [seen.as_millis() + offset], "{id}");
     }
 }
 
-/// What settles deletions copies, too. So it goes on until there is nothing to do.
+/// Settling a deletion also copies, so it is repeated until it changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_is_settled_when_both_sets_of_keys_have_him_alike() {
+async fn reconcile_user_changes_something_until_both_key_sets_agree() {
     let redis = Redis::start();
-    let begun = Begun::with(&redis, &["u1"], now()).await;
-    let settle = async || begun.store.reconcile_user(&begun.layout, begun.old, begun.new, &user("u1")).await.unwrap();
-    let places = || traces_of(&redis, "u1").0;
-    assert_eq!((settle().await, places(), settle().await), (true, 2, false), "he is copied");
+    let backfill = Backfill::begin(&redis, &["u1"], now()).await;
+    let settle = async || {
+        backfill.store.reconcile_user(&backfill.layout, backfill.old, backfill.new, &user("u1")).await.unwrap()
+    };
+    let copies = || traces_of(&redis, "u1").0;
+    assert_eq!((settle().await, copies(), settle().await), (true, 2, false), "the user is copied");
     redis.call::<()>(&["ZREM", "segment:sports", "u1"]);
-    assert_eq!((settle().await, places(), settle().await), (true, 0, false), "he is removed");
+    assert_eq!((settle().await, copies(), settle().await), (true, 0, false), "the user is removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_forgotten_after_the_switch_is_gone_from_both_sets_of_keys() {
+async fn delete_after_the_cutover_removes_the_user_from_both_key_sets() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
-    let begun = Begun::with(&redis, &["u1", "u2"], now()).await;
-    begun.copy(&begun.read_page().await).await;
-    let cutover = Resharding { to: begun.new, phase: Phase::Cutover };
-    begun.store.change_layout(&begun.layout, begun.old, Some(cutover)).await.unwrap();
+    let backfill = Backfill::begin(&redis, &["u1", "u2"], now()).await;
+    backfill.copy(&backfill.read_page().await).await;
+    let cutover = Resharding { to: backfill.new, phase: Phase::Cutover };
+    backfill.store.change_layout(&backfill.layout, backfill.old, Some(cutover)).await.unwrap();
     assert_eq!(traces_of(&redis, "u1").0, 2);
-    // It counts once, and its layout is found to be another first.
-    assert_eq!(begun.estimator.delete_user(&user("u1")).await.unwrap(), 1);
+    // The estimator finds out that the layout has changed. The user counts once.
+    assert_eq!(backfill.estimator.delete_user(&user("u1")).await.unwrap(), 1);
     assert_eq!(traces_of(&redis, "u1"), (0, vec![]));
-    end_move(&folder, &redis);
-    assert_eq!(begun.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1);
+    complete_resharding(&folder, &redis);
+    assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1);
 }
 
-/// A service that knows nothing of the move yet.
+/// A service whose layout is from before the resharding.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_by_a_layout_that_is_over_is_done_again_by_the_one_in_force() {
+async fn delete_by_an_outdated_layout_is_repeated_by_the_current_one() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let early = redis.estimator("14d");
     early.record(visit("u0", "sports", now()), now()).await.unwrap();
-    let begun = Begun::with(&redis, &["u1", "u2"], now()).await;
-    begun.copy(&begun.read_page().await).await;
-    let page = begun.read_page().await;
+    let backfill = Backfill::begin(&redis, &["u1", "u2"], now()).await;
+    backfill.copy(&backfill.read_page().await).await;
+    let page = backfill.read_page().await;
     assert_eq!(early.delete_user(&user("u1")).await.unwrap(), 1);
     assert_eq!(traces_of(&redis, "u1").0, 0);
-    begun.copy(&page).await;
-    end_move(&folder, &redis);
+    backfill.copy(&page).await;
+    complete_resharding(&folder, &redis);
     assert_eq!(traces_of(&redis, "u1"), (0, vec![]));
     assert_eq!(early.segments_of(&user("u2"), now()).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_are_forgotten_and_come_back_while_data_moves() {
+async fn delete_and_record_during_reshardings_are_kept() {
     const USERS: usize = 6_000;
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let app = TestApp::spawn(&redis).await;
@@ -175,23 +177,23 @@ async fn users_are_forgotten_and_come_back_while_data_moves() {
         }
         done.store(1, Ordering::Relaxed);
     };
-    // Every tenth of those comes back to one segment.
-    let forgetting = async {
-        let mut forgotten = 0;
-        while done.load(Ordering::Relaxed) == 0 && forgotten < USERS {
-            let id = format!("u{}", forgotten * 7 % USERS);
-            forget(&app, &id).await;
-            if forgotten % 10 == 0 {
+    // Every tenth deleted user comes back to one segment.
+    let deleting = async {
+        let mut deleted = 0;
+        while done.load(Ordering::Relaxed) == 0 && deleted < USERS {
+            let id = format!("u{}", deleted * 7 % USERS);
+            delete(&app, &id).await;
+            if deleted % 10 == 0 {
                 app.record(&id, "sports").await;
             }
-            forgotten += 1;
+            deleted += 1;
         }
-        forgotten
+        deleted
     };
-    let ((), forgotten) = tokio::join!(moving, forgetting);
-    assert!(forgotten > 30, "{forgotten} were forgotten meanwhile");
-    let back = forgotten.div_ceil(10);
+    let ((), deleted) = tokio::join!(moving, deleting);
+    assert!(deleted > 30, "{deleted} users were deleted during the reshardings");
+    let back = deleted.div_ceil(10);
     let counts = (app.count("sports").await, app.count("news").await);
-    assert_eq!(counts, ((USERS - forgotten + back) as u64, (USERS - forgotten) as u64), "{forgotten}");
+    assert_eq!(counts, ((USERS - deleted + back) as u64, (USERS - deleted) as u64), "{deleted}");
     assert_eq!(traces_of(&redis, "u0").1, [""; 0]);
 }
