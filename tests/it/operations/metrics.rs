@@ -1,5 +1,6 @@
-//! What `/metrics` tells of requests, visits, Redis and pruning.
+//! `GET /metrics`: requests, visits, Redis and pruning.
 
+use std::panic::Location;
 use std::time::Duration;
 
 use segment_estimator::domain::Timestamp;
@@ -8,23 +9,30 @@ use tokio::net::TcpStream;
 
 use crate::helpers::{Client, Proxy, Redis, TestApp, Upload, eventually, problem, settings, visit};
 
-/// The samples of a scrape.
+/// Samples of a scrape.
 struct Scrape(String);
 
 impl Scrape {
-    async fn of(client: &Client) -> Self {
-        let response = client.get("/metrics").await;
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-        Self(response.text().await.unwrap())
+    /// Scrapes the service. Panics with the caller's location if the response is not 200.
+    #[track_caller]
+    fn of(client: &Client) -> impl Future<Output = Self> {
+        let caller = Location::caller();
+        async move {
+            let response = client.get("/metrics").await;
+            assert_eq!(response.status(), 200, "{caller}");
+            let content_type = &response.headers()["content-type"];
+            assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8", "{caller}");
+            Self(response.text().await.unwrap())
+        }
     }
 
-    /// The value of a sample, with its labels as they are written; `None` if it isn't there.
+    /// Returns the value of a sample, if it is there. `sample` includes the labels.
     fn find(&self, sample: &str) -> Option<f64> {
         let line = self.0.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map(|value| value.parse().unwrap())
     }
 
+    /// Returns the value of a sample. `sample` includes the labels.
     #[track_caller]
     fn value(&self, sample: &str) -> f64 {
         self.find(sample).unwrap_or_else(|| panic!("{sample} is not in\n{}", self.0))
@@ -32,7 +40,7 @@ impl Scrape {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_route_method_and_status() {
+async fn metrics_count_requests_by_route_method_and_status() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -69,7 +77,7 @@ async fn requests_are_counted_by_route_method_and_status() {
 }
 
 #[tokio::test]
-async fn no_label_takes_what_a_caller_sends() {
+async fn metrics_have_no_label_from_a_request() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("user-of-mine", "segment-of-mine").await;
@@ -81,7 +89,7 @@ async fn no_label_takes_what_a_caller_sends() {
 }
 
 #[tokio::test]
-async fn visits_are_counted_by_what_became_of_them() {
+async fn metrics_count_visits_by_result() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let long = "x".repeat(20_000);
@@ -114,7 +122,7 @@ async fn visits_are_counted_by_what_became_of_them() {
 }
 
 #[tokio::test]
-async fn callers_that_do_not_wait_for_an_answer_are_counted() {
+async fn metrics_count_callers_that_disconnect() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("redis_timeout", "1h")]);
@@ -122,10 +130,10 @@ async fn callers_that_do_not_wait_for_an_answer_are_counted() {
     app.record("u1", "sports").await;
     proxy.hold_replies();
     let visit = json!({ "user_id": "u2", "segment": "sports" });
-    let impatient = app.request("POST", "/segments").json(&visit).timeout(Duration::from_millis(100)).send().await;
-    assert!(impatient.unwrap_err().is_timeout());
+    let disconnected = app.request("POST", "/segments").json(&visit).timeout(Duration::from_millis(100)).send().await;
+    assert!(disconnected.unwrap_err().is_timeout());
     let abandoned = r#"estimator_http_requests_total{route="/segments",method="POST",status="499"}"#;
-    eventually("it is counted", async || Scrape::of(&app).await.find(abandoned) == Some(1.0)).await;
+    eventually("the request is counted", async || Scrape::of(&app).await.find(abandoned) == Some(1.0)).await;
     let scrape = Scrape::of(&app).await;
     assert_eq!(scrape.value(r#"estimator_visits_failed_total{reason="abandoned"}"#), 1.0);
     assert_eq!(scrape.value("estimator_visits_accepted_total"), 1.0);
@@ -134,19 +142,21 @@ async fn callers_that_do_not_wait_for_an_answer_are_counted() {
 }
 
 #[tokio::test]
-async fn visits_of_a_stream_whose_sender_goes_away_are_counted() {
+async fn metrics_count_visits_of_a_stream_whose_sender_disconnects() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(b"{\"user_id\":\"u1\",\"segment\":\"news\"}\n{\"user_id\":\"u2\",\"segment\":\"news\"}\n").await;
-    eventually("they are written", async || redis.call::<u64>(&["ZCARD", "segment:news"]) == 2).await;
+    eventually("the visits are written", async || redis.call::<u64>(&["ZCARD", "segment:news"]) == 2).await;
     drop(upload);
-    eventually("they are counted", async || Scrape::of(&app).await.value("estimator_visits_accepted_total") == 2.0)
-        .await;
+    eventually("the visits are counted", async || {
+        Scrape::of(&app).await.value("estimator_visits_accepted_total") == 2.0
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn open_connections_are_counted_up_and_down() {
+async fn metrics_count_open_connections() {
     let redis = Redis::start();
     let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
@@ -154,13 +164,13 @@ async fn open_connections_are_counted_up_and_down() {
     let open = async || Scrape::of(&operator).await.value("estimator_http_connections");
     let before = open().await;
     let connections = [TcpStream::connect(app.address).await.unwrap(), TcpStream::connect(app.address).await.unwrap()];
-    eventually("there are two more", async || open().await == before + 2.0).await;
+    eventually("two more connections are counted", async || open().await == before + 2.0).await;
     drop(connections);
-    eventually("they are gone", async || open().await == before).await;
+    eventually("the closed connections are not counted", async || open().await == before).await;
 }
 
 #[tokio::test]
-async fn an_outage_of_redis_is_seen_in_errors_and_reconnects() {
+async fn metrics_show_an_outage_in_errors_and_reconnects() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -173,7 +183,7 @@ async fn an_outage_of_redis_is_seen_in_errors_and_reconnects() {
     let failed = r#"estimator_visits_failed_total{reason="connect"}"#;
     assert_eq!(during.value(failed) - before.value(failed), 4.0);
     redis.start_again();
-    eventually("a visit is taken again", async || {
+    eventually("a visit is recorded again", async || {
         app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await.status() == 204
     })
     .await;
@@ -187,7 +197,7 @@ async fn an_outage_of_redis_is_seen_in_errors_and_reconnects() {
 }
 
 #[tokio::test]
-async fn segments_and_the_users_of_named_ones_are_sampled() {
+async fn metrics_sample_segments_and_the_users_of_metered_ones() {
     let redis = Redis::start();
     let estimator = redis.estimator("14d");
     for (user, segment) in [("u1", "sports"), ("u2", "sports"), ("u1", "news"), ("u1", "weather")] {
@@ -197,8 +207,9 @@ async fn segments_and_the_users_of_named_ones_are_sampled() {
     let metered = settings([("metered_segments", "sports, nobody")]);
     let app = TestApp::spawn_with(&redis, metered).await;
     // The first sample is taken when the service starts.
-    eventually("the first sample", async || Scrape::of(&app).await.find("estimator_redis_up") == Some(1.0)).await;
-    eventually("the last of its counts", async || {
+    eventually("the first sample is taken", async || Scrape::of(&app).await.find("estimator_redis_up") == Some(1.0))
+        .await;
+    eventually("its last count is taken", async || {
         Scrape::of(&app).await.find(r#"estimator_segment_users{segment="nobody"}"#) == Some(0.0)
     })
     .await;
@@ -209,12 +220,12 @@ async fn segments_and_the_users_of_named_ones_are_sampled() {
 }
 
 #[tokio::test]
-async fn what_redis_does_not_tell_is_not_a_number() {
+async fn metrics_are_nan_without_redis() {
     let mut redis = Redis::start();
     redis.stop();
     let metered = settings([("metered_segments", "sports")]);
     let app = TestApp::spawn_with(&redis, metered).await;
-    eventually("the first sample", async || {
+    eventually("the first sample is taken", async || {
         Scrape::of(&app).await.find(r#"estimator_segment_users{segment="sports"}"#).is_some_and(f64::is_nan)
     })
     .await;
@@ -224,7 +235,7 @@ async fn what_redis_does_not_tell_is_not_a_number() {
 }
 
 #[tokio::test]
-async fn prune_runs_are_counted() {
+async fn metrics_count_prune_runs() {
     let redis = Redis::start();
     let settings = settings([("window", "1s"), ("prune_schedule", "* * * * * *")]);
     let started = Timestamp::now();
@@ -242,7 +253,7 @@ async fn prune_runs_are_counted() {
 }
 
 #[tokio::test]
-async fn probes_and_metrics_may_have_a_listener_of_their_own() {
+async fn admin_listen_serves_probes_and_metrics_alone() {
     let redis = Redis::start();
     let admin = settings([("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, admin).await;
@@ -254,12 +265,12 @@ async fn probes_and_metrics_may_have_a_listener_of_their_own() {
     }
     problem(operator.get("/segments/sports/count").await, 404, "not-found").await;
 
-    // It goes on to answer while the API is drained.
+    // The admin listener still answers while the API drains.
     let mut upload = Upload::begin(app.address).await;
     upload.send(b"{\"user_id\":\"u2\",\"segment\":\"sports\"}\n").await;
     eventually("the line is written", async || redis.call::<u64>(&["ZCARD", "segment:sports"]) == 2).await;
     app.begin_stop();
-    eventually("not ready", async || operator.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || operator.status_of("/readyz").await == 503).await;
     assert_eq!(operator.status_of("/healthz").await, 200);
     assert_eq!(upload.end().await.0, 200);
     app.ended().await.unwrap();

@@ -1,4 +1,4 @@
-//! Running the service: its private Redis, its metrics and traces, its certificates, and how it stops.
+//! Operation of the service: private Redis, metrics, traces, TLS and shutdown.
 
 mod embedded;
 mod metrics;

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::Location;
 use std::time::Duration;
 
 use crate::helpers::{
@@ -22,8 +23,10 @@ fn begin_post(address: SocketAddr) -> TcpStream {
 }
 
 /// Waits until the service has accepted all earlier connections.
-async fn wait_until_accepted(client: &Client) {
-    assert_eq!(client.status_of("/healthz").await, 200);
+#[track_caller]
+fn wait_until_accepted(client: &Client) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move { assert_eq!(client.status_of("/healthz").await, 200, "{caller}") }
 }
 
 fn read_to_end(mut stream: TcpStream) -> tokio::task::JoinHandle<String> {
@@ -53,7 +56,7 @@ async fn shutdown_fails_readyz_while_requests_are_still_served() {
     assert_eq!(app.status_of("/readyz").await, 200);
 
     app.begin_stop();
-    eventually("not ready", async || app.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
     problem(app.get("/readyz").await, 503, "stopping").await;
     // Probes and new callers use new connections.
     let probe = reqwest::get(format!("http://{}/readyz", app.address)).await.unwrap();
@@ -80,12 +83,12 @@ async fn shutdown_closes_each_connection_after_its_next_answer() {
     wait_until_accepted(&admin).await;
 
     app.begin_stop();
-    eventually("not ready", async || admin.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || admin.status_of("/readyz").await == 503).await;
     assert!(closes(&app, "/segments/sports/count").await && closes(&app, "/nowhere").await);
     assert!(closes(&admin, "/healthz").await);
     let mut answered = kept.try_clone().unwrap();
     answered.write_all(b"}").unwrap();
-    let answer = in_time("the answer", read_to_end(kept)).await.unwrap();
+    let answer = in_time("the response", read_to_end(kept)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
     app.ended().await.unwrap();
 }
@@ -102,7 +105,7 @@ async fn shutdown_completes_a_request_in_flight_and_refuses_new_connections() {
     eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
     stream.write_all(b"}").unwrap();
 
-    let answer = in_time("the answer", read_to_end(stream)).await.unwrap();
+    let answer = in_time("the response", read_to_end(stream)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
     app.ended().await.unwrap();
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1);
@@ -117,7 +120,7 @@ async fn shutdown_aborts_a_request_at_the_drain_timeout() {
 
     app.begin_stop();
     app.ended().await.unwrap();
-    let answer = in_time("the end of the connection", read_to_end(stream)).await.unwrap();
+    let answer = in_time("the connection ends", read_to_end(stream)).await.unwrap();
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
     assert!(redis.sets().is_empty());
 }
@@ -133,7 +136,7 @@ async fn shutdown_stops_the_private_redis_after_the_requests_in_flight() {
     kill("-TERM", service.pid());
     eventually("connections are refused", async || TcpStream::connect(address).is_err()).await;
     stream.write_all(b"}").unwrap();
-    let answer = in_time("the answer", read_to_end(stream)).await.unwrap();
+    let answer = in_time("the response", read_to_end(stream)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
     assert!(service.ended().success());
 
@@ -167,7 +170,7 @@ async fn second_signal_ends_the_service_immediately() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--shutdown-delay", "1h"]);
     kill("-INT", service.pid());
-    eventually("not ready", async || service.status_of("/readyz").await == 503).await;
+    eventually("readyz is 503", async || service.status_of("/readyz").await == 503).await;
 
     kill("-INT", service.pid());
     assert_eq!(service.ended().code(), Some(1));

@@ -1,4 +1,4 @@
-//! The listener over TLS: its certificate, a change of it, and who is not let in.
+//! The listener over TLS: its certificate, reloading it, and rejected clients.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,20 +19,20 @@ use crate::helpers::{
     Authority, Redis, Service, TestApp, binary, eventually, in_time, kill, refusal, run, settings, settings_with,
 };
 
-/// An authority, and the certificate for `localhost` in a folder.
-struct Certified {
+/// An authority, and a folder with its certificate for `localhost`.
+struct ServerCertificate {
     authority: Authority,
     folder: TempDir,
 }
 
-impl Certified {
+impl ServerCertificate {
     fn new() -> Self {
-        let certified = Self { authority: Authority::new("ours"), folder: tempfile::tempdir().unwrap() };
-        certified.renew();
-        certified
+        let certificate = Self { authority: Authority::new("ours"), folder: tempfile::tempdir().unwrap() };
+        certificate.renew();
+        certificate
     }
 
-    /// Writes another certificate in its place.
+    /// Replaces the certificate by a new one.
     fn renew(&self) {
         self.authority.write_certificate(self.folder.path(), "server", "localhost");
     }
@@ -51,12 +51,12 @@ impl Certified {
         ["--tls-cert-file".to_owned(), text("server.pem"), "--tls-key-file".to_owned(), text("server.key")]
     }
 
-    /// The certificate that is in the folder now.
+    /// Returns the certificate in the folder.
     fn current(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_file(self.file("server.pem")).unwrap()
     }
 
-    /// Connects as a client that trusts the authority and looks for `name`.
+    /// Connects as a client that trusts the authority and expects `name`.
     async fn connect(&self, address: SocketAddr, name: &'static str) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.pem.as_bytes()).unwrap()).unwrap();
@@ -66,92 +66,95 @@ impl Certified {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(name).unwrap();
-        in_time("the handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+        in_time("the handshake ends", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
     }
 }
 
-/// The certificate that the service showed.
-fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+/// Returns the certificate that the service presented.
+fn presented(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-/// Asks for `path` and gives the status.
+/// Requests `path` and returns the status.
 async fn status_of(stream: &mut TlsStream<TcpStream>, path: &str) -> u16 {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = vec![0; 4_096];
-    let length = in_time("the answer", stream.read(&mut answer)).await.unwrap();
+    let length = in_time("the response", stream.read(&mut answer)).await.unwrap();
     std::str::from_utf8(&answer[..length]).unwrap().split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
-async fn the_api_is_served_over_tls_to_those_who_trust_the_certificate() {
-    let (redis, certified) = (Redis::start(), Certified::new());
-    let app = TestApp::spawn_with(&redis, certified.settings()).await;
-    let mut stream = certified.connect(app.address, "localhost").await.unwrap();
+async fn tls_serves_clients_that_trust_the_certificate() {
+    let (redis, certificate) = (Redis::start(), ServerCertificate::new());
+    let app = TestApp::spawn_with(&redis, certificate.settings()).await;
+    let mut stream = certificate.connect(app.address, "localhost").await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"http/1.1".as_slice()));
     assert_eq!(status_of(&mut stream, "/segments/sports/count").await, 200);
     assert_eq!(status_of(&mut stream, "/segments/news/count").await, 200, "the connection is kept");
 
-    certified.connect(app.address, "other.example").await.unwrap_err();
-    Certified::new().connect(app.address, "localhost").await.unwrap_err();
-    // Who speaks plain HTTP gets no answer, and nothing breaks.
+    certificate.connect(app.address, "other.example").await.unwrap_err();
+    ServerCertificate::new().connect(app.address, "localhost").await.unwrap_err();
+    // A plain HTTP request gets no response, and TLS clients are still served.
     let mut plain = TcpStream::connect(app.address).await.unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    let _ = in_time("the end of the connection", plain.read_to_end(&mut answer)).await;
+    let _ = in_time("the connection ends", plain.read_to_end(&mut answer)).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     assert_eq!(status_of(&mut stream, "/healthz").await, 200);
 }
 
 #[tokio::test]
-async fn probes_on_their_own_listener_stay_plain() {
-    let (redis, certified) = (Redis::start(), Certified::new());
-    let settings = settings_with(certified.settings(), [("admin_listen", "127.0.0.1:0")]);
+async fn tls_leaves_the_admin_listener_plain() {
+    let (redis, certificate) = (Redis::start(), ServerCertificate::new());
+    let settings = settings_with(certificate.settings(), [("admin_listen", "127.0.0.1:0")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let probe = reqwest::get(format!("http://{}/readyz", app.admin_address.unwrap())).await.unwrap();
     assert_eq!(probe.status(), 200);
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_not_finished_is_cut_off() {
-    let (redis, certified) = (Redis::start(), Certified::new());
-    let settings = settings_with(certified.settings(), [("header_timeout", "100ms")]);
+async fn tls_closes_an_unfinished_handshake() {
+    let (redis, certificate) = (Redis::start(), ServerCertificate::new());
+    let settings = settings_with(certificate.settings(), [("header_timeout", "100ms")]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let mut silent = TcpStream::connect(app.address).await.unwrap();
-    assert_eq!(in_time("the end of the connection", silent.read(&mut [0; 1])).await.unwrap(), 0);
+    assert_eq!(in_time("the connection ends", silent.read(&mut [0; 1])).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn the_certificate_changes_at_a_hangup_and_open_connections_stay() {
-    let certified = Certified::new();
+async fn reload_replaces_the_certificate_and_keeps_open_connections() {
+    let certificate = ServerCertificate::new();
     let folder = tempfile::tempdir().unwrap();
-    let flags = certified.flags();
+    let flags = certificate.flags();
     let service = Service::start(folder.path(), &flags.each_ref().map(String::as_str));
-    let connect = || certified.connect(service.address, "localhost");
+    let connect = || certificate.connect(service.address, "localhost");
     let mut old = connect().await.unwrap();
     assert_eq!(status_of(&mut old, "/healthz").await, 200);
 
-    let before = certified.current();
-    certified.renew();
-    assert_eq!(shown(&connect().await.unwrap()), before, "not before the signal");
+    let before = certificate.current();
+    certificate.renew();
+    assert_eq!(presented(&connect().await.unwrap()), before, "the files are not read before the signal");
     kill("-HUP", service.pid());
-    eventually("the new certificate is shown", async || shown(&connect().await.unwrap()) == certified.current()).await;
+    eventually("the new certificate is presented", async || {
+        presented(&connect().await.unwrap()) == certificate.current()
+    })
+    .await;
     assert_eq!(status_of(&mut old, "/healthz").await, 200);
 
-    let after = certified.current();
-    std::fs::write(certified.file("server.pem"), "broken").unwrap();
+    let after = certificate.current();
+    std::fs::write(certificate.file("server.pem"), "broken").unwrap();
     kill("-HUP", service.pid());
-    eventually("it says so", async || service.has_logged("failed to reload the certificate")).await;
-    assert_eq!(shown(&connect().await.unwrap()), after);
+    eventually("the failure is logged", async || service.has_logged("failed to reload the certificate")).await;
+    assert_eq!(presented(&connect().await.unwrap()), after);
     drop(old);
     assert!(service.terminate().success());
 }
 
 #[test]
-fn the_health_check_asks_over_tls() {
-    let certified = Certified::new();
+fn healthcheck_uses_tls() {
+    let certificate = ServerCertificate::new();
     let folder = tempfile::tempdir().unwrap();
-    let flags = certified.flags();
+    let flags = certificate.flags();
     let service = Service::start(folder.path(), &flags.each_ref().map(String::as_str));
     let listen = service.address.to_string();
     let check = |flags: &[String]| {
@@ -161,20 +164,21 @@ fn the_health_check_asks_over_tls() {
     assert!(!check(&[]), "in plain text");
     service.terminate();
 
-    // Where probes have a listener of their own, it asks that, which is plain.
+    // The health check uses the admin listener if there is one.
     let service = Service::start(folder.path(), &["--admin-listen", "127.0.0.1:0"]);
     let admin = service.admin_address.unwrap().to_string();
     assert!(check(&[&flags[..], &["--admin-listen".to_owned(), admin]].concat()));
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_stops_the_start() {
-    let (certified, other) = (Certified::new(), Certified::new());
+fn start_refuses_an_unusable_certificate() {
+    let (certificate, other) = (ServerCertificate::new(), ServerCertificate::new());
     let folder = tempfile::tempdir().unwrap();
     let refused = |cert: &Path, key: &Path| {
         refusal(binary(folder.path()).arg("--tls-cert-file").arg(cert).arg("--tls-key-file").arg(key))
     };
-    let (cert, key, empty) = (certified.file("server.pem"), certified.file("server.key"), certified.file("empty"));
+    let (cert, key, empty) =
+        (certificate.file("server.pem"), certificate.file("server.key"), certificate.file("empty"));
     std::fs::write(&empty, "").unwrap();
     for (message, expected) in [
         (refused(Path::new("missing"), &key), "tls_cert_file: missing: can't be read: No such file"),

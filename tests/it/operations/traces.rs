@@ -1,4 +1,4 @@
-//! Traces of requests, as a collector gets them.
+//! Traces of requests, as a collector receives them.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn start(folder: &Path, collector: &Collector, arguments: &[&str]) -> Service {
     Service::start(folder, &arguments)
 }
 
-/// Posts a visit as a part of this trace, and gives the `traceparent` of the answer.
+/// Posts a visit as a part of this trace.
 async fn post(service: &Service, user: &str, traceparent: &str) -> reqwest::Response {
     let visit = json!({ "user_id": user, "segment": "secret-segment" });
     service.request("POST", "/segments").header("traceparent", traceparent).json(&visit).send().await.unwrap()
@@ -43,9 +43,9 @@ fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.name == name).collect()
 }
 
-// With a thread for the collector, which has to answer while the test waits for the service's end.
+// The collector needs a thread while the test waits for the end of the service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_request_is_traced_through_group_commit_to_redis_in_its_callers_trace() {
+async fn trace_of_a_request_includes_group_commit_and_redis() {
     let collector = Collector::start().await;
     let folder = tempfile::tempdir().unwrap();
     let service = start(folder.path(), &collector, &[]);
@@ -77,7 +77,7 @@ async fn a_request_is_traced_through_group_commit_to_redis_in_its_callers_trace(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_round_trip_that_many_share_is_linked_to_all_of_them() {
+async fn trace_of_a_shared_round_trip_is_linked_to_all_requests() {
     let (collector, redis) = (Collector::start().await, Redis::start());
     let proxy = Proxy::start(&redis).await;
     let folder = tempfile::tempdir().unwrap();
@@ -88,16 +88,16 @@ async fn a_round_trip_that_many_share_is_linked_to_all_of_them() {
     let trace = |number: u8| format!("00-{}-{CALLER}-01", hex(&[number; 16]));
     let held = async { post(&service, "u1", &trace(1)).await };
     let shared = async {
-        let waiting = async |visits: u32| {
+        let in_flight = async |visits: u32| {
             let metrics = service.get("/metrics").await.text().await.unwrap();
             metrics.contains(&format!("\nestimator_http_requests_in_flight {visits}\n"))
         };
-        eventually("the first is under way", async || waiting(1).await).await;
+        eventually("the first request is in flight", async || in_flight(1).await).await;
         let (second, third) = (trace(2), trace(3));
         let others = async { tokio::join!(post(&service, "u2", &second), post(&service, "u3", &third)) };
         let release = async {
-            eventually("all are under way", async || waiting(3).await).await;
-            eventually("two wait", async || {
+            eventually("all requests are in flight", async || in_flight(3).await).await;
+            eventually("two requests wait", async || {
                 let metrics = service.get("/metrics").await.text().await.unwrap();
                 metrics.contains("\nestimator_round_waiting{kind=\"visits\"} 2\n")
             })
@@ -122,25 +122,25 @@ async fn a_round_trip_that_many_share_is_linked_to_all_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn the_caller_decides_whether_a_request_is_traced_and_the_ratio_where_nobody_does() {
+async fn trace_follows_the_callers_decision_and_otherwise_the_ratio() {
     let collector = Collector::start().await;
     let folder = tempfile::tempdir().unwrap();
     let service = start(folder.path(), &collector, &["--trace-ratio", "0"]);
-    let silent = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-00")).await;
-    assert_eq!(silent.status(), 204);
-    assert!(silent.headers().get("traceparent").is_none(), "there is no trace to be found");
+    let unsampled = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-00")).await;
+    assert_eq!(unsampled.status(), 204);
+    assert!(unsampled.headers().get("traceparent").is_none(), "the response names a trace that is not recorded");
     for nonsense in ["", "nonsense", "00-00000000000000000000000000000000-0000000000000000-01"] {
         assert_eq!(post(&service, "u1", nonsense).await.status(), 204);
     }
-    let wanted = post(&service, "u1", &format!("00-{}-{CALLER}-01", hex(&[9; 16]))).await;
-    assert_eq!(wanted.status(), 204);
+    let sampled = post(&service, "u1", &format!("00-{}-{CALLER}-01", hex(&[9; 16]))).await;
+    assert_eq!(sampled.status(), 204);
     assert!(service.terminate().success());
     let spans = collector.spans();
     assert!(!spans.is_empty() && spans.iter().all(|span| span.trace_id == [9; 16]), "{spans:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_failure_is_told_by_its_kind() {
+async fn trace_names_the_kind_of_a_failure() {
     let (collector, mut redis) = (Collector::start().await, Redis::start());
     let folder = tempfile::tempdir().unwrap();
     let service = start(folder.path(), &collector, &["--redis-url", &redis.url()]);
@@ -156,14 +156,14 @@ async fn a_failure_is_told_by_its_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn without_a_collector_nothing_is_traced_and_one_that_is_away_is_one_line() {
+async fn trace_is_off_without_a_collector_and_logs_an_unreachable_one_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);
     let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
     assert!(response.headers().get("traceparent").is_none());
     assert!(service.terminate().success());
 
-    // Port 9 is nobody's.
+    // Nothing listens on port 9.
     let service = Service::start(folder.path(), &["--otlp-endpoint", "http://127.0.0.1:9"]);
     for _ in 0..10 {
         assert_eq!(post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await.status(), 204);
@@ -184,7 +184,7 @@ async fn without_a_collector_nothing_is_traced_and_one_that_is_away_is_one_line(
 )]
 #[case::empty(&[("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", "")], "segment-estimator", None)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn traces_have_the_name_and_the_instance_that_the_environment_gives(
+async fn trace_has_the_service_name_and_the_instance_of_the_environment(
     #[case] environment: &[(&str, &str)],
     #[case] name: &str,
     #[case] instance: Option<&str>,
