@@ -13,9 +13,9 @@ type Module = Vec<String>;
 
 /// The modules of the crate with the paths that each names.
 struct Crate {
-    /// The paths of a module's imports, and of what it names in full, from the root of the crate.
+    /// The paths that each module imports or names in full, from the root of the crate.
     paths: BTreeMap<Module, BTreeSet<Module>>,
-    /// The path that a re-exported name stands for.
+    /// The target of each re-exported name.
     exports: BTreeMap<Module, Module>,
 }
 
@@ -30,14 +30,14 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file without comments and without its unit tests.
+/// Returns the code of a file without comments and unit tests.
 fn code_of(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// Expands `a::{b, c::{self, d as e}}` into the paths that it stands for, each with the name that it is given.
+/// Expands `a::{b, c::{self, d as e}}` into its paths, each with its name in the module.
 fn expand(tree: &str, prefix: &[String], found: &mut Vec<(Module, String)>) {
     let tree = tree.trim();
     let Some((head, rest)) = tree.split_once('{') else {
@@ -70,7 +70,7 @@ fn expand(tree: &str, prefix: &[String], found: &mut Vec<(Module, String)>) {
     }
 }
 
-/// `path` from the root of the crate, if it is one of this crate's.
+/// Returns `path` from the root of the crate, if it is a path of this crate.
 fn absolute(path: &[String], module: &[String], children: &BTreeSet<String>) -> Option<Module> {
     match path.first().map(String::as_str) {
         Some("crate") => Some(path[1..].to_vec()),
@@ -117,7 +117,7 @@ impl Crate {
                     if before.starts_with("pub") {
                         exports.insert([module.as_slice(), &[name]].concat(), path.clone());
                     }
-                    // A module that offers what its own files define doesn't use it.
+                    // Re-exporting from a submodule is not an import.
                     if !(before.starts_with("pub") && path.starts_with(&module)) {
                         used.insert(path);
                     }
@@ -137,7 +137,7 @@ impl Crate {
         Self { paths, exports }
     }
 
-    /// The module that defines what `path` names.
+    /// Returns the module that defines the item at `path`.
     fn definer(&self, path: &[String]) -> Module {
         let mut path = path.to_vec();
         for _ in 0..8 {
@@ -151,7 +151,7 @@ impl Crate {
         path[..end].to_vec()
     }
 
-    /// Which module imports which.
+    /// Returns the imports of each module.
     fn imports(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
         let imports = self.paths.iter().map(|(module, paths)| {
             let used = paths.iter().map(|path| self.definer(path));
@@ -174,13 +174,13 @@ fn rooms_import_only_the_rooms_below_them() {
     for (module, imports) in all.imports() {
         let Some(room) = module.first() else { continue };
         for import in &imports {
-            let is_fine = match (floor(room), floor(&import[0])) {
+            let is_allowed = match (floor(room), floor(&import[0])) {
                 _ if *room == import[0] => true,
                 (Some(from), Some(to)) => to < from,
                 (Some(_), None) => true,
                 (None, to) => to == Some(0),
             };
-            if !is_fine {
+            if !is_allowed {
                 upward.push(format!("{} imports {}", module.join("::"), import.join("::")));
             }
         }
@@ -189,7 +189,7 @@ fn rooms_import_only_the_rooms_below_them() {
 }
 
 #[test]
-fn no_files_import_each_other_in_a_loop() {
+fn files_do_not_import_each_other_in_a_loop() {
     let all = Crate::read();
     let imports = all.imports();
     assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 500, "the imports were read");

@@ -1,5 +1,5 @@
-//! What is under `deploy/` asks for metrics and settings that there are, and explains its alerts. `make check-deploy` does what needs
-//! promtool.
+//! The files under `deploy/` name existing metrics and settings, and the alerts are explained. `make check-deploy` does the checks that
+//! need promtool.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The metrics that `/metrics` gives, once each has had its event. Histograms have the name that their series begin with.
+/// Returns the names of all metrics of `/metrics`. The name of a histogram is the prefix of its series.
 async fn metrics() -> BTreeSet<String> {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
@@ -38,7 +38,7 @@ async fn metrics() -> BTreeSet<String> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// The metrics that `text` names. The series of a histogram are its own.
+/// Returns the metrics that `text` names. The series of a histogram count as the histogram.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let words = text.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
     let names = words.filter(|word| word.starts_with("estimator_") || word.starts_with("process_"));
@@ -47,22 +47,22 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The questions of a dashboard's panels.
-fn questions(dashboard: &serde_json::Value) -> String {
+/// Returns the expressions of a dashboard's panels.
+fn expressions(dashboard: &serde_json::Value) -> String {
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
     targets.map(|target| target["expr"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-/// The alerts that `text`, which is YAML, has after `key`.
+/// Returns the names that follow `key` in the lines of `text`.
 fn alerts_after<'a>(text: &'a str, key: &str) -> BTreeSet<&'a str> {
     text.lines().filter_map(|line| line.trim_start().strip_prefix(key)).map(str::trim).collect()
 }
 
 #[tokio::test]
-async fn dashboard_alerts_and_page_name_metrics_that_there_are_and_the_dashboard_shows_all_of_ours() {
+async fn dashboard_shows_every_metric_and_alerts_and_pages_name_existing_ones() {
     let metrics = metrics().await;
-    let dashboard = questions(&serde_json::from_str(&read(DASHBOARD)).unwrap());
+    let dashboard = expressions(&serde_json::from_str(&read(DASHBOARD)).unwrap());
     let texts = [ALERTS, PAGE, OPERATING].map(|file| (file, read(file)));
     for (file, text) in [(DASHBOARD, dashboard.clone())].into_iter().chain(texts) {
         let unknown: Vec<_> = metrics_in(&text).into_iter().filter(|name| !metrics.contains(*name)).collect();
@@ -75,7 +75,7 @@ async fn dashboard_alerts_and_page_name_metrics_that_there_are_and_the_dashboard
 }
 
 #[test]
-fn no_two_panels_of_the_dashboard_overlap_or_share_an_id() {
+fn dashboard_panels_have_distinct_ids_and_places() {
     let dashboard: serde_json::Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let (mut cells, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -89,19 +89,19 @@ fn no_two_panels_of_the_dashboard_overlap_or_share_an_id() {
 }
 
 #[test]
-fn every_alert_is_tested_and_explained() {
+fn alerts_are_all_tested_and_explained() {
     let (alerts, tests, page) = (read(ALERTS), read(ALERTS_TEST), read(PAGE));
     let names = alerts_after(&alerts, "- alert:");
     assert!(names.len() > 10, "{names:?}");
 
-    // A case of a test is the alert's name, the time, and `exp_alerts: []` or a list.
+    // A test case has the alert's name, the time, and `exp_alerts: []` or a list.
     let cases: Vec<_> = tests.split("- alertname:").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
     let tested = |is_silent| {
         let cases = cases.iter().filter(|(_, case)| case.contains("exp_alerts: []") == is_silent);
         cases.map(|(name, _)| name.trim()).collect::<BTreeSet<_>>()
     };
-    assert_eq!(tested(true), names, "kept silent");
-    assert_eq!(tested(false), names, "fired");
+    assert_eq!(tested(true), names, "alerts with a test in which they are silent");
+    assert_eq!(tested(false), names, "alerts with a test in which they fire");
 
     assert_eq!(alerts_after(&page, "### SegmentEstimator").len(), names.len());
     for name in names {
@@ -112,7 +112,7 @@ fn every_alert_is_tested_and_explained() {
 }
 
 #[test]
-fn the_manifests_set_settings_that_there_are() {
+fn manifests_set_existing_settings() {
     let known: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
     for file in ["deploy/kubernetes/base/kustomization.yaml", "deploy/kubernetes/example/kustomization.yaml"] {
         let text = read(file);
@@ -120,13 +120,13 @@ fn the_manifests_set_settings_that_there_are() {
         assert!(!names.is_empty(), "{file}");
         for line in names {
             let name = line.split('=').next().unwrap().to_lowercase();
-            assert!(known.contains(&&*name), "{file}: {name} is no setting");
+            assert!(known.contains(&&*name), "{file}: {name} is not a setting");
         }
     }
 }
 
 #[test]
-fn prometheus_finds_every_instance_of_compose() {
+fn prometheus_discovers_every_instance_of_compose() {
     let config = read("deploy/prometheus/prometheus.yml");
     assert!(
         config.contains("dns_sd_configs:\n      - names: [estimator]\n        type: A\n        port: 8081\n"),
@@ -135,7 +135,7 @@ fn prometheus_finds_every_instance_of_compose() {
 }
 
 #[test]
-fn image_compose_and_manifests_listen_by_ipv4_and_by_ipv6() {
+fn listen_addresses_of_image_compose_and_manifests_are_dual_stack() {
     let files = ["Dockerfile", "docker-compose.yml", "deploy/kubernetes/base/kustomization.yaml"];
     for file in files {
         let text = read(file);

@@ -1,4 +1,4 @@
-//! What is written about the settings is what the settings are.
+//! The documents and compose files agree with the settings and the code.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn variable(name: &str) -> String {
     format!("ESTIMATOR_{}", name.to_uppercase())
 }
 
-/// Every variable of `.env.example`, commented out or not, with its value and the comment above it.
+/// Returns each variable of `.env.example`, commented out or not, with its value and the comment above it.
 fn example() -> BTreeMap<String, (String, String)> {
     let mut variables = BTreeMap::new();
     let mut comment = String::new();
@@ -33,7 +33,7 @@ fn example() -> BTreeMap<String, (String, String)> {
 }
 
 #[test]
-fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
+fn env_example_has_every_setting_with_its_default_and_a_comment() {
     let mut example = example();
     for Setting { name, default, .. } in SETTINGS {
         let (value, comment) =
@@ -45,7 +45,7 @@ fn the_example_has_every_setting_with_its_default_and_a_line_on_it() {
 }
 
 #[test]
-fn the_page_on_settings_has_every_one_with_its_default() {
+fn settings_page_has_every_setting_with_its_default() {
     let page = read("docs/settings.md");
     for Setting { name, default, .. } in SETTINGS {
         let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
@@ -56,7 +56,7 @@ fn the_page_on_settings_has_every_one_with_its_default() {
     }
 }
 
-/// The rules of the `ACL SETUSER` in `file`, sorted: key patterns and commands.
+/// Returns the key patterns and commands of the `ACL SETUSER` in `file`, sorted.
 fn acl_rules_in(file: &str) -> Vec<String> {
     let text = read(file).replace("\\\n", " ").replace("\\|", "|");
     let line = text.lines().find_map(|line| line.split_once("ACL SETUSER estimator on ")).unwrap().1;
@@ -69,13 +69,13 @@ fn acl_rules_in(file: &str) -> Vec<String> {
 #[rstest]
 #[case::one_server("docs/operating.md", Permissions::acl_rules())]
 #[case::cluster("docs/scaling.md", Permissions::acl_rules_of_a_cluster())]
-fn acl_in_the_documents_is_what_the_service_needs(#[case] file: &str, #[case] mut needed: Vec<String>) {
+fn acl_rules_in_the_documents_are_those_that_the_service_needs(#[case] file: &str, #[case] mut needed: Vec<String>) {
     needed.sort();
     assert_eq!(acl_rules_in(file), needed);
 }
 
 #[test]
-fn the_debugging_example_breaks_in_the_count_handler() {
+fn compose_debug_example_breaks_in_the_count_handler() {
     let example = read("docker-compose-debug.yml");
     let breakpoint = example.lines().find_map(|line| line.split_once("break segment_estimator::")).unwrap().1;
     let (function, body) = breakpoint.rsplit_once("::").unwrap();
@@ -86,12 +86,12 @@ fn the_debugging_example_breaks_in_the_count_handler() {
 }
 
 #[test]
-fn compose_passes_every_setting_on() {
+fn compose_passes_on_every_setting() {
     let compose = read("docker-compose.yml");
     for Setting { name, .. } in SETTINGS {
         let variable = variable(name);
         let passed_on = compose.contains(&format!("{variable}: ${{{variable}:-}}"));
-        // A value for what compose fixes becomes a sentence, which the service refuses.
+        // A value for a setting that compose fixes becomes a sentence that the service rejects.
         let is_refused = compose.contains(&format!("${{{variable}:+ (docker compose "));
         let is_fixed = ["listen", "admin_listen", "data_dir"].contains(name);
         let has_default = compose.contains(&format!("{variable}: ${{{variable}:-redis://redis:6379}}"));
@@ -102,7 +102,7 @@ fn compose_passes_every_setting_on() {
 }
 
 #[test]
-fn the_cluster_of_compose_gets_the_same_settings() {
+fn compose_cluster_gets_the_same_settings() {
     let compose = read("docker-compose.yml");
     assert_eq!(compose.matches("environment: &settings").count(), 1);
     let (_, cluster) = compose.split_once("\n  cluster-estimator:\n").unwrap();
@@ -124,7 +124,7 @@ fn compose_profile_external_starts_an_estimator_without_a_redis() {
 }
 
 #[test]
-fn no_service_of_compose_starts_beside_the_cluster_unasked() {
+fn compose_services_all_belong_to_a_profile() {
     let compose = read("docker-compose.yml");
     let (_, services) = compose.split_once("\nservices:\n").unwrap();
     let (services, _) = services.split_once("\nnetworks:\n").unwrap();
@@ -136,17 +136,17 @@ fn no_service_of_compose_starts_beside_the_cluster_unasked() {
 }
 
 #[test]
-fn a_repetition_is_harmless_only_where_its_condition_is_said() {
+fn documents_call_a_repetition_harmless_only_with_seen_at() {
     let openapi = segment_estimator::http::openapi_json();
     let pages = ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
     for text in pages.iter().chain([&openapi]) {
-        // In JSON each text is one line.
+        // In JSON each string is one line.
         let paragraphs = text.split("\n\n").flat_map(|part| part.split("\n- ")).flat_map(|part| part.split("\\n"));
         for paragraph in paragraphs.filter(|paragraph| paragraph.contains(" harm")) {
             assert!(paragraph.contains("seen_at"), "{paragraph}");
         }
     }
-    // What is to be repeated is the same in both.
+    // Both name the same conditions for a repetition.
     for text in [&pages[0], &openapi] {
         assert!(
             text.contains("After no answer, 408, 429 or 5xx, repeat the request, after the seconds in `Retry-After`")

@@ -1,4 +1,4 @@
-//! What must agree with the code: the OpenAPI document, the documents, the deployment files, the structure of the source.
+//! Contracts of the code: problem documents, OpenAPI, documents, deployment files, licences and the structure of the source.
 
 mod architecture;
 mod deploy;

@@ -1,17 +1,18 @@
-//! The OpenAPI document and the service say the same. What a method, a status or an example is documented to be, it is.
+//! The OpenAPI document agrees with the service: methods, statuses, headers, scopes and examples.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::panic::Location;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Map, Value, json};
 
-use crate::helpers::{Redis, TestApp, Upload, binary, run, settings};
+use crate::helpers::{Redis, TestApp, Upload, binary, eventually, run, settings};
 
-/// The document, with what its readers do.
+/// The OpenAPI document of a service.
 struct Document(Value);
 
 impl Document {
@@ -19,7 +20,7 @@ impl Document {
         Self(app.get("/openapi.json").await.json().await.unwrap())
     }
 
-    /// What a value is, or what `#/...` refers to.
+    /// Returns `value`, or the target of its `$ref`.
     fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(reference) => self.0.pointer(reference.trim_start_matches('#')).unwrap(),
@@ -27,7 +28,7 @@ impl Document {
         }
     }
 
-    /// Every operation: path, method in capitals, and what is said of it.
+    /// Returns the path, the method in upper case and the description of each operation.
     fn operations(&self) -> Vec<(&str, String, &Value)> {
         let paths = self.0["paths"].as_object().unwrap();
         let operations = paths.iter().flat_map(|(path, item)| {
@@ -37,13 +38,15 @@ impl Document {
         operations.collect()
     }
 
+    #[track_caller]
     fn operation(&self, method: &str, path: &str) -> &Value {
         let operation = &self.0["paths"][path][method.to_lowercase()];
         assert!(operation.is_object(), "{method} {path} is not documented");
         operation
     }
 
-    /// Checks `value` against a schema of the document.
+    /// Asserts that `value` matches a schema of the document.
+    #[track_caller]
     fn check(&self, what: &str, schema: &Value, value: &Value) {
         let schema = json!({ "allOf": [schema], "components": self.0["components"] });
         let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap();
@@ -51,8 +54,9 @@ impl Document {
         assert!(errors.is_empty(), "{what}: {errors:#?} in {value:#}");
     }
 
-    /// Checks that an answer to this operation is one of the documented ones, and gives its body.
-    async fn check_answer(&self, method: &str, path: &str, response: Response) -> Value {
+    /// Asserts that a response of this operation is documented, and returns its body.
+    #[track_caller]
+    fn check_response(&self, method: &str, path: &str, response: Response) -> impl Future<Output = Value> {
         let status = response.status().as_u16();
         let what = format!("{method} {path}: {status}");
         let documented = &self.operation(method, path)["responses"][status.to_string()];
@@ -67,26 +71,29 @@ impl Document {
             self.check(&format!("{what}: {name}"), schema, &value);
         }
         let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
-        let body = response.bytes().await.unwrap();
-        let Some(content_type) = content_type else {
-            assert!(body.is_empty() && documented["content"].is_null(), "{what}: {body:?}");
-            return Value::Null;
-        };
-        let content = &documented["content"][content_type.split(';').next().unwrap()];
-        assert!(content.is_object(), "{what}: {content_type} is not documented");
-        if !content_type.ends_with("json") {
-            return Value::Null;
+        let what = format!("{}: {what}", Location::caller());
+        async move {
+            let body = response.bytes().await.unwrap();
+            let Some(content_type) = content_type else {
+                assert!(body.is_empty() && documented["content"].is_null(), "{what}: {body:?}");
+                return Value::Null;
+            };
+            let content = &documented["content"][content_type.split(';').next().unwrap()];
+            assert!(content.is_object(), "{what}: {content_type} is not documented");
+            if !content_type.ends_with("json") {
+                return Value::Null;
+            }
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            self.check(&what, &content["schema"], &body);
+            if status >= 400 {
+                let examples: Vec<_> = examples_of(content).into_iter().map(|(_, example)| &example["type"]).collect();
+                assert!(examples.contains(&&body["type"]), "{what}: no example of {}", body["type"]);
+            }
+            body
         }
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        self.check(&what, &content["schema"], &body);
-        if status >= 400 {
-            let examples: Vec<_> = examples_of(content).into_iter().map(|(_, example)| &example["type"]).collect();
-            assert!(examples.contains(&&body["type"]), "{what}: no example of {}", body["type"]);
-        }
-        body
     }
 
-    /// Every media type of what is sent or answered, with a name for it.
+    /// Returns the media types of every request and response, each with a name.
     fn contents(&self) -> Vec<(String, &Map<String, Value>)> {
         let mut contents = Vec::new();
         for (path, method, operation) in self.operations() {
@@ -106,14 +113,14 @@ impl Document {
     }
 }
 
-/// The examples of a media type, named.
+/// Returns the names and values of the examples of a media type.
 fn examples_of(content: &Value) -> Vec<(&str, &Value)> {
     let several = content["examples"].as_object().into_iter().flatten();
     let several = several.map(|(name, example)| (name.as_str(), &example["value"]));
     several.chain(content.get("example").map(|example| ("the example", example))).collect()
 }
 
-/// The path with the examples of its parameters in it, those of the query included.
+/// Returns the path with the examples of its path and query parameters.
 fn example_path(path: &str, operation: &Value) -> String {
     let mut path = path.to_owned();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
@@ -147,10 +154,10 @@ async fn app() -> (Redis, TestApp, Document) {
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_printed_alike() {
+async fn openapi_is_the_same_served_and_printed() {
     let (_redis, app, document) = app().await;
     let folder = tempfile::tempdir().unwrap();
-    // Neither Redis nor the settings matter to it.
+    // The command needs neither Redis nor valid settings.
     let printed = run(binary(folder.path()).arg("openapi").env("ESTIMATOR_WINDOW", "never"));
     assert!(printed.status.success() && printed.stderr.is_empty(), "{printed:?}");
     let served = app.get("/openapi.json").await;
@@ -162,18 +169,18 @@ async fn the_document_is_served_and_printed_alike() {
 }
 
 #[tokio::test]
-async fn the_page_on_the_api_lists_every_call() {
+async fn openapi_operations_are_all_in_the_api_page() {
     let (_redis, _app, document) = app().await;
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
-    // What belongs to a page is no call of its own.
-    let of_a_page = |path: &str| path.starts_with("/docs/") || path.starts_with("/pages/");
-    for (path, method, _) in document.operations().into_iter().filter(|(path, ..)| !of_a_page(path)) {
+    // Files of the pages are no operations of the API.
+    let is_page_file = |path: &str| path.starts_with("/docs/") || path.starts_with("/pages/");
+    for (path, method, _) in document.operations().into_iter().filter(|(path, ..)| !is_page_file(path)) {
         assert!(page.contains(&format!("| `{method} {path}`")), "{method} {path}");
     }
 }
 
 #[tokio::test]
-async fn every_documented_method_is_there_and_every_other_one_is_405() {
+async fn openapi_methods_exist_and_others_are_405() {
     let (_redis, app, document) = app().await;
     for (path, item) in document.0["paths"].as_object().unwrap() {
         let mut allowed: BTreeSet<_> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
@@ -183,9 +190,9 @@ async fn every_documented_method_is_there_and_every_other_one_is_405() {
         let filled = example_path(path, item.as_object().unwrap().values().next().unwrap());
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"] {
             let response = app.request(method, &filled).send().await.unwrap();
-            let is_there = ![404, 405].contains(&response.status().as_u16());
-            assert_eq!(is_there, allowed.contains(method), "{method} {path}: {}", response.status());
-            if !is_there {
+            let exists = ![404, 405].contains(&response.status().as_u16());
+            assert_eq!(exists, allowed.contains(method), "{method} {path}: {}", response.status());
+            if !exists {
                 let allow = response.headers()["allow"].to_str().unwrap().split(',').map(str::to_owned);
                 assert_eq!(allow.collect::<BTreeSet<_>>(), allowed, "{method} {path}");
             }
@@ -194,7 +201,7 @@ async fn every_documented_method_is_there_and_every_other_one_is_405() {
 }
 
 #[tokio::test]
-async fn every_operation_has_a_name_of_its_own_and_its_answers_a_request_id() {
+async fn openapi_operations_have_distinct_names_and_documented_headers() {
     let (_redis, _app, document) = app().await;
     let mut names = BTreeSet::new();
     for (path, method, operation) in document.operations() {
@@ -210,14 +217,14 @@ async fn every_operation_has_a_name_of_its_own_and_its_answers_a_request_id() {
         for (status, response) in operation["responses"].as_object().unwrap() {
             let response = document.resolved(response);
             assert!(response["headers"]["x-request-id"].is_object(), "{method} {path}: {status}");
-            let says_when = ["429", "503"].contains(&status.as_str());
-            assert_eq!(response["headers"]["retry-after"].is_object(), says_when, "{method} {path}: {status}");
+            let has_retry_after = ["429", "503"].contains(&status.as_str());
+            assert_eq!(response["headers"]["retry-after"].is_object(), has_retry_after, "{method} {path}: {status}");
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_else_does() {
+async fn openapi_scopes_are_those_that_the_service_requires() {
     let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
     let keys = folder.path().join("keys.toml");
     // The digest of `test`, as `printf test | sha256sum` prints it.
@@ -237,21 +244,21 @@ async fn what_is_documented_to_need_a_token_with_a_scope_needs_it_and_nothing_el
             continue;
         };
         assert_eq!(answer.status(), 401, "{method} {path}");
-        document.check_answer(&method, path, answer).await;
+        document.check_response(&method, path, answer).await;
         assert_eq!(security[0], json!({}), "{method} {path}: a token is not always needed");
         let answer = app.request(&method, &filled).bearer_auth("test").send().await.unwrap();
         let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
         let scope = security[1]["bearer"][0].as_str().unwrap();
         assert!(challenge.ends_with(&format!("scope=\"{scope}\"")), "{method} {path}: {challenge}");
         assert_eq!(answer.status(), 403, "{method} {path}");
-        document.check_answer(&method, path, answer).await;
+        document.check_response(&method, path, answer).await;
         protected += 1;
     }
     assert_eq!(protected, 14);
 }
 
 #[tokio::test]
-async fn every_example_is_what_its_schema_says() {
+async fn openapi_examples_match_their_schemas() {
     let (_redis, _app, document) = app().await;
     let mut examples = 0;
     for (what, content) in document.contents() {
@@ -260,7 +267,7 @@ async fn every_example_is_what_its_schema_says() {
                 document.check(&format!("{what}: {media_type}: {name}"), &content["schema"], example);
                 examples += 1;
             }
-            // What fails has an example of each kind.
+            // Problems have examples.
             assert!(media_type != "application/problem+json" || !examples_of(content).is_empty(), "{what}");
         }
     }
@@ -268,18 +275,18 @@ async fn every_example_is_what_its_schema_says() {
 }
 
 #[tokio::test]
-async fn every_request_that_is_an_example_gets_the_answer_of_success() {
+async fn openapi_request_examples_succeed() {
     let (_redis, app, document) = app().await;
     let mut was_recorded = false;
-    // A preference has an answer of its own.
+    // A preference changes the response.
     let visit =
         examples_of(&document.operation("POST", "/segments")["requestBody"]["content"]["application/json"])[0].1;
     let preferring = app.request("POST", "/segments").header("prefer", "return=representation").json(visit);
-    let recorded = document.check_answer("POST", "/segments", preferring.send().await.unwrap()).await;
+    let recorded = document.check_response("POST", "/segments", preferring.send().await.unwrap()).await;
     assert_eq!(recorded["result"], "accepted", "{recorded}");
     for (path, method, operation) in document.operations() {
         let filled = example_path(path, operation);
-        // What is recorded by one example is deleted by another.
+        // One example deletes what another one records.
         was_recorded |= app.count("sports").await > 0;
         let success: Vec<_> =
             operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2')).collect();
@@ -303,14 +310,14 @@ async fn every_request_that_is_an_example_gets_the_answer_of_success() {
                 "{method} {path}: {}",
                 response.status()
             );
-            document.check_answer(&method, path, response).await;
+            document.check_response(&method, path, response).await;
         }
     }
     assert!(was_recorded);
 }
 
 #[tokio::test]
-async fn every_answer_of_a_request_that_fails_is_documented() {
+async fn openapi_has_the_responses_of_failed_requests() {
     let (mut redis, app, document) = app().await;
     let (json, lines) = ("application/json", "application/x-ndjson");
     let visit = r#"{"user_id":"u1","segment":"sports"}"#;
@@ -334,20 +341,20 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
     ] {
         let response = post(&app, path, content_type, body).send().await.unwrap();
         assert_eq!(response.status(), status, "{path}");
-        document.check_answer("POST", path, response).await;
+        document.check_response("POST", path, response).await;
     }
     let broken =
         post(&app, "/segments/batch", lines, gzip[..gzip.len() / 2].to_vec()).header("content-encoding", "gzip");
-    let report = document.check_answer("POST", "/segments/batch", broken.send().await.unwrap()).await;
+    let report = document.check_response("POST", "/segments/batch", broken.send().await.unwrap()).await;
     assert!(report["done_through_line"].is_u64(), "{report}");
     for path in ["/segments//count", "/segments/sports/count?window=1y"] {
         let response = app.get(path).await;
         assert_eq!(response.status(), 422);
-        document.check_answer("GET", "/segments/{name}/count", response).await;
+        document.check_response("GET", "/segments/{name}/count", response).await;
     }
     let response = app.get("/segments/sports/history?step=0s").await;
     assert_eq!(response.status(), 422);
-    document.check_answer("GET", "/segments/{name}/history", response).await;
+    document.check_response("GET", "/segments/{name}/history", response).await;
     for (status, path, route) in [
         (404, "/docs/nothing", "/docs/{file}"),
         (404, "/pages/nothing", "/pages/{file}"),
@@ -361,7 +368,7 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
     ] {
         let response = app.get(path).await;
         assert_eq!(response.status(), status);
-        document.check_answer("GET", route, response).await;
+        document.check_response("GET", route, response).await;
     }
 
     redis.stop();
@@ -383,15 +390,15 @@ async fn every_answer_of_a_request_that_fails_is_documented() {
         let body = if path.ends_with("batch") { array(1) } else { visit.to_owned() };
         let response = app.request(method, &filled).header("content-type", json).body(body).send().await.unwrap();
         assert_eq!(response.status(), 503);
-        document.check_answer(method, path, response).await;
+        document.check_response(method, path, response).await;
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
+async fn openapi_has_the_responses_of_timeouts_and_shutdown() {
     let redis = Redis::start();
-    let hasty = settings([("body_timeout", "200ms"), ("drain_timeout", "1s"), ("shutdown_delay", "1s")]);
-    let app = TestApp::spawn_with(&redis, hasty).await;
+    let settings = settings([("body_timeout", "200ms"), ("drain_timeout", "1s"), ("shutdown_delay", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let document = Document::of(&app).await;
     let schema = |path: &str, status: &str| {
         let response = document.resolved(&document.operation("POST", path)["responses"][status]);
@@ -416,6 +423,6 @@ async fn a_body_that_is_late_and_a_service_that_stops_answer_as_documented() {
     document.check("a late visit", &schema("/segments", "408"), &late);
 
     app.begin_stop();
-    crate::helpers::eventually("not ready", async || app.status_of("/readyz").await == 503).await;
-    document.check_answer("GET", "/readyz", app.get("/readyz").await).await;
+    eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
+    document.check_response("GET", "/readyz", app.get("/readyz").await).await;
 }

@@ -1,4 +1,4 @@
-//! Every way to get it wrong, and the exact status and problem document for it.
+//! Invalid requests, each with the exact status and problem document.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ async fn post(app: &TestApp, content_type: &str, body: impl Into<reqwest::Body>)
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_json_is_400() {
+async fn record_rejects_a_body_that_is_not_json() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let bodies: [&[u8]; 6] =
@@ -27,7 +27,7 @@ async fn a_body_that_is_not_json_is_400() {
 }
 
 #[tokio::test]
-async fn two_visits_in_one_are_400_and_told_where_they_may_go() {
+async fn record_rejects_two_visits_and_names_the_batch_route() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let document = problem(post(&app, "application/json", "{}\n{}").await, 400, "malformed-request").await;
@@ -37,7 +37,7 @@ async fn two_visits_in_one_are_400_and_told_where_they_may_go() {
 }
 
 #[tokio::test]
-async fn json_that_is_not_a_visit_is_422() {
+async fn record_rejects_json_that_is_not_a_visit() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for body in ["[]", "null", "1", "\"sports\"", "true"] {
@@ -47,7 +47,7 @@ async fn json_that_is_not_a_visit_is_422() {
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named() {
+async fn record_names_every_invalid_field() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let tomorrow = Timestamp::now().as_millis() / 1000 + 86_400;
@@ -72,7 +72,7 @@ async fn every_bad_field_is_named() {
 }
 
 #[tokio::test]
-async fn another_content_type_is_415() {
+async fn record_rejects_other_content_types() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let visit = r#"{"user_id":"u1","segment":"s"}"#;
@@ -86,13 +86,13 @@ async fn another_content_type_is_415() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_413() {
+async fn record_rejects_a_body_that_is_too_large() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let document = problem(post(&app, "application/json", vec![b' '; 17 * 1024]).await, 413, "body-too-large").await;
     assert!(document["detail"].as_str().unwrap().contains("16384 bytes"), "{document}");
 
-    // The same without a Content-Length to tell it by.
+    // The same without a Content-Length.
     let mut stream = TcpStream::connect(app.address).unwrap();
     let head = "POST /segments HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
@@ -101,7 +101,7 @@ async fn a_body_that_is_too_large_is_413() {
 }
 
 #[tokio::test]
-async fn the_longest_visit_fits() {
+async fn record_takes_the_longest_visit() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let escape = |text: String| text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
@@ -112,7 +112,7 @@ async fn the_longest_visit_fits() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_there_is_404() {
+async fn unknown_path_is_404() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for path in ["/page", "/segment", "/segments/", "/segments/sports", "/segments/a/b/count", "/%00"] {
@@ -121,7 +121,7 @@ async fn a_path_that_is_not_there_is_404() {
 }
 
 #[tokio::test]
-async fn another_method_is_405_and_says_which_there_are() {
+async fn other_method_is_405_with_the_allowed_ones() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (method, path, allow) in [
@@ -137,7 +137,7 @@ async fn another_method_is_405_and_says_which_there_are() {
 }
 
 #[tokio::test]
-async fn a_bad_name_or_query_of_a_count_is_422() {
+async fn count_rejects_an_invalid_name_or_query() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     for (path, field) in [
@@ -160,7 +160,7 @@ async fn a_bad_name_or_query_of_a_count_is_422() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_makes_its_segment_alone_503() {
+async fn record_and_count_are_503_only_for_a_key_of_another_type() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
@@ -176,37 +176,37 @@ async fn a_key_of_another_type_makes_its_segment_alone_503() {
 }
 
 #[tokio::test]
-async fn a_callers_request_id_comes_back_if_it_is_a_decent_one() {
+async fn request_id_of_the_caller_is_returned_if_valid() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    let ask = async |id: &str| {
+    let send = async |id: &str| {
         let response = app.request("GET", "/nowhere").header("x-request-id", id).send().await.unwrap();
         problem(response, 404, "not-found").await["request_id"].as_str().unwrap().to_owned()
     };
-    assert_eq!(ask("abc-123").await, "abc-123");
+    assert_eq!(send("abc-123").await, "abc-123");
     for id in ["two words", &"x".repeat(129)] {
-        let made = ask(id).await;
-        assert_eq!((made == id, made.len()), (false, 36), "{made} is not a UUID");
+        let generated = send(id).await;
+        assert_eq!((generated == id, generated.len()), (false, 36), "{generated} is not a UUID");
     }
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_the_callers_or_one_of_its_own() {
+async fn request_id_is_in_every_response() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let given = app.request("GET", "/healthz").header("x-request-id", "abc-123").send().await.unwrap();
     assert_eq!(given.headers()["x-request-id"], "abc-123");
-    let mut made = Vec::new();
+    let mut generated = Vec::new();
     for _ in 0..2 {
         let response = app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
         assert_eq!(response.status(), 204);
-        made.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+        generated.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
     }
-    assert!(made[0].len() == 36 && made[0] != made[1], "{made:?}");
+    assert!(generated[0].len() == 36 && generated[0] != generated[1], "{generated:?}");
 }
 
 #[tokio::test]
-async fn every_answer_with_a_body_is_what_it_says_and_no_problem_is_kept() {
+async fn response_headers_forbid_sniffing_and_the_caching_of_problems() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
@@ -239,24 +239,24 @@ async fn every_answer_with_a_body_is_what_it_says_and_no_problem_is_kept() {
         assert!(status == 200 || caching == ["no-store"], "{method} {path}: {caching:?}");
     }
     let nothing = app.post_visit(&json!({ "user_id": "u1", "segment": "sports" })).await;
-    assert_eq!(nothing.headers().get("x-content-type-options"), None, "there is no body");
+    assert_eq!(nothing.headers().get("x-content-type-options"), None, "a response without a body");
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_in_time_ends_the_connection() {
+async fn header_timeout_closes_a_connection_without_a_complete_head() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("header_timeout", "200ms")])).await;
     for sent in ["", "POST /segments HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut stream = TcpStream::connect(app.address).unwrap();
         stream.write_all(sent.as_bytes()).unwrap();
-        // Until the server closes: a request that isn't complete gets no answer but 408.
+        // An incomplete request gets 408 or no response.
         let answer = read_answer(&mut stream).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_in_time_is_408() {
+async fn body_timeout_answers_an_incomplete_body_with_408() {
     let redis = Redis::start();
     let app = TestApp::spawn_with(&redis, settings([("body_timeout", "200ms")])).await;
     let mut stream = TcpStream::connect(app.address).unwrap();
@@ -271,19 +271,19 @@ async fn a_body_that_does_not_come_in_time_is_408() {
 }
 
 #[tokio::test]
-async fn http_2_with_prior_knowledge_is_told_to_speak_http_1_1() {
+async fn http_2_with_prior_knowledge_is_refused_with_http_1_1_required() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // As curl sends it: with SETTINGS and a request behind.
-    let behind =
+    // curl sends SETTINGS and a request after the preface.
+    let frames =
         [b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64".as_slice(), &[0, 0, 4, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41]];
-    for behind in [Vec::new(), behind.concat()] {
+    for frames in [Vec::new(), frames.concat()] {
         let mut stream = TcpStream::connect(app.address).unwrap();
-        stream.write_all(&[preface.as_slice(), &behind].concat()).unwrap();
+        stream.write_all(&[preface.as_slice(), &frames].concat()).unwrap();
         let read = tokio::task::spawn_blocking(move || {
             let mut answer = Vec::new();
-            // Half-closed by the service, which reads on until the client has done the same.
+            // The service half-closes the connection, and reads until the client closes it.
             stream.read_to_end(&mut answer).unwrap();
             answer
         });
@@ -297,7 +297,7 @@ async fn http_2_with_prior_knowledge_is_told_to_speak_http_1_1() {
     assert_eq!(app.count("sports").await, 0);
 }
 
-/// Reads until the head and some body are there, or the server closes.
+/// Reads until the end of a problem document, or until the service closes the connection.
 async fn read_answer(stream: &mut TcpStream) -> String {
     let mut stream = stream.try_clone().unwrap();
     let read = tokio::task::spawn_blocking(move || {
@@ -310,5 +310,5 @@ async fn read_answer(stream: &mut TcpStream) -> String {
         }
         String::from_utf8(answer).unwrap()
     });
-    in_time("an answer", read).await.unwrap()
+    in_time("the response", read).await.unwrap()
 }

@@ -1,5 +1,5 @@
-//! What the product is built from comes from where deny.toml allows, and under the licences that it allows. `make audit` also looks for
-//! advisories, which needs cargo-deny and a database.
+//! The crates come from the registries and under the licences that deny.toml allows. `make audit` also checks advisories, which needs
+//! cargo-deny and a database.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,14 +11,14 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
-/// The strings of a list in deny.toml.
+/// Returns the strings of a list in deny.toml.
 fn allowed(table: &str, key: &str) -> Vec<String> {
     let deny: toml::Table = read("deny.toml").parse().unwrap();
     let list = deny[table][key].as_array().unwrap();
     list.iter().map(|entry| entry.as_str().unwrap().to_owned()).collect()
 }
 
-/// What cargo says of the crates of a build for Linux, those of the tests among them.
+/// Returns the metadata of the crates of a build for Linux, including those of the tests.
 fn crates() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"])
@@ -30,7 +30,7 @@ fn crates() -> Vec<Value> {
     metadata["packages"].as_array().unwrap().clone()
 }
 
-/// Whether a choice of licences satisfies `expression` that has `allowed` ones alone.
+/// Returns whether the allowed licences satisfy `expression`.
 fn is_satisfied(expression: &str, allowed: &[String]) -> bool {
     let text = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let tokens: Vec<_> = text.split_whitespace().collect();
@@ -78,18 +78,18 @@ fn licence(tokens: &mut &[&str], allowed: &[String]) -> bool {
 #[rstest]
 #[case::one("MIT", true)]
 #[case::another("GPL-3.0", false)]
-#[case::a_choice("GPL-3.0 OR MIT", true)]
-#[case::a_choice_in_the_old_form("GPL-3.0/MIT", true)]
+#[case::choice("GPL-3.0 OR MIT", true)]
+#[case::choice_in_the_old_form("GPL-3.0/MIT", true)]
 #[case::all("ISC AND GPL-3.0", false)]
-#[case::all_with_a_choice("ISC AND (GPL-3.0 OR MIT)", true)]
+#[case::all_with_choice("ISC AND (GPL-3.0 OR MIT)", true)]
 #[case::and_binds_closer("MIT OR ISC AND GPL-3.0", true)]
-#[case::with_an_exception("MIT WITH x", false)]
-fn an_expression_is_satisfied_by_allowed_licences(#[case] expression: &str, #[case] expected: bool) {
+#[case::with_exception("MIT WITH x", false)]
+fn is_satisfied_evaluates_licence_expressions(#[case] expression: &str, #[case] expected: bool) {
     assert_eq!(is_satisfied(expression, &["MIT".to_owned(), "ISC".to_owned()]), expected);
 }
 
 #[test]
-fn every_crate_has_an_allowed_licence_and_comes_from_an_allowed_registry() {
+fn crates_have_allowed_licences_and_registries() {
     let (licences, registries) = (allowed("licenses", "allow"), allowed("sources", "allow-registry"));
     let crates = crates();
     assert!(crates.len() > 200, "{}", crates.len());
@@ -99,7 +99,7 @@ fn every_crate_has_an_allowed_licence_and_comes_from_an_allowed_registry() {
         assert!(is_satisfied(licence, &licences), "{name}: {licence}");
     }
 
-    // The lock has the crates of every platform.
+    // Cargo.lock has the crates of every platform.
     let lock: toml::Table = read("Cargo.lock").parse().unwrap();
     for package in lock["package"].as_array().unwrap() {
         let Some(source) = package.get("source") else {
@@ -114,7 +114,7 @@ fn every_crate_has_an_allowed_licence_and_comes_from_an_allowed_registry() {
 }
 
 #[test]
-fn the_licence_texts_have_every_crate_of_the_build() {
+fn licence_texts_have_every_crate_of_the_build() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/licence-texts");
     let output = Command::new(script).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -130,12 +130,12 @@ fn the_licence_texts_have_every_crate_of_the_build() {
     }
     let without: Vec<_> = index.lines().filter(|line| line.contains(": no text in the crate; ")).collect();
     assert!(without.len() < 15, "{without:#?}");
-    // Those have licences whose texts others bring along.
+    // Other crates have the text of this licence.
     assert!(without.iter().all(|line| line.contains("Apache-2.0")), "{without:#?}");
 }
 
 #[test]
-fn a_digest_can_take_the_place_of_every_base_image() {
+fn base_images_can_be_replaced_by_a_digest() {
     let (dockerfile, compose) = (read("Dockerfile"), read("docker-compose.yml"));
     let froms: Vec<_> = dockerfile.lines().filter(|line| line.starts_with("FROM ")).collect();
     assert!(froms.len() > 2, "{froms:?}");
