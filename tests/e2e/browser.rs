@@ -1,6 +1,7 @@
-//! A browser that looks at one service, and tells what is wrong with what it saw.
+//! A browser on the pages of one service, and the checks of what it shows and requests.
 
 use std::ops::Deref;
+use std::panic::Location;
 
 use serde_json::Value;
 use thirtyfour::{By, TypingData, WebDriver};
@@ -10,25 +11,25 @@ use crate::driver::Driver;
 use crate::looks::LOOKS;
 use crate::service::Service;
 
-/// A browser of the test's own. A test ends with [`Browser::close`], which fails it for what only the browser has noticed.
+/// Browser of one test. The test ends with [`Browser::close`], which fails it for errors that only the browser noticed.
 pub struct Browser {
     browser: WebDriver,
     _driver: Driver,
     origin: String,
-    /// What errors in the console may say.
+    /// Texts of expected errors in the console.
     expected: Vec<String>,
     is_closed: bool,
 }
 
 impl Browser {
-    /// Starts one for the pages of `service`.
+    /// Starts a browser for the pages of `service`.
     pub async fn start(service: &Service) -> Self {
         let driver = Driver::start();
         let browser = driver.browser().await;
-        LOOKS[0].put_on(&browser).await;
+        LOOKS[0].apply(&browser).await;
         let origin = service.origin.clone();
         let browser = Self { browser, _driver: driver, origin, expected: Vec::new(), is_closed: false };
-        // It begins with a page of its own, whose requests are none of ours.
+        // The browser's first page sends requests of its own.
         browser.goto("about:blank").await.unwrap();
         browser.requests().await;
         browser
@@ -39,67 +40,77 @@ impl Browser {
         self.browser.goto(format!("{}{path}", self.origin)).await.unwrap();
     }
 
-    /// Takes pictures of the page, which are called `name`, in each look, and tells what somebody can't use in any.
-    pub async fn look_at(&self, name: &str) -> Vec<String> {
-        let mut broken = Vec::new();
+    /// Saves screenshots of the page in each look under `name`, and returns the violations of accessibility rules.
+    pub async fn check_looks(&self, name: &str) -> Vec<String> {
+        let mut violations = Vec::new();
         for look in LOOKS {
-            look.put_on(&self.browser).await;
-            look.picture(&self.browser, name).await;
-            broken.extend(self.broken_rules().await.into_iter().map(|rule| format!("{look:?}: {rule}")));
+            look.apply(&self.browser).await;
+            look.screenshot(&self.browser, name).await;
+            violations.extend(self.violations().await.into_iter().map(|rule| format!("{look:?}: {rule}")));
         }
-        LOOKS[0].put_on(&self.browser).await;
-        broken
+        LOOKS[0].apply(&self.browser).await;
+        violations
     }
 
-    /// What somebody can't use on the page as it looks now.
-    pub async fn broken_rules(&self) -> Vec<String> {
-        let mut broken = axe::violations(&self.browser).await;
+    /// Returns the violations of accessibility rules on the page in the present look.
+    pub async fn violations(&self) -> Vec<String> {
+        let mut violations = axe::violations(&self.browser).await;
         let too_wide = self.value("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
         if too_wide != 0 {
-            broken.push(format!("the page is {too_wide} pixels wider than the screen"));
+            violations.push(format!("the page is {too_wide} pixels wider than the screen"));
         }
-        broken
+        violations
     }
 
-    /// As [`Self::look_at`], of a page of ours: everybody can use it.
-    pub async fn look_at_ours(&self, name: &str) {
-        let broken = self.look_at(name).await;
-        assert!(broken.is_empty(), "{name}: {broken:#?}");
+    /// Saves screenshots of the page in each look under `name`. Panics with the caller's location if a look violates accessibility
+    /// rules.
+    #[track_caller]
+    pub fn check_page(&self, name: &str) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let violations = self.check_looks(name).await;
+            assert!(violations.is_empty(), "{caller}: {name}: {violations:#?}");
+        }
     }
 
-    /// The text of the first element that `selector` finds.
-    pub async fn text(&self, selector: &str) -> String {
-        self.texts(selector).await.into_iter().next().unwrap_or_else(|| panic!("there is no {selector}"))
+    /// Returns the text of the first element that matches `selector`. Panics with the caller's location if there is none.
+    #[track_caller]
+    pub fn text(&self, selector: &str) -> impl Future<Output = String> {
+        let caller = Location::caller();
+        async move {
+            let first = self.texts(selector).await.into_iter().next();
+            first.unwrap_or_else(|| panic!("{caller}: there is no {selector}"))
+        }
     }
 
-    /// The texts of all elements that `selector` finds, as the document has them, with single spaces.
+    /// Returns the texts of all elements that match `selector`, with white space collapsed.
     pub async fn texts(&self, selector: &str) -> Vec<String> {
         let texts = self.all(selector, "element.textContent").await;
         texts.iter().map(|text| text.as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
-    /// The values of a JavaScript expression of each `element` that `selector` finds.
+    /// Returns the values of a JavaScript expression for each `element` that matches `selector`.
     pub async fn all(&self, selector: &str, of_element: &str) -> Vec<Value> {
         let selector = Value::from(selector);
         let values = format!("Array.from(document.querySelectorAll({selector}), element => {of_element})");
         self.value(&values).await.as_array().unwrap().clone()
     }
 
-    /// The cells of each row that `selector` finds.
+    /// Returns the cells of each row that matches `selector`.
     pub async fn rows(&self, selector: &str) -> Vec<Vec<String>> {
         let rows = self.all(selector, "Array.from(element.cells, cell => cell.textContent.trim())").await;
         serde_json::from_value(Value::Array(rows)).unwrap()
     }
 
-    /// Clicks on the element that `selector` finds.
-    pub async fn click(&self, selector: &str) {
-        self.browser
-            .find(By::Css(selector))
-            .await
-            .unwrap_or_else(|_| panic!("there is no {selector}"))
-            .click()
-            .await
-            .unwrap();
+    /// Clicks on the first element that matches `selector`. Panics with the caller's location if there is none.
+    #[track_caller]
+    pub fn click(&self, selector: &str) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let found = self.browser.find(By::Css(selector)).await;
+            let element = found.unwrap_or_else(|_| panic!("{caller}: there is no {selector}"));
+            element.click().await.unwrap_or_else(|error| panic!("{caller}: {selector}: {error}"));
+        }
     }
 
     /// Types into the element that has the focus.
@@ -107,42 +118,46 @@ impl Browser {
         self.browser.active_element().await.unwrap().send_keys(keys).await.unwrap();
     }
 
-    /// Errors in the console are expected from now on if they have `text`.
+    /// Expects errors in the console that contain `text`.
     pub fn expect_error(&mut self, text: &str) {
         self.expected.push(text.to_owned());
     }
 
-    /// The value of a JavaScript expression.
+    /// Returns the value of a JavaScript expression.
     pub async fn value(&self, expression: &str) -> Value {
         self.browser.execute(format!("return {expression}"), []).await.unwrap().json().clone()
     }
 
-    /// Ends the browser. Nothing may have gone wrong, and no other host may have been asked for anything.
-    pub async fn close(self) {
-        let faults = self.close_with_faults().await;
-        assert!(faults.is_empty(), "{faults:#?}");
+    /// Ends the browser. Panics with the caller's location at an error in the console or a request to another host.
+    #[track_caller]
+    pub fn close(self) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let faults = self.close_for_faults().await;
+            assert!(faults.is_empty(), "{caller}: {faults:#?}");
+        }
     }
 
-    /// Ends the browser, and tells what the console said and which requests went to another host.
-    pub async fn close_with_faults(mut self) -> Vec<String> {
+    /// Ends the browser. Returns the errors in the console and the requests to other hosts.
+    pub async fn close_for_faults(mut self) -> Vec<String> {
         self.is_closed = true;
         let mut faults = self.errors().await;
         let requests = self.requests().await;
         self.browser.clone().quit().await.unwrap();
-        // A URL may have a name and a password in front of the host.
+        // A URL may have a user name and a password before the host.
         let is_own = |url: &String| {
             let host = self.origin.strip_prefix("http://").unwrap_or_default();
             let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
             address == host || address.split_once('@').is_some_and(|(_, address)| address == host)
         };
         let (own, others): (Vec<_>, Vec<_>) = requests.into_iter().partition(is_own);
-        assert!(!own.is_empty(), "requests aren't seen");
-        // What has no host asks nobody.
+        assert!(!own.is_empty(), "requests are not recorded");
+        // A data URL has no host.
         faults.extend(others.into_iter().filter(|url| !url.starts_with("data:")));
         faults
     }
 
-    /// What the console has said since this was last asked, except for mere information.
+    /// Returns the warnings and errors in the console since the last call, except expected ones.
     async fn errors(&self) -> Vec<String> {
         let entries = self.browser.browser_log().await.unwrap();
         let entries = entries.into_iter().filter(|entry| ["SEVERE", "WARNING"].contains(&entry.level.as_str()));
@@ -150,7 +165,7 @@ impl Browser {
         messages.filter(|message| !self.expected.iter().any(|text| message.contains(text))).collect()
     }
 
-    /// The addresses of all requests since this was last asked.
+    /// Returns the URLs of all requests since the last call.
     async fn requests(&self) -> Vec<String> {
         let entries = self.browser.get_log("performance").await.unwrap();
         let events = entries.iter().map(|entry| serde_json::from_str::<Value>(&entry.message).unwrap());
@@ -170,7 +185,7 @@ impl Deref for Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if !self.is_closed {
-            // The driver ends the browser: the session would wait for that for minutes.
+            // The driver ends the browser. The session would wait for that for minutes.
             let _ = self.browser.clone().leak();
         }
         assert!(self.is_closed || std::thread::panicking(), "a test must end with Browser::close");

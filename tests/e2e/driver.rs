@@ -1,4 +1,4 @@
-//! chromedriver, and the browser that it starts.
+//! chromedriver and its browser.
 
 use std::fs::{read, read_dir};
 use std::io::{BufRead as _, BufReader};
@@ -11,16 +11,16 @@ use tempfile::TempDir;
 use thirtyfour::common::capabilities::desiredcapabilities::Capabilities;
 use thirtyfour::{DesiredCapabilities, WebDriver};
 
-/// A chromedriver of the test's own. Whatever it started ends with it.
+/// chromedriver of one test. Its browser ends with it.
 pub struct Driver {
-    /// The browser's profile, by which its processes are known.
+    /// The browser's profile. Its path is in the command line of the browser's processes.
     profile: TempDir,
     process: Child,
     address: String,
 }
 
 impl Driver {
-    /// Starts it on a free port.
+    /// Starts chromedriver on a free port.
     pub fn start() -> Self {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
@@ -29,17 +29,17 @@ impl Driver {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .expect("chromedriver starts: `make e2e` installs it");
+            .expect("chromedriver starts; `make e2e` installs it");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port = lines.by_ref().find_map(|line| {
             Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
         });
         std::thread::spawn(move || lines.for_each(drop));
-        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver says its port"));
+        let address = format!("http://127.0.0.1:{}", port.expect("chromedriver logs its port"));
         Self { profile: tempfile::tempdir().unwrap(), process, address }
     }
 
-    /// Starts a browser that notes what it logs and what it asks for.
+    /// Starts a browser that records its console and its requests.
     pub async fn browser(&self) -> WebDriver {
         WebDriver::new(&self.address, self.capabilities()).await.expect("chromium starts")
     }
@@ -48,7 +48,7 @@ impl Driver {
         let mut arguments = vec![
             "--headless=new".to_owned(),
             format!("--user-data-dir={}", self.profile.path().display()),
-            // Containers give little shared memory.
+            // Containers have little shared memory.
             "--disable-dev-shm-usage".to_owned(),
             "--disable-background-networking".to_owned(),
             "--disable-component-update".to_owned(),
@@ -56,11 +56,11 @@ impl Driver {
             "--hide-scrollbars".to_owned(),
             "--no-first-run".to_owned(),
             "--no-proxy-server".to_owned(),
-            // Nobody but the service is reached, whatever a page wants.
+            // Only the service is reachable.
             "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1".to_owned(),
             "--lang=en-GB".to_owned(),
         ];
-        // Chromium's sandbox refuses to work for root, as whom CI runs.
+        // Chromium's sandbox doesn't work for root, which CI runs as.
         if std::fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
             arguments.push("--no-sandbox".to_owned());
         }
@@ -75,14 +75,14 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // A test that fails leaves no browser behind.
+        // The browser may outlive chromedriver if the test fails.
         for pid in processes_with(&self.profile.path().display().to_string()) {
             let _ = Command::new("sh").args(["-c", &format!("kill -KILL {pid} 2>/dev/null")]).status();
         }
     }
 }
 
-/// The processes whose command line has `text`.
+/// Returns the processes whose command line contains `text`.
 fn processes_with(text: &str) -> Vec<u32> {
     let folders = read_dir("/proc").into_iter().flatten().flatten();
     let pids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());

@@ -1,4 +1,4 @@
-//! The page of all segments.
+//! The page that lists the segments.
 
 use std::process::Command;
 
@@ -6,44 +6,44 @@ use serde_json::json;
 use thirtyfour::Key;
 
 use crate::browser::Browser;
-use crate::patience::eventually;
 use crate::service::Service;
+use crate::wait::eventually;
 
-/// The rows of the list: name and count.
+/// Selector of the rows of the list.
 const ROWS: &str = "#segments tbody tr";
 
-/// The names and the counts of the list, as they are shown.
+/// Returns the names and counts that the list shows.
 async fn listed(browser: &Browser) -> Vec<(String, String)> {
     let rows = browser.rows(ROWS).await;
     rows.into_iter().map(|cells| (cells[1].clone(), cells[2].clone())).collect()
 }
 
-/// The names of the list.
+/// Returns the names that the list shows.
 async fn names(browser: &Browser) -> Vec<String> {
     listed(browser).await.into_iter().map(|(name, _)| name).collect()
 }
 
 #[tokio::test]
-async fn a_newcomer_sends_the_visit_that_the_page_shows_and_sees_it_without_loading_the_page_again() {
+async fn list_shows_the_visit_of_its_own_curl_without_a_reload() {
     let service = Service::start(&[]);
     let browser = Browser::start(&service).await;
     browser.open("/").await;
-    browser.value("window.isTheSame = true").await;
-    browser.look_at_ours("empty").await;
+    browser.value("window.isKept = true").await;
+    browser.check_page("empty").await;
 
     let command = browser.all("#first-visit pre", "element.textContent").await[0].as_str().unwrap().to_owned();
     let output = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("204 No Content"), "{command}: {output:?}");
 
-    // By itself: the page asks every 15 seconds.
+    // The script refreshes the page every 15 seconds.
     eventually("the visit appears", async || names(&browser).await == ["sports"]).await;
     assert_eq!(listed(&browser).await[0].1, "1");
-    assert_eq!(browser.value("window.isTheSame").await, json!(true), "the page was loaded again");
+    assert_eq!(browser.value("window.isKept").await, json!(true), "the page was reloaded");
     browser.close().await;
 }
 
 #[tokio::test]
-async fn the_list_is_sorted_by_count_or_by_name_and_searched() {
+async fn list_can_be_sorted_and_searched() {
     let service = Service::start(&[]);
     for (segment, users) in [("sports", 3), ("spa", 1_200), ("news", 20)] {
         service.fill(segment, users).await;
@@ -55,31 +55,34 @@ async fn the_list_is_sorted_by_count_or_by_name_and_searched() {
     assert_eq!(browser.text("#segments th[aria-sort=descending]").await, "Users ↓");
 
     browser.click("#segments thead th.name a").await;
-    eventually("sorted by name", async || names(&browser).await == ["news", "spa", "sports"]).await;
+    eventually("the list is sorted by name", async || names(&browser).await == ["news", "spa", "sports"]).await;
     assert_eq!(browser.text("#segments th[aria-sort=ascending]").await, "Segment ↑");
 
     browser.click("#prefix").await;
     browser.press("sp").await;
     browser.press(Key::Enter + "").await;
-    eventually("searched", async || names(&browser).await == ["spa", "sports"]).await;
+    eventually("the list has the matching segments", async || names(&browser).await == ["spa", "sports"]).await;
     assert_eq!(browser.value("document.getElementById('prefix').value").await, json!("sp"));
-    assert_eq!(browser.text("#segments th[aria-sort=ascending]").await, "Segment ↑", "the order stays");
+    assert_eq!(browser.text("#segments th[aria-sort=ascending]").await, "Segment ↑", "the search keeps the order");
 
     browser.click("#segments thead th.number a").await;
-    eventually("sorted by count", async || browser.texts("#segments th[aria-sort=descending]").await.len() == 1).await;
-    assert_eq!(names(&browser).await, ["spa", "sports"], "what is looked for stays");
+    eventually("the list is sorted by count", async || {
+        browser.texts("#segments th[aria-sort=descending]").await.len() == 1
+    })
+    .await;
+    assert_eq!(names(&browser).await, ["spa", "sports"], "sorting keeps the search");
 
     browser.click("#prefix").await;
     browser.press("x").await;
     browser.press(Key::Enter + "").await;
-    eventually("nothing is found", async || !browser.texts("#nothing").await.is_empty()).await;
+    eventually("the list is empty", async || !browser.texts("#nothing").await.is_empty()).await;
     assert!(browser.text("#nothing").await.contains("“spx”"));
-    browser.look_at_ours("nothing-found").await;
+    browser.check_page("nothing-found").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn the_list_goes_on_where_a_page_ends() {
+async fn list_continues_on_the_next_page() {
     let service = Service::start(&[]);
     let all: Vec<_> = (0..130).map(|at| format!("segment {at:03}")).collect();
     service.record(all.iter().map(|name| ("u1".to_owned(), name.as_str(), 0))).await;
@@ -88,13 +91,13 @@ async fn the_list_goes_on_where_a_page_ends() {
     let first = names(&browser).await;
     assert_eq!(first, all[..100]);
     browser.click("#next").await;
-    eventually("the rest is shown", async || names(&browser).await == all[100..]).await;
-    assert!(browser.texts("#next").await.is_empty(), "there is no more");
+    eventually("the second page is shown", async || names(&browser).await == all[100..]).await;
+    assert!(browser.texts("#next").await.is_empty(), "the second page is the last");
     browser.close().await;
 }
 
 #[tokio::test]
-async fn names_are_text_whatever_they_are() {
+async fn list_and_segment_page_show_any_name_as_text() {
     let service = Service::start(&[]);
     let hostile = [
         "<script>console.error('run')</script>",
@@ -107,7 +110,7 @@ async fn names_are_text_whatever_they_are() {
     service.record(hostile.iter().map(|name| ("u1".to_owned(), *name, 0))).await;
     let browser = Browser::start(&service).await;
     browser.open("/").await;
-    browser.look_at_ours("hostile-names").await;
+    browser.check_page("hostile-names").await;
     let mut shown = names(&browser).await;
     let mut expected = hostile.map(str::to_owned);
     shown.sort();
@@ -121,12 +124,12 @@ async fn names_are_text_whatever_they_are() {
         assert_eq!(browser.all("h1", "element.textContent").await, [json!(name)]);
         assert_eq!(browser.value("document.getElementById('count').dataset.count").await, json!("1"), "{name}");
     }
-    browser.look_at_ours("hostile-segment").await;
+    browser.check_page("hostile-segment").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn the_list_is_walked_with_the_keyboard_alone() {
+async fn list_can_be_used_with_the_keyboard_alone() {
     let service = Service::start(&[]);
     service.record(["news", "sports"].map(|name| ("u1".to_owned(), name, 0))).await;
     let browser = Browser::start(&service).await;
@@ -141,9 +144,9 @@ async fn the_list_is_walked_with_the_keyboard_alone() {
         let name = format!("({here}.getAttribute('aria-label') || {here}.textContent.trim() || {here}.id)");
         walked.push(browser.value(&name).await.as_str().unwrap().to_owned());
         let outline = browser.value(&format!("getComputedStyle({here}).outlineStyle")).await;
-        assert_ne!(outline, json!("none"), "the focus isn't seen at {walked:?}");
+        assert_ne!(outline, json!("none"), "no visible focus after {walked:?}");
         let rectangle = browser.value(&format!("{here}.getBoundingClientRect().top >= 0")).await;
-        assert_eq!(rectangle, json!(true), "what has the focus isn't seen at {walked:?}");
+        assert_eq!(rectangle, json!(true), "the focused element is not visible after {walked:?}");
         assert!(walked.len() < 50, "{walked:?}");
     }
     let expected = [
@@ -166,6 +169,6 @@ async fn the_list_is_walked_with_the_keyboard_alone() {
 
     browser.press(Key::Tab + "").await;
     browser.press(Key::Enter + "").await;
-    assert_eq!(browser.value("document.activeElement.id").await, json!("main"), "the head was skipped");
+    assert_eq!(browser.value("document.activeElement.id").await, json!("main"), "the link skips the head");
     browser.close().await;
 }

@@ -1,4 +1,4 @@
-//! How a page may look: on a wide or a narrow screen, light or dark.
+//! The looks of a page: on a wide or a narrow screen, light or dark.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use thirtyfour::WebDriver;
 use thirtyfour::support::base64_decode;
 
-/// One way to look at a page.
+/// Screen size and colour scheme.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     /// The screen's name, and its width and height in CSS pixels.
@@ -17,7 +17,7 @@ pub struct Look {
 const WIDE: (&str, u32, u32) = ("wide", 1280, 800);
 const NARROW: (&str, u32, u32) = ("narrow", 360, 740);
 
-/// All of them; the first is how a browser begins.
+/// All looks. Browsers start with the first one.
 pub const LOOKS: [Look; 4] = [
     Look { screen: WIDE, scheme: "light" },
     Look { screen: WIDE, scheme: "dark" },
@@ -26,8 +26,8 @@ pub const LOOKS: [Look; 4] = [
 ];
 
 impl Look {
-    /// Has the browser look so from now on.
-    pub async fn put_on(self, browser: &WebDriver) {
+    /// Sets the look of the browser.
+    pub async fn apply(self, browser: &WebDriver) {
         let (name, width, height) = self.screen;
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == NARROW.0 });
         command(browser, "Emulation.setDeviceMetricsOverride", metrics).await;
@@ -35,20 +35,20 @@ impl Look {
         command(browser, "Emulation.setEmulatedMedia", json!({ "features": scheme })).await;
     }
 
-    /// Keeps a picture of the whole page as `target/e2e/<name>-<screen>-<scheme>.png`.
-    pub async fn picture(self, browser: &WebDriver, name: &str) {
+    /// Saves a screenshot of the whole page as `target/e2e/<name>-<screen>-<scheme>.png`.
+    pub async fn screenshot(self, browser: &WebDriver, name: &str) {
         let size = command(browser, "Page.getLayoutMetrics", json!({})).await["cssContentSize"].clone();
         let clip = json!({ "x": 0, "y": 0, "width": self.screen.1, "height": size["height"], "scale": 1 });
         let parameters = json!({ "captureBeyondViewport": true, "clip": clip });
-        let picture = command(browser, "Page.captureScreenshot", parameters).await;
+        let screenshot = command(browser, "Page.captureScreenshot", parameters).await;
         let folder = folder();
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("{name}-{}-{}.png", self.screen.0, self.scheme));
-        std::fs::write(file, base64_decode(picture["data"].as_str().unwrap()).unwrap()).unwrap();
+        std::fs::write(file, base64_decode(screenshot["data"].as_str().unwrap()).unwrap()).unwrap();
     }
 }
 
-/// Where the pictures are: `e2e` in the folder that the tests were built in.
+/// Returns the folder of the screenshots: `e2e` in the target folder.
 fn folder() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("e2e")
 }

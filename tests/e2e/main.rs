@@ -1,8 +1,8 @@
-//! The pages as people meet them: a browser, driven by chromedriver, looks at a service with a private Redis.
+//! Browser tests of the pages, on a service with a private Redis.
 //!
-//! `make e2e` installs what is needed, builds the service and runs these tests. Each has a service and a browser of its own. Whatever a
-//! test is about, it fails, too, if the browser's console has an error, if a page asks another host for anything, or if axe finds a page
-//! that somebody can't use. Pictures of every page that was looked at are in `target/e2e/`.
+//! `make e2e` installs chromedriver and chromium, builds the service and runs these tests. Each has a service and a browser of its own.
+//! Every test also fails if the browser's console has an error, if a page sends a request to another host, or if axe finds a violation
+//! of accessibility rules. Screenshots of the checked pages are in `target/e2e/`.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
@@ -15,7 +15,7 @@ mod errors;
 mod list;
 mod looks;
 mod overlap;
-mod patience;
 mod redis;
 mod segment;
 mod service;
+mod wait;

@@ -6,8 +6,8 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::patience::eventually;
 use crate::service::Service;
+use crate::wait::eventually;
 
 /// Three segments and their users.
 const SEGMENTS: [(&str, Range<u32>); 3] = [("a & b", 0..1_500), ("news", 1_000..1_800), ("tiny", 1_490..1_495)];
@@ -19,28 +19,28 @@ async fn service() -> Service {
     service
 }
 
-/// How many are in all, or in any.
+/// Returns the number of users in all segments or in any.
 async fn figure(browser: &Browser, id: &str) -> u64 {
     let count = browser.value(&format!("Number(document.getElementById('{id}').dataset.count)")).await;
     count.as_u64().unwrap()
 }
 
 #[tokio::test]
-async fn segments_that_are_picked_are_compared_two_by_two() {
+async fn overlap_compares_the_segments_of_the_form() {
     let service = service().await;
     let browser = Browser::start(&service).await;
     browser.open("/pages/overlap").await;
     let mut offered = browser.all("#names option", "element.value").await;
     offered.sort_by_key(ToString::to_string);
     assert_eq!(offered, SEGMENTS.map(|(name, _)| json!(name)));
-    browser.look_at_ours("overlap-empty").await;
+    browser.check_page("overlap-empty").await;
 
     for (at, (name, _)) in SEGMENTS.iter().enumerate() {
         browser.click(&format!("#segment-{}", at + 1)).await;
         browser.press(*name).await;
     }
     browser.click("#pick button").await;
-    eventually("there is a result", async || !browser.texts("#matrix").await.is_empty()).await;
+    eventually("the result is shown", async || !browser.texts("#matrix").await.is_empty()).await;
 
     let users = SEGMENTS.map(|(_, users)| users.collect::<BTreeSet<_>>());
     let any: BTreeSet<_> = users.iter().flatten().collect();
@@ -55,12 +55,12 @@ async fn segments_that_are_picked_are_compared_two_by_two() {
 
     let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;
     assert_eq!((api["any"].as_u64(), api["all"].as_u64()), (Some(any.len() as u64), Some(5)), "{api}");
-    browser.look_at_ours("overlap").await;
+    browser.check_page("overlap").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn segments_that_are_ticked_in_the_list_are_compared() {
+async fn overlap_compares_the_segments_selected_in_the_list() {
     let service = service().await;
     let browser = Browser::start(&service).await;
     browser.open("/").await;
@@ -68,13 +68,13 @@ async fn segments_that_are_ticked_in_the_list_are_compared() {
         browser.click(&format!("#segments input[value='{name}']")).await;
     }
     browser.click(".list button").await;
-    eventually("there is a result", async || !browser.texts("#matrix").await.is_empty()).await;
+    eventually("the result is shown", async || !browser.texts("#matrix").await.is_empty()).await;
     assert_eq!((figure(&browser, "any").await, figure(&browser, "all").await), (800, 5));
     browser.close().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_compared_is_said_in_words() {
+async fn overlap_explains_invalid_segments_and_keeps_them_in_the_form() {
     let service = service().await;
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 422");
@@ -85,8 +85,8 @@ async fn what_cannot_be_compared_is_said_in_words() {
     browser.open("/pages/overlap?segment=news&segment=%20news").await;
     assert_eq!(browser.texts("#error h1").await.len(), 1);
     assert!(browser.texts("#matrix").await.is_empty());
-    // What was written stays, to be mended.
+    // The form keeps the segments for correction.
     assert_eq!(browser.value("document.getElementById('segment-1').value").await, json!("news"));
-    browser.look_at_ours("overlap-refused").await;
+    browser.check_page("overlap-refused").await;
     browser.close().await;
 }

@@ -1,20 +1,20 @@
-//! A Redis that can go away, unlike the private one, which the service would start again.
+//! A Redis that a test can stop. The service would restart its private one.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::patience::PATIENCE;
+use crate::wait::TIMEOUT;
 
-/// A Redis server of the test's own, on a Unix socket.
+/// Redis server on a Unix socket. It ends with the test.
 pub struct Redis {
     folder: TempDir,
     process: Child,
 }
 
 impl Redis {
-    /// Starts it and waits until it listens.
+    /// Starts Redis and waits until it listens.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let process = spawn(&folder);
@@ -27,14 +27,14 @@ impl Redis {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    /// Ends it as a crash would.
+    /// Kills Redis with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         std::fs::remove_file(self.socket()).unwrap();
     }
 
-    /// Starts it again, with what it had.
+    /// Restarts Redis on its files.
     pub fn start_again(&mut self) {
         self.process = spawn(&self.folder);
         self.wait_until_it_listens();
@@ -47,7 +47,7 @@ impl Redis {
     fn wait_until_it_listens(&self) {
         let start = std::time::Instant::now();
         while !self.socket().exists() {
-            assert!(start.elapsed() < PATIENCE, "Redis doesn't start: is redis-server installed?");
+            assert!(start.elapsed() < TIMEOUT, "Redis doesn't start; is redis-server installed?");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

@@ -1,4 +1,4 @@
-//! The page of a segment: its charts have the numbers that the API has.
+//! The page of a segment: its charts have the numbers of the API.
 
 use serde_json::{Value, json};
 
@@ -7,15 +7,15 @@ use crate::service::Service;
 
 const DAY: u64 = 86_400;
 
-/// The first number of `text` after `before`: 1234 of `1,234 users`. None where there is none.
+/// Returns the number of `text` after `before`: 1234 of `1,234 users`.
 fn number_after(text: &str, before: &str) -> Option<u64> {
     let (_, rest) = text.rsplit_once(before)?;
     let digits = rest.split([' ', '.']).next()?.replace(',', "");
     digits.parse().ok()
 }
 
-/// What the API answers to the call that the page shows, and that has `part` in its path.
-async fn called(browser: &Browser, service: &Service, part: &str) -> Value {
+/// Sends the request that the page shows with `part` in its path, and returns the response.
+async fn send_shown_request(browser: &Browser, service: &Service, part: &str) -> Value {
     let calls = browser.all("main pre", "element.textContent").await[0].as_str().unwrap().to_owned();
     let urls: Vec<_> = calls.split('\'').filter_map(|text| text.strip_prefix(service.origin.as_str())).collect();
     let url = urls.iter().find(|url| url.contains(part));
@@ -27,9 +27,9 @@ fn counts(answer: &Value, list: &str) -> Vec<Option<u64>> {
 }
 
 #[tokio::test]
-async fn the_histogram_has_the_numbers_that_the_api_has() {
+async fn histogram_has_the_numbers_of_the_api() {
     let service = Service::start(&[]);
-    // A hundred more on each day, seen in its middle; nobody on the third.
+    // A hundred users more on each earlier day, seen in the middle of the day, and none on the third.
     let of_day = |day: u64| if day == 2 { 0 } else { (day + 1) * 100 };
     let visits = (0..14).flat_map(|day| (0..of_day(day)).map(move |user| (day, user)));
     service.record(visits.map(|(day, user)| (format!("u{day}-{user}"), "sports", day * DAY + DAY / 2))).await;
@@ -39,13 +39,13 @@ async fn the_histogram_has_the_numbers_that_the_api_has() {
     assert_eq!(browser.texts("h1").await, ["sports"]);
 
     let expected: Vec<_> = (0..14).rev().map(of_day).collect();
-    let api = called(&browser, &service, "/histogram").await;
+    let api = send_shown_request(&browser, &service, "/histogram").await;
     assert_eq!(counts(&api, "buckets"), expected.iter().copied().map(Some).collect::<Vec<_>>());
     let titles = browser.texts("#histogram .bar > title").await;
     let shown: Vec<_> = titles.iter().map(|title| number_after(title, "UTC: ").unwrap()).collect();
     assert_eq!(shown, expected, "{titles:#?}");
 
-    // Bars are as high as their counts, to the pixel.
+    // The heights of bars are proportional to their counts, to the pixel.
     let heights = browser.all("#histogram .bar .fill", "element.getBoundingClientRect().height").await;
     let heights: Vec<_> = heights.iter().map(|height| height.as_f64().unwrap()).collect();
     for (height, count) in heights.iter().zip(&expected) {
@@ -60,12 +60,12 @@ async fn the_histogram_has_the_numbers_that_the_api_has() {
     let count = service.json("/segments/sports/count").await["count"].clone();
     assert_eq!(browser.value("Number(document.getElementById('count').dataset.count)").await, count);
     assert_eq!(browser.text("#count").await, "10,200");
-    browser.look_at_ours("segment-without-history").await;
+    browser.check_page("segment-without-history").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn a_shorter_window_has_its_own_numbers() {
+async fn window_link_shows_the_numbers_of_a_shorter_window() {
     let service = Service::start(&[]);
     service.record((0..9).map(|user| (format!("u{user}"), "sports", user * DAY + DAY / 2))).await;
     let browser = Browser::start(&service).await;
@@ -74,7 +74,7 @@ async fn a_shorter_window_has_its_own_numbers() {
     browser.find(thirtyfour::By::LinkText("7 days")).await.unwrap().click().await.unwrap();
     assert_eq!(browser.texts("nav[aria-label=Window] [aria-current]").await, ["7 days"]);
     assert_eq!(browser.text("#count").await, "7");
-    assert_eq!(called(&browser, &service, "/count").await["count"], json!(7));
+    assert_eq!(send_shown_request(&browser, &service, "/count").await["count"], json!(7));
     let titles = browser.texts("#histogram .bar > title").await;
     let shown: u64 = titles.iter().map(|title| number_after(title, "UTC: ").unwrap()).sum();
     assert_eq!(shown, 7, "{titles:#?}");
@@ -82,7 +82,7 @@ async fn a_shorter_window_has_its_own_numbers() {
 }
 
 #[tokio::test]
-async fn the_curve_has_the_numbers_that_the_api_has() {
+async fn history_has_the_numbers_of_the_api() {
     let service = Service::start(&[]);
     service.run(&["demo", "--segments", "40", "--users", "20000"]);
     let browser = Browser::start(&service).await;
@@ -92,18 +92,18 @@ async fn the_curve_has_the_numbers_that_the_api_has() {
         browser.all("#segments .spark .line", "element.getAttribute('d').length > 20").await,
         vec![json!(true); 40]
     );
-    browser.look_at_ours("list").await;
+    browser.check_page("list").await;
 
     browser.click("#segments tbody th a").await;
-    let api = counts(&called(&browser, &service, "/history").await, "points");
+    let api = counts(&send_shown_request(&browser, &service, "/history").await, "points");
     let titles = browser.texts("#history .point > title").await;
     let shown: Vec<_> = titles.iter().map(|title| number_after(title, ": ")).collect();
     assert_eq!(shown, api, "{titles:#?}");
     let known: Vec<_> = shown.iter().flatten().collect();
-    // One for two hours.
+    // A sample for every two hours.
     assert!(known.len() > 14 * 12 - 5, "{known:?}");
 
-    // The points are as high as their counts, to the pixel.
+    // The heights of points are proportional to their counts, to the pixel.
     let bottoms = browser.all("#history .point circle", "Number(element.getAttribute('cy'))").await;
     let bottoms: Vec<_> = bottoms.iter().map(|bottom| bottom.as_f64().unwrap()).collect();
     assert_eq!(bottoms.len(), known.len());
@@ -114,22 +114,22 @@ async fn the_curve_has_the_numbers_that_the_api_has() {
         assert!((base - bottom - *count as f64 * scale).abs() < 1.0, "{count} users are at {bottom}");
     }
 
-    browser.look_at_ours("segment").await;
+    browser.check_page("segment").await;
     browser.click("#histogram-figures summary").await;
     browser.click("#history-figures summary").await;
     let days = browser.rows("#history-table tbody tr").await;
     assert!([14, 15].contains(&days.len()), "{days:?}");
-    browser.look_at_ours("segment-tables").await;
+    browser.check_page("segment-tables").await;
     browser.close().await;
 }
 
 #[tokio::test]
-async fn a_segment_that_nobody_is_in_is_no_error() {
+async fn segment_without_users_is_not_an_error() {
     let service = Service::start(&[]);
     let browser = Browser::start(&service).await;
     browser.open("/pages/segment?name=nobody").await;
     assert_eq!(browser.text("#count").await, "0");
     assert!(browser.texts("#histogram").await.is_empty());
-    browser.look_at_ours("segment-of-nobody").await;
+    browser.check_page("segment-of-nobody").await;
     browser.close().await;
 }

@@ -1,4 +1,4 @@
-//! The service that the browser looks at: the binary, as `make e2e` has built it, with a private Redis.
+//! The service under test: the binary that `make e2e` built, with a private Redis.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::patience::PATIENCE;
+use crate::wait::TIMEOUT;
 
-/// A service in a folder of its own. It ends with the test, and so does its Redis.
+/// Service in a temporary folder. It ends with the test, and so does its Redis.
 pub struct Service {
     folder: TempDir,
     process: Child,
-    /// Its address as a URL, without a slash at the end.
+    /// URL of the service without a slash at the end.
     pub origin: String,
     pub http: reqwest::Client,
 }
 
 impl Service {
-    /// Starts it and waits until it serves.
+    /// Starts the service and waits until it serves.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), arguments)
     }
 
-    /// Starts it with access control. With it comes a key that may read and write, and one that may write alone.
+    /// Starts the service with access control. Returns a key with the scopes to read and to write, and one with the scope to write.
     pub fn start_with_keys() -> (Self, [String; 2]) {
         let folder = tempfile::tempdir().unwrap();
         let keys = ["segments:read,segments:write", "segments:write"].map(|scope| {
@@ -57,7 +57,7 @@ impl Service {
             }
             log.push(line);
         };
-        // A pipe that nobody reads would fill up and stop the service.
+        // The service would block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { folder, process, origin: format!("http://{address}"), http: reqwest::Client::new() }
     }
@@ -66,13 +66,13 @@ impl Service {
         format!("{}{path}", self.origin)
     }
 
-    /// Runs a command of the binary to its end, on the service's own data.
+    /// Runs a command of the binary on the service's data.
     pub fn run(&self, arguments: &[&str]) {
         let output = binary(&self.folder).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
 
-    /// Records visits, each of a user in a segment so many seconds ago.
+    /// Records visits of a user to a segment, each a number of seconds ago.
     pub async fn record(&self, visits: impl IntoIterator<Item = (String, &str, u64)>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let lines = visits.into_iter().map(|(user, segment, ago)| {
@@ -85,12 +85,12 @@ impl Service {
         assert_eq!(report["accepted"], lines.len(), "{report}");
     }
 
-    /// Records that `users` users have just been seen in a segment.
+    /// Records a visit of each of `users` users to a segment.
     pub async fn fill(&self, segment: &str, users: usize) {
         self.record((0..users).map(|user| (format!("u{user}"), segment, 0))).await;
     }
 
-    /// What the API says at `path`.
+    /// Returns the API's response at `path`.
     pub async fn json(&self, path: &str) -> Value {
         let response = self.http.get(self.url(path)).send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.status());
@@ -100,10 +100,10 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Asked to, it ends its Redis, too.
+        // At SIGTERM the service stops its Redis, too.
         let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.process.id())]).status();
         let start = Instant::now();
-        while start.elapsed() < PATIENCE && !matches!(self.process.try_wait(), Ok(Some(_))) {
+        while start.elapsed() < TIMEOUT && !matches!(self.process.try_wait(), Ok(Some(_))) {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = self.process.kill();
@@ -111,12 +111,12 @@ impl Drop for Service {
     }
 }
 
-/// The binary, with nothing of this process's environment but `PATH`.
+/// Returns the command of the binary. Of this process's environment it gets `PATH` alone.
 fn binary(folder: &TempDir) -> Command {
-    // The tests stand in `target/debug/deps`.
+    // The tests are in `target/debug/deps`.
     let tests = std::env::current_exe().unwrap();
     let path: PathBuf = tests.ancestors().nth(2).unwrap().join("segment-estimator");
-    assert!(path.exists(), "{} is not built: `make e2e` builds it", path.display());
+    assert!(path.exists(), "{} is not built; `make e2e` builds it", path.display());
     let mut command = Command::new(path);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).current_dir(folder.path()).stdin(Stdio::null());
     command
