@@ -524,8 +524,8 @@ async fn batch_keeps_the_lines_of_a_sender_that_disconnects() {
 #[tokio::test]
 async fn batch_ends_at_a_line_that_is_never_completed() {
     let redis = Redis::start();
-    let hasty = settings([("body_timeout", "1s")]);
-    let app = TestApp::spawn_with(&redis, hasty).await;
+    let settings = settings([("body_timeout", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
     upload.send(b"{\"user_id\":").await;
@@ -540,8 +540,8 @@ async fn batch_ends_at_a_line_that_is_never_completed() {
 #[tokio::test]
 async fn batch_reports_what_was_written_when_the_service_stops() {
     let redis = Redis::start();
-    let short = settings([("drain_timeout", "1s")]);
-    let app = TestApp::spawn_with(&redis, short).await;
+    let settings = settings([("drain_timeout", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let mut upload = Upload::begin(app.address).await;
     upload.send(line("u1", "sports").as_bytes()).await;
     eventually("the line is written", async || app.count("sports").await == 1).await;
@@ -559,8 +559,8 @@ async fn batch_reports_what_was_written_when_the_service_stops() {
 async fn batch_applies_backpressure_while_redis_is_slow() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let patient = settings([("redis_timeout", "30s")]);
-    let app = TestApp::spawn_on(proxy.url(), patient).await;
+    let settings = settings([("redis_timeout", "30s")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
     assert_eq!(accepted(app.post_lines(line("u0", "sports")).await).await, all_accepted(1));
     let members = || redis.call::<u64>(&["ZCARD", "segment:sports"]);
 
@@ -594,8 +594,8 @@ async fn batch_reports_an_early_failed_line_as_done_through_line() {
 async fn batch_is_503_for_all_senders_when_redis_hangs() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let hasty = settings([("redis_timeout", "300ms")]);
-    let app = TestApp::spawn_on(proxy.url(), hasty).await;
+    let settings = settings([("redis_timeout", "300ms")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
     assert_eq!(accepted(app.post_lines(line("u1", "sports")).await).await, all_accepted(1));
     proxy.hold_replies();
     let posts: Vec<_> = (0..100)
@@ -615,8 +615,8 @@ async fn batch_is_503_for_all_senders_when_redis_hangs() {
 #[tokio::test]
 async fn batch_is_served_during_the_shutdown_delay() {
     let redis = Redis::start();
-    let slow = settings([("shutdown_delay", "1s")]);
-    let app = TestApp::spawn_with(&redis, slow).await;
+    let settings = settings([("shutdown_delay", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     app.begin_stop();
     eventually("readyz is 503", async || app.status_of("/readyz").await == 503).await;
     for n in 0..20 {

@@ -18,8 +18,8 @@ async fn healthz_and_readyz_are_200_with_redis() {
 #[tokio::test]
 async fn healthz_does_not_wait_for_redis() {
     let mut redis = Redis::start();
-    let patient = settings([("redis_timeout", "1h")]);
-    let app = TestApp::spawn_with(&redis, patient).await;
+    let settings = settings([("redis_timeout", "1h")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     // A request to Redis would wait now.
     kill("-STOP", redis.pid());
     for _ in 0..5 {

@@ -343,9 +343,7 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
 #[tokio::test]
 async fn segment_page_draws_the_history_with_its_gaps() {
     let redis = Redis::start();
-    // Another sample of now would come by itself otherwise.
-    let settings = settings([("history_interval", "off")]);
-    let app = TestApp::spawn_with(&redis, settings).await;
+    let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     let hour = 3_600_000;
     let begin = chrono::Utc::now().timestamp_millis() / hour * hour - 10 * hour;

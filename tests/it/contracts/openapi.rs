@@ -397,8 +397,8 @@ async fn openapi_has_the_responses_of_failed_requests() {
 #[tokio::test]
 async fn openapi_has_the_responses_of_timeouts_and_shutdown() {
     let redis = Redis::start();
-    let hasty = settings([("body_timeout", "200ms"), ("drain_timeout", "1s"), ("shutdown_delay", "1s")]);
-    let app = TestApp::spawn_with(&redis, hasty).await;
+    let settings = settings([("body_timeout", "200ms"), ("drain_timeout", "1s"), ("shutdown_delay", "1s")]);
+    let app = TestApp::spawn_with(&redis, settings).await;
     let document = Document::of(&app).await;
     let schema = |path: &str, status: &str| {
         let response = document.resolved(&document.operation("POST", path)["responses"][status]);
