@@ -11,6 +11,7 @@ use crate::helpers::{
 };
 
 /// Creates a key with the command `token`, which adds its entry to the file.
+#[track_caller]
 fn make_key(keys: &Path, name: &str, scope: &str) -> String {
     let output = run(binary(keys.parent().unwrap())
         .args(["token", "--name", name, "--scope", scope, "--api-keys-file"])

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Sends `signal` to a process. Uses the shell's built-in `kill`, since a minimal system has no such program.
+#[track_caller]
 pub fn kill(signal: &str, pid: u32) {
     assert!(Command::new("sh").args(["-c", &format!("kill {signal} {pid}")]).status().unwrap().success());
 }

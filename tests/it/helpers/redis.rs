@@ -84,11 +84,13 @@ impl Redis {
     }
 
     /// Waits for any reply but LOADING. NOAUTH is one, too.
+    #[track_caller]
     pub fn wait_until_loaded(&mut self) {
         self.wait_until(|reply| reply.is_none_or(|code| code != "LOADING"));
     }
 
     /// Waits for a reply to `PING` that `accepts` takes by its error code, which is `None` for a reply without an error.
+    #[track_caller]
     fn wait_until(&mut self, accepts: impl Fn(Option<&str>) -> bool) {
         let deadline = Instant::now() + TIMEOUT;
         while !self.try_connect().is_some_and(|mut connection| {
@@ -178,6 +180,7 @@ impl Redis {
     }
 
     /// Returns the commands that Redis runs from now on, as `MONITOR` shows them.
+    #[track_caller]
     pub fn monitor(&self) -> impl Iterator<Item = String> + Send + 'static {
         let mut stream = std::os::unix::net::UnixStream::connect(self.socket()).unwrap();
         stream.write_all(b"MONITOR\r\n").unwrap();
@@ -204,12 +207,14 @@ impl Redis {
     }
 
     /// Restarts Redis on its files, and waits until it has loaded them.
+    #[track_caller]
     pub fn start_again(&mut self) {
         self.process = Self::spawn(self.folder.path(), &self.arguments);
         self.wait_until_loaded();
     }
 
     /// Restarts Redis with these arguments after the previous ones, and waits for any reply, LOADING included.
+    #[track_caller]
     pub fn start_again_with(&mut self, arguments: &[&str]) {
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         self.process = Self::spawn(self.folder.path(), &arguments);

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -92,11 +93,15 @@ impl Service {
         self.process.id()
     }
 
-    /// Returns the value of a metric. `name` includes the labels.
-    pub async fn metric(&self, name: &str) -> u64 {
-        let text = self.client.get("/metrics").await.text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    /// Returns the value of a metric. `name` includes the labels. Panics with the caller's location if there is none.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> impl Future<Output = u64> {
+        let caller = Location::caller();
+        async move {
+            let text = self.client.get("/metrics").await.text().await.unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.unwrap_or_else(|| panic!("{caller}: no {name} in {text}")).parse().unwrap()
+        }
     }
 
     /// Returns whether a line of the log contains `text`.

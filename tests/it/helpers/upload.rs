@@ -1,6 +1,7 @@
 //! A batch that the test sends chunk by chunk.
 
 use std::net::SocketAddr;
+use std::panic::Location;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,16 +43,27 @@ impl Upload {
     }
 
     /// Ends the body. Returns the status and the document of the response.
-    pub async fn end(mut self) -> (u16, Value) {
-        self.0.write_all(b"0\r\n\r\n").await.unwrap();
-        self.answer().await
+    #[track_caller]
+    pub fn end(mut self) -> impl Future<Output = (u16, Value)> {
+        let caller = Location::caller();
+        async move {
+            self.0.write_all(b"0\r\n\r\n").await.unwrap();
+            self.read_response(caller).await
+        }
     }
 
     /// Waits for the response to an unfinished body. Returns its status and document.
-    pub async fn answer(mut self) -> (u16, Value) {
+    #[track_caller]
+    pub fn answer(self) -> impl Future<Output = (u16, Value)> {
+        self.read_response(Location::caller())
+    }
+
+    async fn read_response(mut self, caller: &Location<'_>) -> (u16, Value) {
         let mut answer = String::new();
-        in_time("the response to an upload", self.0.read_to_string(&mut answer)).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {answer:?}"));
+        let what = format!("{caller}: the response to an upload");
+        in_time(&what, self.0.read_to_string(&mut answer)).await.unwrap();
+        let response = answer.split_once("\r\n\r\n");
+        let (head, body) = response.unwrap_or_else(|| panic!("{caller}: no response: {answer:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, serde_json::from_str(body).unwrap())
     }

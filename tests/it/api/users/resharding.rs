@@ -15,6 +15,7 @@ fn user(id: &str) -> UserId<'_> {
 }
 
 /// Completes the resharding to 8 partitions.
+#[track_caller]
 fn complete_resharding(folder: &TempDir, redis: &Redis) {
     let output = run(binary(folder.path()).args(["repartition", "--to", "8", "--redis-url", &redis.url()]));
     assert!(output.status.success(), "{output:?}");
