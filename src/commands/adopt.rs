@@ -55,8 +55,8 @@ impl AdoptCommand {
             Ok(None) | Err(store::Error::Unrecorded { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
-        let safe_cutoff = Clock::system().sync(store).await.map_err(failed)?.safe_cutoff;
-        let found = store.survey_unrecorded(safe_cutoff).await.map_err(failed)?;
+        let safe_now = Clock::system().sync(store).await.map_err(failed)?.safe_now;
+        let found = store.survey_unrecorded(safe_now).await.map_err(failed)?;
         if found.coverage != Coverage::Complete {
             return Err("nothing was changed: not all keys were scanned, and the others would be hidden: Redis refuses `SCAN`; grant +scan"
                 .to_owned()

@@ -76,8 +76,8 @@ impl WindowCommand {
                 return Err(moving(to.partitions()));
             }
             let clock = Clock::system();
-            let safe_cutoff = clock.sync(store).await.map_err(failed)?.safe_cutoff;
-            let survey = store.survey(layout.read(), to.cutoff(safe_cutoff)).await.map_err(failed)?;
+            let safe_now = clock.sync(store).await.map_err(failed)?.safe_now;
+            let survey = store.survey(layout.read(), to.cutoff(safe_now)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
             writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
             writeln!(

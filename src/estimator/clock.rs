@@ -52,7 +52,7 @@ pub struct ClockSync {
     pub skew: Option<Skew>,
     /// Lower bound on every instance's clock: the earlier of this machine's and Redis's time, minus a margin. Members expired at
     /// this time are safe to prune.
-    pub safe_cutoff: Timestamp,
+    pub safe_now: Timestamp,
 }
 
 /// How far this machine's clock is ahead of Redis's, in milliseconds; negative if it is behind.
@@ -143,7 +143,7 @@ impl Clock {
         self.0.is_synced.store(true, Ordering::Relaxed);
         // An instance may be behind Redis by the tolerance, and by the time that the answer took by which it measured the skew.
         let margin = Skew::TOLERANCE + store.limits().answer;
-        Ok(ClockSync { skew, safe_cutoff: redis.map_or(local, |redis| redis.min(local)) - margin })
+        Ok(ClockSync { skew, safe_now: redis.map_or(local, |redis| redis.min(local)) - margin })
     }
 
     /// Applies Redis's time `redis`, in Unix milliseconds, which was read at some moment between two readings. Logs when the clocks

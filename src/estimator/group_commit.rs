@@ -98,9 +98,9 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         let timeout = self.0.store.limits().answer;
         match tokio::time::timeout(timeout, response).instrument(span).await {
             Ok(Ok(response)) => response,
-            Ok(Err(_)) => Err(redis::Error::Lost("the batch was broken off".to_owned()).into()),
+            Ok(Err(_)) => Err(redis::Error::Lost("the task of the batch panicked".to_owned()).into()),
             Err(_) => {
-                // Logged here, since the batch itself may be in time.
+                // The batch may still succeed, so nothing else logs this timeout.
                 let error = store::Error::from(redis::Error::Timeout(timeout));
                 self.0.store.report_error(&error);
                 Err(error)

@@ -11,7 +11,7 @@ pub struct Membership {
     pub segment: SegmentName<'static>,
     /// The time of the last visit.
     pub last_seen: Timestamp,
-    /// When the membership expires, without another visit.
+    /// The time from which the user doesn't count by the window of this instance, without another visit.
     pub expires: Timestamp,
 }
 

@@ -110,7 +110,7 @@ impl EvictionLog {
     }
 }
 
-/// Ticks at once and then every `interval`. Missed ticks are skipped.
+/// Ticks at once and then every `interval`. After a late tick the next one comes an interval later.
 fn ticks(interval: Duration) -> Interval {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

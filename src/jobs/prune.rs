@@ -1,4 +1,7 @@
 //! The cron job that removes expired members. It bounds the memory of Redis; counts don't depend on it.
+//!
+//! A member is expired if its last visit was at or before now minus the window of the data set, where now is the lower bound on all
+//! clocks.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -101,8 +104,8 @@ impl Pruner {
         Self { estimator, clock, schedule }
     }
 
-    /// Prunes at every tick of the schedule until `stop` is cancelled. A run in progress is then dropped between two slices, and the
-    /// next run of any instance resumes there.
+    /// Prunes at every tick of the schedule until `stop` is cancelled. A run in progress is then dropped; a removal that was sent may
+    /// still take effect. The next run of any instance begins at the first segment again.
     ///
     /// Ticks go through a channel with room for one, so runs never overlap or pile up.
     ///
@@ -135,13 +138,13 @@ impl Pruner {
         outcome.map_or(Ok(()), Err)
     }
 
-    /// Runs once, and logs the result in one line. The cutoff is the lower bound on all clocks, measured for each run: pruning too
-    /// early loses members, and pruning late costs nothing.
+    /// Runs once, and logs the result in one line. The time is the lower bound on all clocks, measured for each run: pruning too early
+    /// loses members, and pruning late costs nothing.
     pub async fn prune_once(&self) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
         let run = async {
-            let cutoff = self.estimator.sync(&self.clock).await?.safe_cutoff;
-            Ok::<_, store::Error>((cutoff, self.estimator.prune(cutoff).await?))
+            let now = self.estimator.sync(&self.clock).await?.safe_now;
+            Ok::<_, store::Error>((now, self.estimator.prune(now).await?))
         };
         match run.await {
             Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {

@@ -102,7 +102,10 @@ impl Connection {
     }
 
     /// Sends `pipeline`, which must ignore errors, and returns a result for each of its commands. Sends it once more if the connection
-    /// breaks. Discards the connection if it breaks or times out, or if the server turns out to be a replica.
+    /// breaks. Discards the connection if it breaks or times out.
+    ///
+    /// Answers of a replica, such as `READONLY`, are returned as they are: the pipeline is not sent again, and all connections reconnect
+    /// before their next use.
     ///
     /// # Errors
     ///

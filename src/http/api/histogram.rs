@@ -47,10 +47,10 @@ struct HistogramBucket {
     /// Their last visit was at this time or before.
     #[schema(format = DateTime)]
     to: String,
-    /// They expire in this window after this time, unless they are seen again.
+    /// They leave this window after this time, unless they are seen again.
     #[schema(format = DateTime)]
     leave_from: String,
-    /// They have expired at this time, unless they were seen again.
+    /// They have left this window at this time, unless they were seen again.
     #[schema(format = DateTime)]
     leave_to: String,
     /// The number of users.
@@ -60,7 +60,7 @@ struct HistogramBucket {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HistogramQuery {
-    /// The number of buckets; 14 by default.
+    /// The number of buckets, 1 to 100; 14 by default.
     #[param(inline, value_type = Option<Buckets>, example = 2)]
     buckets: usize,
     /// Divide this window instead of the configured one, which is the longest allowed.
