@@ -37,7 +37,8 @@ impl Estimator {
     /// Removes all members that have expired at `now`, in slices, and removes empty segments from the index. The window is that of
     /// the data set, which is at least as long as any instance's.
     ///
-    /// Frees memory; counts don't depend on it. Any number of estimators may prune concurrently. If a key is not a sorted set, its name is removed from the index and the key is kept.
+    /// Frees memory; counts don't depend on it. Any number of estimators may prune concurrently. If a key is not a sorted set, its name
+    /// is removed from the index and the key is kept.
     ///
     /// # Errors
     ///
