@@ -22,7 +22,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let key = mint::api_key_into(&keys, "bench", &[Scope::WriteSegments])?;
     let keys = keys.display().to_string();
     let secret = plan.folder.join("secret");
-    std::fs::write(&secret, "a-secret-that-is-long-enough-for-HS256")?;
+    std::fs::write(&secret, "8d1f0a6b53c94e27b1d85f3a9c0e7264f1a83b5d6e904c72")?;
     let token = sign(&secret)?;
     let secret = secret.display().to_string();
 
