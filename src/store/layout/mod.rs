@@ -20,6 +20,17 @@
 //! is stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with
 //! its neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
 
+/// Lua that decodes the text `known` into `record`, and decides in `is_record` whether it is a record of any version. Other values belong
+/// to other programs.
+macro_rules! decode_known {
+    () => {
+        "\
+local is_json, record = pcall(cjson.decode, known)
+local is_record = is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+"
+    };
+}
+
 mod adopt;
 mod obstacle;
 mod recorded;

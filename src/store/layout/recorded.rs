@@ -293,7 +293,7 @@ impl Store {
     }
 }
 
-/// Whether `text` is a record of any version, by the same criterion as [`RECORD_UNLESS_NEWER`].
+/// Whether `text` is a record of any version, by the same criterion as `decode_known`.
 fn is_record(text: &[u8]) -> bool {
     serde_json::from_slice::<serde_json::Value>(text)
         .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
@@ -302,12 +302,15 @@ fn is_record(text: &[u8]) -> bool {
 /// Writes the record `ARGV[1]` with the epoch `ARGV[2]` and the window `ARGV[3]`. If `KEYS[1]` holds a newer record, or no record, it
 /// stays and is returned. Records are ordered as by [`Layout::order`]. The script compares bytes, because Lua compares texts by the
 /// locale of the server.
-const RECORD_UNLESS_NEWER: &str = "\
+const RECORD_UNLESS_NEWER: &str = concat!(
+    "\
 local known = redis.call('GET', KEYS[1])
 if known == ARGV[1] then return false end
 if known then
-  local is_json, record = pcall(cjson.decode, known)
-  if not is_json or type(record) ~= 'table' or type(record.epoch) ~= 'number' or type(record.keys) ~= 'string' then return known end
+",
+    decode_known!(),
+    "\
+  if not is_record then return known end
   local a = {record.epoch, record.window_seconds or 0, known:byte(1, -1)}
   local b = {tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[1]:byte(1, -1)}
   local i = 1
@@ -315,4 +318,5 @@ if known then
   if (a[i] or -1) > (b[i] or -1) then return known end
 end
 redis.call('SET', KEYS[1], ARGV[1])
-return false";
+return false"
+);

@@ -13,8 +13,8 @@ use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
 /// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use again,
-/// and the script returns -1. Therefore a process that was suspended and resumes deletes nothing. A value that is not a record, as
-/// `RECORD_UNLESS_NEWER` defines it, belongs to another program and has no effect.
+/// and the script returns -1. Therefore a process that was suspended and resumes deletes nothing. A value that is not a record has
+/// no effect.
 macro_rules! unless_later {
     ($script:literal) => {
         concat!(
@@ -24,8 +24,10 @@ if type(known) == 'table' then
   if not string.find(known.err, 'WRONGTYPE', 1, true) then return known end
   known = ''
 end
-local is_json, record = pcall(cjson.decode, known or '')
-local is_record = is_json and type(record) == 'table' and type(record.epoch) == 'number' and type(record.keys) == 'string'
+known = known or ''
+",
+            decode_known!(),
+            "\
 if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
 ",
             $script
