@@ -41,6 +41,10 @@ pub(super) struct ServerProcess {
     log: StartLog,
 }
 
+/// Members up to which Redis keeps a sorted set as a listpack (`zset-max-listpack-entries`). Writing to a listpack takes time in
+/// proportion to its length, since Redis parses the score of each member on the way. docs/benchmarks.md has the figures.
+pub const MAX_LISTPACK_ENTRIES: u32 = 16;
+
 impl ServerProcess {
     /// How long the server may take to stop. The watchdog kills it after ten seconds.
     pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -55,6 +59,8 @@ impl ServerProcess {
         command
             .args(["--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"])
             .args(["--dir", ".", "--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+            // Redis 6 knows only this name; later versions know it as well.
+            .args(["--zset-max-ziplist-entries", &MAX_LISTPACK_ENTRIES.to_string()])
             .args(["--logfile", StartLog::NAME, "--daemonize", "no", "--databases", "1"])
             // 0 is no limit.
             .args(["--maxmemory", &max_memory.map_or(0, MaxMemory::bytes).to_string()])
