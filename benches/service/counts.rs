@@ -1,129 +1,102 @@
-//! Counts of small, large and very large segments, beside webdis.
+//! One count a request: `GET /segments/<name>/count` beside a plain axum handler and webdis, and of small and large segments.
 
 use segment_estimator::domain::{Timestamp, Window};
 
+use crate::contender::{Contender, run_in_turns};
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::report::{Check, Part, median, milliseconds, thousands};
+use crate::report::{Check, Part, thousands};
 use crate::requests::RequestFile;
-use crate::servers::{Redis, Service, Webdis, key};
-use crate::wrk::{self, Measured};
-use crate::{Result, http, loader, progress};
+use crate::servers::{Plain, Redis, Service, Webdis, key};
+use crate::wrk::CONNECTIONS;
+use crate::{Result, loader, progress};
 
-/// A segment, the two ways to ask for its count, and their rounds.
-struct Counted {
-    members: u64,
-    service_requests: RequestFile,
-    webdis_requests: RequestFile,
-    by_service: Vec<Measured>,
-    by_webdis: Vec<Measured>,
-}
+/// Segments whose counts the contenders return.
+const SEGMENTS: u64 = 20;
+/// The names of the service's counts of one segment.
+const SINGLE_SEGMENTS: [&str; 2] = ["one small segment", "one large segment"];
 
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
     let service = Service::start(plan, &redis)?;
+    let plain = Plain::start(plan, &redis, 1)?;
+    let plain_of_two = Plain::start(plan, &redis, 2)?;
     let webdis = Webdis::start(plan, &redis)?;
+    let baseline = Service::start_baseline(plan, &redis)?;
+    let sizes = &plan.sizes;
     let now = Timestamp::now().as_millis();
-    let window = Window::parse("14d")?.as_secs() as i64;
-    let cutoff = now / 1000 - window;
+    let cutoff = now / 1000 - Window::parse("14d")?.as_secs() as i64;
 
-    let mut segments = Vec::new();
-    for members in plan.sizes.counted {
-        progress(&format!("counts: filling a segment with {} members", thousands(members as f64)));
-        let name = format!("segment-of-{members}");
-        // Nobody leaves the window while the part runs.
-        let thirteen_days = 13 * 24 * 60 * 60 * 1000;
-        let mut random = Random::new(members);
-        loader::fill(redis.address, &key(&name), members, |_| now - random.below(thirteen_days) as i64)?;
-        let path = format!("/segments/{name}/count");
-        let zcount = format!("/ZCOUNT/{}/%28{cutoff}/%2Binf", key(&name).replace(':', "%3A"));
-        let counted = Counted {
-            members,
-            service_requests: RequestFile::one_get(&plan.folder, &format!("count-{members}"), &path)?,
-            webdis_requests: RequestFile::one_get(&plan.folder, &format!("zcount-{members}"), &zcount)?,
-            by_service: Vec::new(),
-            by_webdis: Vec::new(),
-        };
-        counted.try_once(&service, &webdis)?;
-        segments.push(counted);
+    progress(&format!("counts: filling {SEGMENTS} segments with {} members", thousands(sizes.counted as f64)));
+    let names: Vec<String> = (0..SEGMENTS).map(|number| format!("counted-{number:02}")).collect();
+    for name in &names {
+        fill(&redis, name, sizes.counted, now)?;
     }
-    for round in 1..=plan.rounds {
-        for counted in &mut segments {
-            let seconds = plan.seconds;
-            let by_service = wrk::run("a count", service.address, &counted.service_requests, seconds)?;
-            let by_webdis = wrk::run("webdis's ZCOUNT", webdis.address, &counted.webdis_requests, seconds)?;
-            progress(&format!(
-                "counts, round {round} of {}: {} members, {} requests/s, webdis {}",
-                plan.rounds,
-                thousands(counted.members as f64),
-                thousands(by_service.throughput()),
-                thousands(by_webdis.throughput())
-            ));
-            counted.by_service.push(by_service);
-            counted.by_webdis.push(by_webdis);
-        }
+    for (name, members) in SINGLE_SEGMENTS.iter().zip(sizes.smallest_and_largest) {
+        progress(&format!("counts: filling {name} with {} members", thousands(members as f64)));
+        fill(&redis, &name.replace(' ', "-"), members, now)?;
     }
-    Ok(report(plan, &segments))
+    let paths = |name: &String| format!("/segments/{name}/count");
+    let counts = RequestFile::gets(&plan.folder, "counts", names.iter().map(paths).collect())?;
+    let zcount = |name: &String| format!("/ZCOUNT/{}/%28{cutoff}/%2Binf", key(name).replace(':', "%3A"));
+    let zcounts = RequestFile::gets(&plan.folder, "zcounts", names.iter().map(zcount).collect())?;
+    let [small, large] = SINGLE_SEGMENTS.map(|name| {
+        let name = name.replace(' ', "-");
+        RequestFile::gets(&plan.folder, &name, vec![paths(&name)])
+    });
+    let (small, large) = (small?, large?);
+
+    let count = sizes.counted;
+    let mut contenders = vec![
+        Contender::counts("count", &redis, &service, &counts, count),
+        Contender::counts("plain", &redis, &plain, &counts, count),
+        Contender::counts("plain, 2 threads", &redis, &plain_of_two, &counts, count),
+        Contender::counts("webdis", &redis, &webdis, &zcounts, count),
+        Contender::counts(SINGLE_SEGMENTS[0], &redis, &service, &small, sizes.smallest_and_largest[0]),
+        Contender::counts(SINGLE_SEGMENTS[1], &redis, &service, &large, sizes.smallest_and_largest[1]),
+    ];
+    let baseline = baseline.as_ref().map(|service| Contender::counts("baseline", &redis, service, &counts, count));
+    contenders.extend(baseline);
+    run_in_turns(plan, "counts", &mut contenders)?;
+    report(plan, &contenders)
 }
 
-impl Counted {
-    /// Sees that both answer with the right number.
-    fn try_once(&self, service: &Service, webdis: &Webdis) -> Result<()> {
-        let answers = [
-            (http::ask(service.address, &self.service_requests.first)?, "count"),
-            (http::ask(webdis.address, &self.webdis_requests.first)?, "ZCOUNT"),
-        ];
-        for (answer, field) in answers {
-            let document: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-            if answer.status != 200 || document[field] != self.members {
-                return Err(format!("the count of {} members was answered with {answer:?}", self.members).into());
-            }
-        }
-        Ok(())
-    }
+/// Fills a segment with members that were seen in the last 13 days, so that they count throughout the part.
+fn fill(redis: &Redis, name: &str, members: u64, now: i64) -> Result<()> {
+    const THIRTEEN_DAYS: u64 = 13 * 24 * 60 * 60 * 1000;
+    let mut random = Random::new(members);
+    loader::fill(redis.address, &key(name), members, |_| now - random.below(THIRTEEN_DAYS) as i64)
 }
 
-fn report(plan: &Plan, segments: &[Counted]) -> Part {
-    let each = |rounds: &[Measured], figure: fn(&Measured) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
-    let of = |rounds: &[Measured], figure: fn(&Measured) -> f64| median(each(rounds, figure));
-    let p50 = |counted: &Counted| each(&counted.by_service, |measured| measured.p50);
-    let (mut rows, mut checks) = (Vec::new(), Vec::new());
-    for counted in segments {
-        let members = thousands(counted.members as f64);
-        for (name, rounds) in [("service", &counted.by_service), ("webdis", &counted.by_webdis)] {
-            rows.push(vec![
-                members.clone(),
-                name.to_owned(),
-                thousands(of(rounds, Measured::throughput)),
-                milliseconds(of(rounds, |measured| measured.p50)),
-                milliseconds(of(rounds, |measured| measured.p99)),
-                format!("{:.1}", of(rounds, |measured| measured.wrk_cpu)),
-            ]);
-        }
-        let (service, webdis) =
-            (each(&counted.by_service, Measured::throughput), each(&counted.by_webdis, Measured::throughput));
-        checks.push(Check::at_least(format!("requests/s of {members} members, to webdis"), &service, &webdis, 1.3));
-    }
-    if let [smallest, .., largest] = segments {
-        let measure = format!(
-            "p50 of {} members, to that of {}",
-            thousands(largest.members as f64),
-            thousands(smallest.members as f64)
-        );
-        checks.push(Check::at_most(&measure, &p50(largest), &p50(smallest), 1.3));
-    }
-    Part {
+fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
+    let [count, plain, plain_of_two, webdis, small, large, baseline @ ..] = contenders else {
+        unreachable!("there are six and perhaps a baseline")
+    };
+    let requests = count.throughput();
+    let mut checks = vec![
+        Check::at_least("requests/s, count to plain", &requests, &plain.throughput(), 1.1),
+        Check::at_most("CPU a request with Redis's, count to plain", &count.cpu(), &plain.cpu(), 0.85),
+        Check::at_most("p99, count to plain", &count.p99(), &plain.p99(), 1.0),
+        Check::without_target("requests/s, count to plain of 2 threads", &requests, &plain_of_two.throughput()),
+        Check::without_target("requests/s, count to webdis", &requests, &webdis.throughput()),
+        Check::at_most("p50, one large segment to one small segment", &large.p50(), &small.p50(), 1.3),
+    ];
+    checks.extend(baseline.iter().flat_map(|baseline| Check::to_baseline("count", count, baseline)));
+    let [smallest, largest] = plan.sizes.smallest_and_largest.map(|members| thousands(members as f64));
+    Ok(Part {
         title: "counts",
         note: format!(
-            "One segment, counted over and over by {} connections: `GET /segments/{{name}}/count`, and `ZCOUNT` through \
-             webdis. Members were seen at random times of the last 13 days. Medians of {} rounds of {} s.",
-            wrk::CONNECTIONS,
+            "{CONNECTIONS} connections count one of {SEGMENTS} segments of {} members a request: *count* is \
+             `GET /segments/{{name}}/count`, *plain* the handler of `benches/service/plain.rs` on one thread with a `ZCOUNT`, \
+             *webdis* a `ZCOUNT` through webdis. *one small segment* has {smallest} members, *one large segment* {largest}. \
+             Members were seen at random times of the last 13 days. Medians of {} rounds of {} s.",
+            thousands(plan.sizes.counted as f64),
             plan.rounds,
             plan.seconds
         ),
-        columns: vec!["members", "contender", "requests/s", "p50 ms", "p99 ms", "client CPU µs/request"],
-        rows,
+        columns: Contender::COLUMNS.to_vec(),
+        rows: contenders.iter().map(Contender::row).collect::<Result<_>>()?,
         checks,
-    }
+    })
 }

@@ -1,11 +1,11 @@
 //! What it costs that visits are on disk: `POST /segments` on Redis servers that differ in `appendfsync`.
 
 use crate::Result;
+use crate::contender::{Contender, run_in_turns};
 use crate::plan::Plan;
 use crate::report::{Check, Part};
 use crate::requests::RequestFile;
 use crate::servers::{Redis, Service};
-use crate::singles::{Contender, Source, run_in_turns};
 
 /// The contenders' names, and how their Redis keeps what is written.
 const CONTENDERS: [(&str, &[&str]); 4] = [
@@ -24,7 +24,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
         Ok((*name, redis, service))
     });
     let servers = servers.collect::<Result<Vec<_>>>()?;
-    let contender = |(name, redis, service)| Contender::new(name, redis, Source::of_service(service, &posts));
+    let contender = |(name, redis, service)| Contender::writes(name, redis, service, &posts);
     let mut contenders: Vec<_> =
         servers.iter().map(|(name, redis, service)| contender((name, redis, service))).collect();
     run_in_turns(plan, "disk", &mut contenders)?;

@@ -8,11 +8,11 @@ use segment_estimator::auth::{JwtAlgorithm, JwtConfig, Scope, mint};
 use segment_estimator::domain::Timestamp;
 
 use crate::Result;
+use crate::contender::{Contender, run_in_turns};
 use crate::plan::Plan;
 use crate::report::{Check, Part};
 use crate::requests::RequestFile;
 use crate::servers::{Redis, Service};
-use crate::singles::{Contender, Source, run_in_turns};
 
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
@@ -39,10 +39,9 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     let by_token = Service::start_with(plan, &redis, &[("JWT_ALGORITHM", "HS256"), ("JWT_KEY_FILE", secret.as_str())])?;
     let traced = Service::start_with(plan, &redis, &traces)?;
     let all = Service::start_with(plan, &redis, &all_settings)?;
-    let baseline =
-        plan.baseline.as_deref().map(|binary| Service::start_binary(plan, &redis, binary, &[])).transpose()?;
+    let baseline = Service::start_baseline(plan, &redis)?;
 
-    let contender = |name, service, requests| Contender::new(name, &redis, Source::of_service(service, requests));
+    let contender = |name, service, requests| Contender::writes(name, &redis, service, requests);
     let mut contenders = vec![
         contender("post", &post, &plain),
         contender("with an API key", &by_key, &with_key),
@@ -103,14 +102,13 @@ fn take_in(mut stream: TcpStream) -> std::io::Result<()> {
 fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
     let rows = contenders.iter().map(|contender| contender.row()).collect::<Result<_>>()?;
     let [post, others @ ..] = contenders else { unreachable!("there is always a plain one") };
-    let checks = others.iter().map(|other| {
-        let (ours, theirs) = if other.name == "baseline" { (post, other) } else { (other, post) };
-        let what = match other.name {
-            "baseline" => "requests/s, post to baseline".to_owned(),
-            name => format!("requests/s, {name} to post"),
-        };
-        Check::at_least(what, &ours.throughput(), &theirs.throughput(), target(other.name))
-    });
+    let (checked, baseline): (Vec<_>, Vec<_>) = others.iter().partition(|other| other.name != "baseline");
+    let to_post = |other: &Contender<'_>| {
+        let measure = format!("requests/s, {} to post", other.name);
+        Check::at_least(measure, &other.throughput(), &post.throughput(), target(other.name))
+    };
+    let mut checks: Vec<_> = checked.into_iter().map(to_post).collect();
+    checks.extend(baseline.into_iter().flat_map(|baseline| Check::to_baseline("post", post, baseline)));
     Ok(Part {
         title: "front",
         note: format!(
@@ -121,7 +119,7 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
         ),
         columns: Contender::COLUMNS.to_vec(),
         rows,
-        checks: checks.collect(),
+        checks,
     })
 }
 

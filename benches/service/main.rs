@@ -5,6 +5,8 @@
 //! the command line and the order of the parts.
 
 mod batch;
+mod connections;
+mod contender;
 mod counts;
 mod disk;
 mod document;
@@ -15,6 +17,7 @@ mod machine;
 mod memory;
 mod overlap;
 mod pairs;
+mod plain;
 mod plan;
 mod processes;
 mod prune;
@@ -23,10 +26,12 @@ mod report;
 mod requests;
 mod servers;
 mod singles;
+mod small;
 mod wrk;
 
 use std::error::Error;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,7 +67,7 @@ struct Arguments {
     /// Redis or Valkey server to run on
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis_server: PathBuf,
-    /// Another build of the service to compare with, in the part `front`
+    /// Another build of the service to compare with, in the parts `singles`, `counts` and `front`
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
     /// Put the result into docs/benchmarks.md, too
@@ -74,12 +79,23 @@ struct Arguments {
     /// What `cargo bench` adds; without it this is `cargo test --all-targets`, for which there is nothing to do
     #[arg(long, hide = true)]
     bench: bool,
+    /// Serves the plain handler, as the run has its own copy do
+    #[arg(long, hide = true, value_name = "ADDRESS", requires = "on")]
+    serve_plain: Option<SocketAddr>,
+    /// Redis of the plain handler
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    on: Option<SocketAddr>,
+    /// Threads of the plain handler
+    #[arg(long, hide = true, default_value_t = 1)]
+    threads: usize,
 }
 
 /// A part of the run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
     Singles,
+    Connections,
+    Small,
     Front,
     Disk,
     Batch,
@@ -95,7 +111,11 @@ fn main() -> ExitCode {
     if !arguments.bench {
         return ExitCode::SUCCESS;
     }
-    match run(&arguments) {
+    let outcome = match (arguments.serve_plain, arguments.on) {
+        (Some(listen), Some(redis)) => plain::serve(listen, redis, arguments.threads),
+        _ => run(&arguments),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress(&format!("the benchmark failed: {error}"));
@@ -149,6 +169,8 @@ fn programs(plan: &Plan) -> Result<Vec<String>> {
 fn measure(name: Name, plan: &Plan) -> Result<Part> {
     match name {
         Name::Singles => singles::measure(plan),
+        Name::Connections => connections::measure(plan),
+        Name::Small => small::measure(plan),
         Name::Front => front::measure(plan),
         Name::Disk => disk::measure(plan),
         Name::Batch => batch::measure(plan),

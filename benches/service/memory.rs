@@ -9,7 +9,7 @@ use crate::wrk::Load;
 use crate::{Result, progress};
 
 const CONNECTIONS: usize = 1_000;
-const MAX_PEAK: f64 = 40.0 * 1024.0 * 1024.0;
+const MAX_PEAK: f64 = 30.0 * 1024.0 * 1024.0;
 
 /// Memory of the service during the batch, in bytes.
 struct Watched {
@@ -85,8 +85,8 @@ fn report(plan: &Plan, peak: f64, watched: &Watched) -> Part {
             row("batch: most after that", most),
         ],
         checks: vec![
-            Check::of("peak with 1,000 connections", mebibytes(peak), "< 40 MiB", peak < MAX_PEAK),
-            Check::at_most(&format!("batch of {lines} lines: most, to that after a tenth"), &[most], &[tenth], 1.1),
+            Check::of("peak with 1,000 connections", mebibytes(peak), "< 30 MiB", peak < MAX_PEAK),
+            Check::at_most(format!("batch of {lines} lines: most, to that after a tenth"), &[most], &[tenth], 1.1),
         ],
     }
 }

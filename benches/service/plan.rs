@@ -25,8 +25,10 @@ pub struct Sizes {
     pub batch_lines: u64,
     /// Lines of the batch in which memory is watched.
     pub long_batch_lines: u64,
-    /// Members of the segments that are counted, the smallest first.
-    pub counted: [u64; 3],
+    /// Members of the segments that are counted.
+    pub counted: u64,
+    /// Members of the smallest and the largest segment that is counted.
+    pub smallest_and_largest: [u64; 2],
     /// Expired members that are pruned.
     pub expired: u64,
     /// Members of each segment that overlaps with another.
@@ -40,7 +42,8 @@ impl Sizes {
         requests: 300_000,
         batch_lines: 1_000_000,
         long_batch_lines: 10_000_000,
-        counted: [1_000, 100_000, 10_000_000],
+        counted: 50_000,
+        smallest_and_largest: [1_000, 10_000_000],
         expired: 3_000_000,
         overlapping: 1_000_000,
         pairs: 1_000_000,
@@ -50,7 +53,8 @@ impl Sizes {
         requests: 20_000,
         batch_lines: 50_000,
         long_batch_lines: 200_000,
-        counted: [1_000, 10_000, 100_000],
+        counted: 5_000,
+        smallest_and_largest: [1_000, 100_000],
         expired: 200_000,
         overlapping: 20_000,
         pairs: 50_000,

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::contender::Contender;
+
 /// What a part of the run has to say.
 pub struct Part {
     pub title: &'static str,
@@ -28,9 +30,9 @@ impl Check {
     }
 
     /// `values` must be at most `limit` times `against`; see [`Ratio`].
-    pub fn at_most(measure: &str, values: &[f64], against: &[f64], limit: f64) -> Self {
+    pub fn at_most(measure: impl AsRef<str>, values: &[f64], against: &[f64], limit: f64) -> Self {
         let ratio = Ratio::of(values, against);
-        Self::of(measure, ratio.to_string(), &format!("≤ {limit:.2} x"), ratio.median <= limit)
+        Self::of(measure.as_ref(), ratio.to_string(), &format!("≤ {limit:.2} x"), ratio.median <= limit)
     }
 
     /// `figure` and `target` in words of their own.
@@ -42,6 +44,18 @@ impl Check {
     pub fn without_target(measure: &str, values: &[f64], against: &[f64]) -> Self {
         let figure = Ratio::of(values, against).to_string();
         Self { measure: measure.to_owned(), figure, target: "none".to_owned(), reached: None }
+    }
+}
+
+impl Check {
+    /// What a contender must keep of the throughput of a `baseline`, and may take more of CPU time.
+    pub fn to_baseline(name: &str, ours: &Contender<'_>, baseline: &Contender<'_>) -> [Self; 2] {
+        let (requests, cpu) =
+            (format!("requests/s, {name} to baseline"), format!("CPU a request with Redis's, {name} to baseline"));
+        [
+            Self::at_least(requests, &ours.throughput(), &baseline.throughput(), 0.95),
+            Self::at_most(cpu, &ours.cpu(), &baseline.cpu(), 1.05),
+        ]
     }
 }
 

@@ -61,12 +61,12 @@ impl RequestFile {
             None => ("posts", String::new()),
             Some(time) => ("expired-posts", format!(r#","seen_at":{}"#, time.as_millis() / 1000)),
         };
-        Self::write(folder.join(name), posts(count, &field, ""))
+        Self::write(folder.join(name), posts(visits(count), &field, ""))
     }
 
     /// `POST /segments` as `posts`, with a token.
     pub fn posts_by(folder: &Path, name: &str, count: usize, token: &str) -> Result<Self> {
-        Self::write(folder.join(name), posts(count, "", &format!("Authorization: Bearer {token}\r\n")))
+        Self::write(folder.join(name), posts(visits(count), "", &format!("Authorization: Bearer {token}\r\n")))
     }
 
     /// The commands that `posts` leads to, for webdis. Their scores are of now, and rise as they would under load.
@@ -80,15 +80,26 @@ impl RequestFile {
         Self::write(folder.join("webdis-zadds"), requests)
     }
 
-    /// One path, asked for again and again.
-    pub fn one_get(folder: &Path, name: &str, path: &str) -> Result<Self> {
-        Self::write(folder.join(name), std::iter::repeat_n(get(path), 1_000))
+    /// `POST /segments` of the same `members` users in each segment.
+    pub fn posts_to_small_segments(folder: &Path, count: usize, members: u64) -> Result<Self> {
+        let visits = visits_by(count, move |random| {
+            let segment_number = random.below(SEGMENTS);
+            (user(segment_number * members + random.below(members)), segment(segment_number))
+        });
+        Self::write(folder.join("posts-to-small-segments"), posts(visits, "", ""))
+    }
+
+    /// `GET`s of one of `paths` each, which are equally long.
+    pub fn gets(folder: &Path, name: &str, paths: Vec<String>) -> Result<Self> {
+        let mut random = Random::new(1);
+        let requests = (0..1_000).map(move |_| get(&paths[random.below(paths.len() as u64) as usize]));
+        Self::write(folder.join(name), requests)
     }
 }
 
 /// `POST /segments` with another `field` and another `header`.
-fn posts(count: usize, field: &str, header: &str) -> impl Iterator<Item = String> {
-    visits(count).map(move |(user, segment)| {
+fn posts(visits: impl Iterator<Item = (String, String)>, field: &str, header: &str) -> impl Iterator<Item = String> {
+    visits.map(move |(user, segment)| {
         let body = format!(r#"{{"user_id":"{user}","segment":"{segment}"{field}}}"#);
         let length = body.len();
         format!(
@@ -100,8 +111,15 @@ fn posts(count: usize, field: &str, header: &str) -> impl Iterator<Item = String
 
 /// The same random visits every time.
 fn visits(count: usize) -> impl Iterator<Item = (String, String)> {
+    visits_by(count, |random| (user(random.below(USERS)), segment(random.below(SEGMENTS))))
+}
+
+fn visits_by(
+    count: usize,
+    mut visit: impl FnMut(&mut Random) -> (String, String),
+) -> impl Iterator<Item = (String, String)> {
     let mut random = Random::new(1);
-    (0..count).map(move |_| (user(random.below(USERS)), segment(random.below(SEGMENTS))))
+    (0..count).map(move |_| visit(&mut random))
 }
 
 /// A `GET` of `path`.

@@ -4,6 +4,8 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use segment_estimator::embedded_redis::MAX_LISTPACK_ENTRIES;
+
 use crate::plan::Plan;
 use crate::processes::{self, Process};
 use crate::{Result, http, requests};
@@ -32,11 +34,12 @@ impl Redis {
         Self::start_with(plan, &["--appendonly", "no"])
     }
 
-    /// A Redis with these arguments.
+    /// A Redis with these arguments. Otherwise it is set up like the private Redis of the service.
     pub fn start_with(plan: &Plan, arguments: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut command = processes::command(&plan.redis_server);
-        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]).args(arguments);
+        command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", ""]);
+        command.args(["--zset-max-ziplist-entries", &MAX_LISTPACK_ENTRIES.to_string()]).args(arguments);
         let mut process = Process::start("redis", command, &folder_of(plan, "redis", address)?)?;
         let client = redis::Client::open(url(address))?;
         process.wait_until(|| {
@@ -102,8 +105,13 @@ impl Service {
         Self::start_binary(plan, redis, Path::new(env!("CARGO_BIN_EXE_segment-estimator")), settings)
     }
 
+    /// The build that the run compares with, if there is one.
+    pub fn start_baseline(plan: &Plan, redis: &Redis) -> Result<Option<Self>> {
+        plan.baseline.as_deref().map(|binary| Self::start_binary(plan, redis, binary, &[])).transpose()
+    }
+
     /// Another build of the service.
-    pub fn start_binary(plan: &Plan, redis: &Redis, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+    fn start_binary(plan: &Plan, redis: &Redis, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
         // What the loader has written is a data set: without a record, the service refuses it.
         redis.call::<redis::Value>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#, "NX"])?;
         let address = free_address()?;
@@ -119,6 +127,26 @@ impl Service {
         process.wait_until(|| {
             http::ask(address, request.as_bytes()).is_ok_and(|answer| [200, 404].contains(&answer.status))
         })?;
+        Ok(Self { address, process })
+    }
+}
+
+/// The axum handler of [`crate::plain`], in a process of its own.
+pub struct Plain {
+    pub address: SocketAddr,
+    pub process: Process,
+}
+
+impl Plain {
+    /// The handler on `redis` with so many threads.
+    pub fn start(plan: &Plan, redis: &Redis, threads: usize) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = processes::command(std::env::current_exe()?);
+        command.args(["--bench", "--serve-plain", &address.to_string(), "--on", &redis.address.to_string()]);
+        command.args(["--threads", &threads.to_string()]);
+        let mut process = Process::start("plain", command, &folder_of(plan, "plain", address)?)?;
+        let request = requests::get("/segments/any/count");
+        process.wait_until(|| http::ask(address, request.as_bytes()).is_ok_and(|answer| answer.status == 200))?;
         Ok(Self { address, process })
     }
 }
