@@ -157,6 +157,9 @@ impl Client {
             Ok(answers) => {
                 let is_probe = request.is_probe();
                 let reply = Reply::new(request, answers);
+                if let Some(error) = reply.worst_error().filter(|_| !is_probe) {
+                    record_error(&span, error);
+                }
                 if is_probe {
                     self.report_success_unless(reply.errors().next().is_some());
                 } else {
@@ -165,8 +168,7 @@ impl Client {
                 Ok(reply)
             }
             Err(error) => {
-                span.record("error.type", error.kind());
-                span.record("otel.status_code", "ERROR");
+                record_error(&span, &error);
                 self.report_outcome([&error]);
                 Err(error)
             }
@@ -264,4 +266,10 @@ fn redis_span(pipeline: &Pipeline) -> Span {
         db.operation.batch.size = pipeline.cmd_iter().count(),
         error.type = Empty,
     )
+}
+
+/// Marks the span of a request as failed.
+fn record_error(span: &Span, error: &Error) {
+    span.record("error.type", error.kind());
+    span.record("otel.status_code", "ERROR");
 }
