@@ -51,6 +51,10 @@ impl From<store::Error> for Problem {
                  private Redis) or users expire. Counts still work. Repeat the request later; a visit without seen_at counts \
                  from the repetition."
             }
+            store::Error::Redis(ref error) if error.is_refusal_of_a_replica() => {
+                "Redis is a replica now: it refuses visits, and its counts may be stale. Repeat the request, which succeeds once the \
+                 service reaches a primary; a visit without seen_at counts from the repetition."
+            }
             _ => {
                 "Redis didn't answer, or answered with an error. A count is unknown; a write may or may not have been done. \
                  Repeat the request; a visit without seen_at counts from the repetition."

@@ -17,6 +17,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::deadline::Deadline;
 use super::endpoint::Endpoint;
+use super::error::is_of_a_replica;
 use super::handshake::{Role, connect};
 use super::{Error, Limits};
 use crate::telemetry::Metrics;
@@ -287,12 +288,6 @@ impl Established {
             Err(_) => false,
         }
     }
-}
-
-/// Whether a server answers that it is a replica. A new connection may find the new primary.
-fn is_of_a_replica(answer: &RedisResult<Value>) -> bool {
-    let code = answer.as_ref().err().and_then(|error| error.code());
-    code.is_some_and(|code| Error::REPLICA_CODES.contains(&code))
 }
 
 impl fmt::Debug for Connection {

@@ -20,7 +20,7 @@ pub(crate) struct Failure<'a> {
 /// The extent of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// All requests, or all writes.
+    /// All requests, or writes alone, while reads succeed.
     Redis { writes_alone: bool },
     /// The data set, while Redis answers. The answer to a probe doesn't end it.
     DataSet,
@@ -41,8 +41,8 @@ struct State {
     /// The last logged failure of each kind.
     logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
-    /// Whether Redis refused the last write of visits, for example because its memory is full. Counts succeed then, so a success of a count
-    /// is not a recovery.
+    /// Whether Redis refused the last write of visits while counts succeed, for example because its memory is full. Only a visit that it
+    /// accepts is a recovery then. Other writes prove nothing: pruning succeeds when the memory is full.
     refuses_visits: bool,
 }
 

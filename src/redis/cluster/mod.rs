@@ -18,11 +18,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::{Pipeline, RedisResult, Value};
 
 use self::discovery::Discovery;
 use self::redirect::{RedirectTarget, has_moved, is_redirected};
 use super::deadline::Deadline;
+use super::error::is_of_a_lost_primary;
 use super::replication::replicas_reached;
 use super::request::{Request, Step};
 use super::{Error, Limits, RedisUrl, Slot};
@@ -89,7 +90,7 @@ impl Cluster {
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let answers = self.send_and_follow(request, deadline).await;
         // A master that doesn't answer, or is isolated, may have been replaced.
-        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_master)) {
+        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_primary)) {
             self.discovery.spawn_refresh();
         }
         answers
@@ -219,12 +220,6 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-/// Whether a server answers that it is isolated, or no longer a master.
-fn is_of_a_lost_master(answer: &RedisResult<Value>) -> bool {
-    let code = answer.as_ref().err().and_then(RedisError::code);
-    code.is_some_and(|code| ["CLUSTERDOWN", "MASTERDOWN", "READONLY"].contains(&code))
 }
 
 /// Whether a wait reached fewer replicas than another. An error reached none.
