@@ -16,7 +16,7 @@ use super::docs;
 use super::docs::openapi::document::{self, Entry};
 use super::extract::scope::HandlerScope;
 use super::middleware::cors;
-use super::middleware::endpoint::{Endpoint, Limits, MeasuredRoute};
+use super::middleware::endpoint::{Endpoint, MeasuredRoute, RouteLimits};
 use super::pages;
 use super::problem::Problem;
 use super::server::AllowedHosts;
@@ -24,7 +24,7 @@ use super::state::AppState;
 use crate::http::Origins;
 use crate::telemetry::Metrics;
 
-use Limits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
+use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
 
 /// Routes of callers.
 static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
@@ -84,7 +84,7 @@ type Mount = dyn Fn(&'static Entry, &Metrics) -> MethodRouter<Arc<AppState>> + S
 
 impl Route {
     /// Returns the route that `#[utoipa::path]` describes as `P`.
-    fn new<P, T>(limits: Limits, handler: impl Handler<T, Arc<AppState>>) -> Self
+    fn new<P, T>(limits: RouteLimits, handler: impl Handler<T, Arc<AppState>>) -> Self
     where
         P: Path + __dev::SchemaReferences + __dev::Tags<'static>,
         T: HandlerScope + 'static,
