@@ -15,7 +15,7 @@ use super::responses::{
 };
 use crate::auth::Scope;
 use crate::http::batch_report::BatchReport;
-use crate::http::problem::{Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
+use crate::http::problem::{KindDescription, Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -154,7 +154,7 @@ fn problem_types() -> impl Iterator<Item = String> {
             all.push(*kind);
         }
     }
-    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
+    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().slug))
 }
 
 fn problem_schema() -> RefOr<Schema> {
@@ -182,7 +182,7 @@ fn response(
     example: fn(ProblemKind) -> Problem,
 ) -> Response {
     let examples = kinds.iter().map(|kind| {
-        let (_, slug, title) = kind.describe();
+        let KindDescription { slug, title, .. } = kind.describe();
         let problem = example(*kind);
         let value = serde_json::to_value(problem.document("2429c179-26f3-4909-b0a2-af9e9e98fca8"));
         let value = value.expect("a problem serializes");
