@@ -31,10 +31,13 @@ impl From<store::Error> for Problem {
         }
         if let store::Error::TooManySegments(max) = error {
             let detail = format!(
-                "Nothing was written: the visit would create a segment, and there are {max} already. Correct the segment's name, \
+                "Nothing was written: the visit would create a segment beyond the maximum of {max}. Correct the segment's name, \
                  or have the operator raise max_segments. Empty segments don't count."
             );
-            let why = FieldError::new("segment", format!("would be new, and there are {max} segments already"));
+            let why = FieldError::new(
+                "segment",
+                format!("would be new, and the maximum number of segments, {max}, is reached"),
+            );
             return Self::new(ProblemKind::TooManySegments, detail).with_errors(vec![why]).with_cause(error);
         }
         let detail = match error {

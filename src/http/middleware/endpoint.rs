@@ -148,7 +148,8 @@ where
 fn acquire_permit(state: &AppState) -> Result<SemaphorePermit<'_>> {
     state.in_flight.try_acquire().map_err(|_| {
         let detail = format!(
-            "Nothing was done: {} requests are in flight already. Repeat the request after the seconds in Retry-After.",
+            "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the \
+             seconds in Retry-After.",
             state.limits.requests
         );
         Problem::new(ProblemKind::Overloaded, detail)

@@ -378,9 +378,9 @@ async fn overlap_rejects_bad_parameters() {
     let app = TestApp::spawn(&redis).await;
     let nine: Vec<_> = (0..9).map(|n| format!("segment=s{n}")).collect();
     for (query, field, detail) in [
-        ("", "segment", "must be given 2 to 8 times, and is given 0 times"),
-        ("segment=sports", "segment", "must be given 2 to 8 times, and is given 1 times"),
-        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, and is given 9 times"),
+        ("", "segment", "must be given 2 to 8 times, not 0"),
+        ("segment=sports", "segment", "must be given 2 to 8 times, not 1"),
+        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, not 9"),
         ("segment=a&segment=b&segment=a", "segment", "contains \"a\" more than once"),
         ("segment=a&segment=", "segment", "must not be empty"),
         ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),
