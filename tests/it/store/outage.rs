@@ -65,11 +65,13 @@ async fn recovery_is_logged_without_another_visit(
     let redis = Redis::start_with(&arguments);
     if is_cluster == "yes" {
         redis.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        let is_up = || redis.call::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        eventually("the cluster is up", async || is_up()).await;
     }
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &["--redis-url", &redis.url()]);
     let visit = json!({ "user_id": "u104010", "segment": "sports" });
-    eventually("a visit is accepted", async || service.post_visit(&visit).await.status() == 204).await;
+    assert_eq!(service.post_visit(&visit).await.status(), 204);
 
     redis.call::<()>(begin);
     eventually("a visit is refused", async || service.post_visit(&visit).await.status() == 503).await;
@@ -243,7 +245,7 @@ async fn readonly_replaces_the_connection() {
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
 }
 
-/// A service without visits learns of it by its readiness probe.
+/// A service without visits detects it by its readiness probe.
 #[tokio::test]
 async fn count_and_readyz_are_503_while_the_primary_is_a_replica() {
     let redis = Redis::start();
