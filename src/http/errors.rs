@@ -46,8 +46,8 @@ impl From<store::Error> for Problem {
                  without seen_at counts from the repetition."
             }
             store::Error::Redis(redis::Error::NoWaitAof) => {
-                "The visit was written, but Redis can't tell whether its replicas have it on disk: write_acks asks for more than \
-                 this Redis supports."
+                "The visit was written, but Redis can't report whether its replicas have it on disk: write_acks_on_disk requires \
+                 Redis 7.2 or later, or Valkey."
             }
             store::Error::Redis(redis::Error::Refused { ref code, .. }) if code == "OOM" => {
                 "Redis's memory is full: it accepts no visits until the operator raises its maxmemory (redis_max_memory for the \

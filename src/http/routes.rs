@@ -182,7 +182,7 @@ impl Routes {
     }
 
     /// Returns the router for `request`, or the response to a request whose `Host` is invalid or not allowed.
-    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<axum::Router, Box<Response>> {
+    pub(super) fn router_for<B>(&self, request: &Request<B>) -> Result<axum::Router, Box<Response>> {
         match self.hosts.check(request) {
             Ok(()) => Ok(self.router.clone()),
             Err(problem) => Err(Box::new(self.unmatched.refuse(problem, request.headers(), &self.state))),

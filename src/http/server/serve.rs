@@ -62,10 +62,10 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, routes: Routes, stop: CancellationToken) {
         let Self { limits, metrics, tls, is_stopping } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let admitted = routes.admit(&request);
+            let router = routes.router_for(&request);
             let is_stopping = Arc::clone(&is_stopping);
             async move {
-                let mut response = answer(admitted, request.map(Body::new)).await;
+                let mut response = answer(router, request.map(Body::new)).await;
                 if is_stopping.load(Ordering::Relaxed) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
