@@ -31,10 +31,13 @@ impl From<store::Error> for Problem {
         }
         if let store::Error::TooManySegments(max) = error {
             let detail = format!(
-                "Nothing was written: the visit would create a segment, and there are {max} already. Correct the segment's name, \
+                "Nothing was written: the visit would create a segment beyond the maximum of {max}. Correct the segment's name, \
                  or have the operator raise max_segments. Empty segments don't count."
             );
-            let why = FieldError::new("segment", format!("would be new, and there are {max} segments already"));
+            let why = FieldError::new(
+                "segment",
+                format!("would be new, and the maximum number of segments, {max}, is reached"),
+            );
             return Self::new(ProblemKind::TooManySegments, detail).with_errors(vec![why]).with_cause(error);
         }
         let detail = match error {
@@ -43,13 +46,17 @@ impl From<store::Error> for Problem {
                  without seen_at counts from the repetition."
             }
             store::Error::Redis(redis::Error::NoWaitAof) => {
-                "The visit was written, but Redis can't tell whether its replicas have it on disk: write_acks asks for more than \
-                 this Redis supports."
+                "The visit was written, but Redis can't report whether its replicas have it on disk: write_acks_on_disk requires \
+                 Redis 7.2 or later, or Valkey."
             }
             store::Error::Redis(redis::Error::Refused { ref code, .. }) if code == "OOM" => {
                 "Redis's memory is full: it accepts no visits until the operator raises its maxmemory (redis_max_memory for the \
                  private Redis) or users expire. Counts still work. Repeat the request later; a visit without seen_at counts \
                  from the repetition."
+            }
+            store::Error::Redis(ref error) if error.is_refusal_of_a_replica() => {
+                "Redis is a replica now: it refuses visits, and its counts may be stale. Repeat the request, which succeeds once the \
+                 service reaches a primary; a visit without seen_at counts from the repetition."
             }
             _ => {
                 "Redis didn't answer, or answered with an error. A count is unknown; a write may or may not have been done. \

@@ -20,6 +20,6 @@ pub mod server;
 mod state;
 
 pub use self::middleware::cors::Origins;
-pub use self::routes::{Router, openapi_json};
+pub use self::routes::{ProbesListener, Routes, openapi_json};
 pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
 pub use self::state::{AppState, RequestLimits};

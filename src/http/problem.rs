@@ -63,10 +63,20 @@ pub enum ProblemKind {
     Stopping,
 }
 
+/// What all problems of a kind have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindDescription {
+    pub status: StatusCode,
+    /// The type without its prefix.
+    pub slug: &'static str,
+    pub title: &'static str,
+}
+
 impl ProblemKind {
-    /// Returns the HTTP status, the type without its prefix, and the title.
-    pub const fn describe(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
+    /// Returns what all problems of this kind have in common.
+    #[must_use]
+    pub const fn describe(self) -> KindDescription {
+        let (status, slug, title) = match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The request has no accepted token"),
             Self::InsufficientScope => (StatusCode::FORBIDDEN, "insufficient-scope", "The token doesn't allow this"),
@@ -100,13 +110,14 @@ impl ProblemKind {
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many requests are in progress"),
             Self::RequestTimeout => (StatusCode::SERVICE_UNAVAILABLE, "request-timeout", "The request took too long"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
-        }
+        };
+        KindDescription { status, slug, title }
     }
 
     /// Returns the HTTP status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
-        self.describe().0
+        self.describe().status
     }
 
     const fn of_status(status: StatusCode) -> Self {
@@ -130,11 +141,13 @@ impl ProblemKind {
 #[derive(Debug, Clone)]
 pub struct Problem {
     kind: ProblemKind,
+    /// What is wrong and what to do, for the client. The log has it, too.
     detail: String,
     errors: Vec<FieldError>,
     route: Option<&'static str>,
     challenge: Option<Box<HeaderValue>>,
     report: Option<Box<Report>>,
+    /// The error behind the problem, for the log alone.
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -248,9 +261,10 @@ impl Problem {
 
     /// Returns the type without its prefix.
     pub const fn type_slug(&self) -> &'static str {
-        self.kind.describe().1
+        self.kind.describe().slug
     }
 
+    /// Returns what is wrong and what to do, for the client.
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -263,13 +277,14 @@ impl Problem {
         self.challenge.as_deref()
     }
 
+    /// Returns the error behind the problem, for the log alone.
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync)> {
         self.cause.as_deref()
     }
 
     /// Returns the document for the request with this id.
     pub fn document<'a>(&'a self, request_id: &'a str) -> ProblemDocument<'a> {
-        let (status, slug, title) = self.kind.describe();
+        let KindDescription { status, slug, title } = self.kind.describe();
         let errors = self.errors.iter();
         ProblemDocument {
             r#type: format!("{TYPE_PREFIX}{slug}"),

@@ -9,14 +9,13 @@ use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
-use utoipa::{__dev, Path};
 
 use super::api::{batch, count, counts, health, histogram, history, metrics, overlap, segments, users, visits};
 use super::docs;
-use super::docs::openapi::document::{self, Entry};
+use super::docs::openapi::document::{self, Documented, RouteDoc};
 use super::extract::scope::HandlerScope;
 use super::middleware::cors;
-use super::middleware::endpoint::{Endpoint, Limits, MeasuredRoute};
+use super::middleware::endpoint::{Endpoint, MeasuredRoute, RouteLimits};
 use super::pages;
 use super::problem::Problem;
 use super::server::AllowedHosts;
@@ -24,141 +23,176 @@ use super::state::AppState;
 use crate::http::Origins;
 use crate::telemetry::Metrics;
 
-use Limits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
+use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
 
 /// Routes of callers.
 static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
-        Route::new::<visits::__path_record, _>(RoundTrip, visits::record),
-        Route::new::<batch::__path_record, _>(Concurrency, batch::record),
-        Route::new::<segments::__path_list, _>(ConcurrencyAndTime, segments::list),
-        Route::new::<counts::__path_counts, _>(ConcurrencyAndTime, counts::counts),
-        Route::new::<count::__path_count, _>(RoundTrip, count::count),
-        Route::new::<histogram::__path_histogram, _>(ConcurrencyAndTime, histogram::histogram),
-        Route::new::<history::__path_history, _>(ConcurrencyAndTime, history::history),
-        Route::new::<overlap::__path_overlap, _>(Concurrency, overlap::overlap),
-        Route::new::<users::__path_segments, _>(ConcurrencyAndTime, users::segments),
-        Route::new::<users::__path_delete, _>(ConcurrencyAndTime, users::delete),
-        Route::new::<docs::__path_openapi, _>(ConcurrencyAndTime, docs::openapi(openapi_json)),
-        Route::new::<docs::__path_page, _>(ConcurrencyAndTime, docs::page),
-        Route::new::<docs::__path_page_with_slash, _>(ConcurrencyAndTime, docs::page_with_slash),
-        Route::new::<docs::__path_file, _>(ConcurrencyAndTime, docs::file),
-        Route::new::<pages::__path_list, _>(ConcurrencyAndTime, pages::list),
-        Route::new::<pages::__path_segment, _>(ConcurrencyAndTime, pages::segment),
-        Route::new::<pages::__path_overlap, _>(Concurrency, pages::overlap),
-        Route::new::<pages::__path_file, _>(ConcurrencyAndTime, pages::file),
+        post::<visits::__path_record, _>("/segments", RoundTrip, visits::record),
+        post::<batch::__path_record, _>("/segments/batch", Concurrency, batch::record),
+        get::<segments::__path_list, _>("/segments", ConcurrencyAndTime, segments::list),
+        get::<counts::__path_counts, _>("/counts", ConcurrencyAndTime, counts::counts),
+        get::<count::__path_count, _>("/segments/{name}/count", RoundTrip, count::count),
+        get::<histogram::__path_histogram, _>("/segments/{name}/histogram", ConcurrencyAndTime, histogram::histogram),
+        get::<history::__path_history, _>("/segments/{name}/history", ConcurrencyAndTime, history::history),
+        get::<overlap::__path_overlap, _>("/overlap", Concurrency, overlap::overlap),
+        get::<users::__path_segments, _>("/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
+        delete::<users::__path_delete, _>("/users/{user_id}", ConcurrencyAndTime, users::delete),
+        get::<docs::__path_openapi, _>("/openapi.json", ConcurrencyAndTime, docs::openapi(openapi_json)),
+        get::<docs::__path_page, _>("/docs", ConcurrencyAndTime, docs::page),
+        get::<docs::__path_page_with_slash, _>("/docs/", ConcurrencyAndTime, docs::page_with_slash),
+        get::<docs::__path_file, _>("/docs/{file}", ConcurrencyAndTime, docs::file),
+        get::<pages::__path_list, _>("/", ConcurrencyAndTime, pages::list),
+        get::<pages::__path_segment, _>("/pages/segment", ConcurrencyAndTime, pages::segment),
+        get::<pages::__path_overlap, _>("/pages/overlap", Concurrency, pages::overlap),
+        get::<pages::__path_file, _>("/pages/{file}", ConcurrencyAndTime, pages::file),
     ]
 });
 
-/// Routes of operators, on the listener of callers.
-static OPERATION: LazyLock<Vec<Route>> = LazyLock::new(|| {
+/// Probes and metrics, on the listener of callers.
+static PROBES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
-        Route::new::<health::__path_live, _>(Unlimited, health::live),
-        Route::new::<health::__path_ready, _>(Unlimited, health::ready),
-        Route::new::<metrics::__path_metrics, _>(Unlimited, metrics::metrics),
+        get::<health::__path_live, _>("/healthz", Unlimited, health::live),
+        get::<health::__path_ready, _>("/readyz", Unlimited, health::ready),
+        get::<metrics::__path_metrics, _>("/metrics", Unlimited, metrics::metrics),
     ]
 });
 
-/// Routes of operators, on a listener of their own.
+/// Probes and metrics, on a listener of their own.
 static ADMIN: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
-        Route::new::<health::__path_live, _>(Unlimited, health::live),
-        Route::new::<health::__path_ready, _>(Unlimited, health::ready),
-        Route::new::<metrics::__path_metrics, _>(Unlimited, metrics::metrics_without_token),
+        get::<health::__path_live, _>("/healthz", Unlimited, health::live),
+        get::<health::__path_ready, _>("/readyz", Unlimited, health::ready),
+        get::<metrics::__path_metrics, _>("/metrics", Unlimited, metrics::metrics_without_token),
     ]
 });
 
 /// Returns the OpenAPI document as JSON.
 #[must_use]
 pub fn openapi_json() -> String {
-    document::to_json(API.iter().chain(&*OPERATION).map(|route| &route.entry))
+    document::to_json(API.iter().chain(&*PROBES).map(|route| &route.doc))
 }
 
 struct Route {
-    entry: Entry,
-    mount: Box<Mount>,
+    doc: RouteDoc,
+    measured_handler: Box<MeasuredHandler>,
 }
 
 /// Returns the handler of a route with its middleware.
-type Mount = dyn Fn(&'static Entry, &Metrics) -> MethodRouter<Arc<AppState>> + Send + Sync;
+type MeasuredHandler = dyn Fn(&Metrics) -> MethodRouter<Arc<AppState>> + Send + Sync;
+
+fn get<P: Documented, T: HandlerScope + 'static>(
+    path: &'static str,
+    limits: RouteLimits,
+    handler: impl Handler<T, Arc<AppState>>,
+) -> Route {
+    Route::new::<P, T>(("GET", MethodFilter::GET, HttpMethod::Get), path, limits, handler)
+}
+
+fn post<P: Documented, T: HandlerScope + 'static>(
+    path: &'static str,
+    limits: RouteLimits,
+    handler: impl Handler<T, Arc<AppState>>,
+) -> Route {
+    Route::new::<P, T>(("POST", MethodFilter::POST, HttpMethod::Post), path, limits, handler)
+}
+
+fn delete<P: Documented, T: HandlerScope + 'static>(
+    path: &'static str,
+    limits: RouteLimits,
+    handler: impl Handler<T, Arc<AppState>>,
+) -> Route {
+    Route::new::<P, T>(("DELETE", MethodFilter::DELETE, HttpMethod::Delete), path, limits, handler)
+}
 
 impl Route {
     /// Returns the route that `#[utoipa::path]` describes as `P`.
-    fn new<P, T>(limits: Limits, handler: impl Handler<T, Arc<AppState>>) -> Self
-    where
-        P: Path + __dev::SchemaReferences + __dev::Tags<'static>,
-        T: HandlerScope + 'static,
-    {
-        let mount = move |entry: &'static Entry, metrics: &Metrics| {
-            let (method, filter) = match entry.method {
-                HttpMethod::Post => ("POST", MethodFilter::POST),
-                HttpMethod::Delete => ("DELETE", MethodFilter::DELETE),
-                _ => ("GET", MethodFilter::GET),
-            };
-            let route = MeasuredRoute::new(method, &entry.path, metrics);
-            on(filter, Endpoint::new(handler.clone(), limits, route))
+    ///
+    /// # Panics
+    ///
+    /// If `P` has another method or path.
+    fn new<P: Documented, T: HandlerScope + 'static>(
+        (name, filter, method): (&'static str, MethodFilter, HttpMethod),
+        path: &'static str,
+        limits: RouteLimits,
+        handler: impl Handler<T, Arc<AppState>>,
+    ) -> Self {
+        let measured_handler = move |metrics: &Metrics| {
+            on(filter, Endpoint::new(handler.clone(), limits, MeasuredRoute::new(name, path, metrics)))
         };
-        Self { entry: Entry::of::<P>(T::SCOPE), mount: Box::new(mount) }
+        Self { doc: RouteDoc::of::<P>(method, path, T::SCOPE), measured_handler: Box::new(measured_handler) }
     }
 }
 
-/// Router of a listener. [`Server`](super::server::Server) renders the problems of its responses.
+/// The listener of probes and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbesListener {
+    /// The one of callers.
+    Api,
+    /// One of their own.
+    Admin,
+}
+
+/// Routes of a listener. [`Server`](super::server::Server) renders the problems of its responses.
 #[derive(Clone)]
-pub struct Router {
-    routes: axum::Router,
+pub struct Routes {
+    router: axum::Router,
     hosts: Arc<AllowedHosts>,
     unmatched: Arc<MeasuredRoute>,
     state: Arc<AppState>,
 }
 
-impl Router {
-    /// Returns the router for callers, who may use `hosts`. Includes the routes of operators unless they have a
-    /// listener of their own.
+impl Routes {
+    /// Returns the routes for callers, who may use `hosts`. Includes probes and metrics if `probes` are on the same
+    /// listener.
     #[must_use]
-    pub fn api(state: Arc<AppState>, origins: Option<&Origins>, hosts: AllowedHosts, has_admin: bool) -> Self {
-        let operation = if has_admin { &[] } else { OPERATION.as_slice() };
-        let router = Self::new(API.iter().chain(operation), hosts, state);
+    pub fn api(state: Arc<AppState>, origins: Option<&Origins>, hosts: AllowedHosts, probes: ProbesListener) -> Self {
+        let probes = match probes {
+            ProbesListener::Api => PROBES.as_slice(),
+            ProbesListener::Admin => &[],
+        };
+        let routes = Self::new(API.iter().chain(probes), hosts, state);
         match origins {
-            None => router,
-            Some(origins) => Self { routes: router.routes.layer(cors::layer(origins)), ..router },
+            None => routes,
+            Some(origins) => Self { router: routes.router.layer(cors::layer(origins)), ..routes },
         }
     }
 
-    /// Returns the router for operators, with any `Host`: orchestrators and monitors use arbitrary names.
+    /// Returns the routes for operators, with any `Host`: orchestrators and monitors use arbitrary names.
     #[must_use]
     pub fn admin(state: Arc<AppState>) -> Self {
         Self::new(ADMIN.iter(), AllowedHosts::Any, state)
     }
 
     fn new(routes: impl Iterator<Item = &'static Route>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
-        let mount = |router: axum::Router<_>, Route { entry, mount }: &'static Route| {
-            router.route(&entry.path, mount(entry, &state.metrics))
+        let add = |router: axum::Router<_>, route: &Route| {
+            router.route(route.doc.path, (route.measured_handler)(&state.metrics))
         };
-        let routes = routes.fold(axum::Router::new(), mount);
-        Self::with_fallbacks(routes, hosts, state)
+        let router = routes.fold(axum::Router::new(), add);
+        Self::with_fallbacks(router, hosts, state)
     }
 
-    fn with_fallbacks(routes: axum::Router<Arc<AppState>>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
+    fn with_fallbacks(router: axum::Router<Arc<AppState>>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
         let unmatched = MeasuredRoute::unmatched(&state.metrics);
         let not_found = Endpoint::new(async || Problem::not_found(), Unlimited, Arc::clone(&unmatched));
         let method_not_allowed =
             Endpoint::new(async || Problem::method_not_allowed(), Unlimited, Arc::clone(&unmatched));
-        let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
-        Self { routes: routes.with_state(Arc::clone(&state)), hosts: Arc::new(hosts), unmatched, state }
+        let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
+        Self { router: router.with_state(Arc::clone(&state)), hosts: Arc::new(hosts), unmatched, state }
     }
 
-    /// Returns the routes for `request`, or the response to a request whose `Host` is invalid or not allowed.
-    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<axum::Router, Box<Response>> {
+    /// Returns the router for `request`, or the response to a request whose `Host` is invalid or not allowed.
+    pub(super) fn router_for<B>(&self, request: &Request<B>) -> Result<axum::Router, Box<Response>> {
         match self.hosts.check(request) {
-            Ok(()) => Ok(self.routes.clone()),
+            Ok(()) => Ok(self.router.clone()),
             Err(problem) => Err(Box::new(self.unmatched.refuse(problem, request.headers(), &self.state))),
         }
     }
 }
 
-impl fmt::Debug for Router {
+impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router").field("hosts", &self.hosts).finish_non_exhaustive()
+        f.debug_struct("Routes").field("hosts", &self.hosts).finish_non_exhaustive()
     }
 }
 
@@ -167,7 +201,7 @@ mod tests {
     use std::time::Duration;
 
     use axum::http::StatusCode;
-    use axum::routing::get;
+    use axum::routing;
     use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
     use tokio_util::sync::CancellationToken;
@@ -187,12 +221,24 @@ mod tests {
     #[test]
     fn openapi_document_has_the_paths_of_the_routes() {
         let document: serde_json::Value = serde_json::from_str(&openapi_json()).unwrap();
-        let mut paths: Vec<_> = API.iter().chain(&*OPERATION).map(|route| route.entry.path.as_str()).collect();
+        let mut paths: Vec<_> = API.iter().chain(&*PROBES).map(|route| route.doc.path).collect();
         paths.sort_unstable();
         paths.dedup();
         assert_eq!(paths, document["paths"].as_object().unwrap().keys().collect::<Vec<_>>());
-        let admin: Vec<_> = ADMIN.iter().map(|route| &route.entry.path).collect();
-        assert_eq!(admin, OPERATION.iter().map(|route| &route.entry.path).collect::<Vec<_>>());
+        let admin: Vec<_> = ADMIN.iter().map(|route| route.doc.path).collect();
+        assert_eq!(admin, PROBES.iter().map(|route| route.doc.path).collect::<Vec<_>>());
+    }
+
+    #[test]
+    #[should_panic(expected = "another path")]
+    fn a_route_with_another_path_than_its_description_panics() {
+        let _ = get::<health::__path_live, _>("/readyz", Unlimited, health::live);
+    }
+
+    #[test]
+    #[should_panic(expected = "another method")]
+    fn a_route_with_another_method_than_its_description_panics() {
+        let _ = post::<health::__path_live, _>("/healthz", Unlimited, health::live);
     }
 
     #[tokio::test]
@@ -201,11 +247,11 @@ mod tests {
         let route = MeasuredRoute::unmatched(&state.metrics);
         let panic = Endpoint::new(async || -> StatusCode { panic!("for the test") }, Unlimited, Arc::clone(&route));
         let bare = Endpoint::new(async || (StatusCode::BAD_GATEWAY, "not a problem document"), Unlimited, route);
-        let routes = axum::Router::new().route("/panic", get(panic)).route("/bare", get(bare));
-        let router = Router::with_fallbacks(routes, AllowedHosts::LOCAL, state);
+        let router = axum::Router::new().route("/panic", routing::get(panic)).route("/bare", routing::get(bare));
+        let routes = Routes::with_fallbacks(router, AllowedHosts::LOCAL, state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server().serve(listener, router, CancellationToken::new()));
+        tokio::spawn(server().serve(listener, routes, CancellationToken::new()));
 
         for path in ["panic", "bare", "panic"] {
             let response = reqwest::get(format!("http://{address}/{path}")).await.unwrap();
@@ -253,7 +299,7 @@ mod tests {
             in_flight: Semaphore::new(1),
             metrics: Arc::default(),
             is_stopping: Arc::default(),
-            ending: CancellationToken::new(),
+            end_streams: CancellationToken::new(),
         }
     }
 }

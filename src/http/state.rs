@@ -42,7 +42,7 @@ pub struct AppState {
     /// Set when the shutdown begins.
     pub is_stopping: Arc<AtomicBool>,
     /// Cancelled when the shutdown aborts streams that have no end of their own.
-    pub ending: CancellationToken,
+    pub end_streams: CancellationToken,
 }
 
 impl AppState {

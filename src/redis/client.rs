@@ -21,7 +21,9 @@ use crate::telemetry::{Metrics, TRACED, Traffic};
 
 /// A handle on the servers; clones share the connections.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+}
 
 struct Inner {
     deployment: Deployment,
@@ -46,13 +48,13 @@ impl Client {
         deployment.urls().try_for_each(|url| url.client().map(drop))?;
         let topology = Topology::new(&deployment, limits, &metrics, traffic);
         let (outages, in_flight) = Default::default();
-        Ok(Self(Arc::new(Inner { deployment, topology, limits, outages, metrics, traffic, in_flight })))
+        Ok(Self { inner: Arc::new(Inner { deployment, topology, limits, outages, metrics, traffic, in_flight }) })
     }
 
     /// Returns a client with connections of its own for `traffic`. Both share the discovered servers.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
-        let Inner { deployment, topology, limits, outages, metrics, .. } = &*self.0;
-        Self(Arc::new(Inner {
+        let Inner { deployment, topology, limits, outages, metrics, .. } = &*self.inner;
+        let inner = Inner {
             deployment: deployment.clone(),
             topology: topology.for_traffic(traffic),
             limits: *limits,
@@ -60,27 +62,28 @@ impl Client {
             metrics: Arc::clone(metrics),
             traffic,
             in_flight: Arc::default(),
-        }))
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Returns the limits that it was created with.
     pub(crate) fn limits(&self) -> Limits {
-        self.0.limits
+        self.inner.limits
     }
 
     /// Returns the metrics that it was created with.
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.0.metrics
+        &self.inner.metrics
     }
 
     /// Whether a request is in flight.
     pub(crate) fn is_busy(&self) -> bool {
-        Arc::strong_count(&self.0.in_flight) > 1
+        Arc::strong_count(&self.inner.in_flight) > 1
     }
 
     /// Whether keys are spread over several servers.
     pub(crate) fn is_cluster(&self) -> bool {
-        self.0.topology.is_cluster()
+        self.inner.topology.is_cluster()
     }
 
     /// Returns a slot and the address of each server that takes writes. A single server has every slot.
@@ -88,29 +91,29 @@ impl Client {
     /// # Errors
     ///
     /// An [`Error`] if no server of a cluster answers.
-    pub(crate) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
-        match &self.0.topology {
+    pub(crate) async fn primaries(&self) -> Result<Vec<(Slot, String)>, Error> {
+        match &self.inner.topology {
             Topology::Single(connection) => {
-                Ok(vec![(Slot(0), connection.address().unwrap_or_else(|| self.0.deployment.to_string()))])
+                Ok(vec![(Slot(0), connection.address().unwrap_or_else(|| self.inner.deployment.to_string()))])
             }
             Topology::Cluster(cluster) => {
-                let masters = self.deadline().bound(cluster.masters().boxed()).await;
-                masters.inspect_err(|error| self.report_error(error))
+                let primaries = self.deadline().bound(cluster.primaries().boxed()).await;
+                primaries.inspect_err(|error| self.report_error(error))
             }
         }
     }
 
-    /// Returns the index in [`Self::masters`] of the server of each of `slots`.
+    /// Returns the index in [`Self::primaries`] of the server of each of `slots`.
     ///
     /// # Errors
     ///
-    /// As [`Self::masters`].
-    pub(crate) async fn masters_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
-        match &self.0.topology {
+    /// As [`Self::primaries`].
+    pub(crate) async fn primaries_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
+        match &self.inner.topology {
             Topology::Single(_) => Ok(vec![0; slots.len()]),
             Topology::Cluster(cluster) => {
-                let masters = self.deadline().bound(cluster.masters_of(slots).boxed()).await;
-                masters.inspect_err(|error| self.report_error(error))
+                let primaries = self.deadline().bound(cluster.primaries_of(slots).boxed()).await;
+                primaries.inspect_err(|error| self.report_error(error))
             }
         }
     }
@@ -119,19 +122,23 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Self::masters`].
-    pub(crate) async fn by_server<T>(&self, items: Vec<T>, slot_of: impl Fn(&T) -> Slot) -> Result<Vec<Vec<T>>, Error> {
-        let masters = self.masters_of(items.iter().map(slot_of).collect()).await?;
+    /// As [`Self::primaries`].
+    pub(crate) async fn group_by_server<T>(
+        &self,
+        items: Vec<T>,
+        slot_of: impl Fn(&T) -> Slot,
+    ) -> Result<Vec<Vec<T>>, Error> {
+        let primaries = self.primaries_of(items.iter().map(slot_of).collect()).await?;
         let mut servers: BTreeMap<usize, Vec<T>> = BTreeMap::new();
-        for (master, item) in masters.into_iter().zip(items) {
-            servers.entry(master).or_default().push(item);
+        for (primary, item) in primaries.into_iter().zip(items) {
+            servers.entry(primary).or_default().push(item);
         }
         Ok(servers.into_values().collect())
     }
 
     /// Reconnects if the sentinels report a different primary.
     pub(crate) async fn confirm_primary(&self) {
-        if let Topology::Single(connection) = &self.0.topology {
+        if let Topology::Single(connection) = &self.inner.topology {
             connection.confirm_primary().await;
         }
     }
@@ -147,16 +154,19 @@ impl Client {
     /// An [`Error`] if Redis didn't answer in time.
     pub(crate) async fn send(&self, mut request: Request) -> Result<Reply, Error> {
         // A cancelled request drops it as well.
-        let _in_flight = Arc::clone(&self.0.in_flight);
+        let _in_flight = Arc::clone(&self.inner.in_flight);
         let since = Instant::now();
         let span = redis_span(request.as_sent());
-        let sending = self.0.topology.send(&mut request, self.deadline());
+        let sending = self.inner.topology.send(&mut request, self.deadline());
         let answers = sending.instrument(span.clone()).await;
-        self.0.metrics.redis.answered(self.0.traffic, since);
+        self.inner.metrics.redis.observe_exchange(self.inner.traffic, since);
         match answers {
             Ok(answers) => {
                 let is_probe = request.is_probe();
                 let reply = Reply::new(request, answers);
+                if let Some(error) = reply.worst_error().filter(|_| !is_probe) {
+                    record_error(&span, error);
+                }
                 if is_probe {
                     self.report_success_unless(reply.errors().next().is_some());
                 } else {
@@ -165,8 +175,7 @@ impl Client {
                 Ok(reply)
             }
             Err(error) => {
-                span.record("error.type", error.kind());
-                span.record("otel.status_code", "ERROR");
+                record_error(&span, &error);
                 self.report_outcome([&error]);
                 Err(error)
             }
@@ -191,14 +200,14 @@ impl Client {
         if let Some(primary) = info.as_deref().and_then(primary_of) {
             let error = Error::Replica(primary);
             self.report_error(&error);
-            self.0.topology.invalidate(slot);
+            self.inner.topology.invalidate(slot);
             return Err(error);
         }
         Ok(time.ok().and_then(|time| <(i64, i64)>::from_redis_value(time).ok()))
     }
 
     fn deadline(&self) -> Deadline {
-        Deadline::after(self.0.limits.answer)
+        Deadline::after(self.inner.limits.answer)
     }
 
     /// Counts and logs the `errors` of a request, or its success.
@@ -212,19 +221,19 @@ impl Client {
     }
 
     fn report_success_unless(&self, has_failed: bool) {
-        if !has_failed && self.0.outages.is_failing() {
-            match self.0.topology {
-                Topology::Single(_) => self.0.outages.answered(self.0.traffic, Instant::now()),
+        if !has_failed && self.inner.outages.is_failing() {
+            match self.inner.topology {
+                Topology::Single(_) => self.inner.outages.succeeded(self.inner.traffic, Instant::now()),
                 // The answer of one server doesn't prove that the others answer.
-                Topology::Cluster(_) => self.0.outages.taken(self.0.traffic),
+                Topology::Cluster(_) => self.inner.outages.succeeded_on_one_server(self.inner.traffic),
             }
         }
     }
 
     /// Logs that all servers answer again after an outage.
     pub(crate) fn report_recovery(&self) {
-        if self.0.outages.is_failing() {
-            self.0.outages.answered(self.0.traffic, Instant::now());
+        if self.inner.outages.is_failing() {
+            self.inner.outages.succeeded(self.inner.traffic, Instant::now());
         }
     }
 
@@ -235,19 +244,19 @@ impl Client {
 
     /// Counts and logs `failure`.
     pub(crate) fn report(&self, failure: Failure<'_>) {
-        self.0.metrics.redis.failed(failure.kind);
+        self.inner.metrics.redis.failed(failure.kind);
         self.log(failure);
     }
 
     /// Logs `failure`.
     pub(crate) fn log(&self, failure: Failure<'_>) {
-        self.0.outages.failed(failure, self.0.traffic, Instant::now());
+        self.inner.outages.failed(failure, self.inner.traffic, Instant::now());
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({})", self.0.deployment)
+        write!(f, "Client({})", self.inner.deployment)
     }
 }
 
@@ -264,4 +273,10 @@ fn redis_span(pipeline: &Pipeline) -> Span {
         db.operation.batch.size = pipeline.cmd_iter().count(),
         error.type = Empty,
     )
+}
+
+/// Marks the span of a request as failed.
+fn record_error(span: &Span, error: &Error) {
+    span.record("error.type", error.kind());
+    span.record("otel.status_code", "ERROR");
 }

@@ -16,8 +16,9 @@ use redis::{AsyncConnectionConfig, Pipeline, RedisResult, Value, cmd};
 use tokio::sync::OwnedMutexGuard;
 
 use super::deadline::Deadline;
-use super::endpoint::Endpoint;
+use super::error::is_of_a_replica;
 use super::handshake::{Role, connect};
+use super::resolver::Resolver;
 use super::{Error, Limits};
 use crate::telemetry::Metrics;
 
@@ -26,7 +27,7 @@ use crate::telemetry::Metrics;
 pub(crate) struct Connection(Arc<Inner>);
 
 struct Inner {
-    endpoint: Arc<dyn Endpoint>,
+    resolver: Arc<dyn Resolver>,
     config: AsyncConnectionConfig,
     limits: Limits,
     /// `None` before the first use and after a failure.
@@ -67,22 +68,22 @@ impl Connection {
     /// How often a connection is checked. One that was idle since the last check is sent a `PING`.
     const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Returns a handle on the server at `endpoint`. It connects at the first [`Self::send`].
-    pub(crate) fn new(endpoint: Arc<dyn Endpoint>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    /// Returns a handle on the server whose address `resolver` returns. It connects at the first [`Self::send`].
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, limits: Limits, metrics: Arc<Metrics>) -> Self {
         // The deadline of each request is the only timeout.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(Self::MAX_QUEUED_PIPELINES);
         let (established, state) = (Mutex::new(None), Arc::default());
-        Self(Arc::new(Inner { endpoint, config, limits, established, state, metrics }))
+        Self(Arc::new(Inner { resolver, config, limits, established, state, metrics }))
     }
 
     /// Returns a second connection to the same server. Both share the last failure and the generation.
     pub(crate) fn clone_config(&self) -> Self {
-        let Inner { endpoint, config, limits, state, metrics, .. } = &*self.0;
+        let Inner { resolver, config, limits, state, metrics, .. } = &*self.0;
         Self(Arc::new(Inner {
-            endpoint: Arc::clone(endpoint),
+            resolver: Arc::clone(resolver),
             config: config.clone(),
             limits: *limits,
             established: Mutex::new(None),
@@ -98,7 +99,7 @@ impl Connection {
 
     /// Returns the address of the server, if it is known.
     pub(crate) fn address(&self) -> Option<String> {
-        self.0.endpoint.address()
+        self.0.resolver.address()
     }
 
     /// Sends `pipeline`, which must ignore errors, and returns a result for each of its commands. Sends it once more if the connection
@@ -144,7 +145,7 @@ impl Connection {
     /// Reconnects if the sentinels report a different primary.
     pub(crate) async fn confirm_primary(&self) {
         let generation = self.generation();
-        if self.0.endpoint.has_moved(self.0.limits.connect).await {
+        if self.0.resolver.has_moved(self.0.limits.connect).await {
             self.invalidate_generation(generation);
         }
     }
@@ -198,11 +199,11 @@ impl Connection {
     }
 
     async fn resolve_and_connect(&self) -> Result<MultiplexedConnection, Error> {
-        let Inner { endpoint, config, limits, .. } = &*self.0;
+        let Inner { resolver, config, limits, .. } = &*self.0;
         let deadline = Deadline::after(limits.connect);
-        let url = endpoint.resolve(limits.connect).await?;
+        let url = resolver.resolve(limits.connect).await?;
         let connected = connect(&url, config, Role::Primary, deadline).await;
-        connected.map_err(|error| if endpoint.is_one_of_several() { error.at(&url) } else { error })
+        connected.map_err(|error| if resolver.is_one_of_several() { error.at(&url) } else { error })
     }
 
     /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, reconnects, so that
@@ -261,7 +262,7 @@ impl Connection {
     /// Adds the address to `error` if there are several servers.
     fn located(&self, error: Error) -> Error {
         match self.address() {
-            Some(address) if self.0.endpoint.is_one_of_several() => error.at(address),
+            Some(address) if self.0.resolver.is_one_of_several() => error.at(address),
             _ => error,
         }
     }
@@ -289,14 +290,8 @@ impl Established {
     }
 }
 
-/// Whether a server answers that it is a replica. A new connection may find the new primary.
-fn is_of_a_replica(answer: &RedisResult<Value>) -> bool {
-    let code = answer.as_ref().err().and_then(|error| error.code());
-    code.is_some_and(|code| Error::REPLICA_CODES.contains(&code))
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection({})", self.0.endpoint)
+        write!(f, "Connection({})", self.0.resolver)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{Arg, ErrorKind, Pipeline, RedisError, ServerError};
+use redis::{Arg, ErrorKind, Pipeline, RedisError, RedisResult, ServerError, Value};
 
 use super::outage_log::{Failure, Reach};
 use super::tls;
@@ -75,25 +75,53 @@ pub(crate) const TRY_AGAIN: &str = "TRYAGAIN";
 /// Error code of a wait for replicas if the server becomes a replica.
 const UNBLOCKED: &str = "UNBLOCKED";
 
-/// Error codes that describe Redis's state, with their names in the metrics. Messages of other codes, such as `ERR unknown command`, may
-/// repeat arguments.
-const ABOUT_REDIS: [(&str, &str); 11] = [
-    ("BUSY", "busy"),
-    ("CLUSTERDOWN", "cluster_down"),
-    ("LOADING", "loading"),
-    ("MASTERDOWN", "master_down"),
-    ("MISCONF", "misconf"),
-    ("NOAUTH", "no_auth"),
-    ("NOPERM", "no_permission"),
-    ("NOREPLICAS", "no_replicas"),
-    ("OOM", "out_of_memory"),
-    ("READONLY", "readonly"),
-    (UNBLOCKED, "readonly"),
+/// Error code of a server of a cluster that is isolated, or whose cluster lacks slots.
+const CLUSTER_DOWN: &str = "CLUSTERDOWN";
+
+/// What a server refuses in a state that its error codes describe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refuses {
+    /// All commands, or all on keys.
+    Everything,
+    /// Writes, because it is a replica. A connection that is made later finds that out, too.
+    WritesAsReplica,
+    /// Some commands, above all writes, while others succeed.
+    Some,
+}
+
+/// Error codes that describe Redis's state, with their names in the metrics and what Redis refuses then. Messages of other codes, such as
+/// `ERR unknown command`, may repeat arguments.
+const ABOUT_REDIS: [(&str, &str, Refuses); 11] = [
+    ("BUSY", "busy", Refuses::Everything),
+    (CLUSTER_DOWN, "cluster_down", Refuses::Everything),
+    ("LOADING", "loading", Refuses::Everything),
+    ("MASTERDOWN", "master_down", Refuses::WritesAsReplica),
+    ("MISCONF", "misconf", Refuses::Some),
+    ("NOAUTH", "no_auth", Refuses::Everything),
+    ("NOPERM", "no_permission", Refuses::Some),
+    ("NOREPLICAS", "no_replicas", Refuses::Some),
+    ("OOM", "out_of_memory", Refuses::Some),
+    ("READONLY", "readonly", Refuses::WritesAsReplica),
+    (UNBLOCKED, "readonly", Refuses::WritesAsReplica),
 ];
 
-/// Returns the name of the error `code` if it describes Redis's state.
-fn state_of_redis(code: &str) -> Option<&'static str> {
-    ABOUT_REDIS.iter().find(|(known, _)| *known == code).map(|(_, name)| *name)
+/// Returns the name in the metrics of the state that the error `code` describes, and what Redis refuses in it.
+fn state_of_redis(code: &str) -> Option<(&'static str, Refuses)> {
+    ABOUT_REDIS.iter().find(|(known, ..)| *known == code).map(|(_, name, refuses)| (*name, *refuses))
+}
+
+/// Whether a server answers that it is a replica. A new connection may find the new primary.
+pub(crate) fn is_of_a_replica(answer: &RedisResult<Value>) -> bool {
+    code_of(answer).and_then(state_of_redis).is_some_and(|(_, refuses)| refuses == Refuses::WritesAsReplica)
+}
+
+/// Whether a server of a cluster answers that it is isolated, or no longer a primary.
+pub(crate) fn is_of_a_lost_primary(answer: &RedisResult<Value>) -> bool {
+    code_of(answer) == Some(CLUSTER_DOWN) || is_of_a_replica(answer)
+}
+
+fn code_of(answer: &RedisResult<Value>) -> Option<&str> {
+    answer.as_ref().err().and_then(RedisError::code)
 }
 
 impl Error {
@@ -110,7 +138,7 @@ impl Error {
             Self::TooOld(_) | Self::NoWaitAof => "too_old",
             Self::NotReplicated { .. } => "not_replicated",
             Self::WrongType { .. } => "wrong_type",
-            Self::Refused { code, .. } => state_of_redis(code).unwrap_or("refused"),
+            Self::Refused { code, .. } => state_of_redis(code).map_or("refused", |(name, _)| name),
         }
     }
 
@@ -141,9 +169,6 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == "NOPERM" || !Self::is_about_redis(code))
     }
 
-    /// Error codes of a replica.
-    pub(crate) const REPLICA_CODES: [&str; 3] = ["READONLY", "MASTERDOWN", UNBLOCKED];
-
     /// Whether an ACL forbids the command or the key.
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "NOPERM")
@@ -159,9 +184,27 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == "ERR")
     }
 
-    /// Whether it affects writes alone, so that reads may succeed.
+    /// Whether it affects writes alone, so that a read doesn't prove that they succeed again.
     pub(crate) fn is_of_writes(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::NotReplicated { .. } | Self::NoWaitAof)
+        match self {
+            Self::NotReplicated { .. } | Self::NoWaitAof => true,
+            // A code that isn't known is about the command.
+            Self::Refused { code, .. } => state_of_redis(code).is_none_or(|(_, refuses)| refuses == Refuses::Some),
+            _ => false,
+        }
+    }
+
+    /// Whether the server is a replica and executed nothing.
+    pub(crate) fn is_refusal_of_a_replica(&self) -> bool {
+        match self {
+            Self::Replica(_) => true,
+            // A wait for replicas was interrupted after the write.
+            Self::Refused { code, .. } if code == UNBLOCKED => false,
+            Self::Refused { code, .. } => {
+                state_of_redis(code).is_some_and(|(_, refuses)| refuses == Refuses::WritesAsReplica)
+            }
+            _ => false,
+        }
     }
 
     /// Classifies an error of connecting.
@@ -284,7 +327,7 @@ mod tests {
 
     #[test]
     fn kind_of_every_state_of_redis_is_a_label_of_the_metrics() {
-        for (code, name) in ABOUT_REDIS {
+        for (code, name, _) in ABOUT_REDIS {
             let error = Error::Refused { command: "PING".to_owned(), code: code.to_owned(), detail: String::new() };
             assert_eq!(error.kind(), name);
             assert!(ERROR_KINDS.contains(&name), "{name}");

@@ -15,7 +15,7 @@ use super::{Error, RedisUrl};
 
 /// A step of the handshake, in the order in which they are sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum HandshakeStep {
     Auth,
     Select,
     Info,
@@ -24,22 +24,22 @@ enum Step {
 }
 
 /// Returns the commands of the handshake, and the step of each.
-fn commands_of(login: &Login) -> (Pipeline, Vec<Step>) {
+fn commands_of(login: &Login) -> (Pipeline, Vec<HandshakeStep>) {
     let (mut pipeline, mut steps) = (redis::pipe(), Vec::new());
     if let Some(password) = &login.password {
         pipeline.cmd("AUTH").arg(&login.username).arg(password);
-        steps.push(Step::Auth);
+        steps.push(HandshakeStep::Auth);
     }
     if login.db != 0 {
         pipeline.cmd("SELECT").arg(login.db);
-        steps.push(Step::Select);
+        steps.push(HandshakeStep::Select);
     }
     // Before 7.0, Redis accepts one section for each `INFO`.
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    steps.extend([Step::Info; 2]);
+    steps.extend([HandshakeStep::Info; 2]);
     pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(env!("CARGO_PKG_NAME"));
     pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
-    steps.extend([Step::Name; 2]);
+    steps.extend([HandshakeStep::Name; 2]);
     (pipeline, steps)
 }
 
@@ -103,7 +103,7 @@ async fn shake_hands(connection: &mut MultiplexedConnection, url: &RedisUrl, log
     let mut info = String::new();
     for (step, answer) in steps.into_iter().zip(answers) {
         match answer {
-            Ok(answer) if step == Step::Info => info += &answer,
+            Ok(answer) if step == HandshakeStep::Info => info += &answer,
             Ok(_) => {}
             Err(error) => refusal(step, login, &error).map_or(Ok(()), Err)?,
         }
@@ -122,7 +122,7 @@ fn connect_error(error: &RedisError, url: &RedisUrl, sent: &str) -> Error {
 }
 
 /// Returns the error of a refused `step`; `None` if the step may be refused.
-fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
+fn refusal(step: HandshakeStep, login: &Login, error: &RedisError) -> Option<Error> {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();
     if code == "DENIED" || detail.starts_with("max number of clients") {
@@ -132,14 +132,14 @@ fn refusal(step: Step, login: &Login, error: &RedisError) -> Option<Error> {
     }
     match step {
         // The text may repeat the password.
-        Step::Auth if code == "WRONGPASS" || code == "ERR" => Some(Error::WrongPassword),
-        Step::Auth => Some(Error::refused("AUTH".to_owned(), code, detail)),
-        Step::Select if code == "ERR" => Some(Error::Connect(format!("no database {}: {detail}", login.db))),
-        Step::Select => Some(Error::refused(format!("SELECT {}", login.db), code, detail)),
+        HandshakeStep::Auth if code == "WRONGPASS" || code == "ERR" => Some(Error::WrongPassword),
+        HandshakeStep::Auth => Some(Error::refused("AUTH".to_owned(), code, detail)),
+        HandshakeStep::Select if code == "ERR" => Some(Error::Connect(format!("no database {}: {detail}", login.db))),
+        HandshakeStep::Select => Some(Error::refused(format!("SELECT {}", login.db), code, detail)),
         // An ACL may forbid `INFO`. Such a server is used without knowing its version and role.
-        Step::Info if code == "NOPERM" || !Error::is_about_redis(code) => None,
-        Step::Info => Some(Error::refused("INFO".to_owned(), code, detail)),
-        Step::Name => None,
+        HandshakeStep::Info if code == "NOPERM" || !Error::is_about_redis(code) => None,
+        HandshakeStep::Info => Some(Error::refused("INFO".to_owned(), code, detail)),
+        HandshakeStep::Name => None,
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     /// Returns the error of `step` if Redis answers it with `answer`.
-    fn refusal_of(step: Step, answer: &str) -> Option<Error> {
+    fn refusal_of(step: HandshakeStep, answer: &str) -> Option<Error> {
         let login = Login { username: None, password: Some("secret".to_owned()), db: 3 };
         let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
         refusal(step, &login, &answer.extract_error().unwrap_err())
@@ -185,20 +185,20 @@ mod tests {
     #[case::busy("BUSY Redis is busy running a script.", "busy")]
     #[case::no_auth("NOAUTH Authentication required.", "no_auth")]
     fn refusal_keeps_the_message_about_a_state_of_redis(#[case] answer: &str, #[case] kind: &str) {
-        for step in [Step::Auth, Step::Select, Step::Info] {
+        for step in [HandshakeStep::Auth, HandshakeStep::Select, HandshakeStep::Info] {
             let error = refusal_of(step, answer).unwrap();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().ends_with(answer), "{error}");
         }
-        assert_eq!(refusal_of(Step::Name, answer), None);
+        assert_eq!(refusal_of(HandshakeStep::Name, answer), None);
     }
 
     #[test]
     fn refusal_of_info_alone_is_accepted() {
         let forbidden = "NOPERM User me has no permissions to run the 'info' command";
-        assert_eq!(refusal_of(Step::Info, forbidden), None);
-        assert_eq!(refusal_of(Step::Info, "ERR unknown command 'INFO'"), None);
-        assert_eq!(refusal_of(Step::Select, forbidden).unwrap().kind(), "no_permission");
+        assert_eq!(refusal_of(HandshakeStep::Info, forbidden), None);
+        assert_eq!(refusal_of(HandshakeStep::Info, "ERR unknown command 'INFO'"), None);
+        assert_eq!(refusal_of(HandshakeStep::Select, forbidden).unwrap().kind(), "no_permission");
     }
 
     #[rstest]
@@ -206,7 +206,7 @@ mod tests {
     #[case::none_required("ERR AUTH <password> called without any password configured for the default user.")]
     #[case::no_auth_command("ERR unknown command 'AUTH', with args beginning with: 'secret'")]
     fn refusal_of_a_password_does_not_show_it(#[case] answer: &str) {
-        let error = refusal_of(Step::Auth, answer).unwrap();
+        let error = refusal_of(HandshakeStep::Auth, answer).unwrap();
         assert_eq!(error, Error::WrongPassword);
         assert!(!error.to_string().contains("secret"), "{error}");
     }
@@ -218,7 +218,7 @@ mod tests {
         "Redis is running in protected mode"
     )]
     fn refusal_of_every_client_names_the_reason(#[case] answer: &str, #[case] why: &str) {
-        for step in [Step::Auth, Step::Select, Step::Info] {
+        for step in [HandshakeStep::Auth, HandshakeStep::Select, HandshakeStep::Info] {
             let error = refusal_of(step, answer).unwrap();
             assert_eq!(error.kind(), "connect");
             assert!(error.to_string().contains(why) && !error.to_string().contains("In this mode"), "{error}");

@@ -1,4 +1,4 @@
-//! A Redis client: one server, a primary behind sentinels, or a cluster. It knows servers, slots and pipelines, and nothing of segments.
+//! A Redis client: one server, a primary behind sentinels, or a cluster. It handles servers, slots and pipelines, and has no notion of segments.
 
 mod client;
 mod cluster;
@@ -6,7 +6,6 @@ mod connection;
 mod credentials;
 mod deadline;
 mod deployment;
-mod endpoint;
 mod error;
 mod handshake;
 mod info;
@@ -15,6 +14,7 @@ mod outage_log;
 mod replication;
 mod reply;
 mod request;
+mod resolver;
 mod sentinel;
 mod slot;
 mod tls;

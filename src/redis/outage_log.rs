@@ -20,7 +20,7 @@ pub(crate) struct Failure<'a> {
 /// The extent of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// All requests, or all writes.
+    /// All requests, or writes alone, while reads succeed.
     Redis { writes_alone: bool },
     /// The data set, while Redis answers. The answer to a probe doesn't end it.
     DataSet,
@@ -33,16 +33,16 @@ pub(crate) enum Reach {
 pub(crate) struct OutageLog {
     /// Set from a logged failure to the logged recovery. A success checks this flag alone.
     failing: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<OutageState>,
 }
 
 #[derive(Default)]
-struct State {
+struct OutageState {
     /// The last logged failure of each kind.
     logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
-    /// Whether Redis refused the last write of visits, for example because its memory is full. Counts succeed then, so a success of a count
-    /// is not a recovery.
+    /// Whether Redis refused the last write of visits while counts succeed, for example because its memory is full. Only a visit that it
+    /// accepts is a recovery then. Other writes prove nothing: pruning succeeds when the memory is full.
     refuses_visits: bool,
 }
 
@@ -88,18 +88,18 @@ impl OutageLog {
         }
     }
 
-    /// Whether [`Self::answered`] must be called. Cheap, since every answer checks it.
+    /// Whether [`Self::succeeded`] must be called. Cheap, since every answer checks it.
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// Records that one of several servers executed a request for `traffic`.
-    pub(crate) fn taken(&self, traffic: Traffic) {
+    pub(crate) fn succeeded_on_one_server(&self, traffic: Traffic) {
         self.lock().refuses_visits &= traffic == Traffic::Other;
     }
 
     /// Records that Redis executed a request for `traffic`, and logs the recovery.
-    pub(crate) fn answered(&self, traffic: Traffic, now: Instant) {
+    pub(crate) fn succeeded(&self, traffic: Traffic, now: Instant) {
         let mut state = self.lock();
         state.refuses_visits &= traffic == Traffic::Other;
         let is_quiet = state.last_failure.is_none_or(|at| now.duration_since(at) >= Self::QUIET);
@@ -111,7 +111,7 @@ impl OutageLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutageState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_and_answered_log_a_line_each_per_outage() {
+    fn failed_and_succeeded_log_a_line_each_per_outage() {
         let lines = logged(|log, start| {
             for outage in 0..3 {
                 let at = |millis| start + Duration::from_secs(5 * outage) + Duration::from_millis(millis);
@@ -144,8 +144,8 @@ mod tests {
                     log.failed(timeout().as_failure(), VISITS, at(request));
                 }
                 assert!(log.is_failing());
-                log.answered(VISITS, at(1_500));
-                log.answered(VISITS, at(1_501));
+                log.succeeded(VISITS, at(1_500));
+                log.succeeded(VISITS, at(1_501));
                 assert!(!log.is_failing());
             }
         });
@@ -159,7 +159,7 @@ mod tests {
         let lines = logged(|log, start| {
             for millis in (0..60_000).step_by(10) {
                 log.failed(timeout().as_failure(), VISITS, start + Duration::from_millis(millis));
-                log.answered(VISITS, start + Duration::from_millis(millis + 5));
+                log.succeeded(VISITS, start + Duration::from_millis(millis + 5));
             }
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -167,17 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn answered_by_counts_is_no_recovery_while_visits_are_refused() {
+    fn success_of_counts_is_no_recovery_while_visits_are_refused() {
         let full = Error::refused("ZADD segment:sports".to_owned(), "OOM", "");
         let lines = logged(|log, start| {
             let at = |millis| start + Duration::from_millis(millis);
             for millis in (0..20_000).step_by(2_000) {
                 log.failed(full.as_failure(), VISITS, at(millis));
                 for later in (0..2_000).step_by(100) {
-                    log.answered(Traffic::Other, at(millis + later));
+                    log.succeeded(Traffic::Other, at(millis + later));
                 }
             }
-            log.answered(Traffic::Batches, at(20_000));
+            log.succeeded(Traffic::Batches, at(20_000));
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[0].contains("OOM") && lines[1].contains("Redis answers again"), "{lines:#?}");
@@ -185,10 +185,10 @@ mod tests {
 
     /// There may be no visits for hours.
     #[test]
-    fn answered_by_any_traffic_is_a_recovery_of_the_connection() {
+    fn success_of_any_traffic_is_a_recovery_of_the_connection() {
         let lines = logged(|log, start| {
             log.failed(timeout().as_failure(), VISITS, start);
-            log.answered(Traffic::Other, start + Duration::from_secs(2));
+            log.succeeded(Traffic::Other, start + Duration::from_secs(2));
         });
         assert_eq!(lines.len(), 2, "{lines:#?}");
     }
@@ -208,7 +208,7 @@ mod tests {
             }
             let later = start + Duration::from_secs(22);
             log.failed(wrong_type().as_failure(), VISITS, later);
-            log.answered(VISITS, later);
+            log.succeeded(VISITS, later);
             log.failed(wrong_type().as_failure(), VISITS, later);
         });
         let is_recovery = |line: &String| line.contains("Redis answers again");

@@ -51,6 +51,11 @@ impl Reply {
         of_commands.chain(of_replication)
     }
 
+    /// Returns an error that affects Redis, or else one that affects one key.
+    pub(crate) fn worst_error(&self) -> Option<&Error> {
+        self.errors().find(|error| error.is_outage()).or_else(|| self.errors().next())
+    }
+
     /// Returns the results of all commands.
     pub(crate) fn results(self) -> Vec<Result<Value, Error>> {
         self.results

@@ -14,7 +14,7 @@ use redis::{FromRedisValue as _, Pipeline, RedisResult, Value, pipe};
 
 use super::connection::Connection;
 use super::deadline::Deadline;
-use super::endpoint::Endpoint;
+use super::resolver::Resolver;
 use super::{Error, RedisUrl};
 
 /// The sentinels of one primary, and their last report.
@@ -24,12 +24,12 @@ pub(crate) struct Sentinel {
     master: String,
     /// The URL of the servers, but for the address.
     servers: RedisUrl,
-    last: Mutex<Option<Report>>,
+    last: Mutex<Option<PrimaryReport>>,
 }
 
 /// A sentinel's report: the address of the primary and the epoch of its configuration. The latest epoch counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Report {
+struct PrimaryReport {
     epoch: u64,
     host: String,
     port: u16,
@@ -46,10 +46,10 @@ impl Sentinel {
 
     /// Queries all sentinels concurrently and returns the report of the latest epoch, because they disagree during a failover. After a
     /// majority has answered, the others have [`Self::GRACE`], so that a dead sentinel doesn't delay every failover.
-    async fn fetch_report(&self, timeout: Duration) -> Result<Report, Error> {
+    async fn fetch_report(&self, timeout: Duration) -> Result<PrimaryReport, Error> {
         let mut reports: FuturesUnordered<_> =
             self.sentinels.iter().map(|sentinel| self.fetch_report_of(sentinel, Deadline::after(timeout))).collect();
-        let (mut latest, mut failure, mut answers) = (None::<Report>, None, 0);
+        let (mut latest, mut failure, mut answers) = (None::<PrimaryReport>, None, 0);
         loop {
             let is_enough = answers > self.sentinels.len() / 2;
             let timeout = if is_enough { Self::GRACE } else { timeout };
@@ -70,7 +70,7 @@ impl Sentinel {
         })
     }
 
-    async fn fetch_report_of(&self, sentinel: &Connection, deadline: Deadline) -> Result<Report, Error> {
+    async fn fetch_report_of(&self, sentinel: &Connection, deadline: Deadline) -> Result<PrimaryReport, Error> {
         let mut pipeline = pipe();
         // The first command returns the new primary before the failover is complete. The second one returns the epoch.
         pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
@@ -80,12 +80,12 @@ impl Sentinel {
             .ok_or_else(|| Error::Connect(format!("a sentinel monitors no master {:?}", self.master)))
     }
 
-    fn last(&self) -> std::sync::MutexGuard<'_, Option<Report>> {
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<PrimaryReport>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Endpoint for Sentinel {
+impl Resolver for Sentinel {
     fn resolve(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>> {
         Box::pin(async move {
             // The other half is for connecting.
@@ -98,7 +98,7 @@ impl Endpoint for Sentinel {
 
     fn has_moved(&self, timeout: Duration) -> BoxFuture<'_, bool> {
         Box::pin(async move {
-            let address = |report: &Report| (report.host.clone(), report.port);
+            let address = |report: &PrimaryReport| (report.host.clone(), report.port);
             let last = self.last().as_ref().map(address);
             match (last, self.fetch_report(timeout).await) {
                 (Some(last), Ok(report)) => address(&report) != last,
@@ -117,7 +117,7 @@ impl Endpoint for Sentinel {
 }
 
 /// Parses the answers to `pipeline`; `None` if the sentinel doesn't monitor this master.
-fn parse(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Result<Option<Report>, Error> {
+fn parse(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Result<Option<PrimaryReport>, Error> {
     let mut answers = answers.into_iter();
     let (Some(address), Some(master)) = (answers.next(), answers.next()) else { return Ok(None) };
     let address = address.map_err(|error| Error::from_command(error, pipeline, 0))?;
@@ -126,7 +126,7 @@ fn parse(answers: Vec<RedisResult<Value>>, pipeline: &Pipeline) -> Result<Option
     let fields = master.ok().and_then(|master| Vec::<String>::from_redis_value(master).ok()).unwrap_or_default();
     let epoch = fields.chunks_exact(2).find(|field| field[0] == "config-epoch");
     let epoch = epoch.and_then(|field| field[1].parse().ok()).unwrap_or(0);
-    Ok(Some(Report { epoch, host, port }))
+    Ok(Some(PrimaryReport { epoch, host, port }))
 }
 
 impl fmt::Display for Sentinel {

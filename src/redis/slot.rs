@@ -2,7 +2,7 @@
 
 use crc::{CRC_16_XMODEM, Crc};
 
-/// One of the 16,384 slots of a cluster. Each belongs to one master.
+/// One of the 16,384 slots of a cluster. Each belongs to one primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub(crate) u16);
 

@@ -8,13 +8,13 @@ use redis::{RedisResult, Value};
 use super::cluster::Cluster;
 use super::connection::Connection;
 use super::deadline::Deadline;
-use super::endpoint::FixedEndpoint;
 use super::request::Request;
+use super::resolver::FixedAddress;
 use super::sentinel::Sentinel;
 use super::{Deployment, Error, Limits, Slot};
 use crate::telemetry::{Metrics, Traffic};
 
-/// A connection to the only server or to the primary of sentinels, or the connections to the masters of a cluster.
+/// A connection to the only server or to the primary of sentinels, or the connections to the primaries of a cluster.
 pub(crate) enum Topology {
     Single(Connection),
     Cluster(Cluster),
@@ -25,17 +25,17 @@ impl Topology {
     pub(crate) fn new(deployment: &Deployment, limits: Limits, metrics: &Arc<Metrics>, traffic: Traffic) -> Self {
         match deployment {
             Deployment::One(url) => {
-                let endpoint = Arc::new(FixedEndpoint::only(url.clone()));
-                Self::Single(Connection::new(endpoint, limits, Arc::clone(metrics)))
+                let address = Arc::new(FixedAddress::only(url.clone()));
+                Self::Single(Connection::new(address, limits, Arc::clone(metrics)))
             }
             Deployment::Sentinel { sentinels, master, servers } => {
                 let connect = |url: &_| {
-                    let endpoint = Arc::new(FixedEndpoint::one_of_several(Clone::clone(url)));
-                    Connection::new(endpoint, limits, Arc::clone(metrics))
+                    let address = Arc::new(FixedAddress::one_of_several(Clone::clone(url)));
+                    Connection::new(address, limits, Arc::clone(metrics))
                 };
                 let sentinels = sentinels.iter().map(connect).collect();
-                let endpoint = Arc::new(Sentinel::new(sentinels, master.clone(), servers.clone()));
-                Self::Single(Connection::new(endpoint, limits, Arc::clone(metrics)))
+                let sentinel = Arc::new(Sentinel::new(sentinels, master.clone(), servers.clone()));
+                Self::Single(Connection::new(sentinel, limits, Arc::clone(metrics)))
             }
             Deployment::Cluster(seeds) => {
                 Self::Cluster(Cluster::new(seeds.clone(), limits, Arc::clone(metrics), traffic))

@@ -187,7 +187,7 @@ impl Store {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_PER_REQUEST) {
             let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
-            for samples in self.client.by_server(samples.iter().collect(), slot_of).await? {
+            for samples in self.client.group_by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
             }
         }
@@ -240,7 +240,7 @@ impl Store {
             Self::SAMPLES_PER_REQUEST / expected.clamp(Self::MAX_LIST_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
         let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
-        for names in self.client.by_server(names, slot_of).await? {
+        for names in self.client.group_by_server(names, slot_of).await? {
             for names in names.chunks(Self::SAMPLES_PER_REQUEST) {
                 let types = self.types_of(names).await?;
                 let histories: Vec<_> =

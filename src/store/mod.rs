@@ -239,8 +239,8 @@ impl Store {
     /// An [`Error`] if a server can't serve. It can't while it loads its data, nor as a replica.
     pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
         self.client.confirm_primary().await;
-        let masters = self.client.masters().await?;
-        let first = self.client.masters_of(vec![self.layout_slot()]).await?[0];
+        let masters = self.client.primaries().await?;
+        let first = self.client.primaries_of(vec![self.layout_slot()]).await?[0];
         let times = join_all(masters.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
         // One server that can't serve fails the call.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -259,7 +259,7 @@ impl Store {
     }
 
     async fn by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
-        Ok(self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
+        Ok(self.client.group_by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }
 

@@ -42,7 +42,7 @@ impl Store {
         is_enough: impl Fn(&OwnKey) -> bool,
     ) -> Result<OwnKeys, Error> {
         let (mut found, pattern) = (OwnKeys { keys: Vec::new(), coverage: Coverage::Complete }, self.names.own());
-        for (slot, _) in self.client.masters().await? {
+        for (slot, _) in self.client.primaries().await? {
             let (mut cursor, mut steps) = ("0".to_owned(), 0);
             loop {
                 let mut pipeline = pipe();

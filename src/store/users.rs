@@ -88,7 +88,7 @@ impl Store {
         let partition = |visit: &Visit<'_>| layout.read().of(hash(visit.user_id.as_str()));
         let mut kept = vec![None; visits.len()];
         let indices: Vec<_> = (0..visits.len()).collect();
-        for indices in self.client.by_server(indices, |index| partition(&visits[*index]).slot()).await? {
+        for indices in self.client.group_by_server(indices, |index| partition(&visits[*index]).slot()).await? {
             let commands = indices.iter().map(|index| {
                 let (visit, partition) = (&visits[*index], partition(&visits[*index]));
                 let mut command = cmd("ZSCORE");

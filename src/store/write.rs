@@ -166,7 +166,7 @@ impl Batch {
     ) -> Attempt<WriteOutcome> {
         let batches =
             key_sets.into_iter().flat_map(|key_set| self.partition_batches(&store.names, key_set, refused)).collect();
-        let servers = match client.by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await {
+        let servers = match client.group_by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Committed(WriteOutcome::all_failed(self.len(), &error.into())),
         };

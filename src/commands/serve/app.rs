@@ -22,7 +22,7 @@ use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
 use crate::http::server::Server;
-use crate::http::{AllowedHosts, AppState, Origins, Router, Tls, TlsError};
+use crate::http::{AllowedHosts, AppState, Origins, ProbesListener, Routes, Tls, TlsError};
 use crate::jobs::{HealthMonitor, HistoryRecorder, Pruner, PrunerError};
 use crate::store;
 use crate::telemetry::Metrics;
@@ -30,9 +30,9 @@ use crate::telemetry::Metrics;
 /// A service that is ready to run. It already listens, so connections wait until it runs.
 #[derive(Debug)]
 pub struct App {
-    public: Endpoint,
+    public: BoundListener,
     /// Probes and metrics, if they have their own listener.
-    admin: Option<Endpoint>,
+    admin: Option<BoundListener>,
     health: HealthMonitor,
     recorder: HistoryRecorder,
     reloader: Reloader,
@@ -93,12 +93,12 @@ impl Reloader {
     }
 }
 
-/// A listener and the router of its requests.
+/// A listener and the routes of its requests.
 #[derive(Debug)]
-struct Endpoint {
+struct BoundListener {
     listener: TcpListener,
     local_addr: SocketAddr,
-    router: Router,
+    routes: Routes,
 }
 
 /// Why the service failed to start or ended by itself, in one line for the user.
@@ -208,7 +208,7 @@ impl App {
             in_flight: Semaphore::new(settings.request_limits().requests),
             metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
-            ending: end_streams.clone(),
+            end_streams: end_streams.clone(),
         });
         let is_local = public.1.ip().to_canonical().is_loopback();
         let hosts = match &settings.allowed_hosts {
@@ -236,10 +236,12 @@ impl App {
             metrics: Arc::clone(&metrics),
         };
         reloader.report(true, true);
-        let router = Router::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, admin.is_some());
-        let admin = admin.map(|(listener, local_addr)| Endpoint { listener, local_addr, router: Router::admin(state) });
+        let probes = if admin.is_some() { ProbesListener::Admin } else { ProbesListener::Api };
+        let routes = Routes::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, probes);
+        let admin =
+            admin.map(|(listener, local_addr)| BoundListener { listener, local_addr, routes: Routes::admin(state) });
         Ok(Self {
-            public: Endpoint { listener: public.0, local_addr: public.1, router },
+            public: BoundListener { listener: public.0, local_addr: public.1, routes },
             admin,
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
@@ -296,15 +298,15 @@ impl App {
         monitors.spawn(recorder.run());
         // Serves probes until the end of the shutdown. Dropping it ends it.
         let mut admin_server = JoinSet::new();
-        if let Some(Endpoint { listener, router, .. }) = admin {
+        if let Some(BoundListener { listener, routes, .. }) = admin {
             // In plain text: probes connect by address, and a certificate is for a name.
             let server = Server { tls: None, ..server.clone() };
-            admin_server.spawn(server.serve(listener, router, CancellationToken::new()));
+            admin_server.spawn(server.serve(listener, routes, CancellationToken::new()));
         }
 
         let outcome = {
             let (drain_timeout, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
-            let serving = server.serve(public.listener, public.router, stop_serving.clone());
+            let serving = server.serve(public.listener, public.routes, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);

@@ -22,7 +22,7 @@ struct Health {
 
 /// Check whether the process responds.
 ///
-/// It does not ask Redis: a restart of the service would not repair Redis.
+/// It does not query Redis: a restart of the service would not repair Redis.
 #[utoipa::path(
     get,
     path = "/healthz",

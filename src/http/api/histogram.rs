@@ -79,8 +79,8 @@ impl QueryParams for HistogramQuery {
 
 /// Group the users of a segment by the time of their last visit.
 ///
-/// The same buckets show when the users expire, unless they are seen again. The sum of all buckets is the count at that
-/// time.
+/// `leave_from` and `leave_to` show when the users leave this window, unless they are seen again. With a shorter window
+/// than the configured one, they stay in the segment for longer. The sum of all buckets is the count at that time.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram",

@@ -12,7 +12,7 @@ use crate::http::state::AppState;
 
 /// Get the metrics of the service.
 ///
-/// The format is Prometheus's text format. A scrape does not ask Redis; metrics of Redis are sampled periodically. With
+/// The format is Prometheus's text format. A scrape does not query Redis; metrics of Redis are sampled periodically. With
 /// `admin_listen`, the metrics are served there, without a token.
 #[utoipa::path(
     get,

@@ -1,6 +1,6 @@
 //! Extractors that authorize the caller.
 //!
-//! They are the first argument of a handler, so that the body is not read and Redis is not asked before the caller is
+//! They are the first argument of a handler, so that the body is not read and Redis is not queried before the caller is
 //! authorized.
 
 use std::convert::Infallible;

@@ -22,12 +22,12 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Seconds until a retry. Every request tries to reach Redis, so a longer wait has no benefit.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Passes `request` to the router that `admitted` contains. Renders a problem, also one of a refusal in `admitted`, as
+/// Passes `request` to `router`, or takes the response to a refused `Host`. Renders a problem of either as
 /// JSON or, if the request is for a page, as a page.
 ///
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
 /// not be taken for a page.
-pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Request) -> Response {
+pub async fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> Response {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();
     if method == Method::DELETE {
@@ -36,7 +36,7 @@ pub async fn answer(admitted: Result<Router, Box<Response>>, mut request: Reques
     }
     let page = pages::base_path(&method, request.uri().path());
 
-    let mut response = match admitted {
+    let mut response = match router {
         Ok(mut router) => router.call(request).await.unwrap_or_else(|never| match never {}),
         Err(refusal) => *refusal,
     };

@@ -22,9 +22,9 @@ use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::telemetry::{Metrics, RouteMetrics};
 
-/// Limits of the requests of an endpoint.
+/// RouteLimits of the requests of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limits {
+pub enum RouteLimits {
     /// No limits: probes must succeed under overload.
     Unlimited,
     /// Counts towards the limit of requests in flight.
@@ -39,12 +39,12 @@ pub enum Limits {
 #[derive(Clone)]
 pub struct Endpoint<H> {
     handler: H,
-    limits: Limits,
+    limits: RouteLimits,
     route: Arc<MeasuredRoute>,
 }
 
 impl<H> Endpoint<H> {
-    pub const fn new(handler: H, limits: Limits, route: Arc<MeasuredRoute>) -> Self {
+    pub const fn new(handler: H, limits: RouteLimits, route: Arc<MeasuredRoute>) -> Self {
         Self { handler, limits, route }
     }
 }
@@ -125,22 +125,22 @@ impl MeasuredRoute {
 
 async fn call_within_limits<H, T>(
     handler: H,
-    limits: Limits,
+    limits: RouteLimits,
     request: Request,
     state: &Arc<AppState>,
 ) -> Result<Response>
 where
     H: Handler<T, Arc<AppState>>,
 {
-    if limits == Limits::Unlimited {
+    if limits == RouteLimits::Unlimited {
         return Ok(handler.call(request, Arc::clone(state)).await);
     }
     let _permit = acquire_permit(state)?;
     let answer = handler.call(request, Arc::clone(state));
     match (limits, state.limits.round_trip) {
-        (Limits::Unlimited | Limits::Concurrency, _) | (Limits::RoundTrip, None) => Ok(answer.await),
-        (Limits::RoundTrip, Some(timeout)) => with_timeout(timeout, answer).await,
-        (Limits::ConcurrencyAndTime, _) => with_timeout(state.limits.request, answer).await,
+        (RouteLimits::Unlimited | RouteLimits::Concurrency, _) | (RouteLimits::RoundTrip, None) => Ok(answer.await),
+        (RouteLimits::RoundTrip, Some(timeout)) => with_timeout(timeout, answer).await,
+        (RouteLimits::ConcurrencyAndTime, _) => with_timeout(state.limits.request, answer).await,
     }
 }
 
@@ -148,7 +148,8 @@ where
 fn acquire_permit(state: &AppState) -> Result<SemaphorePermit<'_>> {
     state.in_flight.try_acquire().map_err(|_| {
         let detail = format!(
-            "Nothing was done: {} requests are in flight already. Repeat the request after the seconds in Retry-After.",
+            "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the \
+             seconds in Retry-After.",
             state.limits.requests
         );
         Problem::new(ProblemKind::Overloaded, detail)

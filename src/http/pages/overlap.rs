@@ -189,7 +189,7 @@ mod tests {
             assert!(page.contains(cell), "{cell} is not in {page}");
         }
         assert!(!page.contains("<b>"), "{page}");
-        assert!(!page.contains("data-refresh"), "it is not asked for again by itself");
+        assert!(!page.contains("data-refresh"), "it does not refresh periodically");
     }
 
     #[rstest]

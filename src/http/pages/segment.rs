@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn bars_have_titles_and_the_table_has_the_numbers() {
         let page = html(&segment("sports"));
-        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They leave 22 Nov 10:30 to 23 Nov 10:30, unless they \
-                     come back.";
+        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They leave the segment 22 Nov 10:30 to 23 Nov 10:30, \
+                     unless they come back.";
         assert!(page.contains(&format!("<title>{title}</title>")), "{page}");
         assert_eq!(page.matches("<g class=\"bar\">").count(), 14);
         assert!(page.contains("<td class=\"number\">1,400</td><td class=\"number\">13.3%</td>"), "{page}");

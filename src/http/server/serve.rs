@@ -22,7 +22,7 @@ use super::http2;
 use super::listener::Listener;
 use super::stream::Stream;
 use super::tls::Tls;
-use crate::http::Router;
+use crate::http::Routes;
 use crate::http::middleware::answer::answer;
 use crate::telemetry::Metrics;
 
@@ -57,15 +57,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `router` on `listener` until `stop` is cancelled. Then stops accepting, and returns when all requests in
+    /// Serves `routes` on `listener` until `stop` is cancelled. Then stops accepting, and returns when all requests in
     /// flight are complete or the drain times out.
-    pub async fn serve(self, listener: TcpListener, router: Router, stop: CancellationToken) {
+    pub async fn serve(self, listener: TcpListener, routes: Routes, stop: CancellationToken) {
         let Self { limits, metrics, tls, is_stopping } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let admitted = router.admit(&request);
+            let router = routes.router_for(&request);
             let is_stopping = Arc::clone(&is_stopping);
             async move {
-                let mut response = answer(admitted, request.map(Body::new)).await;
+                let mut response = answer(router, request.map(Body::new)).await;
                 if is_stopping.load(Ordering::Relaxed) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }

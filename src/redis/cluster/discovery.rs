@@ -1,4 +1,4 @@
-//! Discovery of the masters: reads `CLUSTER SLOTS`, and caches the answer until a redirection or a failure shows that it is outdated.
+//! Discovery of the primaries: reads `CLUSTER SLOTS`, and caches the answer until a redirection or a failure shows that it is outdated.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -11,13 +11,13 @@ use rand::seq::SliceRandom as _;
 use redis::{AsyncConnectionConfig, FromRedisValue as _, RedisResult, Value, pipe};
 use tokio::sync::Mutex;
 
-use super::masters::{MasterConnections, Masters};
+use super::primaries::{Primaries, PrimaryConnections};
 use super::slots::{Address, SlotMap};
 use crate::redis::connection::Connection;
 use crate::redis::deadline::Deadline;
-use crate::redis::endpoint::FixedEndpoint;
 use crate::redis::handshake::{Role, connect};
 use crate::redis::info::info_field;
+use crate::redis::resolver::FixedAddress;
 use crate::redis::{Error, Limits, RedisUrl};
 use crate::telemetry::Metrics;
 
@@ -25,16 +25,16 @@ use crate::telemetry::Metrics;
 pub(super) struct Discovery {
     seeds: Vec<RedisUrl>,
     limits: Limits,
-    masters: ArcSwapOption<Masters>,
+    primaries: ArcSwapOption<Primaries>,
     /// Connections to servers without slots that a redirection named, such as those of a machine that is being added.
-    unassigned: std::sync::Mutex<HashMap<Address, MasterConnections>>,
+    unassigned: std::sync::Mutex<HashMap<Address, PrimaryConnections>>,
     /// Locked during a refresh. Tasks that wait for the lock share its outcome.
-    last_refresh: Arc<Mutex<Option<Refresh>>>,
+    last_refresh: Arc<Mutex<Option<RefreshOutcome>>>,
     metrics: Arc<Metrics>,
 }
 
 /// The time of a refresh, and its error if it failed.
-struct Refresh {
+struct RefreshOutcome {
     at: Instant,
     failure: Option<Error>,
 }
@@ -47,25 +47,25 @@ impl Discovery {
 
     /// Discovers the cluster of the servers at `seeds`.
     pub(super) fn new(seeds: Vec<RedisUrl>, limits: Limits, metrics: Arc<Metrics>) -> Self {
-        let (masters, unassigned, last_refresh) = Default::default();
-        Self { seeds, limits, masters, unassigned, last_refresh, metrics }
+        let (primaries, unassigned, last_refresh) = Default::default();
+        Self { seeds, limits, primaries, unassigned, last_refresh, metrics }
     }
 
-    /// Returns the masters, after a refresh if they have not been discovered yet.
+    /// Returns the primaries, after a refresh if they have not been discovered yet.
     ///
     /// # Errors
     ///
     /// An [`Error`] if no server answers.
-    pub(super) async fn masters(self: &Arc<Self>) -> Result<Arc<Masters>, Error> {
-        match self.masters.load_full() {
-            Some(masters) => Ok(masters),
+    pub(super) async fn primaries(self: &Arc<Self>) -> Result<Arc<Primaries>, Error> {
+        match self.primaries.load_full() {
+            Some(primaries) => Ok(primaries),
             None => self.refresh(None).await,
         }
     }
 
-    /// Returns the masters if they have been discovered.
-    pub(super) fn known_masters(&self) -> Option<Arc<Masters>> {
-        self.masters.load_full()
+    /// Returns the primaries if they have been discovered.
+    pub(super) fn known_primaries(&self) -> Option<Arc<Primaries>> {
+        self.primaries.load_full()
     }
 
     /// Starts a refresh in the background, unless one is running.
@@ -75,27 +75,27 @@ impl Discovery {
         }
         let discovery = Arc::clone(self);
         tokio::spawn(async move {
-            let outdated = discovery.known_masters();
-            // If no server answers, the next request that needs a master fails with the cause.
+            let outdated = discovery.known_primaries();
+            // If no server answers, the next request that needs a primary fails with the cause.
             let _ = discovery.refresh(outdated.as_ref()).await;
         });
     }
 
-    /// Fetches the masters again, unless they were replaced since `outdated` was read, or the last refresh is too recent.
+    /// Fetches the primaries again, unless they were replaced since `outdated` was read, or the last refresh is too recent.
     ///
     /// # Errors
     ///
-    /// As [`Self::masters`].
-    pub(super) async fn refresh(self: &Arc<Self>, outdated: Option<&Arc<Masters>>) -> Result<Arc<Masters>, Error> {
+    /// As [`Self::primaries`].
+    pub(super) async fn refresh(self: &Arc<Self>, outdated: Option<&Arc<Primaries>>) -> Result<Arc<Primaries>, Error> {
         let discovery = Arc::clone(self);
         let mut last_refresh = Arc::clone(&self.last_refresh).lock_owned().await;
-        let current = self.known_masters();
+        let current = self.known_primaries();
         if let Some(current) = &current
             && outdated.is_none_or(|outdated| !Arc::ptr_eq(current, outdated))
         {
             return Ok(Arc::clone(current));
         }
-        if let Some(Refresh { at, failure }) = &*last_refresh
+        if let Some(RefreshOutcome { at, failure }) = &*last_refresh
             && at.elapsed() < Self::REFRESH_PAUSE
         {
             return match (failure, current) {
@@ -106,16 +106,16 @@ impl Discovery {
         // In a task of its own: a caller that is cancelled must not cancel the refresh that the next one waits for.
         let refreshing = tokio::spawn(async move {
             let slots = discovery.fetch_slots(current.as_deref()).await;
-            *last_refresh = Some(Refresh { at: Instant::now(), failure: slots.as_ref().err().cloned() });
-            let masters = Arc::new(discovery.connect_masters(slots?, current.as_deref()));
-            discovery.masters.store(Some(Arc::clone(&masters)));
-            Ok(masters)
+            *last_refresh = Some(RefreshOutcome { at: Instant::now(), failure: slots.as_ref().err().cloned() });
+            let primaries = Arc::new(discovery.connect_primaries(slots?, current.as_deref()));
+            discovery.primaries.store(Some(Arc::clone(&primaries)));
+            Ok(primaries)
         });
         refreshing.await.unwrap_or_else(|stopped| Err(Error::Connect(stopped.to_string())))
     }
 
-    /// Queries the servers in random order, a few at a time, until one returns the masters of the slots.
-    async fn fetch_slots(&self, known: Option<&Masters>) -> Result<SlotMap, Error> {
+    /// Queries the servers in random order, a few at a time, until one returns the primaries of the slots.
+    async fn fetch_slots(&self, known: Option<&Primaries>) -> Result<SlotMap, Error> {
         let servers = known.into_iter().flat_map(|known| known.slots.servers());
         let mut servers: Vec<_> = servers.map(|address| self.url_of(address)).collect();
         servers.shuffle(&mut rand::rng());
@@ -125,7 +125,7 @@ impl Discovery {
             while let Some(answer) = answers.next().await {
                 match answer {
                     Ok((slots, true)) => return Ok(slots),
-                    // The server may be isolated from the others, which may have elected other masters.
+                    // The server may be isolated from the others, which may have elected other primaries.
                     Ok((slots, false)) => of_a_lost_server = Some(slots),
                     Err(error) => failure = Some(error),
                 }
@@ -134,7 +134,7 @@ impl Discovery {
         of_a_lost_server.ok_or_else(|| failure.unwrap_or_else(no_server_known))
     }
 
-    /// Fetches the masters of the slots from the server at `url`, a master or a replica. Also returns whether the server considers the
+    /// Fetches the primaries of the slots from the server at `url`, a primary or a replica. Also returns whether the server considers the
     /// cluster healthy.
     async fn fetch_slots_from(&self, url: &RedisUrl) -> Result<(SlotMap, bool), Error> {
         let timeout = self.limits.connect;
@@ -156,34 +156,34 @@ impl Discovery {
         Ok((slots, is_well))
     }
 
-    /// Returns the masters of `slots`. Reuses the connections to `known` ones.
-    fn connect_masters(&self, slots: SlotMap, known: Option<&Masters>) -> Masters {
+    /// Returns the primaries of `slots`. Reuses the connections to `known` ones.
+    fn connect_primaries(&self, slots: SlotMap, known: Option<&Primaries>) -> Primaries {
         let mut unassigned = self.lock_unassigned();
         let mut reuse = |address| {
             let known = known.and_then(|known| known.connections_to(address)).cloned();
             known.or_else(|| unassigned.remove(address))
         };
         let connections =
-            slots.masters().map(|(_, address)| reuse(address).unwrap_or_else(|| self.connections_to_new(address)));
-        Masters { connections: connections.collect(), slots }
+            slots.primaries().map(|(_, address)| reuse(address).unwrap_or_else(|| self.connections_to_new(address)));
+        Primaries { connections: connections.collect(), slots }
     }
 
-    /// Returns the connections to the server at `address`, which may be no master.
-    pub(super) fn connections_to(&self, address: &Address) -> MasterConnections {
-        let known = self.known_masters().and_then(|masters| masters.connections_to(address).cloned());
+    /// Returns the connections to the server at `address`, which may be no primary.
+    pub(super) fn connections_to(&self, address: &Address) -> PrimaryConnections {
+        let known = self.known_primaries().and_then(|primaries| primaries.connections_to(address).cloned());
         known.unwrap_or_else(|| {
             let mut unassigned = self.lock_unassigned();
             unassigned.entry(address.clone()).or_insert_with(|| self.connections_to_new(address)).clone()
         })
     }
 
-    fn lock_unassigned(&self) -> std::sync::MutexGuard<'_, HashMap<Address, MasterConnections>> {
+    fn lock_unassigned(&self) -> std::sync::MutexGuard<'_, HashMap<Address, PrimaryConnections>> {
         self.unassigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connections_to_new(&self, address: &Address) -> MasterConnections {
-        let endpoint = FixedEndpoint::one_of_several(self.url_of(address));
-        MasterConnections::new(Connection::new(Arc::new(endpoint), self.limits, Arc::clone(&self.metrics)))
+    fn connections_to_new(&self, address: &Address) -> PrimaryConnections {
+        let address = FixedAddress::one_of_several(self.url_of(address));
+        PrimaryConnections::new(Connection::new(Arc::new(address), self.limits, Arc::clone(&self.metrics)))
     }
 
     fn url_of(&self, address: &Address) -> RedisUrl {

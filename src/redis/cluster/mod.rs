@@ -1,4 +1,4 @@
-//! Redis Cluster: requests go to the master of their slot and follow its redirections.
+//! Redis Cluster: requests go to the primary of their slot and follow its redirections.
 //!
 //! The `cluster_async` module of the `redis` crate follows `ASK` by sending the whole pipeline behind one `ASKING`, which applies to one
 //! command, and not in the same write (`get_redirected_connection` in `src/cluster_handling/async_connection/mod.rs` of redis 1.8). While
@@ -10,7 +10,7 @@
 //! [steps](super::request). A command may be executed twice.
 
 mod discovery;
-mod masters;
+mod primaries;
 mod redirect;
 mod slots;
 
@@ -18,17 +18,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::{Pipeline, RedisResult, Value};
 
 use self::discovery::Discovery;
 use self::redirect::{RedirectTarget, has_moved, is_redirected};
 use super::deadline::Deadline;
+use super::error::is_of_a_lost_primary;
 use super::replication::replicas_reached;
 use super::request::{Request, Step};
 use super::{Error, Limits, RedisUrl, Slot};
 use crate::telemetry::{Metrics, Traffic};
 
-/// The masters of a cluster, reached for one traffic. Cheap to clone.
+/// The primaries of a cluster, reached for one traffic. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     discovery: Arc<Discovery>,
@@ -49,30 +50,30 @@ impl Cluster {
         Self { discovery: Arc::clone(&self.discovery), traffic }
     }
 
-    /// Returns one slot and the address of each master.
+    /// Returns one slot and the address of each primary.
     ///
     /// # Errors
     ///
     /// An [`Error`] if no server answers.
-    pub(crate) async fn masters(&self) -> Result<Vec<(Slot, String)>, Error> {
-        let masters = self.discovery.masters().await?;
-        Ok(masters.slots.masters().map(|(slot, address)| (slot, address.to_string())).collect())
+    pub(crate) async fn primaries(&self) -> Result<Vec<(Slot, String)>, Error> {
+        let primaries = self.discovery.primaries().await?;
+        Ok(primaries.slots.primaries().map(|(slot, address)| (slot, address.to_string())).collect())
     }
 
-    /// Returns the index in [`Self::masters`] of the master of each of `slots`.
+    /// Returns the index in [`Self::primaries`] of the primary of each of `slots`.
     ///
     /// # Errors
     ///
-    /// As [`Self::masters`].
-    pub(crate) async fn masters_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
-        let masters = self.discovery.masters().await?;
-        Ok(slots.into_iter().map(|slot| masters.slots.owner(slot).unwrap_or_default()).collect())
+    /// As [`Self::primaries`].
+    pub(crate) async fn primaries_of(&self, slots: Vec<Slot>) -> Result<Vec<usize>, Error> {
+        let primaries = self.discovery.primaries().await?;
+        Ok(slots.into_iter().map(|slot| primaries.slots.owner(slot).unwrap_or_default()).collect())
     }
 
-    /// Reconnects to the master of `slot` before it is used again.
+    /// Reconnects to the primary of `slot` before it is used again.
     pub(crate) fn invalidate(&self, slot: Slot) {
-        let masters = self.discovery.known_masters();
-        if let Some(connection) = masters.as_ref().and_then(|masters| masters.owner(slot, self.traffic)) {
+        let primaries = self.discovery.known_primaries();
+        if let Some(connection) = primaries.as_ref().and_then(|primaries| primaries.owner(slot, self.traffic)) {
             connection.invalidate();
         }
     }
@@ -81,15 +82,15 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if the master of a slot doesn't answer by `deadline` and no other server has replaced it.
+    /// An [`Error`] if the primary of a slot doesn't answer by `deadline` and no other server has replaced it.
     pub(crate) async fn send(
         &self,
         request: &mut Request,
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
         let answers = self.send_and_follow(request, deadline).await;
-        // A master that doesn't answer, or is isolated, may have been replaced.
-        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_master)) {
+        // A primary that doesn't answer, or is isolated, may have been replaced.
+        if answers.as_ref().map_or(true, |answers| answers.iter().any(is_of_a_lost_primary)) {
             self.discovery.spawn_refresh();
         }
         answers
@@ -104,26 +105,26 @@ impl Cluster {
         if answers.iter().any(is_redirected) { self.follow(request, answers, deadline).await } else { Ok(answers) }
     }
 
-    /// Sends `pipeline` to the master of `slot`, or to the server that has replaced it.
+    /// Sends `pipeline` to the primary of `slot`, or to the server that has replaced it.
     async fn send_to_owner(
         &self,
         slot: Slot,
         pipeline: &Pipeline,
         deadline: Deadline,
     ) -> Result<Vec<RedisResult<Value>>, Error> {
-        let mut masters = deadline.bound(self.discovery.masters()).await?;
+        let mut primaries = deadline.bound(self.discovery.primaries()).await?;
         loop {
-            let Some(connection) = masters.owner(slot, self.traffic) else {
+            let Some(connection) = primaries.owner(slot, self.traffic) else {
                 return Err(Error::Connect(format!("no server of the cluster has slot {}", slot.0)));
             };
             match connection.send(pipeline, deadline).await {
                 Err(error) if error.may_be_elsewhere() => {
-                    let refreshed = deadline.bound(self.discovery.refresh(Some(&masters))).await;
+                    let refreshed = deadline.bound(self.discovery.refresh(Some(&primaries))).await;
                     let Ok(refreshed) = refreshed else { return Err(error) };
                     if refreshed.owner(slot, self.traffic).is_none_or(|other| other.is(connection)) {
                         return Err(error);
                     }
-                    masters = refreshed;
+                    primaries = refreshed;
                 }
                 answers => return answers,
             }
@@ -219,12 +220,6 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-/// Whether a server answers that it is isolated, or no longer a master.
-fn is_of_a_lost_master(answer: &RedisResult<Value>) -> bool {
-    let code = answer.as_ref().err().and_then(RedisError::code);
-    code.is_some_and(|code| ["CLUSTERDOWN", "MASTERDOWN", "READONLY"].contains(&code))
 }
 
 /// Whether a wait reached fewer replicas than another. An error reached none.

@@ -8,7 +8,7 @@ use crate::redis::Slot;
 /// The server that must execute a command instead.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RedirectTarget {
-    /// The master of this slot.
+    /// The primary of this slot.
     Owner(Slot),
     /// This server, which has the slot.
     At(Address),

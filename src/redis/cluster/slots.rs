@@ -1,4 +1,4 @@
-//! The masters of all slots, as `CLUSTER SLOTS` reports them.
+//! The primaries of all slots, as `CLUSTER SLOTS` reports them.
 
 use std::fmt;
 
@@ -28,28 +28,28 @@ impl fmt::Display for Address {
     }
 }
 
-/// The master of each slot.
+/// The primary of each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SlotMap {
-    masters: Vec<Address>,
-    /// Sorted ranges that don't overlap: the first slot, the last, and the master's index in `masters`.
+    primaries: Vec<Address>,
+    /// Sorted ranges that don't overlap: the first slot, the last, and the primary's index in `primaries`.
     ranges: Vec<(u16, u16, usize)>,
     replicas: Vec<Address>,
 }
 
 impl SlotMap {
     /// Parses an answer to `CLUSTER SLOTS` of a server on `host`, which stands in for a host that is left out. `None` if it is no such
-    /// answer or no slot has a master.
+    /// answer or no slot has a primary.
     pub(super) fn parse(answer: Value, host: &str) -> Option<Self> {
         let mut slots = Self::default();
         for range in Vec::<Value>::from_redis_value(answer).ok()? {
             let mut parts = Vec::<Value>::from_redis_value(range).ok()?.into_iter();
             let first = u16::from_redis_value(parts.next()?).ok()?;
             let last = u16::from_redis_value(parts.next()?).ok()?;
-            let master = parse_server(parts.next()?, host)?;
-            let index = slots.masters.iter().position(|known| *known == master).unwrap_or_else(|| {
-                slots.masters.push(master);
-                slots.masters.len() - 1
+            let primary = parse_server(parts.next()?, host)?;
+            let index = slots.primaries.iter().position(|known| *known == primary).unwrap_or_else(|| {
+                slots.primaries.push(primary);
+                slots.primaries.len() - 1
             });
             slots.ranges.push((first, last, index));
             slots.replicas.extend(parts.filter_map(|replica| parse_server(replica, host)));
@@ -60,24 +60,24 @@ impl SlotMap {
         (!slots.ranges.is_empty()).then_some(slots)
     }
 
-    /// Returns the index in [`Self::masters`] of the master of `slot`.
+    /// Returns the index in [`Self::primaries`] of the primary of `slot`.
     pub(super) fn owner(&self, slot: Slot) -> Option<usize> {
         let behind = self.ranges.partition_point(|(first, ..)| *first <= slot.0);
-        let (_, last, master) = self.ranges.get(behind.checked_sub(1)?)?;
-        (slot.0 <= *last).then_some(*master)
+        let (_, last, primary) = self.ranges.get(behind.checked_sub(1)?)?;
+        (slot.0 <= *last).then_some(*primary)
     }
 
-    /// Returns all masters, each with one of its slots.
-    pub(super) fn masters(&self) -> impl Iterator<Item = (Slot, &Address)> {
-        self.masters.iter().enumerate().map(|(index, master)| {
-            let range = self.ranges.iter().find(|range| range.2 == index).expect("a master is one for its slots");
-            (Slot(range.0), master)
+    /// Returns all primaries, each with one of its slots.
+    pub(super) fn primaries(&self) -> impl Iterator<Item = (Slot, &Address)> {
+        self.primaries.iter().enumerate().map(|(index, primary)| {
+            let range = self.ranges.iter().find(|range| range.2 == index).expect("a primary is one for its slots");
+            (Slot(range.0), primary)
         })
     }
 
-    /// Returns all masters and replicas.
+    /// Returns all primaries and replicas.
     pub(super) fn servers(&self) -> impl Iterator<Item = &Address> {
-        self.masters.iter().chain(&self.replicas)
+        self.primaries.iter().chain(&self.replicas)
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_is_the_master_of_the_slot() {
+    fn owner_is_the_primary_of_the_slot() {
         let answer = Value::Array(vec![
             range(10_923, 16_383, vec![server(text("c"), 3)]),
             range(0, 5_460, vec![server(text("a"), 1), server(text("d"), 4)]),
@@ -123,7 +123,7 @@ mod tests {
             range(5_461, 5_461, vec![server(text("a"), 1), server(text("d"), 4)]),
         ]);
         let slots = SlotMap::parse(answer, "default").unwrap();
-        let owner = |slot| slots.owner(Slot(slot)).map(|index| slots.masters[index].to_string());
+        let owner = |slot| slots.owner(Slot(slot)).map(|index| slots.primaries[index].to_string());
         for (slot, expected) in
             [(0, "a:1"), (5_461, "a:1"), (6_000, "default:2"), (10_922, "default:2"), (16_383, "c:3")]
         {
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!((owner(5_462), owner(5_999)), (None, None));
         let servers: Vec<_> = slots.servers().map(ToString::to_string).collect();
         assert_eq!(servers, ["c:3", "a:1", "default:2", "d:4"]);
-        for (slot, address) in slots.masters() {
+        for (slot, address) in slots.primaries() {
             assert_eq!(owner(slot.0), Some(address.to_string()));
         }
     }
@@ -140,8 +140,8 @@ mod tests {
     #[rstest]
     #[case::no_range(Value::Array(vec![]))]
     #[case::no_array(Value::Okay)]
-    #[case::no_master(Value::Array(vec![Value::Int(1)]))]
-    fn parse_is_none_without_a_master(#[case] answer: Value) {
+    #[case::no_primary(Value::Array(vec![Value::Int(1)]))]
+    fn parse_is_none_without_a_primary(#[case] answer: Value) {
         assert_eq!(SlotMap::parse(answer, "default"), None);
     }
 

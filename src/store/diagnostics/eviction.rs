@@ -74,7 +74,7 @@ impl Store {
     /// An [`Error`] if a master didn't answer. A command that an ACL forbids is not an error.
     pub async fn eviction(&self) -> Result<Eviction, Error> {
         let mut infos = Vec::new();
-        for (slot, _) in self.client.masters().await? {
+        for (slot, _) in self.client.primaries().await? {
             let mut pipeline = pipe();
             pipeline.cmd("INFO").arg("memory").cmd("INFO").arg("stats");
             let answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();

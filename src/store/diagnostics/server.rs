@@ -113,7 +113,7 @@ impl Store {
     pub async fn servers(&self) -> Result<Vec<(String, Server)>, Error> {
         let partition = self.probable_keys().await.of(0);
         let mut servers = Vec::new();
-        for (slot, address) in self.client.masters().await? {
+        for (slot, address) in self.client.primaries().await? {
             servers.push((address, self.server(slot, partition).await?));
         }
         Ok(servers)

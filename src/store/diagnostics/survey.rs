@@ -111,7 +111,7 @@ impl Store {
     async fn keys_of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
         let lease = self.names.lease();
-        for keys in self.client.by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
+        for keys in self.client.group_by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");
                 kind.arg(&own.key);

@@ -211,7 +211,7 @@ impl Store {
     ) -> Result<Layout, Error> {
         const NAMES_PER_REQUEST: usize = 1_000;
         for chunk in unindexed.chunks(NAMES_PER_REQUEST) {
-            for names in self.client.by_server(chunk.to_vec(), |(partition, _)| partition.slot()).await? {
+            for names in self.client.group_by_server(chunk.to_vec(), |(partition, _)| partition.slot()).await? {
                 let commands = names.iter().map(|(partition, segment)| {
                     let mut add = cmd("ZADD");
                     add.arg(self.names.index(*partition)).arg(0).arg(segment.as_str());

@@ -127,7 +127,7 @@ impl Store {
             command.arg(self.names.index(*partition));
             (partition.slot(), command)
         };
-        let servers = self.client.by_server(Partition::every().collect(), |partition| partition.slot()).await?;
+        let servers = self.client.group_by_server(Partition::every().collect(), |partition| partition.slot()).await?;
         let requests = servers.into_iter().map(|partitions| async move {
             let commands = Request::each(partitions.iter().map(exists));
             // Keys that an ACL forbids don't belong to this service.

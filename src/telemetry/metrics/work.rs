@@ -164,7 +164,7 @@ impl RedisMetrics {
     }
 
     /// Records the time since a request was sent on the connection for `traffic`, whether Redis answered or failed.
-    pub fn answered(&self, traffic: Traffic, since: Instant) {
+    pub fn observe_exchange(&self, traffic: Traffic, since: Instant) {
         let histogram = match traffic {
             Traffic::Visits => &self.visits,
             Traffic::Batches => &self.batches,

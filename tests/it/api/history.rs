@@ -355,8 +355,8 @@ async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
     assert_eq!(daily["points"], json!([point(-12, json!(42)), point(12, json!(43))]), "by days of UTC");
 
     // Without parameters: the last 14 days.
-    let usual = get("").await;
-    assert_eq!(usual["points"].as_array().unwrap().len(), 14 * 24 + 1);
+    let by_default = get("").await;
+    assert_eq!(by_default["points"].as_array().unwrap().len(), 14 * 24 + 1);
 }
 
 #[tokio::test]
@@ -382,9 +382,9 @@ async fn history_rejects_bad_parameters() {
         assert_eq!(error["field"], field, "{query}: {document}");
         assert!(error["detail"].as_str().unwrap().starts_with(why), "{query}: {document}");
     }
-    let most = app.get("/segments/sports/history?from=0&to=7196400&step=1h").await;
-    let most: Value = most.json().await.unwrap();
-    assert_eq!(most["points"].as_array().unwrap().len(), 2_000);
+    let longest = app.get("/segments/sports/history?from=0&to=7196400&step=1h").await;
+    let longest: Value = longest.json().await.unwrap();
+    assert_eq!(longest["points"].as_array().unwrap().len(), 2_000);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn max_requests_refuses_excess_requests_and_no_probes() {
     })
     .await;
     let document = problem(app.get("/segments/sports/count").await, 503, "overloaded").await;
-    assert!(document["detail"].as_str().unwrap().starts_with("Nothing was done: 1 requests"), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("requests in flight, 1, is reached"), "{document}");
     assert_eq!(app.status_of("/healthz").await, 200);
 
     proxy.release_replies();
@@ -116,9 +116,9 @@ async fn max_body_bytes_limits_bodies_and_no_streams() {
 #[tokio::test]
 async fn max_header_bytes_limits_heads() {
     let redis = Redis::start();
-    let usual = TestApp::spawn(&redis).await;
+    let lenient = TestApp::spawn(&redis).await;
     let strict = TestApp::spawn_with(&redis, settings([("max_header_bytes", "8192")])).await;
-    for (app, expected) in [(&usual, 200), (&strict, 431)] {
+    for (app, expected) in [(&lenient, 200), (&strict, 431)] {
         let request = app.request("GET", "/healthz").header("x-filler", "x".repeat(10_000));
         assert_eq!(request.send().await.unwrap().status().as_u16(), expected);
     }

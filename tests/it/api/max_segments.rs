@@ -36,7 +36,7 @@ async fn record_rejects_a_segment_beyond_max_segments_and_takes_others(#[case] p
         let document = problem(app.post_visit(&new).await, 422, "too-many-segments").await;
         assert_eq!(
             document["errors"],
-            json!([{ "field": "segment", "detail": "would be new, and there are 3 segments already" }])
+            json!([{ "field": "segment", "detail": "would be new, and the maximum number of segments, 3, is reached" }])
         );
         assert!(document["detail"].as_str().unwrap().contains("raise max_segments"), "{document}");
         // The user may be in a partition without this segment.

@@ -90,7 +90,7 @@ fn two() -> [SegmentName<'static>; 2] {
     ["sports", "news"].map(segment)
 }
 
-async fn ask(overlaps: &Overlaps) -> Overlap {
+async fn sports_and_news(overlaps: &Overlaps) -> Overlap {
     overlaps.of(&two(), two_weeks(), Timestamp::now()).await.unwrap()
 }
 
@@ -161,7 +161,7 @@ async fn overlap_with_little_memory_takes_more_passes_to_the_same_result() {
     };
     let reads = async |memory| {
         let before = redis.calls("zrange");
-        assert_eq!(ask(&overlaps(&redis, memory)).await, figures);
+        assert_eq!(sports_and_news(&overlaps(&redis, memory)).await, figures);
         redis.calls("zrange") - before
     };
     let once = reads(Overlaps::MAX_MEMORY).await;
@@ -175,7 +175,7 @@ async fn overlap_reads_at_most_a_thousand_members_per_command() {
     fill(&redis, "sports", 0..4_000);
     fill(&redis, "news", 2_000..6_000);
     let commands = redis.monitor();
-    ask(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
+    sports_and_news(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
     redis.call::<()>(&["ECHO", "the end"]);
     let mut pages = 0;
     for line in commands.take_while(|line| !line.contains("the end")) {
@@ -206,7 +206,7 @@ async fn overlap_continues_while_writes_are_blocked() {
     redis.call::<()>(&["CLIENT", "PAUSE", "600000", "WRITE"]);
     let writing = tokio::spawn(async move { estimator.record(visit("late", "news", now), now).await });
     eventually("a visit is blocked", async || store.is_writing()).await;
-    let both = ask(&overlaps).await.all;
+    let both = sports_and_news(&overlaps).await.all;
     redis.call::<()>(&["CLIENT", "UNPAUSE"]);
     writing.await.unwrap().unwrap();
     assert_eq!((both, store.is_writing()), (2_000, false));
@@ -235,7 +235,7 @@ async fn overlap_counts_users_seen_again_during_the_read_once() {
         }
     });
     for memory in [Overlaps::MAX_MEMORY, 300_000] {
-        let figures = ask(&overlaps(&redis, memory)).await;
+        let figures = sports_and_news(&overlaps(&redis, memory)).await;
         assert_eq!((figures.any, figures.all, figures.counts), (30_000, 10_000, vec![20_000, 20_000]));
     }
     stop.store(true, Ordering::Relaxed);
@@ -263,7 +263,7 @@ async fn overlap_is_consistent_when_users_arrive_during_the_read() {
             written
         }
     });
-    let figures = ask(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
+    let figures = sports_and_news(&overlaps(&redis, Overlaps::MAX_MEMORY)).await;
     stop.store(true, Ordering::Relaxed);
     let arrived = writer.join().unwrap() / 50 + 1;
     let [sports, news] = figures.counts[..] else { panic!("{figures:?}") };
@@ -378,9 +378,9 @@ async fn overlap_rejects_bad_parameters() {
     let app = TestApp::spawn(&redis).await;
     let nine: Vec<_> = (0..9).map(|n| format!("segment=s{n}")).collect();
     for (query, field, detail) in [
-        ("", "segment", "must be given 2 to 8 times, and is given 0 times"),
-        ("segment=sports", "segment", "must be given 2 to 8 times, and is given 1 times"),
-        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, and is given 9 times"),
+        ("", "segment", "must be given 2 to 8 times, not 0"),
+        ("segment=sports", "segment", "must be given 2 to 8 times, not 1"),
+        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, not 9"),
         ("segment=a&segment=b&segment=a", "segment", "contains \"a\" more than once"),
         ("segment=a&segment=", "segment", "must not be empty"),
         ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),

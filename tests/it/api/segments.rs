@@ -178,8 +178,8 @@ async fn list_and_counts_reject_bad_parameters() {
             "limits",
             "is not a parameter of this path; the parameters are limit, cursor, prefix, sort, window",
         ),
-        ("/counts", "segment", "must be given 1 to 100 times, and is given 0 times"),
-        (&many, "segment", "must be given 1 to 100 times, and is given 101 times"),
+        ("/counts", "segment", "must be given 1 to 100 times, not 0"),
+        (&many, "segment", "must be given 1 to 100 times, not 101"),
         ("/counts?segment=a&segment=a", "segment", "contains \"a\" more than once"),
         ("/counts?segment=a&segment=", "segment", "must not be empty"),
     ] {

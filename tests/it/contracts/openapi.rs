@@ -8,6 +8,7 @@ use std::panic::Location;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::{RequestBuilder, Response};
+use segment_estimator::config::SETTINGS;
 use serde_json::{Map, Value, json};
 
 use crate::helpers::{Redis, TestApp, Upload, binary, eventually, run, settings};
@@ -272,6 +273,57 @@ async fn openapi_examples_match_their_schemas() {
         }
     }
     assert!(examples > 40, "{examples}");
+}
+
+#[tokio::test]
+async fn openapi_examples_of_problems_have_the_defaults_of_the_settings() {
+    let (_redis, _app, document) = app().await;
+    let example = |response: &str, slug: &str| {
+        let examples =
+            &document.0["components"]["responses"][response]["content"]["application/problem+json"]["examples"];
+        examples[slug]["value"].to_string()
+    };
+    for (response, slug, setting) in [
+        ("BodyTimeout", "body-timeout", "body_timeout"),
+        ("Unavailable", "request-timeout", "request_timeout"),
+        ("Unavailable", "overloaded", "max_waiting"),
+        ("TooMany", "too-many-overlaps", "max_overlaps"),
+        ("TooManyLists", "too-many-lists", "max_lists"),
+        ("InvalidVisit", "too-many-segments", "max_segments"),
+    ] {
+        let setting = SETTINGS.iter().find(|known| known.name == setting).unwrap();
+        let default = setting.default.unwrap();
+        let example = example(response, slug);
+        assert!(example.split([' ', '.', ',', ':']).any(|word| word == default), "{slug}: no {default} in {example}");
+    }
+}
+
+#[tokio::test]
+async fn openapi_query_parameters_are_those_that_the_service_accepts() {
+    let (_redis, app, document) = app().await;
+    let mut checked = 0;
+    for (path, method, operation) in document.operations() {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let queries = parameters.filter(|parameter| parameter["in"] == "query");
+        let mut names: Vec<_> = queries.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        if path == "/" {
+            // Only links of the page have it.
+            names.push("cursor");
+        }
+        let accepted = match names[..] {
+            [] => continue,
+            [only] => format!("the only one is {only}"),
+            _ => format!("the parameters are {}", names.join(", ")),
+        };
+        let path = path.replace("{name}", "sports");
+        let refused = app.request(&method, &format!("{path}?unknown=1")).send().await.unwrap();
+        assert_eq!(refused.status(), 422, "{method} {path}");
+        let text = refused.text().await.unwrap();
+        // A problem or a page: no other name follows.
+        assert!(['"', '<'].iter().any(|end| text.contains(&format!("{accepted}{end}"))), "{path}: {text}");
+        checked += 1;
+    }
+    assert!(checked > 8, "{checked}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn record_count_and_prune_use_all_masters() {
 #[derive(Debug, Clone, Copy)]
 enum Loss {
     Killed,
-    /// By `SIGSTOP`. After `SIGCONT` it takes itself for a master for a moment.
+    /// By `SIGSTOP`. After `SIGCONT` it acts as a master for a moment.
     Paused,
 }
 

@@ -173,7 +173,7 @@ impl Sender {
         );
     }
 
-    /// Sends a request with a deadline and notes its time.
+    /// Sends a request with a deadline and records its duration.
     async fn timely_answer(&mut self, request: RequestBuilder) -> Option<Answer> {
         let since = Instant::now();
         let answer = self.answer(request).await;

@@ -156,6 +156,22 @@ async fn trace_names_the_kind_of_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trace_names_the_kind_of_a_refusal() {
+    let (collector, redis) = (Collector::start().await, Redis::start());
+    redis.record_data_set();
+    redis.call::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let service = start(folder.path(), &collector, &["--redis-url", &redis.url()]);
+    let response = post(&service, "u1", &format!("00-{TRACE}-{CALLER}-01")).await;
+    problem(response, 503, "store-unavailable").await;
+    assert!(service.terminate().success());
+    let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
+    let [.., refused] = named(&spans, "PIPELINE")[..] else { panic!("{spans:#?}") };
+    assert_eq!(text(refused, "error.type"), "no_replicas");
+    assert_eq!(refused.status.as_ref().map(|status| status.code), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn trace_is_off_without_a_collector_and_logs_an_unreachable_one_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]);

@@ -50,6 +50,36 @@ async fn start_warns_of_eviction_and_metrics_count_evicted_keys() {
     assert!(warnings.len() == 1 && warnings[0].contains(expected), "{log:#?}");
 }
 
+/// There may be no visits for hours.
+#[rstest]
+#[case::readonly("no", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"])]
+#[case::cluster_down("yes", &["CLUSTER", "DELSLOTS", "0"], &["CLUSTER", "ADDSLOTS", "0"])]
+#[tokio::test]
+async fn recovery_is_logged_without_another_visit(
+    #[case] is_cluster: &str,
+    #[case] begin: &[&str],
+    #[case] end: &[&str],
+) {
+    let (port, cluster_port) = (free_port(), free_port());
+    let arguments = ["--port", &port, "--cluster-port", &cluster_port, "--cluster-enabled", is_cluster];
+    let redis = Redis::start_with(&arguments);
+    if is_cluster == "yes" {
+        redis.call::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        let is_up = || redis.call::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        eventually("the cluster is up", async || is_up()).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--redis-url", &redis.url()]);
+    let visit = json!({ "user_id": "u104010", "segment": "sports" });
+    assert_eq!(service.post_visit(&visit).await.status(), 204);
+
+    redis.call::<()>(begin);
+    eventually("a visit is refused", async || service.post_visit(&visit).await.status() == 503).await;
+    redis.call::<()>(end);
+    eventually("the recovery is logged", async || service.has_logged("Redis answers again")).await;
+    service.record("u104010", "sports").await;
+}
+
 #[tokio::test]
 async fn record_is_204_503_204_when_redis_stops_and_restarts() {
     let mut redis = Redis::start();
@@ -215,7 +245,7 @@ async fn readonly_replaces_the_connection() {
     assert_eq!(new.call::<u64>(&["ZCARD", "segment:sports"]), 1);
 }
 
-/// A service without visits learns of it by its readiness probe.
+/// A service without visits detects it by its readiness probe.
 #[tokio::test]
 async fn count_and_readyz_are_503_while_the_primary_is_a_replica() {
     let redis = Redis::start();
@@ -320,7 +350,9 @@ async fn count_succeeds_while_redis_refuses_writes() {
     app.record("u104010", "sports").await;
 
     redis.call::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-    assert_eq!(post(&app).await, 503);
+    let refused = app.post_visit(&json!({ "user_id": "u104010", "segment": "sports" })).await;
+    let document = problem(refused, 503, "store-unavailable").await;
+    assert!(document["detail"].as_str().unwrap().contains("Redis is a replica now"), "{document}");
     redis.call::<()>(&["REPLICAOF", "NO", "ONE"]);
 
     assert_eq!(post(&app).await, 204);

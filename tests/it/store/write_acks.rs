@@ -317,7 +317,7 @@ async fn assert_reports_missing_waitaof(redis: &Replicated) {
     let arguments = on_disk_of(&url);
     let service = Service::start(folder.path(), &arguments);
     let document = problem(service.post_visit(&sports("u1")).await, 503, "store-unavailable").await;
-    assert!(document["detail"].as_str().unwrap().contains("can't tell whether its replicas have it on disk"));
+    assert!(document["detail"].as_str().unwrap().contains("can't report whether its replicas have it on disk"));
     assert_eq!(failed(&service, "too_old").await, 1);
     assert_eq!(service.count("sports").await, 1, "counts succeed");
     let log = service.terminate_for_log();

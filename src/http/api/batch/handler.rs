@@ -197,7 +197,7 @@ async fn feed_lines(
                 Err(_) => return Err(Incomplete::Body(problems::too_quiet(state.limits.body))),
             },
             outcome = ingest.progress() => outcome?,
-            () = state.ending.cancelled() => return Err(Incomplete::Body(problems::aborted_by_shutdown())),
+            () = state.end_streams.cancelled() => return Err(Incomplete::Body(problems::aborted_by_shutdown())),
         }
         ingest.write_if_idle().await?;
         // Reset after the write: the time that Redis takes does not count against the sender.

@@ -10,7 +10,7 @@ use crate::store;
 pub fn not_written(error: store::Error) -> Problem {
     let is_overload = matches!(error, store::Error::Overloaded(_));
     let problem = Problem::from(error);
-    // The usual detail says that nothing was done, which is true for a single visit only.
+    // The default detail says that nothing was done, which is true for a single visit only.
     if is_overload {
         problem.with_detail(
             "Too many batches are in progress. Repeat the lines after done_through_line, after the seconds in Retry-After.",

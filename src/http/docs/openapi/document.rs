@@ -15,7 +15,7 @@ use super::responses::{
 };
 use crate::auth::Scope;
 use crate::http::batch_report::BatchReport;
-use crate::http::problem::{Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
+use crate::http::problem::{KindDescription, Problem, ProblemDocument, ProblemKind, TYPE_PREFIX};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -42,38 +42,48 @@ const PASSWORD: &str = "password";
 
 type NamedSchemas = Vec<(String, RefOr<Schema>)>;
 
+/// What `#[utoipa::path]` generates for a handler.
+pub trait Documented: Path + __dev::SchemaReferences + __dev::Tags<'static> {}
+
+impl<P: Path + __dev::SchemaReferences + __dev::Tags<'static>> Documented for P {}
+
 /// A route of the document.
-pub struct Entry {
-    pub path: String,
-    pub method: HttpMethod,
+pub struct RouteDoc {
+    pub path: &'static str,
+    method: HttpMethod,
     /// Scope that the operation requires if access control is configured.
-    pub scope: Option<Scope>,
+    scope: Option<Scope>,
     operation: fn() -> Operation,
     schemas: fn(&mut NamedSchemas),
 }
 
-impl Entry {
-    /// Returns the entry that `#[utoipa::path]` generated as `P`.
-    pub fn of<P: Path + __dev::SchemaReferences + __dev::Tags<'static>>(scope: Option<Scope>) -> Self {
+impl RouteDoc {
+    /// Returns the description `P` of a route.
+    ///
+    /// # Panics
+    ///
+    /// If `P` describes another method or path.
+    pub fn of<P: Documented>(method: HttpMethod, path: &'static str, scope: Option<Scope>) -> Self {
+        assert_eq!(P::path(), path, "the attribute of the handler has another path");
+        assert!(P::methods() == [method.clone()], "{path}: the attribute of the handler has another method");
         let operation = || {
             let mut operation = P::operation();
             operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
             operation
         };
-        let method = P::methods().pop().expect("an operation has a method");
-        Self { path: P::path(), method, scope, operation, schemas: P::schemas }
+        Self { path, method, scope, operation, schemas: P::schemas }
     }
 }
 
-/// Returns the document as pretty-printed JSON.
-pub fn to_json<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
+/// Returns the document of `routes` as pretty-printed JSON.
+pub fn to_json<'a>(routes: impl Iterator<Item = &'a RouteDoc>) -> String {
     let mut document = Base::openapi();
     let components = document.components.get_or_insert_default();
     let mut schemas = NamedSchemas::new();
     ProblemDocument::schemas(&mut schemas);
-    for entry in entries {
-        (entry.schemas)(&mut schemas);
-        document.paths.add_path_operation(&entry.path, vec![entry.method.clone()], operation(entry));
+    for route in routes {
+        (route.schemas)(&mut schemas);
+        document.paths.add_path_operation(route.path, vec![route.method.clone()], operation(route));
     }
     components.schemas.extend(schemas);
     flatten_as_of(components);
@@ -86,9 +96,9 @@ pub fn to_json<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     json
 }
 
-/// Returns the operation of `entry`, with what its attribute leaves out.
-fn operation(entry: &Entry) -> Operation {
-    let mut operation = (entry.operation)();
+/// Returns the operation of `route`, with what its attribute leaves out.
+fn operation(route: &RouteDoc) -> Operation {
+    let mut operation = (route.operation)();
     let is_page = operation.tags.iter().flatten().any(|tag| tag == PAGES_TAG);
     let responses = &mut operation.responses.responses;
     responses.extend(if is_page { MisdirectedPage::responses() } else { MisdirectedProblem::responses() });
@@ -99,7 +109,7 @@ fn operation(entry: &Entry) -> Operation {
             responses.insert(responses::status(kinds), response.into());
         }
     }
-    if let Some(scope) = entry.scope {
+    if let Some(scope) = route.scope {
         let problems = if is_page { PageAuthProblems::responses() } else { AuthProblems::responses() };
         for (status, response) in problems {
             // A batch has its own.
@@ -144,7 +154,7 @@ fn problem_types() -> impl Iterator<Item = String> {
             all.push(*kind);
         }
     }
-    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().1))
+    all.into_iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.describe().slug))
 }
 
 fn problem_schema() -> RefOr<Schema> {
@@ -172,7 +182,7 @@ fn response(
     example: fn(ProblemKind) -> Problem,
 ) -> Response {
     let examples = kinds.iter().map(|kind| {
-        let (_, slug, title) = kind.describe();
+        let KindDescription { slug, title, .. } = kind.describe();
         let problem = example(*kind);
         let value = serde_json::to_value(problem.document("2429c179-26f3-4909-b0a2-af9e9e98fca8"));
         let value = value.expect("a problem serializes");

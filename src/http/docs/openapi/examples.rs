@@ -17,7 +17,7 @@ use crate::ingest::{Ingest, LineError, Report};
 use crate::redis;
 use crate::store;
 
-// Defaults of the settings.
+// The defaults of the settings, which this room doesn't know. A test of the document compares them.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_WAITING: usize = 10_000;

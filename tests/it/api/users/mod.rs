@@ -185,10 +185,10 @@ async fn delete_writes_a_tombstone_that_expires_with_the_window() {
     let target = layout.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
     delete(&app, "u1").await;
-    let notes: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
-    let [note] = notes.as_slice() else { panic!("{notes:?}") };
-    let left: i64 = redis.call(&["TTL", note]);
-    assert!((1_209_000..=1_209_600).contains(&left), "{left}");
+    let tombstones: Vec<String> = redis.call(&["KEYS", "*forgotten"]);
+    let [tombstone] = tombstones.as_slice() else { panic!("{tombstones:?}") };
+    let ttl: i64 = redis.call(&["TTL", tombstone]);
+    assert!((1_209_000..=1_209_600).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test]

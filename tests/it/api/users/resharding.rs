@@ -110,18 +110,18 @@ async fn record_after_a_delete_during_the_backfill_is_kept() {
     }
 }
 
-/// Settling a deletion also copies, so it is repeated until it changes nothing.
+/// Reconciling also copies, so callers repeat it until it changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_user_changes_something_until_both_key_sets_agree() {
     let redis = Redis::start();
     let backfill = Backfill::begin(&redis, &["u1"], now()).await;
-    let settle = async || {
+    let reconcile = async || {
         backfill.store.reconcile_user(&backfill.layout, backfill.old, backfill.new, &user("u1")).await.unwrap()
     };
     let copies = || traces_of(&redis, "u1").0;
-    assert_eq!((settle().await, copies(), settle().await), (true, 2, false), "the user is copied");
+    assert_eq!((reconcile().await, copies(), reconcile().await), (true, 2, false), "the user is copied");
     redis.call::<()>(&["ZREM", "segment:sports", "u1"]);
-    assert_eq!((settle().await, copies(), settle().await), (true, 0, false), "the user is removed");
+    assert_eq!((reconcile().await, copies(), reconcile().await), (true, 0, false), "the user is removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

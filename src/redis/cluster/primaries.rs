@@ -1,39 +1,39 @@
-//! The masters of a cluster, and the connections to them.
+//! The primaries of a cluster, and the connections to them.
 
 use super::slots::{Address, SlotMap};
 use crate::redis::Slot;
 use crate::redis::connection::Connection;
 use crate::telemetry::Traffic;
 
-/// The masters, with connections to each.
-pub(super) struct Masters {
+/// The primaries, with connections to each.
+pub(super) struct Primaries {
     pub(super) slots: SlotMap,
-    /// In the order of [`SlotMap::masters`].
-    pub(super) connections: Vec<MasterConnections>,
+    /// In the order of [`SlotMap::primaries`].
+    pub(super) connections: Vec<PrimaryConnections>,
 }
 
-/// The connections to one master.
+/// The connections to one primary.
 #[derive(Clone)]
-pub(super) struct MasterConnections {
+pub(super) struct PrimaryConnections {
     visits: Connection,
     batches: Connection,
     other: Connection,
 }
 
-impl Masters {
-    /// Returns the connection to the master of `slot`; `None` if no master has it.
+impl Primaries {
+    /// Returns the connection to the primary of `slot`; `None` if no primary has it.
     pub(super) fn owner(&self, slot: Slot, traffic: Traffic) -> Option<&Connection> {
         Some(self.connections[self.slots.owner(slot)?].of(traffic))
     }
 
-    /// Returns the connections to the master at `address`.
-    pub(super) fn connections_to(&self, address: &Address) -> Option<&MasterConnections> {
-        let mut each = self.slots.masters().zip(&self.connections);
-        each.find(|((_, master), _)| *master == address).map(|(_, connections)| connections)
+    /// Returns the connections to the primary at `address`.
+    pub(super) fn connections_to(&self, address: &Address) -> Option<&PrimaryConnections> {
+        let mut each = self.slots.primaries().zip(&self.connections);
+        each.find(|((_, primary), _)| *primary == address).map(|(_, connections)| connections)
     }
 }
 
-impl MasterConnections {
+impl PrimaryConnections {
     /// `connection`, and two more to the same server.
     pub(super) fn new(connection: Connection) -> Self {
         Self { visits: connection.clone_config(), batches: connection.clone_config(), other: connection }

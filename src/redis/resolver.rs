@@ -1,4 +1,4 @@
-//! Endpoints: the servers that connections lead to.
+//! Resolvers: where the address of a server comes from.
 
 use std::fmt;
 use std::future::ready;
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::{Error, RedisUrl};
 
 /// Resolves the address of a server each time a connection is made.
-pub(crate) trait Endpoint: fmt::Display + Send + Sync {
+pub(crate) trait Resolver: fmt::Display + Send + Sync {
     /// Returns the address to connect to.
     ///
     /// # Errors
@@ -32,24 +32,24 @@ pub(crate) trait Endpoint: fmt::Display + Send + Sync {
 }
 
 /// A server whose address never changes.
-pub(crate) struct FixedEndpoint {
+pub(crate) struct FixedAddress {
     url: RedisUrl,
     is_one_of_several: bool,
 }
 
-impl FixedEndpoint {
-    /// Returns the endpoint of the only server.
+impl FixedAddress {
+    /// Returns the address of the only server.
     pub(crate) fn only(url: RedisUrl) -> Self {
         Self { url, is_one_of_several: false }
     }
 
-    /// Returns the endpoint of one of several servers.
+    /// Returns the address of one of several servers.
     pub(crate) fn one_of_several(url: RedisUrl) -> Self {
         Self { url, is_one_of_several: true }
     }
 }
 
-impl Endpoint for FixedEndpoint {
+impl Resolver for FixedAddress {
     fn resolve(&self, _: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>> {
         ready(Ok(self.url.clone())).boxed()
     }
@@ -63,7 +63,7 @@ impl Endpoint for FixedEndpoint {
     }
 }
 
-impl fmt::Display for FixedEndpoint {
+impl fmt::Display for FixedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.url.fmt(f)
     }
