@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::domain::Timestamp;
 use crate::estimator::clock::Clock;
-use crate::estimator::{Estimator, PruneReport};
+use crate::estimator::{Estimator, PruneError, PruneReport};
 use crate::store;
 
 /// A cron pattern of five fields, or six with the seconds first, in UTC.
@@ -138,33 +138,46 @@ impl Pruner {
         outcome.map_or(Ok(()), Err)
     }
 
-    /// Runs once, and logs the result in one line. The time is the lower bound on all clocks, measured for each run: pruning too early
-    /// loses members, and pruning late costs nothing.
+    /// Runs once. The time is the lower bound on all clocks, measured for each run: pruning too early loses members, and pruning late
+    /// costs nothing.
     pub async fn prune_once(&self) {
         let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
-        let run = async {
-            let now = self.estimator.sync(&self.clock).await?.safe_now;
-            Ok::<_, store::Error>((now, self.estimator.prune(now).await?))
+        let outcome = match self.estimator.sync(&self.clock).await {
+            Ok(sync) => self.prune_at(sync.safe_now).await,
+            Err(error) => Err(error),
         };
-        match run.await {
-            Ok((now, PruneReport { segments_examined, members_removed, segments_dropped, segments_failed })) => {
-                metrics.done(self.clock.now().as_score(), members_removed, since.elapsed());
-                if segments_failed > 0 {
-                    tracing::warn!(
-                        segments_failed,
-                        "removed segments whose key is not a sorted set from the index and kept their keys; find the other program \
-                         that writes to this Redis"
-                    );
-                }
-                if members_removed > 0 || segments_dropped > 0 {
-                    tracing::info!(%now, segments_examined, members_removed, segments_dropped, "pruned");
-                }
-            }
+        match outcome {
+            Ok(()) => metrics.done(self.clock.now().as_score(), since.elapsed()),
             Err(error) => {
                 metrics.failed(since.elapsed());
                 tracing::warn!(%error, "pruning failed; the next tick retries");
             }
         }
+    }
+
+    /// Removes what has expired at `now`, and logs and counts it, also if the run fails afterwards.
+    async fn prune_at(&self, now: Timestamp) -> Result<(), store::Error> {
+        let (report, outcome) = match self.estimator.prune(now).await {
+            Ok(report) => (report, Ok(())),
+            Err(PruneError { report, cause }) => (report, Err(cause)),
+        };
+        let PruneReport { window, segments_examined, members_removed, names_dropped, segments_of_wrong_type } = report;
+        self.estimator.metrics().prune.removed(members_removed);
+        if segments_of_wrong_type > 0 {
+            tracing::warn!(
+                segments_of_wrong_type,
+                "removed segments whose key is not a sorted set from the index and kept their keys; find the other program that \
+                 writes to this Redis"
+            );
+        }
+        if let Some(window) = window
+            && (members_removed > 0 || names_dropped > 0)
+        {
+            // Members last seen at or before the cutoff were removed.
+            let cutoff = window.cutoff(now);
+            tracing::info!(%now, %window, %cutoff, segments_examined, members_removed, names_dropped, "pruned");
+        }
+        outcome
     }
 }
 

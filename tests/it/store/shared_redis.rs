@@ -502,7 +502,7 @@ async fn repartition_prune_and_deletion_keep_keys_of_other_types() {
     };
     let before = theirs(&redis);
     assert_eq!(before.len(), 4);
-    assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_failed, 3);
+    assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_of_wrong_type, 3);
     assert_eq!(estimator.delete_user(&user("u1")).await, Ok(1));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     // A key of another type can't be copied.
