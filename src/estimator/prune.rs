@@ -80,11 +80,11 @@ impl Estimator {
             match failure {
                 None => return Ok(()),
                 // The window was extended, or the data is being moved to other keys.
-                Some(store::Error::UnknownLayout) => self.store.refresh_layout().await?,
+                Some(store::Error::LayoutChanged) => self.store.refresh_layout().await?,
                 Some(error) => return Err(error),
             };
         }
-        Err(store::Error::UnknownLayout)
+        Err(store::Error::UnconfirmedLayout)
     }
 }
 

@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::LayoutChanged`] if `layout` is no longer in force; nothing
     /// was removed.
     pub async fn remove_expired(
         &self,
@@ -114,7 +114,7 @@ impl Store {
     /// Runs a script that removes members and returns their number; `None` while the slot is migrating. The next prune removes the rest.
     async fn removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
         let removed = self.scripts_on_many_keys(partition, script).await?.into_iter().next().flatten();
-        removed.map(|removed| removed.try_into().map_err(|_| Error::UnknownLayout)).transpose()
+        removed.map(|removed| removed.try_into().map_err(|_| Error::LayoutChanged)).transpose()
     }
 
     /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`.

@@ -81,7 +81,7 @@ impl Store {
                 return Ok(kept);
             }
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
@@ -271,7 +271,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if `layout` is no longer in force.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if `layout` is no longer in force.
     pub async fn reconcile_user(
         &self,
         layout: &Layout,
@@ -293,7 +293,7 @@ impl Store {
             let mut scores = Vec::new();
             for partition in [old, target] {
                 let Attempt::Committed(found) = self.scores_of(user, partition, segments, &known).await? else {
-                    return Err(Error::UnknownLayout);
+                    return Err(Error::LayoutChanged);
                 };
                 scores.push(found);
             }
@@ -326,7 +326,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if another layout is in force.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force.
     pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_tombstones_of(layout, partition).await?;

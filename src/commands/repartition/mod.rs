@@ -367,7 +367,7 @@ fn remedy(error: &store::Error) -> &'static str {
 /// Converts the error of a layout that another process has changed.
 fn layout_changed(error: store::Error) -> RepartitionError {
     match error {
-        store::Error::UnknownLayout => RepartitionError::LayoutChanged,
+        store::Error::LayoutChanged => RepartitionError::LayoutChanged,
         error => error.into(),
     }
 }

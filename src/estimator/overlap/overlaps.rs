@@ -103,7 +103,7 @@ impl Overlaps {
             }
             layout = self.store.refresh_layout().await?;
         }
-        Err(store::Error::UnknownLayout)
+        Err(store::Error::UnconfirmedLayout)
     }
 
     /// Reads all partitions of `layout`. Returns `None` if the layout has changed.

@@ -74,7 +74,7 @@ impl Store {
                 Attempt::Stale => known = self.read_layout().await?,
             }
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     /// Returns whether `layout` is in force in `partition`. If so, it was in force during all earlier reads of the partition.
@@ -149,7 +149,7 @@ impl Store {
             }
             self.replace_record(&layout, &next).await?;
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     /// Returns the layout of the record; `None` if there is no record.
@@ -158,7 +158,7 @@ impl Store {
         pipeline.cmd("GET").arg(self.names.layout());
         let (record,): (Option<Vec<u8>>,) =
             match self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all() {
-                Err(error) if error.is_wrong_type() => return Err(Error::UnknownLayout),
+                Err(error) if error.is_wrong_type() => return Err(Error::UnreadableLayout),
                 record => record?,
             };
         record.map(|record| Layout::read_record(&record)).transpose()
@@ -195,7 +195,7 @@ impl Store {
         pipeline.cmd("GET").arg(&key);
         let (_, record): (Value, Option<Vec<u8>>) =
             self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all()?;
-        record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
+        record.map_or(Err(Error::LayoutChanged), |record| Layout::read_record(&record))
     }
 
     /// Returns the latest layout among the records of the first partitions, which exist regardless of the number of partitions. Ignores

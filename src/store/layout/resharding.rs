@@ -71,7 +71,7 @@ impl Store {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
             if other?.is_some_and(|other| other.order() > layout.order()) {
-                return Err(Error::UnknownLayout);
+                return Err(Error::LayoutChanged);
             }
         }
         Ok(layout)
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] if another process changed the layout.
+    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::LayoutChanged`] if another process changed the layout.
     pub async fn change_layout(
         &self,
         layout: &Layout,
@@ -109,12 +109,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::UnknownLayout`] if `layout` is no longer in force.
+    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::LayoutChanged`] if `layout` is no longer in force.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
             Attempt::Committed(written) => written.into_result(),
-            Attempt::Stale => Err(Error::UnknownLayout),
+            Attempt::Stale => Err(Error::LayoutChanged),
         }
     }
 
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::UnknownLayout`] if another layout is in force.
+    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::LayoutChanged`] if another layout is in force.
     pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
         let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;
@@ -170,7 +170,7 @@ impl Store {
             }
             let results = self.scripts_on_many_keys(partition, pipeline).await?;
             if results.contains(&Some(-1)) {
-                return Err(Error::UnknownLayout);
+                return Err(Error::LayoutChanged);
             }
             let done = results.iter().filter(|result| result.is_some()).count();
             if done == 0 {
@@ -208,7 +208,7 @@ impl Store {
         pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
-                [Some(-1)] => return Err(Error::UnknownLayout),
+                [Some(-1)] => return Err(Error::LayoutChanged),
                 [Some(_)] => return Ok(()),
                 _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
             }

@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::UnknownLayout`] if the layout changed otherwise.
+    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::LayoutChanged`] if the layout changed otherwise.
     pub async fn set_window(&self, window: Window) -> Result<WindowChange, Error> {
         let layout = self.settled_layout().await?;
         let next = Layout { epoch: layout.epoch + 1, window: Some(window), shorter: None, ..layout };
@@ -53,7 +53,7 @@ impl Store {
         let now = self.settled_layout().await?;
         if now != proposed {
             let is_refused = now.window == layout.window && now.is_laid_out_as(&layout);
-            return if is_refused { Ok(WindowChange::Refused) } else { Err(Error::UnknownLayout) };
+            return if is_refused { Ok(WindowChange::Refused) } else { Err(Error::LayoutChanged) };
         }
         self.take_step(&proposed, &Layout { epoch: proposed.epoch + 1, ..next }).await?;
         Ok(WindowChange::Done)
@@ -64,7 +64,7 @@ impl Store {
         self.replace_record(layout, next).await?;
         // Another process may have taken the same step, or an earlier attempt whose answer was lost.
         let settled = self.settled_layout().await?;
-        if settled == *next { Ok(settled) } else { Err(Error::UnknownLayout) }
+        if settled == *next { Ok(settled) } else { Err(Error::LayoutChanged) }
     }
 
     /// Replaces the record of `layout` by that of `next` if `layout` is in force.

@@ -163,11 +163,11 @@ async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
     let target = before.keys().sibling(Partitions::parse("8").unwrap());
     repartition(&folder, &redis, "8");
 
-    assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));
+    assert_eq!(store.delete_keys(&before, target).await, Err(Error::LayoutChanged));
     assert_eq!(app.count("sports").await, 1);
     let step =
         store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
-    assert_eq!(step, Err(Error::UnknownLayout));
+    assert_eq!(step, Err(Error::LayoutChanged));
     assert_eq!(app.count("sports").await, 1);
 }
 

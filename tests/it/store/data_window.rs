@@ -107,9 +107,9 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
     for partition in before.read().all() {
         for name in ["few", "many", "plateau"] {
             let slice = store.prune_slice(&before, partition, &segment(name), cutoff).await;
-            assert_eq!(slice, Err(Error::UnknownLayout), "{name}");
+            assert_eq!(slice, Err(Error::LayoutChanged), "{name}");
             let removed = store.remove_expired(&before, partition, &[&segment(name)], cutoff).await;
-            assert_eq!(removed, Err(Error::UnknownLayout), "{name}");
+            assert_eq!(removed, Err(Error::LayoutChanged), "{name}");
         }
     }
     // A whole run restarts with the window in force.
@@ -376,7 +376,7 @@ async fn repartition_keeps_the_window_and_resumes_after_an_extension() {
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
-    assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::UnknownLayout));
+    assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::LayoutChanged));
     stdout_of(&redis, &["repartition", "--to", "2"]);
     assert_eq!((count(&seven).await, count(&eight).await), (20, 20));
     assert_eq!(records(&redis), [r#"{"epoch":10,"keys":"q2","window_seconds":691200}"#]);

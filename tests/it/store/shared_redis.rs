@@ -383,7 +383,7 @@ async fn requests_refuse_and_keep_a_foreign_copy_of_the_record(#[case] theirs: &
     redis.call::<()>(&["SET", "{p01}:layout", theirs]);
     let before = contents(&redis);
     for _ in 0..2 {
-        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnknownLayout)));
+        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnconfirmedLayout)));
     }
     let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
     let message = String::from_utf8(output.stderr).unwrap();
