@@ -194,7 +194,7 @@ impl Estimator {
         let timeout = self.store.limits().answer;
         let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
             let error = store::Error::from(redis::Error::Timeout(timeout));
-            self.store.report_error(&error);
+            self.store.log_error(&error);
             return Err(error);
         };
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })

@@ -94,7 +94,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
         let response =
-            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.report_error(error))?;
+            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.log_error(error))?;
         let timeout = self.0.store.limits().answer;
         match tokio::time::timeout(timeout, response).instrument(span).await {
             Ok(Ok(response)) => response,
@@ -102,7 +102,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             Err(_) => {
                 // The batch may still succeed, so nothing else logs this timeout.
                 let error = store::Error::from(redis::Error::Timeout(timeout));
-                self.0.store.report_error(&error);
+                self.0.store.log_error(&error);
                 Err(error)
             }
         }

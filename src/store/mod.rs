@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Logs an error that occurred before a request was sent to Redis.
-    pub(crate) fn report_error(&self, error: &Error) {
+    pub(crate) fn log_error(&self, error: &Error) {
         self.client.log(error.as_failure());
     }
 
