@@ -93,8 +93,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     /// if waiting and the batch together took too long.
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for round trip");
-        let response =
-            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.log_error(error))?;
+        let response = self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.log_error(error))?;
         let timeout = self.0.store.limits().answer;
         match tokio::time::timeout(timeout, response).instrument(span).await {
             Ok(Ok(response)) => response,

@@ -166,8 +166,8 @@ impl Store {
                 reservation = limit.reserve_new(new.len() as u64, timeout).await;
             }
         }
-        let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
-        (reservation, refused)
+        let over_limit = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
+        (reservation, over_limit)
     }
 
     /// Retains in `new` the indices of those of `names` that are in no index.
