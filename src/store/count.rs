@@ -49,14 +49,14 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
         let commands = partitions.iter().flat_map(|partition| {
-            let (names, slot) = (&self.names, partition.slot());
+            let (key_names, slot) = (&self.key_names, partition.slot());
             queries.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
-                command.arg(names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
+                command.arg(key_names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
                 (slot, command)
             })
         });
-        let request = Request::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
+        let request = Request::each(commands).and_then_read(self.key_names.layout_reads(partitions.iter().copied()));
         let [counts, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Stale);

@@ -117,7 +117,7 @@ impl Store {
         if keys.partitions() == Partitions::ONE {
             let only = keys.of(0);
             let mut pipeline = pipe();
-            pipeline.cmd("ZCARD").arg(self.names.index(only));
+            pipeline.cmd("ZCARD").arg(self.key_names.index(only));
             let (names,) = self.client.send(Request::new(only.slot(), pipeline)).await?.all()?;
             return Ok(names);
         }
@@ -189,7 +189,7 @@ impl Store {
             let lookups = servers.into_iter().map(|partitions| async move {
                 let commands = partitions.into_iter().map(|partition| {
                     let mut scores = redis::cmd("ZMSCORE");
-                    scores.arg(self.names.index(partition)).arg(names);
+                    scores.arg(self.key_names.index(partition)).arg(names);
                     (partition.slot(), scores)
                 });
                 Ok::<_, Error>(self.client.send(Request::each(commands)).await?.results())
@@ -215,7 +215,7 @@ impl Store {
             None => b"-".to_vec(),
         };
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(self.names.index(partition)).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.key_names.index(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)

@@ -96,7 +96,7 @@ pub struct Store {
     acks: WriteAcks,
     /// The required number of partitions; any number if `None`.
     partitions: Option<Partitions>,
-    names: Arc<KeyNames>,
+    key_names: Arc<KeyNames>,
     /// The window of counts, for which members must be kept; `None` if nothing is counted.
     window: Option<Window>,
     /// Whether Redis is private, so that all its keys belong to this service.
@@ -118,7 +118,7 @@ impl Store {
             batches,
             acks: WriteAcks::default(),
             partitions: None,
-            names: Arc::default(),
+            key_names: Arc::default(),
             window: None,
             is_private: false,
             layout: Arc::default(),
@@ -130,7 +130,7 @@ impl Store {
     /// Sets the prefix of the data set's keys.
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
-        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+        Self { key_names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
     /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is used.
@@ -167,14 +167,14 @@ impl Store {
     /// Returns the prefix of the data set's keys.
     #[must_use]
     pub fn key_prefix(&self) -> &KeyPrefix {
-        self.names.prefix()
+        self.key_names.prefix()
     }
 
     /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
     #[must_use]
     pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
-        if !self.names.prefix().as_str().is_empty() {
-            return vec![self.names.pattern("*")];
+        if !self.key_names.prefix().as_str().is_empty() {
+            return vec![self.key_names.pattern("*")];
         }
         let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
         let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };

@@ -73,7 +73,7 @@ impl Store {
     ) -> Result<Vec<Result<MemberCounts, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
         for segment in segments {
-            let key = self.names.segment(partition, segment.as_str());
+            let key = self.key_names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
@@ -103,9 +103,9 @@ impl Store {
     ) -> Result<u64, Error> {
         let mut pipeline = pipe();
         let script =
-            pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.names.layout_of(partition));
+            pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.key_names.layout_of(partition));
         for segment in segments {
-            script.arg(self.names.segment(partition, segment.as_str()));
+            script.arg(self.key_names.segment(partition, segment.as_str()));
         }
         script.arg(layout.record()).arg(cutoff.as_score());
         Ok(self.removal(partition, pipeline).await?.unwrap_or_default())
@@ -132,7 +132,7 @@ impl Store {
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<SliceOutcome, Error> {
-        let (record, key) = (self.names.layout_of(partition), self.names.segment(partition, segment.as_str()));
+        let (record, key) = (self.key_names.layout_of(partition), self.key_names.segment(partition, segment.as_str()));
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
@@ -165,7 +165,7 @@ impl Store {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
             let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(2);
-            script.arg(self.names.segment(partition, segment)).arg(self.names.index(partition)).arg(*segment);
+            script.arg(self.key_names.segment(partition, segment)).arg(self.key_names.index(partition)).arg(*segment);
         }
         // While the slot is migrating, nothing is removed. The next prune tries again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

@@ -148,7 +148,7 @@ impl Batch {
     }
 
     /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend.
-    fn partition_batches(&self, keys: &KeyNames, key_set: KeySet, over_limit: &[usize]) -> Vec<PartitionBatch> {
+    fn partition_batches(&self, key_names: &KeyNames, key_set: KeySet, over_limit: &[usize]) -> Vec<PartitionBatch> {
         let mut batches: Vec<PartitionBatch> = Vec::new();
         let mut positions: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The score of the last visit as text: most visits of a batch have the same time.
@@ -164,7 +164,7 @@ impl Batch {
                 Some((at, score)) if *at == visit.seen_at => score,
                 _ => &score.insert((visit.seen_at, visit.seen_at.as_score().to_string())).1,
             };
-            let command = batches[position].command_for(keys, visit.segment, &self.segment_names[visit.segment]);
+            let command = batches[position].command_for(key_names, visit.segment, &self.segment_names[visit.segment]);
             command.command.arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
             command.visits.push(index);
         }
@@ -183,7 +183,7 @@ impl Batch {
     ) -> Attempt<WriteOutcome> {
         let batches = key_sets
             .into_iter()
-            .flat_map(|key_set| self.partition_batches(&store.names, key_set, over_limit))
+            .flat_map(|key_set| self.partition_batches(&store.key_names, key_set, over_limit))
             .collect();
         let servers = match client.by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await {
             Ok(servers) => servers,
@@ -208,11 +208,11 @@ impl PartitionBatch {
     }
 
     /// Returns the command for the next visit to `segment`, which is called `name`.
-    fn command_for(&mut self, keys: &KeyNames, segment: usize, name: &str) -> &mut MemberCommand {
+    fn command_for(&mut self, key_names: &KeyNames, segment: usize, name: &str) -> &mut MemberCommand {
         let last = self.last_commands.get(&segment).copied();
         let has_room = |index: &usize| self.member_commands[*index].visits.len() < Batch::MAX_VISITS_PER_COMMAND;
         let index = last.filter(has_room).unwrap_or_else(|| {
-            let key = keys.segment(self.partition, name);
+            let key = key_names.segment(self.partition, name);
             // Capacity for one visit: few single visits of a batch share a segment.
             let mut command = Cmd::with_capacity(5, key.len() + 64);
             command.arg("ZADD").arg(key).arg("GT");
@@ -230,9 +230,9 @@ impl PartitionBatch {
     }
 
     /// Returns the command that adds the segments to the partition's index.
-    fn index_command(&self, keys: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
+    fn index_command(&self, key_names: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
         let mut command = Cmd::new();
-        command.arg("ZADD").arg(keys.index(self.partition));
+        command.arg("ZADD").arg(key_names.index(self.partition));
         for &segment in self.last_commands.keys() {
             command.arg(0).arg(&*segment_names[segment]);
         }
@@ -250,11 +250,12 @@ async fn write_to_server(
 ) -> Attempt<WriteOutcome> {
     // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same pipeline. On another
     // connection, or with a server that has replaced this one, it would wait for nothing.
-    let index_commands: Vec<_> = batches.iter().map(|batch| batch.index_command(&store.names, segment_names)).collect();
+    let index_commands: Vec<_> =
+        batches.iter().map(|batch| batch.index_command(&store.key_names, segment_names)).collect();
     let partitions: Vec<_> = batches.iter().map(|batch| batch.partition).collect();
     let member_commands = batches.iter_mut().flat_map(PartitionBatch::take_commands);
     let request = Request::write(member_commands, index_commands, store.acks, client.limits().answer)
-        .and_then_read(store.names.layout_reads(partitions));
+        .and_then_read(store.key_names.layout_reads(partitions));
     let mut outcome = WriteOutcome::default();
     let reply = match client.send(request).await {
         Ok(reply) => reply,

@@ -138,7 +138,7 @@ impl Store {
         let info = answers.flatten().collect::<String>();
         let append_fsync = self.append_fsync(slot).await?;
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
-        let permissions = Permissions::fetch(&self.client, slot, &self.names, partition, self.acks).await?;
+        let permissions = Permissions::fetch(&self.client, slot, &self.key_names, partition, self.acks).await?;
         Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
     }
 

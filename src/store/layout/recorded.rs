@@ -84,7 +84,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(self.names.layout_of(partition));
+        pipeline.cmd("GET").arg(self.key_names.layout_of(partition));
         let (record,): (Option<Vec<u8>>,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
@@ -135,7 +135,7 @@ impl Store {
                 }
             };
             if let Some(newer) = newer {
-                self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
+                self.record_at(&self.key_names.layout(), self.layout_slot(), &newer).await?;
                 continue;
             }
             // After a failover, the server may lack the record of an extension of the window that other instances count over.
@@ -155,7 +155,7 @@ impl Store {
     /// Returns the layout of the record; `None` if there is no record.
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(self.names.layout());
+        pipeline.cmd("GET").arg(self.key_names.layout());
         let (record,): (Option<Vec<u8>>,) =
             match self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all() {
                 Err(error) if error.is_wrong_type() => return Err(Error::UnreadableLayout),
@@ -166,7 +166,7 @@ impl Store {
 
     /// Returns the slot of the record in a cluster.
     pub(in crate::store) fn layout_slot(&self) -> Slot {
-        Slot::of_any_key(&self.names.layout())
+        Slot::of_any_key(&self.key_names.layout())
     }
 
     /// Records the first layout of a data set unless another instance has recorded one. Returns the layout in force.
@@ -189,7 +189,7 @@ impl Store {
 
     /// Records `layout` unless there is a record. Returns the layout in force.
     pub(super) async fn record_first(&self, layout: &Layout) -> Result<Layout, Error> {
-        let key = self.names.layout();
+        let key = self.key_names.layout();
         let mut pipeline = pipe();
         pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
         pipeline.cmd("GET").arg(&key);
@@ -208,7 +208,7 @@ impl Store {
     pub(super) async fn latest_layout_in(&self, partitions: impl Iterator<Item = Partition>) -> Option<Layout> {
         let each = partitions.map(|partition| async move {
             let mut pipeline = pipe();
-            pipeline.cmd("GET").arg(self.names.layout_of(partition));
+            pipeline.cmd("GET").arg(self.key_names.layout_of(partition));
             // An ACL may forbid the keys of partitions if there are none.
             let request = Request::new(partition.slot(), pipeline).probe();
             let mut record = self.client.send(request).await.ok()?.each::<Option<Vec<u8>>>();
@@ -248,7 +248,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.names.index(KeySet::first(Partitions::ONE).of(0));
+        let index = self.key_names.index(KeySet::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
@@ -263,7 +263,7 @@ impl Store {
     ) -> Vec<Result<Option<Layout>, Error>> {
         let each = keys.flat_map(KeySet::all);
         let each = each.map(|partition| async move {
-            self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
+            self.record_at(&self.key_names.layout_of(partition), partition.slot(), layout).await
         });
         join_all(each).await
     }

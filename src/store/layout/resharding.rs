@@ -127,7 +127,7 @@ impl Store {
     pub async fn count_in(&self, keys: KeySet, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
-            let key = self.names.segment(partition, segment.as_str());
+            let key = self.key_names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(scores_after(cutoff)).arg("+inf");
             match self.client.send(Request::new(partition.slot(), pipeline)).await?.all::<(u64,)>() {
                 Err(error) if error.is_wrong_type() => Ok::<_, Error>(0),
@@ -155,7 +155,7 @@ impl Store {
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        let (record, epoch) = (self.names.layout_of(partition), layout.epoch());
+        let (record, epoch) = (self.key_names.layout_of(partition), layout.epoch());
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
@@ -165,7 +165,7 @@ impl Store {
             let mut pipeline = pipe();
             for segment in &page.segments {
                 let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
-                script.arg(self.names.segment(partition, segment.as_str())).arg(self.names.index(partition));
+                script.arg(self.key_names.segment(partition, segment.as_str())).arg(self.key_names.index(partition));
                 script.arg(epoch).arg(segment.as_str());
             }
             let results = self.scripts_on_many_keys(partition, pipeline).await?;
@@ -180,7 +180,7 @@ impl Store {
         }
         self.delete_tombstones_of(layout, partition).await?;
         // With one partition, the copy is the record itself, which stays.
-        if record != self.names.layout() {
+        if record != self.key_names.layout() {
             self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
@@ -192,7 +192,7 @@ impl Store {
         layout: &Layout,
         partition: Partition,
     ) -> Result<(), Error> {
-        let keys = [self.names.layout_of(partition), self.names.tombstones(partition)];
+        let keys = [self.key_names.layout_of(partition), self.key_names.tombstones(partition)];
         self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
     }
 

@@ -70,7 +70,7 @@ impl Store {
     /// Replaces the record of `layout` by that of `next` if `layout` is in force.
     pub(super) async fn replace_record(&self, layout: &Layout, next: &Layout) -> Result<(), Error> {
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
+        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.key_names.layout());
         script.arg(layout.record()).arg(next.record());
         self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all::<Value>()?;
         Ok(())
