@@ -175,9 +175,9 @@ impl<'a> ServerRun<'a> {
     /// Prunes a segment that has more expired members than a slice.
     async fn prune_large(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), store::Error> {
         loop {
-            let slice = self.store.prune_slice(self.layout, partition, segment, self.cutoff).await?;
+            let slice = self.store.remove_expired_slice(self.layout, partition, segment, self.cutoff).await?;
             self.report.members_removed += slice.removed;
-            if slice.is_last {
+            if slice.is_done {
                 return Ok(());
             }
         }
@@ -190,7 +190,7 @@ impl<'a> ServerRun<'a> {
     ) -> Result<(), store::Error> {
         if !segments.is_empty() {
             self.report.members_removed +=
-                self.store.remove_expired(self.layout, partition, segments, self.cutoff).await?;
+                self.store.remove_all_expired(self.layout, partition, segments, self.cutoff).await?;
         }
         Ok(())
     }

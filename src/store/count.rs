@@ -18,7 +18,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer, for one of them or for all. A count is never approximate.
     pub async fn counts(&self, queries: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.with_layout(|known| async move {
-            let servers = self.by_server(known.layout.read()).await?;
+            let servers = self.group_by_server(known.layout.read()).await?;
             let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, queries, &known));
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); queries.len()];
             for counts in try_join_all(counting).await? {

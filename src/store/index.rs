@@ -185,7 +185,7 @@ impl Store {
         const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
         for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {
-            let servers = self.by_server(self.layout().await?.read()).await?;
+            let servers = self.group_by_server(self.layout().await?.read()).await?;
             let lookups = servers.into_iter().map(|partitions| async move {
                 let commands = partitions.into_iter().map(|partition| {
                     let mut scores = redis::cmd("ZMSCORE");

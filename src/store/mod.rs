@@ -239,9 +239,9 @@ impl Store {
     /// An [`Error`] if a server can't serve. It can't while it loads its data, nor as a replica.
     pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
         self.client.confirm_primary().await;
-        let masters = self.client.masters().await?;
+        let primaries = self.client.masters().await?;
         let first = self.client.masters_of(vec![self.layout_slot()]).await?[0];
-        let times = join_all(masters.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
+        let times = join_all(primaries.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
         // One server that can't serve fails the call.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.client.report_recovery();
@@ -255,10 +255,10 @@ impl Store {
     ///
     /// An [`Error`] if the layout or the servers of the partitions are unknown.
     pub async fn partitions_by_server(&self) -> Result<Vec<Vec<Partition>>, Error> {
-        self.by_server(self.layout().await?.read()).await
+        self.group_by_server(self.layout().await?.read()).await
     }
 
-    async fn by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
+    async fn group_by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
         Ok(self.client.by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }

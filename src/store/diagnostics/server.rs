@@ -10,7 +10,7 @@ use crate::redis::{Slot, WriteAcks};
 use crate::store::Error;
 use crate::store::{KeySet, Partition, Partitions, Store};
 
-/// A master of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
+/// A primary of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Name and version: `Redis 7.0.15`, `Valkey 9.1.2`.
@@ -105,11 +105,11 @@ impl fmt::Display for Server {
 }
 
 impl Store {
-    /// Fetches the properties of all masters, with their addresses.
+    /// Fetches the properties of all primaries, with their addresses.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a master can't serve. A command that an ACL forbids is not an error.
+    /// An [`Error`] if a primary can't serve. A command that an ACL forbids is not an error.
     pub async fn servers(&self) -> Result<Vec<(String, Server)>, Error> {
         let partition = self.probable_keys().await.of(0);
         let mut servers = Vec::new();

@@ -101,7 +101,7 @@ impl Store {
     /// Reads the record, or creates it if there is none, and writes it to the partitions whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         self.refusal.recent()?;
-        let layout = self.find_layout().await.inspect_err(|error| {
+        let layout = self.reconcile_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
                 self.client.report(error.as_failure());
             }
@@ -113,7 +113,9 @@ impl Store {
         Ok(known)
     }
 
-    async fn find_layout(&self) -> Result<Layout, Error> {
+    /// Returns the layout in force. Brings the record up to date first: it may be missing, older than a partition's copy, or have too
+    /// short a window.
+    async fn reconcile_layout(&self) -> Result<Layout, Error> {
         for _ in 0..Self::ATTEMPTS {
             let layout = match self.recorded_layout().await? {
                 Some(layout) => layout,

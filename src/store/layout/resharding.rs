@@ -67,7 +67,7 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::layout`], and if the server of any partition doesn't answer.
-    pub async fn settled_layout(&self) -> Result<Layout, Error> {
+    pub async fn propagate_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
             if other?.is_some_and(|other| other.order() > layout.order()) {

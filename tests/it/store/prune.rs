@@ -35,9 +35,9 @@ async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
     let (plain, mut sizes) = (KeySet::first(Partitions::ONE).all().next().unwrap(), Vec::new());
     let layout = store.layout().await.unwrap();
     loop {
-        let slice = store.prune_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
+        let slice = store.remove_expired_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
         sizes.push(slice.removed);
-        if slice.is_last {
+        if slice.is_done {
             return sizes;
         }
     }
@@ -63,7 +63,7 @@ async fn prune_removes_a_large_segment_in_slices() {
 }
 
 #[tokio::test]
-async fn prune_slice_removes_two_thousand_members_at_most() {
+async fn remove_expired_slice_removes_two_thousand_members_at_most() {
     let redis = Redis::start();
     let store = redis.store();
     let cutoff = noon_plus(0);
@@ -81,7 +81,7 @@ async fn prune_slice_removes_two_thousand_members_at_most() {
 }
 
 #[tokio::test]
-async fn prune_slice_removes_ties_at_the_cutoff_and_keeps_later_members() {
+async fn remove_expired_slice_removes_ties_at_the_cutoff_and_keeps_later_members() {
     let redis = Redis::start();
     let store = redis.store();
     for (name, members) in [("few", 10), ("slice", 1_000), ("plateau", 5_000)] {

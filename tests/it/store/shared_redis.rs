@@ -470,7 +470,7 @@ async fn delete_user_fails_on_and_keeps_a_foreign_tombstone_key(
     let redis = Redis::start();
     let (store, estimator) = (redis.store(), redis.estimator("14d"));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
