@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Redis(#[from] redis::Error),
     /// The request was rejected: the maximum number of requests is pending.
-    #[error("{0} requests are already waiting for Redis")]
+    #[error("{} already waiting for Redis", counted(*.0 as u64, "request is", "requests are"))]
     Overloaded(usize),
     /// The number of partitions differs from the setting.
     #[error(
@@ -56,8 +56,16 @@ pub enum Error {
     #[error("another process changed the layout of the data set; try again")]
     LayoutChanged,
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
-    #[error("the segment would be new, and {0} segments exist already, the maximum that max_segments allows")]
+    #[error(
+        "the segment would be new, and {} already, the maximum that max_segments allows",
+        counted(*.0, "segment exists", "segments exist")
+    )]
     TooManySegments(u64),
+}
+
+/// Returns `count` with its noun.
+pub(super) fn counted(count: u64, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 impl Error {

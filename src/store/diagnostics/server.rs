@@ -8,6 +8,7 @@ use super::{EvictionPolicy, Permissions};
 use crate::redis::{self, Request, info_field};
 use crate::redis::{Slot, WriteAcks};
 use crate::store::Error;
+use crate::store::error::counted;
 use crate::store::{KeySet, Partition, Partitions, Store};
 
 /// A primary of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
@@ -67,7 +68,8 @@ impl Server {
             return Some(redis::Error::NoWaitAof.to_string());
         }
         let replicas = self.replicas.filter(|replicas| *replicas < acks.replicas)?;
-        Some(format!("it has {replicas} of the {} replicas that write_acks requires", acks.replicas))
+        let required = counted(acks.replicas as u64, "replica", "replicas");
+        Some(format!("it has {replicas} of the {required} that write_acks requires"))
     }
 }
 
