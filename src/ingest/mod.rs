@@ -359,10 +359,10 @@ mod tests {
         // The first line of a pair has an odd number always.
         for line in [expired, &format!("{expired}\n"), " \n", "\n"] {
             let piece = line.repeat(4_000_000 / line.len());
-            let (mut ingest, turns) = (ingest(), Cell::new(0));
+            let (mut ingest, polls) = (ingest(), Cell::new(0));
             let others = async {
                 loop {
-                    turns.set(turns.get() + 1);
+                    polls.set(polls.get() + 1);
                     tokio::task::yield_now().await;
                 }
             };
@@ -371,7 +371,7 @@ mod tests {
                 fed = ingest.feed(piece.as_bytes(), NOW) => assert!(fed.is_ok()),
                 () = others => {}
             }
-            assert!(turns.get() >= 3, "{line:?}: others had {} turns", turns.get());
+            assert!(polls.get() >= 3, "{line:?}: others were polled {} times", polls.get());
         }
     }
 
