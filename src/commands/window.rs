@@ -89,7 +89,7 @@ impl WindowCommand {
         }
         let change = store.set_window(*to).await;
         let change = change.map_err(|error| match error {
-            store::Error::UnknownLayout => {
+            store::Error::LayoutChanged => {
                 "failed to set the window: another process changed the data set at the same time; try again".to_owned()
             }
             error => format!("failed to set the window: {error}"),

@@ -1,7 +1,7 @@
 //! Restoring a backup into the folder of a private Redis.
 //!
-//! The steps are those of `restore.sh`, which scripts/restore runs for docker compose, too. The folder stays locked meanwhile, so no
-//! service starts on half of it.
+//! `restore.sh` has the steps. scripts/restore runs it as well, for docker compose. The folder is locked until the end, so that no service
+//! starts on data that is only partly replaced.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,28 +16,28 @@ use crate::store::KeyPrefix;
 
 const SCRIPT: &str = include_str!("restore.sh");
 
-/// How Redis ends the names of the files that an append-only file consists of.
+/// Endings of the files that form an append-only file. One of them alone is not a backup.
 const PARTS_OF_AN_APPEND_ONLY_FILE: [&str; 3] = [".incr.aof", ".base.aof", ".base.rdb"];
 
-/// What a restore has done.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// How many keys without a TTL the backup has.
+    /// Keys without a TTL in the backup.
     pub keys: u64,
-    /// How many members their sorted sets have.
+    /// Members of their sorted sets.
     pub members: u64,
-    /// How many segments are in the index.
+    /// Segments in the index.
     pub segments: u64,
-    /// Where the data from before is.
+    /// The folder of the old data.
     pub old_data: PathBuf,
 }
 
-/// What a backup may lack.
+/// What may be missing from a backup.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MayLack {
     /// The record of a data set.
     pub record: bool,
-    /// Every segment and every history, although it replaces data.
+    /// All segments and histories, although there is data to replace.
     pub data: bool,
 }
 
@@ -49,10 +49,10 @@ pub enum RestoreError {
     Backup {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It is one of the files that an append-only file consists of.
+    /// The backup is one of the files that form an append-only file.
     #[error(
         "{}: this is a part of an append-only file, which lacks what the others have; copy the whole folder `appendonlydir`, or back up \
          with `redis-cli --rdb`; no data was changed",
@@ -65,15 +65,15 @@ pub enum RestoreError {
     /// The folder can't be used.
     #[error("{0}; no data was changed")]
     Folder(EmbeddedError),
-    /// The data from before is in force.
+    /// The restore failed, and the old data is in place.
     #[error("failed to restore {}: {why}; no data was changed", .path.display())]
     Unchanged {
         /// The backup.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// Neither the data from before nor the backup is known to be in force.
+    /// The restore failed, and so did bringing the old data back. Either may be in place, or a part of it.
     #[error(
         "failed to restore {}: {why}; then failed to bring the old data back: {undo}; it is in {}",
         .path.display(), .old_data.display()
@@ -81,23 +81,24 @@ pub enum RestoreError {
     NotUndone {
         /// The backup.
         path: PathBuf,
-        /// What went wrong first.
+        /// Why the restore failed.
         why: String,
-        /// What went wrong next.
+        /// Why the old data was not brought back.
         undo: String,
-        /// Where the data from before is.
+        /// The folder of the old data.
         old_data: PathBuf,
     },
 }
 
-/// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. Starts Redis on
-/// the result, compares what it serves with what the backup has, and stops it. The data from before is kept in a folder of its own.
+/// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. The old data is
+/// moved to a folder of its own. Then starts Redis, compares the numbers of keys, members and segments with those of the backup, and
+/// stops Redis.
 ///
-/// The backup must be of a data set whose keys begin with `prefix`, and have what it may not lack.
+/// The keys of the backup must begin with `prefix`. A backup without a record, or without data, is refused unless `may_lack` permits it.
 ///
 /// # Errors
 ///
-/// A [`RestoreError`], made to be shown as it is. Except for [`RestoreError::NotUndone`], the data is what it was.
+/// A [`RestoreError`], whose text is for the user. After any but [`RestoreError::NotUndone`], the old data is in place.
 pub async fn restore(
     data_dir: &Path,
     backup: &Path,
@@ -107,7 +108,7 @@ pub async fn restore(
     let unreadable = |source| RestoreError::Backup { path: backup.to_owned(), source };
     let file = backup.canonicalize().map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::other("it is no file")));
+        return Err(unreadable(io::Error::other("it is not a file")));
     }
     File::open(&file).map_err(unreadable)?;
     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
@@ -131,8 +132,9 @@ pub async fn restore(
         .env("ONE_DATABASE", "yes");
     put.arg(&name).arg(&file).stdin(inherited_lock(&folder).map_err(RestoreError::Folder)?);
     let why = match run(put).await {
-        // The script may have failed behind the switch.
+        // The script may have failed after it had replaced the data.
         Err(why) => {
+            // Undoing locks the folder itself.
             drop(folder);
             why
         }
@@ -157,7 +159,7 @@ pub async fn restore(
 /// Starts Redis, counts what it serves, and stops it.
 async fn serve_and_count(folder: LockedFolder, prefix: &KeyPrefix) -> Result<String, String> {
     let dir = folder.dir.clone();
-    // Without a limit: what Redis serves is compared with the backup, however large that is.
+    // No memory limit, since Redis must load the whole backup.
     let redis: EmbeddedRedis = folder.start(None).await.map_err(|error| error.to_string())?;
     let mut count = script(&dir, "count");
     count.env("KEY_PREFIX", prefix.as_str()).args(["-s", SOCKET]).stdin(Stdio::null());
@@ -173,8 +175,8 @@ async fn undo(data_dir: &Path, name: &str) -> Result<(), String> {
     run(undo).await.map(drop)
 }
 
-/// The lock of Redis's files. The script has it as its standard input, so it lasts as long as the script, whatever becomes of this
-/// process.
+/// Returns a handle of the lock of Redis's files. The script inherits it as its standard input, so the lock lasts until the script ends,
+/// even if this process ends first.
 fn inherited_lock(folder: &LockedFolder) -> Result<File, EmbeddedError> {
     folder.redis_lock.try_clone().map_err(EmbeddedError::Spawn)
 }
@@ -185,7 +187,11 @@ fn script(dir: &Path, action: &str) -> Command {
     command
 }
 
-/// Runs the script to its end. Returns the last line of its output, or of what it says of a failure.
+/// Runs the script to its end. Returns the last line of its output.
+///
+/// # Errors
+///
+/// The last line of its standard error.
 async fn run(mut command: Command) -> Result<String, String> {
     let Output { status, stdout, stderr } = command.output().await.map_err(|error| error.to_string())?;
     let last_line = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().last().map(str::to_owned);

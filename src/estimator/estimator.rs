@@ -165,7 +165,7 @@ impl Estimator {
         let abandoned = scopeguard::guard((), |()| metrics.abandoned());
         // Until the number of partitions is known, all visits share a shard.
         let partitions = self.store.partitions().unwrap_or(Partitions::ONE);
-        let shard = Shard { index: shard_of(&visit.user_id, partitions), of: partitions.count() };
+        let shard = Shard { index: shard_of(&visit.user_id, partitions), count: partitions.count() };
         let written = self.visits.submit(shard, visit.into_owned()).await;
         ScopeGuard::into_inner(abandoned);
         written.inspect_err(|error| measure_failure(metrics, error))?;
@@ -194,7 +194,7 @@ impl Estimator {
         let timeout = self.store.limits().answer;
         let Ok(permit) = tokio::time::timeout(timeout, Arc::clone(&self.bulk).acquire_owned()).await else {
             let error = store::Error::from(redis::Error::Timeout(timeout));
-            self.store.report_error(&error);
+            self.store.log_error(&error);
             return Err(error);
         };
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })

@@ -18,24 +18,26 @@ use crate::store::{self, Store};
 use crate::telemetry::{BatchMetrics, TRACED};
 
 /// Sends requests to Redis in batches, and returns to each caller the response to its own request. Clones share the batches.
-pub struct GroupCommit<Req, Resp>(Arc<Shared<Req, Resp>>);
+pub struct GroupCommit<Req, Resp> {
+    shared: Arc<Shared<Req, Resp>>,
+}
 
 struct Shared<Req, Resp> {
     store: Store,
     metrics: BatchMetrics,
-    commit: Box<Commit<Req, Resp>>,
+    send_batch: Box<SendBatch<Req, Resp>>,
     shards: Box<[Mutex<Queue<Req, Resp>>]>,
 }
 
 type Response<Resp> = Result<Resp, store::Error>;
 
 /// Sends a batch, and returns a response to each of its requests, in their order.
-type Commit<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Response<Resp>>> + Send + Sync;
+type SendBatch<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Response<Resp>>> + Send + Sync;
 
 struct Queue<Req, Resp> {
     pending: VecDeque<Pending<Req, Resp>>,
     /// Whether a task sends the batches of this shard. It takes those that are pending when its batch is done.
-    is_running: bool,
+    is_sending: bool,
 }
 
 /// A request that no batch has taken yet.
@@ -52,36 +54,36 @@ pub struct Shard {
     /// Its number.
     pub index: usize,
     /// How many shards are in use. They share the limit of pending requests.
-    pub of: usize,
+    pub count: usize,
 }
 
 impl Shard {
     /// The shard of a [`GroupCommit`] that has one.
-    pub const ONLY: Self = Self { index: 0, of: 1 };
+    pub const ONLY: Self = Self { index: 0, count: 1 };
     /// Requests that may be pending in a shard, however many shards share the limit.
     const MIN_PENDING: usize = 100;
 
     /// Returns how many requests may be pending in this shard if `max` may be in all.
     fn max_pending(self, max: usize) -> usize {
-        max.div_ceil(self.of).max(Self::MIN_PENDING.min(max))
+        max.div_ceil(self.count).max(Self::MIN_PENDING.min(max))
     }
 }
 
 impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
-    /// Creates `shards` queues for `store`. `commit` sends a batch and returns a response to each request, in their order.
+    /// Creates `shards` queues for `store`. `send_batch` sends a batch and returns a response to each request, in their order.
     pub fn new<F>(
         store: Store,
         metrics: BatchMetrics,
         shards: usize,
-        commit: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
+        send_batch: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
-        let commit = Box::new(move |store, requests| commit(store, requests).boxed());
-        let queue = || Mutex::new(Queue { pending: VecDeque::new(), is_running: false });
+        let send_batch = Box::new(move |store, requests| send_batch(store, requests).boxed());
+        let queue = || Mutex::new(Queue { pending: VecDeque::new(), is_sending: false });
         let shards = std::iter::repeat_with(queue).take(shards).collect();
-        Self(Arc::new(Shared { store, metrics, commit, shards }))
+        Self { shared: Arc::new(Shared { store, metrics, send_batch, shards }) }
     }
 
     /// Sends `request` with the next batch of `shard`, and waits for the response. Dropping the future before the batch is sent
@@ -92,17 +94,17 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending; [`redis::Error::Timeout`]
     /// if waiting and the batch together took too long.
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
-        let span = tracing::info_span!(target: TRACED, "wait for round trip");
+        let span = tracing::info_span!(target: TRACED, "wait for batch");
         let response =
-            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.0.store.report_error(error))?;
-        let timeout = self.0.store.limits().answer;
+            self.enqueue(shard, request, span.clone()).inspect_err(|error| self.shared.store.log_error(error))?;
+        let timeout = self.shared.store.limits().answer;
         match tokio::time::timeout(timeout, response).instrument(span).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => Err(redis::Error::Lost("the task of the batch panicked".to_owned()).into()),
             Err(_) => {
                 // The batch may still succeed, so nothing else logs this timeout.
                 let error = store::Error::from(redis::Error::Timeout(timeout));
-                self.0.store.report_error(&error);
+                self.shared.store.log_error(&error);
                 Err(error)
             }
         }
@@ -114,7 +116,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         request: Req,
         span: Span,
     ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
-        let max_pending = shard.max_pending(self.0.store.limits().max_pending);
+        let max_pending = shard.max_pending(self.shared.store.limits().max_pending);
         let mut queue = self.lock(shard.index);
         // Drop abandoned requests; they are usually at the front.
         while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(Pending::is_abandoned) {
@@ -125,14 +127,14 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         }
         let (response, receiver) = oneshot::channel();
         queue.pending.push_back(Pending { request, span, response });
-        if !std::mem::replace(&mut queue.is_running, true) {
-            tokio::spawn(self.clone().run(shard.index));
+        if !std::mem::replace(&mut queue.is_sending, true) {
+            tokio::spawn(self.clone().send_batches(shard.index));
         }
         Ok(receiver)
     }
 
     /// Sends batches of the shard until no request is pending.
-    async fn run(self, shard: usize) {
+    async fn send_batches(self, shard: usize) {
         while let Some(pending) = self.take_batch(shard) {
             let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.is_abandoned()).collect();
             if batch.is_empty() {
@@ -141,10 +143,11 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             let span = batch_span(batch.iter().map(|pending| &pending.span));
             let (requests, callers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|pending| (pending.request, pending.response)).unzip();
-            self.0.metrics.committed(requests.len());
+            self.shared.metrics.committed(requests.len());
             // A panic fails the requests of this batch, not those of the next.
-            let commit = async { (self.0.commit)(self.0.store.clone(), requests).await }.instrument(span);
-            let responses = AssertUnwindSafe(commit).catch_unwind().await.unwrap_or_default();
+            let sending =
+                async { (self.shared.send_batch)(self.shared.store.clone(), requests).await }.instrument(span);
+            let responses = AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_default();
             for (caller, response) in callers.into_iter().zip(responses) {
                 // Fails if the caller has stopped waiting.
                 let _ = caller.send(response);
@@ -155,19 +158,19 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     /// Takes all pending requests of the shard. If there are none, the shard's task ends.
     fn take_batch(&self, shard: usize) -> Option<VecDeque<Pending<Req, Resp>>> {
         let mut queue = self.lock(shard);
-        queue.is_running = !queue.pending.is_empty();
-        queue.is_running.then(|| std::mem::take(&mut queue.pending))
+        queue.is_sending = !queue.pending.is_empty();
+        queue.is_sending.then(|| std::mem::take(&mut queue.pending))
     }
 
     /// Updates the queue-length gauge.
     pub fn measure_pending(&self) {
-        let pending = (0..self.0.shards.len()).map(|shard| self.lock(shard).pending.len()).sum();
-        self.0.metrics.set_pending(pending);
+        let pending = (0..self.shared.shards.len()).map(|shard| self.lock(shard).pending.len()).sum();
+        self.shared.metrics.set_pending(pending);
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Queue<Req, Resp>> {
         // A queue is whole at every step, so a panic of another holder of the lock does no harm.
-        self.0.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,7 +185,7 @@ impl<Req, Resp> Pending<Req, Resp> {
 fn batch_span<'a>(spans: impl Iterator<Item = &'a Span>) -> Span {
     let mut traced = spans.filter(|span| !span.is_disabled());
     let Some(first) = traced.next() else { return Span::none() };
-    let span = first.in_scope(|| tracing::info_span!(target: TRACED, "round trip"));
+    let span = first.in_scope(|| tracing::info_span!(target: TRACED, "batch"));
     for other in traced {
         span.follows_from(other);
     }
@@ -191,13 +194,13 @@ fn batch_span<'a>(spans: impl Iterator<Item = &'a Span>) -> Span {
 
 impl<Req, Resp> Clone for GroupCommit<Req, Resp> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<Req, Resp> fmt::Debug for GroupCommit<Req, Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupCommit").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("GroupCommit").field("store", &self.shared.store).finish_non_exhaustive()
     }
 }
 
@@ -210,7 +213,7 @@ mod tests {
     use super::*;
     use crate::redis::{Client, Limits, RedisUrl};
 
-    /// A store for commits that don't use it.
+    /// A store for batches that don't use it.
     fn store(answer: Duration, max_pending: usize) -> Store {
         let url = RedisUrl::parse("redis://127.0.0.1:1").unwrap();
         let limits = Limits { connect: answer, answer, max_pending };
@@ -219,13 +222,13 @@ mod tests {
 
     fn group_commit<Req: Send + 'static, Resp: Send + 'static, F>(
         store: Store,
-        commit: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
+        send_batch: impl Fn(Store, Vec<Req>) -> F + Send + Sync + 'static,
     ) -> GroupCommit<Req, Resp>
     where
         F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
         let metrics = store.metrics().visit_batches.clone();
-        GroupCommit::new(store, metrics, 2, commit)
+        GroupCommit::new(store, metrics, 2, send_batch)
     }
 
     #[tokio::test]
@@ -274,9 +277,9 @@ mod tests {
             vec![Ok(()); requests.len()]
         });
         let hanging = hanging_for_true.clone();
-        let hanging = tokio::spawn(async move { hanging.submit(Shard { index: 0, of: 2 }, true).await });
+        let hanging = tokio::spawn(async move { hanging.submit(Shard { index: 0, count: 2 }, true).await });
         tokio::task::yield_now().await;
-        assert_eq!(hanging_for_true.submit(Shard { index: 1, of: 2 }, false).await, Ok(()));
+        assert_eq!(hanging_for_true.submit(Shard { index: 1, count: 2 }, false).await, Ok(()));
         hanging.abort();
     }
 
@@ -286,7 +289,7 @@ mod tests {
     #[case::rounded_up(10_001, 8, 1_251)]
     #[case::at_least_a_hundred(10_000, 1_024, 100)]
     #[case::never_more_than_all(50, 8, 50)]
-    fn max_pending_shares_the_limit(#[case] max: usize, #[case] of: usize, #[case] expected: usize) {
-        assert_eq!(Shard { index: 0, of }.max_pending(max), expected);
+    fn max_pending_shares_the_limit(#[case] max: usize, #[case] count: usize, #[case] expected: usize) {
+        assert_eq!(Shard { index: 0, count }.max_pending(max), expected);
     }
 }

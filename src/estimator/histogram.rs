@@ -13,7 +13,8 @@ pub struct Histogram {
     pub buckets: Vec<Bucket>,
 }
 
-/// The members last seen after `from`, and at or before `to`.
+/// The members last seen after `from`, and at or before `to`, as a window excludes its start. A step of a history includes its start:
+/// [`Point`](super::history::Point).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     /// The start, exclusive.

@@ -18,5 +18,5 @@ pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
 pub use self::lists::{CountedSegment, List, ListCursor, ListQuery, Order};
-pub use self::prune::PruneReport;
+pub use self::prune::{PruneError, PruneReport};
 pub use self::users::Membership;

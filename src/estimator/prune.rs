@@ -3,34 +3,47 @@
 use futures_util::future::join_all;
 
 use super::estimator::Estimator;
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::store::{self, Layout, MemberCounts, Partition, Store};
 
 /// The result of a run. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PruneReport {
+    /// The window of the data set, which decided what had expired; `None` if the run failed before it was read. If it was extended
+    /// during the run, the last one.
+    pub window: Option<Window>,
     /// Segments examined.
     pub segments_examined: u64,
     /// Expired members removed.
     pub members_removed: u64,
-    /// Empty segments removed from the index.
-    pub segments_dropped: u64,
-    /// Segments whose key is not a sorted set. Their names were removed from the index, too.
-    pub segments_failed: u64,
+    /// Names of empty segments removed from the index.
+    pub names_dropped: u64,
+    /// Segments whose key is not a sorted set. Their names were removed from the index as well, and are not in [`Self::names_dropped`].
+    pub segments_of_wrong_type: u64,
 }
 
 impl PruneReport {
-    fn add(&mut self, Self { segments_examined, members_removed, segments_dropped, segments_failed }: Self) {
+    /// Adds the counts of one server.
+    fn add(&mut self, server: &Self) {
+        let Self { window: _, segments_examined, members_removed, names_dropped, segments_of_wrong_type } = server;
         self.segments_examined += segments_examined;
         self.members_removed += members_removed;
-        self.segments_dropped += segments_dropped;
-        self.segments_failed += segments_failed;
+        self.names_dropped += names_dropped;
+        self.segments_of_wrong_type += segments_of_wrong_type;
     }
 }
 
+/// A run that failed, perhaps after it had removed members.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{cause}")]
+pub struct PruneError {
+    /// What was done before the failure, or in spite of it.
+    pub report: PruneReport,
+    /// Why the run failed.
+    pub cause: store::Error,
+}
+
 impl Estimator {
-    /// Segments examined in one round trip, for which Redis takes a millisecond.
-    const INDEX_PAGE: usize = 250;
     /// How often a run restarts because the layout has changed.
     const MAX_PRUNE_ATTEMPTS: usize = 5;
 
@@ -42,67 +55,76 @@ impl Estimator {
     ///
     /// # Errors
     ///
-    /// A [`store::Error`] if Redis failed, or refused a command for some segments; the others were pruned.
-    pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, store::Error> {
-        let mut before = PruneReport::default();
+    /// A [`PruneError`] if Redis failed, or refused a command for a segment. After a refusal, the other pages of the index are pruned.
+    pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, PruneError> {
+        let mut report = PruneReport::default();
+        match self.prune_into(&mut report, now).await {
+            Ok(()) => Ok(report),
+            Err(cause) => Err(PruneError { report, cause }),
+        }
+    }
+
+    async fn prune_into(&self, report: &mut PruneReport, now: Timestamp) -> Result<(), store::Error> {
         for _ in 0..Self::MAX_PRUNE_ATTEMPTS {
             let layout = self.store.layout().await?;
-            let cutoff = self.retention_by(&layout).cutoff(now);
+            let window = self.retention_by(&layout);
+            report.window = Some(window);
+            report.segments_examined = 0;
             // One slice is in flight at each server.
-            let servers = self.store.partitions_by_server().await?.into_iter();
-            let runs = join_all(servers.map(|partitions| self.prune_partitions(&layout, partitions, cutoff))).await;
-            let (mut report, mut failure) = (before, None);
-            for (pruned, outcome) in runs {
-                report.add(pruned);
-                failure = failure.or(outcome.err());
-            }
+            let servers = self.store.partitions_by_server().await?;
+            let mut runs: Vec<_> =
+                servers.iter().map(|_| ServerRun::new(&self.store, &layout, window.cutoff(now))).collect();
+            let outcomes = runs.iter_mut().zip(servers).map(|(run, partitions)| run.prune_partitions(partitions));
+            let failure = join_all(outcomes).await.into_iter().find_map(Result::err);
+            runs.iter().for_each(|run| report.add(&run.report));
             match failure {
-                None => return Ok(report),
+                None => return Ok(()),
                 // The window was extended, or the data is being moved to other keys.
-                Some(store::Error::UnknownLayout) => {
-                    let PruneReport { members_removed, segments_dropped, .. } = report;
-                    before = PruneReport { members_removed, segments_dropped, ..PruneReport::default() };
-                }
+                Some(store::Error::LayoutChanged) => self.store.refresh_layout().await?,
                 Some(error) => return Err(error),
-            }
-            self.store.refresh_layout().await?;
+            };
         }
-        Err(store::Error::UnknownLayout)
+        Err(store::Error::UnconfirmedLayout)
+    }
+}
+
+/// A run over the partitions of one server.
+struct ServerRun<'a> {
+    store: &'a Store,
+    layout: &'a Layout,
+    cutoff: Timestamp,
+    /// Updated with every removal, so that a failure loses no count.
+    report: PruneReport,
+}
+
+impl<'a> ServerRun<'a> {
+    /// Segments examined in one round trip, for which Redis takes a millisecond.
+    const INDEX_PAGE: usize = 250;
+    const SLICE: u64 = Store::SLICE as u64;
+
+    fn new(store: &'a Store, layout: &'a Layout, cutoff: Timestamp) -> Self {
+        Self { store, layout, cutoff, report: PruneReport::default() }
     }
 
-    /// Prunes `partitions`. Returns what was removed, even after a failure.
-    async fn prune_partitions(
-        &self,
-        layout: &Layout,
-        partitions: Vec<Partition>,
-        cutoff: Timestamp,
-    ) -> (PruneReport, Result<(), store::Error>) {
-        let (mut report, mut refusal) = (PruneReport::default(), None);
+    async fn prune_partitions(&mut self, partitions: Vec<Partition>) -> Result<(), store::Error> {
+        let mut refusal = None;
         for partition in partitions {
-            match self.prune_partition(layout, partition, cutoff, &mut report).await {
-                Ok(()) => {}
+            match self.prune_partition(partition).await {
                 Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
-                Err(error) => return (report, Err(error)),
+                outcome => outcome?,
             }
         }
-        (report, refusal.map_or(Ok(()), Err))
+        refusal.map_or(Ok(()), Err)
     }
 
-    async fn prune_partition(
-        &self,
-        layout: &Layout,
-        partition: Partition,
-        cutoff: Timestamp,
-        report: &mut PruneReport,
-    ) -> Result<(), store::Error> {
+    async fn prune_partition(&mut self, partition: Partition) -> Result<(), store::Error> {
         let (mut cursor, mut refusal) = (None, None);
         loop {
             let page = self.store.index_of(partition, cursor.as_ref(), Self::INDEX_PAGE).await?;
-            match self.prune_segments(layout, partition, &page.segments, cutoff).await {
-                Ok(pruned) => report.add(pruned),
+            match self.prune_segments(partition, &page.segments).await {
                 // A refusal concerns this page alone.
                 Err(error) if error.is_refused_command() => refusal = refusal.or(Some(error)),
-                Err(error) => return Err(error),
+                outcome => outcome?,
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -112,68 +134,68 @@ impl Estimator {
     }
 
     /// Prunes `segments`. Those with few expired members share a slice.
-    async fn prune_segments(
-        &self,
-        layout: &Layout,
-        partition: Partition,
-        segments: &[SegmentName<'_>],
-        cutoff: Timestamp,
-    ) -> Result<PruneReport, store::Error> {
-        const SLICE: u64 = Store::SLICE as u64;
-        let mut report = PruneReport { segments_examined: segments.len() as u64, ..PruneReport::default() };
+    async fn prune_segments(&mut self, partition: Partition, segments: &[SegmentName<'_>]) -> Result<(), store::Error> {
         if segments.is_empty() {
-            return Ok(report);
+            return Ok(());
         }
-        let (mut few, mut sum, mut emptied) = (Vec::new(), 0, Vec::new());
-        for (segment, found) in segments.iter().zip(self.store.count_members(partition, segments, cutoff).await?) {
-            let MemberCounts { expired, members } = match found {
+        let counts = self.store.count_members(partition, segments, self.cutoff).await?;
+        self.report.segments_examined += segments.len() as u64;
+        let (mut sharing, mut sum) = (Vec::new(), 0);
+        let (mut emptied, mut of_wrong_type) = (Vec::new(), Vec::new());
+        for (segment, counts) in segments.iter().zip(counts) {
+            let MemberCounts { expired, members } = match counts {
                 Err(error) if error.is_wrong_type() => {
-                    report.segments_failed += 1;
-                    emptied.push(segment.as_str());
+                    of_wrong_type.push(segment.as_str());
                     continue;
                 }
-                found => found?,
+                counts => counts?,
             };
             if expired == members {
                 emptied.push(segment.as_str());
             }
-            if expired > SLICE {
-                report.members_removed += self.prune_large(layout, partition, segment, cutoff).await?;
+            if expired > Self::SLICE {
+                self.prune_large(partition, segment).await?;
                 continue;
             }
-            if sum + expired > SLICE {
-                report.members_removed += self.store.remove_expired(layout, partition, &few, cutoff).await?;
-                (few, sum) = (Vec::new(), 0);
+            if sum + expired > Self::SLICE {
+                self.remove_expired(partition, &sharing).await?;
+                (sharing, sum) = (Vec::new(), 0);
             }
             if expired > 0 {
-                few.push(segment);
+                sharing.push(segment);
                 sum += expired;
             }
         }
-        if !few.is_empty() {
-            report.members_removed += self.store.remove_expired(layout, partition, &few, cutoff).await?;
-        }
-        if !emptied.is_empty() {
-            report.segments_dropped += self.store.drop_unless_occupied(partition, &emptied).await?;
-        }
-        Ok(report)
+        self.remove_expired(partition, &sharing).await?;
+        self.report.names_dropped += self.drop_unless_occupied(partition, &emptied).await?;
+        self.report.segments_of_wrong_type += self.drop_unless_occupied(partition, &of_wrong_type).await?;
+        Ok(())
     }
 
     /// Prunes a segment that has more expired members than a slice.
-    async fn prune_large(
-        &self,
-        layout: &Layout,
-        partition: Partition,
-        segment: &SegmentName<'_>,
-        cutoff: Timestamp,
-    ) -> Result<u64, store::Error> {
-        let mut removed = 0;
+    async fn prune_large(&mut self, partition: Partition, segment: &SegmentName<'_>) -> Result<(), store::Error> {
         loop {
-            let slice = self.store.prune_slice(layout, partition, segment, cutoff).await?;
-            removed += slice.removed;
-            if slice.is_last {
-                return Ok(removed);
+            let slice = self.store.remove_expired_slice(self.layout, partition, segment, self.cutoff).await?;
+            self.report.members_removed += slice.removed;
+            if slice.is_done {
+                return Ok(());
             }
         }
+    }
+
+    async fn remove_expired(
+        &mut self,
+        partition: Partition,
+        segments: &[&SegmentName<'_>],
+    ) -> Result<(), store::Error> {
+        if !segments.is_empty() {
+            self.report.members_removed +=
+                self.store.remove_all_expired(self.layout, partition, segments, self.cutoff).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_unless_occupied(&self, partition: Partition, segments: &[&str]) -> Result<u64, store::Error> {
+        if segments.is_empty() { Ok(0) } else { self.store.drop_unless_occupied(partition, segments).await }
     }
 }

@@ -18,7 +18,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer, for one of them or for all. A count is never approximate.
     pub async fn counts(&self, queries: &[&(SegmentName<'_>, Timestamp)]) -> Result<Vec<Result<u64, Error>>, Error> {
         self.with_layout(|known| async move {
-            let servers = self.by_server(known.layout.read()).await?;
+            let servers = self.group_by_server(known.layout.read()).await?;
             let counting = servers.into_iter().map(|partitions| self.counts_at(partitions, queries, &known));
             let mut sums: Vec<Result<u64, Error>> = vec![Ok(0); queries.len()];
             for counts in try_join_all(counting).await? {
@@ -49,14 +49,14 @@ impl Store {
         known: &KnownLayout,
     ) -> Result<Attempt<Vec<Result<u64, Error>>>, Error> {
         let commands = partitions.iter().flat_map(|partition| {
-            let (names, slot) = (&self.names, partition.slot());
+            let (key_names, slot) = (&self.key_names, partition.slot());
             queries.iter().map(move |(segment, cutoff)| {
                 let mut command = redis::cmd("ZCOUNT");
-                command.arg(names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
+                command.arg(key_names.segment(*partition, segment.as_str())).arg(scores_after(*cutoff)).arg("+inf");
                 (slot, command)
             })
         });
-        let request = Request::each(commands).and_then_read(self.names.layout_reads(partitions.iter().copied()));
+        let request = Request::each(commands).and_then_read(self.key_names.layout_reads(partitions.iter().copied()));
         let [counts, layouts] = self.client.send(request).await?.into_steps();
         if !known.are_confirmed_by(layouts)? {
             return Ok(Attempt::Stale);

@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Redis(#[from] redis::Error),
     /// The request was rejected: the maximum number of requests is pending.
-    #[error("{0} requests are already waiting for Redis")]
+    #[error("{} already waiting for Redis", counted(*.0 as u64, "request is", "requests are"))]
     Overloaded(usize),
     /// The number of partitions differs from the setting.
     #[error(
@@ -40,15 +40,32 @@ pub enum Error {
     /// A key holds a value that this service didn't write.
     #[error("`{0}` holds a value that this service didn't write: rename the key, or set redis_key_prefix")]
     ForeignKey(String),
-    /// The layout record can't be read, or changes constantly.
+    /// The layout record can't be read.
     #[error(
-        "the key `layout`, with redis_key_prefix in front, holds no record that this version can read, or the record changes \
-         constantly: if the key belongs to another program, set redis_key_prefix"
+        "the key `layout`, with redis_key_prefix in front, holds no record that this version can read: if the key belongs to another \
+         program, set redis_key_prefix"
     )]
-    UnknownLayout,
+    UnreadableLayout,
+    /// No attempt of a request found a layout that its partitions confirm.
+    #[error(
+        "the key `layout`, with redis_key_prefix in front, or its copy in a partition, holds no record or changes constantly: if the key \
+         belongs to another program, set redis_key_prefix"
+    )]
+    UnconfirmedLayout,
+    /// Another process has changed the layout, so that the one of the caller is no longer in force.
+    #[error("another process changed the layout of the data set; try again")]
+    LayoutChanged,
     /// The visit is to a new segment, and the maximum number of segments exists. Nothing was written.
-    #[error("the segment would be new, and {0} segments exist already, the maximum that max_segments allows")]
+    #[error(
+        "the segment would be new, and {} already, the maximum that max_segments allows",
+        counted(*.0, "segment exists", "segments exist")
+    )]
     TooManySegments(u64),
+}
+
+/// Returns `count` with its noun.
+pub(super) fn counted(count: u64, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 impl Error {
@@ -59,7 +76,11 @@ impl Error {
         match self {
             Self::Redis(error) => error.kind(),
             Self::Overloaded(_) => "overloaded",
-            Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout => "layout",
+            Self::Partitions { .. }
+            | Self::Unrecorded { .. }
+            | Self::UnreadableLayout
+            | Self::UnconfirmedLayout
+            | Self::LayoutChanged => "layout",
             Self::ForeignKey(_) => "wrong_type",
             Self::TooManySegments(_) => "too_many_segments",
         }
@@ -97,7 +118,11 @@ impl Error {
         match self {
             Self::Redis(error) => error.as_failure().reach,
             Self::Overloaded(_) => Reach::Redis { writes_alone: false },
-            Self::Partitions { .. } | Self::Unrecorded { .. } | Self::UnknownLayout => Reach::DataSet,
+            Self::Partitions { .. }
+            | Self::Unrecorded { .. }
+            | Self::UnreadableLayout
+            | Self::UnconfirmedLayout
+            | Self::LayoutChanged => Reach::DataSet,
             Self::ForeignKey(_) | Self::TooManySegments(_) => Reach::Key,
         }
     }

@@ -151,7 +151,7 @@ impl Store {
     pub async fn acquire_lease(&self, request: &LeaseRequest<'_>) -> Result<Lease, Error> {
         // The layout must be recorded first: a database with this key and no record is refused as that of another program.
         self.known_layout().await?;
-        let key = self.names.lease();
+        let key = self.key_names.lease();
         let mut pipeline = pipe();
         let script = pipeline.cmd("EVAL").arg(ACQUIRE_LEASE).arg(1).arg(&key);
         script.arg(millis(request.tick)).arg(millis(request.now)).arg(millis(request.until)).arg(request.holder);
@@ -170,7 +170,7 @@ impl Store {
     ///
     /// An [`Error`] if Redis didn't answer.
     pub async fn complete_tick(&self, tick: Timestamp) -> Result<(), Error> {
-        let key = self.names.lease();
+        let key = self.key_names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EVAL").arg(COMPLETE_TICK).arg(1).arg(&key).arg(millis(tick));
         self.client.send(Request::new(Slot::of_any_key(&key), pipeline)).await?.all::<Value>()?;
@@ -186,7 +186,7 @@ impl Store {
     pub async fn add_samples(&self, samples: &[NamedSample]) -> Result<u64, Error> {
         let mut added = 0;
         for samples in samples.chunks(Self::SAMPLES_PER_REQUEST) {
-            let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.names.history(named.segment.as_str()));
+            let slot_of = |named: &&NamedSample| Slot::of_any_key(&self.key_names.history(named.segment.as_str()));
             for samples in self.client.group_by_server(samples.iter().collect(), slot_of).await? {
                 added += self.add_samples_at(&samples).await?;
             }
@@ -197,7 +197,8 @@ impl Store {
     /// Appends `samples` to their histories, which are on one server.
     async fn add_samples_at(&self, samples: &[&NamedSample]) -> Result<u64, Error> {
         let histories: Vec<_> = samples.chunk_by(|one, next| one.segment == next.segment).collect();
-        let keys: Vec<_> = histories.iter().map(|samples| self.names.history(samples[0].segment.as_str())).collect();
+        let keys: Vec<_> =
+            histories.iter().map(|samples| self.key_names.history(samples[0].segment.as_str())).collect();
         let commands = histories.iter().zip(&keys).map(|(samples, key)| {
             let newest = samples.iter().map(|named| named.sample.at).max().expect("a chunk has a sample");
             let mut add = cmd("EVAL");
@@ -238,7 +239,7 @@ impl Store {
         // A list is always read in full.
         let segments_per_request =
             Self::SAMPLES_PER_REQUEST / expected.clamp(Self::MAX_LIST_SAMPLES / 5, Self::SAMPLES_PER_REQUEST);
-        let slot_of = |key: &&str| Slot::of_any_key(&self.names.history(key));
+        let slot_of = |key: &&str| Slot::of_any_key(&self.key_names.history(key));
         let names = segments.iter().map(SegmentName::as_str).collect();
         for names in self.client.group_by_server(names, slot_of).await? {
             for names in names.chunks(Self::SAMPLES_PER_REQUEST) {
@@ -257,7 +258,7 @@ impl Store {
     /// Returns the types of the keys of the histories of `names`, which are on one server.
     async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
         let commands = names.iter().map(|name| {
-            let key = self.names.history(name);
+            let key = self.key_names.history(name);
             let slot = Slot::of_any_key(&key);
             let mut key_type = cmd("TYPE");
             key_type.arg(key);
@@ -288,7 +289,7 @@ impl Store {
         while !pending.is_empty() {
             let max = Self::SAMPLES_PER_REQUEST / pending.len();
             let commands =
-                pending.iter().map(|(name, key_type, from)| range(&self.names, name, *key_type, from, to, max));
+                pending.iter().map(|(name, key_type, from)| range(&self.key_names, name, *key_type, from, to, max));
             let answers = self.client.send(Request::each(commands)).await?.results();
             let mut unfinished = Vec::new();
             for ((name, key_type, _), answer) in pending.into_iter().zip(answers) {
@@ -303,7 +304,7 @@ impl Store {
                         continue;
                     }
                     (KeyType::List, answer) => {
-                        let samples = parse_list(answer.and_then(parse)?, &self.names.history(name));
+                        let samples = parse_list(answer.and_then(parse)?, &self.key_names.history(name));
                         let is_in_range = |sample: &Sample| (from..=to).contains(&sample.at);
                         found.insert(name, samples.map(|samples| samples.into_iter().filter(is_in_range).collect()));
                         continue;
@@ -346,8 +347,8 @@ enum KeyType {
 }
 
 /// Returns the command that reads up to `max` samples of a stream, or all samples of a list.
-fn range(names: &KeyNames, name: &str, key_type: KeyType, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
-    let key = names.history(name);
+fn range(key_names: &KeyNames, name: &str, key_type: KeyType, from: &str, to: Timestamp, max: usize) -> (Slot, Cmd) {
+    let key = key_names.history(name);
     let slot = Slot::of_any_key(&key);
     if key_type == KeyType::List {
         let mut range = cmd("LRANGE");

@@ -117,7 +117,7 @@ impl Store {
         if keys.partitions() == Partitions::ONE {
             let only = keys.of(0);
             let mut pipeline = pipe();
-            pipeline.cmd("ZCARD").arg(self.names.index(only));
+            pipeline.cmd("ZCARD").arg(self.key_names.index(only));
             let (names,) = self.client.send(Request::new(only.slot(), pipeline)).await?.all()?;
             return Ok(names);
         }
@@ -166,8 +166,8 @@ impl Store {
                 reservation = limit.reserve_new(new.len() as u64, timeout).await;
             }
         }
-        let refused = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
-        (reservation, refused)
+        let over_limit = new.split_off(usize::try_from(reservation.names).unwrap_or(usize::MAX).min(new.len()));
+        (reservation, over_limit)
     }
 
     /// Retains in `new` the indices of those of `names` that are in no index.
@@ -185,11 +185,11 @@ impl Store {
         const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
         for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {
-            let servers = self.by_server(self.layout().await?.read()).await?;
+            let servers = self.group_by_server(self.layout().await?.read()).await?;
             let lookups = servers.into_iter().map(|partitions| async move {
                 let commands = partitions.into_iter().map(|partition| {
                     let mut scores = redis::cmd("ZMSCORE");
-                    scores.arg(self.names.index(partition)).arg(names);
+                    scores.arg(self.key_names.index(partition)).arg(names);
                     (partition.slot(), scores)
                 });
                 Ok::<_, Error>(self.client.send(Request::each(commands)).await?.results())
@@ -215,7 +215,7 @@ impl Store {
             None => b"-".to_vec(),
         };
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(self.names.index(partition)).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.key_names.index(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)

@@ -80,7 +80,11 @@ impl Store {
         cutoff: Timestamp,
     ) -> Result<MembersCursor, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("ZCOUNT").arg(self.names.segment(partition, segment.as_str())).arg("-inf").arg(cutoff.as_score());
+        pipeline
+            .cmd("ZCOUNT")
+            .arg(self.key_names.segment(partition, segment.as_str()))
+            .arg("-inf")
+            .arg(cutoff.as_score());
         let (rank,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         // No UTF-8 text begins with this byte, so all members seen at the cutoff precede it.
         let last = Member { score: cutoff.as_score(), name: vec![u8::MAX] };
@@ -101,7 +105,7 @@ impl Store {
         cursor: &MembersCursor,
     ) -> Result<(Vec<Vec<u8>>, Option<MembersCursor>), Error> {
         let rank = cursor.rank.saturating_sub(Self::NAMES_OVERLAP);
-        let key = self.names.segment(partition, segment.as_str());
+        let key = self.key_names.segment(partition, segment.as_str());
         if let Some((first, last, names)) = self.names_from(partition, &key, rank).await?
             && first.score > cutoff.as_score()
             && (first <= cursor.last || rank == 0)
@@ -153,7 +157,7 @@ impl Store {
         segment: &SegmentName<'_>,
         cursor: Option<&MembersCursor>,
     ) -> Result<(Vec<Member>, Option<MembersCursor>), Error> {
-        let key = self.names.segment(partition, segment.as_str());
+        let key = self.key_names.segment(partition, segment.as_str());
         let (last, expected) = cursor.map_or((None, 0), |cursor| (Some(&cursor.last), cursor.rank));
         let is_seen = |member: &Member| last.is_some_and(|last| member <= last);
         let mut rank = expected.saturating_sub(Self::OVERLAP);
@@ -182,7 +186,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub async fn members_kept(&self, partition: Partition, segment: &SegmentName<'_>) -> Result<u64, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("ZCARD").arg(self.names.segment(partition, segment.as_str()));
+        pipeline.cmd("ZCARD").arg(self.key_names.segment(partition, segment.as_str()));
         let (members,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(members)
     }

@@ -96,7 +96,7 @@ pub struct Store {
     acks: WriteAcks,
     /// The required number of partitions; any number if `None`.
     partitions: Option<Partitions>,
-    names: Arc<KeyNames>,
+    key_names: Arc<KeyNames>,
     /// The window of counts, for which members must be kept; `None` if nothing is counted.
     window: Option<Window>,
     /// Whether Redis is private, so that all its keys belong to this service.
@@ -118,7 +118,7 @@ impl Store {
             batches,
             acks: WriteAcks::default(),
             partitions: None,
-            names: Arc::default(),
+            key_names: Arc::default(),
             window: None,
             is_private: false,
             layout: Arc::default(),
@@ -130,7 +130,7 @@ impl Store {
     /// Sets the prefix of the data set's keys.
     #[must_use]
     pub fn with_key_prefix(self, prefix: KeyPrefix) -> Self {
-        Self { names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
+        Self { key_names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
     /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is used.
@@ -167,14 +167,14 @@ impl Store {
     /// Returns the prefix of the data set's keys.
     #[must_use]
     pub fn key_prefix(&self) -> &KeyPrefix {
-        self.names.prefix()
+        self.key_names.prefix()
     }
 
     /// Returns the ACL patterns of all keys that the store may write while `layout` is in force.
     #[must_use]
     pub fn key_patterns(&self, layout: Option<&Layout>) -> Vec<String> {
-        if !self.names.prefix().as_str().is_empty() {
-            return vec![self.names.pattern("*")];
+        if !self.key_names.prefix().as_str().is_empty() {
+            return vec![self.key_names.pattern("*")];
         }
         let is_plain = layout.is_none_or(|layout| layout.all().any(|keys| keys.partitions() == Partitions::ONE));
         let own = if is_plain { &["segments", "segment:*", "forgotten"][..] } else { &[] };
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Logs an error that occurred before a request was sent to Redis.
-    pub(crate) fn report_error(&self, error: &Error) {
+    pub(crate) fn log_error(&self, error: &Error) {
         self.client.log(error.as_failure());
     }
 
@@ -239,9 +239,9 @@ impl Store {
     /// An [`Error`] if a server can't serve. It can't while it loads its data, nor as a replica.
     pub async fn time(&self) -> Result<Option<Timestamp>, Error> {
         self.client.confirm_primary().await;
-        let masters = self.client.primaries().await?;
+        let primaries = self.client.primaries().await?;
         let first = self.client.primaries_of(vec![self.layout_slot()]).await?[0];
-        let times = join_all(masters.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
+        let times = join_all(primaries.into_iter().map(|(slot, _)| self.client.ping(slot))).await;
         // One server that can't serve fails the call.
         let times = times.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.client.report_recovery();
@@ -255,10 +255,10 @@ impl Store {
     ///
     /// An [`Error`] if the layout or the servers of the partitions are unknown.
     pub async fn partitions_by_server(&self) -> Result<Vec<Vec<Partition>>, Error> {
-        self.by_server(self.layout().await?.read()).await
+        self.group_by_server(self.layout().await?.read()).await
     }
 
-    async fn by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
+    async fn group_by_server(&self, keys: KeySet) -> Result<Vec<Vec<Partition>>, Error> {
         Ok(self.client.group_by_server(keys.all().collect(), |partition: &Partition| partition.slot()).await?)
     }
 }

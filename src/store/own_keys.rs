@@ -41,7 +41,7 @@ impl Store {
         max_steps: usize,
         is_enough: impl Fn(&OwnKey) -> bool,
     ) -> Result<OwnKeys, Error> {
-        let (mut found, pattern) = (OwnKeys { keys: Vec::new(), coverage: Coverage::Complete }, self.names.own());
+        let (mut found, pattern) = (OwnKeys { keys: Vec::new(), coverage: Coverage::Complete }, self.key_names.own());
         for (slot, _) in self.client.primaries().await? {
             let (mut cursor, mut steps) = ("0".to_owned(), 0);
             loop {
@@ -54,7 +54,7 @@ impl Store {
                     found.coverage = Coverage::Refused;
                     break;
                 };
-                for own in keys.into_iter().filter_map(|key| self.names.read(String::from_utf8(key).ok()?)) {
+                for own in keys.into_iter().filter_map(|key| self.key_names.read(String::from_utf8(key).ok()?)) {
                     let is_last = is_enough(&own);
                     found.keys.push(own);
                     if is_last {

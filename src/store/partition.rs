@@ -14,7 +14,7 @@ pub struct Partitions(u16);
 impl Partitions {
     /// The default on one server.
     pub const ONE: Self = Self(1);
-    /// The default on a cluster. With 64 partitions, the fullest of three masters has 13 % more than its share, and each of four has its
+    /// The default on a cluster. With 64 partitions, the fullest of three primaries has 13 % more than its share, and each of four has its
     /// share. More partitions are more even, but make counts more expensive.
     pub const CLUSTER_DEFAULT: Self = Self(64);
     /// The maximum.
@@ -320,11 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn slots_spread_partitions_over_the_masters_of_a_cluster() {
-        let max = |count, masters: usize| {
-            let mut spread = vec![0; masters];
+    fn slots_spread_partitions_over_the_primaries_of_a_cluster() {
+        let max = |count, primaries: usize| {
+            let mut spread = vec![0; primaries];
             for partition in KeySet::first(partitions(count)).all() {
-                spread[usize::from(partition.slot().0) * masters / usize::from(Slot::COUNT)] += 1;
+                spread[usize::from(partition.slot().0) * primaries / usize::from(Slot::COUNT)] += 1;
             }
             spread.into_iter().max().unwrap()
         };

@@ -26,7 +26,7 @@ pub struct SliceOutcome {
     /// The number of members removed.
     pub removed: u64,
     /// Whether no expired member is left, or none can be removed at the moment.
-    pub is_last: bool,
+    pub is_done: bool,
 }
 
 /// Removes the members scored `ARGV[2]` or less from `KEYS[2]` and the following keys, if `KEYS[1]` is the record `ARGV[1]`.
@@ -73,7 +73,7 @@ impl Store {
     ) -> Result<Vec<Result<MemberCounts, Error>>, Error> {
         let mut pipeline = Pipeline::with_capacity(2 * segments.len());
         for segment in segments {
-            let key = self.names.segment(partition, segment.as_str());
+            let key = self.key_names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(&key).arg("-inf").arg(cutoff.as_score());
             pipeline.cmd("ZCARD").arg(key);
         }
@@ -92,9 +92,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::UnknownLayout`] if `layout` is no longer in force; nothing
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::LayoutChanged`] if `layout` is no longer in force; nothing
     /// was removed.
-    pub async fn remove_expired(
+    pub async fn remove_all_expired(
         &self,
         layout: &Layout,
         partition: Partition,
@@ -103,18 +103,18 @@ impl Store {
     ) -> Result<u64, Error> {
         let mut pipeline = pipe();
         let script =
-            pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.names.layout_of(partition));
+            pipeline.cmd("EVAL").arg(REMOVE_EXPIRED).arg(1 + segments.len()).arg(self.key_names.layout_of(partition));
         for segment in segments {
-            script.arg(self.names.segment(partition, segment.as_str()));
+            script.arg(self.key_names.segment(partition, segment.as_str()));
         }
         script.arg(layout.record()).arg(cutoff.as_score());
-        Ok(self.removal(partition, pipeline).await?.unwrap_or_default())
+        Ok(self.run_removal(partition, pipeline).await?.unwrap_or_default())
     }
 
     /// Runs a script that removes members and returns their number; `None` while the slot is migrating. The next prune removes the rest.
-    async fn removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
+    async fn run_removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
         let removed = self.scripts_on_many_keys(partition, script).await?.into_iter().next().flatten();
-        removed.map(|removed| removed.try_into().map_err(|_| Error::UnknownLayout)).transpose()
+        removed.map(|removed| removed.try_into().map_err(|_| Error::LayoutChanged)).transpose()
     }
 
     /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`.
@@ -124,20 +124,20 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Self::remove_expired`].
-    pub async fn prune_slice(
+    /// As [`Self::remove_all_expired`].
+    pub async fn remove_expired_slice(
         &self,
         layout: &Layout,
         partition: Partition,
         segment: &SegmentName<'_>,
         cutoff: Timestamp,
     ) -> Result<SliceOutcome, Error> {
-        let (record, key) = (self.names.layout_of(partition), self.names.segment(partition, segment.as_str()));
+        let (record, key) = (self.key_names.layout_of(partition), self.key_names.segment(partition, segment.as_str()));
         let cutoff = cutoff.as_score();
         let last_rank = Self::SLICE - 1;
         let (slice_end, next_end) = self.scores_at(partition, &key, last_rank, last_rank + Self::SLICE).await?;
 
-        let is_last = slice_end.is_none_or(|score| score >= cutoff);
+        let is_done = slice_end.is_none_or(|score| score >= cutoff);
         let slice_end = slice_end.unwrap_or(cutoff).min(cutoff);
         // If so many members share a score that the next slice would end at it as well, no score separates them. Visits that were
         // imported with dates instead of times cause this.
@@ -149,9 +149,9 @@ impl Store {
         if is_plateau {
             script.arg(Self::SLICE);
         }
-        Ok(match self.removal(partition, pipeline).await? {
-            Some(removed) => SliceOutcome { removed, is_last: is_last && !is_plateau },
-            None => SliceOutcome { removed: 0, is_last: true },
+        Ok(match self.run_removal(partition, pipeline).await? {
+            Some(removed) => SliceOutcome { removed, is_done: is_done && !is_plateau },
+            None => SliceOutcome { removed: 0, is_done: true },
         })
     }
 
@@ -165,7 +165,7 @@ impl Store {
         let mut pipeline = Pipeline::with_capacity(segments.len());
         for segment in segments {
             let script = pipeline.cmd("EVAL").arg(DROP_UNLESS_OCCUPIED).arg(2);
-            script.arg(self.names.segment(partition, segment)).arg(self.names.index(partition)).arg(*segment);
+            script.arg(self.key_names.segment(partition, segment)).arg(self.key_names.index(partition)).arg(*segment);
         }
         // While the slot is migrating, nothing is removed. The next prune tries again.
         let dropped = self.scripts_on_many_keys(partition, pipeline).await?;

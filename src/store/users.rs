@@ -81,7 +81,7 @@ impl Store {
                 return Ok(kept);
             }
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
@@ -92,7 +92,7 @@ impl Store {
             let commands = indices.iter().map(|index| {
                 let (visit, partition) = (&visits[*index], partition(&visits[*index]));
                 let mut command = cmd("ZSCORE");
-                command.arg(self.names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+                command.arg(self.key_names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
                 (partition.slot(), command)
             });
             let answers = self.client.send(Request::each(commands).probe()).await?.each::<Option<f64>>();
@@ -116,10 +116,10 @@ impl Store {
     ) -> Result<Attempt<Vec<Option<Timestamp>>>, Error> {
         let commands = segments.iter().map(|segment| {
             let mut command = cmd("ZSCORE");
-            command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
+            command.arg(self.key_names.segment(partition, segment.as_str())).arg(user.as_str());
             (partition.slot(), command)
         });
-        let request = Request::each(commands).and_then_read(self.names.layout_reads([partition]));
+        let request = Request::each(commands).and_then_read(self.key_names.layout_reads([partition]));
         let reply = self.client.send(request.nil_for(redis::Error::is_wrong_type)).await?;
         let [scores, layouts] = reply.into_steps();
         if !known.are_confirmed_by(layouts)? {
@@ -178,7 +178,7 @@ impl Store {
             let page = self.index_of(partition, cursor.as_ref(), Self::SEGMENTS_PER_REQUEST).await?;
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
-                command.arg(self.names.segment(partition, segment.as_str())).arg(user.as_str());
+                command.arg(self.key_names.segment(partition, segment.as_str())).arg(user.as_str());
                 command
             });
             let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
@@ -205,7 +205,7 @@ impl Store {
         retention: Duration,
         known: &KnownLayout,
     ) -> Result<Attempt<()>, Error> {
-        let key = self.names.tombstones(partition);
+        let key = self.key_names.tombstones(partition);
         let mut add = cmd("EVAL");
         add.arg(ADD_TOMBSTONE).arg(1).arg(&key).arg(user.as_str()).arg(retention.as_secs());
         let (answers, is_confirmed) = self.write_in(partition, [add], known).await?;
@@ -230,11 +230,12 @@ impl Store {
         // The wait for replicas writes to the key of the last command and undoes that. Therefore the last command concerns the index, which
         // always belongs to this service. It removes nothing, because no name is empty.
         let mut last = cmd("ZREM");
-        last.arg(self.names.index(partition)).arg("");
+        last.arg(self.key_names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
         let last = [(partition.slot(), last)];
         let request = Request::write(commands, last, self.acks, self.client.limits().answer);
-        let request = request.and_then_read(self.names.layout_reads([partition])).nil_for(redis::Error::is_wrong_type);
+        let request =
+            request.and_then_read(self.key_names.layout_reads([partition])).nil_for(redis::Error::is_wrong_type);
         // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of batches.
         let reply = self.batches.send(request).await?;
         reply.replicated.clone()?;
@@ -258,7 +259,7 @@ impl Store {
     ) -> Result<Vec<UserId<'static>>, Error> {
         let from = after.map_or_else(|| "-".to_owned(), |user| format!("({}", user.as_str()));
         let mut pipeline = pipe();
-        let range = pipeline.cmd("ZRANGE").arg(self.names.tombstones(partition)).arg(from).arg("+");
+        let range = pipeline.cmd("ZRANGE").arg(self.key_names.tombstones(partition)).arg(from).arg("+");
         range.arg("BYLEX").arg("LIMIT").arg(0).arg(limit);
         let (users,): (Vec<String>,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
@@ -271,7 +272,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if `layout` is no longer in force.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if `layout` is no longer in force.
     pub async fn reconcile_user(
         &self,
         layout: &Layout,
@@ -293,7 +294,7 @@ impl Store {
             let mut scores = Vec::new();
             for partition in [old, target] {
                 let Attempt::Committed(found) = self.scores_of(user, partition, segments, &known).await? else {
-                    return Err(Error::UnknownLayout);
+                    return Err(Error::LayoutChanged);
                 };
                 scores.push(found);
             }
@@ -306,7 +307,10 @@ impl Store {
                 is_changed = true;
                 if let Some(actual) = actual.filter(|actual| expected.is_none_or(|expected| expected < *actual)) {
                     let script = removals.cmd("EVAL").arg(REMOVE_IF_UNCHANGED).arg(1);
-                    script.arg(self.names.segment(target, segment.as_str())).arg(user.as_str()).arg(actual.as_score());
+                    script
+                        .arg(self.key_names.segment(target, segment.as_str()))
+                        .arg(user.as_str())
+                        .arg(actual.as_score());
                 }
                 if let Some(seen_at) = expected {
                     missing.add(&Visit { user_id: user.clone(), segment: segment.clone(), seen_at });
@@ -326,7 +330,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer. [`Error::UnknownLayout`] if another layout is in force.
+    /// An [`Error`] if Redis didn't answer. [`Error::LayoutChanged`] if another layout is in force.
     pub async fn delete_tombstones(&self, layout: &Layout, keys: KeySet) -> Result<(), Error> {
         for partition in keys.all() {
             self.delete_tombstones_of(layout, partition).await?;

@@ -22,18 +22,18 @@ use crate::redis::{self, Client, Slot};
 /// Visits that are written together, in any order and with any repetition.
 #[derive(Default)]
 pub struct Batch {
-    /// The names of the segments, in order of their first visit.
-    segments: Vec<Box<str>>,
-    indices: HashMap<Box<str>, usize, RandomState>,
     visits: Vec<BatchEntry>,
+    /// The names of the segments, in order of their first visit. Elsewhere, an index of this list stands for a segment.
+    segment_names: Vec<Box<str>>,
+    segments_by_name: HashMap<Box<str>, usize, RandomState>,
     /// The ids of the users, concatenated.
     user_ids: String,
 }
 
 /// A visit of a batch.
 struct BatchEntry {
-    /// The index of the segment.
     segment: usize,
+    /// The range of the id in [`Batch::user_ids`].
     user_id: Range<usize>,
     /// The hash of the user's id, which decides the partition.
     hash: u64,
@@ -71,17 +71,30 @@ impl WriteOutcome {
     }
 
     fn all_failed(visits: usize, error: &Error) -> Self {
-        let mut written = Self::default();
-        written.fail(0..visits, error);
-        written
+        let mut outcome = Self::default();
+        outcome.fail(0..visits, error);
+        outcome
     }
 
+    /// Records `error` for the visits at `indices`.
     fn fail(&mut self, indices: impl IntoIterator<Item = usize>, error: &Error) {
         for index in indices {
-            // A failure of Redis is more severe than one of a key.
-            if self.failures.get(&index).is_none_or(|before| !before.is_outage()) {
-                self.failures.insert(index, error.clone());
-            }
+            self.fail_one(index, error.clone());
+        }
+    }
+
+    fn fail_one(&mut self, index: usize, error: Error) {
+        // A failure of Redis is more severe than one of a key.
+        if self.failures.get(&index).is_none_or(|before| !before.is_outage()) {
+            self.failures.insert(index, error);
+        }
+    }
+
+    /// Adds the outcome of one server.
+    fn add(&mut self, server: Self) {
+        self.names_added += server.names_added;
+        for (index, error) in server.failures {
+            self.fail_one(index, error);
         }
     }
 }
@@ -89,14 +102,17 @@ impl WriteOutcome {
 /// The visits of a batch that belong to one partition.
 struct PartitionBatch {
     partition: Partition,
-    /// A `ZADD GT` for each segment and every [`Batch::MAX_VISITS_PER_COMMAND`] of its visits.
-    commands: Vec<Cmd>,
-    /// The index of each segment's last command, and its number of visits.
-    open: HashMap<usize, (usize, usize), RandomState>,
-    /// The indices of each command's visits.
-    visits: Vec<Vec<usize>>,
-    /// The segment of each command.
-    segments: Vec<usize>,
+    member_commands: Vec<MemberCommand>,
+    /// The index of each segment's last command.
+    last_commands: HashMap<usize, usize, RandomState>,
+}
+
+/// A `ZADD GT` of up to [`Batch::MAX_VISITS_PER_COMMAND`] visits to a segment.
+struct MemberCommand {
+    command: Cmd,
+    segment: usize,
+    /// The indices of its visits in the batch.
+    visits: Vec<usize>,
 }
 
 impl Batch {
@@ -105,11 +121,12 @@ impl Batch {
 
     /// Adds a copy of `visit`.
     pub fn add(&mut self, visit: &Visit<'_>) {
-        let segment = visit.segment.as_str();
-        let segment = self.indices.get(segment).copied().unwrap_or_else(|| {
-            self.segments.push(segment.into());
-            self.indices.insert(segment.into(), self.segments.len() - 1);
-            self.segments.len() - 1
+        let name = visit.segment.as_str();
+        let segment = self.segments_by_name.get(name).copied().unwrap_or_else(|| {
+            let segment = self.segment_names.len();
+            self.segment_names.push(name.into());
+            self.segments_by_name.insert(name.into(), segment);
+            segment
         });
         let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
         self.user_ids.push_str(user_id);
@@ -130,14 +147,14 @@ impl Batch {
         self.visits.is_empty()
     }
 
-    /// Splits the visits by partition of `key_set`, without the segments at the indices `refused`, which ascend.
-    fn partition_batches(&self, names: &KeyNames, key_set: KeySet, refused: &[usize]) -> Vec<PartitionBatch> {
+    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend.
+    fn partition_batches(&self, key_names: &KeyNames, key_set: KeySet, over_limit: &[usize]) -> Vec<PartitionBatch> {
         let mut batches: Vec<PartitionBatch> = Vec::new();
         let mut positions: HashMap<Partition, usize, RandomState> = HashMap::default();
         // The score of the last visit as text: most visits of a batch have the same time.
         let mut score: Option<(Timestamp, String)> = None;
         let visits = self.visits.iter().enumerate();
-        for (index, visit) in visits.filter(|(_, visit)| refused.binary_search(&visit.segment).is_err()) {
+        for (index, visit) in visits.filter(|(_, visit)| over_limit.binary_search(&visit.segment).is_err()) {
             let partition = key_set.of(visit.hash);
             let position = *positions.entry(partition).or_insert_with(|| {
                 batches.push(PartitionBatch::new(partition));
@@ -147,144 +164,142 @@ impl Batch {
                 Some((at, score)) if *at == visit.seen_at => score,
                 _ => &score.insert((visit.seen_at, visit.seen_at.as_score().to_string())).1,
             };
-            let command = batches[position].command_for(names, visit.segment, &self.segments[visit.segment]);
-            batches[position].commands[command].arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
-            batches[position].visits[command].push(index);
+            let command = batches[position].command_for(key_names, visit.segment, &self.segment_names[visit.segment]);
+            command.command.arg(score.as_str()).arg(&self.user_ids[visit.user_id.clone()]);
+            command.visits.push(index);
         }
         batches
     }
 
-    /// Writes the batch to each of `key_sets` over `client`, and confirms that the layout is `known`. Segments at the indices `refused`,
-    /// which ascend, are left out.
+    /// Writes the batch to each of `key_sets` over `client`, and confirms that the layout is `known`. The segments `over_limit`, which
+    /// ascend, are left out.
     pub(super) async fn write_to(
         &self,
         key_sets: impl IntoIterator<Item = KeySet>,
-        refused: &[usize],
+        over_limit: &[usize],
         known: &KnownLayout,
         store: &Store,
         client: &Client,
     ) -> Attempt<WriteOutcome> {
-        let batches =
-            key_sets.into_iter().flat_map(|key_set| self.partition_batches(&store.names, key_set, refused)).collect();
+        let batches = key_sets
+            .into_iter()
+            .flat_map(|key_set| self.partition_batches(&store.key_names, key_set, over_limit))
+            .collect();
         let servers = match client.group_by_server(batches, |batch: &PartitionBatch| batch.partition.slot()).await {
             Ok(servers) => servers,
             Err(error) => return Attempt::Committed(WriteOutcome::all_failed(self.len(), &error.into())),
         };
-        let writing = servers.into_iter().map(|batches| write_batches(batches, &self.segments, known, store, client));
-        let mut written = WriteOutcome::default();
+        let writing =
+            servers.into_iter().map(|batches| write_to_server(batches, &self.segment_names, known, store, client));
+        let mut outcome = WriteOutcome::default();
         for attempt in join_all(writing).await {
             match attempt {
-                Attempt::Committed((failures, names_added)) => {
-                    written.names_added += names_added;
-                    for (indices, error) in failures {
-                        written.fail(indices, &error);
-                    }
-                }
+                Attempt::Committed(server) => outcome.add(server),
                 Attempt::Stale => return Attempt::Stale,
             }
         }
-        Attempt::Committed(written)
+        Attempt::Committed(outcome)
     }
 }
 
 impl PartitionBatch {
     fn new(partition: Partition) -> Self {
-        Self { partition, commands: Vec::new(), open: HashMap::default(), visits: Vec::new(), segments: Vec::new() }
+        Self { partition, member_commands: Vec::new(), last_commands: HashMap::default() }
     }
 
-    /// Returns the index of the command for the next visit of `segment`, called `name`.
-    fn command_for(&mut self, names: &KeyNames, segment: usize, name: &str) -> usize {
-        if let Some((command, visits)) = self.open.get_mut(&segment)
-            && *visits < Batch::MAX_VISITS_PER_COMMAND
-        {
-            *visits += 1;
-            return *command;
-        }
-        let key = names.segment(self.partition, name);
-        // Capacity for one visit: few single visits of a batch share a segment.
-        let mut command = Cmd::with_capacity(5, key.len() + 64);
-        command.arg("ZADD").arg(key).arg("GT");
-        self.commands.push(command);
-        self.visits.push(Vec::new());
-        self.segments.push(segment);
-        self.open.insert(segment, (self.commands.len() - 1, 1));
-        self.commands.len() - 1
+    /// Returns the command for the next visit to `segment`, which is called `name`.
+    fn command_for(&mut self, key_names: &KeyNames, segment: usize, name: &str) -> &mut MemberCommand {
+        let last = self.last_commands.get(&segment).copied();
+        let has_room = |index: &usize| self.member_commands[*index].visits.len() < Batch::MAX_VISITS_PER_COMMAND;
+        let index = last.filter(has_room).unwrap_or_else(|| {
+            let key = key_names.segment(self.partition, name);
+            // Capacity for one visit: few single visits of a batch share a segment.
+            let mut command = Cmd::with_capacity(5, key.len() + 64);
+            command.arg("ZADD").arg(key).arg("GT");
+            self.member_commands.push(MemberCommand { command, segment, visits: Vec::new() });
+            self.last_commands.insert(segment, self.member_commands.len() - 1);
+            self.member_commands.len() - 1
+        });
+        &mut self.member_commands[index]
     }
 
-    /// Takes the commands, with their slots.
+    /// Takes the commands that write members, with their slots.
     fn take_commands(&mut self) -> impl Iterator<Item = (Slot, Cmd)> {
         let slot = self.partition.slot();
-        std::mem::take(&mut self.commands).into_iter().map(move |command| (slot, command))
+        self.member_commands.iter_mut().map(move |command| (slot, std::mem::take(&mut command.command)))
     }
 
     /// Returns the command that adds the segments to the partition's index.
-    fn names(&self, keys: &KeyNames, segments: &[Box<str>]) -> (Slot, Cmd) {
-        let mut names = Cmd::new();
-        names.arg("ZADD").arg(keys.index(self.partition));
-        for &segment in self.open.keys() {
-            names.arg(0).arg(&*segments[segment]);
+    fn index_command(&self, key_names: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
+        let mut command = Cmd::new();
+        command.arg("ZADD").arg(key_names.index(self.partition));
+        for &segment in self.last_commands.keys() {
+            command.arg(0).arg(&*segment_names[segment]);
         }
-        (self.partition.slot(), names)
+        (self.partition.slot(), command)
     }
 }
 
-/// Writes `batches`, which are on one server. Returns the visits that are not acknowledged with their errors, and the number of new names.
-async fn write_batches(
+/// Writes `batches`, which are on one server.
+async fn write_to_server(
     mut batches: Vec<PartitionBatch>,
-    segments: &[Box<str>],
+    segment_names: &[Box<str>],
     known: &KnownLayout,
     store: &Store,
     client: &Client,
-) -> Attempt<(Vec<(Vec<usize>, Error)>, u64)> {
+) -> Attempt<WriteOutcome> {
     // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same pipeline. On another
     // connection, or with a server that has replaced this one, it would wait for nothing.
-    let names: Vec<_> = batches.iter().map(|batch| batch.names(&store.names, segments)).collect();
+    let index_commands: Vec<_> =
+        batches.iter().map(|batch| batch.index_command(&store.key_names, segment_names)).collect();
     let partitions: Vec<_> = batches.iter().map(|batch| batch.partition).collect();
-    let members = batches.iter_mut().flat_map(PartitionBatch::take_commands);
-    let request = Request::write(members, names, store.acks, client.limits().answer)
-        .and_then_read(store.names.layout_reads(partitions));
+    let member_commands = batches.iter_mut().flat_map(PartitionBatch::take_commands);
+    let request = Request::write(member_commands, index_commands, store.acks, client.limits().answer)
+        .and_then_read(store.key_names.layout_reads(partitions));
+    let mut outcome = WriteOutcome::default();
     let reply = match client.send(request).await {
         Ok(reply) => reply,
         Err(error) => {
-            let visits = batches.into_iter().flat_map(|batch| batch.visits).flatten().collect();
-            return Attempt::Committed((vec![(visits, error.into())], 0));
+            let commands = batches.into_iter().flat_map(|batch| batch.member_commands);
+            outcome.fail(commands.flat_map(|command| command.visits), &error.into());
+            return Attempt::Committed(outcome);
         }
     };
     let replicated = reply.replicated.clone();
-    let [members, names, layouts] = reply.into_steps();
-    if layouts.iter().flatten().any(|layout| !known.is_confirmed_by(layout)) {
+    let [member_results, index_results, layout_results] = reply.into_steps();
+    if layout_results.iter().flatten().any(|layout| !known.is_confirmed_by(layout)) {
         return Attempt::Stale;
     }
     // `ZADD` answers with the number of members that are new.
-    let added = |name: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = name { *added } else { 0 };
-    let names_added = names.iter().map(added).sum::<i64>().unsigned_abs();
-    let (mut members, mut failures) = (members.into_iter(), Vec::new());
-    for ((batch, name), layout) in batches.into_iter().zip(names).zip(layouts) {
+    let added = |result: &Result<Value, redis::Error>| if let Ok(Value::Int(added)) = result { *added } else { 0 };
+    outcome.names_added = index_results.iter().map(added).sum::<i64>().unsigned_abs();
+    let mut member_results = member_results.into_iter();
+    for ((batch, index_result), layout_result) in batches.into_iter().zip(index_results).zip(layout_results) {
         // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all of it.
-        let rest = name.and(layout).and(replicated.clone());
-        let mut refused = BTreeSet::new();
-        for ((visits, segment), member) in batch.visits.into_iter().zip(batch.segments).zip(members.by_ref()) {
-            if member.as_ref().is_err_and(redis::Error::is_wrong_type) {
-                refused.insert(&*segments[segment]);
+        let rest = index_result.and(layout_result).and(replicated.clone());
+        let mut of_wrong_type = BTreeSet::new();
+        for (command, member_result) in batch.member_commands.into_iter().zip(member_results.by_ref()) {
+            if member_result.as_ref().is_err_and(redis::Error::is_wrong_type) {
+                of_wrong_type.insert(&*segment_names[command.segment]);
             }
-            if let Err(error) = member.and_then(|_| rest.clone()) {
-                failures.push((visits, error.into()));
+            if let Err(error) = member_result.and_then(|_| rest.clone()) {
+                outcome.fail(command.visits, &error.into());
             }
         }
-        if !refused.is_empty() {
-            let refused: Vec<_> = refused.into_iter().collect();
+        if !of_wrong_type.is_empty() {
+            let of_wrong_type: Vec<_> = of_wrong_type.into_iter().collect();
             // If this fails, the client logs it, and pruning drops the names.
-            let _ = store.drop_unless_occupied(batch.partition, &refused).await;
+            let _ = store.drop_unless_occupied(batch.partition, &of_wrong_type).await;
         }
     }
-    Attempt::Committed((failures, names_added))
+    Attempt::Committed(outcome)
 }
 
 impl fmt::Debug for Batch {
     /// Shows sizes alone, since no user's id may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
-            .field("segments", &self.segments.len())
+            .field("segments", &self.segment_names.len())
             .field("visits", &self.len())
             .finish_non_exhaustive()
     }
@@ -297,33 +312,33 @@ impl Store {
     /// answer or has too few replicas. A visit that failed may be written all the same. A visit to a new segment beyond
     /// [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
     pub async fn write(&self, batch: &Batch) -> WriteOutcome {
-        self.write_over(&self.visits, batch).await
+        self.write_via(&self.visits, batch).await
     }
 
     /// Writes a large `batch` as [`Self::write`] does, over a connection of its own, so that single visits don't wait for it.
     pub async fn write_bulk(&self, batch: &Batch) -> WriteOutcome {
-        self.write_over(&self.batches, batch).await
+        self.write_via(&self.batches, batch).await
     }
 
-    async fn write_over(&self, client: &Client, batch: &Batch) -> WriteOutcome {
+    async fn write_via(&self, client: &Client, batch: &Batch) -> WriteOutcome {
         let Some(limit) = self.segment_limit.as_deref() else {
-            return self.write_without(&[], client, batch).await;
+            return self.write_admitted(batch, &[], client).await;
         };
-        let (reservation, refused) = self.admit(limit, &batch.segments).await;
-        let mut written = self.write_without(&refused, client, batch).await;
-        reservation.added(written.names_added);
-        if !refused.is_empty() {
-            let indices = batch.visits.iter().enumerate();
-            let indices = indices.filter(|(_, visit)| refused.binary_search(&visit.segment).is_ok());
-            written.fail(indices.map(|(index, _)| index), &Error::TooManySegments(limit.max()));
+        let (reservation, over_limit) = self.admit(limit, &batch.segment_names).await;
+        let mut outcome = self.write_admitted(batch, &over_limit, client).await;
+        reservation.added(outcome.names_added);
+        if !over_limit.is_empty() {
+            let visits = batch.visits.iter().enumerate();
+            let refused = visits.filter(|(_, visit)| over_limit.binary_search(&visit.segment).is_ok());
+            outcome.fail(refused.map(|(index, _)| index), &Error::TooManySegments(limit.max()));
         }
-        written
+        outcome
     }
 
-    /// Writes `batch` without the segments at the indices `refused`, which ascend.
-    async fn write_without(&self, refused: &[usize], client: &Client, batch: &Batch) -> WriteOutcome {
+    /// Writes `batch` without the segments `over_limit`, which ascend.
+    async fn write_admitted(&self, batch: &Batch, over_limit: &[usize], client: &Client) -> WriteOutcome {
         let write = |known: Arc<KnownLayout>| async move {
-            Ok(batch.write_to(known.layout.written(), refused, &known, self, client).await)
+            Ok(batch.write_to(known.layout.written(), over_limit, &known, self, client).await)
         };
         self.with_layout(write).await.unwrap_or_else(|error| WriteOutcome::all_failed(batch.len(), &error))
     }

@@ -122,7 +122,7 @@ impl Repartition {
         if let Some(policy) = eviction.policy.filter(EvictionPolicy::evicts) {
             return Err(RepartitionError::Evicts(policy));
         }
-        let mut layout = self.store.settled_layout().await.map_err(RepartitionError::Refused)?;
+        let mut layout = self.store.propagate_layout().await.map_err(RepartitionError::Refused)?;
         let (mut members, mut segments) = (0, 0);
         if layout.resharding().is_none() {
             if layout.keys().partitions() == to {
@@ -149,7 +149,7 @@ impl Repartition {
             layout = match next {
                 // If an instance has changed only the window, the phase begins again.
                 Err(RepartitionError::LayoutChanged) => {
-                    let current = self.store.settled_layout().await?;
+                    let current = self.store.propagate_layout().await?;
                     if current == layout || !current.is_laid_out_as(&layout) {
                         return Err(RepartitionError::LayoutChanged);
                     }
@@ -346,7 +346,7 @@ impl Repartition {
                 return Ok(());
             }
             if comparisons == Self::MAX_COMPARISONS {
-                if self.store.settled_layout().await? != *layout {
+                if self.store.propagate_layout().await? != *layout {
                     return Err(RepartitionError::LayoutChanged);
                 }
                 return Err(RepartitionError::CountsDiffer { segment: segment.clone(), old, new });
@@ -367,7 +367,7 @@ fn remedy(error: &store::Error) -> &'static str {
 /// Converts the error of a layout that another process has changed.
 fn layout_changed(error: store::Error) -> RepartitionError {
     match error {
-        store::Error::UnknownLayout => RepartitionError::LayoutChanged,
+        store::Error::LayoutChanged => RepartitionError::LayoutChanged,
         error => error.into(),
     }
 }

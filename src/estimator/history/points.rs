@@ -13,10 +13,10 @@ pub struct History {
     pub(super) interval: Option<Interval>,
 }
 
-/// The count of a segment in one step of time.
+/// The count of a segment in one step of time, which includes its start. A [`Bucket`](crate::estimator::Bucket) excludes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// The start of the step.
+    /// The start of the step, inclusive.
     pub at: Timestamp,
     /// The last sample in the step, or `None` if there is none.
     pub count: Option<u64>,

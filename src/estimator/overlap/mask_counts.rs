@@ -49,7 +49,7 @@ impl MaskCounts {
         }
     }
 
-    /// Counts a user who is in the segments of `mask`.
+    /// Counts a user in the segments of `mask`.
     pub fn add_user(&mut self, mask: u8) {
         self.counts[usize::from(mask)] += 1;
     }

@@ -91,19 +91,19 @@ impl Overlaps {
         }
         let _permit = self.limit.try_acquire()?;
         let reading = self.read(segments, window.cutoff(now));
-        let tally = tokio::time::timeout(self.limits.timeout, reading).await;
-        Ok(tally.map_err(|_| OverlapError::Timeout(self.limits.timeout))??.overlap())
+        let counts = tokio::time::timeout(self.limits.timeout, reading).await;
+        Ok(counts.map_err(|_| OverlapError::Timeout(self.limits.timeout))??.overlap())
     }
 
     async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {
         let mut layout = self.store.layout().await?;
         for _ in 0..Self::MAX_ATTEMPTS {
-            if let Some(tally) = self.read_by(&layout, segments, cutoff).await? {
-                return Ok(tally);
+            if let Some(counts) = self.read_by(&layout, segments, cutoff).await? {
+                return Ok(counts);
             }
             layout = self.store.refresh_layout().await?;
         }
-        Err(store::Error::UnknownLayout)
+        Err(store::Error::UnconfirmedLayout)
     }
 
     /// Reads all partitions of `layout`. Returns `None` if the layout has changed.
@@ -115,16 +115,16 @@ impl Overlaps {
     ) -> Result<Option<MaskCounts>, store::Error> {
         let mut sum = MaskCounts::new(segments.len());
         for partition in layout.read().all() {
-            let mut share = Some(HashRange::ALL);
-            while let Some(now) = share {
-                let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), now, self.limits.memory)));
+            let mut remaining = Some(HashRange::ALL);
+            while let Some(range) = remaining {
+                let join = Arc::new(Mutex::new(HashJoin::new(segments.len(), range, self.limits.memory)));
                 let reading = segments.iter().enumerate();
                 let reading =
                     reading.map(|(index, segment)| self.read_segment(partition, segment, cutoff, index, &join));
                 try_join_all(reading).await?;
                 let join = join.lock().unwrap_or_else(PoisonError::into_inner);
                 sum.add(join.counts());
-                share = join.range().next();
+                remaining = join.range().next();
             }
             if !self.store.is_in_force(layout, partition).await? {
                 return Ok(None);

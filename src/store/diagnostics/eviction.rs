@@ -47,17 +47,17 @@ impl fmt::Display for EvictionPolicy {
     }
 }
 
-/// The eviction of all masters.
+/// The eviction of all primaries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Eviction {
-    /// The policy of the first master that evicts keys; otherwise of any. `None` if an ACL forbids `INFO`.
+    /// The policy of the first primary that evicts keys; otherwise of any. `None` if an ACL forbids `INFO`.
     pub policy: Option<EvictionPolicy>,
-    /// Number of keys evicted since the masters started, including those of other programs. `None` if it is unknown for one of them.
+    /// Number of keys evicted since the primaries started, including those of other programs. `None` if it is unknown for one of them.
     pub evicted_keys: Option<u64>,
 }
 
 impl Eviction {
-    /// Reads the answers of all masters to `INFO`.
+    /// Reads the answers of all primaries to `INFO`.
     fn from_infos(infos: &[String]) -> Self {
         let policies: Vec<_> = infos.iter().filter_map(|info| EvictionPolicy::from_info(info)).collect();
         let evicting = policies.iter().find(|policy| policy.evicts());
@@ -67,11 +67,11 @@ impl Eviction {
 }
 
 impl Store {
-    /// Fetches the eviction policies of all masters, and the number of keys that they have evicted.
+    /// Fetches the eviction policies of all primaries, and the number of keys that they have evicted.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a master didn't answer. A command that an ACL forbids is not an error.
+    /// An [`Error`] if a primary didn't answer. A command that an ACL forbids is not an error.
     pub async fn eviction(&self) -> Result<Eviction, Error> {
         let mut infos = Vec::new();
         for (slot, _) in self.client.primaries().await? {

@@ -109,7 +109,7 @@ impl Permissions {
     pub(in crate::store) async fn fetch(
         client: &Client,
         slot: Slot,
-        names: &KeyNames,
+        key_names: &KeyNames,
         partition: Partition,
         acks: WriteAcks,
     ) -> Result<Self, Error> {
@@ -120,7 +120,7 @@ impl Permissions {
         pipeline.cmd("ACL").arg("WHOAMI");
         let mut answers = client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();
         let Some(Ok(user)) = answers.next() else { return Ok(Self::Unknown) };
-        let dry_run = dry_run(&user, names, partition, acks, client.is_cluster());
+        let dry_run = dry_run(&user, key_names, partition, acks, client.is_cluster());
         let verdicts = client.send(Request::new(slot, dry_run).probe()).await?.each().collect();
         Ok(Self::from_verdicts(verdicts))
     }
@@ -153,18 +153,18 @@ async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static 
     Ok(names.into_iter().zip(known).find(|(_, known)| *known == Value::Nil).map(|(name, _)| name))
 }
 
-fn dry_run(user: &str, names: &KeyNames, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
+fn dry_run(user: &str, key_names: &KeyNames, partition: Partition, acks: WriteAcks, is_cluster: bool) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(NEEDED.len() + 1 + CLUSTER_COMMANDS.len());
     for command in NEEDED {
         let dry_run = pipeline.cmd("ACL").arg("DRYRUN").arg(user);
         for word in command {
             match *word {
-                "segment" => dry_run.arg(names.segment(partition, "s")),
-                "segments" => dry_run.arg(names.index(partition)),
-                "layout" => dry_run.arg(names.layout_of(partition)),
-                "history" => dry_run.arg(names.history("s")),
-                "lease" => dry_run.arg(names.lease()),
-                "forgotten" => dry_run.arg(names.tombstones(partition)),
+                "segment" => dry_run.arg(key_names.segment(partition, "s")),
+                "segments" => dry_run.arg(key_names.index(partition)),
+                "layout" => dry_run.arg(key_names.layout_of(partition)),
+                "history" => dry_run.arg(key_names.history("s")),
+                "lease" => dry_run.arg(key_names.lease()),
+                "forgotten" => dry_run.arg(key_names.tombstones(partition)),
                 word => dry_run.arg(word),
             };
         }

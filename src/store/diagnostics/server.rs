@@ -8,9 +8,10 @@ use super::{EvictionPolicy, Permissions};
 use crate::redis::{self, Request, info_field};
 use crate::redis::{Slot, WriteAcks};
 use crate::store::Error;
+use crate::store::error::counted;
 use crate::store::{KeySet, Partition, Partitions, Store};
 
-/// A master of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
+/// A primary of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Name and version: `Redis 7.0.15`, `Valkey 9.1.2`.
@@ -67,7 +68,8 @@ impl Server {
             return Some(redis::Error::NoWaitAof.to_string());
         }
         let replicas = self.replicas.filter(|replicas| *replicas < acks.replicas)?;
-        Some(format!("it has {replicas} of the {} replicas that write_acks requires", acks.replicas))
+        let required = counted(acks.replicas as u64, "replica", "replicas");
+        Some(format!("it has {replicas} of the {required} that write_acks requires"))
     }
 }
 
@@ -105,11 +107,11 @@ impl fmt::Display for Server {
 }
 
 impl Store {
-    /// Fetches the properties of all masters, with their addresses.
+    /// Fetches the properties of all primaries, with their addresses.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a master can't serve. A command that an ACL forbids is not an error.
+    /// An [`Error`] if a primary can't serve. A command that an ACL forbids is not an error.
     pub async fn servers(&self) -> Result<Vec<(String, Server)>, Error> {
         let partition = self.probable_keys().await.of(0);
         let mut servers = Vec::new();
@@ -138,7 +140,7 @@ impl Store {
         let info = answers.flatten().collect::<String>();
         let append_fsync = self.append_fsync(slot).await?;
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
-        let permissions = Permissions::fetch(&self.client, slot, &self.names, partition, self.acks).await?;
+        let permissions = Permissions::fetch(&self.client, slot, &self.key_names, partition, self.acks).await?;
         Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
     }
 

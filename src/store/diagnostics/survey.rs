@@ -89,7 +89,7 @@ impl Store {
         for own in own.chunks(Self::NAMES_PER_REQUEST) {
             foreign.extend(self.keys_of_other_types(own).await?);
         }
-        let lease = self.names.lease();
+        let lease = self.key_names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&lease);
         let answer = self
@@ -110,7 +110,7 @@ impl Store {
     /// Returns those of `keys` whose type differs from the one that the service writes.
     async fn keys_of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
-        let lease = self.names.lease();
+        let lease = self.key_names.lease();
         for keys in self.client.group_by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
             let commands = keys.iter().map(|own| {
                 let mut kind = cmd("TYPE");
@@ -147,7 +147,7 @@ impl Store {
         loop {
             let page = match self.index_of(partition, cursor.as_ref(), Self::NAMES_PER_REQUEST).await {
                 Err(error) if error.is_wrong_type() => {
-                    survey.foreign.push(self.names.index(partition));
+                    survey.foreign.push(self.key_names.index(partition));
                     return Ok(survey);
                 }
                 page => page?,
@@ -191,7 +191,7 @@ impl Store {
                     occupied.push(segment.clone());
                 }
                 Err(error) if error.is_wrong_type() => {
-                    survey.foreign.push(self.names.segment(partition, segment.as_str()))
+                    survey.foreign.push(self.key_names.segment(partition, segment.as_str()))
                 }
                 Err(error) => return Err(error),
             }

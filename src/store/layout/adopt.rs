@@ -114,13 +114,13 @@ impl Store {
         let candidate = |(keys, fits): (KeySet, bool)| {
             let mut hidden = BTreeMap::new();
             for (partition, survey) in surveys.iter().filter(|(partition, _)| !keys.has(*partition)) {
-                *hidden.entry(self.names.pattern_like(*partition)).or_default() += survey.unexpired();
+                *hidden.entry(self.key_names.pattern_like(*partition)).or_default() += survey.unexpired();
             }
-            let pattern = self.names.pattern_like(keys.of(0));
+            let pattern = self.key_names.pattern_like(keys.of(0));
             Candidate { keys, pattern, fits, survey: of(&|partition| keys.has(partition)), hidden }
         };
         let is_unfit = |partition: Partition| !keysets.iter().any(|(keys, _)| keys.has(partition));
-        let pattern_like = |partition| self.names.pattern_like(partition);
+        let pattern_like = |partition| self.key_names.pattern_like(partition);
         let unfit: BTreeSet<_> =
             partitions.iter().copied().filter(|partition| is_unfit(*partition)).map(pattern_like).collect();
         let unfit = unfit.into_iter().map(|pattern| {
@@ -214,7 +214,7 @@ impl Store {
             for names in self.client.group_by_server(chunk.to_vec(), |(partition, _)| partition.slot()).await? {
                 let commands = names.iter().map(|(partition, segment)| {
                     let mut add = cmd("ZADD");
-                    add.arg(self.names.index(*partition)).arg(0).arg(segment.as_str());
+                    add.arg(self.key_names.index(*partition)).arg(0).arg(segment.as_str());
                     (partition.slot(), add)
                 });
                 for answer in self.client.send(Request::each(commands)).await?.each::<u64>() {

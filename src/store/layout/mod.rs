@@ -193,7 +193,7 @@ impl Layout {
     }
 
     fn read_record(record: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(record).map_err(|_| Error::UnknownLayout)
+        serde_json::from_slice(record).map_err(|_| Error::UnreadableLayout)
     }
 
     /// Refuses the layout if the settings require another number of partitions.

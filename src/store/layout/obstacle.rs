@@ -54,8 +54,11 @@ impl Store {
 
     /// Returns the key of the record, the index or the tombstones of `partition` if it is foreign.
     async fn foreign_key_of(&self, partition: Partition, may_have_leftovers: bool) -> Result<Option<String>, Error> {
-        let [record, index, tombstones] =
-            [self.names.layout_of(partition), self.names.index(partition), self.names.tombstones(partition)];
+        let [record, index, tombstones] = [
+            self.key_names.layout_of(partition),
+            self.key_names.index(partition),
+            self.key_names.tombstones(partition),
+        ];
         let mut pipeline = pipe();
         pipeline.cmd("GET").arg(&record);
         pipeline.cmd("TTL").arg(&tombstones);
@@ -98,9 +101,9 @@ impl Store {
     /// Returns whether the key of a segment in `partition` exists, but has another type or is missing from the index.
     async fn is_foreign_segment(&self, partition: Partition, name: &SegmentName<'_>) -> Result<bool, Error> {
         let mut members = cmd("ZCARD");
-        members.arg(self.names.segment(partition, name.as_str()));
+        members.arg(self.key_names.segment(partition, name.as_str()));
         let mut name_score = cmd("ZSCORE");
-        name_score.arg(self.names.index(partition)).arg(name.as_str());
+        name_score.arg(self.key_names.index(partition)).arg(name.as_str());
         let request = Request::each([members, name_score].map(|command| (partition.slot(), command))).probe();
         let [members, name_score] =
             <[_; 2]>::try_from(self.client.send(request).await?.results()).expect("each command has a result");

@@ -74,7 +74,7 @@ impl Store {
                 Attempt::Stale => known = self.read_layout().await?,
             }
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     /// Returns whether `layout` is in force in `partition`. If so, it was in force during all earlier reads of the partition.
@@ -84,7 +84,7 @@ impl Store {
     /// An [`Error`] if Redis didn't answer.
     pub(crate) async fn is_in_force(&self, layout: &Layout, partition: Partition) -> Result<bool, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(self.names.layout_of(partition));
+        pipeline.cmd("GET").arg(self.key_names.layout_of(partition));
         let (record,): (Option<Vec<u8>>,) = self.client.send(Request::new(partition.slot(), pipeline)).await?.all()?;
         Ok(record.is_some_and(|record| record == layout.record().into_bytes()))
     }
@@ -101,7 +101,7 @@ impl Store {
     /// Reads the record, or creates it if there is none, and writes it to the partitions whose servers answer.
     pub(in crate::store) async fn read_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         self.refusal.recent()?;
-        let layout = self.find_layout().await.inspect_err(|error| {
+        let layout = self.reconcile_layout().await.inspect_err(|error| {
             if error.is_of_the_layout() {
                 self.client.report(error.as_failure());
             }
@@ -113,7 +113,9 @@ impl Store {
         Ok(known)
     }
 
-    async fn find_layout(&self) -> Result<Layout, Error> {
+    /// Returns the layout in force. Brings the record up to date first: it may be missing, older than a partition's copy, or have too
+    /// short a window.
+    async fn reconcile_layout(&self) -> Result<Layout, Error> {
         for _ in 0..Self::ATTEMPTS {
             let layout = match self.recorded_layout().await? {
                 Some(layout) => layout,
@@ -135,7 +137,7 @@ impl Store {
                 }
             };
             if let Some(newer) = newer {
-                self.record_at(&self.names.layout(), self.layout_slot(), &newer).await?;
+                self.record_at(&self.key_names.layout(), self.layout_slot(), &newer).await?;
                 continue;
             }
             // After a failover, the server may lack the record of an extension of the window that other instances count over.
@@ -149,16 +151,16 @@ impl Store {
             }
             self.replace_record(&layout, &next).await?;
         }
-        Err(Error::UnknownLayout)
+        Err(Error::UnconfirmedLayout)
     }
 
     /// Returns the layout of the record; `None` if there is no record.
     pub(in crate::store) async fn recorded_layout(&self) -> Result<Option<Layout>, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("GET").arg(self.names.layout());
+        pipeline.cmd("GET").arg(self.key_names.layout());
         let (record,): (Option<Vec<u8>>,) =
             match self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all() {
-                Err(error) if error.is_wrong_type() => return Err(Error::UnknownLayout),
+                Err(error) if error.is_wrong_type() => return Err(Error::UnreadableLayout),
                 record => record?,
             };
         record.map(|record| Layout::read_record(&record)).transpose()
@@ -166,7 +168,7 @@ impl Store {
 
     /// Returns the slot of the record in a cluster.
     pub(in crate::store) fn layout_slot(&self) -> Slot {
-        Slot::of_any_key(&self.names.layout())
+        Slot::of_any_key(&self.key_names.layout())
     }
 
     /// Records the first layout of a data set unless another instance has recorded one. Returns the layout in force.
@@ -189,13 +191,13 @@ impl Store {
 
     /// Records `layout` unless there is a record. Returns the layout in force.
     pub(super) async fn record_first(&self, layout: &Layout) -> Result<Layout, Error> {
-        let key = self.names.layout();
+        let key = self.key_names.layout();
         let mut pipeline = pipe();
         pipeline.cmd("SET").arg(&key).arg(layout.record()).arg("NX");
         pipeline.cmd("GET").arg(&key);
         let (_, record): (Value, Option<Vec<u8>>) =
             self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all()?;
-        record.map_or(Err(Error::UnknownLayout), |record| Layout::read_record(&record))
+        record.map_or(Err(Error::LayoutChanged), |record| Layout::read_record(&record))
     }
 
     /// Returns the latest layout among the records of the first partitions, which exist regardless of the number of partitions. Ignores
@@ -208,7 +210,7 @@ impl Store {
     pub(super) async fn latest_layout_in(&self, partitions: impl Iterator<Item = Partition>) -> Option<Layout> {
         let each = partitions.map(|partition| async move {
             let mut pipeline = pipe();
-            pipeline.cmd("GET").arg(self.names.layout_of(partition));
+            pipeline.cmd("GET").arg(self.key_names.layout_of(partition));
             // An ACL may forbid the keys of partitions if there are none.
             let request = Request::new(partition.slot(), pipeline).probe();
             let mut record = self.client.send(request).await.ok()?.each::<Option<Vec<u8>>>();
@@ -248,7 +250,7 @@ impl Store {
         if self.client.is_cluster() {
             return Ok(false);
         }
-        let index = self.names.index(KeySet::first(Partitions::ONE).of(0));
+        let index = self.key_names.index(KeySet::first(Partitions::ONE).of(0));
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&index);
         let (exists,) = self.client.send(Request::new(Slot::of_any_key(&index), pipeline)).await?.all()?;
@@ -263,7 +265,7 @@ impl Store {
     ) -> Vec<Result<Option<Layout>, Error>> {
         let each = keys.flat_map(KeySet::all);
         let each = each.map(|partition| async move {
-            self.record_at(&self.names.layout_of(partition), partition.slot(), layout).await
+            self.record_at(&self.key_names.layout_of(partition), partition.slot(), layout).await
         });
         join_all(each).await
     }

@@ -67,11 +67,11 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::layout`], and if the server of any partition doesn't answer.
-    pub async fn settled_layout(&self) -> Result<Layout, Error> {
+    pub async fn propagate_layout(&self) -> Result<Layout, Error> {
         let layout = self.read_layout().await?.layout;
         for other in self.record_in_partitions(&layout, layout.all()).await {
             if other?.is_some_and(|other| other.order() > layout.order()) {
-                return Err(Error::UnknownLayout);
+                return Err(Error::LayoutChanged);
             }
         }
         Ok(layout)
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::UnknownLayout`] if another process changed the layout.
+    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::LayoutChanged`] if another process changed the layout.
     pub async fn change_layout(
         &self,
         layout: &Layout,
@@ -109,12 +109,12 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::UnknownLayout`] if `layout` is no longer in force.
+    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::LayoutChanged`] if `layout` is no longer in force.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
             Attempt::Committed(written) => written.into_result(),
-            Attempt::Stale => Err(Error::UnknownLayout),
+            Attempt::Stale => Err(Error::LayoutChanged),
         }
     }
 
@@ -127,7 +127,7 @@ impl Store {
     pub async fn count_in(&self, keys: KeySet, segment: &SegmentName<'_>, cutoff: Timestamp) -> Result<u64, Error> {
         let counting = keys.all().map(|partition| async move {
             let mut pipeline = pipe();
-            let key = self.names.segment(partition, segment.as_str());
+            let key = self.key_names.segment(partition, segment.as_str());
             pipeline.cmd("ZCOUNT").arg(key).arg(scores_after(cutoff)).arg("+inf");
             match self.client.send(Request::new(partition.slot(), pipeline)).await?.all::<(u64,)>() {
                 Err(error) if error.is_wrong_type() => Ok::<_, Error>(0),
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::UnknownLayout`] if another layout is in force.
+    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::LayoutChanged`] if another layout is in force.
     pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
         let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;
@@ -155,7 +155,7 @@ impl Store {
 
     async fn delete_partition(&self, layout: &Layout, partition: Partition) -> Result<u64, Error> {
         const SOME: usize = 100;
-        let (record, epoch) = (self.names.layout_of(partition), layout.epoch());
+        let (record, epoch) = (self.key_names.layout_of(partition), layout.epoch());
         let mut deleted = 0;
         loop {
             let page = self.index_of(partition, None, SOME).await?;
@@ -165,12 +165,12 @@ impl Store {
             let mut pipeline = pipe();
             for segment in &page.segments {
                 let script = pipeline.cmd("EVAL").arg(DELETE_SEGMENT).arg(3).arg(&record);
-                script.arg(self.names.segment(partition, segment.as_str())).arg(self.names.index(partition));
+                script.arg(self.key_names.segment(partition, segment.as_str())).arg(self.key_names.index(partition));
                 script.arg(epoch).arg(segment.as_str());
             }
             let results = self.scripts_on_many_keys(partition, pipeline).await?;
             if results.contains(&Some(-1)) {
-                return Err(Error::UnknownLayout);
+                return Err(Error::LayoutChanged);
             }
             let done = results.iter().filter(|result| result.is_some()).count();
             if done == 0 {
@@ -180,7 +180,7 @@ impl Store {
         }
         self.delete_tombstones_of(layout, partition).await?;
         // With one partition, the copy is the record itself, which stays.
-        if record != self.names.layout() {
+        if record != self.key_names.layout() {
             self.delete_unless_later(layout, partition, DELETE_RECORD, &[&record]).await?;
         }
         Ok(deleted)
@@ -192,7 +192,7 @@ impl Store {
         layout: &Layout,
         partition: Partition,
     ) -> Result<(), Error> {
-        let keys = [self.names.layout_of(partition), self.names.tombstones(partition)];
+        let keys = [self.key_names.layout_of(partition), self.key_names.tombstones(partition)];
         self.delete_unless_later(layout, partition, DELETE_TOMBSTONES, &[&keys[0], &keys[1]]).await
     }
 
@@ -208,7 +208,7 @@ impl Store {
         pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys).arg(layout.epoch());
         loop {
             match self.scripts_on_many_keys(partition, pipeline.clone()).await?[..] {
-                [Some(-1)] => return Err(Error::UnknownLayout),
+                [Some(-1)] => return Err(Error::LayoutChanged),
                 [Some(_)] => return Ok(()),
                 _ => tokio::time::sleep(Self::SLOT_PAUSE).await,
             }

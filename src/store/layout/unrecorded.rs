@@ -43,7 +43,7 @@ impl Store {
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let evidence = self.find_evidence().await?;
         let plain = KeySet::first(Partitions::ONE).of(0);
-        let first = self.names.index(plain);
+        let first = self.key_names.index(plain);
         let found = match &evidence {
             Evidence { layout: Some(layout), is_plain, .. } => {
                 let is_of_the_layout = layout.all().any(|keys| keys.partitions() == Partitions::ONE);
@@ -52,9 +52,11 @@ impl Store {
                 }
                 format!("`{first}` beside partitions")
             }
-            Evidence { partitions, .. } if !partitions.is_empty() => format!("`{}`", self.names.index(partitions[0])),
+            Evidence { partitions, .. } if !partitions.is_empty() => {
+                format!("`{}`", self.key_names.index(partitions[0]))
+            }
             Evidence { other: Some(OwnKey { partition, .. }), .. } if *partition != plain => {
-                format!("`{}`", self.names.segment(*partition, "*"))
+                format!("`{}`", self.key_names.segment(*partition, "*"))
             }
             Evidence { is_plain: false, other: None, .. } => return Ok(None),
             Evidence { is_plain, .. } if self.is_private => match self.unindexed_segment(plain).await? {
@@ -65,15 +67,15 @@ impl Store {
                 }
             },
             Evidence { other: Some(OwnKey { kind: KeyKind::Segment(_), .. }), .. } => {
-                format!("`{}`", self.names.segment(plain, "*"))
+                format!("`{}`", self.key_names.segment(plain, "*"))
             }
-            Evidence { other: Some(_), .. } => format!("`{}`", self.names.history("*")),
+            Evidence { other: Some(_), .. } => format!("`{}`", self.key_names.history("*")),
             Evidence { other: None, .. } => format!("`{first}`"),
         };
         // Another instance may have created a data set in the meantime.
         match self.recorded_layout().await? {
             Some(layout) => Ok(Some(layout)),
-            None => Err(Error::Unrecorded { found, record: self.names.layout() }),
+            None => Err(Error::Unrecorded { found, record: self.key_names.layout() }),
         }
     }
 
@@ -88,7 +90,7 @@ impl Store {
         if self.is_private || !layout.in_use().any(|keys| keys == plain) {
             return Ok(());
         }
-        let index = self.names.index(plain.of(0));
+        let index = self.key_names.index(plain.of(0));
         let mut pipeline = pipe();
         // All scores of this service's index are 0.
         pipeline.cmd("ZCOUNT").arg(&index).arg("-inf").arg("(0");
@@ -100,7 +102,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             };
         if is_foreign {
-            return Err(Error::Unrecorded { found: format!("`{index}`"), record: self.names.layout() });
+            return Err(Error::Unrecorded { found: format!("`{index}`"), record: self.key_names.layout() });
         }
         Ok(())
     }
@@ -124,7 +126,7 @@ impl Store {
     async fn partitions_with_index(&self) -> Result<Vec<Partition>, Error> {
         let exists = |partition: &Partition| {
             let mut command = cmd("EXISTS");
-            command.arg(self.names.index(*partition));
+            command.arg(self.key_names.index(*partition));
             (partition.slot(), command)
         };
         let servers = self.client.group_by_server(Partition::every().collect(), |partition| partition.slot()).await?;
@@ -170,11 +172,11 @@ impl Store {
         if let Some(own) = found.pop() {
             return Ok(Some(own));
         }
-        let lease = self.names.lease();
+        let lease = self.key_names.lease();
         let mut pipeline = pipe();
         pipeline.cmd("EXISTS").arg(&lease);
         let request = Request::new(Slot::of_any_key(&lease), pipeline).nil_for(redis::Error::is_forbidden);
         let (exists,) = self.client.send(request).await?.all::<(Option<u64>,)>()?;
-        Ok(if exists == Some(1) { self.names.read(lease) } else { None })
+        Ok(if exists == Some(1) { self.key_names.read(lease) } else { None })
     }
 }

@@ -36,9 +36,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::UnknownLayout`] if the layout changed otherwise.
+    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::LayoutChanged`] if the layout changed otherwise.
     pub async fn set_window(&self, window: Window) -> Result<WindowChange, Error> {
-        let layout = self.settled_layout().await?;
+        let layout = self.propagate_layout().await?;
         let next = Layout { epoch: layout.epoch + 1, window: Some(window), shorter: None, ..layout };
         if layout.window.is_none_or(|kept| kept <= window) {
             self.take_step(&layout, &next).await?;
@@ -50,10 +50,10 @@ impl Store {
         let proposed = Layout { epoch: layout.epoch + 1, shorter: Some(window), ..layout };
         self.take_step(&layout, &proposed).await?;
         tokio::time::sleep(Self::OBJECTION).await;
-        let now = self.settled_layout().await?;
+        let now = self.propagate_layout().await?;
         if now != proposed {
             let is_refused = now.window == layout.window && now.is_laid_out_as(&layout);
-            return if is_refused { Ok(WindowChange::Refused) } else { Err(Error::UnknownLayout) };
+            return if is_refused { Ok(WindowChange::Refused) } else { Err(Error::LayoutChanged) };
         }
         self.take_step(&proposed, &Layout { epoch: proposed.epoch + 1, ..next }).await?;
         Ok(WindowChange::Done)
@@ -63,14 +63,14 @@ impl Store {
     pub(in crate::store) async fn take_step(&self, layout: &Layout, next: &Layout) -> Result<Layout, Error> {
         self.replace_record(layout, next).await?;
         // Another process may have taken the same step, or an earlier attempt whose answer was lost.
-        let settled = self.settled_layout().await?;
-        if settled == *next { Ok(settled) } else { Err(Error::UnknownLayout) }
+        let current = self.propagate_layout().await?;
+        if current == *next { Ok(current) } else { Err(Error::LayoutChanged) }
     }
 
     /// Replaces the record of `layout` by that of `next` if `layout` is in force.
     pub(super) async fn replace_record(&self, layout: &Layout, next: &Layout) -> Result<(), Error> {
         let mut pipeline = pipe();
-        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.names.layout());
+        let script = pipeline.cmd("EVAL").arg(REPLACE_RECORD).arg(1).arg(self.key_names.layout());
         script.arg(layout.record()).arg(next.record());
         self.client.send(Request::new(self.layout_slot(), pipeline)).await?.all::<Value>()?;
         Ok(())

@@ -224,10 +224,14 @@ impl PruneMetrics {
         }
     }
 
+    /// Counts members that a run removed, whether it was successful or failed afterwards.
+    pub fn removed(&self, members: u64) {
+        self.members_removed.increment(members);
+    }
+
     /// Counts a successful run that ended at `now`, in Unix seconds.
-    pub fn done(&self, now: f64, members_removed: u64, took: Duration) {
+    pub fn done(&self, now: f64, took: Duration) {
         self.runs.add("done", 1);
-        self.members_removed.increment(members_removed);
         self.duration.record(took);
         self.last_success.set(now);
     }

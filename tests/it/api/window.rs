@@ -75,12 +75,12 @@ async fn prune_removes_expired_members_that_no_longer_count() {
     assert_eq!(members(), ["old", "new"]);
 
     let report = estimator.prune(now).await.unwrap();
-    assert_eq!((report.members_removed, report.segments_dropped), (1, 0));
+    assert_eq!((report.members_removed, report.names_dropped), (1, 0));
     assert_eq!(members(), ["new"]);
     assert_eq!(estimator.estimate(&segment("sports"), now).await.unwrap(), 1);
 
     let report = estimator.prune(noon_plus(TWO_WEEKS + 1)).await.unwrap();
-    assert_eq!((report.members_removed, report.segments_dropped), (1, 1));
+    assert_eq!((report.members_removed, report.names_dropped), (1, 1));
     assert!(redis.sets().is_empty());
 }
 

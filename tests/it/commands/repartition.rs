@@ -159,15 +159,15 @@ async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     let store = redis.store();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let target = before.keys().sibling(Partitions::parse("8").unwrap());
     repartition(&folder, &redis, "8");
 
-    assert_eq!(store.delete_keys(&before, target).await, Err(Error::UnknownLayout));
+    assert_eq!(store.delete_keys(&before, target).await, Err(Error::LayoutChanged));
     assert_eq!(app.count("sports").await, 1);
     let step =
         store.change_layout(&before, before.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await;
-    assert_eq!(step, Err(Error::UnknownLayout));
+    assert_eq!(step, Err(Error::LayoutChanged));
     assert_eq!(app.count("sports").await, 1);
 }
 
@@ -179,7 +179,7 @@ async fn delete_keys_and_change_layout_refuse_an_outdated_layout() {
 async fn delete_keys_leaves_a_foreign_value_of_a_record_key(#[case] foreign: &[&str]) {
     let redis = Redis::start();
     let store = redis.store();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let target = before.keys().sibling(Partitions::parse("8").unwrap());
     redis.call::<()>(&["ZADD", "{p03}:segments", "0", "sports"]);
     redis.call::<()>(&["ZADD", "{p03}:segment:sports", "1", "u1"]);

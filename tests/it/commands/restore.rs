@@ -275,8 +275,8 @@ fn restore_refuses_a_pipe_and_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let refuse = |name: &str| refusal(binary(folder.path()).args(["restore", name]));
     assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
-    assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is no file\n");
-    assert_eq!(refuse("."), "segment-estimator: failed to read .: it is no file\n");
+    assert_eq!(refuse("pipe"), "segment-estimator: failed to read pipe: it is not a file\n");
+    assert_eq!(refuse("."), "segment-estimator: failed to read .: it is not a file\n");
 }
 
 #[rstest]

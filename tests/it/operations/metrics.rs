@@ -3,11 +3,11 @@
 use std::panic::Location;
 use std::time::Duration;
 
-use segment_estimator::domain::Timestamp;
+use segment_estimator::domain::{Timestamp, Window};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::helpers::{Client, Proxy, Redis, TestApp, Upload, eventually, problem, settings, visit};
+use crate::helpers::{Client, Proxy, Redis, Service, TestApp, Upload, eventually, problem, settings, visit};
 
 /// Samples of a scrape.
 struct Scrape(String);
@@ -250,6 +250,45 @@ async fn metrics_count_prune_runs() {
     assert!(scrape.value("estimator_prune_duration_seconds_count") >= 1.0);
     let last = scrape.value("estimator_prune_last_success_timestamp_seconds");
     assert!(started.as_score() <= last && last <= Timestamp::now().as_score(), "{last}");
+}
+
+/// An ACL forbids one segment, so the run fails after it has removed the members of another.
+#[tokio::test]
+async fn metrics_and_log_count_members_that_a_failed_prune_run_removed() {
+    // More than a slice, so that the segment's removal is not shared with others.
+    const MEMBERS: usize = 1_001;
+    let redis = Redis::start();
+    redis.record_data_set();
+    for segment in ["permitted", "zone"] {
+        let key = format!("segment:{segment}");
+        let mut command = redis::cmd("ZADD");
+        command.arg(&key);
+        for n in 0..MEMBERS {
+            command.arg(n).arg(format!("u{n}"));
+        }
+        command.exec(&mut redis.connection()).unwrap();
+        redis.call::<()>(&["ZADD", "segments", "0", segment]);
+    }
+    let keys = ["~segment:permitted", "~segments", "~layout"];
+    redis.call::<()>(&[&["ACL", "SETUSER", "me", "on", ">hunter2", "+@all"], &keys[..]].concat());
+    let url = format!("{}?user=me&pass=hunter2", redis.url());
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &["--redis-url", &url, "--prune-schedule", "* * * * * *"]);
+
+    eventually("a run has failed", async || {
+        Scrape::of(&service).await.value(r#"estimator_prune_runs_total{outcome="failed"}"#) >= 1.0
+    })
+    .await;
+    let removed = Scrape::of(&service).await.value("estimator_prune_members_removed_total");
+    assert_eq!(removed, MEMBERS as f64);
+
+    let log = service.terminate_for_log();
+    let lines = log.iter().filter(|line| line.contains(r#""message":"pruned""#));
+    let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [pruned] = &lines[..] else { panic!("{log:#?}") };
+    assert_eq!((&pruned["members_removed"], &pruned["window"]), (&json!(MEMBERS), &json!("14d")));
+    let time = |field: &str| Timestamp::from_rfc3339(pruned[field].as_str().unwrap()).unwrap();
+    assert_eq!(time("cutoff"), Window::parse("14d").unwrap().cutoff(time("now")));
 }
 
 #[tokio::test]

@@ -58,13 +58,13 @@ async fn trace_of_a_request_includes_group_commit_and_redis() {
 
     let spans: Vec<_> = collector.spans().into_iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let [request] = named(&spans, "POST /segments")[..] else { panic!("{spans:#?}") };
-    let [wait] = named(&spans, "wait for round trip")[..] else { panic!("{spans:#?}") };
-    let [trip] = named(&spans, "round trip")[..] else { panic!("{spans:#?}") };
+    let [wait] = named(&spans, "wait for batch")[..] else { panic!("{spans:#?}") };
+    let [batch] = named(&spans, "batch")[..] else { panic!("{spans:#?}") };
     let [redis] = named(&spans, "PIPELINE")[..] else { panic!("{spans:#?}") };
     assert_eq!(hex(&request.parent_span_id), CALLER);
     assert_eq!(wait.parent_span_id, request.span_id);
-    assert_eq!(trip.parent_span_id, wait.span_id);
-    assert_eq!(redis.parent_span_id, trip.span_id);
+    assert_eq!(batch.parent_span_id, wait.span_id);
+    assert_eq!(redis.parent_span_id, batch.span_id);
     assert_eq!(answered, format!("00-{TRACE}-{}-01", hex(&request.span_id)));
 
     assert_eq!(request.kind(), SpanKind::Server);
@@ -77,7 +77,7 @@ async fn trace_of_a_request_includes_group_commit_and_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn trace_of_a_shared_round_trip_is_linked_to_all_requests() {
+async fn trace_of_a_shared_batch_is_linked_to_all_requests() {
     let (collector, redis) = (Collector::start().await, Redis::start());
     let proxy = Proxy::start(&redis).await;
     let folder = tempfile::tempdir().unwrap();
@@ -111,9 +111,9 @@ async fn trace_of_a_shared_round_trip_is_linked_to_all_requests() {
     assert!(service.terminate().success());
 
     let spans = collector.spans();
-    let trips = named(&spans, "round trip");
-    let [shared] = trips.iter().filter(|trip| !trip.links.is_empty()).collect::<Vec<_>>()[..] else {
-        panic!("{trips:#?}")
+    let batches = named(&spans, "batch");
+    let [shared] = batches.iter().filter(|batch| !batch.links.is_empty()).collect::<Vec<_>>()[..] else {
+        panic!("{batches:#?}")
     };
     let mut traces = vec![hex(&shared.trace_id)];
     traces.extend(shared.links.iter().map(|link| hex(&link.trace_id)));

@@ -106,10 +106,10 @@ async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case]
     let cutoff = window("5s").cutoff(NOON);
     for partition in before.read().all() {
         for name in ["few", "many", "plateau"] {
-            let slice = store.prune_slice(&before, partition, &segment(name), cutoff).await;
-            assert_eq!(slice, Err(Error::UnknownLayout), "{name}");
-            let removed = store.remove_expired(&before, partition, &[&segment(name)], cutoff).await;
-            assert_eq!(removed, Err(Error::UnknownLayout), "{name}");
+            let slice = store.remove_expired_slice(&before, partition, &segment(name), cutoff).await;
+            assert_eq!(slice, Err(Error::LayoutChanged), "{name}");
+            let removed = store.remove_all_expired(&before, partition, &[&segment(name)], cutoff).await;
+            assert_eq!(removed, Err(Error::LayoutChanged), "{name}");
         }
     }
     // A whole run restarts with the window in force.
@@ -146,7 +146,7 @@ async fn prune_by_a_shorter_window_keeps_members_that_count_on_a_cluster() {
 
 async fn short_layout(short: &Estimator, store: &Store) -> Layout {
     short.ready().await.unwrap();
-    store.settled_layout().await.unwrap()
+    store.propagate_layout().await.unwrap()
 }
 
 async fn count_of(estimator: &Estimator, name: &str) -> u64 {
@@ -278,7 +278,7 @@ async fn window_set_extends_but_does_not_shorten_during_a_move(#[case] phase: Ph
     let redis = Redis::start();
     fill(&redis.estimator("14d"), 20).await;
     let store = redis.store();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("4").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase })).await.unwrap();
     let record: String = redis.call(&["GET", "layout"]);
@@ -371,12 +371,12 @@ async fn repartition_keeps_the_window_and_resumes_after_an_extension() {
     assert_eq!(records(&redis), [r#"{"epoch":5,"keys":"p4","window_seconds":604800}"#]);
 
     let store = redis.store();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     let eight = redis.estimator("8d");
     assert_eq!(count(&eight).await, 20);
-    assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::UnknownLayout));
+    assert_eq!(store.change_layout(&before, before.keys(), None).await, Err(Error::LayoutChanged));
     stdout_of(&redis, &["repartition", "--to", "2"]);
     assert_eq!((count(&seven).await, count(&eight).await), (20, 20));
     assert_eq!(records(&redis), [r#"{"epoch":10,"keys":"q2","window_seconds":691200}"#]);
@@ -388,7 +388,7 @@ async fn delete_user_keeps_the_tombstone_for_the_window_of_the_data_set() {
     let (long, short) = (redis.estimator("14d"), redis.estimator("1h"));
     fill(&long, 1).await;
     let store = redis.store();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     short.delete_user(&segment_estimator::domain::UserId::parse("u0").unwrap()).await.unwrap();

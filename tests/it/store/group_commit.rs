@@ -170,7 +170,7 @@ async fn post_is_503_overloaded_if_the_queue_is_full() {
     eventually("one is refused", async || one.is_finished() || other.is_finished()).await;
     let (refused, pending) = if one.is_finished() { (one, other) } else { (other, one) };
     let document = problem(refused.await.unwrap().unwrap(), 503, "overloaded").await;
-    assert!(document["detail"].as_str().unwrap().contains("1 requests are already waiting for Redis"), "{document}");
+    assert!(document["detail"].as_str().unwrap().contains("1 request is already waiting for Redis"), "{document}");
 
     proxy.release_replies();
     for answer in [in_flight, pending] {

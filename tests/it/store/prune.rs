@@ -35,9 +35,9 @@ async fn slices(store: &Store, name: &str, cutoff: Timestamp) -> Vec<u64> {
     let (plain, mut sizes) = (KeySet::first(Partitions::ONE).all().next().unwrap(), Vec::new());
     let layout = store.layout().await.unwrap();
     loop {
-        let slice = store.prune_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
+        let slice = store.remove_expired_slice(&layout, plain, &segment(name), cutoff).await.unwrap();
         sizes.push(slice.removed);
-        if slice.is_last {
+        if slice.is_done {
             return sizes;
         }
     }
@@ -54,7 +54,7 @@ async fn prune_removes_a_large_segment_in_slices() {
 
     let report = estimator.prune(noon_plus(100_000 + WINDOW_MILLIS)).await.unwrap();
 
-    assert_eq!((report.members_removed, report.segments_dropped), (100_000, 1));
+    assert_eq!((report.members_removed, report.names_dropped), (100_000, 1));
     assert!(redis.calls("zremrangebyscore") >= 100, "{} slices", redis.calls("zremrangebyscore"));
     let slices = redis.calls("zremrangebyscore");
     assert_eq!(redis.calls("eval"), slices + 1, "one for each slice, and one to drop the name");
@@ -63,7 +63,7 @@ async fn prune_removes_a_large_segment_in_slices() {
 }
 
 #[tokio::test]
-async fn prune_slice_removes_two_thousand_members_at_most() {
+async fn remove_expired_slice_removes_two_thousand_members_at_most() {
     let redis = Redis::start();
     let store = redis.store();
     let cutoff = noon_plus(0);
@@ -81,7 +81,7 @@ async fn prune_slice_removes_two_thousand_members_at_most() {
 }
 
 #[tokio::test]
-async fn prune_slice_removes_ties_at_the_cutoff_and_keeps_later_members() {
+async fn remove_expired_slice_removes_ties_at_the_cutoff_and_keeps_later_members() {
     let redis = Redis::start();
     let store = redis.store();
     for (name, members) in [("few", 10), ("slice", 1_000), ("plateau", 5_000)] {
@@ -219,7 +219,7 @@ async fn prune_by_ten_instances_removes_each_member_once() {
     let reports = pruners.join_all().await;
 
     assert_eq!(reports.iter().map(|report| report.members_removed).sum::<u64>(), 20 * 2_500);
-    assert_eq!(reports.iter().map(|report| report.segments_dropped).sum::<u64>(), 20);
+    assert_eq!(reports.iter().map(|report| report.names_dropped).sum::<u64>(), 20);
     assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["alive"]);
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:alive"]), 2_500);
 }
@@ -265,7 +265,7 @@ async fn prune_reads_all_pages_of_the_index() {
 
     let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS)).await.unwrap();
 
-    assert_eq!((report.segments_examined, report.members_removed, report.segments_dropped), (2_500, 2_500, 2_500));
+    assert_eq!((report.segments_examined, report.members_removed, report.names_dropped), (2_500, 2_500, 2_500));
     assert!(redis.sets().is_empty());
 }
 
@@ -280,7 +280,7 @@ async fn prune_continues_after_a_key_of_another_type_and_a_foreign_name() {
 
     let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS)).await.unwrap();
 
-    assert_eq!((report.segments_examined, report.segments_failed, report.members_removed), (3, 1, 20));
+    assert_eq!((report.segments_examined, report.segments_of_wrong_type, report.members_removed), (3, 1, 20));
     assert_eq!(redis.call::<String>(&["GET", "segment:b"]), "theirs");
 }
 
@@ -301,10 +301,10 @@ async fn prune_drops_names_of_keys_of_another_type_and_keeps_the_keys() {
 
     let report = redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap();
 
-    assert_eq!((report.segments_failed, report.segments_dropped, report.members_removed), (600, 600, 10));
+    assert_eq!((report.segments_of_wrong_type, report.names_dropped, report.members_removed), (600, 0, 10));
     assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segments", "0", "-1"]), ["a", "z"]);
     assert_eq!(redis.call::<Vec<String>>(&["KEYS", "segment:m*"]).len(), 600);
-    assert_eq!(redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap().segments_failed, 0);
+    assert_eq!(redis.estimator(WINDOW).prune(noon_plus(WINDOW_MILLIS + 4)).await.unwrap().segments_of_wrong_type, 0);
 }
 
 #[tokio::test]

@@ -383,7 +383,7 @@ async fn requests_refuse_and_keep_a_foreign_copy_of_the_record(#[case] theirs: &
     redis.call::<()>(&["SET", "{p01}:layout", theirs]);
     let before = contents(&redis);
     for _ in 0..2 {
-        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnknownLayout)));
+        assert!(matches!(estimator().estimate(&segment("sports"), NOON).await, Err(Error::UnconfirmedLayout)));
     }
     let output = run(&mut command(folder.path(), &["repartition", "--to", "4"], &redis.url()));
     let message = String::from_utf8(output.stderr).unwrap();
@@ -470,7 +470,7 @@ async fn delete_user_fails_on_and_keeps_a_foreign_tombstone_key(
     let redis = Redis::start();
     let (store, estimator) = (redis.store(), redis.estimator("14d"));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
-    let before = store.settled_layout().await.unwrap();
+    let before = store.propagate_layout().await.unwrap();
     let to = before.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&before, before.keys(), Some(Resharding { to, phase: Phase::Backfill })).await.unwrap();
     for key in ["{p00}:forgotten", "{p01}:forgotten"] {
@@ -502,7 +502,7 @@ async fn repartition_prune_and_deletion_keep_keys_of_other_types() {
     };
     let before = theirs(&redis);
     assert_eq!(before.len(), 4);
-    assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_failed, 3);
+    assert_eq!(estimator.prune(noon_plus(1)).await.unwrap().segments_of_wrong_type, 3);
     assert_eq!(estimator.delete_user(&user("u1")).await, Ok(1));
     estimator.record(visit("u1", "sports", NOON), NOON).await.unwrap();
     // A key of another type can't be copied.

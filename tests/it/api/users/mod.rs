@@ -144,7 +144,7 @@ async fn delete_during_a_resharding_is_not_undone_by_it() {
             app.record(user, "sports").await;
         }
         let store = redis.store();
-        let layout = store.settled_layout().await.unwrap();
+        let layout = store.propagate_layout().await.unwrap();
         let target = layout.keys().sibling(Partitions::parse(to).unwrap());
         let resharding = Some(Resharding { to: target, phase: Phase::Backfill });
         let layout = store.change_layout(&layout, layout.keys(), resharding).await.unwrap();
@@ -181,7 +181,7 @@ async fn delete_writes_a_tombstone_that_expires_with_the_window() {
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
     let store = redis.store();
-    let layout = store.settled_layout().await.unwrap();
+    let layout = store.propagate_layout().await.unwrap();
     let target = layout.keys().sibling(Partitions::parse("2").unwrap());
     store.change_layout(&layout, layout.keys(), Some(Resharding { to: target, phase: Phase::Backfill })).await.unwrap();
     delete(&app, "u1").await;

@@ -38,7 +38,7 @@ impl Backfill {
         for user in users {
             estimator.record(visit(user, "sports", now), now).await.unwrap();
         }
-        let before = store.settled_layout().await.unwrap();
+        let before = store.propagate_layout().await.unwrap();
         let (old, new) = (before.keys(), before.keys().sibling(Partitions::parse("8").unwrap()));
         let layout =
             store.change_layout(&before, old, Some(Resharding { to: new, phase: Phase::Backfill })).await.unwrap();
