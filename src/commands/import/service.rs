@@ -100,7 +100,7 @@ impl Service {
     /// # Errors
     ///
     /// The reason in one line.
-    pub(super) async fn check(&self) -> Result<(), String> {
+    pub(super) async fn check_reachable(&self) -> Result<(), String> {
         match self.post_once(Vec::new(), &[]).await {
             Ok(PostOutcome::Delivered(_)) => Ok(()),
             Ok(PostOutcome::TooLarge(why)) | Err(Failure::Transient { why, .. } | Failure::Permanent(why)) => Err(why),

@@ -35,10 +35,10 @@ impl Target {
     /// # Errors
     ///
     /// The reason in one line.
-    pub(super) async fn check(&self, clock: &Clock) -> Result<(), String> {
+    pub(super) async fn check_reachable(&self, clock: &Clock) -> Result<(), String> {
         match self {
             Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
-            Self::Service(service) => service.check().await,
+            Self::Service(service) => service.check_reachable().await,
         }
     }
 
