@@ -87,7 +87,7 @@ macro_rules! settings {
 
             /// Returns all values as text, in the order of `SETTINGS`.
             pub(super) fn texts(&self) -> Vec<String> {
-                vec![$(Value::text(&self.$name)),+]
+                vec![$(SettingValue::text(&self.$name)),+]
             }
         }
     };

@@ -8,7 +8,7 @@ use super::declare::{Setting, settings};
 use super::effective::EffectiveTexts;
 use super::secret_files::SecretFile;
 use super::source::Source;
-use super::value::Value;
+use super::value::SettingValue;
 use super::{SettingsError, parse};
 use crate::auth::JwtAlgorithm;
 use crate::domain::{SegmentName, Window};
