@@ -254,7 +254,7 @@ mod tests {
     #[case::names_in_capitals("User_ID,SEGMENT,Seen_At\nu1,sports,1.5\n", &[(2, "u1 sports 1500")])]
     #[case::quotes("user_id,segment\n\"u,\"\"1\"\"\",\"sp\"\nu2,news\n", &[(2, "u,\"1\" sp"), (3, "u2 news")])]
     #[case::time("user_id,segment,seen_at\nu1,sports,1.5\nu2,news,\n",
-        &[(2, "u1 sports 1500"), (3, "seen_at must not be empty; --seen-at now takes the time of the import")])]
+        &[(2, "u1 sports 1500"), (3, "seen_at must not be empty; for the time of the import, use --seen-at now")])]
     #[case::record_of_two_lines(
         "user_id,segment\n\"a\nb\",x\nu2,news\n",
         &[(2, "user_id must not contain control characters; U+000A is at byte 1"), (4, "u2 news")],
