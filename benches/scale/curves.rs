@@ -126,9 +126,9 @@ pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     Part {
         title: "growth",
         note: format!(
-            "Fits by least squares over all rounds, N in millions of pairs: times as a power, on logarithms, memory \
-             as a line. The last column is what the fit says of ten times the most pairs that were measured. R² says \
-             nothing of a flat curve: there is no variance to explain.\n\n{}",
+            "Least-squares fits over all rounds, N in millions of pairs: a power law for times, fitted to logarithms, and a \
+             line for memory. The last column is how much the fit grows from the most measured pairs to ten times as many. \
+             R² is meaningless for a flat curve, which has no variance to explain.\n\n{}",
             pictures.join("\n")
         ),
         columns: vec!["figure", "engine", "fit", "R²", "ten times as many"],

@@ -50,14 +50,6 @@ use crate::tables::Tables;
 /// What every step gives: a value, or the sentence that ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What the document starts with, as long as nobody has written something better.
-const INTRODUCTION: &str = "\
-# Scale
-
-`make bench-scale` measures how everything grows with the number of pairs. `make bench-scale BENCH_ARGS=--write` replaces what
-follows.
-";
-
 /// Measures how everything grows with the number of pairs.
 #[derive(Parser)]
 struct Arguments {
@@ -162,8 +154,8 @@ fn plan(arguments: &Arguments, folder: &Path) -> Result<Plan> {
 fn described(plan: &Plan, data: &Data) -> String {
     let sizes = data.sizes();
     format!(
-        "- the most pairs: {} of {} users with {} segments, of which the largest has {} users and the smallest {}; \
-         ids like `u0001234`, seed {}; seen over {} days with more in the evening than at night, {}\n",
+        "- the most pairs: {} of {} users with {} segments, the largest with {} users and the smallest with {}; ids like \
+         `u0001234`, seed {}; last seen over {} days, more in the evening than at night; loaded {}\n",
         thousands(data.pairs() as f64),
         thousands(data.users() as f64),
         sizes.len(),
@@ -172,8 +164,8 @@ fn described(plan: &Plan, data: &Data) -> String {
         plan.seed,
         data::DAYS,
         match plan.order {
-            Order::Random => "in an order that looks random",
-            Order::Time => "the oldest first",
+            Order::Random => "in random order",
+            Order::Time => "oldest first",
         }
     )
 }
@@ -194,7 +186,7 @@ fn publish(result: &str, plots: &[(String, String)], is_kept: bool) -> Result<()
     progress("the report and its plots are in target/scale");
     if is_kept {
         write_plots(&root.join("docs/scale"), plots)?;
-        document::write("docs/scale.md", INTRODUCTION, result)?;
+        document::write("docs/scale.md", result)?;
     }
     Ok(())
 }

@@ -149,12 +149,12 @@ impl Basis {
         Part {
             title: "projection: memory and nodes",
             note: format!(
-                "Computed, not measured. Bytes a pair, with ids of 8 bytes: the slope of a single server's line ({}). \
-                 A replica for each master doubles the memory and the nodes. The fullest master may take {:.0} % of a \
-                 node of {:.0} GiB: a fork and the buffers need the rest. There are at least three masters, as many as \
-                 memory or visits ask for, and so many partitions that the fullest master exceeds the mean by at most \
-                 {:.0} %, if slots are laid so that each has as many partitions, and that none has more than {:.0} \
-                 GiB: a partition moves key by key, and a large key holds up both masters.",
+                "Computed, not measured. Bytes a pair, with ids of 8 bytes, are the slope of a single server's line ({}). A \
+                 replica for each master doubles memory and nodes. The fullest master may take {:.0} % of a node of {:.0} GiB: \
+                 a fork and the buffers need the rest. There are at least three masters, and enough for the memory and the \
+                 visits. There are enough partitions that the fullest master exceeds the mean by at most {:.0} %, if slots \
+                 are laid so that each master has as many partitions as the others. No partition exceeds {:.0} GiB: a \
+                 partition moves key by key, and a large key blocks both masters.",
                 sources.collect::<Vec<_>>().join("; "),
                 100.0 * FULL,
                 NODE / GIBIBYTE,
@@ -202,14 +202,13 @@ impl Basis {
         Part {
             title: "projection: work",
             note: format!(
-                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak \
-                 there are {PEAK:.0} times as many visits as on average. *Can* is what the masters' CPU allows, from \
-                 their CPU time for a pair of a load ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by \
-                 the fit); a master should be busy with it for {:.0} % at most. Visits that don't come in batches cost \
-                 several times as much: see docs/benchmarks.md. *Load* is the first load of everything at that rate. A \
-                 count takes {count}: that is with client and masters on two cores, so with a machine for each it \
-                 takes at most that. *Counts/s* is all that the masters could answer, were there nothing else to do, \
-                 at {:.1} µs for each partition. *Restart* is of the fullest master, at {} pairs a second.",
+                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak there are \
+                 {PEAK:.0} times as many visits as on average. *Can* is what the masters' CPU allows, by their CPU time for a \
+                 loaded pair ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by the fit). *Busy* should be at \
+                 most {:.0} %. Visits outside batches cost several times as much: see docs/benchmarks.md. *Load* is the time \
+                 of the first load of everything at that rate. A count takes {count}, measured with client and masters on two \
+                 cores; with a machine for each it takes at most that. *Counts/s* is what the masters could answer without \
+                 other work, at {:.1} µs for each partition. *Restart* is that of the fullest master, at {} pairs a second.",
                 self.write.at(1e7),
                 self.write.at(3e8),
                 100.0 * BUSY,

@@ -108,8 +108,8 @@ fn report(plan: &Plan, batch: &[Sample], bare: &[Sample]) -> Part {
         title: "batch",
         note: format!(
             "{} lines of NDJSON in one `POST /segments/batch` over one connection, random users (500,000) and segments \
-             (200). *bare loader* sends the same `ZADD`s, built before, as many to a pipeline and as many pipelines in \
-             flight, and does nothing else. Medians of {} rounds.",
+             (200). *bare loader* sends the same `ZADD`s, built in advance, with as many per pipeline and as many pipelines \
+             in flight, and does nothing else. Medians of {} rounds.",
             thousands(plan.sizes.batch_lines as f64),
             plan.rounds
         ),

@@ -114,9 +114,9 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
     Ok(Part {
         title: "front",
         note: format!(
-            "What access and telemetry cost. *post* is the service with its defaults: metrics are always counted, tracing is \
-             off. *All of it* has an API key with each request, one in 100 traced, and a listener of its own for probes and \
-             metrics. Traces go to a collector that throws them away. Medians of {} rounds of {} s.",
+            "The cost of access control and telemetry. *post* is the service with its defaults: metrics are always counted, tracing is \
+             off. *All of it* has an API key with each request, one in 100 traced, and a separate listener for probes and \
+             metrics. Traces go to a collector that discards them. Medians of {} rounds of {} s.",
             plan.rounds, plan.seconds
         ),
         columns: Contender::COLUMNS.to_vec(),

@@ -38,15 +38,6 @@ use crate::report::Part;
 /// What every step gives: a value, or the sentence that ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What the document starts with, as long as nobody has written something better.
-const INTRODUCTION: &str = "\
-# Benchmarks
-
-`make bench` measures the service beside webdis (HTTP in front of Redis, in C), redis-benchmark and a loader that does nothing
-but write. Everything runs on one machine and shares its cores, so what counts is a ratio within one run: figures of two
-runs can't be compared. `make bench BENCH_ARGS=--write` replaces what follows.
-";
-
 /// Measures the service beside webdis, redis-benchmark and a bare loader.
 #[derive(Parser)]
 struct Arguments {
@@ -131,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::io::stdout().write_all(result.as_bytes())?;
     }
     outcome?;
-    if arguments.write { document::write("docs/benchmarks.md", INTRODUCTION, &result) } else { Ok(()) }
+    if arguments.write { document::write("docs/benchmarks.md", &result) } else { Ok(()) }
 }
 
 /// The versions of what the service is measured with.

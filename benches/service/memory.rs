@@ -72,8 +72,8 @@ fn report(plan: &Plan, peak: f64, watched: &Watched) -> Part {
     Part {
         title: "memory",
         note: format!(
-            "Resident memory of the service: the peak of a fresh one to which {} connections post, median of {} rounds; \
-             and during one batch of {lines} lines, looked at every 10,000 lines.",
+            "Resident memory of the service: the peak of a new process with {} connections that post, median of {} rounds, \
+             and the memory during one batch of {lines} lines, sampled every 10,000 lines.",
             thousands(CONNECTIONS as f64),
             plan.rounds
         ),
@@ -82,11 +82,11 @@ fn report(plan: &Plan, peak: f64, watched: &Watched) -> Part {
             row("peak with 1,000 connections", peak),
             row("batch: before the first line", watched.before as f64),
             row("batch: after a tenth of the lines", tenth),
-            row("batch: most after that", most),
+            row("batch: maximum after that", most),
         ],
         checks: vec![
             Check::of("peak with 1,000 connections", mebibytes(peak), "< 40 MiB", peak < MAX_PEAK),
-            Check::at_most(&format!("batch of {lines} lines: most, to that after a tenth"), &[most], &[tenth], 1.1),
+            Check::at_most(&format!("batch of {lines} lines: maximum, to that after a tenth"), &[most], &[tenth], 1.1),
         ],
     }
 }

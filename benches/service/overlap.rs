@@ -134,20 +134,20 @@ fn report(plan: &Plan, alone: &[Alone], without: &[Round], during: &[Round]) -> 
     let longest: Vec<_> = alone.iter().map(|overlap| overlap.longest).collect();
     let in_seconds = |seconds| format!("{seconds:.2}");
     let mut only_overlaps = vec![String::new(); 7];
-    only_overlaps[0] = "nothing but an overlap".to_owned();
+    only_overlaps[0] = "overlap alone".to_owned();
     only_overlaps[5] = in_seconds(median(seconds.iter().copied()));
     only_overlaps[6] = milliseconds(median(longest.iter().copied()));
     let members = thousands(plan.sizes.overlapping as f64);
     Part {
         title: "overlap",
         note: format!(
-            "`GET /overlap` of two segments of {members} members, half of them in both, and `POST /segments` by \
-             {CONNECTIONS} connections: without it, and with one overlap after the other. *Redis held* is the longest command \
-             in its slow log; under a load that fills both cores, Redis also waits for its core meanwhile. Medians of {} rounds \
-             of {} s.",
+            "`GET /overlap` of two segments of {members} members, half of them in both, and `POST /segments` over \
+             {CONNECTIONS} connections: without overlaps, and with one overlap after the other. *Redis held* is the longest \
+             command in the slow log of Redis. A load that fills both cores also makes Redis wait for a core. Medians of {} \
+             rounds of {} s.",
             plan.rounds, plan.seconds
         ),
-        columns: vec!["load, and meanwhile", "requests/s", "p50 ms", "p99 ms", "max ms", "overlap s", "Redis held ms"],
+        columns: vec!["load", "requests/s", "p50 ms", "p99 ms", "max ms", "overlap s", "Redis held ms"],
         rows: vec![row("visits", without), row("visits, overlaps", during), only_overlaps],
         checks: vec![
             below(&format!("two segments of {members}"), &seconds, in_seconds, "s", 3.0),

@@ -37,15 +37,15 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     Ok(Part {
         title: "pairs",
         note: format!(
-            "{} visits, which make {} pairs: the growth of `used_memory` when they come through the service, when the \
-             bare loader writes the same sets and nothing else, and the sum of `MEMORY USAGE` over the sets. Once, not in \
-             rounds.",
+            "{} visits, which make {} pairs: the growth of `used_memory` when the service writes them, the same when the \
+             bare loader writes the same sets and nothing else, and the sum of `MEMORY USAGE` over the sets. Measured \
+             once.",
             thousands(count as f64),
             thousands(pairs)
         ),
         columns: vec!["what", "bytes", "bytes a pair"],
         rows: vec![
-            row("through the service", by_service),
+            row("by the service", by_service),
             row("by the bare loader", by_loader),
             row("`MEMORY USAGE`", told),
         ],

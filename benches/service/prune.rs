@@ -157,10 +157,10 @@ fn report(plan: &Plan, by_service: &[Round], without: &[Round], at_once: &[Round
     Part {
         title: "prune",
         note: format!(
-            "`POST /segments` by {CONNECTIONS} connections while {expired} expired members are there: pruned by the \
-             same service (from {SEGMENTS} segments), left alone, or removed from one segment by one `ZREMRANGEBYSCORE`. \
-             The load starts less than a second before the prune and is stopped when the log says `pruned`; the other \
-             two last as long. Medians of {} rounds.",
+            "`POST /segments` over {CONNECTIONS} connections beside {expired} expired members: the service prunes them (from \
+             {SEGMENTS} segments), nothing removes them, or one `ZREMRANGEBYSCORE` removes them from one segment. The load \
+             starts less than a second before the prune and stops when the log says `pruned`. The other two loads last as \
+             long. Medians of {} rounds.",
             plan.rounds,
             expired = thousands(plan.sizes.expired as f64),
         ),

@@ -88,7 +88,7 @@ pub fn markdown(parts: &[Part]) -> String {
         }
     }
     let mut text = table(&["part", "measure", "figure", "target", "reached"], &checks);
-    text.push_str("\nA ratio is the median of the rounds' ratios, in brackets the least and the most of them.\n");
+    text.push_str("\nA ratio is the median of the rounds' ratios, with their minimum and maximum in brackets.\n");
     for part in parts {
         let _ = write!(text, "\n### {}\n\n{}\n\n", part.title, part.note);
         text.push_str(&table(&part.columns, &part.rows));
