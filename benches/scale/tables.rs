@@ -1,4 +1,4 @@
-//! What was measured, part by part.
+//! The parts of the report.
 
 use crate::counts::percentile;
 use crate::data::SEGMENTS;
@@ -7,30 +7,30 @@ use crate::plan::Plan;
 use crate::report::{Check, Part, median, milliseconds, thousands};
 use crate::run::Figures;
 
-/// Counts may take so many times as long with the most pairs as with the fewest.
+/// The maximum ratio of the latency of counts with the most pairs to that with the fewest.
 const COUNTS: f64 = 2.0;
-/// The load rate with the most pairs must be such a share of that with the fewest.
+/// The minimum ratio of the load rate with the most pairs to that with the fewest.
 const LOAD: f64 = 0.8;
-/// The busiest master may have such a multiple of the mean.
+/// The maximum ratio of the busiest master to the mean.
 const SPREAD: f64 = 1.15;
 
-/// The figures of a run, and what it was asked.
+/// The figures of a run, and its parameters.
 pub struct Tables<'a> {
     pub plan: &'a Plan,
     pub figures: &'a [Figures],
-    /// How many pairs in a second were made, with nobody who reads them.
+    /// Pairs generated per second, without loading them.
     pub made: f64,
 }
 
 type Cell = (&'static str, fn(&[&Figures]) -> String);
 
-/// The median of a figure over the rounds.
+/// Returns the median of a figure over the rounds.
 fn over(rounds: &[&Figures], figure: impl Fn(&Figures) -> f64) -> f64 {
     median(rounds.iter().map(|&figures| figure(figures)))
 }
 
 impl Tables<'_> {
-    /// All parts but growth and projection.
+    /// Returns all parts except growth and projection.
     pub fn parts(&self) -> Vec<Part> {
         let mut parts = vec![self.load(), self.counts(), self.memory(), self.restart(), self.prune()];
         if self.plan.engines.contains(&Kind::Cluster) {
@@ -39,12 +39,12 @@ impl Tables<'_> {
         parts
     }
 
-    /// The rounds of one engine with so many pairs.
+    /// Returns the rounds of one engine and size.
     fn rounds(&self, kind: Kind, pairs: u64) -> Vec<&Figures> {
         self.figures.iter().filter(|figures| figures.kind == kind && figures.pairs == pairs).collect()
     }
 
-    /// A row for each size and engine.
+    /// Returns a part with a row for each size and engine.
     fn part(&self, title: &'static str, note: String, cells: &[Cell], checks: Vec<Check>) -> Part {
         let mut rows = Vec::new();
         for &pairs in &self.plan.pairs {
@@ -60,7 +60,7 @@ impl Tables<'_> {
         Part { title, note, columns, rows, checks }
     }
 
-    /// A check of each engine between the most pairs and the fewest; `check` gets the figures of both, round by round.
+    /// Checks each engine between the most pairs and the fewest. `check` gets the figures of both, round by round.
     fn checks(&self, what: &str, figure: fn(&Figures) -> f64, check: fn(&str, &[f64], &[f64]) -> Check) -> Vec<Check> {
         let [fewest, .., most] = self.plan.pairs[..] else { return Vec::new() };
         let check = |&kind: &Kind| {
