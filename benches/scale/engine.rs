@@ -17,7 +17,7 @@ use crate::master::Master;
 use crate::plan::Plan;
 
 /// The timeout of operations on all data.
-pub const PATIENCE: Duration = Duration::from_secs(1_800);
+pub const TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Masters of a cluster.
 pub const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
@@ -119,7 +119,7 @@ impl Engine {
 
     /// Waits until `is_so` holds for every master. Fails if one ends before.
     fn wait_until(&mut self, is_so: impl Fn(&Master) -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for master in &mut self.masters {
             while !is_so(master) {
                 if !master.process.is_running()? || Instant::now() > deadline {
@@ -176,7 +176,7 @@ impl Engine {
     /// Returns `used_memory` of each master in bytes, after it has settled within a few kilobytes: a server frees the buffers
     /// of a connection that has been idle for two seconds.
     pub fn settled_memory(&self) -> Result<Vec<f64>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         sleep(Duration::from_secs(3));
         let mut last = self.each(|master| master.number("used_memory"))?;
         while Instant::now() < deadline {

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::engine::{Kind, MASTERS, PATIENCE};
+use crate::engine::{Kind, MASTERS, TIMEOUT};
 use crate::plan::Plan;
 use crate::processes::{self, Process};
 
@@ -62,7 +62,7 @@ impl Master {
     /// Stops it as an operator would.
     pub fn stop(&mut self) -> Result<()> {
         self.process.interrupt()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.process.is_running()? {
             if Instant::now() > deadline {
                 return Err("a server does not stop".into());

@@ -1,4 +1,4 @@
-//! How much memory the service takes: with a thousand connections, and during a long batch.
+//! Memory of the service: with a thousand connections, and during a long batch.
 
 use crate::batch::{Batch, Lines};
 use crate::plan::Plan;
@@ -14,9 +14,9 @@ const MAX_PEAK: f64 = 40.0 * 1024.0 * 1024.0;
 /// Memory of the service during the batch, in bytes.
 struct Watched {
     before: u64,
-    /// When a tenth of the lines was sent.
+    /// After a tenth of the lines.
     at_a_tenth: u64,
-    /// After that.
+    /// The maximum after that.
     most: u64,
 }
 
@@ -38,7 +38,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     Ok(report(plan, median(peaks), &watched))
 }
 
-/// Sends a long batch, line by line as they are made up, and looks at the service's memory on the way.
+/// Sends a long batch of generated lines, and samples the service's memory.
 fn watch_batch(plan: &Plan, redis: &Redis) -> Result<Watched> {
     const PIECE: u64 = 10_000;
     let service = Service::start(plan, redis)?;
