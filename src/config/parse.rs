@@ -37,7 +37,7 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
 }
 
-/// Longer durations help nobody and might overflow a deadline.
+/// A longer duration is a mistake, and might overflow a deadline.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub fn duration_or_zero(text: &str) -> Result<Duration, String> {

@@ -71,7 +71,7 @@ pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> 
 /// Returns the time of an optional field.
 pub(super) fn time(field: &'static str, value: Option<FieldValue<'_>>) -> Result<Option<Timestamp>, FieldError> {
     const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
-    /// Larger numbers are milliseconds: those since 1973 are larger, and nobody means this year in seconds.
+    /// Larger numbers are milliseconds: those since 1973 are larger, and the year 5138 is no plausible time of a visit.
     const YEAR_5138: f64 = 1e11;
     match value {
         None | Some(FieldValue::Null) => Ok(None),

@@ -93,7 +93,7 @@ fn encoded_flaw(text: &str) -> Option<String> {
     Some(if flaw.ends_with(encoded) { flaw } else { flaw + encoded })
 }
 
-/// Returns what `part` decodes to, if it is base64 or hexadecimal without the padding. A cut off end is passed over.
+/// Returns what `part` decodes to, if it is base64 or hexadecimal without the padding. An incomplete group at the end is ignored.
 fn decodings(part: &str) -> Vec<Vec<u8>> {
     [(BASE64_NOPAD, 4), (BASE64URL_NOPAD, 4), (HEXLOWER_PERMISSIVE, 2)]
         .into_iter()
