@@ -251,7 +251,7 @@ fn restore_names_the_other_prefix_of_a_data_set(#[case] key: &str, #[case] argum
 }
 
 #[rstest]
-#[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "2 members, segments: 2;")]
+#[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "members: 2, segments: 2);")]
 #[case::prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0);")]
 #[case::copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2);")]
 fn restore_accepts_a_record(#[case] record: &[&str], #[case] arguments: &[&str], #[case] expected: &str) {
