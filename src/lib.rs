@@ -33,15 +33,15 @@
 //! Each may use those before it. `telemetry`, `auth` and `tls` are leaves that all may use.
 //!
 //! * [`domain`]: segments, users, visits, time and the window, without I/O.
-//! * [`redis`]: a Redis client for one server, sentinels or a cluster. It knows nothing of segments.
+//! * [`redis`]: a Redis client for one server, sentinels or a cluster. It has no notion of segments.
 //! * [`store`]: the data model on Redis: keys, commands, partitions and their layout.
 //! * [`embedded_redis`]: a private `redis-server` that starts and stops with the service.
 //! * [`estimator`]: the service without HTTP: record visits, count, list, overlap, history, prune.
 //! * [`ingest`]: many visits in one request.
 //! * [`http`]: routes, handlers, pages, errors and the server.
 //! * [`jobs`]: background jobs: pruning, recording history, monitoring health.
-//! * [`commands`]: the commands of the binary; `serve` wires everything.
 //! * [`config`]: settings from defaults, file, environment and flags, checked once.
+//! * [`commands`]: the commands of the binary; `serve` wires everything.
 //! * [`auth`]: API keys, JSON Web Tokens and scopes.
 //! * `telemetry`: logs, metrics and traces.
 //! * `tls`: the TLS provider, and certificates in PEM.

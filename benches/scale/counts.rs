@@ -7,8 +7,11 @@ use segment_estimator::estimator::Estimator;
 use crate::Result;
 use crate::data::{Data, NOW, segments};
 
-/// Counts all segments once and gives the microseconds of each count, the largest segment's first. A count that is not
-/// what was loaded is an error.
+/// Counts all segments once. Returns the microseconds of each count, beginning with the largest segment.
+///
+/// # Errors
+///
+/// A count that differs from the loaded data.
 pub async fn pass(estimator: &Estimator, data: &Data) -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for (segment, size) in segments()?.iter().zip(data.sizes()) {
@@ -22,7 +25,7 @@ pub async fn pass(estimator: &Estimator, data: &Data) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// The value that so many hundredths of the others do not exceed.
+/// Returns a percentile.
 pub fn percentile(values: &[f64], hundredths: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! What is followed from the fewest pairs to the most: each figure, how it is fitted, and its plot.
+//! The figures that grow with the number of pairs, their fits and their plots.
 
 use crate::engine::Kind;
 use crate::fit::{Line, Point, Power};
@@ -19,7 +19,7 @@ pub struct Curve {
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// In the order of the parts that show them.
+/// All curves, in the order of the report.
 const CURVES: [Curve; 8] = [
     Curve::power("load", "Load", "s", |figures| figures.loaded.seconds),
     Curve::power("count-p50", "Count, p50", "µs", |figures| figures.count_percentile(50.0)),
@@ -31,7 +31,7 @@ const CURVES: [Curve; 8] = [
     Curve::power("prune", "Prune of one day's worth", "s", |figures| figures.pruned.seconds),
 ];
 
-/// What a curve is near to.
+/// The fit of a curve.
 enum Fit {
     Power(Power),
     Line(Line),
@@ -65,7 +65,7 @@ impl Curve {
         if self.is_line { Fit::Line(Line::of(points)) } else { Fit::Power(Power::of(points)) }
     }
 
-    /// The line as people read it; pairs are counted in millions there.
+    /// Returns the equation, with pairs in millions.
     fn equation(&self, fit: &Fit) -> String {
         match fit {
             Fit::Line(line) => format!("{:.1} + {} · N", line.base, significant(line.slope * 1e6)),
@@ -74,20 +74,20 @@ impl Curve {
     }
 }
 
-/// Three digits that say something.
+/// Formats with three significant digits.
 fn significant(value: f64) -> String {
     let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
     format!("{value:.digits$}")
 }
 
-/// A figure of one engine in every round and size.
+/// Returns a figure of one engine in every round and size.
 pub fn points(figures: &[Figures], kind: Kind, figure: impl Fn(&Figures) -> f64) -> Vec<Point> {
     figures.iter().filter(|one| one.kind == kind).map(|one| (one.pairs as f64, figure(one))).collect()
 }
 
-/// The plots, each with the name of its file.
+/// Returns the plots, each with the name of its file.
 pub fn plots(figures: &[Figures], engines: &[Kind]) -> Vec<(String, String)> {
-    /// Places of a line that are drawn; on logarithmic axes `a + b N` is bent.
+    /// Points of a drawn line; on logarithmic axes `a + b N` is curved.
     const STEPS: u32 = 24;
     let plot = |curve: &Curve| {
         let series = engines.iter().map(|&kind| {
@@ -105,7 +105,7 @@ pub fn plots(figures: &[Figures], engines: &[Kind]) -> Vec<(String, String)> {
     CURVES.iter().map(plot).collect()
 }
 
-/// How everything grows.
+/// Reports the growth of every figure.
 pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     let mut rows = Vec::new();
     for curve in &CURVES {
@@ -126,9 +126,9 @@ pub fn growth(figures: &[Figures], engines: &[Kind]) -> Part {
     Part {
         title: "growth",
         note: format!(
-            "Fits by least squares over all rounds, N in millions of pairs: times as a power, on logarithms, memory \
-             as a line. The last column is what the fit says of ten times the most pairs that were measured. R² says \
-             nothing of a flat curve: there is no variance to explain.\n\n{}",
+            "Least-squares fits over all rounds, N in millions of pairs: a power law for times, fitted to logarithms, and a \
+             line for memory. The last column is how much the fit grows from the most measured pairs to ten times as many. \
+             R² is meaningless for a flat curve, which has no variance to explain.\n\n{}",
             pictures.join("\n")
         ),
         columns: vec!["figure", "engine", "fit", "R²", "ten times as many"],

@@ -1,10 +1,10 @@
 //! The pairs that are loaded: the same for every engine, in every round and in every run.
 //!
-//! Nothing is kept: the place of a pair in the load is shuffled into a place among all pairs, and that says the
+//! Nothing is stored: the position of a pair in the load is permuted into an index among all pairs, which determines the
 //! segment, the user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has half
-//! as many users as the first. A user is in six segments on average, so that five million users make thirty million
-//! pairs. Segments and users come in an order that looks random. Times come in such an order, too, which is the dearest
-//! one for Redis, or they only grow, as when visits are sent when they happen.
+//! as many users as the first. A user is in six segments on average, so five million users make thirty million pairs.
+//! Segments and users come in a random order. Times come in a random order as well, the most expensive one for Redis, or
+//! in ascending order, as live visits do.
 
 use std::ops::Range;
 
@@ -14,51 +14,51 @@ use segment_estimator::domain::{SegmentName, Timestamp};
 use crate::Result;
 use crate::random::Random;
 
-/// Segments of all pairs.
+/// The number of segments.
 pub const SEGMENTS: usize = 300;
-/// What is counted within, in days.
+/// The window, in days.
 pub const DAYS: u64 = 14;
-/// The moment at which all pairs count: 2026-11-15, midnight.
+/// The time at which all pairs are in the window: 2026-11-15, midnight.
 pub const NOW: Timestamp = Timestamp::from_millis(1_794_700_800_000);
 /// A day in milliseconds.
 pub const DAY: i64 = 24 * HOUR as i64;
 
 const HOUR: u64 = 60 * 60 * 1_000;
-/// How many segments a user is in, on average.
+/// Segments per user, on average.
 const SEGMENTS_OF_A_USER: u64 = 6;
-/// The most pairs whose users' numbers have seven digits.
+/// The maximum number of pairs, so that the numbers of users have seven digits.
 const MAX_PAIRS: u64 = 9_999_999 * SEGMENTS_OF_A_USER;
-/// The share of a day's visits that each hour has, in hundredths: little at night, most in the evening.
+/// Each hour's share of a day's visits, in percent: little at night, most in the evening.
 const RHYTHM: [u64; 24] = [2, 1, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 6, 7, 7, 7, 6, 4, 3];
-/// A line without what changes. All lines are of one length.
+/// A line with placeholders. All lines have the same length.
 const LINE: &[u8] = b"{\"user_id\":\"u0000000\",\"segment\":\"segment-000\",\"seen_at\":0000000000.000}\n";
 
-/// In which order pairs are loaded.
+/// The order of the load.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Order {
-    /// The time has nothing to do with it, as in another system's data
+    /// Random, as in another system's data
     Random,
-    /// The oldest first, as visits happen
+    /// Oldest first, as live visits
     Time,
 }
 
-/// So many different pairs of a user and a segment.
+/// Distinct pairs of a user and a segment.
 pub struct Data {
     pairs: u64,
     order: Order,
-    /// Where each segment's pairs begin among all, and at last their number.
+    /// The index of each segment's first pair, and at the end the number of pairs.
     starts: Vec<u64>,
     places: Shuffle,
-    /// Which of all the times the pair with a number has, in random order.
+    /// A random permutation: the time of each pair.
     times: Shuffle,
-    /// The users of each segment, in an order of its own.
+    /// The users of each segment, in a permutation of its own.
     users: Vec<Shuffle>,
-    /// How many pairs were seen before each hour of the days, and at last their number.
+    /// The number of pairs seen before each hour, and at the end their total.
     hours: Vec<u64>,
 }
 
 impl Data {
-    /// `pairs` that belong to `seed`.
+    /// Returns the `pairs` of `seed`.
     pub fn new(pairs: u64, order: Order, seed: u64) -> Result<Self> {
         let users = pairs.div_ceil(SEGMENTS_OF_A_USER);
         let sizes = zipf(pairs);
@@ -80,27 +80,27 @@ impl Data {
         Ok(Self { pairs, order, starts, users, places: shuffle(pairs), times: shuffle(pairs), hours })
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn pairs(&self) -> u64 {
         self.pairs
     }
 
-    /// How many users there are of whom pairs may be.
+    /// Returns the number of users.
     pub fn users(&self) -> u64 {
         self.pairs.div_ceil(SEGMENTS_OF_A_USER)
     }
 
-    /// How many users each segment has, the largest first.
+    /// Returns the sizes of the segments, largest first.
     pub fn sizes(&self) -> Vec<u64> {
         self.starts.windows(2).map(|ends| ends[1] - ends[0]).collect()
     }
 
-    /// How many pairs are of the first of the days, which are expired a day later.
+    /// Returns the number of pairs of the first day, which expire a day later.
     pub fn first_day(&self) -> u64 {
         self.hours[24]
     }
 
-    /// Writes lines of NDJSON, those with these numbers, in the order of the load.
+    /// Writes the lines of NDJSON in this range of the load.
     pub fn write_lines(&self, numbers: Range<u64>, lines: &mut Vec<u8>) {
         let begin = NOW.as_millis() as u64 - DAYS * DAY as u64;
         for number in numbers {
@@ -111,7 +111,7 @@ impl Data {
             let at = lines.len();
             lines.extend_from_slice(LINE);
             let line = &mut lines[at..];
-            // Where the line has zeros.
+            // The positions of the placeholders.
             write_digits(&mut line[13..20], user);
             write_digits(&mut line[41..44], segment as u64);
             write_digits(&mut line[56..66], seen_at / 1_000);
@@ -119,8 +119,7 @@ impl Data {
         }
     }
 
-    /// When the pair with a number was seen, in milliseconds since the days began, of which the first one expires at
-    /// [`NOW`].
+    /// Returns the time of a pair, in milliseconds since the first day began.
     fn seen(&self, number: u64) -> u64 {
         let time = match self.order {
             Order::Random => self.times.at(number),
@@ -132,13 +131,13 @@ impl Data {
     }
 }
 
-/// The segments, the largest first.
+/// Returns the segments, largest first.
 pub fn segments() -> Result<Vec<SegmentName<'static>>> {
     let name = |number| SegmentName::parse(format!("segment-{number:03}"));
     Ok((0..SEGMENTS).map(name).collect::<std::result::Result<_, _>>()?)
 }
 
-/// The sizes of the segments. What rounding leaves goes to the largest, one each.
+/// Returns the sizes of the segments. The remainder of the rounding goes to the largest ones, one each.
 fn zipf(pairs: u64) -> Vec<u64> {
     let harmonic: f64 = (1..=SEGMENTS).map(|rank| 1.0 / rank as f64).sum();
     let mut sizes: Vec<_> = (1..=SEGMENTS).map(|rank| (pairs as f64 / harmonic / rank as f64) as u64).collect();
@@ -154,10 +153,10 @@ fn write_digits(digits: &mut [u8], mut number: u64) {
     }
 }
 
-/// The numbers below a bound, each once, in an order that looks random.
+/// A pseudorandom permutation of the numbers below a bound.
 struct Shuffle {
     bound: u64,
-    /// As many bits as the largest has.
+    /// The number of bits of the largest number.
     bits: u32,
     keys: [u64; 3],
 }
@@ -168,12 +167,12 @@ impl Shuffle {
         Self { bound, bits, keys: [0; 3].map(|_| seeds.below(1 << 62)) }
     }
 
-    /// The number at `place`, which is below the bound, too.
+    /// Returns the number at `place`. Both are below the bound.
     fn at(&self, place: u64) -> u64 {
         let mask = (1 << self.bits) - 1;
         let mut number = place;
-        // Every step can be undone, so no two places share a number. One that is out of bounds goes on to another, and
-        // comes back at the latest when it has been all round.
+        // Every step is invertible, so no two places have the same number. A number out of bounds is permuted again until it
+        // is within them (cycle walking).
         loop {
             for key in self.keys {
                 number = number.wrapping_mul(key << 1 | 1).wrapping_add(key >> 8) & mask;

@@ -1,7 +1,7 @@
-//! The engines that are compared: one server, or a cluster of three masters without replicas.
+//! The compared engines: one server, or a cluster of three masters without replicas.
 //!
-//! All keep an append-only file with `appendfsync everysec`, and rewrite it only when they are told to: at which size a
-//! server does so by itself would decide its load rate.
+//! All keep an append-only file with `appendfsync everysec`, and rewrite it only on command: an automatic rewrite would
+//! distort the load rate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::Result;
 use crate::master::Master;
 use crate::plan::Plan;
 
-/// How long anything may take that has all data to go through.
-pub const PATIENCE: Duration = Duration::from_secs(1_800);
+/// The timeout of operations on all data.
+pub const TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Masters of a cluster.
 pub const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
 
-/// What is compared.
+/// A compared engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
     /// One Redis, one partition
@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As it stands in tables.
+    /// Returns the name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Redis => "one Redis",
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// The partitions of its data.
+    /// Returns the number of partitions.
     pub fn partitions(self) -> u64 {
         match self {
             Self::Cluster => 64,
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// The server's program.
+    /// Returns the server's program.
     pub fn server(self, plan: &Plan) -> &Path {
         match self {
             Self::Valkey => &plan.valkey_server,
@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-/// An engine that runs.
+/// A running engine.
 pub struct Engine {
     pub kind: Kind,
     pub masters: Vec<Master>,
@@ -69,14 +69,14 @@ pub struct Engine {
 /// Seconds from the start of the servers.
 #[derive(Clone, Copy)]
 pub struct Restart {
-    /// Until all of them have read all their data.
+    /// Until all have loaded their data.
     pub read: f64,
-    /// Until all answer for it: a cluster's master that has been away waits for two seconds before it does.
+    /// Until all serve it. A restarted master of a cluster waits for two seconds.
     pub whole: f64,
 }
 
 impl Engine {
-    /// Starts one without data. It ends when it is dropped.
+    /// Starts an empty engine, which ends when it is dropped.
     pub fn start(plan: &Plan, kind: Kind) -> Result<Self> {
         let masters = if kind == Kind::Cluster { MASTERS } else { 1 };
         let masters = (0..masters).map(|_| Master::start(plan, kind)).collect::<Result<_>>()?;
@@ -88,7 +88,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Lays the slots as `redis-cli --cluster create` does, and has the masters know each other.
+    /// Distributes the slots as `redis-cli --cluster create` does, and joins the masters.
     fn form_cluster(&mut self) -> Result<()> {
         let first = &self.masters[0];
         let bound = |number: usize| (number * SLOTS + MASTERS / 2) / MASTERS;
@@ -104,7 +104,7 @@ impl Engine {
         self.wait_until(Master::is_in_cluster)
     }
 
-    /// The service's store on this engine. Only here is it said how an engine is reached.
+    /// Returns the service's store on this engine.
     pub fn store(&self) -> Result<Store> {
         let limits = Limits { connect: Duration::from_secs(5), answer: Duration::from_secs(60), max_pending: 10_000 };
         let urls = self.masters.iter().map(|master| RedisUrl::parse(&master.url()));
@@ -117,9 +117,9 @@ impl Engine {
         Ok(Store::new(Client::new(deployment, limits, Arc::default())?).with_partitions(Some(partitions)))
     }
 
-    /// Waits until `is_so` of every master, and fails when one ends before that.
+    /// Waits until `is_so` holds for every master. Fails if one ends before.
     fn wait_until(&mut self, is_so: impl Fn(&Master) -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for master in &mut self.masters {
             while !is_so(master) {
                 if !master.process.is_running()? || Instant::now() > deadline {
@@ -131,7 +131,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends all masters and starts them again.
+    /// Restarts all masters.
     pub fn restart(&mut self) -> Result<Restart> {
         for master in &mut self.masters {
             master.stop()?;
@@ -148,7 +148,7 @@ impl Engine {
         Ok(Restart { read, whole: started.elapsed().as_secs_f64() })
     }
 
-    /// Rewrites the append-only files, all at once, and says how long that took.
+    /// Rewrites all append-only files at once. Returns the seconds.
     pub fn rewrite(&mut self) -> Result<Duration> {
         let started = Instant::now();
         for master in &self.masters {
@@ -168,15 +168,15 @@ impl Engine {
         Ok(took)
     }
 
-    /// What `figure` is for each master.
+    /// Returns `figure` for each master.
     pub fn each<T>(&self, figure: impl Fn(&Master) -> Result<T>) -> Result<Vec<T>> {
         self.masters.iter().map(figure).collect()
     }
 
-    /// `used_memory` of each master in bytes, once it stays within a few kilobytes: a server frees the buffers of a
-    /// connection that has been idle for two seconds.
+    /// Returns `used_memory` of each master in bytes, after it has settled within a few kilobytes: a server frees the buffers
+    /// of a connection that has been idle for two seconds.
     pub fn settled_memory(&self) -> Result<Vec<f64>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         sleep(Duration::from_secs(3));
         let mut last = self.each(|master| master.number("used_memory"))?;
         while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! How a figure grows with the number of pairs: least squares.
+//! Least-squares fits of a figure by the number of pairs.
 
 /// A point: the pairs, and the figure.
 pub type Point = (f64, f64);
@@ -8,7 +8,7 @@ pub type Point = (f64, f64);
 pub struct Power {
     factor: f64,
     pub exponent: f64,
-    /// The share of the variance that it explains, of the logarithms.
+    /// R² of the logarithms.
     pub r2: f64,
 }
 
@@ -17,12 +17,12 @@ pub struct Power {
 pub struct Line {
     pub base: f64,
     pub slope: f64,
-    /// The share of the variance that it explains.
+    /// R².
     pub r2: f64,
 }
 
 impl Line {
-    /// The line of the least squares.
+    /// Fits a line.
     pub fn of(points: &[Point]) -> Self {
         let count = points.len() as f64;
         let mean = |value: fn(&Point) -> f64| points.iter().map(value).sum::<f64>() / count;
@@ -36,21 +36,21 @@ impl Line {
         Self { base: y - slope * x, slope, r2 }
     }
 
-    /// The figure that it has for so many pairs.
+    /// Returns the figure for so many pairs.
     pub fn at(&self, pairs: f64) -> f64 {
         self.base + self.slope * pairs
     }
 }
 
 impl Power {
-    /// The power of the least squares of logarithms.
+    /// Fits a power law to the logarithms.
     pub fn of(points: &[Point]) -> Self {
         let logarithms: Vec<_> = points.iter().map(|(pairs, figure)| (pairs.ln(), figure.ln())).collect();
         let line = Line::of(&logarithms);
         Self { factor: line.base.exp(), exponent: line.slope, r2: line.r2 }
     }
 
-    /// The figure that it has for so many pairs.
+    /// Returns the figure for so many pairs.
     pub fn at(&self, pairs: f64) -> f64 {
         self.factor * pairs.powf(self.exponent)
     }

@@ -1,7 +1,7 @@
-//! Loading the pairs, by the service's own way for many visits.
+//! Loads the pairs through the service's code for many visits.
 //!
-//! It is done in this process, not by the command `import`, so that all have the same `now` and every count is known in
-//! advance. The lines are made as they are fed; how fast that goes without anybody who reads them is measured, too.
+//! This process does it, not the command `import`, so that all visits have the same `now` and every count is known in
+//! advance. The lines are generated during the load. The rate of generating them alone is measured as well.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,23 +15,23 @@ use crate::engine::Engine;
 use crate::master::Master;
 use crate::processes::thread_times;
 
-/// Lines that are made at once: some 70 kB, as a pipe has them.
+/// Lines in a piece: some 70 kB, about the size of a pipe's buffer.
 const PIECE: u64 = 1_000;
 
 /// A load.
 pub struct Loaded {
     pub seconds: f64,
-    /// Seconds that the last tenth of the pairs took.
+    /// Seconds of the last tenth of the pairs.
     pub last_tenth: f64,
-    /// CPU time of this process, which makes the lines, reads them and sends them, in seconds.
+    /// CPU time of this process, which generates, parses and sends the lines, in seconds.
     pub own_cpu: f64,
     /// CPU time of each master, in seconds.
     pub cpu: Vec<f64>,
-    /// Commands that each master was sent.
+    /// Commands sent to each master.
     pub commands: Vec<f64>,
 }
 
-/// Loads all pairs into an engine that is empty.
+/// Loads all pairs into an empty engine.
 pub async fn load(engine: &Engine, estimator: &Estimator, data: &Data) -> Result<Loaded> {
     let before = (own_cpu()?, cpu(engine)?, commands(engine)?);
     let started = Instant::now();
@@ -47,8 +47,7 @@ pub async fn load(engine: &Engine, estimator: &Estimator, data: &Data) -> Result
     })
 }
 
-/// Feeds all lines to the service, and gives the moment when nine tenths were fed. Only here is it said how visits get
-/// in.
+/// Passes all lines to the service. Returns the time at which nine tenths were passed.
 async fn import(estimator: &Estimator, data: &Data) -> Result<Instant> {
     let mut ingest = Ingest::new(estimator.clone());
     let mut nine_tenths = Instant::now();
@@ -72,7 +71,7 @@ async fn import(estimator: &Estimator, data: &Data) -> Result<Instant> {
     }
 }
 
-/// How long it takes to make all lines, with nobody who reads them.
+/// Returns the time of generating all lines, without loading them.
 pub fn make(data: &Data) -> Duration {
     let started = Instant::now();
     let mut piece = Vec::new();
@@ -84,7 +83,7 @@ pub fn make(data: &Data) -> Duration {
     started.elapsed()
 }
 
-/// Makes the lines of the next pairs, and says where those after them begin.
+/// Generates the lines of the next pairs. Returns the start of those after them.
 fn write_piece(data: &Data, from: u64, piece: &mut Vec<u8>) -> u64 {
     let end = data.pairs().min(from + PIECE);
     piece.clear();
@@ -92,12 +91,12 @@ fn write_piece(data: &Data, from: u64, piece: &mut Vec<u8>) -> u64 {
     end
 }
 
-/// CPU time of each master until now, in seconds.
+/// Returns the CPU time of each master so far, in seconds.
 pub fn cpu(engine: &Engine) -> Result<Vec<f64>> {
     engine.each(|master| Ok(master.process.cpu()?.as_secs_f64()))
 }
 
-/// What has been added to each.
+/// Returns the increase of each.
 pub fn differences(after: &[f64], before: &[f64]) -> Vec<f64> {
     after.iter().zip(before).map(|(after, before)| after - before).collect()
 }

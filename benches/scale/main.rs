@@ -1,9 +1,9 @@
-//! The benchmark of scale: how load, counts, memory, pruning and restarts grow with the number of pairs, on one server
-//! and on a cluster, and what that means for many more.
+//! The benchmark of scale: the growth of load, counts, memory, pruning and restarts with the number of pairs, on one
+//! server and on a cluster, and a projection to many more.
 //!
-//! `make bench-scale` runs it. All engines get the same pairs on the same machine; what counts are ratios within a run.
-//! The result is printed, and written to `target/scale` with a plot of each curve. This file owns the command line and
-//! where the result goes.
+//! `make bench-scale` runs it. All engines get the same pairs on the same machine; only ratios within a run are comparable.
+//! The result is printed, and written to `target/scale` with a plot of each curve. This file parses the command line and
+//! writes the result.
 
 mod counts;
 mod curves;
@@ -47,36 +47,28 @@ use crate::projection::Basis;
 use crate::report::thousands;
 use crate::tables::Tables;
 
-/// What every step gives: a value, or the sentence that ends the run.
+/// The result of a step: a value, or the message that ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// What the document starts with, as long as nobody has written something better.
-const INTRODUCTION: &str = "\
-# Scale
-
-`make bench-scale` measures how everything grows with the number of pairs. `make bench-scale BENCH_ARGS=--write` replaces what
-follows.
-";
 
 /// Measures how everything grows with the number of pairs.
 #[derive(Parser)]
 struct Arguments {
-    /// How many pairs are loaded, one size after the other
+    /// Numbers of pairs to load, one after the other
     #[arg(long, value_delimiter = ',', default_value = "3000000,10000000,30000000")]
     pairs: Vec<u64>,
-    /// In which order they are loaded
+    /// Order of the load
     #[arg(long, value_enum, default_value = "random")]
     order: Order,
-    /// What is compared
+    /// Engines to compare
     #[arg(long, value_enum, value_delimiter = ',', default_value = "redis,cluster")]
     engines: Vec<Kind>,
-    /// How often all of it is done; medians over the rounds are reported
+    /// Number of rounds; the report has medians over them
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How often all segments are counted in a round
+    /// Number of times that all segments are counted in a round
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     passes: u32,
-    /// What the pairs are made from
+    /// Seed of the pairs
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Redis server to run on
@@ -85,10 +77,10 @@ struct Arguments {
     /// Valkey server to run on, for the engine `valkey`
     #[arg(long, value_name = "PATH", default_value = "valkey-server")]
     valkey_server: PathBuf,
-    /// Put the result into docs/scale.md and its plots beside it, too
+    /// Also write the result into docs/scale.md, and its plots beside it
     #[arg(long)]
     write: bool,
-    /// What `cargo bench` adds; without it this is `cargo test --all-targets`, for which there is nothing to do
+    /// Added by `cargo bench`; without it, as in `cargo test --all-targets`, nothing runs
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -109,7 +101,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     if !cfg!(target_os = "linux") {
-        return Err("it reads CPU time and memory from /proc, so it runs on Linux alone".into());
+        return Err("the benchmark reads CPU time and memory from /proc, so it runs only on Linux".into());
     }
     let folder = tempfile::Builder::new().prefix("segment-estimator-scale-").tempdir()?;
     processes::tidy_up_when_interrupted(folder.path())?;
@@ -126,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let tables = Tables { plan: &plan, figures: &figures, made };
     let mut parts = tables.parts();
     let mut plots = Vec::new();
-    // One size says nothing of growth.
+    // One size shows no growth.
     if plan.pairs.len() > 1 {
         plots = curves::plots(&figures, &plan.engines);
         parts.push(curves::growth(&figures, &plan.engines));
@@ -158,12 +150,12 @@ fn plan(arguments: &Arguments, folder: &Path) -> Result<Plan> {
     })
 }
 
-/// What was loaded.
+/// Describes the loaded data.
 fn described(plan: &Plan, data: &Data) -> String {
     let sizes = data.sizes();
     format!(
-        "- the most pairs: {} of {} users with {} segments, of which the largest has {} users and the smallest {}; \
-         ids like `u0001234`, seed {}; seen over {} days with more in the evening than at night, {}\n",
+        "- the most pairs: {} of {} users with {} segments, the largest with {} users and the smallest with {}; ids like \
+         `u0001234`, seed {}; last seen over {} days, more in the evening than at night; loaded {}\n",
         thousands(data.pairs() as f64),
         thousands(data.users() as f64),
         sizes.len(),
@@ -172,20 +164,20 @@ fn described(plan: &Plan, data: &Data) -> String {
         plan.seed,
         data::DAYS,
         match plan.order {
-            Order::Random => "in an order that looks random",
-            Order::Time => "the oldest first",
+            Order::Random => "in random order",
+            Order::Time => "oldest first",
         }
     )
 }
 
-/// `Redis 7.0.15` of what that says of its version.
+/// Returns a name such as `Redis 7.0.15`, from the output of `--version`.
 fn short(version: &str) -> String {
     let program = version.split(' ').next().unwrap_or_default();
     let number = version.split(' ').find_map(|word| word.strip_prefix("v="));
     format!("{program} {}", number.unwrap_or("of an unknown version"))
 }
 
-/// Writes the result and its plots to `target/scale`, and into the documents if it is worth keeping.
+/// Writes the result and its plots to `target/scale`, and with `is_kept` into the documents.
 fn publish(result: &str, plots: &[(String, String)], is_kept: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let beside = root.join("target/scale");
@@ -194,7 +186,7 @@ fn publish(result: &str, plots: &[(String, String)], is_kept: bool) -> Result<()
     progress("the report and its plots are in target/scale");
     if is_kept {
         write_plots(&root.join("docs/scale"), plots)?;
-        document::write("docs/scale.md", INTRODUCTION, result)?;
+        document::write("docs/scale.md", result)?;
     }
     Ok(())
 }
@@ -204,8 +196,8 @@ fn write_plots(folder: &Path, plots: &[(String, String)]) -> Result<()> {
     plots.iter().try_for_each(|(name, svg)| fs::write(folder.join(name), svg).map_err(Into::into))
 }
 
-/// Says on standard error what is being done. Standard output is for the result.
+/// Reports progress on standard error. Standard output is for the result.
 fn progress(line: &str) {
-    // Nobody who has closed standard error wants to read it.
+    // Fails only if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! One server that holds data: its process, and what is asked of it.
+//! One server that holds data: its process and its figures.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::Result;
-use crate::engine::{Kind, MASTERS, PATIENCE};
+use crate::engine::{Kind, MASTERS, TIMEOUT};
 use crate::plan::Plan;
 use crate::processes::{self, Process};
 
@@ -15,26 +15,26 @@ use crate::processes::{self, Process};
 pub struct Master {
     pub address: SocketAddr,
     pub process: Process,
-    /// The port on which the masters of a cluster speak with each other.
+    /// The port of the cluster bus.
     pub bus: String,
     program: PathBuf,
     arguments: Vec<String>,
     folder: PathBuf,
 }
 
-/// What there is in a server, and how it is kept.
+/// The keys of a server, and their encoding.
 #[derive(Clone, Copy, Default)]
 pub struct Census {
     pub members: u64,
     pub keys: u64,
-    /// Members of sets so small that the server keeps them as a list.
+    /// Members of sets that are small enough for the server to keep as a list.
     pub listed: u64,
 }
 
 impl Master {
-    /// Starts one without data, which ends when it is dropped.
+    /// Starts an empty server, which ends when it is dropped.
     pub fn start(plan: &Plan, kind: Kind) -> Result<Self> {
-        // Both ports are held until both are known, or they could be the same.
+        // Both ports are bound until both are known; otherwise they could be the same.
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let listeners = [free()?, free()?];
         let (address, bus) = (listeners[0].local_addr()?, listeners[1].local_addr()?.port().to_string());
@@ -53,16 +53,16 @@ impl Master {
         Ok(Self { address, process, bus, program, arguments, folder })
     }
 
-    /// Starts it again, after [`Master::stop`].
+    /// Starts it again after [`Master::stop`].
     pub fn start_again(&mut self) -> Result<()> {
         self.process = launch(&self.program, &self.arguments, &self.folder)?;
         Ok(())
     }
 
-    /// Has it end, as an operator would.
+    /// Stops it as an operator would.
     pub fn stop(&mut self) -> Result<()> {
         self.process.interrupt()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.process.is_running()? {
             if Instant::now() > deadline {
                 return Err("a server does not stop".into());
@@ -72,28 +72,28 @@ impl Master {
         Ok(())
     }
 
-    /// Where it is, for the service.
+    /// Returns its URL for the service.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    /// Answers, and has read all its data.
+    /// Whether it has loaded its data and answers.
     pub fn is_ready(&self) -> bool {
         self.call::<String>(&["PING"]).is_ok()
     }
 
-    /// Answers for its slots, and knows all masters.
+    /// Whether it serves its slots and knows all masters.
     pub fn is_in_cluster(&self) -> bool {
         let is = |field| self.call::<String>(&["CLUSTER", "INFO"]).is_ok_and(|info| info.contains(field));
         is("cluster_state:ok") && is(&format!("cluster_known_nodes:{MASTERS}"))
     }
 
-    /// A connection to it.
+    /// Opens a connection.
     pub fn connect(&self) -> Result<redis::Connection> {
         Ok(redis::Client::open(self.url())?.get_connection()?)
     }
 
-    /// Calls a command and gives its answer.
+    /// Calls a command and returns its answer.
     pub fn call<T: redis::FromRedisValue>(&self, command: &[&str]) -> Result<T> {
         let mut call = redis::Cmd::new();
         for word in command {
@@ -102,29 +102,29 @@ impl Master {
         Ok(call.query(&mut self.connect()?)?)
     }
 
-    /// A field of `INFO`.
+    /// Returns a field of `INFO`.
     pub fn info(&self, field: &str) -> Result<String> {
         let info: String = self.call(&["INFO", "everything"])?;
         let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.ok_or_else(|| format!("INFO has no {field}"))?.to_owned())
     }
 
-    /// A field of `INFO` that is a number.
+    /// Returns a numeric field of `INFO`.
     pub fn number(&self, field: &str) -> Result<f64> {
         Ok(self.info(field)?.parse()?)
     }
 
-    /// How many `ZCOUNT`s it has answered, and how many microseconds it took for all.
+    /// Returns the number of `ZCOUNT`s so far, and their total microseconds.
     pub fn zcounts(&self) -> Result<(f64, f64)> {
         let Ok(line) = self.info("cmdstat_zcount") else { return Ok((0.0, 0.0)) };
         let number = |name: &str| {
             let value = line.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-            Ok::<f64, Box<dyn std::error::Error>>(value.ok_or("INFO tells no times of ZCOUNT")?.parse()?)
+            Ok::<f64, Box<dyn std::error::Error>>(value.ok_or("INFO has no times of ZCOUNT")?.parse()?)
         };
         Ok((number("calls")?, number("usec")?))
     }
 
-    /// Looks at every segment's key.
+    /// Examines every segment's key.
     pub fn census(&self) -> Result<Census> {
         let mut connection = self.connect()?;
         let (mut census, mut cursor) = (Census::default(), 0_u64);
@@ -152,7 +152,7 @@ impl Master {
     }
 }
 
-/// Starts a server that goes on with what its folder has.
+/// Starts a server on the data in its folder.
 fn launch(program: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
     let mut command = processes::command(program);
     command.args(arguments);

@@ -1,28 +1,28 @@
-//! What a run is asked to do: with how much, how often, on what, and where.
+//! The parameters of a run.
 
 use std::path::PathBuf;
 
 use crate::data::Order;
 use crate::engine::Kind;
 
-/// What all steps are given.
+/// The parameters of all steps.
 pub struct Plan {
-    /// Pairs that are loaded, the fewest first.
+    /// Numbers of pairs to load, in ascending order.
     pub pairs: Vec<u64>,
-    /// In which order they are.
+    /// The order of the load.
     pub order: Order,
-    /// How often all of it is done.
+    /// The number of rounds.
     pub rounds: u32,
-    /// How often all segments are counted in a round.
+    /// The number of times that all segments are counted in a round.
     pub passes: u32,
-    /// What the pairs are made from.
+    /// The seed of the pairs.
     pub seed: u64,
-    /// What is compared.
+    /// The compared engines.
     pub engines: Vec<Kind>,
     /// The Redis server.
     pub redis_server: PathBuf,
     /// The Valkey server.
     pub valkey_server: PathBuf,
-    /// Everything is written here, and removed at the end.
+    /// The folder of all files, removed at the end.
     pub folder: PathBuf,
 }

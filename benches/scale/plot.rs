@@ -1,19 +1,19 @@
-//! A curve as an SVG: points, and the line that was fitted to them, on logarithmic axes.
+//! A curve as an SVG: points and their fitted line, on logarithmic axes.
 //!
-//! WriteOutcome by hand, since all it takes is a page of text, and a picture in a document must be readable on a light and
-//! on a dark page: its colours are rules of CSS, which no library for plots writes.
+//! Written by hand: it takes only a page of code, and the picture must be readable on a light and on a dark page. So its
+//! colours are rules of CSS, which no plotting library writes.
 
 use std::fmt::Write as _;
 
 use crate::fit::Point;
 
-/// What an engine adds to a plot.
+/// The series of one engine.
 pub struct Series {
     pub name: &'static str,
     pub points: Vec<Point>,
-    /// The line that was fitted, at the ends of its points and between.
+    /// Points of the fitted line.
     pub line: Vec<Point>,
-    /// What the line is.
+    /// The equation of the line.
     pub fit: String,
 }
 
@@ -23,7 +23,7 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 520.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 332.0;
-/// The least distance of two labels.
+/// The minimum distance of two labels.
 const LABEL: f64 = 36.0;
 
 const STYLE: &str = "\
@@ -36,7 +36,7 @@ text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weig
 /// The class of each series, and the radius of its points.
 const MARKS: [(&str, f64); 3] = [("a", 3.5), ("b", 5.5), ("c", 7.5)];
 
-/// An axis: the values at its ends, and where those are.
+/// An axis: the values at its ends, and their positions.
 struct Axis {
     values: (f64, f64),
     ends: (f64, f64),
@@ -49,14 +49,14 @@ impl Axis {
     }
 }
 
-/// The plot of one figure of all engines; `unit` is that of the figure.
+/// Draws the plot of one figure for all engines. `unit` is that of the figure.
 pub fn draw(title: &str, unit: &str, series: &[Series]) -> String {
     let all = || series.iter().flat_map(|series| series.points.iter().chain(&series.line));
     let range = |value: fn(&Point) -> f64| {
         all().map(value).fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)))
     };
     let (pairs, figures) = (range(|point| point.0), range(|point| point.1));
-    // A flat line is drawn flat: an axis spans a factor of ten at least.
+    // An axis spans at least a factor of ten, so that a flat line looks flat.
     let (ticks, figures) = ticks(figures);
     let x = Axis { values: (pairs.0 / 1.2, pairs.1 * 1.2), ends: (LEFT, RIGHT) };
     let y = Axis { values: figures, ends: (BOTTOM, TOP) };
@@ -92,7 +92,7 @@ pub fn draw(title: &str, unit: &str, series: &[Series]) -> String {
         "<text class=\"soft\" text-anchor=\"end\" x=\"{RIGHT}\" y=\"{:.1}\">pairs (N: millions)</text>",
         BOTTOM + 38.0
     );
-    // Rings around dots: what has the same figure is seen all the same.
+    // Larger markers are rings, so that points with the same figure stay visible.
     for ((series, (class, radius)), label) in series.iter().zip(MARKS.iter().cycle()).zip(labels(series, &y)) {
         let _ = writeln!(svg, "<g class=\"{class}\">");
         let line: Vec<_> = series.line.iter().map(|(px, py)| format!("{:.1} {:.1}", x.at(*px), y.at(*py))).collect();
@@ -120,7 +120,7 @@ pub fn draw(title: &str, unit: &str, series: &[Series]) -> String {
     svg
 }
 
-/// Where the label of each series goes: beside the end of its line, or as near as the others let it.
+/// Returns the position of each label: at the end of its line, or as near as the others allow.
 fn labels(series: &[Series], y: &Axis) -> Vec<f64> {
     let ends = series.iter().map(|series| series.line.last().map_or(BOTTOM, |point| y.at(point.1)));
     let mut order: Vec<_> = ends.enumerate().collect();
@@ -135,7 +135,7 @@ fn labels(series: &[Series], y: &Axis) -> Vec<f64> {
     labels
 }
 
-/// Round values along an axis that has these values on it, and the axis's ends.
+/// Returns round values for the grid, and the ends of an axis that covers `values`.
 fn ticks((least, most): (f64, f64)) -> (Vec<f64>, (f64, f64)) {
     let middle = (least * most).sqrt();
     let (least, most) = (least.min(middle / 10_f64.sqrt()), most.max(middle * 10_f64.sqrt()));
@@ -153,7 +153,7 @@ fn ticks((least, most): (f64, f64)) -> (Vec<f64>, (f64, f64)) {
     (ticks, ends)
 }
 
-/// A number for an axis: `300k`, `3M`, `0.5`.
+/// Formats a number for an axis: `300k`, `3M`, `0.5`.
 fn short(value: f64) -> String {
     let (value, unit) = match value {
         1e9.. => (value / 1e9, "G"),
@@ -161,6 +161,6 @@ fn short(value: f64) -> String {
         1e3.. => (value / 1e3, "k"),
         _ => (value, ""),
     };
-    // Two digits after the point at most, and none that say nothing.
+    // At most three decimals, without trailing zeros.
     format!("{}{unit}", (value * 1e3).round() / 1e3)
 }

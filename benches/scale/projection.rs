@@ -1,6 +1,6 @@
-//! What the figures mean for many more users: nodes, memory, work.
+//! The projection to many more users: nodes, memory, work.
 //!
-//! Nothing here is measured. Each column says what it stands on, and what is assumed is a constant below.
+//! Nothing here is measured. The notes of the parts name the basis of each column. Assumptions are constants below.
 
 use crate::counts::percentile;
 use crate::curves::points;
@@ -9,58 +9,57 @@ use crate::fit::{Line, Power};
 use crate::report::{Part, median, thousands};
 use crate::run::Figures;
 
-/// What is asked for: users, and segments that a user is in.
+/// The projected loads: users, and segments per user.
 const LOADS: [(&str, f64, f64); 2] = [("100M users x 20", 1e8, 20.0), ("1B users x 20", 1e9, 20.0)];
 /// Memory of a node, in bytes.
 const NODE: f64 = 64.0 * GIBIBYTE;
-/// How much of a node the data may take; the rest is for forks, buffers and growth.
+/// The share of a node for data; the rest is for forks, buffers and growth.
 const FULL: f64 = 0.7;
-/// How much of its time a master may be busy with visits at the peak of a day.
+/// The maximum share of a master's time for visits at the peak of a day.
 const BUSY: f64 = 0.5;
-/// How often a pair is seen again, in seconds.
+/// Seconds between two visits of a pair.
 const SEEN_AGAIN: f64 = 24.0 * 60.0 * 60.0;
-/// How much more there is at the peak of a day than on average.
+/// The ratio of the peak of a day to the average.
 const PEAK: f64 = 3.0;
-/// By how much the fullest master may exceed the mean.
+/// The maximum ratio of the fullest master to the mean.
 const SPREAD: f64 = 1.15;
-/// The largest partition, in bytes. It is what moves to another master, key by key, and the key of the largest segment
-/// has a sixth of it: as long as that one moves, both masters do nothing else.
+/// The maximum size of a partition, in bytes. A partition moves to another master key by key. The key of the largest segment
+/// has a sixth of it, and blocks both masters while it moves.
 const PARTITION: f64 = 4.0 * GIBIBYTE;
-/// Bytes a pair of engines that were not measured in the run, with ids of 8 bytes: the table in docs/operating.md.
+/// Bytes per pair of engines that the run doesn't measure, with ids of 8 bytes: the table in docs/operating.md.
 const KNOWN: [(&str, f64); 2] = [("Redis 8.0", 110.0), ("Valkey 9.1", 71.0)];
-/// The same of the Redis that usually is measured, 7.0.
+/// The same for Redis 7.0, which is usually measured.
 const KNOWN_REDIS: f64 = 110.0;
 const GIBIBYTE: f64 = 1024.0 * 1024.0 * 1024.0;
 
-/// What is taken from the measured figures.
+/// The measured figures that the projection uses.
 pub struct Basis {
-    /// Each engine, bytes a pair in it, and where that is from.
+    /// Each engine, its bytes per pair, and their source.
     engines: Vec<(String, f64, &'static str)>,
-    /// A master's CPU time for a pair that is written, in microseconds, by the number of its pairs.
+    /// A master's CPU time for a written pair, in microseconds, by the number of its pairs.
     write: Power,
     /// The p50 of a count of one partition, in microseconds.
     count: f64,
-    /// What a partition adds to it, in microseconds; `None` when there was no cluster.
+    /// The addition of each partition, in microseconds; `None` without a cluster in the run.
     partition: Option<f64>,
-    /// The masters' CPU time for what one partition adds to a count, in microseconds.
+    /// The masters' CPU time for one partition of a count, in microseconds.
     answer: f64,
-    /// Pairs that a server reads in a second when it starts.
+    /// Pairs that a starting server loads per second.
     restart: f64,
 }
 
-/// Masters that suffice.
+/// A sufficient number of masters.
 struct Cluster {
     masters: f64,
     partitions: f64,
-    /// The share of all that the fullest master has.
+    /// The fullest master's share of all data.
     fullest: f64,
-    /// Pairs that can be written in a second.
+    /// Pairs that can be written per second.
     writes: f64,
 }
 
 impl Basis {
-    /// What `figures` say, of which the first engine, a single server, must be one; `versions` names the server of each
-    /// engine.
+    /// Uses `figures`. They must include a single server, the first engine. `versions` names the server of each engine.
     pub fn of(figures: &[Figures], versions: &[(Kind, String)]) -> Option<Self> {
         let single =
             [Kind::Redis, Kind::Valkey].into_iter().find(|kind| figures.iter().any(|one| one.kind == *kind))?;
@@ -97,12 +96,12 @@ impl Basis {
         })
     }
 
-    /// The parts on memory and on work.
+    /// Reports memory and work.
     pub fn parts(&self) -> [Part; 2] {
         [self.memory(), self.work()]
     }
 
-    /// The smallest cluster that holds so many pairs of so many bytes and takes in so many visits a second.
+    /// Returns the smallest cluster for so many pairs of so many bytes and so many visits per second.
     fn cluster(&self, pairs: f64, bytes: f64, visits: f64) -> Cluster {
         let mut masters = 3.0;
         loop {
@@ -117,7 +116,7 @@ impl Basis {
         }
     }
 
-    /// A row for each load and engine, with `cells` after their names.
+    /// Returns a row for each load and engine, with `cells` after their names.
     fn rows(&self, cells: impl Fn(f64, f64, &Cluster) -> Vec<String>) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         for (load, users, segments) in LOADS {
@@ -149,12 +148,12 @@ impl Basis {
         Part {
             title: "projection: memory and nodes",
             note: format!(
-                "Computed, not measured. Bytes a pair, with ids of 8 bytes: the slope of a single server's line ({}). \
-                 A replica for each master doubles the memory and the nodes. The fullest master may take {:.0} % of a \
-                 node of {:.0} GiB: a fork and the buffers need the rest. There are at least three masters, as many as \
-                 memory or visits ask for, and so many partitions that the fullest master exceeds the mean by at most \
-                 {:.0} %, if slots are laid so that each has as many partitions, and that none has more than {:.0} \
-                 GiB: a partition moves key by key, and a large key holds up both masters.",
+                "Computed, not measured. Bytes a pair, with ids of 8 bytes, are the slope of a single server's line ({}). A \
+                 replica for each master doubles memory and nodes. The fullest master may take {:.0} % of a node of {:.0} GiB: \
+                 a fork and the buffers need the rest. There are at least three masters, and enough for the memory and the \
+                 visits. There are enough partitions that the fullest master exceeds the mean by at most {:.0} %, if slots \
+                 are laid so that each master has as many partitions as the others. No partition exceeds {:.0} GiB: a \
+                 partition moves key by key, and a large key blocks both masters.",
                 sources.collect::<Vec<_>>().join("; "),
                 100.0 * FULL,
                 NODE / GIBIBYTE,
@@ -181,7 +180,7 @@ impl Basis {
         let rows = self.rows(|pairs, _, cluster| {
             let visits = pairs / SEEN_AGAIN;
             let of_master = pairs * cluster.fullest;
-            // A master answers for its own partitions.
+            // A master counts only its own partitions.
             let counts = 1e6 / self.answer / (cluster.partitions * cluster.fullest);
             let latency = self.partition.map(|added| self.count + added * cluster.partitions);
             vec![
@@ -197,19 +196,18 @@ impl Basis {
         });
         let count = match self.partition {
             Some(added) => format!("{:.0} µs and {added:.1} µs for each partition", self.count),
-            None => format!("{:.0} µs; what a partition adds was not measured", self.count),
+            None => format!("{:.0} µs; the addition of a partition was not measured", self.count),
         };
         Part {
             title: "projection: work",
             note: format!(
-                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak \
-                 there are {PEAK:.0} times as many visits as on average. *Can* is what the masters' CPU allows, from \
-                 their CPU time for a pair of a load ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by \
-                 the fit); a master should be busy with it for {:.0} % at most. Visits that don't come in batches cost \
-                 several times as much: see docs/benchmarks.md. *Load* is the first load of everything at that rate. A \
-                 count takes {count}: that is with client and masters on two cores, so with a machine for each it \
-                 takes at most that. *Counts/s* is all that the masters could answer, were there nothing else to do, \
-                 at {:.1} µs for each partition. *Restart* is of the fullest master, at {} pairs a second.",
+                "Computed, not measured, for the same clusters. Every pair is seen again once a day, and at the peak there are \
+                 {PEAK:.0} times as many visits as on average. *Can* is what the masters' CPU allows, by their CPU time for a \
+                 loaded pair ({:.2} µs at 10 million pairs a master, {:.2} at 300 million, by the fit). *Busy* should be at \
+                 most {:.0} %. Visits outside batches cost several times as much: see docs/benchmarks.md. *Load* is the time \
+                 of the first load of everything at that rate. A count takes {count}, measured with client and masters on two \
+                 cores; with a machine for each it takes at most that. *Counts/s* is what the masters could answer without \
+                 other work, at {:.1} µs for each partition. *Restart* is that of the fullest master, at {} pairs a second.",
                 self.write.at(1e7),
                 self.write.at(3e8),
                 100.0 * BUSY,
@@ -234,8 +232,8 @@ impl Basis {
     }
 }
 
-/// The fewest partitions, a power of two, that so many masters can share out evenly enough, and that are small enough;
-/// a cluster has at least 64.
+/// Returns the fewest partitions, a power of two, that are small enough and evenly distributed over so many masters. A cluster
+/// has at least 64.
 fn partitions(masters: f64, bytes: f64) -> f64 {
     let is_enough = |partitions: f64| {
         let share = partitions / masters;

@@ -1,4 +1,4 @@
-//! Pruning one day's worth, and what those who ask a server feel meanwhile.
+//! Pruning one day's worth, and the latency of other requests during it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
@@ -13,9 +13,9 @@ use crate::data::{DAY, Data, NOW};
 use crate::engine::Engine;
 use crate::load::{cpu, differences};
 
-/// How often a server is asked.
+/// The interval of the `PING`s.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long the servers are asked while there is nothing else to do.
+/// The duration of the `PING`s without other work.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// A prune.
@@ -24,20 +24,20 @@ pub struct Pruned {
     pub members: u64,
     /// CPU time of each master, in seconds.
     pub cpu: Vec<f64>,
-    /// What a `PING` took on a connection of its own, in microseconds.
+    /// The latency of `PING` on a connection of its own, in microseconds.
     pub pings: Pings,
-    /// The same, with nothing else to do.
+    /// The same without other work.
     pub quiet: Pings,
 }
 
-/// What `PING` took, in microseconds, whichever master was asked.
+/// The latency of `PING` over all masters, in microseconds.
 #[derive(Clone, Copy)]
 pub struct Pings {
     pub p99: f64,
     pub max: f64,
 }
 
-/// Removes what is expired a day after [`NOW`].
+/// Removes the members that expire by a day after [`NOW`].
 pub fn prune(runtime: &tokio::runtime::Runtime, engine: &Engine, estimator: &Estimator, data: &Data) -> Result<Pruned> {
     let (quiet, ()) = while_asked(engine, || {
         sleep(QUIET);
@@ -59,7 +59,7 @@ pub fn prune(runtime: &tokio::runtime::Runtime, engine: &Engine, estimator: &Est
     Ok(Pruned { seconds, members, cpu, pings, quiet })
 }
 
-/// Does `work` while a thread for each master asks it over and over.
+/// Runs `work` while a thread for each master sends it `PING`s.
 fn while_asked<T>(engine: &Engine, work: impl FnOnce() -> Result<T>) -> Result<(Pings, T)> {
     let connections = engine.each(|master| master.connect())?;
     let is_over = AtomicBool::new(false);
@@ -68,7 +68,8 @@ fn while_asked<T>(engine: &Engine, work: impl FnOnce() -> Result<T>) -> Result<(
         let askers: Vec<_> = connections.into_iter().map(|to| scope.spawn(move || ask(to, is_over))).collect();
         let done = work();
         is_over.store(true, Ordering::Relaxed);
-        let times: Vec<_> = askers.into_iter().map(|asker| asker.join().map_err(|_| "an asker has died")).collect();
+        let times: Vec<_> =
+            askers.into_iter().map(|asker| asker.join().map_err(|_| "a thread with PINGs panicked")).collect();
         (times, done)
     });
     let mut all = Vec::new();

@@ -1,5 +1,5 @@
-//! The run: for each size all engines get the same pairs, are counted in turns, and then each is rewritten, restarted
-//! and pruned.
+//! The run: for each size all engines load the same pairs and are counted in turns. Then each is rewritten, restarted and
+//! pruned.
 
 use std::num::NonZero;
 
@@ -16,26 +16,26 @@ use crate::prune::{self, Pruned};
 use crate::report::thousands;
 use crate::{Result, counts, progress};
 
-/// What was measured of one engine with so many pairs in one round. Times are seconds and memory is bytes, unless said
-/// otherwise; what is a list has a figure for each master.
+/// The figures of one engine and size in one round. Times are in seconds and memory in bytes, unless documented otherwise.
+/// Lists have a figure for each master.
 pub struct Figures {
     pub kind: Kind,
     pub pairs: u64,
     pub loaded: Loaded,
-    /// `used_memory`, less that of the empty server.
+    /// `used_memory`, minus that of the empty server.
     pub memory: Vec<f64>,
     /// Resident memory of the process.
     pub resident: Vec<f64>,
     pub census: Vec<Census>,
-    /// What each count took, in microseconds.
+    /// The latency of each count, in microseconds.
     pub counts: Vec<f64>,
     /// CPU time of the counts.
     pub count_cpu: Vec<f64>,
-    /// What the server itself took for one `ZCOUNT`, in microseconds.
+    /// The server's own time for one `ZCOUNT`, in microseconds.
     pub zcount: f64,
     /// Rewriting the append-only files.
     pub rewrite: f64,
-    /// Memory that was copied meanwhile, because it changed.
+    /// Memory that the rewrite copied because it changed.
     pub copied: f64,
     /// The append-only files after that.
     pub file: f64,
@@ -44,28 +44,28 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// The time of a count that so many hundredths of them do not exceed, in microseconds.
+    /// Returns a percentile of the counts, in microseconds.
     pub fn count_percentile(&self, hundredths: f64) -> f64 {
         counts::percentile(&self.counts, hundredths)
     }
 
-    /// Pairs that were loaded in a second.
+    /// Returns the pairs loaded per second.
     pub fn load_rate(&self) -> f64 {
         self.pairs as f64 / self.loaded.seconds
     }
 
-    /// CPU time of the masters for one pair's load, in microseconds.
+    /// Returns the masters' CPU time for loading one pair, in microseconds.
     pub fn cpu_a_pair(&self) -> f64 {
         self.loaded.cpu.iter().sum::<f64>() * 1e6 / self.pairs as f64
     }
 
-    /// CPU time of the masters for one count, in microseconds.
+    /// Returns the masters' CPU time for one count, in microseconds.
     pub fn cpu_a_count(&self) -> f64 {
         self.count_cpu.iter().sum::<f64>() * 1e6 / self.counts.len() as f64
     }
 }
 
-/// An engine with its data, and what has been measured of it so far.
+/// An engine with its data, and its figures so far.
 struct Contender {
     engine: Engine,
     estimator: Estimator,
@@ -77,9 +77,9 @@ struct Contender {
     count_cpu: Vec<f64>,
 }
 
-/// Measures everything, and gives the figures in the order in which they were taken.
+/// Measures everything. Returns the figures in the order of the measurements.
 pub fn measure(plan: &Plan) -> Result<Vec<Figures>> {
-    // As many threads as the service takes: see `threads` in its settings.
+    // As many threads as the service has by default: the setting `threads`.
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let mut figures = Vec::new();
@@ -87,7 +87,7 @@ pub fn measure(plan: &Plan) -> Result<Vec<Figures>> {
         for &pairs in &plan.pairs {
             let data = Data::new(pairs, plan.order, plan.seed)?;
             progress(&format!("round {} of {}: {} pairs", round + 1, plan.rounds, thousands(pairs as f64)));
-            // Who comes first has a machine that nobody has warmed up, so they take turns at that, too.
+            // The first engine finds cold caches, so the engines take turns in being first.
             let mut kinds = plan.engines.clone();
             kinds.rotate_left(round % plan.engines.len());
             figures.extend(measure_size(plan, &runtime, &data, &kinds)?);
@@ -125,7 +125,7 @@ fn fill(plan: &Plan, runtime: &Runtime, data: &Data, kind: Kind) -> Result<Conte
     let engine = Engine::start(plan, kind)?;
     let empty = engine.settled_memory()?;
     let estimator = {
-        // The store and the estimator start what runs beside their callers.
+        // The store and the estimator spawn tasks, so they need the runtime.
         let _context = runtime.enter();
         Estimator::new(engine.store()?, Window::parse(&format!("{DAYS}d"))?)
     };
@@ -160,14 +160,14 @@ impl Contender {
     }
 }
 
-/// What an engine goes through when all have been counted. It ends with that.
+/// Rewrites, restarts and prunes an engine after all were counted, and ends it.
 fn finish(runtime: &Runtime, data: &Data, contender: Contender, zcount: f64) -> Result<Figures> {
     let Contender { mut engine, estimator, loaded, memory, resident, census, counts, count_cpu } = contender;
     let rewrite = engine.rewrite()?.as_secs_f64();
     let sum = |field: &str| -> Result<f64> { Ok(engine.each(|master| master.number(field))?.iter().sum()) };
     let (copied, file) = (sum("aof_last_cow_size")?, sum("aof_current_size")?);
     let restart = engine.restart()?;
-    // That all is there again, and that the connections have been made anew.
+    // Checks that all data is loaded, and reconnects.
     runtime.block_on(counts::pass(&estimator, data))?;
     let pruned = prune::prune(runtime, &engine, &estimator, data)?;
     let kind = engine.kind;

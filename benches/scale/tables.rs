@@ -1,4 +1,4 @@
-//! What was measured, part by part.
+//! The parts of the report.
 
 use crate::counts::percentile;
 use crate::data::SEGMENTS;
@@ -7,30 +7,30 @@ use crate::plan::Plan;
 use crate::report::{Check, Part, median, milliseconds, thousands};
 use crate::run::Figures;
 
-/// Counts may take so many times as long with the most pairs as with the fewest.
+/// The maximum ratio of the latency of counts with the most pairs to that with the fewest.
 const COUNTS: f64 = 2.0;
-/// The load rate with the most pairs must be such a share of that with the fewest.
+/// The minimum ratio of the load rate with the most pairs to that with the fewest.
 const LOAD: f64 = 0.8;
-/// The busiest master may have such a multiple of the mean.
+/// The maximum ratio of the busiest master to the mean.
 const SPREAD: f64 = 1.15;
 
-/// The figures of a run, and what it was asked.
+/// The figures of a run, and its parameters.
 pub struct Tables<'a> {
     pub plan: &'a Plan,
     pub figures: &'a [Figures],
-    /// How many pairs in a second were made, with nobody who reads them.
+    /// Pairs generated per second, without loading them.
     pub made: f64,
 }
 
 type Cell = (&'static str, fn(&[&Figures]) -> String);
 
-/// The median of a figure over the rounds.
+/// Returns the median of a figure over the rounds.
 fn over(rounds: &[&Figures], figure: impl Fn(&Figures) -> f64) -> f64 {
     median(rounds.iter().map(|&figures| figure(figures)))
 }
 
 impl Tables<'_> {
-    /// All parts but growth and projection.
+    /// Returns all parts except growth and projection.
     pub fn parts(&self) -> Vec<Part> {
         let mut parts = vec![self.load(), self.counts(), self.memory(), self.restart(), self.prune()];
         if self.plan.engines.contains(&Kind::Cluster) {
@@ -39,12 +39,12 @@ impl Tables<'_> {
         parts
     }
 
-    /// The rounds of one engine with so many pairs.
+    /// Returns the rounds of one engine and size.
     fn rounds(&self, kind: Kind, pairs: u64) -> Vec<&Figures> {
         self.figures.iter().filter(|figures| figures.kind == kind && figures.pairs == pairs).collect()
     }
 
-    /// A row for each size and engine.
+    /// Returns a part with a row for each size and engine.
     fn part(&self, title: &'static str, note: String, cells: &[Cell], checks: Vec<Check>) -> Part {
         let mut rows = Vec::new();
         for &pairs in &self.plan.pairs {
@@ -60,7 +60,7 @@ impl Tables<'_> {
         Part { title, note, columns, rows, checks }
     }
 
-    /// A check of each engine between the most pairs and the fewest; `check` gets the figures of both, round by round.
+    /// Checks each engine between the most pairs and the fewest. `check` gets the figures of both, round by round.
     fn checks(&self, what: &str, figure: fn(&Figures) -> f64, check: fn(&str, &[f64], &[f64]) -> Check) -> Vec<Check> {
         let [fewest, .., most] = self.plan.pairs[..] else { return Vec::new() };
         let check = |&kind: &Kind| {
@@ -73,10 +73,9 @@ impl Tables<'_> {
 
     fn load(&self) -> Part {
         let note = format!(
-            "All pairs, as lines of NDJSON, through the service's `Ingest` in the \
-             benchmark's process; `appendfsync everysec`. *Last tenth* is the rate at which the last tenth of the \
-             pairs went in. The lines are made while they are loaded; with nobody who reads them, {} a second are \
-             made. Medians of {} rounds.",
+            "All pairs as lines of NDJSON, through the service's `Ingest` in the benchmark's process, with `appendfsync \
+             everysec`. *Last tenth* is the rate of the last tenth of the pairs. The lines are generated during the load; \
+             without a Redis, {} are generated in a second. Medians of {} rounds.",
             thousands(self.made),
             self.plan.rounds
         );
@@ -104,10 +103,9 @@ impl Tables<'_> {
 
     fn counts(&self) -> Part {
         let note = format!(
-            "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the \
-             library; the engines take turns, and every count is compared with what was loaded. *Of the largest* is \
-             the p50 of the segment with most users. *`ZCOUNT`* is what the server itself takes for one, of which a \
-             count needs as many as there are partitions.",
+            "Each of the {SEGMENTS} segments, one after the other, {} times in each of {} rounds, through the library. The \
+             engines take turns, and every count is compared with the loaded data. *Of the largest* is the p50 of the \
+             largest segment. *`ZCOUNT`* is the server's own time for one `ZCOUNT`. A count needs one for each partition.",
             self.plan.passes, self.plan.rounds
         );
         let cells: [Cell; 5] = [
@@ -128,10 +126,10 @@ impl Tables<'_> {
 
     fn memory(&self) -> Part {
         let note = format!(
-            "`used_memory` once it has settled, less that of the empty server, and the resident memory of the \
-             process; of all masters together. *In lists* are the members of sets with at most 128 members, which the \
-             server keeps in a list and not in a tree: less memory, and dearer to write. The more \
-             partitions, the smaller the sets. Medians of {} rounds.",
+            "`used_memory` after it has settled, minus that of the empty server, and the resident memory of the process, \
+             summed over all masters. *In lists* is the share of members in sets of at most 128 members. The server keeps \
+             such a set as a list instead of a tree: it takes less memory and costs more to write. More partitions make \
+             smaller sets. Medians of {} rounds.",
             self.plan.rounds
         );
         let cells: [Cell; 5] = [
@@ -157,10 +155,10 @@ impl Tables<'_> {
 
     fn restart(&self) -> Part {
         let note = format!(
-            "The append-only file is rewritten (all masters at once), and then the servers are stopped and started on \
-             it: until all have read all data, and until all answer for it, which a cluster's master does two seconds \
-             after its start at the earliest. *Copied* is the memory that was there twice because something was \
-             written during the rewrite; nothing was. Medians of {} rounds.",
+            "The append-only file is rewritten, on all masters at once. Then the servers are stopped and started with it. \
+             *All read* is when all have loaded their data. *All answer* is when all serve it, on a cluster two seconds \
+             after the start at the earliest. *Copied* is the memory that a rewrite duplicates for concurrent writes; there \
+             were none. Medians of {} rounds.",
             self.plan.rounds
         );
         let cells: [Cell; 6] = [
@@ -178,9 +176,9 @@ impl Tables<'_> {
 
     fn prune(&self) -> Part {
         let note = format!(
-            "A day later, the first of the 14 days has expired and is pruned. Meanwhile every master is asked for a \
-             `PING` each millisecond, on a connection of its own: the longest answer is the longest that anybody \
-             waits. *Quiet* is the same before the prune. Medians of {} rounds.",
+            "A day later, the first of the 14 days has expired and is pruned. During the prune every master gets a `PING` \
+             each millisecond on a connection of its own: the longest answer is the longest wait of any client. *Quiet* is \
+             the same before the prune. Medians of {} rounds.",
             self.plan.rounds
         );
         let cells: [Cell; 7] = [
@@ -225,17 +223,22 @@ impl Tables<'_> {
             row.push(format!("{ratio:.2}"));
             rows.push(row);
             let target = format!("≤ {SPREAD:.2} x");
-            checks.push(Check::of(&format!("{what}, most to mean"), format!("{ratio:.2} x"), &target, ratio <= SPREAD));
+            checks.push(Check::of(
+                &format!("{what}, maximum to mean"),
+                format!("{ratio:.2} x"),
+                &target,
+                ratio <= SPREAD,
+            ));
         }
         Part {
             title: "spread",
             note: format!(
-                "How {} pairs and the work for them are spread over the cluster's masters, whose slots were laid \
-                 evenly, as `redis-cli --cluster create` does. Medians of {} rounds.",
+                "The share of each of the cluster's masters in {} pairs and in their work. Slots are distributed evenly, as by \
+                 `redis-cli --cluster create`. Medians of {} rounds.",
                 thousands(most as f64),
                 self.plan.rounds
             ),
-            columns: vec!["what", "master 1", "master 2", "master 3", "most / mean"],
+            columns: vec!["what", "master 1", "master 2", "master 3", "maximum / mean"],
             rows,
             checks,
         }

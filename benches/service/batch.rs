@@ -1,4 +1,4 @@
-//! A million visits in one request, beside the bare loader.
+//! A million visits in one request, compared with the bare loader.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ use crate::{Result, progress};
 const USERS: u64 = 500_000;
 const SEED: u64 = 2;
 
-/// What one contender did in one round. CPU times are microseconds a visit.
+/// One contender's figures of one round. CPU times are in microseconds per visit.
 struct Sample {
     throughput: f64,
     front_cpu: f64,
@@ -80,7 +80,7 @@ impl Sample {
     }
 }
 
-/// The pipelines of the bare loader: the first lines that belong to `seed`, with times that rise as fast as visits usually come.
+/// Returns the pipelines of the bare loader: the first lines of `seed`, with times that rise at the usual rate of visits.
 pub fn prebuilt(seed: u64, count: u64) -> Vec<Pipeline> {
     const A_MILLISECOND: i64 = 400;
     let now = Timestamp::now().as_millis();
@@ -108,8 +108,8 @@ fn report(plan: &Plan, batch: &[Sample], bare: &[Sample]) -> Part {
         title: "batch",
         note: format!(
             "{} lines of NDJSON in one `POST /segments/batch` over one connection, random users (500,000) and segments \
-             (200). *bare loader* sends the same `ZADD`s, built before, as many to a pipeline and as many pipelines in \
-             flight, and does nothing else. Medians of {} rounds.",
+             (200). *bare loader* sends the same `ZADD`s, built in advance, with as many per pipeline and as many pipelines \
+             in flight, and does nothing else. Medians of {} rounds.",
             thousands(plan.sizes.batch_lines as f64),
             plan.rounds
         ),
@@ -139,11 +139,11 @@ impl Line {
     const BYTES: u64 = r#"{"user_id":"u0001234","segment":"segment-042"}"#.len() as u64 + 1;
 }
 
-/// Random lines without end.
+/// An endless sequence of random lines.
 pub struct Lines(Random);
 
 impl Lines {
-    /// The lines that belong to `seed`.
+    /// Returns the lines of `seed`.
     pub fn new(seed: u64) -> Self {
         Self(Random::new(seed))
     }
@@ -180,9 +180,9 @@ impl Batch {
     /// Sends some of the lines.
     pub fn send(&mut self, lines: &[u8]) -> Result<()> {
         self.stream.write_all(lines).or_else(|error| {
-            // Who closes the connection may have said why.
+            // The server may have answered why it closed the connection.
             let answer: Answer = http::read_answer(self.stream.try_clone()?)?;
-            Err(format!("the service broke the batch off: {error}; it answered {answer:?}").into())
+            Err(format!("the service aborted the batch: {error}; it answered {answer:?}").into())
         })
     }
 

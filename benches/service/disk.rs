@@ -1,4 +1,4 @@
-//! What it costs that visits are on disk: `POST /segments` on Redis servers that differ in `appendfsync`.
+//! The cost of writing visits to disk: `POST /segments` on Redis servers that differ in `appendfsync`.
 
 use crate::Result;
 use crate::contender::{Contender, run_in_turns};
@@ -7,7 +7,7 @@ use crate::report::{Check, Part};
 use crate::requests::RequestFile;
 use crate::servers::{Redis, Service};
 
-/// The contenders' names, and how their Redis keeps what is written.
+/// The contenders' names, and the arguments of their Redis.
 const CONTENDERS: [(&str, &[&str]); 4] = [
     ("no file", &["--appendonly", "no"]),
     ("appendfsync no", &["--appendonly", "yes", "--appendfsync", "no"]),

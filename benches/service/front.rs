@@ -1,4 +1,4 @@
-//! What the front door costs: `POST /segments` with keys, tokens and traces beside the same without.
+//! The cost of access control and telemetry: `POST /segments` with keys, tokens and traces, compared with the same without.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -54,7 +54,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     report(plan, &contenders)
 }
 
-/// A token of the segment writer, signed with what is in the file `secret`.
+/// Returns a token that may write segments, signed with the secret in the file `secret`.
 fn sign(secret: &std::path::Path) -> Result<String> {
     const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let config = JwtConfig {
@@ -67,7 +67,7 @@ fn sign(secret: &std::path::Path) -> Result<String> {
     Ok(mint::jwt(&config, "bench", &[Scope::WriteSegments], A_DAY, Timestamp::now())?)
 }
 
-/// Something that takes traces in, and ends with this process. It looks at nothing but how long they are.
+/// Starts a collector that discards traces. It ends with this process, and reads only their lengths.
 fn start_collector() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -112,9 +112,9 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
     Ok(Part {
         title: "front",
         note: format!(
-            "What access and telemetry cost. *post* is the service with its defaults: metrics are always counted, tracing is \
-             off. *All of it* has an API key with each request, one in 100 traced, and a listener of its own for probes and \
-             metrics. Traces go to a collector that throws them away. Medians of {} rounds of {} s.",
+            "The cost of access control and telemetry. *post* is the service with its defaults: metrics are always counted, tracing is \
+             off. *All of it* has an API key with each request, one in 100 traced, and a separate listener for probes and \
+             metrics. Traces go to a collector that discards them. Medians of {} rounds of {} s.",
             plan.rounds, plan.seconds
         ),
         columns: Contender::COLUMNS.to_vec(),
@@ -123,7 +123,7 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
     })
 }
 
-/// What a contender must keep of the plain one's throughput.
+/// The minimum ratio of a contender's throughput to the plain one's.
 fn target(name: &str) -> f64 {
     match name {
         "with a JSON Web Token (HS256)" => 0.85,

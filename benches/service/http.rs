@@ -1,4 +1,4 @@
-//! The least of an HTTP client: enough to see that an answer is right before a load asks for it a million times.
+//! A minimal HTTP client that checks an answer before a load requests it a million times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

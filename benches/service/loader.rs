@@ -1,7 +1,7 @@
-//! The bare loader: what any program that writes visits in bulk must do, and nothing else.
+//! The bare loader: the minimum work of a program that writes visits in bulk.
 //!
-//! It sends variadic `ZADD`s that were built before, keeps a few pipelines in flight, and reads the replies. Parts that
-//! need a full Redis fill it with the same.
+//! It sends variadic `ZADD`s that were built in advance, keeps a few pipelines in flight, and reads the replies. Parts that
+//! need a full Redis use it as well.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,8 +11,8 @@ use std::ops::Range;
 use crate::Result;
 use crate::requests::score;
 
-/// Visits of a pipeline, and pipelines in flight, as the service has them for a batch: `Ingest::CHUNK` and
-/// `Ingest::UNDER_WAY` in `src/ingest/mod.rs`. The comparison is fair while they are the same.
+/// Visits per pipeline, and pipelines in flight, the same as those of a batch in the service: `Ingest::CHUNK_VISITS` and
+/// `Ingest::MAX_CHUNKS_IN_FLIGHT` in `src/ingest/mod.rs`. Otherwise the comparison would be unfair.
 pub const VISITS: usize = 8_192;
 const IN_FLIGHT: usize = 4;
 
@@ -54,7 +54,7 @@ fn add_word(bytes: &mut Vec<u8>, word: &str) {
     bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
 }
 
-/// Sends all pipelines over one connection and reads all replies, of which none may be an error.
+/// Sends all pipelines over one connection and reads all replies. Fails if one is an error.
 pub fn send(redis: SocketAddr, pipelines: impl Iterator<Item = Pipeline>) -> Result<()> {
     let mut stream = TcpStream::connect(redis)?;
     stream.set_nodelay(true)?;
@@ -82,7 +82,7 @@ fn read_replies(replies: &mut BufReader<TcpStream>, expected: usize) -> Result<(
     Ok(())
 }
 
-/// Fills a key with `count` members `m0000000`, `m0000001` and so on, whose times `millis` tells.
+/// Fills a key with `count` members `m0000000`, `m0000001` and so on, whose times `millis` returns.
 pub fn fill(redis: SocketAddr, key: &str, count: u64, millis: impl FnMut(u64) -> i64) -> Result<()> {
     fill_with(redis, key, 0..count, millis)
 }

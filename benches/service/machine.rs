@@ -1,4 +1,4 @@
-//! What a run ran on: the figures mean nothing without it.
+//! The environment of a run: the figures depend on it.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use chrono::Utc;
 
 use crate::Result;
 
-/// Date, command line, machine and versions, as Markdown. `bench` is the benchmark's name, `programs` what is said of
-/// the programs that it ran.
+/// Returns date, command line, machine and versions as Markdown. `bench` is the benchmark's name, and `programs` describes the
+/// programs that it ran.
 pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let cores = std::thread::available_parallelism()?;
@@ -17,7 +17,7 @@ pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
         ["/proc/sys/kernel/osrelease", "/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/etc/os-release"]
             .map(|file| fs::read_to_string(file).unwrap_or_default());
     let memory: f64 = field(&memory, "MemTotal", ':').split(' ').next().unwrap_or_default().parse()?;
-    // git and rustc may be missing where only the binary is.
+    // git and rustc may be missing.
     let revision = version_or_unknown("git", &["describe", "--always", "--dirty", "--abbrev=12"]);
     let rustc = version_or_unknown("rustc", &["--version"]);
     Ok(format!(
@@ -36,14 +36,13 @@ pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
     ))
 }
 
-/// The value of the first line that begins with `name`.
+/// Returns the value of the first line that begins with `name`.
 fn field<'a>(text: &'a str, name: &str, separator: char) -> &'a str {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(separator));
     value.unwrap_or("unknown").trim().trim_matches('"')
 }
 
-/// What a program says of its version, before it comes to builds and copyrights. Some say it with an exit code of
-/// failure.
+/// Returns the version that a program prints, without builds and copyrights. Some programs exit with a failure after that.
 pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -56,7 +55,7 @@ pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
     Ok(line[..end.unwrap_or(line.len())].to_owned())
 }
 
-/// As [`version`], of a program that the run can do without.
+/// As [`version`], of an optional program.
 pub fn version_or_unknown(program: &str, arguments: &[&str]) -> String {
     version(Path::new(program), arguments).unwrap_or_else(|_| "unknown".to_owned())
 }

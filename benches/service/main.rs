@@ -1,8 +1,8 @@
-//! The benchmark of the service: what it does for a request, a visit and a byte, beside what is there already.
+//! The benchmark of the service: its cost per request, visit and byte, compared with existing programs.
 //!
 //! `make bench` runs it. Each part has contenders that take turns, round by round, on one Redis that belongs to the run.
-//! What counts is their ratio in that run: figures of two runs, or of two machines, can't be compared. This file owns
-//! the command line and the order of the parts.
+//! Only ratios within one run are comparable, not figures of two runs or two machines. This file parses the command line
+//! and orders the parts.
 
 mod batch;
 mod connections;
@@ -40,28 +40,19 @@ use clap::{Parser, ValueEnum};
 use crate::plan::{Plan, Sizes};
 use crate::report::Part;
 
-/// What every step gives: a value, or the sentence that ends the run.
+/// The result of a step: a value, or the message that ends the run.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// What the document starts with, as long as nobody has written something better.
-const INTRODUCTION: &str = "\
-# Benchmarks
-
-`make bench` measures the service beside webdis (HTTP in front of Redis, in C), redis-benchmark and a loader that does nothing
-but write. Everything runs on one machine and shares its cores, so what counts is a ratio within one run: figures of two
-runs can't be compared. `make bench BENCH_ARGS=--write` replaces what follows.
-";
-
-/// Measures the service beside webdis, redis-benchmark and a bare loader.
+/// Compares the service with webdis, redis-benchmark and a bare loader.
 #[derive(Parser)]
 struct Arguments {
-    /// How often the contenders of a part take turns; medians over the rounds are reported
+    /// Number of rounds of each part; the report has medians over them
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long a contender is under load in a round
+    /// Seconds of load on each contender in a round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Only these parts
+    /// Run only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Name>,
     /// Redis or Valkey server to run on
@@ -70,13 +61,13 @@ struct Arguments {
     /// Another build of the service to compare with, in the parts `singles`, `counts` and `front`
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
-    /// Put the result into docs/benchmarks.md, too
+    /// Also write the result into docs/benchmarks.md
     #[arg(long)]
     write: bool,
-    /// Small sizes: shows that everything runs, measures nothing
+    /// Use small sizes, to test the benchmark itself; the figures are meaningless
     #[arg(long)]
     quick: bool,
-    /// What `cargo bench` adds; without it this is `cargo test --all-targets`, for which there is nothing to do
+    /// Added by `cargo bench`; without it, as in `cargo test --all-targets`, nothing runs
     #[arg(long, hide = true)]
     bench: bool,
     /// Serves the plain handler, as the run has its own copy do
@@ -145,18 +136,18 @@ fn run(arguments: &Arguments) -> Result<()> {
             outcome = measure(name, &plan).map(|part| parts.push(part));
         }
     }
-    // A part that failed late doesn't take with it what was measured before; but it keeps that out of the document.
+    // If a part fails, the earlier parts are still printed, but not written into the document.
     let result = format!("{machine}\n{}", report::markdown(&parts));
     if !parts.is_empty() {
         std::io::stdout().write_all(result.as_bytes())?;
     }
     outcome?;
-    if arguments.write { document::write("docs/benchmarks.md", INTRODUCTION, &result) } else { Ok(()) }
+    if arguments.write { document::write("docs/benchmarks.md", &result) } else { Ok(()) }
 }
 
-/// The versions of what the service is measured with.
+/// Returns the versions of the programs in the comparison.
 fn programs(plan: &Plan) -> Result<Vec<String>> {
-    // webdis takes any argument for its configuration and serves, so only the package knows.
+    // webdis takes any argument as its configuration and serves, so its version is that of the package.
     let webdis = machine::version_or_unknown("dpkg-query", &["-W", "-f", "${Version}", "webdis"]);
     Ok(vec![
         machine::version(&plan.redis_server, &["--version"])?,
@@ -182,8 +173,8 @@ fn measure(name: Name, plan: &Plan) -> Result<Part> {
     }
 }
 
-/// Says on standard error what is being done. Standard output is for the result.
+/// Reports progress on standard error. Standard output is for the result.
 fn progress(line: &str) {
-    // Nobody who has closed standard error wants to read it.
+    // Fails only if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

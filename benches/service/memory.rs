@@ -1,4 +1,4 @@
-//! How much memory the service takes: with a thousand connections, and during a long batch.
+//! Memory of the service: with a thousand connections, and during a long batch.
 
 use crate::batch::{Batch, Lines};
 use crate::plan::Plan;
@@ -14,9 +14,9 @@ const MAX_PEAK: f64 = 30.0 * 1024.0 * 1024.0;
 /// Memory of the service during the batch, in bytes.
 struct Watched {
     before: u64,
-    /// When a tenth of the lines was sent.
+    /// After a tenth of the lines.
     at_a_tenth: u64,
-    /// After that.
+    /// The maximum after that.
     most: u64,
 }
 
@@ -38,7 +38,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     Ok(report(plan, median(peaks), &watched))
 }
 
-/// Sends a long batch, line by line as they are made up, and looks at the service's memory on the way.
+/// Sends a long batch of generated lines, and samples the service's memory.
 fn watch_batch(plan: &Plan, redis: &Redis) -> Result<Watched> {
     const PIECE: u64 = 10_000;
     let service = Service::start(plan, redis)?;
@@ -72,8 +72,8 @@ fn report(plan: &Plan, peak: f64, watched: &Watched) -> Part {
     Part {
         title: "memory",
         note: format!(
-            "Resident memory of the service: the peak of a fresh one to which {} connections post, median of {} rounds; \
-             and during one batch of {lines} lines, looked at every 10,000 lines.",
+            "Resident memory of the service: the peak of a new process with {} connections that post, median of {} rounds, \
+             and the memory during one batch of {lines} lines, sampled every 10,000 lines.",
             thousands(CONNECTIONS as f64),
             plan.rounds
         ),
@@ -82,11 +82,11 @@ fn report(plan: &Plan, peak: f64, watched: &Watched) -> Part {
             row("peak with 1,000 connections", peak),
             row("batch: before the first line", watched.before as f64),
             row("batch: after a tenth of the lines", tenth),
-            row("batch: most after that", most),
+            row("batch: maximum after that", most),
         ],
         checks: vec![
             Check::of("peak with 1,000 connections", mebibytes(peak), "< 30 MiB", peak < MAX_PEAK),
-            Check::at_most(format!("batch of {lines} lines: most, to that after a tenth"), &[most], &[tenth], 1.1),
+            Check::at_most(format!("batch of {lines} lines: maximum, to that after a tenth"), &[most], &[tenth], 1.1),
         ],
     }
 }

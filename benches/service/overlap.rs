@@ -1,4 +1,4 @@
-//! How long an overlap takes, and what those who post feel meanwhile.
+//! The duration of an overlap, and the latency of posts during it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,29 +16,29 @@ use crate::{Result, http, loader, progress};
 
 /// The segments.
 const NAMES: [&str; 2] = ["left", "right"];
-/// The time in which their members were seen: 13 days.
+/// The period in which their members were seen: 13 days.
 const SPAN: u64 = 13 * 24 * 60 * 60 * 1000;
 
-/// An overlap that nothing else ran beside.
+/// An overlap without other load.
 struct Alone {
-    /// How long it took, in seconds.
+    /// Its duration in seconds.
     seconds: f64,
-    /// What Redis was held by for the longest time, in microseconds.
+    /// The longest command in Redis, in microseconds.
     longest: f64,
 }
 
-/// A load, and what happened meanwhile.
+/// A load, and the overlaps during it.
 struct Round {
     load: Measured,
-    /// How long each overlap took, in seconds.
+    /// The duration of each overlap, in seconds.
     overlaps: Vec<f64>,
-    /// What Redis was held by for the longest time, in microseconds.
+    /// The longest command in Redis, in microseconds.
     longest: f64,
 }
 
 /// Runs the part.
 pub fn measure(plan: &Plan) -> Result<Part> {
-    // Slower than a tenth of a millisecond: nothing that comes of a visit.
+    // A threshold of a tenth of a millisecond, which the command of a single visit doesn't reach.
     let slow = ["--appendonly", "no", "--slowlog-log-slower-than", "100", "--slowlog-max-len", "100000"];
     let redis = Redis::start_with(plan, &slow)?;
     let members = plan.sizes.overlapping;
@@ -72,7 +72,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     Ok(report(plan, &alone, &without, &during))
 }
 
-/// Asks for the overlap, which must be right, and says how many seconds it took.
+/// Requests the overlap and checks it. Returns the seconds.
 fn ask(service: &Service, members: u64) -> Result<f64> {
     let request = requests::get(&format!("/overlap?segment={}&segment={}", NAMES[0], NAMES[1]));
     let asked = Instant::now();
@@ -86,7 +86,7 @@ fn ask(service: &Service, members: u64) -> Result<f64> {
     Ok(took)
 }
 
-/// Has visits posted, with overlaps one after the other meanwhile, or without.
+/// Posts visits, with or without overlaps one after the other.
 fn load(plan: &Plan, redis: &Redis, service: &Service, posts: &RequestFile, overlaps: bool) -> Result<Round> {
     redis.call::<()>(&["SLOWLOG", "RESET"])?;
     let is_over = AtomicBool::new(false);
@@ -105,7 +105,7 @@ fn load(plan: &Plan, redis: &Redis, service: &Service, posts: &RequestFile, over
     Ok(Round { load: load?, overlaps: overlaps??, longest: longest(redis)? })
 }
 
-/// The longest command that Redis has noted.
+/// Returns the longest command in the slow log of Redis.
 fn longest(redis: &Redis) -> Result<f64> {
     let noted: Vec<Vec<redis::Value>> = redis.call(&["SLOWLOG", "GET", "-1"])?;
     let micros = noted.iter().filter_map(|entry| match entry.get(2) {
@@ -134,20 +134,20 @@ fn report(plan: &Plan, alone: &[Alone], without: &[Round], during: &[Round]) -> 
     let longest: Vec<_> = alone.iter().map(|overlap| overlap.longest).collect();
     let in_seconds = |seconds| format!("{seconds:.2}");
     let mut only_overlaps = vec![String::new(); 7];
-    only_overlaps[0] = "nothing but an overlap".to_owned();
+    only_overlaps[0] = "overlap alone".to_owned();
     only_overlaps[5] = in_seconds(median(seconds.iter().copied()));
     only_overlaps[6] = milliseconds(median(longest.iter().copied()));
     let members = thousands(plan.sizes.overlapping as f64);
     Part {
         title: "overlap",
         note: format!(
-            "`GET /overlap` of two segments of {members} members, half of them in both, and `POST /segments` by \
-             {CONNECTIONS} connections: without it, and with one overlap after the other. *Redis held* is the longest command \
-             in its slow log; under a load that fills both cores, Redis also waits for its core meanwhile. Medians of {} rounds \
-             of {} s.",
+            "`GET /overlap` of two segments of {members} members, half of them in both, and `POST /segments` over \
+             {CONNECTIONS} connections: without overlaps, and with one overlap after the other. *Redis held* is the longest \
+             command in the slow log of Redis. A load that fills both cores also makes Redis wait for a core. Medians of {} \
+             rounds of {} s.",
             plan.rounds, plan.seconds
         ),
-        columns: vec!["load, and meanwhile", "requests/s", "p50 ms", "p99 ms", "max ms", "overlap s", "Redis held ms"],
+        columns: vec!["load", "requests/s", "p50 ms", "p99 ms", "max ms", "overlap s", "Redis held ms"],
         rows: vec![row("visits", without), row("visits, overlaps", during), only_overlaps],
         checks: vec![
             below(&format!("two segments of {members}"), &seconds, in_seconds, "s", 3.0),
@@ -157,7 +157,7 @@ fn report(plan: &Plan, alone: &[Alone], without: &[Round], during: &[Round]) -> 
     }
 }
 
-/// Whether the median of `figures` is below `target`.
+/// Checks whether the median of `figures` is below `target`.
 fn below(measure: &str, figures: &[f64], written: fn(f64) -> String, unit: &str, target: f64) -> Check {
     let median = median(figures.iter().copied());
     let least = figures.iter().copied().fold(f64::INFINITY, f64::min);

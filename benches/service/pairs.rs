@@ -1,14 +1,14 @@
-//! How much memory a pair takes in Redis: no more than the member of a sorted set.
+//! Memory of a pair in Redis: only that of a member of a sorted set.
 //!
-//! What the sets alone take is seen by having the bare loader write them. `MEMORY USAGE` stands beside it for those who know
-//! it, but counts a dictionary's entries as 24 bytes, for which an allocator such as Debian's gives 32.
+//! The bare loader writes the sets alone, for comparison. `MEMORY USAGE` is reported as a familiar figure. It counts 24 bytes
+//! for an entry of a dictionary, for which an allocator such as Debian's uses 32.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::batch::{self, Batch, Lines};
 use crate::plan::Plan;
-use crate::processes::PATIENCE;
+use crate::processes::TIMEOUT;
 use crate::report::{Check, Part, thousands};
 use crate::requests::{SEGMENTS, segment};
 use crate::servers::{Redis, Service, key};
@@ -20,7 +20,7 @@ const SEED: u64 = 4;
 pub fn measure(plan: &Plan) -> Result<Part> {
     let redis = Redis::start(plan)?;
     let service = Service::start(plan, &redis)?;
-    // The first batch opens connections and has Redis load what it needs; it leaves nothing.
+    // The first batch opens connections and warms Redis up. Its data is removed.
     send(&service, 1_000)?;
     let count = plan.sizes.pairs;
     let by_loader = growth(&redis, || loader::send(redis.address, batch::prebuilt(SEED, count).into_iter()))?;
@@ -37,15 +37,15 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     Ok(Part {
         title: "pairs",
         note: format!(
-            "{} visits, which make {} pairs: the growth of `used_memory` when they come through the service, when the \
-             bare loader writes the same sets and nothing else, and the sum of `MEMORY USAGE` over the sets. Once, not in \
-             rounds.",
+            "{} visits, which make {} pairs: the growth of `used_memory` when the service writes them, the same when the \
+             bare loader writes the same sets and nothing else, and the sum of `MEMORY USAGE` over the sets. Measured \
+             once.",
             thousands(count as f64),
             thousands(pairs)
         ),
         columns: vec!["what", "bytes", "bytes a pair"],
         rows: vec![
-            row("through the service", by_service),
+            row("by the service", by_service),
             row("by the bare loader", by_loader),
             row("`MEMORY USAGE`", told),
         ],
@@ -56,7 +56,7 @@ pub fn measure(plan: &Plan) -> Result<Part> {
     })
 }
 
-/// By how much `write` lets an empty Redis grow, in bytes.
+/// Returns the growth of an empty Redis by `write`, in bytes.
 fn growth(redis: &Redis, write: impl FnOnce() -> Result<()>) -> Result<f64> {
     redis.empty()?;
     let before = settled_memory(redis)?;
@@ -72,10 +72,10 @@ fn send(service: &Service, count: u64) -> Result<()> {
     request.end()
 }
 
-/// `used_memory` in bytes, once it stays within a few kilobytes: Redis frees the buffers of a connection that has been idle
-/// for two seconds.
+/// Returns `used_memory` in bytes, after it has settled within a few kilobytes: Redis frees the buffers of a connection that has
+/// been idle for two seconds.
 fn settled_memory(redis: &Redis) -> Result<f64> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     sleep(Duration::from_secs(3));
     let mut last: f64 = redis.info("used_memory")?.parse()?;
     while Instant::now() < deadline {

@@ -1,29 +1,29 @@
-//! What a run is asked to do: how often, how long, with how much, and where.
+//! The parameters of a run.
 
 use std::path::PathBuf;
 
-/// What all parts are given.
+/// The parameters of all parts.
 pub struct Plan {
-    /// How often the contenders of a part take turns.
+    /// The number of rounds.
     pub rounds: u32,
-    /// How long a contender is under load in a round.
+    /// Seconds of load on each contender in a round.
     pub seconds: u64,
     pub sizes: Sizes,
     /// The Redis or Valkey server.
     pub redis_server: PathBuf,
     /// Another build of the service, to compare with.
     pub baseline: Option<PathBuf>,
-    /// Everything is written here, and removed at the end.
+    /// The folder of all files, removed at the end.
     pub folder: PathBuf,
 }
 
-/// How much of everything.
+/// The sizes of the parts.
 pub struct Sizes {
     /// Prebuilt requests of a load.
     pub requests: usize,
-    /// Lines of a batch that is timed.
+    /// Lines of the timed batch.
     pub batch_lines: u64,
-    /// Lines of the batch in which memory is watched.
+    /// Lines of the batch whose memory is sampled.
     pub long_batch_lines: u64,
     /// Members of the segments that are counted.
     pub counted: u64,
@@ -33,7 +33,7 @@ pub struct Sizes {
     pub expired: u64,
     /// Members of each segment that overlaps with another.
     pub overlapping: u64,
-    /// Pairs whose bytes are counted.
+    /// Pairs whose memory is measured.
     pub pairs: u64,
 }
 

@@ -1,8 +1,7 @@
-//! Processes that belong to the run: started with their output in a file, watched through /proc, ended with the run.
+//! Processes of the run: started with their output in a file, watched through /proc, ended with the run.
 //!
-//! However the run ends, they do: [`Process`] ends its own when it is dropped, and the kernel ends those that are left when
-//! this process is gone (`setpriv --pdeathsig`). The kernel goes by the thread that started them, so that must be the main
-//! one.
+//! They end however the run ends: [`Process`] kills its own when it is dropped, and the kernel kills the others when this
+//! process ends (`setpriv --pdeathsig`). The kernel watches the thread that started them, so that must be the main one.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Result;
 
-/// How long anything may take to start, or to end when it should.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of starting and stopping a process.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running process.
 pub struct Process {
@@ -25,14 +24,14 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// A command for `program` that ends with this process.
+/// Returns a command for `program` that ends with this process.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// A path as this process sees it: the servers run in a folder of their own. A bare name is looked up in `PATH`.
+/// Returns the absolute path, since the servers run in folders of their own. A bare name is looked up in `PATH`.
 pub fn program_path(path: &Path) -> Result<PathBuf> {
     if path.components().count() == 1 {
         return Ok(path.to_owned());
@@ -40,7 +39,7 @@ pub fn program_path(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Ends the process at Ctrl-C or SIGTERM without its folder left behind. Its children end with it.
+/// Removes the folder and ends the process at Ctrl-C or SIGTERM. Its children end with it.
 pub fn tidy_up_when_interrupted(folder: &Path) -> Result<()> {
     let folder = folder.to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -62,7 +61,7 @@ pub fn tidy_up_when_interrupted(folder: &Path) -> Result<()> {
 }
 
 impl Process {
-    /// Starts what [`command`] made. It runs in `folder`, and what it prints goes to a file there.
+    /// Starts a command of [`command`] in `folder`, with its output in a file there.
     pub fn start(name: &'static str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log)?;
@@ -71,14 +70,14 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
-    /// What it has printed.
+    /// Returns its output so far.
     pub fn output(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?)
     }
 
-    /// Waits until `is_ready`, and fails when the process ends before that.
+    /// Waits until `is_ready` holds. Fails if the process ends before.
     pub fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !is_ready() {
             if !self.is_running()? || Instant::now() > deadline {
                 return Err(format!("{} has not become ready:\n{}", self.name, self.output()?).into());
@@ -88,7 +87,7 @@ impl Process {
         Ok(())
     }
 
-    /// Whether it is still there; an end with a failure is one.
+    /// Returns whether it is running. Fails if it exited with a failure.
     pub fn is_running(&mut self) -> Result<bool> {
         match self.child.try_wait()? {
             None => Ok(true),
@@ -97,28 +96,28 @@ impl Process {
         }
     }
 
-    /// Asks it to end, as Ctrl-C would.
+    /// Interrupts it, as Ctrl-C would.
     pub fn interrupt(&self) -> Result<()> {
         let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status()?;
         if status.success() { Ok(()) } else { Err(format!("{} can't be interrupted", self.name).into()) }
     }
 
-    /// CPU time of all threads that it has.
+    /// Returns the CPU time of all its threads.
     pub fn cpu(&self) -> Result<Duration> {
         Ok(thread_times(&self.proc("task"))?.iter().sum())
     }
 
-    /// How many threads it has.
+    /// Returns the number of its threads.
     pub fn threads(&self) -> Result<usize> {
         Ok(thread_times(&self.proc("task"))?.len())
     }
 
-    /// Memory that it has now, in bytes.
+    /// Returns its resident memory in bytes.
     pub fn memory(&self) -> Result<u64> {
         self.status("VmRSS:")
     }
 
-    /// The most memory that it ever had, in bytes.
+    /// Returns its peak resident memory in bytes.
     pub fn peak_memory(&self) -> Result<u64> {
         self.status("VmHWM:")
     }
@@ -136,7 +135,7 @@ impl Process {
     }
 }
 
-/// CPU time of each thread of a process, whose folder in /proc this is, to the nanosecond, the kernel's part included. The
+/// Returns the CPU time of each thread of the process with this folder in /proc, in nanoseconds, including kernel time. The
 /// ticks in `stat` are too coarse for runs of a few seconds.
 pub fn thread_times(tasks: &Path) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
@@ -151,7 +150,7 @@ pub fn thread_times(tasks: &Path) -> Result<Vec<Duration>> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,7 +1,7 @@
-//! What those who post feel while expired members are removed.
+//! The latency of posts during the removal of expired members.
 //!
-//! The service prunes by its schedule, so it is started with one that fires once, at a second of ours. The load begins
-//! just before that second and is ended as soon as the log says `pruned`; the other loads are as long.
+//! The service prunes by its schedule, so it starts with one that fires once, at a known second. The load begins just before
+//! that second and ends when the log says `pruned`. The other loads are as long.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ use crate::{Result, loader, progress};
 
 /// Segments that have expired members.
 const SEGMENTS: u64 = 20;
-/// How long a load is under way before the second of the prune, or before the one command. The service's scheduler looks
-/// at its clock twice a second, so that a prune may begin half a second later.
+/// The time from the start of a load to the second of the prune, or to the one command. The service's scheduler checks its
+/// clock twice a second, so a prune may begin half a second later.
 const LEAD: Duration = Duration::from_millis(250);
 
 /// A load and the removal in it.
 struct Round {
     load: Measured,
-    /// How long the removal took; nothing for the load without one.
+    /// The duration of the removal; 0 for the load without one.
     removal: Duration,
 }
 
@@ -71,13 +71,13 @@ fn fill(plan: &Plan, redis: &Redis, segments: u64) -> Result<()> {
 }
 
 fn start_load(service: &Service, posts: &RequestFile) -> Result<Load> {
-    /// Longer than any prune: every load of this part is stopped.
+    /// Longer than any prune: the part stops each load itself.
     const SECONDS: u64 = 600;
     Load::start("post", service.address, CONNECTIONS, posts, SECONDS)
 }
 
 fn load_with_prune(plan: &Plan, redis: &Redis, posts: &RequestFile) -> Result<Round> {
-    /// Enough for the service to start.
+    /// Enough time for the service to start.
     const START: i64 = 2;
     fill(plan, redis, SEGMENTS)?;
     let second = Utc::now().timestamp() + START;
@@ -91,11 +91,11 @@ fn load_with_prune(plan: &Plan, redis: &Redis, posts: &RequestFile) -> Result<Ro
     Ok(Round { load: load.stop()?, removal })
 }
 
-/// Waits for the line `pruned` in the log, which has the time of the tick and its own.
+/// Waits for the line `pruned` in the log. Returns the time from its tick to the line.
 fn wait_for_prune(service: &Service, expired: u64) -> Result<Duration> {
     /// Far longer than pruning takes under load.
-    const PATIENCE: Duration = Duration::from_secs(300);
-    let deadline = Instant::now() + PATIENCE;
+    const TIMEOUT: Duration = Duration::from_secs(300);
+    let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         let log = service.process.output()?;
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -157,10 +157,10 @@ fn report(plan: &Plan, by_service: &[Round], without: &[Round], at_once: &[Round
     Part {
         title: "prune",
         note: format!(
-            "`POST /segments` by {CONNECTIONS} connections while {expired} expired members are there: pruned by the \
-             same service (from {SEGMENTS} segments), left alone, or removed from one segment by one `ZREMRANGEBYSCORE`. \
-             The load starts less than a second before the prune and is stopped when the log says `pruned`; the other \
-             two last as long. Medians of {} rounds.",
+            "`POST /segments` over {CONNECTIONS} connections beside {expired} expired members: the service prunes them (from \
+             {SEGMENTS} segments), nothing removes them, or one `ZREMRANGEBYSCORE` removes them from one segment. The load \
+             starts less than a second before the prune and stops when the log says `pruned`. The other two loads last as \
+             long. Medians of {} rounds.",
             plan.rounds,
             expired = thousands(plan.sizes.expired as f64),
         ),

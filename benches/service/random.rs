@@ -1,15 +1,15 @@
-//! Numbers that look random and are the same in every run: SplitMix64.
+//! Pseudorandom numbers that are the same in every run: SplitMix64.
 
 /// A sequence of numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence that belongs to `seed`.
+    /// Returns the sequence of `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `bound`. The bias is far below what a benchmark could tell.
+    /// Returns a number below `bound`. The bias is negligible for a benchmark.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

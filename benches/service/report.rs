@@ -1,20 +1,18 @@
-//! What was measured, as Markdown: first every target and whether it is reached, then the figures of each part.
+//! The report as Markdown: first every target and whether it is reached, then the figures of each part.
 
 use std::fmt::{self, Write as _};
 
-use crate::contender::Contender;
-
-/// What a part of the run has to say.
+/// The report of a part.
 pub struct Part {
     pub title: &'static str,
-    /// What was done, and what a reader must know of it.
+    /// The description of the measurement.
     pub note: String,
     pub columns: Vec<&'static str>,
     pub rows: Vec<Vec<String>>,
     pub checks: Vec<Check>,
 }
 
-/// A figure beside its target.
+/// A figure and its target.
 pub struct Check {
     measure: String,
     figure: String,
@@ -35,32 +33,20 @@ impl Check {
         Self::of(measure.as_ref(), ratio.to_string(), &format!("≤ {limit:.2} x"), ratio.median <= limit)
     }
 
-    /// `figure` and `target` in words of their own.
+    /// Returns a check with formatted texts.
     pub fn of(measure: &str, figure: String, target: &str, is_reached: bool) -> Self {
         Self { measure: measure.to_owned(), figure, target: target.to_owned(), reached: Some(is_reached) }
     }
 
-    /// A ratio that has no target.
+    /// Returns a ratio without a target.
     pub fn without_target(measure: &str, values: &[f64], against: &[f64]) -> Self {
         let figure = Ratio::of(values, against).to_string();
         Self { measure: measure.to_owned(), figure, target: "none".to_owned(), reached: None }
     }
 }
 
-impl Check {
-    /// What a contender must keep of the throughput of a `baseline`, and may take more of CPU time.
-    pub fn to_baseline(name: &str, ours: &Contender<'_>, baseline: &Contender<'_>) -> [Self; 2] {
-        let (requests, cpu) =
-            (format!("requests/s, {name} to baseline"), format!("CPU a request with Redis's, {name} to baseline"));
-        [
-            Self::at_least(requests, &ours.throughput(), &baseline.throughput(), 0.95),
-            Self::at_most(cpu, &ours.cpu(), &baseline.cpu(), 1.05),
-        ]
-    }
-}
-
-/// The median of the rounds' ratios, and the least and the most of them. What disturbs a machine for a while disturbs both
-/// sides of a round; between the medians of each side it would count.
+/// The median, minimum and maximum of the rounds' ratios. A temporary disturbance of the machine affects both sides of a round,
+/// so it affects these ratios less than the ratio of the medians.
 struct Ratio {
     median: f64,
     least: f64,
@@ -83,7 +69,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// The value in the middle, or the mean of the two there.
+/// Returns the value in the middle, or the mean of the two in the middle.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -91,7 +77,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { values[middle - 1].midpoint(values[middle]) }
 }
 
-/// All parts as Markdown.
+/// Formats all parts as Markdown.
 pub fn markdown(parts: &[Part]) -> String {
     let mut checks = Vec::new();
     for part in parts {
@@ -102,7 +88,7 @@ pub fn markdown(parts: &[Part]) -> String {
         }
     }
     let mut text = table(&["part", "measure", "figure", "target", "reached"], &checks);
-    text.push_str("\nA ratio is the median of the rounds' ratios, in brackets the least and the most of them.\n");
+    text.push_str("\nA ratio is the median of the rounds' ratios, with their minimum and maximum in brackets.\n");
     for part in parts {
         let _ = write!(text, "\n### {}\n\n{}\n\n", part.title, part.note);
         text.push_str(&table(&part.columns, &part.rows));
@@ -118,7 +104,7 @@ fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A number as people write it: `61,500`.
+/// Formats a number with separators: `61,500`.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -131,12 +117,12 @@ pub fn thousands(number: f64) -> String {
     text
 }
 
-/// A time of microseconds in milliseconds: `1.25`.
+/// Formats microseconds as milliseconds: `1.25`.
 pub fn milliseconds(microseconds: f64) -> String {
     format!("{:.2}", microseconds / 1e3)
 }
 
-/// Bytes as mebibytes: `12.3 MiB`.
+/// Formats bytes as mebibytes: `12.3 MiB`.
 pub fn mebibytes(bytes: f64) -> String {
     format!("{:.1} MiB", bytes / 1024.0 / 1024.0)
 }

@@ -1,6 +1,6 @@
--- What wrk sends: prebuilt requests from a file, each thread its own share of them, over and over.
--- They are read before the first is sent, and are few enough that this takes a hundredth of a load: wrk starts its threads
--- one after the other and its clock after the last, so that a long init would count for the first thread.
+-- Sends prebuilt requests from a file: each thread repeats its own share of them.
+-- They are read before the first is sent. They are few, so reading takes a hundredth of a load: wrk starts its threads one
+-- after the other and its clock after the last, so a long init would count for the first thread.
 
 local path = os.getenv("BENCH_REQUESTS")
 local bytes = tonumber(os.getenv("BENCH_REQUEST_BYTES"))

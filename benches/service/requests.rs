@@ -1,4 +1,4 @@
-//! Requests that are built before they are sent, and the files that wrk reads them from.
+//! Requests that are built in advance, and the files from which wrk reads them.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -24,7 +24,7 @@ pub fn user(number: u64) -> String {
     format!("u{number:07}")
 }
 
-/// A time as the score of a member, always with its milliseconds, so that all are of one length.
+/// Formats a time as the score of a member, always with milliseconds, so that all have the same length.
 pub fn score(millis: i64) -> String {
     format!("{}.{:03}", millis / 1000, millis % 1000)
 }
@@ -34,7 +34,7 @@ pub struct RequestFile {
     pub path: PathBuf,
     pub bytes: usize,
     pub count: usize,
-    /// The first of them.
+    /// The first request.
     pub first: Vec<u8>,
 }
 
@@ -69,7 +69,7 @@ impl RequestFile {
         Self::write(folder.join(name), posts(visits(count), "", &format!("Authorization: Bearer {token}\r\n")))
     }
 
-    /// The commands that `posts` leads to, for webdis. Their scores are of now, and rise as they would under load.
+    /// The commands that `posts` causes, for webdis. Their scores begin now, and rise as under load.
     pub fn webdis_zadds(folder: &Path, count: usize) -> Result<Self> {
         const A_MILLISECOND: i64 = 50;
         let now = Timestamp::now().as_millis();
@@ -109,7 +109,7 @@ fn posts(visits: impl Iterator<Item = (String, String)>, field: &str, header: &s
     })
 }
 
-/// The same random visits every time.
+/// Returns random visits, the same in every run.
 fn visits(count: usize) -> impl Iterator<Item = (String, String)> {
     visits_by(count, |random| (user(random.below(USERS)), segment(random.below(SEGMENTS))))
 }

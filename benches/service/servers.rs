@@ -10,19 +10,19 @@ use crate::plan::Plan;
 use crate::processes::{self, Process};
 use crate::{Result, http, requests};
 
-/// An address that nobody listens on.
+/// Returns a free address.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// A folder of its own for a server.
+/// Creates the folder of a server.
 fn folder_of(plan: &Plan, server: &str, address: SocketAddr) -> Result<PathBuf> {
     let folder = plan.folder.join(format!("{server}-{}", address.port()));
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }
 
-/// A Redis, which keeps nothing on disk unless it is asked to.
+/// A Redis, by default without files on disk.
 pub struct Redis {
     pub address: SocketAddr,
     pub process: Process,
@@ -48,7 +48,7 @@ impl Redis {
         Ok(Self { address, process })
     }
 
-    /// Calls a command and gives its answer.
+    /// Calls a command and returns its answer.
     pub fn call<T: redis::FromRedisValue>(&self, command: &[&str]) -> Result<T> {
         let mut connection = redis::Client::open(url(self.address))?.get_connection()?;
         let mut call = redis::Cmd::new();
@@ -58,19 +58,19 @@ impl Redis {
         Ok(call.query(&mut connection)?)
     }
 
-    /// Removes all that is in it, and returns when that is done.
+    /// Removes all data, synchronously.
     pub fn empty(&self) -> Result<()> {
         self.call(&["FLUSHALL", "SYNC"])
     }
 
-    /// A field of `INFO`.
+    /// Returns a field of `INFO`.
     pub fn info(&self, field: &str) -> Result<String> {
         let info: String = self.call(&["INFO"])?;
         let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.ok_or_else(|| format!("INFO has no {field}"))?.to_owned())
     }
 
-    /// How many members the segments have together.
+    /// Returns the number of members of all segments.
     pub fn members(&self) -> Result<u64> {
         (0..requests::SEGMENTS).map(|number| self.call::<u64>(&["ZCARD", &key(&requests::segment(number))])).sum()
     }
@@ -85,10 +85,10 @@ pub fn key(segment: &str) -> String {
     format!("segment:{segment}")
 }
 
-/// A prune schedule that no run of the benchmark lives to see: the start of a year.
+/// A prune schedule that doesn't fire during a run: the start of a year.
 const NEVER: &str = "0 0 0 1 1 *";
 
-/// The service, as it is released.
+/// The service, built with the release profile.
 pub struct Service {
     pub address: SocketAddr,
     pub process: Process,
@@ -112,17 +112,17 @@ impl Service {
 
     /// Another build of the service.
     fn start_binary(plan: &Plan, redis: &Redis, binary: &Path, settings: &[(&str, &str)]) -> Result<Self> {
-        // What the loader has written is a data set: without a record, the service refuses it.
+        // The loader writes a data set without a record, which the service would refuse.
         redis.call::<redis::Value>(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#, "NX"])?;
         let address = free_address()?;
         let mut command = processes::command(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ESTIMATOR_LISTEN", address.to_string()).env("ESTIMATOR_REDIS_URL", url(redis.address));
-        // One plain command on a large segment holds Redis for seconds, and must not make answers of 503.
+        // One plain command on a large segment blocks Redis for seconds, which must not cause answers of 503.
         command.env("ESTIMATOR_PRUNE_SCHEDULE", NEVER).env("ESTIMATOR_REDIS_TIMEOUT", "30s");
         command.envs(settings.iter().map(|(name, value)| (format!("ESTIMATOR_{name}"), value)));
         let mut process = Process::start("service", command, &folder_of(plan, "service", address)?)?;
-        // It answers when it has started, be it with 404, where probes are elsewhere.
+        // Any answer shows that it has started: with a separate listener for probes it is 404.
         let request = requests::get("/readyz");
         process.wait_until(|| {
             http::ask(address, request.as_bytes()).is_ok_and(|answer| [200, 404].contains(&answer.status))
@@ -151,14 +151,14 @@ impl Plain {
     }
 }
 
-/// webdis: HTTP in front of Redis, written in C, a command a request.
+/// webdis: HTTP in front of Redis, written in C, with one command per request.
 pub struct Webdis {
     pub address: SocketAddr,
     pub process: Process,
 }
 
 impl Webdis {
-    /// webdis on `redis` with the two threads and the pool of its own default, and without a log line a request.
+    /// Starts webdis on `redis` with its default threads and pool, and without a log line for each request.
     pub fn start(plan: &Plan, redis: &Redis) -> Result<Self> {
         let address = free_address()?;
         let folder = folder_of(plan, "webdis", address)?;

@@ -1,7 +1,7 @@
-//! Loads: wrk with prebuilt requests, and what it measured.
+//! Loads: wrk with prebuilt requests, and its figures.
 //!
-//! With one thread wrk fills a core by itself, and what it measures is wrk: so it has two. Its percentiles are corrected:
-//! where an answer takes more than twice the mean, wrk adds the requests that its connection could not send meanwhile.
+//! With one thread, wrk would fill a core and measure itself, so it has two. Its percentiles are corrected: if an answer takes
+//! more than twice the mean, wrk adds the requests that its connection could not send in the meantime.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use crate::processes::{self, Process};
 use crate::requests::RequestFile;
 
 const THREADS: usize = 2;
-/// Connections of a load, unless a part has a reason for more.
+/// Connections of a load, unless a part needs more.
 pub const CONNECTIONS: usize = 64;
 
-/// A load that is under way.
+/// A running load.
 pub struct Load {
     wrk: Process,
     name: String,
-    /// When wrk's threads ran, and what CPU time they had used then.
+    /// The start of wrk's threads, and their CPU time at that point.
     first: (Instant, Duration),
     last: (Instant, Duration),
 }
 
-/// What a load measured. Times are in microseconds.
+/// The figures of a load. Times are in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     pub requests: f64,
@@ -39,14 +39,14 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Requests a second.
+    /// Requests per second.
     pub fn throughput(&self) -> f64 {
         self.requests / self.seconds
     }
 }
 
 impl Load {
-    /// Starts sending `requests` to `address` for up to `seconds`, and returns when that has begun.
+    /// Starts sending `requests` to `address` for up to `seconds`. Returns when the first is sent.
     pub fn start(
         name: &str,
         address: SocketAddr,
@@ -74,7 +74,7 @@ impl Load {
         Ok(Self { wrk, name: name.to_owned(), first: now, last: now })
     }
 
-    /// Ends it before its time.
+    /// Ends it early.
     pub fn stop(self) -> Result<Measured> {
         self.wrk.interrupt()?;
         self.finish()
@@ -84,10 +84,10 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// When any request got no answer, or an error for one.
+    /// If any request got no answer, or an error.
     pub fn finish(mut self) -> Result<Measured> {
         while self.wrk.is_running()? {
-            // The last sample stands while its threads do; what comes after is wrk's own summary.
+            // The last sample is taken while its threads run. Afterwards wrk only computes its summary.
             if let (Ok(cpu), Ok(threads)) = (self.wrk.cpu(), self.wrk.threads())
                 && threads > THREADS
             {

@@ -1,9 +1,9 @@
 //! Checks the token of a request against the current keys.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, fs, io};
 
 use arc_swap::ArcSwapOption;
 
@@ -59,11 +59,22 @@ pub struct KeyCounts {
 
 /// A key file that can't be used: one line that names its setting.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting}: {}: {why}", path.display())]
+#[error("{setting}: {why}")]
 pub struct KeysError {
     setting: &'static str,
-    path: PathBuf,
+    /// The path and the mistake.
     why: String,
+}
+
+impl KeysError {
+    fn unreadable(setting: &'static str, path: &Path, error: &io::Error) -> Self {
+        Self { setting, why: format!("failed to read {}: {error}", path.display()) }
+    }
+
+    /// `why` is a predicate.
+    fn invalid(setting: &'static str, path: &Path, why: &str) -> Self {
+        Self { setting, why: format!("{}: {why}", path.display()) }
+    }
 }
 
 impl Authenticator {
@@ -160,15 +171,15 @@ impl Keys {
             return Ok(None);
         }
         let api = config.api_keys_file.as_deref().map(|path| {
-            let failed = |why| KeysError { setting: "api_keys_file", path: path.to_owned(), why };
-            let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-            ApiKeys::parse(&text).map_err(failed)
+            const SETTING: &str = "api_keys_file";
+            let text = fs::read_to_string(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            ApiKeys::parse(&text).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         let jwt = config.jwt.as_ref().map(|config| {
+            const SETTING: &str = "jwt_key_file";
             let path = &config.key_file;
-            let failed = |why| KeysError { setting: "jwt_key_file", path: path.clone(), why };
-            let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-            JwtVerifier::new(config, &content).map_err(failed)
+            let content = fs::read(path).map_err(|error| KeysError::unreadable(SETTING, path, &error))?;
+            JwtVerifier::new(config, &content).map_err(|why| KeysError::invalid(SETTING, path, &why))
         });
         Ok(Some(Self { generation, api: api.transpose()?, jwt: jwt.transpose()? }))
     }

@@ -32,12 +32,12 @@ pub(super) type Digest = [u8; SHA256_OUTPUT_LEN];
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    key: Vec<Entry>,
+    key: Vec<KeyEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct KeyEntry {
     name: String,
     sha256: String,
     scopes: Vec<String>,
@@ -89,7 +89,7 @@ impl ApiKeys {
 }
 
 impl ApiKey {
-    fn new(Entry { name, sha256, scopes }: Entry) -> Result<Self, String> {
+    fn new(KeyEntry { name, sha256, scopes }: KeyEntry) -> Result<Self, String> {
         check_name(&name)?;
         let digest = HEXLOWER_PERMISSIVE.decode(sha256.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
         let digest = digest.ok_or_else(|| format!("{name}: sha256 must be 64 hexadecimal digits"))?;

@@ -57,10 +57,11 @@ pub fn api_key(name: &str, scopes: &[Scope]) -> Result<NewKey, MintError> {
 /// A [`MintError`] if the file can't be read or written, or has a key with this name.
 pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, MintError> {
     let failed = |why: String| MintError(format!("api_keys_file: {}: {why}", path.display()));
+    let io_failed = |verb, error| MintError(format!("api_keys_file: failed to {verb} {}: {error}", path.display()));
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(failed(format!("can't be read: {error}"))),
+        Err(error) => return Err(io_failed("read", error)),
     };
     if ApiKeys::parse(&text).map_err(failed)?.has(name) {
         return Err(failed(format!("already has a key named {name}")));
@@ -76,7 +77,7 @@ pub fn api_key_into(path: &Path, name: &str, scopes: &[Scope]) -> Result<String,
     // Write access to the file allows adding keys, so only its owner gets it, whatever the umask says.
     let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
     let written = file.and_then(|mut file| file.write_all(format!("{gap}{entry}").as_bytes()));
-    written.map_err(|error| failed(format!("can't be written: {error}")))?;
+    written.map_err(|error| io_failed("write", error))?;
     Ok(key)
 }
 
@@ -109,9 +110,11 @@ pub fn jwt(
         return Err(MintError(format!("jwt_algorithm: only the issuer can sign with {}", config.algorithm)));
     }
     let path = &config.key_file;
-    let failed = |why: String| MintError(format!("jwt_key_file: {}: {why}", path.display()));
-    let content = std::fs::read(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-    let key = EncodingKey::from_secret(parse_secret(&content).map_err(failed)?);
+    let failed = |why: String| MintError(format!("jwt_key_file: {why}"));
+    let content = std::fs::read(path);
+    let content = content.map_err(|error| failed(format!("failed to read {}: {error}", path.display())))?;
+    let secret = parse_secret(&content).map_err(|why| failed(format!("{}: {why}", path.display())))?;
+    let key = EncodingKey::from_secret(secret);
     let iat = now.as_millis() / 1_000;
     let lifetime = i64::try_from(lifetime.as_secs()).map_err(|_| MintError("the lifetime is too long".to_owned()))?;
     let claims = Claims {

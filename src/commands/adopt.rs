@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use clap::Args;
 
 use super::confirm::confirm;
+use super::counted::counted;
 use super::data::Data;
 use super::{Failure, Outcome};
 use crate::config::Settings;
@@ -100,24 +101,20 @@ fn describe(survey: &Survey, window: Window) -> String {
     let Survey { segments, empty, members, expired, unindexed, foreign } = survey;
     let mut text = format!(
         "{} with {}; the next prune removes {expired}, which are older than the window of {window}",
-        count(*segments, "segment"),
-        count(*members, "member"),
+        counted(*segments, "segment"),
+        counted(*members, "member"),
     );
     if !unindexed.is_empty() {
-        text += &format!("; {} missing in the index are added to it", count(unindexed.len() as u64, "segment"));
+        text += &format!("; {} missing in the index are added to it", counted(unindexed.len() as u64, "segment"));
     }
     if *empty > 0 {
-        text += &format!(", and {} without members", count(*empty, "name"));
+        text += &format!(", and {} without members", counted(*empty, "name"));
     }
     if !foreign.is_empty() {
         text +=
-            &format!("; {} of another type left alone: {}", count(foreign.len() as u64, "key"), list_first(foreign));
+            &format!("; {} of another type left alone: {}", counted(foreign.len() as u64, "key"), list_first(foreign));
     }
     text
-}
-
-fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The remedy for keys that would be hidden.

@@ -5,6 +5,7 @@ mod backoff;
 pub mod check;
 mod cli;
 mod confirm;
+mod counted;
 mod data;
 mod demo;
 mod export;

@@ -1,6 +1,6 @@
 //! The progress of a long command: a bar on a terminal, otherwise a line every few seconds.
 //!
-//! It goes to standard error, so that standard output holds the command's result alone.
+//! It goes to standard error, so that standard output holds only the command's result.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};

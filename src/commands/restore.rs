@@ -39,7 +39,7 @@ impl RestoreCommand {
         let Restored { keys, members, segments, old_data } = restored.await?;
         writeln!(
             std::io::stdout(),
-            "restored {}: Redis serves its {keys} keys with {members} members, segments: {segments}; the data from before is in {}",
+            "restored {}: Redis serves its data (keys: {keys}, members: {members}, segments: {segments}); the data from before is in {}",
             self.file.display(),
             old_data.display()
         )?;

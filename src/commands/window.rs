@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use clap::{Args, Subcommand};
 
 use super::confirm::confirm;
+use super::counted::counted;
 use super::data::Data;
 use super::{Failure, Outcome};
 use crate::config::Settings;
@@ -79,7 +80,7 @@ impl WindowCommand {
             let safe_now = clock.sync(store).await.map_err(failed)?.safe_now;
             let survey = store.survey(layout.read(), to.cutoff(safe_now)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
-            writeln!(out, "by {to}, the next prune removes {expired} of {members} visits, for good")?;
+            writeln!(out, "by {to}, the next prune removes {expired} of {}, for good", counted(members, "visit"))?;
             writeln!(
                 out,
                 "an instance that counts over more objects within {}s, if it runs and reaches Redis: start all of them first",

@@ -23,6 +23,16 @@ pub struct Setting {
 /// - [`SETTINGS`](super::SETTINGS), the list for errors and for tests of the documents,
 /// - [`RawSettings`](super::RawSettings), the texts of one source, which clap and envy fill,
 /// - [`Settings`](super::Settings), the values, with their parsing and printing.
+///
+/// A new setting also needs
+/// - a parser in `parse.rs` and an `impl` in `value.rs`, if its type is new,
+/// - a place that passes its value on, such as `limits.rs`, and a check in `access.rs` or `redis.rs` if it excludes or needs another one,
+/// - a row in docs/settings.md and an entry in `.env.example`, at the same position,
+/// - a line in `docker-compose.yml`, and one in `docker-compose-debug.yml` if it is a timeout that ends before a breakpoint does,
+/// - an entry in CHANGELOG.md.
+///
+/// `tests/it/contracts/documents.rs` checks the documents and the compose files, and `commands/cli.rs` the help. A parser's refusals are
+/// cases of `tests/invalid.rs`.
 macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+
@@ -77,7 +87,7 @@ macro_rules! settings {
 
             /// Returns all values as text, in the order of `SETTINGS`.
             pub(super) fn texts(&self) -> Vec<String> {
-                vec![$(Value::text(&self.$name)),+]
+                vec![$(SettingValue::text(&self.$name)),+]
             }
         }
     };

@@ -1,7 +1,7 @@
 //! The settings in a `.env` file, which docker compose and other programs read, too.
 //!
 //! A setting is one line, `NAME=value`. The grammar is so small that compose reads the same values. Any other line that names a setting
-//! is refused, so that no setting is lost or read in two ways. Variables of other programs are passed over.
+//! is refused, so that no setting is lost or read in two ways. Variables of other programs are skipped.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -37,22 +37,22 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1))
 }
 
-/// Longer durations help nobody and might overflow a deadline.
+/// A longer duration is a mistake, and might overflow a deadline.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text, "500ms, 10s or 1m")?;
     if duration > MAX_DURATION { Err("must not be longer than a day".to_owned()) } else { Ok(duration) }
 }
 
 /// Parses a duration longer than zero.
 pub fn timeout(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
+    let duration = duration_or_zero(text)?;
     if duration.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
 }
 
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
+    let duration = duration_or_zero(text)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
 }
 

@@ -1,4 +1,4 @@
-//! The settings, each declared once.
+//! The settings, each declared once, in the sections and the order of docs/settings.md. `declare.rs` lists what else a new one needs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use super::declare::{Setting, settings};
 use super::effective::EffectiveTexts;
 use super::secret_files::SecretFile;
 use super::source::Source;
-use super::value::Value;
+use super::value::SettingValue;
 use super::{SettingsError, parse};
 use crate::auth::JwtAlgorithm;
 use crate::domain::{SegmentName, Window};
@@ -21,6 +21,8 @@ use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, parse_ratio};
 
 settings! {
+    // Serving
+
     /// Address and port to serve HTTP on
     listen: SocketAddr, "IP:PORT", parse::address, default = "127.0.0.1:8080";
     /// Address and port to serve probes and metrics on, apart from the API [default: same as listen]
@@ -31,6 +33,11 @@ settings! {
     tls_key_file: Option<PathBuf>, "FILE", parse::path;
     /// Comma-separated origins whose pages may read responses, or * [default: none]
     cors_origins: Option<Origins>, "ORIGINS", Origins::parse;
+    /// Worker threads [default: one per core but one, which is left to Redis]
+    threads: usize, "NUMBER", parse::number::<1, 1_024>, or = parse::default_threads();
+
+    // Access
+
     /// Comma-separated hosts that requests may name, or *; localhost and IP addresses are always accepted [default: any, but none on
     /// loopback without keys]
     allowed_hosts: Option<AllowedHosts>, "HOSTS", AllowedHosts::parse;
@@ -46,6 +53,9 @@ settings! {
     jwt_audience: Option<String>, "TEXT", parse::non_empty;
     /// Tolerated clock skew between issuer and service
     jwt_leeway: Duration, "DURATION", parse::whole_seconds, default = "30s";
+
+    // Redis
+
     /// URL of Redis: `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; the password is
     /// percent-encoded [default: a private Redis]
     redis_url: Option<RedisUrl>, "URL", RedisUrl::parse, secret = true;
@@ -79,6 +89,13 @@ settings! {
     /// Memory limit of the private Redis, such as 512mb or 2gb; visits beyond it get 503 [default: half of the machine's memory, or of
     /// the container's limit if that is smaller]
     redis_max_memory: Option<MaxMemory>, "SIZE", MaxMemory::parse;
+    /// Timeout of connecting to Redis
+    redis_connect_timeout: Duration, "DURATION", parse::timeout, default = "1s";
+    /// Timeout of Redis's answer, connecting included
+    redis_timeout: Duration, "DURATION", parse::timeout, default = "2s";
+
+    // Visits
+
     /// Time that a user stays in a segment after the last visit; a data set keeps the longest one and is pruned by it
     window: Window, "DURATION", Window::parse, default = "14d";
     /// Schedule of removing expired members: cron with 5 fields, or 6 with seconds first, in UTC
@@ -87,16 +104,9 @@ settings! {
     max_segments: usize, "NUMBER", parse::number::<1, 100_000_000>, default = "10000";
     /// Sampling interval of the history of all segments: a part of a day, such as 15m or 1h, or off
     history_interval: Option<Interval>, "DURATION", Interval::parse, default = "1h";
-    /// Log format, `pretty` or `json` [default: pretty on a terminal, otherwise json]
-    log_format: Option<LogFormat>, "FORMAT", LogFormat::parse;
-    /// Log level, or a comma-separated list of module=level
-    log_filter: LogFilter, "FILTER", LogFilter::parse, default = "info,tokio_cron_scheduler=warn";
-    /// Collector of traces (OTLP over HTTP), such as `http://collector:4318` [default: no traces]
-    otlp_endpoint: Option<OtlpEndpoint>, "URL", OtlpEndpoint::parse, secret = true;
-    /// Ratio of traced requests, 0 to 1, among those without a `traceparent`
-    trace_ratio: f64, "RATIO", parse_ratio, default = "1";
-    /// Comma-separated segments, at most 100, whose numbers of users /metrics reports
-    metered_segments: Vec<SegmentName<'static>>, "NAMES", parse::segment_names, or = Vec::new();
+
+    // Limits
+
     /// Timeout of a request's head, an idle connection, and a client that stops reading its answer
     header_timeout: Duration, "DURATION", parse::timeout, default = "30s";
     /// Timeout of a request's body; in a stream of visits, of each line
@@ -117,18 +127,28 @@ settings! {
     max_overlaps: usize, "NUMBER", parse::number::<1, 100>, default = "2";
     /// Maximum number of lists, and requests for a user, in flight, as each reads every segment; further ones get 429
     max_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "16";
-    /// Timeout of connecting to Redis
-    redis_connect_timeout: Duration, "DURATION", parse::timeout, default = "1s";
-    /// Timeout of Redis's answer, connecting included
-    redis_timeout: Duration, "DURATION", parse::timeout, default = "2s";
     /// Maximum number of visits that wait for Redis, and of counts; further ones get 503
     max_waiting: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "10000";
-    /// Worker threads [default: one per core but one, which is left to Redis]
-    threads: usize, "NUMBER", parse::number::<1, 1_024>, or = parse::default_threads();
+
+    // Stopping
+
     /// Time to keep serving after a stop signal, with readyz at 503
-    shutdown_delay: Duration, "DURATION", parse::duration, default = "0s";
+    shutdown_delay: Duration, "DURATION", parse::duration_or_zero, default = "0s";
     /// Timeout of the requests in flight after that
     drain_timeout: Duration, "DURATION", parse::timeout, default = "10s";
+
+    // Logs, traces and metrics
+
+    /// Log format, `pretty` or `json` [default: pretty on a terminal, otherwise json]
+    log_format: Option<LogFormat>, "FORMAT", LogFormat::parse;
+    /// Log level, or a comma-separated list of module=level
+    log_filter: LogFilter, "FILTER", LogFilter::parse, default = "info,tokio_cron_scheduler=warn";
+    /// Collector of traces (OTLP over HTTP), such as `http://collector:4318` [default: no traces]
+    otlp_endpoint: Option<OtlpEndpoint>, "URL", OtlpEndpoint::parse, secret = true;
+    /// Ratio of traced requests, 0 to 1, among those without a `traceparent`
+    trace_ratio: f64, "RATIO", parse_ratio, default = "1";
+    /// Comma-separated segments, at most 100, whose numbers of users /metrics reports
+    metered_segments: Vec<SegmentName<'static>>, "NAMES", parse::segment_names, or = Vec::new();
 }
 
 impl Settings {

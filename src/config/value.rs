@@ -15,14 +15,14 @@ use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint};
 
 /// The value of a setting.
-pub(super) trait Value {
+pub(super) trait SettingValue {
     /// Returns the value for `check`, without a password.
     fn text(&self) -> String;
 }
 
 macro_rules! value_by_display {
     ($($type:ty),+ $(,)?) => {
-        $(impl Value for $type {
+        $(impl SettingValue for $type {
             fn text(&self) -> String {
                 self.to_string()
             }
@@ -51,31 +51,31 @@ value_by_display!(
     usize,
 );
 
-impl Value for Duration {
+impl SettingValue for Duration {
     fn text(&self) -> String {
         humantime::format_duration(*self).to_string()
     }
 }
 
-impl Value for KeyPrefix {
+impl SettingValue for KeyPrefix {
     fn text(&self) -> String {
         self.as_str().to_owned()
     }
 }
 
-impl Value for PathBuf {
+impl SettingValue for PathBuf {
     fn text(&self) -> String {
         self.display().to_string()
     }
 }
 
-impl<T: Value> Value for Option<T> {
+impl<T: SettingValue> SettingValue for Option<T> {
     fn text(&self) -> String {
         self.as_ref().map(T::text).unwrap_or_default()
     }
 }
 
-impl<T: Value> Value for Vec<T> {
+impl<T: SettingValue> SettingValue for Vec<T> {
     fn text(&self) -> String {
         self.iter().map(T::text).collect::<Vec<_>>().join(",")
     }

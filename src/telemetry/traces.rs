@@ -51,8 +51,8 @@ impl OtlpEndpoint {
     /// The predicate of a sentence about the setting.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wanted = || {
-            "must be a URL such as http://collector:4318, without a user, a password or a query; what the collector wants of \
-             these goes into OTEL_EXPORTER_OTLP_HEADERS"
+            "must be a URL such as http://collector:4318, without a user, a password or a query; credentials go into \
+             OTEL_EXPORTER_OTLP_HEADERS"
                 .to_owned()
         };
         let uri: hyper::Uri = text.parse().map_err(|_| wanted())?;

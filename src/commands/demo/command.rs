@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Demo, DemoCounts};
+use crate::commands::counted::counted;
 use crate::commands::data::Data;
 use crate::commands::healthcheck::local_address;
 use crate::commands::progress::{Progress, Unit};
@@ -58,7 +59,9 @@ impl DemoCommand {
         let DemoCounts { segments, visits, points } = outcome?;
         let took = humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
         let mut out = std::io::stdout();
-        writeln!(out, "{segments} segments with {visits} members, and {points} points of their histories, in {took}")?;
+        let [segments, members, points] = [(segments as u64, "segment"), (visits, "member"), (points, "point")]
+            .map(|(number, noun)| counted(number, noun));
+        writeln!(out, "{segments} with {members}, and {points} of their histories, in {took}")?;
         let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
         let address = local_address(settings.listen);
         writeln!(out, "start the service with the same settings and open {scheme}://{address}/")?;

@@ -6,7 +6,7 @@ use crate::ingest::LineError;
 
 /// The result of a delivered chunk.
 #[derive(Debug, Default)]
-pub(super) struct ChunkResult {
+pub(super) struct DeliveryResult {
     pub(super) accepted: u64,
     pub(super) expired: u64,
     /// Visits that no retry can write.
@@ -17,7 +17,7 @@ pub(super) struct ChunkResult {
 
 /// Why a chunk was not delivered completely.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum DeliveryFailure {
     /// A retry may succeed, after a delay if the target asks for one.
     Transient { why: String, retry_after: Option<Duration> },
     /// No retry can succeed.

@@ -14,7 +14,7 @@ pub enum ImportError {
     File(String),
     /// The state belongs to an import of another file, with other options, or into another target.
     #[error("--resume: {state} is of {what}; without --resume the import starts at the beginning")]
-    OtherImport {
+    StateMismatch {
         /// The file with the state.
         state: String,
         /// The difference.

@@ -10,6 +10,7 @@ mod command;
 mod csv;
 mod delivery;
 mod error;
+mod format;
 mod reader;
 mod rejects;
 mod run;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::command::ImportCommand;
 pub use self::csv::{ColumnMapping, CsvFormat};
 pub use self::error::ImportError;
-pub use self::reader::Format;
+pub use self::format::Format;
 use self::reader::ReaderEvent;
 use self::rejects::Rejects;
 use self::run::{Delivery, Run, StateFile};
@@ -98,10 +99,10 @@ impl Import {
             Source::open(&self.file).map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
         let progress = Arc::new(Progress::start(Unit::Bytes, source.bytes, "visits"));
         let state = self.initial_state(destination, &progress)?;
-        target.check(clock).await.map_err(ImportError::Refused)?;
+        target.check_reachable(clock).await.map_err(ImportError::Refused)?;
         let events = reader::read(source, self.format.clone(), target.encoding(clock), state.done, state.runs.clone());
         let mut events = events.map_err(|error| ImportError::unreadable(&self.file, error.to_string()))?;
-        let start = self.skip_done(&state, &target, &mut events, &progress, stop).await?;
+        let start = self.skip_imported(&state, &target, &mut events, &progress, stop).await?;
         // Not earlier: until here it may be the wrong target, or have lost imported visits.
         target.prepare(clock, &progress).await.map_err(ImportError::Refused)?;
         let rejects = match &self.errors {
@@ -183,14 +184,14 @@ impl Import {
             }
             Ok(Some(state)) if state.format != fresh.format => {
                 let what = format!("a file that was read with other options ({})", state.format);
-                Err(ImportError::OtherImport { state: shown, what })
+                Err(ImportError::StateMismatch { state: shown, what })
             }
             Ok(Some(state)) => match state.target.difference(&fresh.target) {
-                Some(what) => Err(ImportError::OtherImport { state: shown, what }),
+                Some(what) => Err(ImportError::StateMismatch { state: shown, what }),
                 None => Ok(state),
             },
             Err(LoadError::OtherVersion(_)) => {
-                Err(ImportError::OtherImport { state: shown, what: "another version of this program".to_owned() })
+                Err(ImportError::StateMismatch { state: shown, what: "another version of this program".to_owned() })
             }
             Err(why) => Err(ImportError::File(format!("--resume: {why}"))),
         }
@@ -198,7 +199,7 @@ impl Import {
 
     /// Waits until the reader has skipped the records of earlier runs, and checks that the target still has them. Returns the sender that
     /// lets the reader continue.
-    async fn skip_done(
+    async fn skip_imported(
         &self,
         state: &State,
         target: &Target,
@@ -210,18 +211,18 @@ impl Import {
             event = events.recv() => event,
             () = stop.cancelled() => return Err(ImportError::Stopped),
         };
-        let other_import = |what: &str| {
+        let mismatch = |what: &str| {
             let state = self.state_file().map(|path| path.display().to_string()).unwrap_or_default();
-            ImportError::OtherImport { state, what: what.to_owned() }
+            ImportError::StateMismatch { state, what: what.to_owned() }
         };
         let start = match event {
             Some(ReaderEvent::Skipped(witnesses, start)) => {
                 if !target.has_witnesses(&witnesses, state).await.map_err(ImportError::Refused)? {
-                    return Err(other_import("a data set that has lost imported visits"));
+                    return Err(mismatch("a data set that has lost imported visits"));
                 }
                 start
             }
-            Some(ReaderEvent::Differs) => return Err(other_import("another file")),
+            Some(ReaderEvent::Differs) => return Err(mismatch("another file")),
             Some(ReaderEvent::Failed(why)) => return Err(ImportError::unreadable(&self.file, why)),
             Some(ReaderEvent::Chunk(_) | ReaderEvent::End(_)) => {
                 unreachable!("the reader skips the done records first")

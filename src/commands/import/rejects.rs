@@ -19,7 +19,7 @@ pub(super) enum Rejects {
 
 /// A line of the file.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct RejectLine<'a> {
     line: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
@@ -47,7 +47,7 @@ impl Rejects {
         match self {
             Self::File { file, bytes, .. } => {
                 for LineError { line, field, detail } in errors {
-                    let mut text = serde_json::to_vec(&Entry { line: *line, field: field.as_deref(), detail })?;
+                    let mut text = serde_json::to_vec(&RejectLine { line: *line, field: field.as_deref(), detail })?;
                     text.push(b'\n');
                     *bytes += text.len() as u64;
                     file.write_all(&text)?;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::chunk::Chunk;
-use super::delivery::{ChunkResult, Failure};
+use super::delivery::{DeliveryFailure, DeliveryResult};
 use super::error::ImportError;
 use super::reader::ReaderEvent;
 use super::rejects::Rejects;
@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// Adds the result of a chunk to the state, and writes its errors.
-    fn record(&mut self, chunk: Chunk, delivered: ChunkResult) -> Result<(), Interruption> {
+    fn record(&mut self, chunk: Chunk, delivered: DeliveryResult) -> Result<(), Interruption> {
         let counts = &mut self.state.counts;
         counts.accepted += delivered.accepted;
         counts.undated += chunk.undated_without(&delivered.errors);
@@ -259,7 +259,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Delivers `chunk`. Retries transient failures with backoff.
-    async fn deliver(self, chunk: Chunk) -> (Chunk, Result<ChunkResult, Interruption>) {
+    async fn deliver(self, chunk: Chunk) -> (Chunk, Result<DeliveryResult, Interruption>) {
         let mut backoff = Backoff::default();
         loop {
             let (why, retry_after) = match self.target.deliver(&chunk).await {
@@ -269,8 +269,8 @@ impl Delivery {
                     }
                     return (chunk, Ok(delivered));
                 }
-                Err(Failure::Permanent(why)) => return (chunk, Err(Interruption::Failed(why))),
-                Err(Failure::Transient { why, retry_after }) => (why, retry_after),
+                Err(DeliveryFailure::Permanent(why)) => return (chunk, Err(Interruption::Failed(why))),
+                Err(DeliveryFailure::Transient { why, retry_after }) => (why, retry_after),
             };
             let Some(delay) = backoff.next_delay(retry_after, Instant::now()) else {
                 let seconds = Backoff::MAX_ELAPSED.as_secs();

@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::delivery::{ChunkResult, Failure};
+use super::delivery::{DeliveryFailure, DeliveryResult};
 use crate::ingest::LineError;
 use crate::tls;
 
@@ -52,7 +52,7 @@ struct ReportedError {
 
 /// The outcome of a request.
 enum PostOutcome {
-    Delivered(ChunkResult),
+    Delivered(DeliveryResult),
     /// The request must be split: its report is incomplete, or its body is too large for the service or a proxy.
     TooLarge(String),
 }
@@ -100,16 +100,17 @@ impl Service {
     /// # Errors
     ///
     /// The reason in one line.
-    pub(super) async fn check(&self) -> Result<(), String> {
+    pub(super) async fn check_reachable(&self) -> Result<(), String> {
         match self.post_once(Vec::new(), &[]).await {
             Ok(PostOutcome::Delivered(_)) => Ok(()),
-            Ok(PostOutcome::TooLarge(why)) | Err(Failure::Transient { why, .. } | Failure::Permanent(why)) => Err(why),
+            Ok(PostOutcome::TooLarge(why))
+            | Err(DeliveryFailure::Transient { why, .. } | DeliveryFailure::Permanent(why)) => Err(why),
         }
     }
 
     /// Posts the visits of `text`, which are on `lines` of the file. Splits the request in halves while it is too large.
-    pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<ChunkResult, Failure> {
-        let mut result = ChunkResult::default();
+    pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<DeliveryResult, DeliveryFailure> {
+        let mut result = DeliveryResult::default();
         // After a failure the caller posts all again, including the halves that were delivered.
         let mut parts = vec![(text, lines)];
         while let Some((text, lines)) = parts.pop() {
@@ -120,7 +121,7 @@ impl Service {
                         result.add(part);
                         continue;
                     }
-                    PostOutcome::TooLarge(why) if is_one => return Err(Failure::Permanent(why)),
+                    PostOutcome::TooLarge(why) if is_one => return Err(DeliveryFailure::Permanent(why)),
                     PostOutcome::TooLarge(_) => {}
                 }
             }
@@ -132,9 +133,10 @@ impl Service {
         Ok(result)
     }
 
-    async fn post_once(&self, text: Vec<u8>, lines: &[u64]) -> Result<PostOutcome, Failure> {
+    async fn post_once(&self, text: Vec<u8>, lines: &[u64]) -> Result<PostOutcome, DeliveryFailure> {
         let bytes = text.len();
-        let transient = |why, retry_after| Failure::Transient { why: format!("{}: {why}", self.base), retry_after };
+        let transient =
+            |why, retry_after| DeliveryFailure::Transient { why: format!("{}: {why}", self.base), retry_after };
         // Only for the first request: a server that has answered before speaks HTTP.
         let hint = |error: &reqwest::Error| if lines.is_empty() && is_closed_early(error) { CLOSED_EARLY } else { "" };
         let unreachable = |error: reqwest::Error| transient(format!("{}{}", reason(&error), hint(&error)), None);
@@ -142,7 +144,7 @@ impl Service {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.map_err(unreachable)?;
         let body: Option<ResponseBody> = serde_json::from_slice(&body).ok();
-        let permanent = |why| Failure::Permanent(format!("{}: {why}", self.base));
+        let permanent = |why| DeliveryFailure::Permanent(format!("{}: {why}", self.base));
         match body {
             // If no visit is accepted, or too many are rejected, a problem holds the report.
             Some(body)
@@ -212,7 +214,7 @@ impl ResponseBody {
         if (self.errors_truncated || !is_complete) && lines.len() > 1 {
             return Some(PostOutcome::TooLarge("the report does not cover all lines".to_owned()));
         }
-        let mut result = ChunkResult {
+        let mut result = DeliveryResult {
             accepted: self.accepted?,
             expired: self.expired,
             rejected: self.rejected,
@@ -231,7 +233,7 @@ impl ResponseBody {
     }
 }
 
-impl ChunkResult {
+impl DeliveryResult {
     fn add(&mut self, Self { accepted, expired, rejected, errors }: Self) {
         self.accepted += accepted;
         self.expired += expired;

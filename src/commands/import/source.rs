@@ -45,9 +45,9 @@ impl Source {
             CountingReader { inner: Cursor::new(magic).chain(file), count: Arc::clone(&compressed_bytes_read) };
         let compressed = BufReader::with_capacity(Self::BUFFER_BYTES, compressed);
         let mut reader: Box<dyn Read + Send> = if is_gzip {
-            Box::new(Decompressor { member: Some(Member::Gzip(GzDecoder::new(compressed))) })
+            Box::new(Decompressor { member: Some(CompressedMember::Gzip(GzDecoder::new(compressed))) })
         } else if is_zstd {
-            Box::new(Decompressor { member: Some(Member::zstd(compressed)?) })
+            Box::new(Decompressor { member: Some(CompressedMember::zstd(compressed)?) })
         } else {
             Box::new(compressed)
         };
@@ -122,16 +122,16 @@ fn utf_16(start: &[u8]) -> Option<&'static str> {
 /// A decompressor of concatenated gzip members or zstd frames. Zeros may follow the last one, as tapes and block devices append them.
 struct Decompressor<R: BufRead> {
     /// `None` after the end.
-    member: Option<Member<R>>,
+    member: Option<CompressedMember<R>>,
 }
 
 /// A gzip member or a zstd frame.
-enum Member<R: BufRead> {
+enum CompressedMember<R: BufRead> {
     Gzip(GzDecoder<R>),
     Zstd(zstd::Decoder<'static, R>),
 }
 
-impl<R: BufRead> Member<R> {
+impl<R: BufRead> CompressedMember<R> {
     fn zstd(compressed: R) -> io::Result<Self> {
         Ok(Self::Zstd(zstd::Decoder::with_buffer(compressed)?.single_frame()))
     }
@@ -155,8 +155,8 @@ impl<R: BufRead> Read for Decompressor<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(member) = &mut self.member {
             let read = match member {
-                Member::Gzip(member) => member.read(buffer)?,
-                Member::Zstd(frame) => frame.read(buffer)?,
+                CompressedMember::Gzip(member) => member.read(buffer)?,
+                CompressedMember::Zstd(frame) => frame.read(buffer)?,
             };
             if read > 0 || buffer.is_empty() {
                 return Ok(read);

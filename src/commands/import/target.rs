@@ -2,7 +2,7 @@
 
 use super::Service;
 use super::chunk::{Chunk, EncodedVisits, Encoding};
-use super::delivery::{ChunkResult, Failure};
+use super::delivery::{DeliveryFailure, DeliveryResult};
 use super::state::State;
 use super::witnesses::Witnesses;
 use crate::commands::progress::Progress;
@@ -35,10 +35,10 @@ impl Target {
     /// # Errors
     ///
     /// The reason in one line.
-    pub(super) async fn check(&self, clock: &Clock) -> Result<(), String> {
+    pub(super) async fn check_reachable(&self, clock: &Clock) -> Result<(), String> {
         match self {
             Self::Redis(estimator) => estimator.sync_clock(clock).await.map(drop).map_err(|error| cannot_serve(&error)),
-            Self::Service(service) => service.check().await,
+            Self::Service(service) => service.check_reachable().await,
         }
     }
 
@@ -98,9 +98,9 @@ impl Target {
     }
 
     /// Delivers `chunk`. Idempotent.
-    pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<ChunkResult, Failure> {
+    pub(super) async fn deliver(&self, chunk: &Chunk) -> Result<DeliveryResult, DeliveryFailure> {
         if chunk.lines.is_empty() {
-            return Ok(ChunkResult::default());
+            return Ok(DeliveryResult::default());
         }
         match (self, &chunk.visits) {
             (Self::Redis(estimator), EncodedVisits::Batch(batch)) => write(estimator, batch, &chunk.lines).await,
@@ -110,16 +110,16 @@ impl Target {
     }
 }
 
-async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<ChunkResult, Failure> {
+async fn write(estimator: &Estimator, batch: &Batch, lines: &[u64]) -> Result<DeliveryResult, DeliveryFailure> {
     let permit = estimator.acquire_bulk_permit().await.map_err(failure)?;
     let outcome = permit.write(batch).await;
-    let mut result = ChunkResult::default();
+    let mut result = DeliveryResult::default();
     for (index, line) in lines.iter().enumerate() {
         match outcome.result(index) {
             Ok(()) => result.accepted += 1,
             // The visit is valid, and a later run can write it after the limit is raised.
             Err(store::Error::TooManySegments(max)) => {
-                return Err(Failure::Permanent(format!(
+                return Err(DeliveryFailure::Permanent(format!(
                     "the data set reached the limit of {max} segments (max_segments); raise it, or correct the file"
                 )));
             }
@@ -138,12 +138,12 @@ fn cannot_serve(error: &store::Error) -> String {
     format!("Redis can't serve: {error}")
 }
 
-fn failure(error: store::Error) -> Failure {
+fn failure(error: store::Error) -> DeliveryFailure {
     let why = error.to_string();
     match error {
         store::Error::Redis(redis::Error::TooOld(_) | redis::Error::NoWaitAof)
         | store::Error::Partitions { .. }
-        | store::Error::Unrecorded { .. } => Failure::Permanent(why),
-        _ => Failure::Transient { why, retry_after: None },
+        | store::Error::Unrecorded { .. } => DeliveryFailure::Permanent(why),
+        _ => DeliveryFailure::Transient { why, retry_after: None },
     }
 }

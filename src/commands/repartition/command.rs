@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{MoveOutcome, Repartition};
+use crate::commands::counted::counted;
 use crate::commands::data::Data;
 use crate::commands::{Failure, Outcome, StopSignals};
 use crate::config::Settings;
@@ -37,8 +38,10 @@ impl RepartitionCommand {
             MoveOutcome::NothingToDo => writeln!(out, "nothing to do: there {is} {}", self.to.in_words())?,
             MoveOutcome::Done { members, segments } => writeln!(
                 out,
-                "there {is} {} now: {members} members copied and {segments} counts compared in {}",
+                "there {is} {} now: {} copied and {} compared in {}",
                 self.to.in_words(),
+                counted(members, "member"),
+                counted(segments, "count"),
                 humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64))
             )?,
         }

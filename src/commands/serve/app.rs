@@ -1,21 +1,19 @@
 //! Builds the service from the settings, starts its parts in order, and stops them in order.
 
 use std::future::pending;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, KeyCounts, KeysError};
-use crate::config::{SecretFile, Settings};
+use super::listener::{BoundListener, ListenError};
+use super::reloader::Reloader;
+use crate::auth::{Authenticator, KeysError};
+use crate::config::Settings;
 use crate::embedded_redis::{EmbeddedError, EmbeddedRedis};
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
@@ -30,9 +28,9 @@ use crate::telemetry::Metrics;
 /// A service that is ready to run. It already listens, so connections wait until it runs.
 #[derive(Debug)]
 pub struct App {
-    public: BoundListener,
+    public: (BoundListener, Routes),
     /// Probes and metrics, if they have their own listener.
-    admin: Option<BoundListener>,
+    admin: Option<(BoundListener, Routes)>,
     health: HealthMonitor,
     recorder: HistoryRecorder,
     reloader: Reloader,
@@ -43,77 +41,12 @@ pub struct App {
     end_streams: CancellationToken,
 }
 
-/// Reloads API keys, JWT keys and certificates.
-#[derive(Debug, Clone)]
-pub struct Reloader {
-    authenticator: Arc<Authenticator>,
-    tls: Option<Tls>,
-    secret_files: Vec<SecretFile>,
-    metrics: Arc<Metrics>,
-}
-
-impl Reloader {
-    /// Reloads the files. If one can't be used, logs that and keeps its previous content.
-    pub fn reload(&self) {
-        let keys = self.authenticator.reload();
-        match &keys {
-            Ok(()) => tracing::info!("reloaded the keys"),
-            Err(error) => tracing::error!(%error, "failed to reload the keys, keeping the previous ones"),
-        }
-        let certificate = self.tls.as_ref().map(Tls::reload);
-        match &certificate {
-            None => {}
-            Some(Ok(())) => tracing::info!("reloaded the certificate"),
-            Some(Err(error)) => tracing::error!(%error, "failed to reload the certificate, keeping the previous one"),
-        }
-        self.report(keys.is_ok(), certificate.is_none_or(|certificate| certificate.is_ok()));
-    }
-
-    /// Updates the gauges of keys and reloads, and warns of exposed files.
-    fn report(&self, are_keys_loaded: bool, is_certificate_loaded: bool) {
-        let http = &self.metrics.http;
-        let KeyCounts { api, jwt } = self.authenticator.key_counts();
-        for (kind, count) in [("api", api), ("jwt", jwt)] {
-            if let Some(count) = count {
-                http.set_auth_keys(kind, count);
-            }
-        }
-        if !self.authenticator.is_open() {
-            http.set_reload_successful("keys", are_keys_loaded);
-        }
-        if self.tls.is_some() {
-            http.set_reload_successful("certificate", is_certificate_loaded);
-        }
-        if api == Some(0) {
-            tracing::warn!("api_keys_file has no key, so every API key is refused; add keys and send SIGHUP");
-        }
-        for exposure in self.secret_files.iter().filter_map(SecretFile::exposure) {
-            tracing::warn!("{exposure}");
-        }
-    }
-}
-
-/// A listener and the routes of its requests.
-#[derive(Debug)]
-struct BoundListener {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    routes: Routes,
-}
-
 /// Why the service failed to start or ended by itself, in one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The address can't be bound.
-    #[error("{setting}: failed to listen on {address}: {source}; set another address")]
-    Listen {
-        /// The setting with the address.
-        setting: &'static str,
-        /// The address of the setting.
-        address: SocketAddr,
-        /// The error of the system.
-        source: io::Error,
-    },
+    /// An address can't be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A file for the connection to Redis can't be used. The text names the setting.
     #[error("{0}")]
     Redis(String),
@@ -160,9 +93,9 @@ impl App {
         let authenticator = Arc::new(Authenticator::load(settings.auth())?);
         let tls = settings.tls_files().map(Tls::load).transpose()?;
         // Binds before Redis starts, so that a second service on the same address ends immediately.
-        let public = listen("listen", settings.listen).await?;
+        let public = BoundListener::bind("listen", settings.listen).await?;
         let admin = match settings.admin_listen {
-            Some(address) => Some(listen("admin_listen", address).await?),
+            Some(address) => Some(BoundListener::bind("admin_listen", address).await?),
             None => None,
         };
 
@@ -210,7 +143,7 @@ impl App {
             is_stopping: Arc::clone(&is_stopping),
             end_streams: end_streams.clone(),
         });
-        let is_local = public.1.ip().to_canonical().is_loopback();
+        let is_local = public.is_local();
         let hosts = match &settings.allowed_hosts {
             Some(hosts) => hosts.clone(),
             // Protects against DNS rebinding: a site could make its own name resolve to this address.
@@ -236,12 +169,15 @@ impl App {
             metrics: Arc::clone(&metrics),
         };
         reloader.report(true, true);
-        let probes = if admin.is_some() { ProbesListener::Admin } else { ProbesListener::Api };
-        let routes = Routes::api(Arc::clone(&state), settings.cors_origins.as_ref(), hosts, probes);
-        let admin =
-            admin.map(|(listener, local_addr)| BoundListener { listener, local_addr, routes: Routes::admin(state) });
+        let routes = Routes::api(
+            Arc::clone(&state),
+            settings.cors_origins.as_ref(),
+            hosts,
+            if admin.is_some() { ProbesListener::Admin } else { ProbesListener::Api },
+        );
+        let admin = admin.map(|listener| (listener, Routes::admin(state)));
         Ok(Self {
-            public: BoundListener { listener: public.0, local_addr: public.1, routes },
+            public: (public, routes),
             admin,
             health: HealthMonitor::new(estimator.clone(), clock.clone(), settings.metered_segments.clone()),
             recorder: HistoryRecorder::new(estimator.clone(), clock.clone(), history),
@@ -257,13 +193,13 @@ impl App {
     /// Returns the address of the service, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.public.local_addr
+        self.public.0.local_addr
     }
 
     /// Returns the address of probes and metrics, if they have their own listener.
     #[must_use]
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|admin| admin.local_addr)
+        self.admin.as_ref().map(|(listener, _)| listener.local_addr)
     }
 
     /// Returns the handle that reloads files while the service runs.
@@ -284,8 +220,9 @@ impl App {
         let Self { public, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, end_streams } =
             self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
-        let admin_addr = admin.as_ref().map(|admin| tracing::field::display(admin.local_addr));
-        if reloader.authenticator.is_open() && !public.local_addr.ip().to_canonical().is_loopback() {
+        let admin_addr = admin.as_ref().map(|(listener, _)| tracing::field::display(listener.local_addr));
+        let (public, routes) = public;
+        if reloader.authenticator.is_open() && !public.is_local() {
             tracing::warn!(
                 address = %public.local_addr,
                 "anyone who can reach this address has full access: neither api_keys_file nor jwt_algorithm is set"
@@ -298,7 +235,7 @@ impl App {
         monitors.spawn(recorder.run());
         // Serves probes until the end of the shutdown. Dropping it ends it.
         let mut admin_server = JoinSet::new();
-        if let Some(BoundListener { listener, routes, .. }) = admin {
+        if let Some((BoundListener { listener, .. }, routes)) = admin {
             // In plain text: probes connect by address, and a certificate is for a name.
             let server = Server { tls: None, ..server.clone() };
             admin_server.spawn(server.serve(listener, routes, CancellationToken::new()));
@@ -306,7 +243,7 @@ impl App {
 
         let outcome = {
             let (drain_timeout, is_stopping) = (server.limits.drain, Arc::clone(&server.is_stopping));
-            let serving = server.serve(public.listener, public.routes, stop_serving.clone());
+            let serving = server.serve(public.listener, routes, stop_serving.clone());
             let pruning = pruner.run(stop_pruning.clone());
             let supervising = supervise(&mut redis);
             tokio::pin!(serving, pruning, supervising);
@@ -370,77 +307,10 @@ impl App {
     }
 }
 
-/// Binds the `address` of `setting`. Returns the listener and its address with the port that the system chose.
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let failed = |source| AppError::Listen { setting, address, source };
-    let listener = match address {
-        SocketAddr::V6(any) if any.ip().is_unspecified() => bind_or_ipv4(any, bind_both_families).await,
-        _ => TcpListener::bind(address).await,
-    };
-    let listener = listener.map_err(failed)?;
-    let local_addr = listener.local_addr().map_err(failed)?;
-    Ok((listener, local_addr))
-}
-
-/// Binds `[::]` by `bind`, or `0.0.0.0` on a machine without IPv6, so that one address suits all machines.
-async fn bind_or_ipv4(
-    address: SocketAddrV6,
-    bind: impl FnOnce(SocketAddrV6) -> io::Result<TcpListener>,
-) -> io::Result<TcpListener> {
-    match bind(address) {
-        Err(error)
-            if error.kind() == io::ErrorKind::AddrNotAvailable
-                || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) =>
-        {
-            tracing::info!(%address, "this machine has no IPv6, listening on IPv4 only");
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
-    }
-}
-
-/// Binds `[::]` for IPv4 as well, regardless of `net.ipv6.bindv6only`.
-fn bind_both_families(address: SocketAddrV6) -> io::Result<TcpListener> {
-    /// The system reduces it to its limit, as for [`TcpListener::bind`].
-    const BACKLOG: u32 = 65_535;
-    let socket = TcpSocket::new_v6()?;
-    SockRef::from(&socket).set_only_v6(false)?;
-    // Lets a restart bind while connections of the previous process are in TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address.into())?;
-    socket.listen(BACKLOG)
-}
-
 /// Returns if the private Redis can't be kept running. Without one, never returns.
 async fn supervise(redis: &mut Option<EmbeddedRedis>) -> EmbeddedError {
     match redis {
         Some(redis) => redis.supervise().await,
         None => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::unsupported_family(io::Error::from(Errno::AFNOSUPPORT))]
-    #[case::address_not_available(io::Error::from(io::ErrorKind::AddrNotAvailable))]
-    #[tokio::test]
-    async fn bind_falls_back_to_ipv4_without_ipv6(#[case] error: io::Error) {
-        let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
-        let listener = bind_or_ipv4(any, |_| Err(error)).await.unwrap();
-        assert_eq!(listener.local_addr().unwrap().ip(), Ipv4Addr::UNSPECIFIED);
-    }
-
-    #[tokio::test]
-    async fn bind_returns_any_other_error() {
-        let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
-        let error = bind_or_ipv4(any, |_| Err(io::ErrorKind::AddrInUse.into())).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,6 +1,8 @@
 //! `segment-estimator serve`: serves HTTP until a signal.
 
 mod app;
+mod listener;
+mod reloader;
 
 use std::io;
 
@@ -8,7 +10,9 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-pub use self::app::{App, AppError, Reloader};
+pub use self::app::{App, AppError};
+pub use self::listener::ListenError;
+pub use self::reloader::Reloader;
 use super::outcome::Outcome;
 use super::stop_signals::StopSignals;
 use crate::config::Settings;

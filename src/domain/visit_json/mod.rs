@@ -3,48 +3,19 @@
 //! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer names all
 //! mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
 
-#[cfg(test)]
-mod properties;
+mod error;
+mod fields;
 mod raw_visit;
 
-use std::borrow::Cow;
-use std::fmt;
 use std::str::Utf8Error;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
+pub use self::error::VisitError;
+use self::fields::{FieldValue, RawFields};
 pub use self::raw_visit::RawVisit;
-use super::{FieldError, SegmentName, Timestamp, UserId, Visit};
-
-/// Why bytes are not a visit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VisitError {
-    /// They are not JSON.
-    #[error("{0}")]
-    NotJson(String),
-    /// They are several JSON values. The second begins at this byte, counted from 1.
-    #[error("more than one JSON value; another begins at column {0}")]
-    SeveralValues(usize),
-    /// They are JSON of this kind, not an object.
-    #[error("it must be one object with user_id, segment and optionally seen_at, not {0}")]
-    NotAnObject(&'static str),
-    /// They are an object with these mistakes.
-    #[error("{}", FieldError::list(.0))]
-    Fields(Vec<FieldError>),
-}
-
-impl VisitError {
-    /// Returns the label of a metric.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::NotJson(_) | Self::SeveralValues(_) => "not_json",
-            Self::NotAnObject(_) => "not_an_object",
-            Self::Fields(_) => "fields",
-        }
-    }
-}
+use super::{Timestamp, Visit};
 
 /// Parses a visit that arrives at `now`.
 ///
@@ -64,7 +35,7 @@ pub fn read(json: &[u8]) -> Result<RawVisit<'_>, VisitError> {
     // One check of the whole is cheaper than one of each string, and includes the skipped ones.
     let utf_8 = std::str::from_utf8(json).map_err(|error| not_utf_8(error, json))?;
     let raw: RawFields<'_> = serde_json::from_str(utf_8).map_err(|error| explain(&error, json))?;
-    raw.validate()
+    RawVisit::from_fields(raw)
 }
 
 /// Detects input that only looks as if it were not JSON, by its first bytes. The message of the parser would mislead.
@@ -108,7 +79,7 @@ fn explain(error: &serde_json::Error, json: &[u8]) -> VisitError {
     if error.classify() != Category::Data {
         return not_json(error, json);
     }
-    match serde_json::from_slice::<Value>(json) {
+    match serde_json::from_slice::<FieldValue>(json) {
         Ok(value) => VisitError::NotAnObject(value.kind()),
         Err(syntax) => not_json(&syntax, json),
     }
@@ -120,196 +91,8 @@ fn not_json(error: &serde_json::Error, json: &[u8]) -> VisitError {
     VisitError::NotJson(if json.contains(&b'\n') { text } else { text.replace(" at line 1 column", " at column") })
 }
 
-fn text<'de>(field: &'static str, value: Option<Value<'de>>) -> Result<Cow<'de, str>, FieldError> {
-    match value {
-        Some(Value::Text(text)) => Ok(text),
-        None | Some(Value::Null) => Err(FieldError::new(field, "is required")),
-        Some(other) => Err(FieldError::new(field, format!("must be a string, not {}", other.kind()))),
-    }
-}
-
-fn time(field: &'static str, value: Option<Value<'_>>) -> Result<Option<Timestamp>, FieldError> {
-    const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
-    /// Larger numbers are milliseconds: those since 1973 are larger, and nobody means this year in seconds.
-    const YEAR_5138: f64 = 1e11;
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(seconds)) if seconds > YEAR_5138 => {
-            Err(FieldError::new(field, "is too large: Unix time is in seconds here, not in milliseconds"))
-        }
-        Some(Value::Number(seconds)) => Ok(Some(Timestamp::from_unix_seconds(seconds))),
-        Some(Value::Text(text)) => match Timestamp::from_rfc3339(&text) {
-            Some(time) => Ok(Some(time)),
-            None => Err(FieldError::new(field, WANTED)),
-        },
-        Some(other) => Err(FieldError::new(field, format!("{WANTED}, not {}", other.kind()))),
-    }
-}
-
-/// The fields before validation, and the mistakes in their names.
-#[derive(Default)]
-struct RawFields<'de> {
-    user_id: Option<Value<'de>>,
-    segment: Option<Value<'de>>,
-    seen_at: Option<Value<'de>>,
-    errors: Vec<FieldError>,
-}
-
-impl<'de> RawFields<'de> {
-    /// Validates all fields.
-    fn validate(self) -> Result<RawVisit<'de>, VisitError> {
-        let Self { user_id, segment, seen_at, mut errors } = self;
-        let mut keep = |error| errors.push(error);
-        let user_id = text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
-        let segment = text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
-        let seen_at = time("seen_at", seen_at).map_err(&mut keep);
-        match (user_id, segment, seen_at) {
-            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(RawVisit { user_id, segment, seen_at }),
-            _ => Err(VisitError::Fields(errors)),
-        }
-    }
-
-    /// Adds an error, up to a limit: the answer must not be a multiple of the request.
-    fn push_error(&mut self, error: FieldError) {
-        const MAX_ERRORS: usize = 10;
-        if self.errors.len() < MAX_ERRORS {
-            self.errors.push(error);
-        }
-    }
-}
-
-/// Truncates the name of an unknown field.
-fn truncated(mut name: String) -> String {
-    const MAX: usize = 64;
-    if name.len() > MAX {
-        name.truncate(name.floor_char_boundary(MAX));
-        name.push('…');
-    }
-    name
-}
-
-/// The value of a field, or only its kind if no field takes it.
-enum Value<'de> {
-    Null,
-    Text(Cow<'de, str>),
-    Number(f64),
-    Boolean,
-    Array,
-    Object,
-}
-
-impl Value<'_> {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Text(_) => "a string",
-            Self::Number(_) => "a number",
-            Self::Boolean => "a boolean",
-            Self::Array => "an array",
-            Self::Object => "an object",
-        }
-    }
-}
-
-#[derive(serde::Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Field {
-    UserId,
-    Segment,
-    SeenAt,
-    Unknown(String),
-}
-
-impl<'de> Deserialize<'de> for RawFields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = RawFields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with user_id, segment and optionally seen_at")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut raw = RawFields::default();
-                while let Some(field) = map.next_key()? {
-                    let (name, slot) = match field {
-                        Field::UserId => ("user_id", &mut raw.user_id),
-                        Field::Segment => ("segment", &mut raw.segment),
-                        Field::SeenAt => ("seen_at", &mut raw.seen_at),
-                        Field::Unknown(name) => {
-                            map.next_value::<IgnoredAny>()?;
-                            let detail = "is not a field of a visit; those are user_id, segment and seen_at";
-                            raw.push_error(FieldError::new(truncated(name), detail));
-                            continue;
-                        }
-                    };
-                    if slot.replace(map.next_value()?).is_some() {
-                        raw.push_error(FieldError::new(name, "is given more than once"));
-                    }
-                }
-                Ok(raw)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for Value<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Value<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Value::Null)
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Value::Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Value::Text(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(Value::Number(number as f64))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(Value::Number(number as f64))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(Value::Number(number))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Value::Boolean)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Value::Array)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Value::Object)
-            }
-        }
-
-        deserializer.deserialize_any(AnyValue)
-    }
-}
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{RawFields, Value, VisitError};
+use super::error::VisitError;
+use super::fields::{self, FieldValue, RawFields};
 use crate::domain::{FieldError, SegmentName, Timestamp, UserId, Visit};
 
 /// A visit as it was sent, whose time was not yet compared with a clock.
@@ -20,20 +21,33 @@ pub struct RawVisit<'a> {
 }
 
 impl<'a> RawVisit<'a> {
-    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one is an error, since a
-    /// time that was lost can't be told from the present.
+    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one is an error:
+    /// it may be a time that was lost, and must not become the time of arrival.
     ///
     /// # Errors
     ///
     /// A [`VisitError`] that names every mistake.
     pub fn from_texts(user_id: &'a str, segment: &'a str, seen_at: Option<&'a str>) -> Result<Self, VisitError> {
-        let text = |text| Some(Value::Text(Cow::Borrowed(text)));
+        let text = |text| Some(FieldValue::Text(Cow::Borrowed(text)));
         let (mut errors, mut seen_at) = (Vec::new(), seen_at);
         if seen_at.take_if(|time| time.is_empty()).is_some() {
-            errors.push(FieldError::new("seen_at", "must not be empty; --seen-at now takes the time of the import"));
+            errors.push(FieldError::new("seen_at", "must not be empty; for the time of the import, use --seen-at now"));
         }
-        let seen_at = seen_at.and_then(|time| unix_seconds(time).map(Value::Number).or_else(|| text(time)));
-        RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors }.validate()
+        let seen_at = seen_at.and_then(|time| unix_seconds(time).map(FieldValue::Number).or_else(|| text(time)));
+        Self::from_fields(RawFields { user_id: text(user_id), segment: text(segment), seen_at, errors })
+    }
+
+    /// Validates all fields.
+    pub(super) fn from_fields(fields: RawFields<'a>) -> Result<Self, VisitError> {
+        let RawFields { user_id, segment, seen_at, mut errors } = fields;
+        let mut keep = |error| errors.push(error);
+        let user_id = fields::text("user_id", user_id).and_then(UserId::parse).map_err(&mut keep);
+        let segment = fields::text("segment", segment).and_then(SegmentName::parse).map_err(&mut keep);
+        let seen_at = fields::time("seen_at", seen_at).map_err(&mut keep);
+        match (user_id, segment, seen_at) {
+            (Ok(user_id), Ok(segment), Ok(seen_at)) if errors.is_empty() => Ok(Self { user_id, segment, seen_at }),
+            _ => Err(VisitError::Fields(errors)),
+        }
     }
 
     /// Returns the visit that arrives at `now`.
@@ -54,13 +68,13 @@ impl<'a> RawVisit<'a> {
     pub fn write_line(&self, out: &mut impl Write) -> io::Result<()> {
         let Self { user_id, segment, seen_at } = self;
         let seen_at = seen_at.map(Timestamp::as_score);
-        serde_json::to_writer(&mut *out, &Line { user_id: user_id.as_str(), segment: segment.as_str(), seen_at })?;
+        serde_json::to_writer(&mut *out, &VisitLine { user_id: user_id.as_str(), segment: segment.as_str(), seen_at })?;
         out.write_all(b"\n")
     }
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct VisitLine<'a> {
     user_id: &'a str,
     segment: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +109,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::empty("", "seen_at must not be empty; --seen-at now takes the time of the import")]
+    #[case::empty("", "seen_at must not be empty; for the time of the import, use --seen-at now")]
     #[case::blank(" ", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case::word("soon", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]
     #[case::not_a_number("nan", "seen_at must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z")]

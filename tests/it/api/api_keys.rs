@@ -282,7 +282,8 @@ fn start_refuses_an_unusable_key_file() {
     let keys = Keys::new();
     let folder = tempfile::tempdir().unwrap();
     let refusal = || crate::helpers::refusal(binary(folder.path()).arg("--api-keys-file").arg(&keys.path));
-    assert!(refusal().contains("api_keys_file: ") && refusal().contains("can't be read: No such file"));
+    let unreadable = format!("api_keys_file: failed to read {}: No such file", keys.path.display());
+    assert!(refusal().contains(&unreadable), "{}", refusal());
     std::fs::write(&keys.path, "[[key]]\nname = \"uss\"\n").unwrap();
     assert!(refusal().contains("line 1: missing field `sha256`"), "{}", refusal());
 }

@@ -679,7 +679,11 @@ fn import_rejects_a_csv_record_with_an_empty_time() {
     let text = format!("user_id,segment,seen_at\nu1,s1,\nu2,s1,{}\n", seconds_ago(60));
     fs::write(folder.path().join("visits.csv"), text).unwrap();
     let (succeeded, stderr) = outcome(&mut import(folder.path(), &["visits.csv", "--redis-url", &redis.url()]));
-    assert!(!succeeded && stderr.contains("line 2: seen_at must not be empty; --seen-at now takes"), "{stderr}");
+    assert!(
+        !succeeded
+            && stderr.contains("line 2: seen_at must not be empty; for the time of the import, use --seen-at now"),
+        "{stderr}"
+    );
     assert_eq!(redis.call::<Vec<String>>(&["ZRANGE", "segment:s1", "0", "-1"]), ["u2"]);
 }
 

@@ -73,7 +73,7 @@ async fn restore_replaces_the_data_and_keeps_the_old_data_each_time() {
         let stdout = String::from_utf8(stdout).unwrap();
         assert!(
             stdout.starts_with(
-                "restored backup.rdb: Redis serves its 3 keys with 2 members, segments: 1; the data from before is in "
+                "restored backup.rdb: Redis serves its data (keys: 3, members: 2, segments: 1); the data from before is in "
             ),
             "{stdout}"
         );
@@ -106,7 +106,7 @@ async fn restore_accepts_an_append_only_file_of_commands() {
     fs::write(folder.path().join(BACKUP), commands + RECORD).unwrap();
     let Output { status, stdout, stderr } = run(&mut restore(folder.path()));
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 0"));
+    assert!(String::from_utf8(stdout).unwrap().contains("its data (keys: 2, members: 3, segments: 0)"));
 }
 
 #[rstest]
@@ -187,7 +187,7 @@ fn restore_accepts_a_backup_without_a_record_only_with_unrecorded() {
     );
     let Output { status, stdout, stderr } = restore_of(&[INDEX, SPORTS], &["--unrecorded"]);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    assert!(String::from_utf8(stdout).unwrap().contains("its 2 keys with 3 members, segments: 2;"));
+    assert!(String::from_utf8(stdout).unwrap().contains("its data (keys: 2, members: 3, segments: 2);"));
 }
 
 /// A data set with another prefix would be restored, but not counted.
@@ -251,9 +251,9 @@ fn restore_names_the_other_prefix_of_a_data_set(#[case] key: &str, #[case] argum
 }
 
 #[rstest]
-#[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "2 members, segments: 2;")]
-#[case::prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0;")]
-#[case::copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2;")]
+#[case::one_partition(&["SET", "layout", r#"{"epoch":1,"keys":"plain"}"#], &[], "members: 2, segments: 2);")]
+#[case::prefix(&["SET", "prod:layout", r#"{"epoch":1,"keys":"plain"}"#], &["--redis-key-prefix", "prod:"], "segments: 0);")]
+#[case::copy_of_a_partition(&["SET", "{p07}:layout", r#"{"epoch":1,"keys":"p8"}"#], &[], "segments: 2);")]
 fn restore_accepts_a_record(#[case] record: &[&str], #[case] arguments: &[&str], #[case] expected: &str) {
     let Output { status, stdout, stderr } = restore_of(&[INDEX, record], arguments);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
@@ -267,7 +267,7 @@ fn restore_counts_a_segment_of_several_partitions_once() {
     let indices =
         [&["ZADD", "{p0}:segments", "0", "a", "0", "b"][..], &["ZADD", "{p1}:segments", "0", "b", "0", "c"][..]];
     let output = restore_of(&[record, indices[0], indices[1]], &[]);
-    assert!(String::from_utf8(output.stdout).unwrap().contains("its 3 keys with 4 members, segments: 3;"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("its data (keys: 3, members: 4, segments: 3);"));
 }
 
 #[test]

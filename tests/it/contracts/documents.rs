@@ -56,6 +56,19 @@ fn settings_page_has_every_setting_with_its_default() {
     }
 }
 
+#[test]
+fn settings_have_the_same_order_in_the_documents() {
+    let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
+    let page = read("docs/settings.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let rows: Vec<_> = rows.map(|(name, _)| name.to_owned()).filter(|name| names.contains(name)).collect();
+    assert_eq!(rows, names);
+    let example = read(".env.example");
+    let variables = example.lines().filter_map(|line| line.strip_prefix("#ESTIMATOR_")?.split_once('='));
+    let variables: Vec<_> = variables.map(|(name, _)| name.to_lowercase()).filter(|name| name != "config").collect();
+    assert_eq!(variables, names);
+}
+
 /// Returns the key patterns and commands of the `ACL SETUSER` in `file`, sorted.
 fn acl_rules_in(file: &str) -> Vec<String> {
     let text = read(file).replace("\\\n", " ").replace("\\|", "|");

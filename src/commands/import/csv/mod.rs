@@ -4,4 +4,4 @@ mod format;
 mod records;
 
 pub use self::format::{ColumnMapping, CsvFormat};
-pub(super) use self::records::{Record, Records};
+pub(super) use self::records::{CsvRecord, CsvRecords};

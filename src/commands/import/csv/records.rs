@@ -10,7 +10,7 @@ use crate::domain::visit_json::{RawVisit, VisitError};
 use crate::ingest::LineError;
 
 /// Splits a text that arrives in pieces into records. Holds at most one record, up to [`Self::MAX_BYTES`].
-pub(in crate::commands::import) struct Records {
+pub(in crate::commands::import) struct CsvRecords {
     reader: Reader,
     format: CsvFormat,
     /// `None` before the first record.
@@ -38,9 +38,9 @@ enum Excess {
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bytes => write!(f, "is longer than {} bytes; is a quote left open?", Records::MAX_BYTES),
+            Self::Bytes => write!(f, "is longer than {} bytes; is a quote left open?", CsvRecords::MAX_BYTES),
             Self::Fields => {
-                write!(f, "has more than {} columns; remove those that no visit needs", Records::MAX_FIELDS)
+                write!(f, "has more than {} columns; remove those that no visit needs", CsvRecords::MAX_FIELDS)
             }
         }
     }
@@ -67,14 +67,14 @@ impl LinePosition {
 
 /// A record of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::commands::import) enum Record<'a> {
+pub(in crate::commands::import) enum CsvRecord<'a> {
     Visit(Result<RawVisit<'a>, VisitError>),
     /// A record with another number of fields, or beyond a limit.
     Invalid(LineError),
     Header,
 }
 
-impl Records {
+impl CsvRecords {
     /// The limit on a record in bytes, without its quotes.
     pub(in crate::commands::import) const MAX_BYTES: usize = 16 * 1024;
     const MAX_FIELDS: usize = 1_000;
@@ -100,7 +100,10 @@ impl Records {
     /// # Errors
     ///
     /// The mistake in the header, in one line.
-    pub(in crate::commands::import) fn next(&mut self, piece: &mut &[u8]) -> Result<Option<(u64, Record<'_>)>, String> {
+    pub(in crate::commands::import) fn next(
+        &mut self,
+        piece: &mut &[u8],
+    ) -> Result<Option<(u64, CsvRecord<'_>)>, String> {
         if self.first_line.is_none() {
             self.skip_line_ends(piece);
         }
@@ -113,11 +116,11 @@ impl Records {
     /// # Errors
     ///
     /// As [`Self::next`].
-    pub(in crate::commands::import) fn last(&mut self) -> Result<Option<(u64, Record<'_>)>, String> {
+    pub(in crate::commands::import) fn last(&mut self) -> Result<Option<(u64, CsvRecord<'_>)>, String> {
         if self.first_line.is_none() { Ok(None) } else { self.read(&mut &[][..]) }
     }
 
-    fn read(&mut self, piece: &mut &[u8]) -> Result<Option<(u64, Record<'_>)>, String> {
+    fn read(&mut self, piece: &mut &[u8]) -> Result<Option<(u64, CsvRecord<'_>)>, String> {
         let first_line = *self.first_line.get_or_insert(self.position.line);
         loop {
             let (text, ends) = (&mut self.text[self.length..], &mut self.ends[self.fields..]);
@@ -156,11 +159,11 @@ impl Records {
         length: usize,
         fields: usize,
         excess: Option<Excess>,
-    ) -> Result<Record<'_>, String> {
+    ) -> Result<CsvRecord<'_>, String> {
         if let Some(excess) = excess {
             return match self.indices {
                 None => Err(format!("line {line} {excess}")),
-                Some(_) => Ok(Record::Invalid(LineError::of_line(line, excess.to_string()))),
+                Some(_) => Ok(CsvRecord::Invalid(LineError::of_line(line, excess.to_string()))),
             };
         }
         let ends = &self.ends[..fields];
@@ -173,13 +176,13 @@ impl Records {
             None if self.format.has_header => {
                 let names: Vec<_> = (0..fields).map(|index| field(index).unwrap_or_default().trim()).collect();
                 self.indices = Some(self.format.field_indices(Some(&names), fields)?);
-                return Ok(Record::Header);
+                return Ok(CsvRecord::Header);
             }
             None => *self.indices.insert(self.format.field_indices(None, fields)?),
         };
         if fields != indices.width {
             let detail = format!("has {fields} fields; the first record has {}", indices.width);
-            return Ok(Record::Invalid(LineError::of_line(line, detail)));
+            return Ok(CsvRecord::Invalid(LineError::of_line(line, detail)));
         }
         let mut texts = [""; 3];
         for (name, (text, index)) in FIELDS.into_iter().zip(texts.iter_mut().zip(indices.of)) {
@@ -188,13 +191,13 @@ impl Records {
                 Ok(value) => *text = value,
                 Err(_) => {
                     let error = FieldError::new(name, "is not UTF-8");
-                    return Ok(Record::Visit(Err(VisitError::Fields(vec![error]))));
+                    return Ok(CsvRecord::Visit(Err(VisitError::Fields(vec![error]))));
                 }
             }
         }
         let [user_id, segment, seen_at] = texts;
         let seen_at = indices.of[SEEN_AT].map(|_| seen_at);
-        Ok(Record::Visit(RawVisit::from_texts(user_id, segment, seen_at)))
+        Ok(CsvRecord::Visit(RawVisit::from_texts(user_id, segment, seen_at)))
     }
 }
 
@@ -211,14 +214,14 @@ mod tests {
 
     /// Reads `text` in pieces of `size` bytes. Returns the line of each record, and the visit or the error.
     fn read(text: &[u8], format: CsvFormat, size: usize) -> Result<Vec<(u64, String)>, String> {
-        let mut records = Records::new(format);
+        let mut records = CsvRecords::new(format);
         let mut found = Vec::new();
-        let mut keep = |line, record: Record<'_>| {
+        let mut keep = |line, record: CsvRecord<'_>| {
             let text = match record {
-                Record::Header => return,
-                Record::Invalid(error) => error.detail,
-                Record::Visit(Err(error)) => error.to_string(),
-                Record::Visit(Ok(RawVisit { user_id, segment, seen_at })) => {
+                CsvRecord::Header => return,
+                CsvRecord::Invalid(error) => error.detail,
+                CsvRecord::Visit(Err(error)) => error.to_string(),
+                CsvRecord::Visit(Ok(RawVisit { user_id, segment, seen_at })) => {
                     let seen_at = seen_at.map(|seen_at| format!(" {}", seen_at.as_millis()));
                     format!("{} {segment}{}", user_id.as_str(), seen_at.unwrap_or_default())
                 }
@@ -251,7 +254,7 @@ mod tests {
     #[case::names_in_capitals("User_ID,SEGMENT,Seen_At\nu1,sports,1.5\n", &[(2, "u1 sports 1500")])]
     #[case::quotes("user_id,segment\n\"u,\"\"1\"\"\",\"sp\"\nu2,news\n", &[(2, "u,\"1\" sp"), (3, "u2 news")])]
     #[case::time("user_id,segment,seen_at\nu1,sports,1.5\nu2,news,\n",
-        &[(2, "u1 sports 1500"), (3, "seen_at must not be empty; --seen-at now takes the time of the import")])]
+        &[(2, "u1 sports 1500"), (3, "seen_at must not be empty; for the time of the import, use --seen-at now")])]
     #[case::record_of_two_lines(
         "user_id,segment\n\"a\nb\",x\nu2,news\n",
         &[(2, "user_id must not contain control characters; U+000A is at byte 1"), (4, "u2 news")],

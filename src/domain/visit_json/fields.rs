@@ -1,0 +1,188 @@
+//! The fields of a visit as they are in its JSON: of any type, repeated or unknown.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::domain::{FieldError, Timestamp};
+
+/// The fields before validation, and the mistakes in their names.
+#[derive(Default)]
+pub(super) struct RawFields<'de> {
+    pub(super) user_id: Option<FieldValue<'de>>,
+    pub(super) segment: Option<FieldValue<'de>>,
+    pub(super) seen_at: Option<FieldValue<'de>>,
+    pub(super) errors: Vec<FieldError>,
+}
+
+impl<'de> RawFields<'de> {
+    /// Adds an error, up to a limit: the answer must not be a multiple of the request.
+    fn push_error(&mut self, error: FieldError) {
+        const MAX_ERRORS: usize = 10;
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
+        }
+    }
+}
+
+/// Truncates the name of an unknown field.
+fn truncated(mut name: String) -> String {
+    const MAX: usize = 64;
+    if name.len() > MAX {
+        name.truncate(name.floor_char_boundary(MAX));
+        name.push('…');
+    }
+    name
+}
+
+/// The value of a field, or only its kind if no field takes it.
+pub(super) enum FieldValue<'de> {
+    Null,
+    Text(Cow<'de, str>),
+    Number(f64),
+    Boolean,
+    Array,
+    Object,
+}
+
+impl FieldValue<'_> {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Text(_) => "a string",
+            Self::Number(_) => "a number",
+            Self::Boolean => "a boolean",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+}
+
+/// Returns the text of a required field.
+pub(super) fn text<'de>(field: &'static str, value: Option<FieldValue<'de>>) -> Result<Cow<'de, str>, FieldError> {
+    match value {
+        Some(FieldValue::Text(text)) => Ok(text),
+        None | Some(FieldValue::Null) => Err(FieldError::new(field, "is required")),
+        Some(other) => Err(FieldError::new(field, format!("must be a string, not {}", other.kind()))),
+    }
+}
+
+/// Returns the time of an optional field.
+pub(super) fn time(field: &'static str, value: Option<FieldValue<'_>>) -> Result<Option<Timestamp>, FieldError> {
+    const WANTED: &str = "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z";
+    /// Larger numbers are milliseconds: those since 1973 are larger, and the year 5138 is no plausible time of a visit.
+    const YEAR_5138: f64 = 1e11;
+    match value {
+        None | Some(FieldValue::Null) => Ok(None),
+        Some(FieldValue::Number(seconds)) if seconds > YEAR_5138 => {
+            Err(FieldError::new(field, "is too large: Unix time is in seconds here, not in milliseconds"))
+        }
+        Some(FieldValue::Number(seconds)) => Ok(Some(Timestamp::from_unix_seconds(seconds))),
+        Some(FieldValue::Text(text)) => match Timestamp::from_rfc3339(&text) {
+            Some(time) => Ok(Some(time)),
+            None => Err(FieldError::new(field, WANTED)),
+        },
+        Some(other) => Err(FieldError::new(field, format!("{WANTED}, not {}", other.kind()))),
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    UserId,
+    Segment,
+    SeenAt,
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for RawFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with user_id, segment and optionally seen_at")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut raw = RawFields::default();
+                while let Some(field) = map.next_key()? {
+                    let (name, slot) = match field {
+                        Field::UserId => ("user_id", &mut raw.user_id),
+                        Field::Segment => ("segment", &mut raw.segment),
+                        Field::SeenAt => ("seen_at", &mut raw.seen_at),
+                        Field::Unknown(name) => {
+                            map.next_value::<IgnoredAny>()?;
+                            let detail = "is not a field of a visit; those are user_id, segment and seen_at";
+                            raw.push_error(FieldError::new(truncated(name), detail));
+                            continue;
+                        }
+                    };
+                    if slot.replace(map.next_value()?).is_some() {
+                        raw.push_error(FieldError::new(name, "is given more than once"));
+                    }
+                }
+                Ok(raw)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldValue<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyValue;
+
+        impl<'de> Visitor<'de> for AnyValue {
+            type Value = FieldValue<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(FieldValue::Null)
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(FieldValue::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(FieldValue::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(FieldValue::Number(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(FieldValue::Number(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(FieldValue::Number(number))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(FieldValue::Boolean)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FieldValue::Array)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(FieldValue::Object)
+            }
+        }
+
+        deserializer.deserialize_any(AnyValue)
+    }
+}
