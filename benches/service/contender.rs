@@ -8,7 +8,7 @@ use segment_estimator::domain::Timestamp;
 use crate::http::Answer;
 use crate::plan::Plan;
 use crate::processes::{self, Process};
-use crate::report::{mebibytes, median, milliseconds, thousands};
+use crate::report::{Check, mebibytes, median, milliseconds, thousands};
 use crate::requests::{RequestFile, score};
 use crate::servers::{Plain, Redis, Service, Webdis};
 use crate::wrk::{CONNECTIONS, Load};
@@ -203,6 +203,20 @@ impl<'a> Contender<'a> {
     /// 99th percentile of the time to a response, of each round.
     pub fn p99(&self) -> Vec<f64> {
         self.rounds(|sample| sample.p99)
+    }
+
+    /// What it must keep of the throughput of `baseline`, and may take more of CPU time.
+    pub fn checks_to_baseline(&self, baseline: &Self) -> [Check; 2] {
+        let (name, throughput) = (self.name, baseline.throughput());
+        [
+            Check::at_least(format!("requests/s, {name} to baseline"), &self.throughput(), &throughput, 0.95),
+            Check::at_most(
+                format!("CPU a request with Redis's, {name} to baseline"),
+                &self.cpu(),
+                &baseline.cpu(),
+                1.05,
+            ),
+        ]
     }
 
     fn rounds(&self, figure: fn(&Sample) -> f64) -> Vec<f64> {

@@ -82,7 +82,7 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
         Check::without_target("requests/s, count to webdis", &requests, &webdis.throughput()),
         Check::at_most("p50, one large segment to one small segment", &large.p50(), &small.p50(), 1.3),
     ];
-    checks.extend(baseline.iter().flat_map(|baseline| Check::to_baseline("count", count, baseline)));
+    checks.extend(baseline.iter().flat_map(|baseline| count.checks_to_baseline(baseline)));
     let [smallest, largest] = plan.sizes.smallest_and_largest.map(|members| thousands(members as f64));
     Ok(Part {
         title: "counts",

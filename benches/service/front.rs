@@ -108,7 +108,7 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
         Check::at_least(measure, &other.throughput(), &post.throughput(), target(other.name))
     };
     let mut checks: Vec<_> = checked.into_iter().map(to_post).collect();
-    checks.extend(baseline.into_iter().flat_map(|baseline| Check::to_baseline("post", post, baseline)));
+    checks.extend(baseline.into_iter().flat_map(|baseline| post.checks_to_baseline(baseline)));
     Ok(Part {
         title: "front",
         note: format!(

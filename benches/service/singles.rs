@@ -57,7 +57,7 @@ fn report(plan: &Plan, contenders: &[Contender<'_>]) -> Result<Part> {
         Check::at_most("CPU a request with Redis's, post to webdis", &cpu, &webdis.cpu(), 0.65),
         Check::without_target("requests/s, post to redis-benchmark", &requests, &redis_benchmark.throughput()),
     ];
-    checks.extend(baseline.iter().flat_map(|baseline| Check::to_baseline("post", post, baseline)));
+    checks.extend(baseline.iter().flat_map(|baseline| post.checks_to_baseline(baseline)));
     Ok(Part {
         title: "singles",
         note: format!(
