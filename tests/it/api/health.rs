@@ -1,6 +1,9 @@
 //! `GET /healthz`, `GET /readyz` and the command `healthcheck`.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
+use socket2::{Domain, Type};
 
 use crate::helpers::{Client, Redis, Service, TestApp, binary, eventually, in_time, kill, problem, run, settings};
 
@@ -47,9 +50,13 @@ async fn healthcheck_exits_0_if_the_service_answers_and_1_if_not() {
     }
 
     assert!(service.terminate().success());
-    let gone = run(binary(folder.path()).args(["healthcheck", "--listen", &address]));
-    assert_eq!(gone.status.code(), Some(1));
-    let message = String::from_utf8(gone.stderr).unwrap();
+    // A socket that is bound but does not listen keeps the port from other tests, and refuses connections.
+    let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let refused = run(binary(folder.path()).args(["healthcheck", "--listen", &address.to_string()]));
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.starts_with(&format!("segment-estimator: no answer from {address}: ")), "{message}");
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::Location;
+use std::time::Duration;
 
 use reqwest::{Body, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -14,7 +15,9 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, http: reqwest::Client::new() }
+        // The service closes idle connections after 30 s, and a request that it has not read by then fails.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(20)).build().unwrap();
+        Self { address, http }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
