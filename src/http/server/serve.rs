@@ -1,8 +1,11 @@
 //! The accept loop: one task per connection, with the timeouts and the drain deadline that `axum::serve` lacks.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,13 +14,14 @@ use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::head_timer::HeadTimer;
 use super::http2;
 use super::listener::Listener;
 use super::stream::Stream;
@@ -73,7 +77,9 @@ impl Server {
             }
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(limits.head_bytes);
+        http.header_read_timeout(limits.header).max_buf_size(limits.head_bytes);
+        // A vectored write costs the kernel more than the copy of a small body.
+        http.writev(false);
         let mut listener = Listener::new(listener, limits.connections, metrics);
         // Aborts the remaining tasks when it is dropped.
         let mut tasks = JoinSet::new();
@@ -88,10 +94,10 @@ impl Server {
             let stream = Stream::new(stream, limits.header);
             tasks.spawn(async move {
                 let ended = match tls {
-                    None => serve_connection(&http, stream, service, &stop, limits.header).await,
+                    None => serve_connection(http, stream, service, &stop, limits.header).await,
                     // The timeout of a head includes the handshake.
                     Some(tls) => match timeout(limits.header, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => serve_connection(&http, stream, service, &stop, limits.header).await,
+                        Ok(Ok(stream)) => serve_connection(http, stream, service, &stop, limits.header).await,
                         Ok(Err(error)) => Err(error.into()),
                         Err(elapsed) => Err(elapsed.into()),
                     },
@@ -117,30 +123,45 @@ impl Server {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves a connection to its end. If `stop` is cancelled, the connection ends after the request in flight, or
-/// immediately if there is none.
+/// immediately if there is none. Registers the waker of its task once, so it must not move to another task.
 async fn serve_connection<S>(
-    http: &http1::Builder,
+    mut http: http1::Builder,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     service: S,
     stop: &CancellationToken,
-    refusal_timeout: Duration,
+    head_timeout: Duration,
 ) -> Result<(), BoxError>
 where
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
+    let (timer, mut head_timeout_over) = HeadTimer::new(head_timeout);
     let ended = {
-        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(&mut stream), service));
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let connection = http.timer(timer).serve_connection(TokioIo::new(&mut stream), service);
+        let (mut connection, mut stopped) = (pin!(connection), pin!(stop.cancelled()));
+        // The task's waker is registered once, at the first turn.
+        let (mut is_registered, mut is_stopping) = (false, false);
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                    return Poll::Ready(ended);
+                }
+                if !is_stopping && (!is_registered || stop.is_cancelled()) {
+                    is_registered = true;
+                    is_stopping = stopped.as_mut().poll(context).is_ready();
+                    if is_stopping {
+                        connection.as_mut().graceful_shutdown();
+                        continue;
+                    }
+                }
+                if !head_timeout_over.poll_over(context) {
+                    return Poll::Pending;
+                }
             }
-        }
+        })
+        .await
     };
     if ended.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
-        timeout(refusal_timeout, http2::refuse(&mut stream)).await??;
+        timeout(head_timeout, http2::refuse(&mut stream)).await??;
     }
     Ok(ended?)
 }
