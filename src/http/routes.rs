@@ -84,7 +84,7 @@ type MeasuredHandler = dyn Fn(&Metrics) -> MethodRouter<Arc<AppState>> + Send + 
 fn get<P: Documented, T: HandlerScope + 'static>(
     path: &'static str,
     limits: RouteLimits,
-    handler: impl Handler<T, Arc<AppState>>,
+    handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
 ) -> Route {
     Route::new::<P, T>(("GET", MethodFilter::GET, HttpMethod::Get), path, limits, handler)
 }
@@ -92,7 +92,7 @@ fn get<P: Documented, T: HandlerScope + 'static>(
 fn post<P: Documented, T: HandlerScope + 'static>(
     path: &'static str,
     limits: RouteLimits,
-    handler: impl Handler<T, Arc<AppState>>,
+    handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
 ) -> Route {
     Route::new::<P, T>(("POST", MethodFilter::POST, HttpMethod::Post), path, limits, handler)
 }
@@ -100,7 +100,7 @@ fn post<P: Documented, T: HandlerScope + 'static>(
 fn delete<P: Documented, T: HandlerScope + 'static>(
     path: &'static str,
     limits: RouteLimits,
-    handler: impl Handler<T, Arc<AppState>>,
+    handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
 ) -> Route {
     Route::new::<P, T>(("DELETE", MethodFilter::DELETE, HttpMethod::Delete), path, limits, handler)
 }
@@ -115,7 +115,7 @@ impl Route {
         (name, filter, method): (&'static str, MethodFilter, HttpMethod),
         path: &'static str,
         limits: RouteLimits,
-        handler: impl Handler<T, Arc<AppState>>,
+        handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
     ) -> Self {
         let measured_handler = move |metrics: &Metrics| {
             on(filter, Endpoint::new(handler.clone(), limits, MeasuredRoute::new(name, path, metrics)))
@@ -296,7 +296,7 @@ mod tests {
                 requests: 1,
             },
             trace_ratio: None,
-            in_flight: Semaphore::new(1),
+            in_flight: Arc::new(Semaphore::new(1)),
             metrics: Arc::default(),
             is_stopping: Arc::default(),
             end_streams: CancellationToken::new(),

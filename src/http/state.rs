@@ -36,7 +36,7 @@ pub struct AppState {
     /// Sampling ratio for requests without a sampling decision of the caller, 0 to 1. `None` disables tracing.
     pub trace_ratio: Option<f64>,
     /// Permits of requests in flight, as many as [`RequestLimits::requests`].
-    pub in_flight: Semaphore,
+    pub in_flight: Arc<Semaphore>,
     /// Metrics of the service.
     pub metrics: Arc<Metrics>,
     /// Set when the shutdown begins.

@@ -138,7 +138,7 @@ impl App {
             is_tls: tls.is_some(),
             limits: settings.request_limits(),
             trace_ratio: settings.traces().map(|traces| traces.ratio),
-            in_flight: Semaphore::new(settings.request_limits().requests),
+            in_flight: Arc::new(Semaphore::new(settings.request_limits().requests)),
             metrics: Arc::clone(&metrics),
             is_stopping: Arc::clone(&is_stopping),
             end_streams: end_streams.clone(),

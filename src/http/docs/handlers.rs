@@ -46,7 +46,7 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
         responses::InternalProblem,
     )
 )]
-pub fn openapi(document: fn() -> String) -> impl Handler<((),), Arc<AppState>> {
+pub fn openapi(document: fn() -> String) -> impl Handler<((),), Arc<AppState>, Future: Unpin> {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
     async move || {
         // It changes with the version only, so caches may store it, but must revalidate it.

@@ -1,6 +1,7 @@
 //! Request bodies: media type, compression, size limit and time limit.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use futures_util::future::poll_immediate;
 use futures_util::{Stream, StreamExt as _, TryStreamExt, stream};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::io::AsyncReadExt as _;
@@ -164,12 +166,13 @@ pub async fn read(body: Body, max_bytes: usize, timeout: Duration) -> Result<Byt
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(too_large(max_bytes));
     }
-    match tokio::time::timeout(timeout, axum::body::to_bytes(body, max_bytes)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(too_large(max_bytes)),
-        Ok(Err(error)) => Err(unreadable(&error)),
-        Err(_) => Err(too_slow(timeout)),
-    }
+    let mut reading = pin!(axum::body::to_bytes(body, max_bytes));
+    let read = match poll_immediate(reading.as_mut()).await {
+        Some(read) => read,
+        // Boxed because most bodies arrive with the head: their requests are spared the room for a timer.
+        None => Box::pin(tokio::time::timeout(timeout, reading)).await.map_err(|_| too_slow(timeout))?,
+    };
+    read.map_err(|error| if is_too_large(&error) { too_large(max_bytes) } else { unreadable(&error) })
 }
 
 /// Discards the rest of `body` in the background for a short time. Many senders read the response only after they have

@@ -3,19 +3,19 @@
 //! It wraps the handler instead of the router. A layer of the router would cost each request a boxed future and a
 //! clone, and would have to look up the matched route.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::FutureExt as _;
-use scopeguard::ScopeGuard;
-use tokio::sync::SemaphorePermit;
-use tracing::{Instrument as _, Span};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Timeout;
+use tracing::Span;
 
 use super::trace;
 use crate::http::problem::{Problem, ProblemKind, Result};
@@ -35,6 +35,31 @@ pub enum RouteLimits {
     RoundTrip,
 }
 
+impl RouteLimits {
+    /// Acquires a permit for a request in flight, if the route needs one.
+    fn admit(self, state: &AppState) -> Result<Option<OwnedSemaphorePermit>> {
+        if self == Self::Unlimited {
+            return Ok(None);
+        }
+        Arc::clone(&state.in_flight).try_acquire_owned().map(Some).map_err(|_| {
+            let detail = format!(
+                "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the seconds in \
+                 Retry-After.",
+                state.limits.requests
+            );
+            Problem::new(ProblemKind::Overloaded, detail)
+        })
+    }
+
+    fn timeout(self, state: &AppState) -> Option<Duration> {
+        match self {
+            Self::Unlimited | Self::Concurrency => None,
+            Self::ConcurrencyAndTime => Some(state.limits.request),
+            Self::RoundTrip => state.limits.round_trip,
+        }
+    }
+}
+
 /// Handler with its middleware.
 #[derive(Clone)]
 pub struct Endpoint<H> {
@@ -51,26 +76,88 @@ impl<H> Endpoint<H> {
 
 impl<H, T> Handler<T, Arc<AppState>> for Endpoint<H>
 where
-    H: Handler<T, Arc<AppState>>,
+    H: Handler<T, Arc<AppState>, Future: Unpin>,
     T: 'static,
 {
-    type Future = Pin<Box<dyn Future<Output = Response> + Send>>;
+    type Future = Answering<H::Future>;
 
     fn call(self, request: Request, state: Arc<AppState>) -> Self::Future {
         let started = Instant::now();
         let Self { handler, limits, route } = self;
-        Box::pin(async move {
-            let guard = scopeguard::guard((), |()| route.metrics.answered(DISCONNECTED, started.elapsed()));
-            let span = route.span(request.headers(), &state);
-            let limited = call_within_limits(handler, limits, request, &state).instrument(span.clone());
-            let response = match AssertUnwindSafe(limited).catch_unwind().await {
-                Ok(Ok(response)) => response,
-                Ok(Err(problem)) => problem.into_response(),
-                Err(panic) => Problem::of_panic(&*panic).into_response(),
-            };
-            ScopeGuard::into_inner(guard);
-            route.finish(response, &span, started, &state)
-        })
+        let span = route.span(request.headers(), &state);
+        let (call, permit) = match limits.admit(&state) {
+            Ok(permit) => (Call::new(handler.call(request, Arc::clone(&state)), limits.timeout(&state)), permit),
+            Err(problem) => (Call::Refused(problem), None),
+        };
+        Answering { call, permit, span, started, route, state }
+    }
+}
+
+/// A request that an [`Endpoint`] answers.
+///
+/// The future is written by hand because the handler's future has a heap allocation already. An async block would need another one, and
+/// would copy the request into it.
+pub struct Answering<F> {
+    call: Call<F>,
+    permit: Option<OwnedSemaphorePermit>,
+    span: Span,
+    started: Instant,
+    route: Arc<MeasuredRoute>,
+    state: Arc<AppState>,
+}
+
+/// The call of a handler.
+enum Call<F> {
+    /// Answered without the handler.
+    Refused(Problem),
+    Running(F),
+    /// With a time limit.
+    Timed(Pin<Box<Timeout<F>>>, Duration),
+    Ended,
+}
+
+impl<F: Future<Output = Response> + Unpin> Call<F> {
+    fn new(answer: F, timeout: Option<Duration>) -> Self {
+        match timeout {
+            None => Self::Running(answer),
+            Some(timeout) => Self::Timed(Box::pin(tokio::time::timeout(timeout, answer)), timeout),
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Response>> {
+        match self {
+            Self::Running(answer) => Pin::new(answer).poll(context).map(Ok),
+            Self::Timed(answer, timeout) => answer.as_mut().poll(context).map_err(|_| timed_out(*timeout)),
+            Self::Refused(_) | Self::Ended => match std::mem::replace(self, Self::Ended) {
+                Self::Refused(problem) => Poll::Ready(Err(problem)),
+                _ => unreachable!("no future is polled after its end"),
+            },
+        }
+    }
+}
+
+impl<F: Future<Output = Response> + Unpin> Future for Answering<F> {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let Self { call, permit, span, started, route, state } = self.get_mut();
+        let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| call.poll(context))));
+        let response = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => response,
+            Ok(Poll::Ready(Err(problem))) => problem.into_response(),
+            Err(panic) => Problem::of_panic(&*panic).into_response(),
+        };
+        (*call, *permit) = (Call::Ended, None);
+        Poll::Ready(route.finish(response, span, *started, state))
+    }
+}
+
+impl<F> Drop for Answering<F> {
+    fn drop(&mut self) {
+        if !matches!(self.call, Call::Ended) {
+            self.route.metrics.answered(DISCONNECTED, self.started.elapsed());
+        }
     }
 }
 
@@ -121,39 +208,6 @@ impl MeasuredRoute {
         self.metrics.answered(status, started.elapsed());
         response
     }
-}
-
-async fn call_within_limits<H, T>(
-    handler: H,
-    limits: RouteLimits,
-    request: Request,
-    state: &Arc<AppState>,
-) -> Result<Response>
-where
-    H: Handler<T, Arc<AppState>>,
-{
-    if limits == RouteLimits::Unlimited {
-        return Ok(handler.call(request, Arc::clone(state)).await);
-    }
-    let _permit = acquire_permit(state)?;
-    let answer = handler.call(request, Arc::clone(state));
-    match (limits, state.limits.round_trip) {
-        (RouteLimits::Unlimited | RouteLimits::Concurrency, _) | (RouteLimits::RoundTrip, None) => Ok(answer.await),
-        (RouteLimits::RoundTrip, Some(timeout)) => with_timeout(timeout, answer).await,
-        (RouteLimits::ConcurrencyAndTime, _) => with_timeout(state.limits.request, answer).await,
-    }
-}
-
-/// Acquires a permit for a request in flight.
-fn acquire_permit(state: &AppState) -> Result<SemaphorePermit<'_>> {
-    state.in_flight.try_acquire().map_err(|_| {
-        let detail = format!(
-            "Nothing was done: the maximum number of requests in flight, {}, is reached. Repeat the request after the \
-             seconds in Retry-After.",
-            state.limits.requests
-        );
-        Problem::new(ProblemKind::Overloaded, detail)
-    })
 }
 
 /// Awaits `answer` for at most `timeout`.
