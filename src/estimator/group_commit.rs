@@ -1,16 +1,18 @@
 //! Group commit. One batch of a shard is in flight at a time; requests that arrive in the meantime form the next one.
 //!
-//! A request that arrives when nothing is in flight is sent at once, and there is no timer. The longer Redis takes, the larger
-//! the batches get. Databases write their logs in this way.
+//! A request that arrives when nothing is in flight is sent at once; nothing waits for a batch to fill. The longer Redis takes, the
+//! larger the batches get. Databases write their logs in this way.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use crate::redis;
@@ -45,7 +47,29 @@ struct Pending<Req, Resp> {
     request: Req,
     /// A span of the caller's trace.
     span: Span,
-    response: oneshot::Sender<Response<Resp>>,
+    caller: Caller<Resp>,
+}
+
+/// The end of a request that its caller waits on.
+struct Caller<Resp> {
+    /// When the caller stops waiting.
+    deadline: Instant,
+    /// `None` once it was answered.
+    response: Option<oneshot::Sender<Response<Resp>>>,
+}
+
+impl<Resp> Caller<Resp> {
+    fn answer(&mut self, response: Response<Resp>) {
+        if let Some(sender) = self.response.take() {
+            // Fails if the caller has stopped waiting.
+            let _ = sender.send(response);
+        }
+    }
+
+    /// Whether the caller has stopped waiting.
+    fn is_gone(&self) -> bool {
+        self.response.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
 }
 
 /// A shard, whose batches wait for no other shard's.
@@ -97,16 +121,9 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for batch");
         let response =
             self.enqueue(shard, request, span.clone()).inspect_err(|error| self.shared.store.log_error(error))?;
-        let timeout = self.shared.store.limits().answer;
-        match tokio::time::timeout(timeout, response).instrument(span).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => Err(redis::Error::Lost("the task of the batch panicked".to_owned()).into()),
-            Err(_) => {
-                // The batch may still succeed, so nothing else logs this timeout.
-                let error = store::Error::from(redis::Error::Timeout(timeout));
-                self.shared.store.log_error(&error);
-                Err(error)
-            }
+        match response.instrument(span).await {
+            Ok(response) => response,
+            Err(_) => Err(redis::Error::Lost("the task of the batch panicked".to_owned()).into()),
         }
     }
 
@@ -116,17 +133,19 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         request: Req,
         span: Span,
     ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
-        let max_pending = shard.max_pending(self.shared.store.limits().max_pending);
+        let limits = self.shared.store.limits();
+        let max_pending = shard.max_pending(limits.max_pending);
         let mut queue = self.lock(shard.index);
         // Drop abandoned requests; they are usually at the front.
-        while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(Pending::is_abandoned) {
+        while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(|front| front.caller.is_gone()) {
             queue.pending.pop_front();
         }
         if queue.pending.len() >= max_pending {
             return Err(store::Error::Overloaded(max_pending));
         }
         let (response, receiver) = oneshot::channel();
-        queue.pending.push_back(Pending { request, span, response });
+        let caller = Caller { deadline: Instant::now() + limits.answer, response: Some(response) };
+        queue.pending.push_back(Pending { request, span, caller });
         if !std::mem::replace(&mut queue.is_sending, true) {
             tokio::spawn(self.clone().send_batches(shard.index));
         }
@@ -135,24 +154,54 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
 
     /// Sends batches of the shard until no request is pending.
     async fn send_batches(self, shard: usize) {
+        // One timer for all callers. It is moved only when it fires: most callers are answered long before their deadlines.
+        let mut timer = pin!(tokio::time::sleep(self.shared.store.limits().answer));
         while let Some(pending) = self.take_batch(shard) {
-            let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.is_abandoned()).collect();
+            let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.caller.is_gone()).collect();
             if batch.is_empty() {
                 continue;
             }
             let span = batch_span(batch.iter().map(|pending| &pending.span));
-            let (requests, callers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|pending| (pending.request, pending.response)).unzip();
+            let (requests, mut callers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|pending| (pending.request, pending.caller)).unzip();
             self.shared.metrics.committed(requests.len());
             // A panic fails the requests of this batch, not those of the next.
             let sending =
                 async { (self.shared.send_batch)(self.shared.store.clone(), requests).await }.instrument(span);
-            let responses = AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_default();
-            for (caller, response) in callers.into_iter().zip(responses) {
-                // Fails if the caller has stopped waiting.
-                let _ = caller.send(response);
+            let mut sending = pin!(AssertUnwindSafe(sending).catch_unwind());
+            let responses = loop {
+                tokio::select! {
+                    biased;
+                    responses = &mut sending => break responses.unwrap_or_default(),
+                    () = timer.as_mut() => timer.as_mut().reset(self.time_out(shard, &mut callers)),
+                }
+            };
+            for (caller, response) in callers.iter_mut().zip(responses) {
+                caller.answer(response);
             }
         }
+    }
+
+    /// Answers the callers whose deadline has passed: those of the batch in flight, and those that are pending. Returns the deadline of
+    /// the next.
+    fn time_out(&self, shard: usize, in_flight: &mut [Caller<Resp>]) -> Instant {
+        let (now, timeout) = (Instant::now(), self.shared.store.limits().answer);
+        let time_out = |caller: &mut Caller<Resp>| {
+            if !caller.is_gone() {
+                // The batch may still succeed, so nothing else logs this timeout.
+                let error = store::Error::from(redis::Error::Timeout(timeout));
+                self.shared.store.log_error(&error);
+                caller.answer(Err(error));
+            }
+        };
+        let passed = in_flight.partition_point(|caller| caller.deadline <= now);
+        in_flight[..passed].iter_mut().for_each(time_out);
+        let mut queue = self.lock(shard);
+        while let Some(mut late) = queue.pending.pop_front_if(|pending| pending.caller.deadline <= now) {
+            time_out(&mut late.caller);
+        }
+        let next = in_flight.get(passed).or(queue.pending.front().map(|pending| &pending.caller));
+        next.map_or(now + timeout, |caller| caller.deadline)
     }
 
     /// Takes all pending requests of the shard. If there are none, the shard's task ends.
@@ -171,13 +220,6 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     fn lock(&self, shard: usize) -> MutexGuard<'_, Queue<Req, Resp>> {
         // A queue is whole at every step, so a panic of another holder of the lock does no harm.
         self.shared.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<Req, Resp> Pending<Req, Resp> {
-    /// Whether the caller has stopped waiting.
-    fn is_abandoned(&self) -> bool {
-        self.response.is_closed()
     }
 }
 
