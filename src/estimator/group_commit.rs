@@ -38,7 +38,7 @@ type SendBatch<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Re
 
 struct Queue<Req, Resp> {
     pending: VecDeque<Pending<Req, Resp>>,
-    /// Whether a task sends the batches of this shard. It takes those that are pending when its batch is done.
+    /// Whether a task sends the batches of this shard. If not, the next request starts one.
     is_sending: bool,
 }
 
@@ -123,7 +123,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             self.enqueue(shard, request, span.clone()).inspect_err(|error| self.shared.store.log_error(error))?;
         match response.instrument(span).await {
             Ok(response) => response,
-            Err(_) => Err(redis::Error::Lost("the task of the batch panicked".to_owned()).into()),
+            Err(_) => Err(redis::Error::Lost("the batch panicked".to_owned()).into()),
         }
     }
 
@@ -143,8 +143,9 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         if queue.pending.len() >= max_pending {
             return Err(store::Error::Overloaded(max_pending));
         }
-        let (response, receiver) = oneshot::channel();
-        let caller = Caller { deadline: Instant::now() + limits.answer, response: Some(response) };
+        let (sender, receiver) = oneshot::channel();
+        // Read under the lock, so that the queue is in the order of deadlines. `time_out` relies on it.
+        let caller = Caller { deadline: Instant::now() + limits.answer, response: Some(sender) };
         queue.pending.push_back(Pending { request, span, caller });
         if !std::mem::replace(&mut queue.is_sending, true) {
             tokio::spawn(self.clone().send_batches(shard.index));
@@ -165,7 +166,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             let (requests, mut callers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|pending| (pending.request, pending.caller)).unzip();
             self.shared.metrics.committed(requests.len());
-            // A panic fails the requests of this batch, not those of the next.
+            // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are dropped, and
+            // `submit` fails.
             let sending =
                 async { (self.shared.send_batch)(self.shared.store.clone(), requests).await }.instrument(span);
             let mut sending = pin!(AssertUnwindSafe(sending).catch_unwind());
@@ -250,6 +252,7 @@ impl<Req, Resp> fmt::Debug for GroupCommit<Req, Resp> {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::future::poll_immediate;
     use rstest::rstest;
 
     use super::*;
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn submit_times_out_in_a_batch_and_before_it_and_abandoned_requests_make_room() {
+    async fn submit_times_out_in_a_batch_and_before_it() {
         const TIMEOUT: Duration = Duration::from_millis(50);
         let hanging = group_commit(store(TIMEOUT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Response<()>>>());
         assert_eq!(hanging.submit(Shard::ONLY, ()).await, Err(redis::Error::Timeout(TIMEOUT).into()));
@@ -308,6 +311,22 @@ mod tests {
             let response = hanging.submit(Shard::ONLY, ()).await;
             assert_eq!(response, Err(redis::Error::Timeout(TIMEOUT).into()), "behind a batch that never ends");
         }
+    }
+
+    #[tokio::test]
+    async fn submit_takes_the_place_of_an_abandoned_request() {
+        let hanging = group_commit(store(Duration::from_secs(30), 1), |_, _: Vec<()>| {
+            std::future::pending::<Vec<Response<()>>>()
+        });
+        let submit = || Box::pin(hanging.submit(Shard::ONLY, ()));
+        let mut in_flight = submit();
+        assert_eq!(poll_immediate(&mut in_flight).await, None);
+        tokio::task::yield_now().await;
+        let mut abandoned = submit();
+        assert_eq!(poll_immediate(&mut abandoned).await, None);
+        assert_eq!(submit().await, Err(store::Error::Overloaded(1)), "there is one place");
+        drop(abandoned);
+        assert_eq!(poll_immediate(submit()).await, None, "it is pending");
     }
 
     #[tokio::test]

@@ -80,7 +80,7 @@ impl Connection {
     }
 
     /// Returns a second connection to the same server. Both share the last failure and the generation.
-    pub(crate) fn clone_config(&self) -> Self {
+    pub(crate) fn sibling(&self) -> Self {
         let Inner { resolver, config, limits, state, metrics, .. } = &*self.0;
         Self(Arc::new(Inner {
             resolver: Arc::clone(resolver),
@@ -93,7 +93,7 @@ impl Connection {
     }
 
     /// Whether both handles share a connection.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -218,7 +218,7 @@ impl Connection {
                     return;
                 };
                 let (connection, established) = (Self(connection), Established(established));
-                if !connection.current().is_some_and(|current| current.is(&established)) {
+                if !connection.current().is_some_and(|current| current.ptr_eq(&established)) {
                     return;
                 }
                 // An exchange in flight has a deadline of its own. This task and the slot hold the other two references.
@@ -254,7 +254,7 @@ impl Connection {
     /// Drops `established`, unless it was replaced already.
     fn discard(&self, established: &Established) {
         let mut slot = self.lock();
-        if slot.as_ref().is_some_and(|current| current.is(established)) {
+        if slot.as_ref().is_some_and(|current| current.ptr_eq(established)) {
             *slot = None;
         }
     }
@@ -275,7 +275,7 @@ impl Connection {
 
 impl Established {
     /// Whether both are the same connection.
-    fn is(&self, other: &Self) -> bool {
+    fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 

@@ -46,7 +46,7 @@ impl Topology {
     /// Returns connections of its own for `traffic`.
     pub(crate) fn for_traffic(&self, traffic: Traffic) -> Self {
         match self {
-            Self::Single(connection) => Self::Single(connection.clone_config()),
+            Self::Single(connection) => Self::Single(connection.sibling()),
             Self::Cluster(cluster) => Self::Cluster(cluster.for_traffic(traffic)),
         }
     }

@@ -90,7 +90,9 @@ pub async fn record(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let visit = visit_json::parse(&body, now);
-    let visit = visit.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?;
+    let visit = visit.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?.into_owned();
+    // While the visit waits for Redis, the connection can reuse its read buffer, which the body is a part of.
+    drop(body);
     if !wants_representation {
         state.estimator.record(visit, now).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());

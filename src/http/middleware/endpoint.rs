@@ -22,16 +22,20 @@ use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 use crate::telemetry::{Metrics, RouteMetrics};
 
-/// RouteLimits of the requests of an endpoint.
+/// Status in the metrics for a request whose client disconnected before the response, as in nginx's log. Without it, a
+/// Redis that hangs for longer than clients wait would be invisible.
+const DISCONNECTED: u16 = 499;
+
+/// Limits on the requests of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteLimits {
-    /// No limits: probes must succeed under overload.
+    /// No limits: probes must succeed under overload, and fallbacks only refuse.
     Unlimited,
-    /// Counts towards the limit of requests in flight.
+    /// A limit on requests in flight. For streams, and for handlers that limit their own time.
     Concurrency,
-    /// Also has a time limit.
+    /// A limit on requests in flight, and one on the time of a request.
     ConcurrencyAndTime,
-    /// Also has a time limit, the one for a single round trip to Redis.
+    /// A limit on requests in flight, and one on the time of a single round trip to Redis.
     RoundTrip,
 }
 
@@ -79,7 +83,7 @@ where
     H: Handler<T, Arc<AppState>, Future: Unpin>,
     T: 'static,
 {
-    type Future = Answering<H::Future>;
+    type Future = ResponseFuture<H::Future>;
 
     fn call(self, request: Request, state: Arc<AppState>) -> Self::Future {
         let started = Instant::now();
@@ -89,15 +93,15 @@ where
             Ok(permit) => (Call::new(handler.call(request, Arc::clone(&state)), limits.timeout(&state)), permit),
             Err(problem) => (Call::Refused(problem), None),
         };
-        Answering { call, permit, span, started, route, state }
+        ResponseFuture { call, permit, span, started, route, state }
     }
 }
 
-/// A request that an [`Endpoint`] answers.
+/// The response of an [`Endpoint`].
 ///
 /// The future is written by hand because the handler's future has a heap allocation already. An async block would need another one, and
 /// would copy the request into it.
-pub struct Answering<F> {
+pub struct ResponseFuture<F> {
     call: Call<F>,
     permit: Option<OwnedSemaphorePermit>,
     span: Span,
@@ -136,7 +140,7 @@ impl<F: Future<Output = Response> + Unpin> Call<F> {
     }
 }
 
-impl<F: Future<Output = Response> + Unpin> Future for Answering<F> {
+impl<F: Future<Output = Response> + Unpin> Future for ResponseFuture<F> {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
@@ -153,17 +157,13 @@ impl<F: Future<Output = Response> + Unpin> Future for Answering<F> {
     }
 }
 
-impl<F> Drop for Answering<F> {
+impl<F> Drop for ResponseFuture<F> {
     fn drop(&mut self) {
         if !matches!(self.call, Call::Ended) {
             self.route.metrics.answered(DISCONNECTED, self.started.elapsed());
         }
     }
 }
-
-/// Status in the metrics for a request whose client disconnected before the response, as in nginx's log. Without it, a
-/// Redis that hangs for longer than clients wait would be invisible.
-const DISCONNECTED: u16 = 499;
 
 /// Route with its metrics.
 pub struct MeasuredRoute {

@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// Timer of one connection. hyper starts a sleep when the connection becomes idle, and drops it when a head has arrived. All of these
-/// sleeps share one timer of the runtime, [`HeadTimeout`], which is moved only when it fires.
+/// Timer of one connection. hyper starts a sleep when the connection becomes idle, and drops it when a head has arrived. These sleeps
+/// share one timer of the runtime, in [`HeadDeadline`]. It is moved only when it fires.
 #[derive(Debug, Clone)]
 pub struct HeadTimer(Arc<State>);
 
@@ -26,13 +26,13 @@ impl State {
 }
 
 impl HeadTimer {
-    /// Returns a timer whose sleeps take `timeout`, and the future that ends them.
-    pub fn new(timeout: Duration) -> (Self, HeadTimeout) {
+    /// Returns a timer whose sleeps take `timeout`, and the deadline that ends them.
+    pub fn new(timeout: Duration) -> (Self, HeadDeadline) {
         let started_at = Instant::now();
         let state =
             Arc::new(State { started_at, deadline: AtomicU64::new(State::NONE), is_over: AtomicBool::new(false) });
         let timer = Box::pin(tokio::time::sleep(timeout));
-        (Self(Arc::clone(&state)), HeadTimeout { state, timeout, timer, is_registered: false })
+        (Self(Arc::clone(&state)), HeadDeadline { state, timeout, timer, is_registered: false })
     }
 }
 
@@ -51,7 +51,7 @@ impl Timer for HeadTimer {
     }
 }
 
-/// A sleep of hyper. It is polled by the task that polls the [`HeadTimeout`], which wakes that task.
+/// A sleep of hyper. It is polled by the task that polls the [`HeadDeadline`], which wakes that task.
 struct HeadSleep(Arc<State>);
 
 impl Sleep for HeadSleep {}
@@ -70,8 +70,8 @@ impl Drop for HeadSleep {
     }
 }
 
-/// Ends the sleep of a [`HeadTimer`]. It belongs to the task of the connection.
-pub struct HeadTimeout {
+/// Ends the sleeps of a [`HeadTimer`]. It belongs to the task of the connection.
+pub struct HeadDeadline {
     state: Arc<State>,
     timeout: Duration,
     timer: Pin<Box<tokio::time::Sleep>>,
@@ -79,15 +79,13 @@ pub struct HeadTimeout {
     is_registered: bool,
 }
 
-impl HeadTimeout {
-    /// Returns whether the sleep is over. Otherwise the task of `context` is woken when it may be. The task must always be the same.
-    pub fn poll_over(&mut self, context: &mut Context<'_>) -> bool {
-        // Polling the timer at every turn of the connection would cost more than hyper's own timer.
+impl HeadDeadline {
+    /// Is ready if the current sleep is over. hyper finds that out when it is polled next. All calls must come from the same task.
+    pub fn poll_passed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // Polling the timer whenever the connection is polled would take longer than hyper's own timer.
         while !self.is_registered || self.timer.is_elapsed() {
             self.is_registered = true;
-            if self.timer.as_mut().poll(context).is_pending() {
-                return false;
-            }
+            ready!(self.timer.as_mut().poll(context));
             let now = Instant::now();
             let deadline = self.deadline();
             // A sleep that begins later ends at the timeout or later.
@@ -96,10 +94,10 @@ impl HeadTimeout {
             self.is_registered = false;
             if deadline.is_some_and(|deadline| deadline <= now) {
                 self.state.is_over.store(true, Ordering::Relaxed);
-                return true;
+                return Poll::Ready(());
             }
         }
-        false
+        Poll::Pending
     }
 
     /// Returns the end of the current sleep.

@@ -3,6 +3,7 @@
 //! It speaks HTTP/1.1 only. hyper-util's detection of HTTP/2 has no timeout for the first bytes, so a client that sends
 //! none would hold its connection forever. Behind a proxy HTTP/2 has no benefit.
 
+mod connection;
 mod head_timer;
 mod host;
 mod http2;

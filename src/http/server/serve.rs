@@ -1,11 +1,8 @@
-//! The accept loop: one task per connection, with the timeouts and the drain deadline that `axum::serve` lacks.
+//! The accept loop: one task per connection, with the drain deadline that `axum::serve` lacks.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,16 +10,13 @@ use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::head_timer::HeadTimer;
-use super::http2;
+use super::connection::ConnectionServer;
 use super::listener::Listener;
 use super::stream::Stream;
 use super::tls::Tls;
@@ -77,32 +71,33 @@ impl Server {
             }
         });
         let mut http = http1::Builder::new();
-        http.header_read_timeout(limits.header).max_buf_size(limits.head_bytes);
-        // A vectored write costs the kernel more than the copy of a small body.
-        http.writev(false);
+        // Without vectored writes: for the kernel they cost more than the copy of a small body.
+        http.header_read_timeout(limits.header).max_buf_size(limits.head_bytes).writev(false);
         let mut listener = Listener::new(listener, limits.connections, metrics);
-        // Aborts the remaining tasks when it is dropped.
-        let mut tasks = JoinSet::new();
+        // Aborts the remaining connections when it is dropped.
+        let mut connections = JoinSet::new();
 
         loop {
             let (stream, open) = tokio::select! {
                 accepted = listener.accept() => accepted,
-                Some(_) = tasks.join_next() => continue,
+                Some(_) = connections.join_next() => continue,
                 () = stop.cancelled() => break,
             };
-            let (http, service, tls, stop) = (http.clone(), service.clone(), tls.clone(), stop.clone());
-            let stream = Stream::new(stream, limits.header);
-            tasks.spawn(async move {
-                let ended = match tls {
-                    None => serve_connection(http, stream, service, &stop, limits.header).await,
-                    // The timeout of a head includes the handshake.
-                    Some(tls) => match timeout(limits.header, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => serve_connection(http, stream, service, &stop, limits.header).await,
-                        Ok(Err(error)) => Err(error.into()),
-                        Err(elapsed) => Err(elapsed.into()),
-                    },
+            let connection = ConnectionServer {
+                http: http.clone(),
+                service: service.clone(),
+                // A token of its own, so that connections don't contend for a lock.
+                stop: stop.child_token(),
+                head_timeout: limits.header,
+            };
+            let (stream, tls) = (Stream::new(stream, limits.header), tls.clone());
+            connections.spawn(async move {
+                let served = match tls {
+                    None => connection.serve(stream).await,
+                    // Boxed because a connection in plain text shall not have the room for TLS.
+                    Some(tls) => Box::pin(connection.serve_with_tls(stream, &tls)).await,
                 };
-                if let Err(error) = ended {
+                if let Err(error) = served {
                     // The client disconnected, or sent invalid HTTP, to which hyper has responded.
                     tracing::debug!(error, "connection ended");
                 }
@@ -111,57 +106,16 @@ impl Server {
         }
 
         drop(listener);
-        while tasks.try_join_next().is_some() {}
-        tracing::info!(connections = tasks.len(), "draining");
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        if timeout(limits.drain, ended).await.is_err() {
-            tracing::warn!(limit = ?limits.drain, "aborting requests in flight after the drain timeout");
-        }
+        drain(connections, limits.drain).await;
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Serves a connection to its end. If `stop` is cancelled, the connection ends after the request in flight, or
-/// immediately if there is none. Registers the waker of its task once, so it must not move to another task.
-async fn serve_connection<S>(
-    mut http: http1::Builder,
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    service: S,
-    stop: &CancellationToken,
-    head_timeout: Duration,
-) -> Result<(), BoxError>
-where
-    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
-{
-    let (timer, mut head_timeout_over) = HeadTimer::new(head_timeout);
-    let ended = {
-        let connection = http.timer(timer).serve_connection(TokioIo::new(&mut stream), service);
-        let (mut connection, mut stopped) = (pin!(connection), pin!(stop.cancelled()));
-        // The task's waker is registered once, at the first turn.
-        let (mut is_registered, mut is_stopping) = (false, false);
-        poll_fn(|context| {
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                    return Poll::Ready(ended);
-                }
-                if !is_stopping && (!is_registered || stop.is_cancelled()) {
-                    is_registered = true;
-                    is_stopping = stopped.as_mut().poll(context).is_ready();
-                    if is_stopping {
-                        connection.as_mut().graceful_shutdown();
-                        continue;
-                    }
-                }
-                if !head_timeout_over.poll_over(context) {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
-    };
-    if ended.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
-        timeout(head_timeout, http2::refuse(&mut stream)).await??;
+/// Waits until all connections have ended. Aborts those that remain after `limit`.
+async fn drain(mut connections: JoinSet<()>, limit: Duration) {
+    while connections.try_join_next().is_some() {}
+    tracing::info!(connections = connections.len(), "draining");
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(limit, drained).await.is_err() {
+        tracing::warn!(?limit, "aborting requests in flight after the drain timeout");
     }
-    Ok(ended?)
 }

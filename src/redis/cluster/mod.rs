@@ -121,7 +121,7 @@ impl Cluster {
                 Err(error) if error.may_be_elsewhere() => {
                     let refreshed = deadline.bound(self.discovery.refresh(Some(&primaries))).await;
                     let Ok(refreshed) = refreshed else { return Err(error) };
-                    if refreshed.owner(slot, self.traffic).is_none_or(|other| other.is(connection)) {
+                    if refreshed.owner(slot, self.traffic).is_none_or(|other| other.ptr_eq(connection)) {
                         return Err(error);
                     }
                     primaries = refreshed;

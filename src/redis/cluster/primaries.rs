@@ -36,7 +36,7 @@ impl Primaries {
 impl PrimaryConnections {
     /// `connection`, and two more to the same server.
     pub(super) fn new(connection: Connection) -> Self {
-        Self { visits: connection.clone_config(), batches: connection.clone_config(), other: connection }
+        Self { visits: connection.sibling(), batches: connection.sibling(), other: connection }
     }
 
     /// Returns the connection for `traffic`.
