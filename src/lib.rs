@@ -1,8 +1,8 @@
 //! Counts how many users are in a segment right now.
 //!
 //! An upstream service reports visits: user `u104010` was just tagged `sports`. A user stays in a segment for a window
-//! of two weeks after the last visit. The estimator keeps one Redis sorted set per segment, with users as members and the
-//! time of their last visit as score. So a count is one `ZCOUNT`, exact at any moment.
+//! of two weeks after the last visit. The estimator keeps one Redis sorted set per segment, with users as members and
+//! the time of their last visit as score. So a count is one `ZCOUNT`, exact at any moment.
 //!
 //! The crate is a service and a library. Without HTTP:
 //!

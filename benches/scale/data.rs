@@ -1,10 +1,10 @@
 //! The pairs that are loaded: the same for every engine, in every round and in every run.
 //!
-//! Nothing is stored: the position of a pair in the load is permuted into an index among all pairs, which determines the
-//! segment, the user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has half
-//! as many users as the first. A user is in six segments on average, so five million users make thirty million pairs.
-//! Segments and users come in a random order. Times come in a random order as well, the most expensive one for Redis, or
-//! in ascending order, as live visits do.
+//! Nothing is stored: the position of a pair in the load is permuted into an index among all pairs, which determines
+//! the segment, the user and the time. The sizes of the segments follow Zipf's law with the exponent 1: the second has
+//! half as many users as the first. A user is in six segments on average, so five million users make thirty million
+//! pairs. Segments and users come in a random order. Times come in a random order as well, the most expensive one for
+//! Redis, or in ascending order, as live visits do.
 
 use std::ops::Range;
 
@@ -171,8 +171,8 @@ impl Shuffle {
     fn at(&self, place: u64) -> u64 {
         let mask = (1 << self.bits) - 1;
         let mut number = place;
-        // Every step is invertible, so no two places have the same number. A number out of bounds is permuted again until it
-        // is within them (cycle walking).
+        // Every step is invertible, so no two places have the same number. A number out of bounds is permuted again
+        // until it is within them (cycle walking).
         loop {
             for key in self.keys {
                 number = number.wrapping_mul(key << 1 | 1).wrapping_add(key >> 8) & mask;

@@ -173,8 +173,8 @@ impl Engine {
         self.masters.iter().map(figure).collect()
     }
 
-    /// Returns `used_memory` of each master in bytes, after it has settled within a few kilobytes: a server frees the buffers
-    /// of a connection that has been idle for two seconds.
+    /// Returns `used_memory` of each master in bytes, after it has settled within a few kilobytes: a server frees the
+    /// buffers of a connection that has been idle for two seconds.
     pub fn settled_memory(&self) -> Result<Vec<f64>> {
         let deadline = Instant::now() + TIMEOUT;
         sleep(Duration::from_secs(3));

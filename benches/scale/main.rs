@@ -1,9 +1,9 @@
 //! The benchmark of scale: the growth of load, counts, memory, pruning and restarts with the number of pairs, on one
 //! server and on a cluster, and a projection to many more.
 //!
-//! `make bench-scale` runs it. All engines get the same pairs on the same machine; only ratios within a run are comparable.
-//! The result is printed, and written to `target/scale` with a plot of each curve. This file parses the command line and
-//! writes the result.
+//! `make bench-scale` runs it. All engines get the same pairs on the same machine; only ratios within a run are
+//! comparable. The result is printed, and written to `target/scale` with a plot of each curve. This file parses the
+//! command line and writes the result.
 
 mod counts;
 mod curves;

@@ -1,7 +1,7 @@
 //! A curve as an SVG: points and their fitted line, on logarithmic axes.
 //!
-//! Written by hand: it takes only a page of code, and the picture must be readable on a light and on a dark page. So its
-//! colours are rules of CSS, which no plotting library writes.
+//! Written by hand: it takes only a page of code, and the picture must be readable on a light and on a dark page. So
+//! its colours are rules of CSS, which no plotting library writes.
 
 use std::fmt::Write as _;
 

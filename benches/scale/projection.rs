@@ -23,8 +23,8 @@ const SEEN_AGAIN: f64 = 24.0 * 60.0 * 60.0;
 const PEAK: f64 = 3.0;
 /// The maximum ratio of the fullest master to the mean.
 const SPREAD: f64 = 1.15;
-/// The maximum size of a partition, in bytes. A partition moves to another master key by key. The key of the largest segment
-/// has a sixth of it, and blocks both masters while it moves.
+/// The maximum size of a partition, in bytes. A partition moves to another master key by key. The key of the largest
+/// segment has a sixth of it, and blocks both masters while it moves.
 const PARTITION: f64 = 4.0 * GIBIBYTE;
 /// Bytes per pair of engines that the run doesn't measure, with ids of 8 bytes: the table in docs/operating.md.
 const KNOWN: [(&str, f64); 2] = [("Redis 8.0", 110.0), ("Valkey 9.1", 71.0)];
@@ -232,8 +232,8 @@ impl Basis {
     }
 }
 
-/// Returns the fewest partitions, a power of two, that are small enough and evenly distributed over so many masters. A cluster
-/// has at least 64.
+/// Returns the fewest partitions, a power of two, that are small enough and evenly distributed over so many masters. A
+/// cluster has at least 64.
 fn partitions(masters: f64, bytes: f64) -> f64 {
     let is_enough = |partitions: f64| {
         let share = partitions / masters;

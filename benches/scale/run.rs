@@ -1,5 +1,5 @@
-//! The run: for each size all engines load the same pairs and are counted in turns. Then each is rewritten, restarted and
-//! pruned.
+//! The run: for each size all engines load the same pairs and are counted in turns. Then each is rewritten, restarted
+//! and pruned.
 
 use std::num::NonZero;
 
@@ -16,8 +16,8 @@ use crate::prune::{self, Pruned};
 use crate::report::thousands;
 use crate::{Result, counts, progress};
 
-/// The figures of one engine and size in one round. Times are in seconds and memory in bytes, unless documented otherwise.
-/// Lists have a figure for each master.
+/// The figures of one engine and size in one round. Times are in seconds and memory in bytes, unless documented
+/// otherwise. Lists have a figure for each master.
 pub struct Figures {
     pub kind: Kind,
     pub pairs: u64,

@@ -80,7 +80,8 @@ impl Sample {
     }
 }
 
-/// Returns the pipelines of the bare loader: the first lines of `seed`, with times that rise at the usual rate of visits.
+/// Returns the pipelines of the bare loader: the first lines of `seed`, with times that rise at the usual rate of
+/// visits.
 pub fn prebuilt(seed: u64, count: u64) -> Vec<Pipeline> {
     const A_MILLISECOND: i64 = 400;
     let now = Timestamp::now().as_millis();

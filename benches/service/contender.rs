@@ -291,9 +291,9 @@ struct Benchmarked {
 /// `ZADD`s of random users into random segments, one a round trip, without HTTP.
 ///
 /// redis-benchmark has one range for all random words of a command, so it can't choose among 200 segments and 2,000,000
-/// users at once. Of what it can do (all users in one segment, a new segment for each, 200 users in each of 200 segments)
-/// this is what costs Redis least, 2.6-3.1 us a command against up to 5.7, and all but the first 40,000 find their
-/// member as it is: so redis-benchmark is favoured, if anybody is.
+/// users at once. Of what it can do (all users in one segment, a new segment for each, 200 users in each of 200
+/// segments) this is what costs Redis least, 2.6-3.1 us a command against up to 5.7, and all but the first 40,000 find
+/// their member as it is: so redis-benchmark is favoured, if anybody is.
 fn run_redis_benchmark(plan: &Plan, redis: &Redis) -> Result<Benchmarked> {
     /// About what it sends in a second.
     const REQUESTS_A_SECOND: u64 = 60_000;

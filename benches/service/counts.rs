@@ -1,4 +1,5 @@
-//! One count a request: `GET /segments/<name>/count` beside a plain axum handler and webdis, and of small and large segments.
+//! One count a request: `GET /segments/<name>/count` beside a plain axum handler and webdis, and of small and large
+//! segments.
 
 use segment_estimator::domain::{Timestamp, Window};
 

@@ -1,4 +1,5 @@
-//! The cost of access control and telemetry: `POST /segments` with keys, tokens and traces, compared with the same without.
+//! The cost of access control and telemetry: `POST /segments` with keys, tokens and traces, compared with the same
+//! without.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! The bare loader: the minimum work of a program that writes visits in bulk.
 //!
-//! It sends variadic `ZADD`s that were built in advance, keeps a few pipelines in flight, and reads the replies. Parts that
-//! need a full Redis use it as well.
+//! It sends variadic `ZADD`s that were built in advance, keeps a few pipelines in flight, and reads the replies. Parts
+//! that need a full Redis use it as well.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,8 +11,8 @@ use std::ops::Range;
 use crate::Result;
 use crate::requests::score;
 
-/// Visits per pipeline, and pipelines in flight, the same as those of a batch in the service: `Ingest::CHUNK_VISITS` and
-/// `Ingest::MAX_CHUNKS_IN_FLIGHT` in `src/ingest/mod.rs`. Otherwise the comparison would be unfair.
+/// Visits per pipeline, and pipelines in flight, the same as those of a batch in the service: `Ingest::CHUNK_VISITS`
+/// and `Ingest::MAX_CHUNKS_IN_FLIGHT` in `src/ingest/mod.rs`. Otherwise the comparison would be unfair.
 pub const VISITS: usize = 8_192;
 const IN_FLIGHT: usize = 4;
 

@@ -8,8 +8,8 @@ use chrono::Utc;
 
 use crate::Result;
 
-/// Returns date, command line, machine and versions as Markdown. `bench` is the benchmark's name, and `programs` describes the
-/// programs that it ran.
+/// Returns date, command line, machine and versions as Markdown. `bench` is the benchmark's name, and `programs`
+/// describes the programs that it ran.
 pub fn describe(bench: &str, programs: &[String]) -> Result<String> {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let cores = std::thread::available_parallelism()?;
@@ -42,7 +42,8 @@ fn field<'a>(text: &'a str, name: &str, separator: char) -> &'a str {
     value.unwrap_or("unknown").trim().trim_matches('"')
 }
 
-/// Returns the version that a program prints, without builds and copyrights. Some programs exit with a failure after that.
+/// Returns the version that a program prints, without builds and copyrights. Some programs exit with a failure after
+/// that.
 pub fn version(program: &Path, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)

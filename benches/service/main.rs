@@ -1,8 +1,8 @@
 //! The benchmark of the service: its cost per request, visit and byte, compared with existing programs.
 //!
-//! `make bench` runs it. Each part has contenders that take turns, round by round, on one Redis that belongs to the run.
-//! Only ratios within one run are comparable, not figures of two runs or two machines. This file parses the command line
-//! and orders the parts.
+//! `make bench` runs it. Each part has contenders that take turns, round by round, on one Redis that belongs to the
+//! run. Only ratios within one run are comparable, not figures of two runs or two machines. This file parses the
+//! command line and orders the parts.
 
 mod batch;
 mod connections;

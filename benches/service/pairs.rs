@@ -1,7 +1,7 @@
 //! Memory of a pair in Redis: only that of a member of a sorted set.
 //!
-//! The bare loader writes the sets alone, for comparison. `MEMORY USAGE` is reported as a familiar figure. It counts 24 bytes
-//! for an entry of a dictionary, for which an allocator such as Debian's uses 32.
+//! The bare loader writes the sets alone, for comparison. `MEMORY USAGE` is reported as a familiar figure. It counts 24
+//! bytes for an entry of a dictionary, for which an allocator such as Debian's uses 32.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -72,8 +72,8 @@ fn send(service: &Service, count: u64) -> Result<()> {
     request.end()
 }
 
-/// Returns `used_memory` in bytes, after it has settled within a few kilobytes: Redis frees the buffers of a connection that has
-/// been idle for two seconds.
+/// Returns `used_memory` in bytes, after it has settled within a few kilobytes: Redis frees the buffers of a connection
+/// that has been idle for two seconds.
 fn settled_memory(redis: &Redis) -> Result<f64> {
     let deadline = Instant::now() + TIMEOUT;
     sleep(Duration::from_secs(3));

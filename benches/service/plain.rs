@@ -1,5 +1,5 @@
-//! The handler that anybody would write: axum's `Json` and `Path`, a `ConnectionManager`, one command a request. The service has
-//! to be faster than this to be worth its code.
+//! The handler that anybody would write: axum's `Json` and `Path`, a `ConnectionManager`, one command a request. The
+//! service has to be faster than this to be worth its code.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};

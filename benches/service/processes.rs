@@ -1,7 +1,8 @@
 //! Processes of the run: started with their output in a file, watched through /proc, ended with the run.
 //!
-//! They end however the run ends: [`Process`] kills its own when it is dropped, and the kernel kills the others when this
-//! process ends (`setpriv --pdeathsig`). The kernel watches the thread that started them, so that must be the main one.
+//! They end however the run ends: [`Process`] kills its own when it is dropped, and the kernel kills the others when
+//! this process ends (`setpriv --pdeathsig`). The kernel watches the thread that started them, so that must be the main
+//! one.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -135,8 +136,8 @@ impl Process {
     }
 }
 
-/// Returns the CPU time of each thread of the process with this folder in /proc, in nanoseconds, including kernel time. The
-/// ticks in `stat` are too coarse for runs of a few seconds.
+/// Returns the CPU time of each thread of the process with this folder in /proc, in nanoseconds, including kernel time.
+/// The ticks in `stat` are too coarse for runs of a few seconds.
 pub fn thread_times(tasks: &Path) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for task in fs::read_dir(tasks)? {

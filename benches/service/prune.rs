@@ -1,7 +1,7 @@
 //! The latency of posts during the removal of expired members.
 //!
-//! The service prunes by its schedule, so it starts with one that fires once, at a known second. The load begins just before
-//! that second and ends when the log says `pruned`. The other loads are as long.
+//! The service prunes by its schedule, so it starts with one that fires once, at a known second. The load begins just
+//! before that second and ends when the log says `pruned`. The other loads are as long.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ use crate::{Result, loader, progress};
 
 /// Segments that have expired members.
 const SEGMENTS: u64 = 20;
-/// The time from the start of a load to the second of the prune, or to the one command. The service's scheduler checks its
-/// clock twice a second, so a prune may begin half a second later.
+/// The time from the start of a load to the second of the prune, or to the one command. The service's scheduler checks
+/// its clock twice a second, so a prune may begin half a second later.
 const LEAD: Duration = Duration::from_millis(250);
 
 /// A load and the removal in it.

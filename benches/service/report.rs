@@ -45,8 +45,8 @@ impl Check {
     }
 }
 
-/// The median, minimum and maximum of the rounds' ratios. A temporary disturbance of the machine affects both sides of a round,
-/// so it affects these ratios less than the ratio of the medians.
+/// The median, minimum and maximum of the rounds' ratios. A temporary disturbance of the machine affects both sides of
+/// a round, so it affects these ratios less than the ratio of the medians.
 struct Ratio {
     median: f64,
     least: f64,

@@ -1,4 +1,5 @@
-//! One visit a request to small segments beside large ones, on servers that differ in when a sorted set becomes a skiplist.
+//! One visit a request to small segments beside large ones, on servers that differ in when a sorted set becomes a
+//! skiplist.
 
 use segment_estimator::embedded_redis::MAX_LISTPACK_ENTRIES;
 

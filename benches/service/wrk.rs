@@ -1,7 +1,7 @@
 //! Loads: wrk with prebuilt requests, and its figures.
 //!
-//! With one thread, wrk would fill a core and measure itself, so it has two. Its percentiles are corrected: if an answer takes
-//! more than twice the mean, wrk adds the requests that its connection could not send in the meantime.
+//! With one thread, wrk would fill a core and measure itself, so it has two. Its percentiles are corrected: if an
+//! answer takes more than twice the mean, wrk adds the requests that its connection could not send in the meantime.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -37,10 +37,12 @@ struct Keys {
     jwt: Option<JwtVerifier>,
 }
 
-/// Proof that a request was authorised, and until when. A request that takes longer [renews](Authenticator::renew) its grant.
+/// Proof that a request was authorised, and until when. A request that takes longer [renews](Authenticator::renew) its
+/// grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access control.
+    /// The name of the API key, or the subject of the JSON Web Token if it may be logged. `None` without access
+    /// control.
     pub name: Option<String>,
     /// The generation of the keys that accepted the token.
     generation: u64,
@@ -137,8 +139,8 @@ impl Authenticator {
         Ok(Grant { name: Some(principal.name), generation: keys.generation, valid_until: principal.valid_until })
     }
 
-    /// Checks that `grant` is still valid: the token has not expired, and reloaded keys accept it. Costs two comparisons if the
-    /// keys were not reloaded.
+    /// Checks that `grant` is still valid: the token has not expired, and reloaded keys accept it. Costs two
+    /// comparisons if the keys were not reloaded.
     ///
     /// # Errors
     ///

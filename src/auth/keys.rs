@@ -64,8 +64,8 @@ impl ApiKeys {
         Ok(Self(keys))
     }
 
-    /// Returns the owner of `key`. Compares the digest with all keys in constant time, so that the time reveals nothing about
-    /// them.
+    /// Returns the owner of `key`. Compares the digest with all keys in constant time, so that the time reveals nothing
+    /// about them.
     pub fn principal(&self, key: &str) -> Option<Principal> {
         let presented = digest_of(key);
         let mut found = None;

@@ -49,8 +49,8 @@ pub fn api_key(name: &str, scopes: &[Scope]) -> Result<NewKey, MintError> {
     Ok(NewKey { key, entry })
 }
 
-/// Makes an API key for `name`, appends its entry to the key file at `path`, and returns the key. Creates the file if there is
-/// none.
+/// Makes an API key for `name`, appends its entry to the key file at `path`, and returns the key. Creates the file if
+/// there is none.
 ///
 /// # Errors
 ///
@@ -97,7 +97,8 @@ struct Claims<'a> {
 ///
 /// # Errors
 ///
-/// A [`MintError`] if the algorithm is not HS256, or the secret can't be read. The service has no private key of the others.
+/// A [`MintError`] if the algorithm is not HS256, or the secret can't be read. The service has no private key of the
+/// others.
 pub fn jwt(
     config: &JwtConfig,
     name: &str,

@@ -1,7 +1,7 @@
 //! Authentication and authorisation by bearer tokens, before a request does anything else.
 //!
-//! A token is an API key, whose SHA-256 digest the service knows, or a JSON Web Token that an issuer signed. Both carry [`Scope`]s.
-//! Nothing here depends on HTTP except the syntax of the `Authorization` header.
+//! A token is an API key, whose SHA-256 digest the service knows, or a JSON Web Token that an issuer signed. Both carry
+//! [`Scope`]s. Nothing here depends on HTTP except the syntax of the `Authorization` header.
 
 mod authenticator;
 mod bearer;

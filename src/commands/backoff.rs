@@ -15,8 +15,8 @@ impl Backoff {
     const MIN_DELAY: Duration = Duration::from_millis(100);
     const MAX_DELAY: Duration = Duration::from_secs(5);
 
-    /// Returns the delay between a failure at `now` and the next attempt, which is at least `retry_after`. Returns `None` after
-    /// [`Self::MAX_ELAPSED`].
+    /// Returns the delay between a failure at `now` and the next attempt, which is at least `retry_after`. Returns
+    /// `None` after [`Self::MAX_ELAPSED`].
     pub fn next_delay(&mut self, retry_after: Option<Duration>, now: Instant) -> Option<Duration> {
         let since = *self.failing_since.get_or_insert(now);
         let left = Self::MAX_ELAPSED.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero())?;

@@ -39,13 +39,14 @@ pub enum CheckError {
     },
 }
 
-/// Writes a table of the settings to `out`, then a description of Redis and of the data set, and how far `clock` is off. Starts the
-/// private Redis for that and stops it again, or uses that of a running service. Writes nothing into Redis.
+/// Writes a table of the settings to `out`, then a description of Redis and of the data set, and how far `clock` is
+/// off. Starts the private Redis for that and stops it again, or uses that of a running service. Writes nothing into
+/// Redis.
 ///
 /// # Errors
 ///
-/// A [`CheckError`] if Redis doesn't answer, is a replica, has too few replicas for the write acknowledgements, or has an ACL that
-/// forbids a needed command.
+/// A [`CheckError`] if Redis doesn't answer, is a replica, has too few replicas for the write acknowledgements, or has
+/// an ACL that forbids a needed command.
 pub async fn check(
     settings: &Settings,
     rows: &[SettingRow],

@@ -25,8 +25,8 @@ use crate::http::openapi_json;
 
 /// Counts how many users are in a segment right now.
 ///
-/// Every setting has four sources: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in the
-/// environment, and --window 7d on the command line. Each overrides those before it.
+/// Every setting has four sources: `window = "7d"` in the TOML file, ESTIMATOR_WINDOW=7d in a .env file, the same in
+/// the environment, and --window 7d on the command line. Each overrides those before it.
 #[derive(Parser)]
 #[command(version, max_term_width = 120)]
 pub struct Cli {
@@ -116,8 +116,8 @@ impl Cli {
     }
 }
 
-/// Returns a runtime with `threads` worker threads. A single one needs no locks, no work stealing and no second thread to wait for it,
-/// which saves a sixth of the service's CPU time (docs/benchmarks.md).
+/// Returns a runtime with `threads` worker threads. A single one needs no locks, no work stealing and no second thread
+/// to wait for it, which saves a sixth of the service's CPU time (docs/benchmarks.md).
 fn runtime(threads: usize) -> io::Result<Runtime> {
     let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     builder.worker_threads(threads).enable_all().build()

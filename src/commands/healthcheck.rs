@@ -108,8 +108,8 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// Returns the address that reaches a service on this machine that listens on `address`. `0.0.0.0` and `[::]` become 127.0.0.1: `[::]`
-/// accepts IPv4 too, and a container may have no IPv6.
+/// Returns the address that reaches a service on this machine that listens on `address`. `0.0.0.0` and `[::]` become
+/// 127.0.0.1: `[::]` accepts IPv4 too, and a container may have no IPv6.
 pub(super) fn local_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address = (Ipv4Addr::LOCALHOST, address.port()).into();

@@ -28,8 +28,8 @@ pub(super) struct TokenCommand {
 }
 
 impl TokenCommand {
-    /// Creates the token and writes it to `out`. Without a file of API keys, the key goes to `err` and its entry for such a file to
-    /// `out`, so that the output can be appended to the file.
+    /// Creates the token and writes it to `out`. Without a file of API keys, the key goes to `err` and its entry for
+    /// such a file to `out`, so that the output can be appended to the file.
     ///
     /// # Errors
     ///

@@ -18,8 +18,8 @@ pub struct Setting {
 /// name: Type, "VALUE NAME", parser, default = "text", or = expression, secret = true;
 /// ```
 ///
-/// The parser returns the type, or the `T` of `Option<T>`. A setting that no source sets has its parsed `default`, or the value of `or`, or
-/// `None`. The macro generates
+/// The parser returns the type, or the `T` of `Option<T>`. A setting that no source sets has its parsed `default`, or
+/// the value of `or`, or `None`. The macro generates
 /// - [`SETTINGS`](super::SETTINGS), the list for errors and for tests of the documents,
 /// - [`RawSettings`](super::RawSettings), the texts of one source, which clap and envy fill,
 /// - [`Settings`](super::Settings), the values, with their parsing and printing.
@@ -31,8 +31,8 @@ pub struct Setting {
 /// - a line in `docker-compose.yml`, and one in `docker-compose-debug.yml` if it is a timeout that ends before a breakpoint does,
 /// - an entry in CHANGELOG.md.
 ///
-/// `tests/it/contracts/documents.rs` checks the documents and the compose files, and `commands/cli.rs` the help. A parser's refusals are
-/// cases of `tests/invalid.rs`.
+/// `tests/it/contracts/documents.rs` checks the documents and the compose files, and `commands/cli.rs` the help. A
+/// parser's refusals are cases of `tests/invalid.rs`.
 macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+

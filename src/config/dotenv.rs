@@ -1,7 +1,7 @@
 //! The settings in a `.env` file, which docker compose and other programs read, too.
 //!
-//! A setting is one line, `NAME=value`. The grammar is so small that compose reads the same values. Any other line that names a setting
-//! is refused, so that no setting is lost or read in two ways. Variables of other programs are skipped.
+//! A setting is one line, `NAME=value`. The grammar is so small that compose reads the same values. Any other line that
+//! names a setting is refused, so that no setting is lost or read in two ways. Variables of other programs are skipped.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -48,9 +48,11 @@ fn read_content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Parses the settings. An error names the line and repeats only the name of the setting, since the value may hold a password.
+/// Parses the settings. An error names the line and repeats only the name of the setting, since the value may hold a
+/// password.
 ///
-/// Each variable ends where it ends for compose. Otherwise a quote of another program could hide a setting from only one of the two.
+/// Each variable ends where it ends for compose. Otherwise a quote of another program could hide a setting from only
+/// one of the two.
 fn parse_settings(text: &str) -> Result<Vec<(String, String)>, String> {
     const CARRIAGE_RETURN: &str = "has a carriage return within; save the file with line feeds";
     const FORM: &str = "must be ESTIMATOR_NAME=value, with only export in front; make it a comment if it is no setting";

@@ -16,8 +16,8 @@ impl Settings {
     /// Returns the limits of requests.
     #[must_use]
     pub fn request_limits(&self) -> RequestLimits {
-        // The parts of a single visit or count have timeouts of their own: the body, Redis's clock, the queue, Redis's answer. A timer that
-        // can't fire would cost each request for nothing.
+        // The parts of a single visit or count have timeouts of their own: the body, Redis's clock, the queue, Redis's
+        // answer. A timer that can't fire would cost each request for nothing.
         let longest = self.body_timeout + 3 * self.redis_timeout;
         RequestLimits {
             body: self.body_timeout,

@@ -36,7 +36,8 @@ fn describe(error: &toml::de::Error, text: &str) -> String {
 
 /// Reads environment variables, and returns `ESTIMATOR_CONFIG` apart.
 ///
-/// Variables of other programs are ignored, and so are empty ones: compose files write `${ESTIMATOR_WINDOW:-}` for "not set".
+/// Variables of other programs are ignored, and so are empty ones: compose files write `${ESTIMATOR_WINDOW:-}` for "not
+/// set".
 pub(super) fn from_variables(
     source: Source,
     variables: impl IntoIterator<Item = (OsString, OsString)>,

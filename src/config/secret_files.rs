@@ -26,7 +26,8 @@ pub struct Exposure {
 }
 
 impl SecretFile {
-    /// Returns the permissions that every user has and should not have. `None` also if the file is unreadable: its reader reports that.
+    /// Returns the permissions that every user has and should not have. `None` also if the file is unreadable: its
+    /// reader reports that.
     #[must_use]
     pub fn exposure(&self) -> Option<Exposure> {
         const READ: u32 = 0o004;

@@ -1,4 +1,5 @@
-//! The settings, each declared once, in the sections and the order of docs/settings.md. `declare.rs` lists what else a new one needs.
+//! The settings, each declared once, in the sections and the order of docs/settings.md. `declare.rs` lists what else a
+//! new one needs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,8 +39,8 @@ settings! {
 
     // Access
 
-    /// Comma-separated hosts that requests may name, or *; localhost and IP addresses are always accepted [default: any, but none on
-    /// loopback without keys]
+    /// Comma-separated hosts that requests may name, or *; localhost and IP addresses are always accepted [default:
+    /// any, but none on loopback without keys]
     allowed_hosts: Option<AllowedHosts>, "HOSTS", AllowedHosts::parse;
     /// TOML file with the SHA-256 digests of API keys; `segment-estimator token` makes both
     api_keys_file: Option<PathBuf>, "FILE", parse::path;
@@ -56,8 +57,8 @@ settings! {
 
     // Redis
 
-    /// URL of Redis: `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; the password is
-    /// percent-encoded [default: a private Redis]
+    /// URL of Redis: `redis://user:password@host:6379/0`, `rediss://host` for TLS, or `redis+unix:///path`; the
+    /// password is percent-encoded [default: a private Redis]
     redis_url: Option<RedisUrl>, "URL", RedisUrl::parse, secret = true;
     /// Comma-separated URLs of Redis Cluster servers; one that answers is enough to find the others
     redis_cluster: Option<Vec<RedisUrl>>, "URLS", parse::cluster_seeds, secret = true;
@@ -77,17 +78,18 @@ settings! {
     redis_client_key_file: Option<PathBuf>, "FILE", parse::path;
     /// Prefix of the keys of the data set, such as `prod:`, in a Redis database that others use
     redis_key_prefix: KeyPrefix, "TEXT", KeyPrefix::parse, or = KeyPrefix::default();
-    /// Number of partitions of the users, a power of two up to 1024 [default: that of the data set; of a new one, 64 on a cluster and
-    /// 1 elsewhere]
+    /// Number of partitions of the users, a power of two up to 1024 [default: that of the data set; of a new one, 64 on
+    /// a cluster and 1 elsewhere]
     partitions: Option<Partitions>, "NUMBER", Partitions::parse;
     /// Number of Redis replicas that must have a visit before it is acknowledged, 0 to 9; not for the private Redis
     write_acks: usize, "NUMBER", parse::number::<0, 9>, default = "0";
-    /// Whether the replicas must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey, and a `redis_timeout` of at least 9s
+    /// Whether the replicas must have it on disk, `true` or `false`; needs Redis 7.2 or Valkey, and a `redis_timeout`
+    /// of at least 9s
     write_acks_on_disk: bool, "BOOL", parse::boolean, default = "false";
     /// Folder of the private Redis
     data_dir: PathBuf, "FOLDER", parse::path, default = "data";
-    /// Memory limit of the private Redis, such as 512mb or 2gb; visits beyond it get 503 [default: half of the machine's memory, or of
-    /// the container's limit if that is smaller]
+    /// Memory limit of the private Redis, such as 512mb or 2gb; visits beyond it get 503 [default: half of the
+    /// machine's memory, or of the container's limit if that is smaller]
     redis_max_memory: Option<MaxMemory>, "SIZE", MaxMemory::parse;
     /// Timeout of connecting to Redis
     redis_connect_timeout: Duration, "DURATION", parse::timeout, default = "1s";

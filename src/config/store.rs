@@ -10,7 +10,8 @@ use crate::telemetry::Metrics;
 impl Settings {
     /// Opens the store on `deployment`: the Redis that is set, or the private one. The first request connects.
     ///
-    /// The caller adds the partitions and the window: the service claims both, and a command may take the data set as it is.
+    /// The caller adds the partitions and the window: the service claims both, and a command may take the data set as
+    /// it is.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The domain model: segments, users, visits, points in time and the window. Values are validated when they are parsed. No I/O.
+//! The domain model: segments, users, visits, points in time and the window. Values are validated when they are parsed.
+//! No I/O.
 
 mod time;
 mod visit;

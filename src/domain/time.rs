@@ -15,8 +15,8 @@ impl Timestamp {
     /// The latest time with a four-digit year, in milliseconds. The earliest is its negative.
     const LIMIT: i64 = 253_402_300_799_999;
 
-    /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes tokens;
-    /// everything else takes `now` as an argument.
+    /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes
+    /// tokens; everything else takes `now` as an argument.
     #[must_use]
     pub fn now() -> Self {
         Self::from_millis(Utc::now().timestamp_millis())
@@ -34,7 +34,8 @@ impl Timestamp {
         }
     }
 
-    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years -9999 to 9999.
+    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years -9999 to
+    /// 9999.
     #[must_use]
     pub fn from_unix_seconds(seconds: f64) -> Self {
         // `as` saturates.
@@ -57,8 +58,8 @@ impl Timestamp {
 
     /// Returns the time as the score of a sorted set: Unix seconds, with milliseconds as the fraction.
     ///
-    /// Redis stores scores as IEEE 754 doubles. Until the year 9999, different milliseconds have different doubles in the same
-    /// order, so comparing scores compares times exactly.
+    /// Redis stores scores as IEEE 754 doubles. Until the year 9999, different milliseconds have different doubles in
+    /// the same order, so comparing scores compares times exactly.
     #[must_use]
     pub fn as_score(self) -> f64 {
         self.0 as f64 / 1000.0
@@ -143,7 +144,8 @@ impl Window {
         self.0
     }
 
-    /// Returns the start of the window at `now`. Members seen after it count; members seen at or before it have expired.
+    /// Returns the start of the window at `now`. Members seen after it count; members seen at or before it have
+    /// expired.
     #[must_use]
     pub fn cutoff(self, now: Timestamp) -> Timestamp {
         now - self.0
@@ -164,8 +166,8 @@ impl TryFrom<u64> for Window {
     }
 }
 
-/// Formats the window in one unit, `14d`, `36h`, `90m`, unless that takes more than three digits: `1d3h46m40s`. There are no spaces, so
-/// that it is one word in a shell and in a URL.
+/// Formats the window in one unit, `14d`, `36h`, `90m`, unless that takes more than three digits: `1d3h46m40s`. There
+/// are no spaces, so that it is one word in a shell and in a URL.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DAY: u64 = 24 * 60 * 60;
@@ -188,8 +190,8 @@ impl fmt::Display for Window {
     }
 }
 
-/// Reads a duration such as `14d` or `1h 30m`; `examples` are those of the error. Months and years are refused: they have no fixed
-/// length, and `14M` is one key away from `14m`.
+/// Reads a duration such as `14d` or `1h 30m`; `examples` are those of the error. Months and years are refused: they
+/// have no fixed length, and `14M` is one key away from `14m`.
 ///
 /// # Errors
 ///

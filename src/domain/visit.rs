@@ -145,8 +145,8 @@ impl<'a> Visit<'a> {
     /// How far a sender's clock may be ahead of the service's.
     pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-    /// Creates a visit that arrives at `now`. A missing `seen_at` is `now`. One that is up to [`Self::MAX_CLOCK_SKEW`] ahead is
-    /// clamped to `now`.
+    /// Creates a visit that arrives at `now`. A missing `seen_at` is `now`. One that is up to [`Self::MAX_CLOCK_SKEW`]
+    /// ahead is clamped to `now`.
     ///
     /// # Errors
     ///

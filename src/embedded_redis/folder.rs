@@ -1,6 +1,8 @@
-//! The folder of the private Redis. It belongs to this user alone. It is refused if another user could have put something there.
+//! The folder of the private Redis. It belongs to this user alone. It is refused if another user could have put
+//! something there.
 //!
-//! ssh and PostgreSQL do the same. The append-only file holds every user's id, and the service trusts any answer from the socket.
+//! ssh and PostgreSQL do the same. The append-only file holds every user's id, and the service trusts any answer from
+//! the socket.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -19,15 +21,17 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// In a folder with this bit, only the owner of an entry can rename or remove it.
 const STICKY: u32 = 0o1000;
 
-/// The remedy for an entry that should be a file. Removing the lock of a running service would let a second Redis start.
+/// The remedy for an entry that should be a file. Removing the lock of a running service would let a second Redis
+/// start.
 const REMOVE: &str = "when no service runs on this folder, remove it";
 
-/// Creates `data_dir` and the folder `redis` in it. Returns the path of the latter. A `data_dir` that exists keeps its permissions, and
-/// may be a link or a mount.
+/// Creates `data_dir` and the folder `redis` in it. Returns the path of the latter. A `data_dir` that exists keeps its
+/// permissions, and may be a link or a mount.
 ///
 /// # Errors
 ///
-/// [`EmbeddedError::Folder`] if a folder can't be made or used, [`EmbeddedError::Untrusted`] if another user could change its content.
+/// [`EmbeddedError::Folder`] if a folder can't be made or used, [`EmbeddedError::Untrusted`] if another user could
+/// change its content.
 pub(super) fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     prepare_as(data_dir, rustix::process::geteuid().as_raw())
 }
@@ -38,7 +42,8 @@ fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
         let path = path.to_owned();
         move |source| EmbeddedError::Folder { path, source }
     };
-    // The path as it is written is checked before anything is created there. The path without links is checked afterwards.
+    // The path as it is written is checked before anything is created there. The path without links is checked
+    // afterwards.
     check_path(&std::path::absolute(data_dir).map_err(failed(data_dir))?, user)?;
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed(data_dir))?;
     let data_dir = data_dir.canonicalize().map_err(failed(data_dir))?;
@@ -61,7 +66,8 @@ fn prepare_as(data_dir: &Path, user: u32) -> Result<PathBuf, EmbeddedError> {
     Ok(dir)
 }
 
-/// Opens a file in the folder, and creates it if needed. Anything else of that name is an error. Opening a pipe doesn't block.
+/// Opens a file in the folder, and creates it if needed. Anything else of that name is an error. Opening a pipe doesn't
+/// block.
 pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
     let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -72,8 +78,8 @@ pub(super) fn open(path: &Path, options: &mut OpenOptions) -> Result<File, Embed
     Ok(file)
 }
 
-/// Opens a file in the folder to append to it. If the file has further hard links, such as a snapshot, a new file replaces it, so that
-/// the snapshot stays as it is.
+/// Opens a file in the folder to append to it. If the file has further hard links, such as a snapshot, a new file
+/// replaces it, so that the snapshot stays as it is.
 pub(super) fn open_to_append(path: &Path) -> Result<File, EmbeddedError> {
     let failed = |source| EmbeddedError::Folder { path: path.to_owned(), source };
     let file = open(path, OpenOptions::new().append(true))?;
@@ -86,8 +92,8 @@ pub(super) fn open_to_append(path: &Path) -> Result<File, EmbeddedError> {
 
 /// Refuses a path if another user could rename a part of it. Parts that don't exist yet are not checked.
 ///
-/// A group may write: Kubernetes (`fsGroup`) and systems with a group for each user grant that by default, and the administrator
-/// chooses the members of the group.
+/// A group may write: Kubernetes (`fsGroup`) and systems with a group for each user grant that by default, and the
+/// administrator chooses the members of the group.
 fn check_path(path: &Path, user: u32) -> Result<(), EmbeddedError> {
     let parts: Vec<_> = path.ancestors().collect();
     for part in parts.into_iter().rev() {

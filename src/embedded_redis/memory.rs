@@ -48,8 +48,8 @@ impl MaxMemory {
         }
     }
 
-    /// Returns half of the memory that this process may use, in whole MiB. The rest is for Redis's forks and for the service. Returns
-    /// `None` if the system doesn't report its memory.
+    /// Returns half of the memory that this process may use, in whole MiB. The rest is for Redis's forks and for the
+    /// service. Returns `None` if the system doesn't report its memory.
     #[must_use]
     pub fn of_this_machine() -> Option<Self> {
         let own_groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -87,8 +87,8 @@ fn total_memory() -> Option<u64> {
     }
 }
 
-/// Returns the smallest limit of the control groups in `own_groups`, which is a `/proc/self/cgroup`. The groups are mounted on `root`.
-/// A container may see only its own group, mounted as the root, under the path that the host uses.
+/// Returns the smallest limit of the control groups in `own_groups`, which is a `/proc/self/cgroup`. The groups are
+/// mounted on `root`. A container may see only its own group, mounted as the root, under the path that the host uses.
 fn group_limit(root: &Path, own_groups: &str) -> Option<u64> {
     let limits = own_groups.lines().filter_map(|line| {
         let (_, line) = line.split_once(':')?;

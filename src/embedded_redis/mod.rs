@@ -5,17 +5,17 @@
 //!
 //! # No orphan
 //!
-//! Redis must end when the service ends, even by SIGKILL, on Linux and macOS alike. The service holds the write end of a
-//! pipe and never writes to it. A watchdog, which is a shell loop beside Redis, holds the read end. When the service ends,
-//! the kernel closes the pipe, and the watchdog sends Redis a SIGTERM. If Redis is still running ten seconds later, the
-//! watchdog kills it. An orderly stop takes the same path. The watchdog is in Redis's process group, so Redis's process id
-//! can't be reused as long as the watchdog lives.
+//! Redis must end when the service ends, even by SIGKILL, on Linux and macOS alike. The service holds the write end of
+//! a pipe and never writes to it. A watchdog, which is a shell loop beside Redis, holds the read end. When the service
+//! ends, the kernel closes the pipe, and the watchdog sends Redis a SIGTERM. If Redis is still running ten seconds
+//! later, the watchdog kills it. An orderly stop takes the same path. The watchdog is in Redis's process group, so
+//! Redis's process id can't be reused as long as the watchdog lives.
 //!
 //! # One Redis on one folder
 //!
-//! The service locks `service.lock`. A process that may write Redis's files locks `redis.lock`. Redis inherits the second
-//! lock as its standard output, so the lock lasts until Redis has exited, even if the service was killed. A new service
-//! waits for that lock instead of starting a second Redis on the same files.
+//! The service locks `service.lock`. A process that may write Redis's files locks `redis.lock`. Redis inherits the
+//! second lock as its standard output, so the lock lasts until Redis has exited, even if the service was killed. A new
+//! service waits for that lock instead of starting a second Redis on the same files.
 
 mod error;
 mod folder;
@@ -65,8 +65,8 @@ impl EmbeddedRedis {
     /// The limit on failed restarts in a row. One may fail while the process is out of descriptors.
     const MAX_RESTARTS: u32 = 10;
 
-    /// Starts a Redis on the files in `data_dir`, and waits until it serves. Creates the folder if needed. Redis refuses writes beyond
-    /// `max_memory`, but loads all of its files.
+    /// Starts a Redis on the files in `data_dir`, and waits until it serves. Creates the folder if needed. Redis
+    /// refuses writes beyond `max_memory`, but loads all of its files.
     ///
     /// # Errors
     ///
@@ -81,7 +81,8 @@ impl EmbeddedRedis {
         self.url.clone()
     }
 
-    /// Starts a Redis in `data_dir`, or finds that of a running service. Returns its URL, and the Redis if it was started.
+    /// Starts a Redis in `data_dir`, or finds that of a running service. Returns its URL, and the Redis if it was
+    /// started.
     ///
     /// # Errors
     ///
@@ -97,7 +98,8 @@ impl EmbeddedRedis {
         }
     }
 
-    /// Waits until the private Redis of the service on `data_dir` serves, which may be starting or restarting. Returns its URL.
+    /// Waits until the private Redis of the service on `data_dir` serves, which may be starting or restarting. Returns
+    /// its URL.
     ///
     /// # Errors
     ///
@@ -164,7 +166,8 @@ struct LockedFolder {
 impl LockedFolder {
     /// Locks the folder in `data_dir`. Creates it if needed.
     async fn lock(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        // An image without a server, made for another Redis, may have no writable folder. The missing server is the cause to report.
+        // An image without a server, made for another Redis, may have no writable folder. The missing server is the
+        // cause to report.
         let dir = folder::prepare(data_dir)
             .map_err(|error| if is_installed() { error } else { EmbeddedError::NotInstalled })?;
         let socket = dir.join(SOCKET);

@@ -11,8 +11,9 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::log::StartLog;
 use super::{EmbeddedError, MaxMemory, folder};
 
-/// Runs the server, and the watchdog in the background. `$$` is the process id of the shell, which `exec` hands on to the server. It
-/// is the id of their process group as well. The watchdog gives the server ten seconds to stop, and must not hold its lock.
+/// Runs the server, and the watchdog in the background. `$$` is the process id of the shell, which `exec` hands on to
+/// the server. It is the id of their process group as well. The watchdog gives the server ten seconds to stop, and must
+/// not hold its lock.
 const RUN_WITH_WATCHDOG: &str = "\
 server=$(command -v redis-server || command -v valkey-server) || exit 127
 exec 3<&0
@@ -36,13 +37,15 @@ pub(super) const SOCKET: &str = "redis.sock";
 #[derive(Debug)]
 pub(super) struct ServerProcess {
     child: Child,
-    /// The write end of the watchdog's pipe. It is kept apart from the child, which closes its own as soon as it is waited for.
+    /// The write end of the watchdog's pipe. It is kept apart from the child, which closes its own as soon as it is
+    /// waited for.
     watchdog_pipe: Option<ChildStdin>,
     log: StartLog,
 }
 
-/// Members up to which Redis keeps a sorted set as a listpack (`zset-max-listpack-entries`). Writing to a listpack takes time in
-/// proportion to its length, since Redis parses the score of each member on the way. docs/benchmarks.md has the figures.
+/// Members up to which Redis keeps a sorted set as a listpack (`zset-max-listpack-entries`). Writing to a listpack
+/// takes time in proportion to its length, since Redis parses the score of each member on the way. docs/benchmarks.md
+/// has the figures.
 pub const MAX_LISTPACK_ENTRIES: u32 = 16;
 
 impl ServerProcess {

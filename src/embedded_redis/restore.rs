@@ -1,7 +1,7 @@
 //! Restoring a backup into the folder of a private Redis.
 //!
-//! `restore.sh` has the steps. scripts/restore runs it as well, for docker compose. The folder is locked until the end, so that no service
-//! starts on data that is only partly replaced.
+//! `restore.sh` has the steps. scripts/restore runs it as well, for docker compose. The folder is locked until the end,
+//! so that no service starts on data that is only partly replaced.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -90,11 +90,12 @@ pub enum RestoreError {
     },
 }
 
-/// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands. The old data is
-/// moved to a folder of its own. Then starts Redis, compares the numbers of keys, members and segments with those of the backup, and
-/// stops Redis.
+/// Replaces all data of the private Redis in `data_dir` with `backup`: an RDB file, or an append-only file of commands.
+/// The old data is moved to a folder of its own. Then starts Redis, compares the numbers of keys, members and segments
+/// with those of the backup, and stops Redis.
 ///
-/// The keys of the backup must begin with `prefix`. A backup without a record, or without data, is refused unless `may_lack` permits it.
+/// The keys of the backup must begin with `prefix`. A backup without a record, or without data, is refused unless
+/// `may_lack` permits it.
 ///
 /// # Errors
 ///
@@ -175,8 +176,8 @@ async fn undo(data_dir: &Path, name: &str) -> Result<(), String> {
     run(undo).await.map(drop)
 }
 
-/// Returns a handle of the lock of Redis's files. The script inherits it as its standard input, so the lock lasts until the script ends,
-/// even if this process ends first.
+/// Returns a handle of the lock of Redis's files. The script inherits it as its standard input, so the lock lasts until
+/// the script ends, even if this process ends first.
 fn inherited_lock(folder: &LockedFolder) -> Result<File, EmbeddedError> {
     folder.redis_lock.try_clone().map_err(EmbeddedError::Spawn)
 }

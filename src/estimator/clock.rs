@@ -1,5 +1,5 @@
-//! The service's clock: this machine's while it agrees with Redis's, otherwise Redis's. All instances on one Redis therefore agree,
-//! whatever the clocks of their machines say.
+//! The service's clock: this machine's while it agrees with Redis's, otherwise Redis's. All instances on one Redis
+//! therefore agree, whatever the clocks of their machines say.
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ impl AtomicOption {
 pub struct ClockSync {
     /// How far the clocks are apart; `None` if Redis doesn't report its time.
     pub skew: Option<Skew>,
-    /// Lower bound on every instance's clock: the earlier of this machine's and Redis's time, minus a margin. Members expired at
-    /// this time are safe to prune.
+    /// Lower bound on every instance's clock: the earlier of this machine's and Redis's time, minus a margin. Members
+    /// expired at this time are safe to prune.
     pub safe_now: Timestamp,
 }
 
@@ -80,7 +80,8 @@ impl Clock {
         Self::ahead_by(0)
     }
 
-    /// Returns the clock of a machine that is `millis` milliseconds ahead of this one, or behind if `millis` is negative.
+    /// Returns the clock of a machine that is `millis` milliseconds ahead of this one, or behind if `millis` is
+    /// negative.
     #[must_use]
     pub fn ahead_by(millis: i64) -> Self {
         Self(Arc::new(ClockState {
@@ -101,8 +102,8 @@ impl Clock {
         Timestamp::from_millis(now)
     }
 
-    /// Returns the current time, or `None` before the first synchronisation. Until then the clock may be wrong by any amount, and a
-    /// visit that is written with a wrong time stays wrong.
+    /// Returns the current time, or `None` before the first synchronisation. Until then the clock may be wrong by any
+    /// amount, and a visit that is written with a wrong time stays wrong.
     #[must_use]
     pub fn ready_now(&self) -> Option<Timestamp> {
         self.is_synced().then(|| self.now())
@@ -141,13 +142,14 @@ impl Clock {
         let local = Timestamp::from_millis(before.wall);
         let redis = answer?;
         self.0.is_synced.store(true, Ordering::Relaxed);
-        // An instance may be behind Redis by the tolerance, and by the time that the answer took by which it measured the skew.
+        // An instance may be behind Redis by the tolerance, and by the time that the answer took by which it measured
+        // the skew.
         let margin = Skew::TOLERANCE + store.limits().answer;
         Ok(ClockSync { skew, safe_now: redis.map_or(local, |redis| redis.min(local)) - margin })
     }
 
-    /// Applies Redis's time `redis`, in Unix milliseconds, which was read at some moment between two readings. Logs when the clocks
-    /// begin or cease to disagree.
+    /// Applies Redis's time `redis`, in Unix milliseconds, which was read at some moment between two readings. Logs
+    /// when the clocks begin or cease to disagree.
     fn observe(&self, before: Reading, redis: i64, after: Reading) -> Skew {
         let Update { used_redis, skew, uses_redis } = self.update(before, redis, after);
         match (used_redis, uses_redis) {
@@ -164,10 +166,10 @@ impl Clock {
 
     /// Decides which clock to use from now on.
     ///
-    /// The moment at which Redis read its clock is unknown, so Redis's time at the start is known up to an interval as long as the
-    /// answer took. NTP has the same bound ([RFC 5905](https://www.rfc-editor.org/rfc/rfc5905#section-8): the offset, plus or minus
-    /// half of the delay). Of that interval the value closest to the clock used until now is taken. A slow answer therefore never
-    /// creates a skew, nor moves a clock that may be right.
+    /// The moment at which Redis read its clock is unknown, so Redis's time at the start is known up to an interval as
+    /// long as the answer took. NTP has the same bound ([RFC 5905](https://www.rfc-editor.org/rfc/rfc5905#section-8):
+    /// the offset, plus or minus half of the delay). Of that interval the value closest to the clock used until now is
+    /// taken. A slow answer therefore never creates a skew, nor moves a clock that may be right.
     fn update(&self, before: Reading, redis: i64, after: Reading) -> Update {
         let used = self.0.redis_at_start.load();
         let (earliest, latest) = (redis.saturating_sub(after.since_start), redis.saturating_sub(before.since_start));
@@ -226,8 +228,8 @@ impl Skew {
         self.0.saturating_abs() <= Self::TOLERANCE_MILLIS
     }
 
-    /// Returns whether the service has to use Redis's clock. If it does already, it switches back at half the tolerance, so that a
-    /// skew close to the tolerance doesn't make it switch at every synchronisation.
+    /// Returns whether the service has to use Redis's clock. If it does already, it switches back at half the
+    /// tolerance, so that a skew close to the tolerance doesn't make it switch at every synchronisation.
     fn exceeds_tolerance(self, uses_redis: bool) -> bool {
         !self.is_tolerable() || (uses_redis && self.0.saturating_abs() > Self::TOLERANCE_MILLIS / 2)
     }
@@ -254,8 +256,8 @@ mod tests {
     const YEAR: i64 = 365 * 24 * HOUR;
     const NOON: i64 = 1_795_348_800_000;
 
-    /// Returns the skew that a clock ahead by `skew` measures when the request takes `there` and the reply `back`, in milliseconds.
-    /// Redis reads its clock at `redis`, which is a second after the start.
+    /// Returns the skew that a clock ahead by `skew` measures when the request takes `there` and the reply `back`, in
+    /// milliseconds. Redis reads its clock at `redis`, which is a second after the start.
     fn measure(clock: &Clock, skew: i64, there: i64, redis: i64, back: i64) -> Skew {
         let at = |moment: i64| Reading { wall: moment + skew, since_start: moment - (NOON - 1_000) };
         clock.update(at(redis - there), redis, at(redis + back)).skew

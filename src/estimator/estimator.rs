@@ -74,8 +74,8 @@ impl Estimator {
     /// The limit if each waits for replicas. They share a connection, so the second also waits for the first.
     const MAX_REPLICATED_BULK_WRITES: usize = 2;
 
-    /// Creates an estimator over `store`, whose members count for `window` after their last visit. Extends the window of the data set
-    /// before the first use if it is shorter.
+    /// Creates an estimator over `store`, whose members count for `window` after their last visit. Extends the window
+    /// of the data set before the first use if it is shorter.
     #[must_use]
     pub fn new(store: Store, window: Window) -> Self {
         let store = store.with_window(window);
@@ -96,8 +96,8 @@ impl Estimator {
         Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
     }
 
-    /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires one for each
-    /// call of [`Self::segments_of`] and [`Self::delete_user`].
+    /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires
+    /// one for each call of [`Self::segments_of`] and [`Self::delete_user`].
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl Estimator {
         Ok(self.store.existing_layout().await?.and_then(|layout| layout.window()))
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None` if the key of the
-    /// segment holds something else. Writes nothing.
+    /// Returns for each of `visits` whether Redis has it, or a later one of the same user to the same segment; `None`
+    /// if the key of the segment holds something else. Writes nothing.
     ///
     /// # Errors
     ///
@@ -149,8 +149,8 @@ impl Estimator {
         layout.window().map_or(self.window, |kept| kept.max(self.window))
     }
 
-    /// Records `visit`, which restarts the user's window in that segment unless a later visit has. Idempotent: a caller may retry
-    /// after an error.
+    /// Records `visit`, which restarts the user's window in that segment unless a later visit has. Idempotent: a caller
+    /// may retry after an error.
     ///
     /// # Errors
     ///
@@ -200,7 +200,8 @@ impl Estimator {
         Ok(BulkPermit { store: self.store.clone(), _permit: permit.expect("the semaphore is never closed") })
     }
 
-    /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment has 0.
+    /// Counts the users in `segment` at `now`: those whose last visit is less than the window ago. An unknown segment
+    /// has 0.
     ///
     /// # Errors
     ///
@@ -301,8 +302,8 @@ async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(
     (0..visits.len()).map(|index| written.result(index).map_err(Clone::clone)).collect()
 }
 
-/// Counts a batch of segments. Equal requests share a count: it is sent after all of them arrived, so it includes every visit that
-/// was acknowledged before.
+/// Counts a batch of segments. Equal requests share a count: it is sent after all of them arrived, so it includes every
+/// visit that was acknowledged before.
 async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
     let mut distinct = Vec::with_capacity(requests.len());
     let mut indices = HashMap::with_capacity(requests.len());

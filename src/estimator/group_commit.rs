@@ -1,7 +1,7 @@
 //! Group commit. One batch of a shard is in flight at a time; requests that arrive in the meantime form the next one.
 //!
-//! A request that arrives when nothing is in flight is sent at once; nothing waits for a batch to fill. The longer Redis takes, the
-//! larger the batches get. Databases write their logs in this way.
+//! A request that arrives when nothing is in flight is sent at once; nothing waits for a batch to fill. The longer
+//! Redis takes, the larger the batches get. Databases write their logs in this way.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,7 +19,8 @@ use crate::redis;
 use crate::store::{self, Store};
 use crate::telemetry::{BatchMetrics, TRACED};
 
-/// Sends requests to Redis in batches, and returns to each caller the response to its own request. Clones share the batches.
+/// Sends requests to Redis in batches, and returns to each caller the response to its own request. Clones share the
+/// batches.
 pub struct GroupCommit<Req, Resp> {
     shared: Arc<Shared<Req, Resp>>,
 }
@@ -94,7 +95,8 @@ impl Shard {
 }
 
 impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
-    /// Creates `shards` queues for `store`. `send_batch` sends a batch and returns a response to each request, in their order.
+    /// Creates `shards` queues for `store`. `send_batch` sends a batch and returns a response to each request, in their
+    /// order.
     pub fn new<F>(
         store: Store,
         metrics: BatchMetrics,
@@ -110,13 +112,13 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         Self { shared: Arc::new(Shared { store, metrics, send_batch, shards }) }
     }
 
-    /// Sends `request` with the next batch of `shard`, and waits for the response. Dropping the future before the batch is sent
-    /// withdraws the request.
+    /// Sends `request` with the next batch of `shard`, and waits for the response. Dropping the future before the batch
+    /// is sent withdraws the request.
     ///
     /// # Errors
     ///
-    /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending; [`redis::Error::Timeout`]
-    /// if waiting and the batch together took too long.
+    /// The error of the batch; [`store::Error::Overloaded`], at once, if too many requests are pending;
+    /// [`redis::Error::Timeout`] if waiting and the batch together took too long.
     pub async fn submit(&self, shard: Shard, request: Req) -> Response<Resp> {
         let span = tracing::info_span!(target: TRACED, "wait for batch");
         let response =
@@ -155,7 +157,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
 
     /// Sends batches of the shard until no request is pending.
     async fn send_batches(self, shard: usize) {
-        // One timer for all callers. It is moved only when it fires: most callers are answered long before their deadlines.
+        // One timer for all callers. It is moved only when it fires: most callers are answered long before their
+        // deadlines.
         let mut timer = pin!(tokio::time::sleep(self.shared.store.limits().answer));
         while let Some(pending) = self.take_batch(shard) {
             let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.caller.is_gone()).collect();
@@ -166,8 +169,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
             let (requests, mut callers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|pending| (pending.request, pending.caller)).unzip();
             self.shared.metrics.committed(requests.len());
-            // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are dropped, and
-            // `submit` fails.
+            // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are
+            // dropped, and `submit` fails.
             let sending =
                 async { (self.shared.send_batch)(self.shared.store.clone(), requests).await }.instrument(span);
             let mut sending = pin!(AssertUnwindSafe(sending).catch_unwind());
@@ -184,8 +187,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         }
     }
 
-    /// Answers the callers whose deadline has passed: those of the batch in flight, and those that are pending. Returns the deadline of
-    /// the next.
+    /// Answers the callers whose deadline has passed: those of the batch in flight, and those that are pending. Returns
+    /// the deadline of the next.
     fn time_out(&self, shard: usize, in_flight: &mut [Caller<Resp>]) -> Instant {
         let (now, timeout) = (Instant::now(), self.shared.store.limits().answer);
         let time_out = |caller: &mut Caller<Resp>| {

@@ -13,8 +13,8 @@ pub struct Histogram {
     pub buckets: Vec<Bucket>,
 }
 
-/// The members last seen after `from`, and at or before `to`, as a window excludes its start. A step of a history includes its start:
-/// [`Point`](super::history::Point).
+/// The members last seen after `from`, and at or before `to`, as a window excludes its start. A step of a history
+/// includes its start: [`Point`](super::history::Point).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     /// The start, exclusive.
@@ -26,7 +26,8 @@ pub struct Bucket {
 }
 
 impl Estimator {
-    /// Returns the members of `segment` at `now` in `buckets` parts of `window`, by their last visits, in one round trip.
+    /// Returns the members of `segment` at `now` in `buckets` parts of `window`, by their last visits, in one round
+    /// trip.
     ///
     /// # Errors
     ///
@@ -57,11 +58,11 @@ impl Estimator {
     }
 }
 
-/// Returns the members between each bound and the next, and after the last, from the counts `after` each bound. Their sum is the
-/// first count.
+/// Returns the members between each bound and the next, and after the last, from the counts `after` each bound. Their
+/// sum is the first count.
 ///
-/// Redis may execute a visit between two of the counts, and its user then counts after later bounds only. Clamping each count to
-/// the one before counts every user once.
+/// Redis may execute a visit between two of the counts, and its user then counts after later bounds only. Clamping each
+/// count to the one before counts every user once.
 fn parts(after: &[u64]) -> Vec<u64> {
     let mut after = after.to_vec();
     for at in 1..after.len() {

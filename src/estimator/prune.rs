@@ -9,8 +9,8 @@ use crate::store::{self, Layout, MemberCounts, Partition, Store};
 /// The result of a run. A segment counts once for each partition.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PruneReport {
-    /// The window of the data set, which decided what had expired; `None` if the run failed before it was read. If it was extended
-    /// during the run, the last one.
+    /// The window of the data set, which decided what had expired; `None` if the run failed before it was read. If it
+    /// was extended during the run, the last one.
     pub window: Option<Window>,
     /// Segments examined.
     pub segments_examined: u64,
@@ -18,7 +18,8 @@ pub struct PruneReport {
     pub members_removed: u64,
     /// Names of empty segments removed from the index.
     pub names_dropped: u64,
-    /// Segments whose key is not a sorted set. Their names were removed from the index as well, and are not in [`Self::names_dropped`].
+    /// Segments whose key is not a sorted set. Their names were removed from the index as well, and are not in
+    /// [`Self::names_dropped`].
     pub segments_of_wrong_type: u64,
 }
 
@@ -47,15 +48,16 @@ impl Estimator {
     /// How often a run restarts because the layout has changed.
     const MAX_PRUNE_ATTEMPTS: usize = 5;
 
-    /// Removes all members that have expired at `now`, in slices, and removes empty segments from the index. The window is that of
-    /// the data set, which is at least as long as any instance's.
+    /// Removes all members that have expired at `now`, in slices, and removes empty segments from the index. The window
+    /// is that of the data set, which is at least as long as any instance's.
     ///
-    /// Frees memory; counts don't depend on it. Any number of estimators may prune concurrently. If a key is not a sorted set, its name
-    /// is removed from the index and the key is kept.
+    /// Frees memory; counts don't depend on it. Any number of estimators may prune concurrently. If a key is not a
+    /// sorted set, its name is removed from the index and the key is kept.
     ///
     /// # Errors
     ///
-    /// A [`PruneError`] if Redis failed, or refused a command for a segment. After a refusal, the other pages of the index are pruned.
+    /// A [`PruneError`] if Redis failed, or refused a command for a segment. After a refusal, the other pages of the
+    /// index are pruned.
     pub async fn prune(&self, now: Timestamp) -> Result<PruneReport, PruneError> {
         let mut report = PruneReport::default();
         match self.prune_into(&mut report, now).await {

@@ -30,8 +30,8 @@ impl Estimator {
         Ok(live.map(membership).collect())
     }
 
-    /// Removes `user` from every segment, including expired memberships, and returns the number of segments. A later visit adds the
-    /// user again.
+    /// Removes `user` from every segment, including expired memberships, and returns the number of segments. A later
+    /// visit adds the user again.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ use crate::telemetry::Metrics;
 
 use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
 
-/// Routes of callers.
+/// The public API and its pages.
 static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
         post::<visits::__path_record, _>("/segments", RoundTrip, visits::record),
@@ -75,11 +75,11 @@ pub fn openapi_json() -> String {
 
 struct Route {
     doc: RouteDoc,
-    measured_handler: Box<MeasuredHandler>,
+    build: Box<BuildHandler>,
 }
 
 /// Returns the handler of a route with its middleware.
-type MeasuredHandler = dyn Fn(&Metrics) -> MethodRouter<Arc<AppState>> + Send + Sync;
+type BuildHandler = dyn Fn(&Metrics) -> MethodRouter<Arc<AppState>> + Send + Sync;
 
 fn get<P: Documented, T: HandlerScope + 'static>(
     path: &'static str,
@@ -117,19 +117,19 @@ impl Route {
         limits: RouteLimits,
         handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
     ) -> Self {
-        let measured_handler = move |metrics: &Metrics| {
+        let build = move |metrics: &Metrics| {
             on(filter, Endpoint::new(handler.clone(), limits, MeasuredRoute::new(name, path, metrics)))
         };
-        Self { doc: RouteDoc::of::<P>(method, path, T::SCOPE), measured_handler: Box::new(measured_handler) }
+        Self { doc: RouteDoc::of::<P>(method, path, T::SCOPE), build: Box::new(build) }
     }
 }
 
 /// The listener of probes and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbesListener {
-    /// The one of callers.
+    /// The listener of the API.
     Api,
-    /// One of their own.
+    /// A separate listener.
     Admin,
 }
 
@@ -165,10 +165,10 @@ impl Routes {
     }
 
     fn new(routes: impl Iterator<Item = &'static Route>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
-        let add = |router: axum::Router<_>, route: &Route| {
-            router.route(route.doc.path, (route.measured_handler)(&state.metrics))
-        };
-        let router = routes.fold(axum::Router::new(), add);
+        let mut router = axum::Router::new();
+        for route in routes {
+            router = router.route(route.doc.path, (route.build)(&state.metrics));
+        }
         Self::with_fallbacks(router, hosts, state)
     }
 

@@ -1,7 +1,7 @@
 //! Ingests many visits: parses lines, collects the visits in chunks, and writes chunks while it parses the next lines.
 //!
-//! Memory is bounded, whatever the number of lines: one line, the chunk that is being filled, and a few chunks in flight. Nothing
-//! here depends on HTTP or reads a clock.
+//! Memory is bounded, whatever the number of lines: one line, the chunk that is being filled, and a few chunks in
+//! flight. Nothing here depends on HTTP or reads a clock.
 
 mod chunk;
 mod lines;
@@ -62,8 +62,8 @@ impl Ingest {
         }
     }
 
-    /// Ingests the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. Reports invalid lines and
-    /// continues. Skips blank lines. Returns the number of lines.
+    /// Ingests the lines that `piece` of a stream completes, each a visit in JSON that arrives at `now`. Reports
+    /// invalid lines and continues. Skips blank lines. Returns the number of lines.
     ///
     /// # Errors
     ///
@@ -74,7 +74,8 @@ impl Ingest {
         const MAX_EMPTY_LINES: usize = 1_024;
         let (before, mut since, mut lines) = (self.lines.count(), Instant::now(), 0_u64);
         loop {
-            // Empty lines have a loop of their own: a body may have millions, and other lines take a hundred times as long.
+            // Empty lines have a loop of their own: a body may have millions, and other lines take a hundred times as
+            // long.
             let empty = self.lines.pass_over_empty(&mut piece, MAX_EMPTY_LINES);
             self.chunk.last_line = self.lines.count();
             if empty < MAX_EMPTY_LINES {
@@ -140,8 +141,8 @@ impl Ingest {
         }
     }
 
-    /// Writes the rest unless Redis failed, and waits for all chunks in flight. Returns the report, and the error for which visits were
-    /// not written.
+    /// Writes the rest unless Redis failed, and waits for all chunks in flight. Returns the report, and the error for
+    /// which visits were not written.
     pub async fn finish(mut self) -> (Report, Option<store::Error>) {
         if !self.outcome.is_over() {
             // A failure is kept in the outcome, here and below.

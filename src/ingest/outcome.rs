@@ -55,8 +55,8 @@ impl IngestOutcome {
         if self.is_over() { Err(Aborted::Store) } else { Ok(()) }
     }
 
-    /// Adds a visit that was not written. Its segment would exceed the limit, its segment's key has another type, or Redis failed for
-    /// all visits or for those of a partition.
+    /// Adds a visit that was not written. Its segment would exceed the limit, its segment's key has another type, or
+    /// Redis failed for all visits or for those of a partition.
     fn add_failure(&mut self, line: u64, error: &store::Error) {
         if let store::Error::TooManySegments(_) = error {
             self.report.reject_segment(line, error.to_string());

@@ -1,7 +1,7 @@
 //! The limit on rejected lines of a batch.
 //!
-//! A rejected line costs the service as much as a visit, but costs its sender almost nothing: three million invalid lines compress to
-//! six kilobytes. A sender with a mistake in every line also learns of it sooner.
+//! A rejected line costs the service as much as a visit, but costs its sender almost nothing: three million invalid
+//! lines compress to six kilobytes. A sender with a mistake in every line also learns of it sooner.
 
 /// Counts the rejected lines of a batch.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! The cron job that removes expired members. It bounds the memory of Redis; counts don't depend on it.
 //!
-//! A member is expired if its last visit was at or before now minus the window of the data set, where now is the lower bound on all
-//! clocks.
+//! A member is expired if its last visit was at or before now minus the window of the data set, where now is the lower
+//! bound on all clocks.
 
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,8 @@ impl Pruner {
         Self { estimator, clock, schedule }
     }
 
-    /// Prunes at every tick of the schedule until `stop` is cancelled. A run in progress is then dropped; a removal that was sent may
-    /// still take effect. The next run of any instance begins at the first segment again.
+    /// Prunes at every tick of the schedule until `stop` is cancelled. A run in progress is then dropped; a removal
+    /// that was sent may still take effect. The next run of any instance begins at the first segment again.
     ///
     /// Ticks go through a channel with room for one, so runs never overlap or pile up.
     ///
@@ -69,29 +69,33 @@ impl Pruner {
                 }
             }
         };
-        let ended = async {
+        let failed = async {
             tokio::select! {
                 () = pruning => PrunerError::Dropped,
                 error = checking => error.into(),
             }
         };
-        let outcome = stop.run_until_cancelled(ended).await;
+        let failure = stop.run_until_cancelled(failed).await;
         scheduler.shutdown().await?;
-        outcome.map_or(Ok(()), Err)
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
-    /// Runs once. The time is the lower bound on all clocks, measured for each run: pruning too early loses members, and pruning late
-    /// costs nothing.
+    /// Prunes once, up to the lower bound on all clocks, which is measured for each run: pruning too early would lose
+    /// members, and pruning late costs nothing.
     pub async fn prune_once(&self) {
-        let (since, metrics) = (Instant::now(), &self.estimator.metrics().prune);
+        let started = Instant::now();
+        let metrics = &self.estimator.metrics().prune;
         let outcome = match self.estimator.sync(&self.clock).await {
             Ok(sync) => self.prune_at(sync.safe_now).await,
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => metrics.done(self.clock.now().as_score(), since.elapsed()),
+            Ok(()) => metrics.done(self.clock.now().as_score(), started.elapsed()),
             Err(error) => {
-                metrics.failed(since.elapsed());
+                metrics.failed(started.elapsed());
                 tracing::warn!(%error, "pruning failed; the next tick retries");
             }
         }
@@ -115,7 +119,6 @@ impl Pruner {
         if let Some(window) = window
             && (members_removed > 0 || names_dropped > 0)
         {
-            // Members last seen at or before the cutoff were removed.
             let cutoff = window.cutoff(now);
             tracing::info!(%now, %window, %cutoff, segments_examined, members_removed, names_dropped, "pruned");
         }

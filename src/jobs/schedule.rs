@@ -42,8 +42,8 @@ impl Schedule {
 
     /// Reschedules `job` to the first tick after `now`, if its next tick is later. Returns whether it was.
     ///
-    /// The scheduler computes the next tick once. If the clock was ahead at that time and is set back, the job would not run until the
-    /// clock reaches the tick.
+    /// The scheduler computes the next tick once. If the clock was ahead at that time and is set back, the job would
+    /// not run until the clock reaches the tick.
     pub(super) async fn reschedule_after_clock_change(
         &self,
         scheduler: &JobScheduler,

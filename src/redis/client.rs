@@ -143,11 +143,12 @@ impl Client {
         }
     }
 
-    /// Sends `request` in one round trip and returns a result for each command. One that Redis refuses doesn't fail the others.
+    /// Sends `request` in one round trip and returns a result for each command. One that Redis refuses doesn't fail the
+    /// others.
     ///
-    /// If the connection turns out to be broken, the request is sent once more on a new one, so that a restart of Redis between two
-    /// requests fails neither. In a cluster, redirected commands are sent again to their target. Therefore each command must be
-    /// idempotent.
+    /// If the connection turns out to be broken, the request is sent once more on a new one, so that a restart of Redis
+    /// between two requests fails neither. In a cluster, redirected commands are sent again to their target. Therefore
+    /// each command must be idempotent.
     ///
     /// # Errors
     ///
@@ -182,8 +183,8 @@ impl Client {
         }
     }
 
-    /// Checks that the server of `slot` can serve. Returns its time in seconds and microseconds since the Unix epoch; `None` if an ACL
-    /// forbids `TIME`.
+    /// Checks that the server of `slot` can serve. Returns its time in seconds and microseconds since the Unix epoch;
+    /// `None` if an ACL forbids `TIME`.
     ///
     /// # Errors
     ///
@@ -260,8 +261,9 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Returns the span of a pipeline, named by the [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/). It omits keys,
-/// because they contain names of segments.
+/// Returns the span of a pipeline, named by the
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/database/redis/). It omits keys, because they contain
+/// names of segments.
 fn redis_span(pipeline: &Pipeline) -> Span {
     tracing::info_span!(
         target: TRACED,

@@ -1,8 +1,8 @@
 //! One shared connection to one server. It connects when it is first used and reconnects after a failure.
 //!
-//! The `ConnectionManager` of the `redis` crate keeps a connection that timed out or that answers `READONLY`, and gives up for good if
-//! a connect fails with anything but an I/O error, such as a wrong password (`src/aio/connection_manager.rs` of redis 1.8). This
-//! service must recover from all of these by itself.
+//! The `ConnectionManager` of the `redis` crate keeps a connection that timed out or that answers `READONLY`, and gives
+//! up for good if a connect fails with anything but an I/O error, such as a wrong password
+//! (`src/aio/connection_manager.rs` of redis 1.8). This service must recover from all of these by itself.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,8 +41,8 @@ struct Inner {
 struct SharedState {
     /// Locked while a task connects. Tasks that wait for the lock share its failure.
     last_failure: Arc<tokio::sync::Mutex<LastFailure>>,
-    /// Incremented when a connection turns out to lead to a replica. Connections of earlier generations may lead there as well, and are not
-    /// used again.
+    /// Incremented when a connection turns out to lead to a replica. Connections of earlier generations may lead there
+    /// as well, and are not used again.
     generation: AtomicU64,
 }
 
@@ -60,8 +60,8 @@ struct EstablishedInner {
 }
 
 impl Connection {
-    /// Number of pipelines that may wait to be written before callers are blocked. Group commit keeps them few, but probes and pruning
-    /// must not wait behind the library's default of 50.
+    /// Number of pipelines that may wait to be written before callers are blocked. Group commit keeps them few, but
+    /// probes and pruning must not wait behind the library's default of 50.
     const MAX_QUEUED_PIPELINES: usize = 1024;
     /// After a failed connect, callers get its error for this long instead of a new attempt each.
     const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -102,11 +102,11 @@ impl Connection {
         self.0.resolver.address()
     }
 
-    /// Sends `pipeline`, which must ignore errors, and returns a result for each of its commands. Sends it once more if the connection
-    /// breaks. Discards the connection if it breaks or times out.
+    /// Sends `pipeline`, which must ignore errors, and returns a result for each of its commands. Sends it once more if
+    /// the connection breaks. Discards the connection if it breaks or times out.
     ///
-    /// Answers of a replica, such as `READONLY`, are returned as they are: the pipeline is not sent again, and all connections reconnect
-    /// before their next use.
+    /// Answers of a replica, such as `READONLY`, are returned as they are: the pipeline is not sent again, and all
+    /// connections reconnect before their next use.
     ///
     /// # Errors
     ///
@@ -206,8 +206,8 @@ impl Connection {
         connected.map_err(|error| if resolver.is_one_of_several() { error.at(&url) } else { error })
     }
 
-    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time, reconnects, so that
-    /// a dead connection is replaced before a request needs it.
+    /// Sends a `PING` whenever the connection was idle, until it is replaced or dropped. If no answer comes in time,
+    /// reconnects, so that a dead connection is replaced before a request needs it.
     ///
     /// It needs one timer per connection and none per request. The future is boxed because connecting spawns it again.
     fn keep_alive(connection: Weak<Inner>, established: Weak<EstablishedInner>) -> BoxFuture<'static, ()> {
@@ -221,7 +221,8 @@ impl Connection {
                 if !connection.current().is_some_and(|current| current.ptr_eq(&established)) {
                     return;
                 }
-                // An exchange in flight has a deadline of its own. This task and the slot hold the other two references.
+                // An exchange in flight has a deadline of its own. This task and the slot hold the other two
+                // references.
                 let is_in_use =
                     established.0.was_used.swap(false, Ordering::Relaxed) || Arc::strong_count(&established.0) > 2;
                 if is_in_use || established.is_alive(connection.0.limits.answer).await {

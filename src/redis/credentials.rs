@@ -34,7 +34,8 @@ pub struct ClientFiles {
     pub key: PathBuf,
 }
 
-/// The user, the password and the database of a new connection, with the current content of the files. `Debug` shows the database alone.
+/// The user, the password and the database of a new connection, with the current content of the files. `Debug` shows
+/// the database alone.
 pub(crate) struct Login {
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,

@@ -6,7 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 
-/// The end of an exchange. Callers pass it down, so that the connection that exceeds it can be discarded where it is used.
+/// The end of an exchange. Callers pass it down, so that the connection that exceeds it can be discarded where it is
+/// used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,

@@ -89,8 +89,8 @@ enum Refuses {
     Some,
 }
 
-/// Error codes that describe Redis's state, with their names in the metrics and what Redis refuses then. Messages of other codes, such as
-/// `ERR unknown command`, may repeat arguments.
+/// Error codes that describe Redis's state, with their names in the metrics and what Redis refuses then. Messages of
+/// other codes, such as `ERR unknown command`, may repeat arguments.
 const ABOUT_REDIS: [(&str, &str, Refuses); 11] = [
     ("BUSY", "busy", Refuses::Everything),
     (CLUSTER_DOWN, "cluster_down", Refuses::Everything),
@@ -179,7 +179,8 @@ impl Error {
         matches!(self, Self::Refused { command, .. } if command.split(' ').next() == Some(name))
     }
 
-    /// Whether the server lacks a command. Redis uses this code for other mistakes as well, none of which the service makes.
+    /// Whether the server lacks a command. Redis uses this code for other mistakes as well, none of which the service
+    /// makes.
     pub(crate) fn is_unknown_command(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "ERR")
     }
@@ -257,8 +258,8 @@ impl Error {
         Self::refused(command, error.code(), error.details().unwrap_or_default())
     }
 
-    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's state. If the server is
-    /// of another kind than the setting says, the error explains that.
+    /// Returns the error of `command`, which Redis refused with `code`. It keeps `detail` if that describes Redis's
+    /// state. If the server is of another kind than the setting says, the error explains that.
     pub(crate) fn refused(command: String, code: &str, detail: &str) -> Self {
         let detail = match (command.as_str(), code) {
             (_, "MOVED") => "(it is a server of a cluster: set redis_cluster)",
@@ -301,7 +302,8 @@ impl Error {
     }
 }
 
-/// Whether `detail`, the message of an `ERR`, reports a command that the server lacks. The message repeats arguments, so it is not kept.
+/// Whether `detail`, the message of an `ERR`, reports a command that the server lacks. The message repeats arguments,
+/// so it is not kept.
 fn is_about_a_missing_command(detail: &str) -> bool {
     detail.starts_with("unknown command") || detail.contains("Unknown Redis command called from")
 }

@@ -1,7 +1,7 @@
 //! Connecting and the handshake: authentication, the database, and checks of the server's version and role.
 //!
-//! The handshake of the `redis` crate turns every answer to `AUTH` into "authentication failed", even that there are too many clients, and
-//! drops the error code of an answer to `SELECT`.
+//! The handshake of the `redis` crate turns every answer to `AUTH` into "authentication failed", even that there are
+//! too many clients, and drops the error code of an answer to `SELECT`.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ enum HandshakeStep {
     Auth,
     Select,
     Info,
-    /// Sets the name in `CLIENT LIST`, because Redis may have refused the library's attempt. Redis supports it since 7.2.
+    /// Sets the name in `CLIENT LIST`, because Redis may have refused the library's attempt. Redis supports it since
+    /// 7.2.
     Name,
 }
 
@@ -46,7 +47,8 @@ fn commands_of(login: &Login) -> (Pipeline, Vec<HandshakeStep>) {
 /// The role that a server must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A primary. A replica may have stale data, and its next synchronization would discard a visit that was written to it.
+    /// A primary. A replica may have stale data, and its next synchronization would discard a visit that was written to
+    /// it.
     Primary,
     /// Any role.
     Any,
@@ -56,7 +58,8 @@ pub(crate) enum Role {
 ///
 /// # Errors
 ///
-/// An [`Error`] if the server isn't connected by `deadline`, refuses the login, has another role than `role` or is too old.
+/// An [`Error`] if the server isn't connected by `deadline`, refuses the login, has another role than `role` or is too
+/// old.
 pub(crate) async fn connect(
     url: &RedisUrl,
     config: &AsyncConnectionConfig,
@@ -143,7 +146,8 @@ fn refusal(step: HandshakeStep, login: &Login, error: &RedisError) -> Option<Err
     }
 }
 
-/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey reports 7.2.4.
+/// Whether a server of this version lacks `ZADD GT` and `ZRANGE BYLEX`, which came with Redis 6.2. Valkey reports
+/// 7.2.4.
 fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), minor) if (major, minor.unwrap_or(0)) < (6, 2))

@@ -1,4 +1,5 @@
-//! A Redis client: one server, a primary behind sentinels, or a cluster. It handles servers, slots and pipelines, and has no notion of segments.
+//! A Redis client: one server, a primary behind sentinels, or a cluster. It handles servers, slots and pipelines, and
+//! has no notion of segments.
 
 mod client;
 mod cluster;

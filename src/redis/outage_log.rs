@@ -41,8 +41,9 @@ struct OutageState {
     /// The last logged failure of each kind.
     logged: HashMap<&'static str, Logged>,
     last_failure: Option<Instant>,
-    /// Whether Redis refused the last write of visits while counts succeed, for example because its memory is full. Only a visit that it
-    /// accepts is a recovery then. Other writes prove nothing: pruning succeeds when the memory is full.
+    /// Whether Redis refused the last write of visits while counts succeed, for example because its memory is full.
+    /// Only a visit that it accepts is a recovery then. Other writes prove nothing: pruning succeeds when the memory is
+    /// full.
     refuses_visits: bool,
 }
 

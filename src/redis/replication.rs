@@ -1,8 +1,9 @@
 //! Waiting for replicas before a visit is acknowledged.
 //!
-//! `WAIT` and `WAITAOF` wait for the writes of their own connection, and since Redis 7.2 a command that changes nothing is not a write. A
-//! visit that is repeated on another connection would therefore wait for nothing, even if no replica has it. So a script that always
-//! writes precedes the wait. Replication is one stream: a replica that has the script's writes has all earlier ones.
+//! `WAIT` and `WAITAOF` wait for the writes of their own connection, and since Redis 7.2 a command that changes nothing
+//! is not a write. A visit that is repeated on another connection would therefore wait for nothing, even if no replica
+//! has it. So a script that always writes precedes the wait. Replication is one stream: a replica that has the script's
+//! writes has all earlier ones.
 
 use std::time::Duration;
 
@@ -19,14 +20,16 @@ pub struct WriteAcks {
     pub on_disk: bool,
 }
 
-/// Adds the empty member, which is not a user or a segment, and removes it. The script is atomic: two writes with no visible effect.
+/// Adds the empty member, which is not a user or a segment, and removes it. The script is atomic: two writes with no
+/// visible effect.
 const WRITE_SOMETHING: &str = "\
 redis.call('ZADD', KEYS[1], 0, '')
 return redis.call('ZREM', KEYS[1], '')";
 
 impl WriteAcks {
-    /// Minimum timeout of an answer with [`Self::on_disk`]. Replicas report a sync once a second, even with `appendfsync always`, and a
-    /// visit may just miss a report: 1.9 s were measured with Valkey 9.1. A third of this minimum is 3 s.
+    /// Minimum timeout of an answer with [`Self::on_disk`]. Replicas report a sync once a second, even with
+    /// `appendfsync always`, and a visit may just miss a report: 1.9 s were measured with Valkey 9.1. A third of this
+    /// minimum is 3 s.
     pub const MIN_ANSWER_ON_DISK: Duration = Duration::from_secs(9);
 
     /// Whether any replica must acknowledge.
@@ -35,8 +38,8 @@ impl WriteAcks {
         self.replicas > 0
     }
 
-    /// Returns the timeout of the wait: a third of `answer`, the timeout of the whole answer. A visit may have to wait for the batch before
-    /// its own, and a caller should learn of missing replicas before the request times out.
+    /// Returns the timeout of the wait: a third of `answer`, the timeout of the whole answer. A visit may have to wait
+    /// for the batch before its own, and a caller should learn of missing replicas before the request times out.
     fn limit(answer: Duration) -> Duration {
         (answer / 3).max(Duration::from_millis(1))
     }
@@ -52,7 +55,8 @@ impl WriteAcks {
         }
     }
 
-    /// Adds two commands that wait for all writes of `pipeline`. The first changes the sorted set `key` and restores it.
+    /// Adds two commands that wait for all writes of `pipeline`. The first changes the sorted set `key` and restores
+    /// it.
     pub(crate) fn add_to(self, pipeline: &mut Pipeline, key: &[u8], answer: Duration) {
         pipeline.cmd("EVAL").arg(WRITE_SOMETHING).arg(1).arg(key);
         let mut words = self.command(Self::limit(answer).as_millis()).into_iter();

@@ -7,8 +7,8 @@ use redis::{Arg, Cmd, Pipeline};
 
 use super::{Error, Slot, WriteAcks};
 
-/// Commands on keys of one server, in ordered steps. While a slot migrates, the server may redirect some commands. They are then sent
-/// again in the order of the steps.
+/// Commands on keys of one server, in ordered steps. While a slot migrates, the server may redirect some commands. They
+/// are then sent again in the order of the steps.
 #[derive(Debug)]
 pub(crate) struct Request {
     pipeline: Pipeline,
@@ -52,7 +52,8 @@ impl Request {
         request
     }
 
-    /// Returns a request that writes in two steps and then waits for replicas. `answer` is the timeout for the whole answer.
+    /// Returns a request that writes in two steps and then waits for replicas. `answer` is the timeout for the whole
+    /// answer.
     pub(crate) fn write(
         first: impl IntoIterator<Item = (Slot, Cmd)>,
         last: impl IntoIterator<Item = (Slot, Cmd)>,
@@ -142,8 +143,8 @@ impl Request {
         self.acks.map(|_| end..end + Self::ACKS)
     }
 
-    /// Returns the commands of `step` at `indices` in one pipeline. With `asking`, a server that imports their slot executes them. If the
-    /// step writes, the pipeline ends with the wait for replicas.
+    /// Returns the commands of `step` at `indices` in one pipeline. With `asking`, a server that imports their slot
+    /// executes them. If the step writes, the pipeline ends with the wait for replicas.
     pub(crate) fn subset(&self, step: &Step, indices: &[usize], asking: bool) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(2 * (indices.len() + Self::ACKS));
         let ask = |pipeline: &mut Pipeline| {

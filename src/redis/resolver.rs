@@ -18,7 +18,8 @@ pub(crate) trait Resolver: fmt::Display + Send + Sync {
     /// An [`Error`] if the address isn't found within `timeout`.
     fn resolve(&self, timeout: Duration) -> BoxFuture<'_, Result<RedisUrl, Error>>;
 
-    /// Returns whether the address is no longer the one that was resolved last; `false` if that isn't known within `timeout`.
+    /// Returns whether the address is no longer the one that was resolved last; `false` if that isn't known within
+    /// `timeout`.
     fn has_moved(&self, timeout: Duration) -> BoxFuture<'_, bool> {
         let _ = timeout;
         ready(false).boxed()

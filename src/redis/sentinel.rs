@@ -1,7 +1,8 @@
 //! The primary, as Redis Sentinel reports it.
 //!
-//! The `SentinelClient` of the `redis` crate queries the sentinels one after the other without a timeout, and never again after it has
-//! connected (`src/sentinel.rs` of redis 1.8). During a network partition it would stay with a primary that was replaced.
+//! The `SentinelClient` of the `redis` crate queries the sentinels one after the other without a timeout, and never
+//! again after it has connected (`src/sentinel.rs` of redis 1.8). During a network partition it would stay with a
+//! primary that was replaced.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -39,13 +40,15 @@ impl Sentinel {
     /// Time to wait for the other sentinels after a majority has answered.
     const GRACE: Duration = Duration::from_millis(50);
 
-    /// Returns the `sentinels` of the primary called `master`. `servers` is the URL of its servers, but for the address.
+    /// Returns the `sentinels` of the primary called `master`. `servers` is the URL of its servers, but for the
+    /// address.
     pub(crate) fn new(sentinels: Vec<Connection>, master: String, servers: RedisUrl) -> Self {
         Self { sentinels, master, servers, last: Mutex::new(None) }
     }
 
-    /// Queries all sentinels concurrently and returns the report of the latest epoch, because they disagree during a failover. After a
-    /// majority has answered, the others have [`Self::GRACE`], so that a dead sentinel doesn't delay every failover.
+    /// Queries all sentinels concurrently and returns the report of the latest epoch, because they disagree during a
+    /// failover. After a majority has answered, the others have [`Self::GRACE`], so that a dead sentinel doesn't delay
+    /// every failover.
     async fn fetch_report(&self, timeout: Duration) -> Result<PrimaryReport, Error> {
         let mut reports: FuturesUnordered<_> =
             self.sentinels.iter().map(|sentinel| self.fetch_report_of(sentinel, Deadline::after(timeout))).collect();

@@ -10,8 +10,8 @@ impl Slot {
     pub(crate) const COUNT: u16 = 16_384;
 
     /// Returns the slot of a key without braces, or of a hash tag. The
-    /// [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model) names
-    /// the checksum: CRC16/XMODEM.
+    /// [specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model)
+    /// names the checksum: CRC16/XMODEM.
     pub(crate) fn of_key(text: &str) -> Self {
         const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
         Self(CRC16.checksum(text.as_bytes()) % Self::COUNT)

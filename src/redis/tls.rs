@@ -15,8 +15,8 @@ use super::ClientFiles;
 use super::credentials::read_file;
 use crate::tls;
 
-/// Reads and checks the files. The library would accept an empty CA file, and would report a key of another certificate only when it
-/// connects.
+/// Reads and checks the files. The library would accept an empty CA file, and would report a key of another certificate
+/// only when it connects.
 ///
 /// # Errors
 ///

@@ -13,8 +13,8 @@ use super::credentials::{Credentials, Login, TlsFiles, read_password};
 use super::tls::read_certificates;
 use crate::tls;
 
-/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or `redis+unix:///path/to/socket`. Credentials
-/// and certificates may be set beside it.
+/// The URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://...` with TLS, or
+/// `redis+unix:///path/to/socket`. Credentials and certificates may be set beside it.
 ///
 /// `Debug` and `Display` show the address, whether TLS is used, and the database, but never the user or the password.
 #[derive(Clone)]
@@ -29,7 +29,8 @@ impl RedisUrl {
     ///
     /// # Errors
     ///
-    /// What is wrong. The text repeats no part of `url`: if a password contains `#`, `?` or `/`, any part may belong to it.
+    /// What is wrong. The text repeats no part of `url`: if a password contains `#`, `?` or `/`, any part may belong to
+    /// it.
     pub fn parse(url: &str) -> Result<Self, String> {
         let unusable = || format!("is not a usable Redis URL, such as redis://user:password@host:6379/0; {ESCAPES}");
         let parsed = parse_redis_url(url).ok_or_else(unusable)?;
@@ -204,8 +205,9 @@ impl RedisUrl {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
         // Without `TCP_NODELAY`, a small command would wait for the acknowledgement of the previous one.
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-        // `handshake.rs` logs in. Before that, the library sends its own name to Redis. Redis may refuse that exchange without a password,
-        // but it must take place: the TLS handshake may fail as late as that, and only this exchange reports why.
+        // `handshake.rs` logs in. Before that, the library sends its own name to Redis. Redis may refuse that exchange
+        // without a password, but it must take place: the TLS handshake may fail as late as that, and only this
+        // exchange reports why.
         let info = self.info.clone().set_redis_settings(RedisConnectionInfo::default()).set_tcp_settings(tcp);
         let client = if self.is_tls() {
             tls::use_aws_lc();
@@ -218,7 +220,8 @@ impl RedisUrl {
     }
 }
 
-/// Idle time after which the kernel probes a TCP connection, and the interval between probes. Linux gives up after nine.
+/// Idle time after which the kernel probes a TCP connection, and the interval between probes. Linux gives up after
+/// nine.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -316,7 +319,8 @@ mod tests {
             prop_assert_eq!(url.to_string(), "h:6379 (database 3)");
         }
 
-        /// A password with unescaped characters that end a part of a URL. Either it is parsed in full, or the error shows none of it.
+        /// A password with unescaped characters that end a part of a URL. Either it is parsed in full, or the error
+        /// shows none of it.
         #[test]
         fn parse_shows_no_part_of_a_password(before in "[a-z]{1,3}", parts in prop::collection::vec("[#?/@:%&=]QZX", 1..4)) {
             let password = format!("{before}{}", parts.concat());

@@ -69,8 +69,8 @@ pub(super) fn counted(count: u64, singular: &str, plural: &str) -> String {
 }
 
 impl Error {
-    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is not a failure of
-    /// Redis.
+    /// Returns the name of this error in the metrics: one of `telemetry::ERROR_KINDS`, or `too_many_segments`, which is
+    /// not a failure of Redis.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

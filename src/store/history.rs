@@ -1,8 +1,8 @@
 //! Histories: the sizes of segments over time, and the lease on sampling them.
 //!
-//! A history begins as a list of alternating times and counts, which takes 184 bytes for one sample and 12 to 17 bytes for each of many. A
-//! stream would take 4 KiB for the first sample. A list can't be searched, so that one of more than [`Store::MAX_LIST_SAMPLES`] samples
-//! becomes a stream.
+//! A history begins as a list of alternating times and counts, which takes 184 bytes for one sample and 12 to 17 bytes
+//! for each of many. A stream would take 4 KiB for the first sample. A list can't be searched, so that one of more than
+//! [`Store::MAX_LIST_SAMPLES`] samples becomes a stream.
 //!
 //! A history covers a segment in all partitions. Its key is in no partition, and a resharding leaves it as it is.
 
@@ -64,10 +64,12 @@ pub enum Lease {
 /// The field of a stream's entry that holds the count.
 const COUNT_FIELD: &str = "n";
 
-/// Appends samples to the history `KEYS[1]`: pairs of a time and a count from `ARGV[4]` on. Skips those that are not later than the last
-/// sample of the history. Returns the number of samples added, or -1 if the key holds something other than a history and stays as it is.
+/// Appends samples to the history `KEYS[1]`: pairs of a time and a count from `ARGV[4]` on. Skips those that are not
+/// later than the last sample of the history. Returns the number of samples added, or -1 if the key holds something
+/// other than a history and stays as it is.
 ///
-/// Drops samples before `ARGV[1]`, converts a list of more than `ARGV[2]` samples to a stream, and sets the expiry to `ARGV[3]` seconds.
+/// Drops samples before `ARGV[1]`, converts a list of more than `ARGV[2]` samples to a stream, and sets the expiry to
+/// `ARGV[3]` seconds.
 const ADD: &str = "\
 local key, kind = KEYS[1], redis.call('TYPE', KEYS[1]).ok
 local function is_number(text) return text and string.find(text, '^%d+$') end
@@ -106,9 +108,9 @@ return added";
 
 /// Acquires the lease on the tick `ARGV[1]` at the time `ARGV[2]` until `ARGV[3]` for the holder `ARGV[4]`.
 ///
-/// `KEYS[1]` holds the latest tick, the expiry of its lease and the holder, which is `done` after the tick is complete. A key with another
-/// content belongs to another program and stays. If the latest tick is more than two seconds ahead, the clock of its holder was wrong, and
-/// earlier ticks may be leased.
+/// `KEYS[1]` holds the latest tick, the expiry of its lease and the holder, which is `done` after the tick is complete.
+/// A key with another content belongs to another program and stays. If the latest tick is more than two seconds ahead,
+/// the clock of its holder was wrong, and earlier ticks may be leased.
 const ACQUIRE_LEASE: &str = "\
 local known = redis.pcall('GET', KEYS[1])
 if type(known) == 'table' and not string.find(known.err, 'WRONGTYPE') then return known end
@@ -135,7 +137,8 @@ return 1";
 impl Store {
     /// The retention of samples: 13 months.
     pub const RETENTION: Duration = Duration::from_secs(396 * 24 * 60 * 60);
-    /// The retention of a history after its last sample. A segment without users gets no samples after pruning has dropped it.
+    /// The retention of a history after its last sample. A segment without users gets no samples after pruning has
+    /// dropped it.
     pub const RETENTION_AFTER_LAST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
     /// Maximum number of samples in a list. They take about 8 KiB, the size of one node of a list.
     pub const MAX_LIST_SAMPLES: usize = 500;
@@ -146,10 +149,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the lease may be acquired, and the same holder may request it again. [`Error::ForeignKey`] if
-    /// the key of the lease belongs to another program.
+    /// An [`Error`] if Redis didn't answer; the lease may be acquired, and the same holder may request it again.
+    /// [`Error::ForeignKey`] if the key of the lease belongs to another program.
     pub async fn acquire_lease(&self, request: &LeaseRequest<'_>) -> Result<Lease, Error> {
-        // The layout must be recorded first: a database with this key and no record is refused as that of another program.
+        // The layout must be recorded first: a database with this key and no record is refused as that of another
+        // program.
         self.known_layout().await?;
         let key = self.key_names.lease();
         let mut pipeline = pipe();
@@ -177,8 +181,9 @@ impl Store {
         Ok(())
     }
 
-    /// Appends `samples` to the histories of their segments, and returns the number of samples added. Skips samples that are not later than
-    /// the last one of their history, so that a repeated call changes nothing. Logs keys of another type, which stay as they are.
+    /// Appends `samples` to the histories of their segments, and returns the number of samples added. Skips samples
+    /// that are not later than the last one of their history, so that a repeated call changes nothing. Logs keys of
+    /// another type, which stay as they are.
     ///
     /// # Errors
     ///
@@ -222,8 +227,9 @@ impl Store {
         Ok(added)
     }
 
-    /// Returns the samples of each of `segments` from `from` through `to`, in order of time. `expected` is the approximate number for each,
-    /// which decides how many segments share a request. If a key holds something other than a history, its segment alone fails.
+    /// Returns the samples of each of `segments` from `from` through `to`, in order of time. `expected` is the
+    /// approximate number for each, which decides how many segments share a request. If a key holds something other
+    /// than a history, its segment alone fails.
     ///
     /// # Errors
     ///

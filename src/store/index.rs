@@ -133,8 +133,8 @@ impl Store {
         }
     }
 
-    /// Reserves room for those of `names`, the segments of a write, that may be new. Returns the indices of the segments that exceed the
-    /// limit.
+    /// Reserves room for those of `names`, the segments of a write, that may be new. Returns the indices of the
+    /// segments that exceed the limit.
     pub(super) async fn admit<'a>(&self, limit: &'a SegmentLimit, names: &[Box<str>]) -> (Reservation<'a>, Vec<usize>) {
         if limit.is_unknown() {
             // If Redis doesn't answer, the write fails with the cause.

@@ -1,13 +1,14 @@
 //! Paging through the members of a segment while they change.
 //!
-//! Ranks shift as members are visited again, expire, or arrive late. A page therefore starts at the estimated rank, less an overlap with
-//! the previous page. If it starts beyond the previous page's last member, members may lie in between, and an earlier page is read. Every
-//! member that stays unchanged is returned, because the order by score and then by name doesn't depend on other members. (`ZSCAN`
-//! guarantees this as well, but its cursor is valid on one server alone.)
+//! Ranks shift as members are visited again, expire, or arrive late. A page therefore starts at the estimated rank,
+//! less an overlap with the previous page. If it starts beyond the previous page's last member, members may lie in
+//! between, and an earlier page is read. Every member that stays unchanged is returned, because the order by score and
+//! then by name doesn't depend on other members. (`ZSCAN` guarantees this as well, but its cursor is valid on one
+//! server alone.)
 //!
-//! Redis takes four times as long for scores as for names. A page of names therefore includes the scores of its first and last member
-//! alone, read both before and after the names. If both reads agree, and name the first and last member of the page, those were the
-//! scores when the page was read.
+//! Redis takes four times as long for scores as for names. A page of names therefore includes the scores of its first
+//! and last member alone, read both before and after the names. If both reads agree, and name the first and last member
+//! of the page, those were the scores when the page was read.
 
 use redis::{Pipeline, pipe};
 
@@ -43,17 +44,18 @@ struct Member {
 impl Store {
     /// Maximum number of members of a page. Redis takes about a millisecond for it.
     pub const PAGE: usize = 1_000;
-    /// Overlap with the previous page. A member that is visited again between two pages moves to the end, and the rank of each later member
-    /// decreases by one.
+    /// Overlap with the previous page. A member that is visited again between two pages moves to the end, and the rank
+    /// of each later member decreases by one.
     const OVERLAP: usize = 50;
-    /// Number of names of a page of names. Redis takes half a millisecond for it. Twice as many delay writes noticeably, and don't make
-    /// reading a segment faster.
+    /// Number of names of a page of names. Redis takes half a millisecond for it. Twice as many delay writes
+    /// noticeably, and don't make reading a segment faster.
     const NAMES: usize = 500;
     /// Overlap of pages of names; see [`Self::OVERLAP`].
     const NAMES_OVERLAP: usize = 25;
 
-    /// Returns a page of the members of `segment` in `partition` after `cursor`, or the first page. All pages together contain every member
-    /// that was present throughout, at least once. A member that is visited again moves to the end and is returned again.
+    /// Returns a page of the members of `segment` in `partition` after `cursor`, or the first page. All pages together
+    /// contain every member that was present throughout, at least once. A member that is visited again moves to the end
+    /// and is returned again.
     ///
     /// # Errors
     ///
@@ -91,8 +93,8 @@ impl Store {
         Ok(MembersCursor { last, rank })
     }
 
-    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid [`UserId`]. A page may
-    /// repeat names of the previous one. Otherwise as [`Self::members`].
+    /// Returns the names of a page of members that were seen after `cutoff`, including names that are not a valid
+    /// [`UserId`]. A page may repeat names of the previous one. Otherwise as [`Self::members`].
     ///
     /// # Errors
     ///
@@ -117,8 +119,8 @@ impl Store {
         Ok((page.into_iter().map(|member| member.name).collect(), next))
     }
 
-    /// Returns the first member, the last member and the names of a full page that begins at `rank`; `None` if the page isn't full or the
-    /// scores of these members changed.
+    /// Returns the first member, the last member and the names of a full page that begins at `rank`; `None` if the page
+    /// isn't full or the scores of these members changed.
     async fn names_from(
         &self,
         partition: Partition,

@@ -11,37 +11,39 @@
 //! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
 //!
-//! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and nothing variable precedes
-//! the prefix `segment:`. Therefore two names never share a key, and no name collides with another key, whatever it contains (braces,
-//! colons, spaces).
+//! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and
+//! nothing variable precedes the prefix `segment:`. Therefore two names never share a key, and no name collides with
+//! another key, whatever it contains (braces, colons, spaces).
 //!
 //! # Partitions
 //!
 //! All keys of a data set may begin with a [`KeyPrefix`], which precedes the tag of the partition.
 //!
-//! Beyond one server, a hash of the user's id assigns each user to one of the [`Partitions`]. Each partition has its own keys, which
-//! begin with its tag: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a partition share a slot of a cluster, so that
-//! one pipeline reads and writes them. A partition has all data of its users, and the count of a segment is the sum over the partitions.
-//! The tag comes first, so that braces in a segment's name have no effect. A history covers all partitions, and its key has no tag.
-//! `layout` records the number of partitions and everything else that all instances must agree on ([`Layout`]).
+//! Beyond one server, a hash of the user's id assigns each user to one of the [`Partitions`]. Each partition has its
+//! own keys, which begin with its tag: `{p07}:segment:<name>`, `{p07}:segments`, `{p07}:layout`. All keys of a
+//! partition share a slot of a cluster, so that one pipeline reads and writes them. A partition has all data of its
+//! users, and the count of a segment is the sum over the partitions. The tag comes first, so that braces in a segment's
+//! name have no effect. A history covers all partitions, and its key has no tag. `layout` records the number of
+//! partitions and everything else that all instances must agree on ([`Layout`]).
 //!
 //! # Why the index never loses a segment
 //!
-//! [`Store::write`] writes members first and names second. [`Store::drop_unless_occupied`] checks the segment and removes its name in one
-//! atomic script. If the script runs before the member is written, the write adds the name afterwards. If it runs later, the segment has a
-//! member and the name stays.
+//! [`Store::write`] writes members first and names second. [`Store::drop_unless_occupied`] checks the segment and
+//! removes its name in one atomic script. If the script runs before the member is written, the write adds the name
+//! afterwards. If it runs later, the segment has a member and the name stays.
 //!
-//! One pipeline contains both commands, so the name is written even if the segment's key holds another type and Redis refuses the member.
-//! [`Store::write`] then runs the same script before it answers: a key of another type has no members. If Redis crashes between the two
-//! commands, the visit is not acknowledged, and a retry or the segment's next visit adds the name. Until then the member is counted, and
-//! only pruning misses it.
+//! One pipeline contains both commands, so the name is written even if the segment's key holds another type and Redis
+//! refuses the member. [`Store::write`] then runs the same script before it answers: a key of another type has no
+//! members. If Redis crashes between the two commands, the visit is not acknowledged, and a retry or the segment's next
+//! visit adds the name. Until then the member is counted, and only pruning misses it.
 //!
 //! # Commands
 //!
-//! [`Permissions`](self::diagnostics::Permissions) lists the required commands. Tests compare the list with the commands that the service
-//! sends. `INFO` and `TIME` are optional; without `TIME`, the service uses its own clock. `SCAN` is optional as well: it looks for foreign
-//! keys before the first data set is created. [`WriteAcks`] needs `WAIT`, or `WAITAOF` of Redis 7.2 or Valkey. Sentinels receive `SENTINEL
-//! MASTER` and `SENTINEL GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also sends `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
+//! [`Permissions`](self::diagnostics::Permissions) lists the required commands. Tests compare the list with the
+//! commands that the service sends. `INFO` and `TIME` are optional; without `TIME`, the service uses its own clock.
+//! `SCAN` is optional as well: it looks for foreign keys before the first data set is created. [`WriteAcks`] needs
+//! `WAIT`, or `WAITAOF` of Redis 7.2 or Valkey. Sentinels receive `SENTINEL MASTER` and `SENTINEL
+//! GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also sends `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
 //! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` require Redis 6.2 or Valkey.
 
 mod count;
@@ -83,11 +85,12 @@ use crate::telemetry::{Metrics, Traffic};
 
 /// A data set in Redis. Clones are cheap and share the connections and the known layout.
 ///
-/// Redis answers the commands of a connection in order and serves connections in turn, so that requests on one connection don't wait for
-/// those on another.
+/// Redis answers the commands of a connection in order and serves connections in turn, so that requests on one
+/// connection don't wait for those on another.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// For all requests but writes of visits. Pruning has one slice in flight per server, which delays every connection equally.
+    /// For all requests but writes of visits. Pruning has one slice in flight per server, which delays every connection
+    /// equally.
     client: Client,
     /// For single visits.
     visits: Client,
@@ -133,7 +136,8 @@ impl Store {
         Self { key_names: Arc::new(KeyNames::new(prefix)), layout: Arc::default(), refusal: Arc::default(), ..self }
     }
 
-    /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is used.
+    /// Sets the minimum time for which members are kept. A data set with a shorter window is extended before it is
+    /// used.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
         Self { window: Some(window), ..self }
@@ -145,8 +149,9 @@ impl Store {
         Self { is_private: true, ..self }
     }
 
-    /// Sets the number of partitions. The store refuses a data set with another number, and creates a new one with this number. If `None`,
-    /// it accepts any number, and creates one partition on a server and [`Partitions::CLUSTER_DEFAULT`] on a cluster.
+    /// Sets the number of partitions. The store refuses a data set with another number, and creates a new one with this
+    /// number. If `None`, it accepts any number, and creates one partition on a server and
+    /// [`Partitions::CLUSTER_DEFAULT`] on a cluster.
     #[must_use]
     pub fn with_partitions(self, partitions: Option<Partitions>) -> Self {
         Self { partitions, ..self }
@@ -231,8 +236,8 @@ impl Store {
         self.check_layout().await
     }
 
-    /// Checks that every server can serve, and returns the time of one in milliseconds. It is always the same server, so that all instances
-    /// agree. Returns `None` if an ACL forbids `TIME`. Writes nothing.
+    /// Checks that every server can serve, and returns the time of one in milliseconds. It is always the same server,
+    /// so that all instances agree. Returns `None` if an ACL forbids `TIME`. Writes nothing.
     ///
     /// # Errors
     ///

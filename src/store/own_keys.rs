@@ -30,8 +30,8 @@ impl Store {
     /// Number of keys that a step scans.
     const SCAN_STEP: usize = 1_000;
 
-    /// Scans the database for keys with names that a data set uses, in up to `max_steps` on each server. Ends at the first key for which
-    /// `is_enough` holds.
+    /// Scans the database for keys with names that a data set uses, in up to `max_steps` on each server. Ends at the
+    /// first key for which `is_enough` holds.
     ///
     /// # Errors
     ///

@@ -14,8 +14,8 @@ pub struct Partitions(u16);
 impl Partitions {
     /// The default on one server.
     pub const ONE: Self = Self(1);
-    /// The default on a cluster. With 64 partitions, the fullest of three primaries has 13 % more than its share, and each of four has its
-    /// share. More partitions are more even, but make counts more expensive.
+    /// The default on a cluster. With 64 partitions, the fullest of three primaries has 13 % more than its share, and
+    /// each of four has its share. More partitions are more even, but make counts more expensive.
     pub const CLUSTER_DEFAULT: Self = Self(64);
     /// The maximum.
     pub const MAX: u16 = 1_024;
@@ -62,15 +62,17 @@ impl fmt::Display for Partitions {
 /// Returns the hash of a user's id, which decides the partition:
 /// [XXH64](https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md) of the id's bytes with seed 0.
 ///
-/// The function must never change. Otherwise a user's old visits stay in one partition, new ones go to another, and the user counts twice.
+/// The function must never change. Otherwise a user's old visits stay in one partition, new ones go to another, and the
+/// user counts twice.
 pub(crate) fn hash(user_id: &str) -> u64 {
     xxh64(user_id.as_bytes(), 0)
 }
 
 /// A complete set of keys: the number of partitions and the first letter of their tags.
 ///
-/// The layout record contains it as text: `plain` for one partition, otherwise the letter and the number of partitions, such as `p64`. A
-/// resharding alternates between the letters `p` and `q`, so that the old and the new set never share a key.
+/// The layout record contains it as text: `plain` for one partition, otherwise the letter and the number of partitions,
+/// such as `p64`. A resharding alternates between the letters `p` and `q`, so that the old and the new set never share
+/// a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct KeySet {
@@ -103,8 +105,9 @@ impl KeySet {
         self.partitions
     }
 
-    /// Returns the key sets that contain all of `partitions` with the same letter, and that assign each of `users` to the partition it was
-    /// found in. Users are given by hash; up to `max_stray_percent` of them may be in a wrong partition.
+    /// Returns the key sets that contain all of `partitions` with the same letter, and that assign each of `users` to
+    /// the partition it was found in. Users are given by hash; up to `max_stray_percent` of them may be in a wrong
+    /// partition.
     pub(super) fn fitting(
         partitions: &[Partition],
         users: &[(Partition, u64)],

@@ -1,7 +1,7 @@
 //! Pruning: removes expired members in slices, and names of empty segments from the index.
 //!
-//! Each removal compares the partition's copy of the layout record with the prune's, in the same atomic step. If the window of the data
-//! set was extended in the meantime, nothing is removed.
+//! Each removal compares the partition's copy of the layout record with the prune's, in the same atomic step. If the
+//! window of the data set was extended in the meantime, nothing is removed.
 
 use redis::{Pipeline, pipe};
 
@@ -29,23 +29,24 @@ pub struct SliceOutcome {
     pub is_done: bool,
 }
 
-/// Removes the members scored `ARGV[2]` or less from `KEYS[2]` and the following keys, if `KEYS[1]` is the record `ARGV[1]`.
+/// Removes the members scored `ARGV[2]` or less from `KEYS[2]` and the following keys, if `KEYS[1]` is the record
+/// `ARGV[1]`.
 const REMOVE_EXPIRED: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local removed = 0
 for i = 2, #KEYS do removed = removed + redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', ARGV[2]) end
 return removed";
 
-/// Removes up to `ARGV[3]` of the members of `KEYS[2]` scored `ARGV[2]` or less, if `KEYS[1]` is the record `ARGV[1]`. A script is
-/// atomic, so the members that it read are still expired when it removes them.
+/// Removes up to `ARGV[3]` of the members of `KEYS[2]` scored `ARGV[2]` or less, if `KEYS[1]` is the record `ARGV[1]`.
+/// A script is atomic, so the members that it read are still expired when it removes them.
 const REMOVE_FIRST_EXPIRED: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local members = redis.call('ZRANGE', KEYS[2], '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, ARGV[3])
 if #members == 0 then return 0 end
 return redis.call('ZREM', KEYS[2], unpack(members))";
 
-/// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members. A key of another type has none, and
-/// stays as it is.
+/// Removes the name `ARGV[1]` from the index `KEYS[2]` unless its segment `KEYS[1]` has members. A key of another type
+/// has none, and stays as it is.
 const DROP_UNLESS_OCCUPIED: &str = "\
 local members = redis.pcall('ZCARD', KEYS[1])
 if type(members) == 'table' then
@@ -56,11 +57,12 @@ if members > 0 then return 0 end
 return redis.call('ZREM', KEYS[2], ARGV[1])";
 
 impl Store {
-    /// Number of members that a slice removes; up to twice as many if scores are equal. Redis takes 0.5-0.7 us for each, so a slice
-    /// blocks it for about a millisecond at most.
+    /// Number of members that a slice removes; up to twice as many if scores are equal. Redis takes 0.5-0.7 us for
+    /// each, so a slice blocks it for about a millisecond at most.
     pub const SLICE: usize = 1_000;
 
-    /// Counts the members of each of `segments` in `partition`, and those seen at or before `cutoff`, in one round trip.
+    /// Counts the members of each of `segments` in `partition`, and those seen at or before `cutoff`, in one round
+    /// trip.
     ///
     /// # Errors
     ///
@@ -87,13 +89,13 @@ impl Store {
             .collect())
     }
 
-    /// Removes the members of `segments` in `partition` that were seen at or before `cutoff`, in one round trip, and returns their number.
-    /// They must be few, since Redis removes them without interruption.
+    /// Removes the members of `segments` in `partition` that were seen at or before `cutoff`, in one round trip, and
+    /// returns their number. They must be few, since Redis removes them without interruption.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::LayoutChanged`] if `layout` is no longer in force; nothing
-    /// was removed.
+    /// An [`Error`] if Redis didn't answer; any may have been removed. [`Error::LayoutChanged`] if `layout` is no
+    /// longer in force; nothing was removed.
     pub async fn remove_all_expired(
         &self,
         layout: &Layout,
@@ -111,16 +113,19 @@ impl Store {
         Ok(self.run_removal(partition, pipeline).await?.unwrap_or_default())
     }
 
-    /// Runs a script that removes members and returns their number; `None` while the slot is migrating. The next prune removes the rest.
+    /// Runs a script that removes members and returns their number; `None` while the slot is migrating. The next prune
+    /// removes the rest.
     async fn run_removal(&self, partition: Partition, script: Pipeline) -> Result<Option<u64>, Error> {
         let removed = self.scripts_on_many_keys(partition, script).await?.into_iter().next().flatten();
         removed.map(|removed| removed.try_into().map_err(|_| Error::LayoutChanged)).transpose()
     }
 
-    /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before `cutoff`.
+    /// Removes up to about [`Self::SLICE`] of the members of `segment` in `partition` that were seen at or before
+    /// `cutoff`.
     ///
-    /// A slice is cut by score, never by rank, because concurrent writes shift ranks. A member that is seen again before the removal has a
-    /// score beyond `cutoff`, so the slice doesn't contain it. A concurrent prune does no harm: it removes expired members as well.
+    /// A slice is cut by score, never by rank, because concurrent writes shift ranks. A member that is seen again
+    /// before the removal has a score beyond `cutoff`, so the slice doesn't contain it. A concurrent prune does no
+    /// harm: it removes expired members as well.
     ///
     /// # Errors
     ///
@@ -139,8 +144,8 @@ impl Store {
 
         let is_done = slice_end.is_none_or(|score| score >= cutoff);
         let slice_end = slice_end.unwrap_or(cutoff).min(cutoff);
-        // If so many members share a score that the next slice would end at it as well, no score separates them. Visits that were
-        // imported with dates instead of times cause this.
+        // If so many members share a score that the next slice would end at it as well, no score separates them. Visits
+        // that were imported with dates instead of times cause this.
         let is_plateau = next_end.is_some_and(|score| score <= slice_end);
 
         let mut pipeline = pipe();
@@ -155,8 +160,8 @@ impl Store {
         })
     }
 
-    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their number. A segment
-    /// whose key holds another type has no members. The key itself stays.
+    /// Removes those of `segments` without members from the index of `partition`, in one round trip, and returns their
+    /// number. A segment whose key holds another type has no members. The key itself stays.
     ///
     /// # Errors
     ///

@@ -1,15 +1,16 @@
 //! The limit on the number of segments.
 //!
-//! An instance counts the names in the index from time to time. In between, it adds the names that its own writes add, which Redis reports
-//! in the answer to each write. A write first reserves room for all of its segments, as if all were new. Only if there is too little room,
-//! it looks its names up in the index, and waits until the writes in flight have reported what they added. Then it refuses the new names
-//! that exceed the limit.
+//! An instance counts the names in the index from time to time. In between, it adds the names that its own writes add,
+//! which Redis reports in the answer to each write. A write first reserves room for all of its segments, as if all were
+//! new. Only if there is too little room, it looks its names up in the index, and waits until the writes in flight have
+//! reported what they added. Then it refuses the new names that exceed the limit.
 //!
-//! The running number is an upper bound: a name that is new in one partition may exist in another. Therefore the index is counted again
-//! before a write is refused because of an estimate.
+//! The running number is an upper bound: a name that is new in one partition may exist in another. Therefore the index
+//! is counted again before a write is refused because of an estimate.
 //!
-//! As a result, the limit costs nothing until it is reached. Instances may exceed it by what they added since their last counts. The limit
-//! applies to the number of different names, regardless of the number of partitions that have each name.
+//! As a result, the limit costs nothing until it is reached. Instances may exceed it by what they added since their
+//! last counts. The limit applies to the number of different names, regardless of the number of partitions that have
+//! each name.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,8 +69,8 @@ pub(super) struct IndexCount {
 impl SegmentLimit {
     /// The minimum time between the starts of two counts that writes cause.
     const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-    /// The minimum time between the starts of two counts, in durations of the first, so that counts over many partitions take 5 % of
-    /// Redis's time at most.
+    /// The minimum time between the starts of two counts, in durations of the first, so that counts over many
+    /// partitions take 5 % of Redis's time at most.
     const COUNT_INTERVAL_FACTOR: u32 = 20;
 
     pub(super) fn new(max: u64) -> Self {
@@ -95,8 +96,8 @@ impl SegmentLimit {
         Some(Reservation { limit: self, names, is_exact: false })
     }
 
-    /// Whether the known number of segments may be too high: a name that a write added to the index of one partition may be in that of
-    /// another.
+    /// Whether the known number of segments may be too high: a name that a write added to the index of one partition
+    /// may be in that of another.
     pub(super) fn is_estimate(&self) -> bool {
         let state = self.state();
         state.estimated > state.corrected
@@ -111,8 +112,8 @@ impl SegmentLimit {
         Reservation { limit: self, names, is_exact: true }
     }
 
-    /// Reserves room for `names`, all of which are new, or for as many as fit. Writes in flight may have reserved more than they add.
-    /// Therefore waits for them, up to `timeout`, before it reserves less.
+    /// Reserves room for `names`, all of which are new, or for as many as fit. Writes in flight may have reserved more
+    /// than they add. Therefore waits for them, up to `timeout`, before it reserves less.
     pub(super) async fn reserve_new(&self, names: u64, timeout: Duration) -> Reservation<'_> {
         let waiting = async {
             loop {
@@ -184,8 +185,8 @@ impl Reservation<'_> {
         self
     }
 
-    /// Records that the write added `names` to the indexes. A name that is new in several partitions is counted in each of them, but adds
-    /// at most one segment.
+    /// Records that the write added `names` to the indexes. A name that is new in several partitions is counted in each
+    /// of them, but adds at most one segment.
     pub(super) fn added(self, names: u64) {
         let names = names.min(self.names);
         let mut state = self.limit.state();

@@ -1,13 +1,14 @@
 //! The segments of a user, and the deletion of a user.
 //!
-//! A user belongs to one partition, whose index lists the segments that may contain the user. No other key maps users to segments.
+//! A user belongs to one partition, whose index lists the segments that may contain the user. No other key maps users
+//! to segments.
 //!
 //! # Deletion during a resharding
 //!
-//! A copy from the old to the new key set may be in flight when the user is deleted from both, and would add the member again. Therefore
-//! [`Store::delete_user`] first adds a tombstone beside the new key set. When all members are copied, [`Store::reconcile_user`] makes the
-//! new key set agree with the old one for each user with a tombstone. No copy is in flight for tombstones that are added later. Tombstones
-//! are deleted after the resharding, or expire after a window.
+//! A copy from the old to the new key set may be in flight when the user is deleted from both, and would add the member
+//! again. Therefore [`Store::delete_user`] first adds a tombstone beside the new key set. When all members are copied,
+//! [`Store::reconcile_user`] makes the new key set agree with the old one for each user with a tombstone. No copy is in
+//! flight for tombstones that are added later. Tombstones are deleted after the resharding, or expire after a window.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -27,8 +28,8 @@ local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])";
 
-/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key has another type, or a
-/// member with a score other than 0. Such a key belongs to another program and stays as it is.
+/// Adds the user `ARGV[1]` to the tombstones `KEYS[1]`, which expire after `ARGV[2]` seconds. Returns nil if the key
+/// has another type, or a member with a score other than 0. Such a key belongs to another program and stays as it is.
 const ADD_TOMBSTONE: &str = "\
 local users = redis.pcall('ZCARD', KEYS[1])
 if type(users) ~= 'number' then return not string.find(users.err, 'WRONGTYPE', 1, true) and users end
@@ -40,7 +41,8 @@ impl Store {
     /// Number of segments that a request searches for a user. Redis takes a microsecond or two for each.
     const SEGMENTS_PER_REQUEST: usize = 250;
 
-    /// Returns the segments that contain `user`, expired or not, with the time of the last visit, in order of their names.
+    /// Returns the segments that contain `user`, expired or not, with the time of the last visit, in order of their
+    /// names.
     ///
     /// # Errors
     ///
@@ -65,8 +67,8 @@ impl Store {
         .await
     }
 
-    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment; `None` if the key of the segment has
-    /// another type. Writes nothing, not even a missing layout record.
+    /// Returns for each of `visits` whether Redis has it, or a later one of its user to its segment; `None` if the key
+    /// of the segment has another type. Writes nothing, not even a missing layout record.
     ///
     /// # Errors
     ///
@@ -130,11 +132,11 @@ impl Store {
         Ok(Attempt::Committed(scores.collect::<Result<_, _>>()?))
     }
 
-    /// Removes `user` from all segments and returns their number. It includes segments whose member has expired but is not pruned yet.
-    /// Waits for replicas as [`WriteAcks`](crate::redis::WriteAcks) requires.
+    /// Removes `user` from all segments and returns their number. It includes segments whose member has expired but is
+    /// not pruned yet. Waits for replicas as [`WriteAcks`](crate::redis::WriteAcks) requires.
     ///
-    /// Visits that were acknowledged before the call are deleted; visits that are recorded during the call may remain. A tombstone, if one
-    /// is needed, expires after `retention`.
+    /// Visits that were acknowledged before the call are deleted; visits that are recorded during the call may remain.
+    /// A tombstone, if one is needed, expires after `retention`.
     ///
     /// # Errors
     ///
@@ -220,15 +222,16 @@ impl Store {
         Ok(Attempt::Committed(()))
     }
 
-    /// Writes with `commands` to `partition`, and waits for replicas if required. Returns the answers and whether `known` was in force.
+    /// Writes with `commands` to `partition`, and waits for replicas if required. Returns the answers and whether
+    /// `known` was in force.
     async fn write_in(
         &self,
         partition: Partition,
         commands: impl IntoIterator<Item = Cmd>,
         known: &KnownLayout,
     ) -> Result<(Vec<Value>, bool), Error> {
-        // The wait for replicas writes to the key of the last command and undoes that. Therefore the last command concerns the index, which
-        // always belongs to this service. It removes nothing, because no name is empty.
+        // The wait for replicas writes to the key of the last command and undoes that. Therefore the last command
+        // concerns the index, which always belongs to this service. It removes nothing, because no name is empty.
         let mut last = cmd("ZREM");
         last.arg(self.key_names.index(partition)).arg("");
         let commands = commands.into_iter().map(|command| (partition.slot(), command));
@@ -236,7 +239,8 @@ impl Store {
         let request = Request::write(commands, last, self.acks, self.client.limits().answer);
         let request =
             request.and_then_read(self.key_names.layout_reads([partition])).nil_for(redis::Error::is_wrong_type);
-        // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of batches.
+        // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of
+        // batches.
         let reply = self.batches.send(request).await?;
         reply.replicated.clone()?;
         let [removals, last, layouts] = reply.into_steps();
@@ -246,7 +250,8 @@ impl Store {
         Ok((removals, is_confirmed))
     }
 
-    /// Returns up to `limit` users with a tombstone in `partition` after the user `after`, in order of their ids' bytes.
+    /// Returns up to `limit` users with a tombstone in `partition` after the user `after`, in order of their ids'
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -265,10 +270,11 @@ impl Store {
         Ok(users.into_iter().filter_map(|user| UserId::parse(user).ok()).collect())
     }
 
-    /// Makes the segments of `user` in the key set `new` agree with those in `old`, while visits are written to both and counts read `old`.
+    /// Makes the segments of `user` in the key set `new` agree with those in `old`, while visits are written to both
+    /// and counts read `old`.
     ///
-    /// Returns whether it changed anything. If so, the caller must repeat the call: a change may have removed a visit that was written
-    /// in the meantime.
+    /// Returns whether it changed anything. If so, the caller must repeat the call: a change may have removed a visit
+    /// that was written in the meantime.
     ///
     /// # Errors
     ///
@@ -289,8 +295,8 @@ impl Store {
         let segments: Vec<_> = segments.into_iter().collect();
         let (mut missing, mut is_changed) = (Batch::default(), false);
         for segments in segments.chunks(Self::SEGMENTS_PER_REQUEST) {
-            // The old key set is read first. If it lacks a member, no visit acknowledged before wrote it, so the new key set may lose it. A
-            // visit acknowledged since then is in the old key set, and the next call copies it.
+            // The old key set is read first. If it lacks a member, no visit acknowledged before wrote it, so the new
+            // key set may lose it. A visit acknowledged since then is in the old key set, and the next call copies it.
             let mut scores = Vec::new();
             for partition in [old, target] {
                 let Attempt::Committed(found) = self.scores_of(user, partition, segments, &known).await? else {

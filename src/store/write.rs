@@ -1,5 +1,5 @@
-//! Writing visits: for each server one pipeline with a variadic `ZADD GT` for each segment and partition, then the names in the index,
-//! then the wait for replicas, then the layout record.
+//! Writing visits: for each server one pipeline with a variadic `ZADD GT` for each segment and partition, then the
+//! names in the index, then the wait for replicas, then the layout record.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -171,8 +171,8 @@ impl Batch {
         batches
     }
 
-    /// Writes the batch to each of `key_sets` over `client`, and confirms that the layout is `known`. The segments `over_limit`, which
-    /// ascend, are left out.
+    /// Writes the batch to each of `key_sets` over `client`, and confirms that the layout is `known`. The segments
+    /// `over_limit`, which ascend, are left out.
     pub(super) async fn write_to(
         &self,
         key_sets: impl IntoIterator<Item = KeySet>,
@@ -248,8 +248,8 @@ async fn write_to_server(
     store: &Store,
     client: &Client,
 ) -> Attempt<WriteOutcome> {
-    // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same pipeline. On another
-    // connection, or with a server that has replaced this one, it would wait for nothing.
+    // Members first, names second: see the documentation of the module `store`. The wait for replicas is in the same
+    // pipeline. On another connection, or with a server that has replaced this one, it would wait for nothing.
     let index_commands: Vec<_> =
         batches.iter().map(|batch| batch.index_command(&store.key_names, segment_names)).collect();
     let partitions: Vec<_> = batches.iter().map(|batch| batch.partition).collect();
@@ -275,7 +275,8 @@ async fn write_to_server(
     outcome.names_added = index_results.iter().map(added).sum::<i64>().unsigned_abs();
     let mut member_results = member_results.into_iter();
     for ((batch, index_result), layout_result) in batches.into_iter().zip(index_results).zip(layout_results) {
-        // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all of it.
+        // A visit is acknowledged if its name is in the index, the layout is confirmed, and the replicas have all of
+        // it.
         let rest = index_result.and(layout_result).and(replicated.clone());
         let mut of_wrong_type = BTreeSet::new();
         for (command, member_result) in batch.member_commands.into_iter().zip(member_results.by_ref()) {
@@ -308,14 +309,15 @@ impl fmt::Debug for Batch {
 impl Store {
     /// Writes `batch` to all its partitions at once. Writing is idempotent, since `GT` keeps a later visit.
     ///
-    /// Each visit has a result of its own. A segment whose key holds another type fails alone, and so does a partition whose server doesn't
-    /// answer or has too few replicas. A visit that failed may be written all the same. A visit to a new segment beyond
-    /// [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
+    /// Each visit has a result of its own. A segment whose key holds another type fails alone, and so does a partition
+    /// whose server doesn't answer or has too few replicas. A visit that failed may be written all the same. A visit to
+    /// a new segment beyond [`Self::with_max_segments`] fails with [`Error::TooManySegments`] and is not written.
     pub async fn write(&self, batch: &Batch) -> WriteOutcome {
         self.write_via(&self.visits, batch).await
     }
 
-    /// Writes a large `batch` as [`Self::write`] does, over a connection of its own, so that single visits don't wait for it.
+    /// Writes a large `batch` as [`Self::write`] does, over a connection of its own, so that single visits don't wait
+    /// for it.
     pub async fn write_bulk(&self, batch: &Batch) -> WriteOutcome {
         self.write_via(&self.batches, batch).await
     }

@@ -83,8 +83,8 @@ impl fmt::Debug for LogFilter {
     }
 }
 
-/// Installs the subscriber of the process: log lines go to standard error, and spans to `traces`. Standard output is for the
-/// commands.
+/// Installs the subscriber of the process: log lines go to standard error, and spans to `traces`. Standard output is
+/// for the commands.
 ///
 /// Does nothing if the process has a subscriber, as in tests.
 pub fn init(format: LogFormat, filter: &LogFilter, traces: Option<&Traces>) {

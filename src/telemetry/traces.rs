@@ -1,8 +1,8 @@
 //! Traces: spans of requests, batches and Redis, sent to a collector as OTLP over HTTP.
 //!
-//! These are spans of `tracing` with the target [`TARGET`]. Only the exporter is interested in this target, so without an exporter a
-//! span costs an untaken branch. Only [`ROOT`] starts a trace, for the sampled requests. Other requests, and background jobs, create
-//! no spans.
+//! These are spans of `tracing` with the target [`TARGET`]. Only the exporter is interested in this target, so without
+//! an exporter a span costs an untaken branch. Only [`ROOT`] starts a trace, for the sampled requests. Other requests,
+//! and background jobs, create no spans.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

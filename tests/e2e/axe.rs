@@ -1,4 +1,5 @@
-//! axe-core, which finds violations of accessibility rules: low contrast, fields without labels, a wrong order of headings.
+//! axe-core, which finds violations of accessibility rules: low contrast, fields without labels, a wrong order of
+//! headings.
 //!
 //! The file is that of the npm package axe-core 4.14.1 (MPL-2.0, `axe/LICENSE`).
 

@@ -62,8 +62,8 @@ impl Browser {
         violations
     }
 
-    /// Saves screenshots of the page in each look under `name`. Panics with the caller's location if a look violates accessibility
-    /// rules.
+    /// Saves screenshots of the page in each look under `name`. Panics with the caller's location if a look violates
+    /// accessibility rules.
     #[track_caller]
     pub fn check_page(&self, name: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -73,7 +73,8 @@ impl Browser {
         }
     }
 
-    /// Returns the text of the first element that matches `selector`. Panics with the caller's location if there is none.
+    /// Returns the text of the first element that matches `selector`. Panics with the caller's location if there is
+    /// none.
     #[track_caller]
     pub fn text(&self, selector: &str) -> impl Future<Output = String> {
         let caller = Location::caller();

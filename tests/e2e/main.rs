@@ -1,8 +1,9 @@
 //! Browser tests of the pages, on a service with a private Redis.
 //!
-//! `make e2e` installs chromedriver and chromium, builds the service and runs these tests. Each has a service and a browser of its own.
-//! Every test also fails if the browser's console has an error, if a page sends a request to another host, or if axe finds a violation
-//! of accessibility rules. Screenshots of the checked pages are in `target/e2e/`.
+//! `make e2e` installs chromedriver and chromium, builds the service and runs these tests. Each has a service and a
+//! browser of its own. Every test also fails if the browser's console has an error, if a page sends a request to
+//! another host, or if axe finds a violation of accessibility rules. Screenshots of the checked pages are in
+//! `target/e2e/`.
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 

@@ -25,7 +25,8 @@ impl Service {
         Self::start_in(tempfile::tempdir().unwrap(), arguments)
     }
 
-    /// Starts the service with access control. Returns a key with the scopes to read and to write, and one with the scope to write.
+    /// Starts the service with access control. Returns a key with the scopes to read and to write, and one with the
+    /// scope to write.
     pub fn start_with_keys() -> (Self, [String; 2]) {
         let folder = tempfile::tempdir().unwrap();
         let keys = ["segments:read,segments:write", "segments:write"].map(|scope| {

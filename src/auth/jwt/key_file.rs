@@ -1,5 +1,5 @@
-//! The file with the keys that verify JSON Web Tokens. A key that would let strangers sign, or that no signature fits, is refused when
-//! the file is read.
+//! The file with the keys that verify JSON Web Tokens. A key that would let strangers sign, or that no signature fits,
+//! is refused when the file is read.
 
 use aws_lc_rs::rsa::PublicKey as RsaPublicKey;
 use aws_lc_rs::signature::{
@@ -57,8 +57,8 @@ fn parse_pem(algorithm: JwtAlgorithm, text: &str) -> Result<DecodingKey, String>
     }
 }
 
-/// Returns the usable keys of a set for `algorithm`. One is enough: issuers also publish keys for other algorithms, and keys that can't be
-/// used.
+/// Returns the usable keys of a set for `algorithm`. One is enough: issuers also publish keys for other algorithms, and
+/// keys that can't be used.
 fn parse_set(algorithm: JwtAlgorithm, text: &str) -> Result<Vec<Key>, String> {
     let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
     if has_private_key(text) {
@@ -100,7 +100,8 @@ fn is_for(algorithm: JwtAlgorithm, jwk: &Jwk) -> bool {
         && common.key_algorithm.is_none_or(|own| own.to_string() == algorithm.to_string())
 }
 
-/// Checks that `key` can verify signatures. The library checks it with the first token only, and reports a wrong signature.
+/// Checks that `key` can verify signatures. The library checks it with the first token only, and reports a wrong
+/// signature.
 fn check(algorithm: JwtAlgorithm, key: &DecodingKey) -> Result<(), String> {
     /// The length of an uncompressed point on P-256 (SEC 1, section 2.3.3).
     const POINT_BYTES: usize = 65;

@@ -111,7 +111,8 @@ impl JwtVerifier {
         let key = self.key(header.kid.as_deref()).ok_or(TokenError::KeyId)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| token_error(error.kind()))?.claims;
         let scopes = claims.scope.or(claims.scp).map(|scopes| scopes.scopes()).unwrap_or_default();
-        // Names are logged, and an e-mail address identifies a person. Other plain subjects are numbers or names of services.
+        // Names are logged, and an e-mail address identifies a person. Other plain subjects are numbers or names of
+        // services.
         let name = claims.sub.filter(|sub| check_name(sub).is_ok() && !sub.contains('@'));
         // The library compares whole seconds.
         #[expect(

@@ -106,7 +106,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes the buffers. Samples go first: a history only grows at its end, and a running service samples segments with members.
+    /// Writes the buffers. Samples go first: a history only grows at its end, and a running service samples segments
+    /// with members.
     async fn flush(&mut self) -> Result<(), store::Error> {
         self.counts.points += self.store.add_samples(&std::mem::take(&mut self.samples)).await?;
         let batch = std::mem::take(&mut self.batch);

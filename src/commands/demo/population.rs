@@ -1,7 +1,7 @@
 //! A generated population: segments with members and histories, the same for the same seed.
 //!
-//! A user is in a segment from the first visit until a window after the last one. The members have the time of their last visit. Users
-//! who have left are only in the history.
+//! A user is in a segment from the first visit until a window after the last one. The members have the time of their
+//! last visit. Users who have left are only in the history.
 
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ impl Generator {
         }
     }
 
-    /// Returns the counts at all ticks up to now, when the count is `size`. `changes` are +1 when a user joined, and -1 when one left.
+    /// Returns the counts at all ticks up to now, when the count is `size`. `changes` are +1 when a user joined, and -1
+    /// when one left.
     fn history(&self, size: usize, mut changes: Vec<(Timestamp, i64)>) -> Vec<Sample> {
         changes.sort_unstable();
         let mut count = size as i64 - changes.iter().map(|(_, change)| change).sum::<i64>();

@@ -57,8 +57,8 @@ impl Export {
         Self { store, window, segments }
     }
 
-    /// Writes every visit that is live at the start to `out`. A visit during the export may be written with its earlier time, its later
-    /// time, or both.
+    /// Writes every visit that is live at the start to `out`. A visit during the export may be written with its earlier
+    /// time, its later time, or both.
     ///
     /// # Errors
     ///

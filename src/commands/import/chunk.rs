@@ -63,7 +63,8 @@ impl Chunk {
         self.lines.len() + (self.expired + self.rejected) as usize
     }
 
-    /// Returns how many visits without a time were accepted, if those with `errors` were not. Such a visit never expires.
+    /// Returns how many visits without a time were accepted, if those with `errors` were not. Such a visit never
+    /// expires.
     pub(super) fn undated_without(&self, errors: &[LineError]) -> u64 {
         let rejected: HashSet<u64> = errors.iter().map(|error| error.line).collect();
         self.undated.iter().filter(|line| !rejected.contains(line)).count() as u64

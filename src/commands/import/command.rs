@@ -26,12 +26,12 @@ pub struct ImportCommand {
     /// CSV columns with other names, as in `user_id=uid,segment=tag,seen_at=at`; a number counts from 1
     #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     columns: Vec<ColumnMapping>,
-    /// CSV column with the time of the visits, or `now` for the time of the import; required if there are further columns
-    /// and no `seen_at`
+    /// CSV column with the time of the visits, or `now` for the time of the import; required if there are further
+    /// columns and no `seen_at`
     #[arg(long, value_name = "COLUMN|now")]
     seen_at: Option<SeenAt>,
-    /// Read the first CSV record as a visit; the columns are `user_id`, `segment` and optionally `seen_at`, unless --columns
-    /// gives their numbers
+    /// Read the first CSV record as a visit; the columns are `user_id`, `segment` and optionally `seen_at`, unless
+    /// --columns gives their numbers
     #[arg(long)]
     no_header: bool,
     /// CSV delimiter; `tab` for a tab [default: a comma]
@@ -43,8 +43,8 @@ pub struct ImportCommand {
     /// File with the token for that service
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
-    /// Limit on the body of a request in bytes, at least 16384 [default: 50,000 visits, about 3 MB]; a proxy may have a lower
-    /// one, such as 1048576
+    /// Limit on the body of a request in bytes, at least 16384 [default: 50,000 visits, about 3 MB]; a proxy may have a
+    /// lower one, such as 1048576
     #[arg(long, value_name = "BYTES", requires = "url", value_parser = batch_bytes)]
     batch_bytes: Option<usize>,
     /// Write the errors of rejected lines to this file as NDJSON; without it, the first 20 go to standard error

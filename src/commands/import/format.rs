@@ -54,8 +54,8 @@ impl Records {
         }
     }
 
-    /// Removes the next record from the front of `piece`. Without a complete record, consumes all of `piece`, and a later call returns the
-    /// record.
+    /// Removes the next record from the front of `piece`. Without a complete record, consumes all of `piece`, and a
+    /// later call returns the record.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
 //! `segment-estimator import`: imports visits from a file into Redis or a running service.
 //!
-//! A thread reads and parses the input into chunks. A few chunks are in flight at a time, and complete in the order of their lines. A
-//! chunk is kept until it is acknowledged, and sent again after a failure, since writing is idempotent.
-//! ([`Ingest`](crate::ingest::Ingest) is for senders that retry: it keeps as little as possible.) The progress is saved regularly, so
-//! that another run can continue.
+//! A thread reads and parses the input into chunks. A few chunks are in flight at a time, and complete in the order of
+//! their lines. A chunk is kept until it is acknowledged, and sent again after a failure, since writing is idempotent.
+//! ([`Ingest`](crate::ingest::Ingest) is for senders that retry: it keeps as little as possible.) The progress is saved
+//! regularly, so that another run can continue.
 
 mod chunk;
 mod command;
@@ -197,8 +197,8 @@ impl Import {
         }
     }
 
-    /// Waits until the reader has skipped the records of earlier runs, and checks that the target still has them. Returns the sender that
-    /// lets the reader continue.
+    /// Waits until the reader has skipped the records of earlier runs, and checks that the target still has them.
+    /// Returns the sender that lets the reader continue.
     async fn skip_imported(
         &self,
         state: &State,

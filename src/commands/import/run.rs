@@ -100,7 +100,8 @@ impl Run {
                 Some(joined) = in_flight.next(), if !in_flight.is_empty() => {
                     let (chunk, delivered) = joined.map_err(|_| Interruption::Failed("a delivery ended unexpectedly".to_owned()))?;
                     self.record(chunk, delivered?)?;
-                    // The last chunk may hold a record without its line end, which isn't done. A completed run removes the state anyway.
+                    // The last chunk may hold a record without its line end, which isn't done. A completed run removes
+                    // the state anyway.
                     if !(in_flight.is_empty() && matches!(result, Some(Ok(())))) {
                         self.save_if_due()?;
                     }

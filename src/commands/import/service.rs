@@ -62,8 +62,8 @@ impl Service {
     /// A service gives up on Redis long before this.
     const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
-    /// Returns a client of the service at `url`, such as `http://localhost:8080`. It authenticates with `token`, and limits the body of
-    /// a request to `max_bytes`.
+    /// Returns a client of the service at `url`, such as `http://localhost:8080`. It authenticates with `token`, and
+    /// limits the body of a request to `max_bytes`.
     ///
     /// # Errors
     ///
@@ -108,7 +108,8 @@ impl Service {
         }
     }
 
-    /// Posts the visits of `text`, which are on `lines` of the file. Splits the request in halves while it is too large.
+    /// Posts the visits of `text`, which are on `lines` of the file. Splits the request in halves while it is too
+    /// large.
     pub(super) async fn post(&self, text: &[u8], lines: &[u64]) -> Result<DeliveryResult, DeliveryFailure> {
         let mut result = DeliveryResult::default();
         // After a failure the caller posts all again, including the halves that were delivered.

@@ -105,8 +105,8 @@ fn read_start(reader: &mut impl Read, bytes: usize) -> (Vec<u8>, Option<io::Erro
     (start, failure)
 }
 
-/// Returns the kind of UTF-16 of a text, if it is one: it has a byte order mark, or every other byte is zero, as in ASCII names of
-/// columns.
+/// Returns the kind of UTF-16 of a text, if it is one: it has a byte order mark, or every other byte is zero, as in
+/// ASCII names of columns.
 fn utf_16(start: &[u8]) -> Option<&'static str> {
     let zeros = |skipped| start.iter().skip(skipped).step_by(2).filter(|byte| **byte == 0).count();
     let enough = start.len().div_ceil(4).max(1);
@@ -119,7 +119,8 @@ fn utf_16(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A decompressor of concatenated gzip members or zstd frames. Zeros may follow the last one, as tapes and block devices append them.
+/// A decompressor of concatenated gzip members or zstd frames. Zeros may follow the last one, as tapes and block
+/// devices append them.
 struct Decompressor<R: BufRead> {
     /// `None` after the end.
     member: Option<CompressedMember<R>>,

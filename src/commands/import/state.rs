@@ -43,7 +43,8 @@ pub(super) struct PastRun {
     pub(super) saved_at: i64,
 }
 
-/// The target, and the settings that decide which visits it gets. With other ones, the completed records would be missing there.
+/// The target, and the settings that decide which visits it gets. With other ones, the completed records would be
+/// missing there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Destination {
@@ -122,8 +123,8 @@ pub(super) enum LoadError {
 }
 
 impl State {
-    /// Version 1, without a version number, counted lines that end in LF and had no hash of the text. The target of version 2 was only
-    /// an address. Version 3 had only the time of the latest run.
+    /// Version 1, without a version number, counted lines that end in LF and had no hash of the text. The target of
+    /// version 2 was only an address. Version 3 had only the time of the latest run.
     const VERSION: u32 = 4;
 
     /// Returns the state of a new import.

@@ -22,8 +22,8 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Records in a chunk for Redis. Each partition gets a part of a chunk, and long commands are fast, so more partitions mean larger
-    /// chunks.
+    /// Records in a chunk for Redis. Each partition gets a part of a chunk, and long commands are fast, so more
+    /// partitions mean larger chunks.
     const MIN_REDIS_CHUNK: usize = 8_192;
     const MAX_REDIS_CHUNK: usize = 65_536;
     const RECORDS_PER_PARTITION: usize = 1_024;
@@ -62,8 +62,8 @@ impl Target {
         }
     }
 
-    /// Returns whether Redis still has the `witnesses` of the runs in `state`. A service can't be asked, so its answer is true. Writes
-    /// nothing.
+    /// Returns whether Redis still has the `witnesses` of the runs in `state`. A service can't be asked, so its answer
+    /// is true. Writes nothing.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! A sample of the visits that earlier runs imported. It shows whether the data set still has them: it may have been emptied, or restored
-//! from a backup.
+//! A sample of the visits that earlier runs imported. It shows whether the data set still has them: it may have been
+//! emptied, or restored from a backup.
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -42,7 +42,8 @@ impl Witnesses {
         self.is_last() || Self::is_sampled(self.offered, self.stride)
     }
 
-    /// Returns whether a record is in the sample. A hash decides, since lines may have a regular pattern, such as every fourth expired.
+    /// Returns whether a record is in the sample. A hash decides, since lines may have a regular pattern, such as every
+    /// fourth expired.
     fn is_sampled(record: u64, stride: u64) -> bool {
         xxh64(&record.to_le_bytes(), 0).is_multiple_of(stride)
     }
@@ -58,7 +59,8 @@ impl Witnesses {
         if seen_at.is_some_and(|seen_at| seen_at > Timestamp::from_millis(run.saved_at) + Visit::MAX_CLOCK_SKEW) {
             return;
         }
-        // The earliest time that may have been written. A visit without a time, or with one in the future, took that of the import.
+        // The earliest time that may have been written. A visit without a time, or with one in the future, took that of
+        // the import.
         let seen_at = seen_at.unwrap_or(Timestamp::from_millis(run.started_at)) - Visit::MAX_CLOCK_SKEW;
         if seen_at <= cutoff {
             return;
@@ -82,11 +84,11 @@ impl Witnesses {
         self.sample.iter().map(|(_, visit)| visit).chain(&self.last).cloned().collect()
     }
 
-    /// Returns whether the data set still has the imported visits. `kept` has for each of [`Self::visits`] whether it is there, or `None`
-    /// if it can't be.
+    /// Returns whether the data set still has the imported visits. `kept` has for each of [`Self::visits`] whether it
+    /// is there, or `None` if it can't be.
     ///
-    /// Some users may have been deleted since, and the `rejected` visits were never there. But no part may be missing as a whole, such as
-    /// all visits after a backup.
+    /// Some users may have been deleted since, and the `rejected` visits were never there. But no part may be missing
+    /// as a whole, such as all visits after a backup.
     pub(super) fn confirm(&self, kept: &[Option<bool>], accepted: u64, rejected: u64) -> bool {
         let are_enough = |kept: &[bool]| {
             let found = kept.iter().filter(|kept| **kept).count() as u64;

@@ -180,8 +180,8 @@ impl Repartition {
             Phase::Cutover => self.step(layout, old, Some((new, Phase::Cleanup))).await,
             Phase::Cleanup => {
                 self.store.delete_tombstones(layout, new).await.map_err(layout_changed)?;
-                // A write in flight may create deleted keys again. It is repeated in the new keys before it is acknowledged, so the
-                // deletion is repeated until nothing is left.
+                // A write in flight may create deleted keys again. It is repeated in the new keys before it is
+                // acknowledged, so the deletion is repeated until nothing is left.
                 while self.store.delete_keys(layout, old).await.map_err(layout_changed)? > 0 {
                     tokio::time::sleep(Self::CLEANUP_PAUSE).await;
                 }
@@ -271,8 +271,8 @@ impl Repartition {
         }
     }
 
-    /// Settles the users who were deleted during the copy. Settling copies members as well, and users may be deleted during that, so it
-    /// is repeated until nothing changes.
+    /// Settles the users who were deleted during the copy. Settling copies members as well, and users may be deleted
+    /// during that, so it is repeated until nothing changes.
     async fn settle_deletions(&self, layout: &Layout, old: KeySet, new: KeySet) -> Result<(), RepartitionError> {
         let mut rounds = 0;
         while self.settle_tombstones(layout, old, new).await? {
@@ -341,7 +341,8 @@ impl Repartition {
             let new = self.store.count_in(new_keys, segment, cutoff).await?;
             let old = self.store.count_in(old_keys, segment, cutoff).await?;
             comparisons += 1;
-            // Visits continue during the comparison. At some moment between the two counts of the old keys, there were as many.
+            // Visits continue during the comparison. At some moment between the two counts of the old keys, there were
+            // as many.
             if (before.min(old)..=before.max(old)).contains(&new) {
                 return Ok(());
             }

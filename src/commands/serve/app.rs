@@ -74,8 +74,8 @@ pub enum AppError {
 }
 
 impl App {
-    /// Builds the service. Starts a private Redis and waits until it serves. With `redis_url` the service starts without waiting for
-    /// Redis: it logs the outage, fails `/readyz`, and uses Redis as soon as it answers.
+    /// Builds the service. Starts a private Redis and waits until it serves. With `redis_url` the service starts
+    /// without waiting for Redis: it logs the outage, fails `/readyz`, and uses Redis as soon as it answers.
     ///
     /// # Errors
     ///
@@ -208,8 +208,8 @@ impl App {
         self.reloader.clone()
     }
 
-    /// Serves until `shutdown` is ready, then stops in order: `/readyz` turns 503, after the delay the listener closes, requests
-    /// in flight complete, the pruner stops, the private Redis stops.
+    /// Serves until `shutdown` is ready, then stops in order: `/readyz` turns 503, after the delay the listener closes,
+    /// requests in flight complete, the pruner stops, the private Redis stops.
     ///
     /// If the pruner or the private Redis ends by itself and can't be restarted, the service stops in the same order.
     ///
@@ -265,7 +265,8 @@ impl App {
                     tokio::time::sleep(delay).await;
                     stop_serving.cancel();
                 };
-                // A stream of visits may be endless. It gets half of the drain timeout, and the other half for its answer.
+                // A stream of visits may be endless. It gets half of the drain timeout, and the other half for its
+                // answer.
                 let end_endless_streams = async {
                     tokio::time::sleep(delay + drain_timeout / 2).await;
                     end_streams.cancel();

@@ -65,8 +65,8 @@ async fn serve(settings: &Settings) -> Outcome {
     }
 }
 
-/// Raises the limit of descriptors to the hard limit of the system, and returns it. Many systems set the soft limit to 1,024 for old
-/// programs.
+/// Raises the limit of descriptors to the hard limit of the system, and returns it. Many systems set the soft limit to
+/// 1,024 for old programs.
 fn raise_descriptor_limit() -> io::Result<usize> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))

@@ -1,7 +1,7 @@
 //! The JSON form of a visit: `{"user_id": "u104010", "segment": "sports", "seen_at": 1763805600}`.
 //!
-//! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer names all
-//! mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
+//! Parses in one pass, and borrows where it can. A field of the wrong type doesn't end the pass, so that one answer
+//! names all mistakes. Unknown fields are errors, since a misspelt `seen_at` would silently record the wrong time.
 
 mod error;
 mod fields;

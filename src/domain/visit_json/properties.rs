@@ -72,8 +72,8 @@ fn assert_agrees(json: &[u8]) -> Result<(), TestCaseError> {
     let verdict = parse(json, NOW);
     let is_told_not_json = matches!(verdict, Err(VisitError::NotJson(_) | VisitError::SeveralValues(_)));
     let text = std::str::from_utf8(json).ok().filter(|_| misdetected_format(json).is_none());
-    // Values of unknown fields are skipped and only have to follow the grammar. `1e999` and half of a surrogate pair do, though
-    // they can't be parsed as values.
+    // Values of unknown fields are skipped and only have to follow the grammar. `1e999` and half of a surrogate pair
+    // do, though they can't be parsed as values.
     let keeps_the_grammar = text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let value = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
     prop_assert!(keeps_the_grammar || is_told_not_json, "{verdict:?}");

@@ -21,8 +21,8 @@ pub struct RawVisit<'a> {
 }
 
 impl<'a> RawVisit<'a> {
-    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one is an error:
-    /// it may be a time that was lost, and must not become the time of arrival.
+    /// Parses the fields of a visit by the rules for JSON. A `seen_at` that is a number is Unix seconds. An empty one
+    /// is an error: it may be a time that was lost, and must not become the time of arrival.
     ///
     /// # Errors
     ///

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::domain::{Timestamp, Window, parse_duration};
 
-/// How often counts are sampled: a divisor of a day. Ticks are at its multiples since the Unix epoch, so that all instances have the
-/// same ones, and a day starts with one.
+/// How often counts are sampled: a divisor of a day. Ticks are at its multiples since the Unix epoch, so that all
+/// instances have the same ones, and a day starts with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(Window);
 

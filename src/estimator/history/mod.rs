@@ -1,5 +1,5 @@
-//! The history of a segment: its count is sampled at every tick of an interval, and read in steps of time. A missing sample is a
-//! gap, not a zero.
+//! The history of a segment: its count is sampled at every tick of an interval, and read in steps of time. A missing
+//! sample is a gap, not a zero.
 
 mod interval;
 mod points;

@@ -13,7 +13,8 @@ pub struct History {
     pub(super) interval: Option<Interval>,
 }
 
-/// The count of a segment in one step of time, which includes its start. A [`Bucket`](crate::estimator::Bucket) excludes it.
+/// The count of a segment in one step of time, which includes its start. A [`Bucket`](crate::estimator::Bucket)
+/// excludes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     /// The start of the step, inclusive.
@@ -28,7 +29,8 @@ impl History {
     /// The most points without an explicit step.
     const DEFAULT_POINTS: u64 = 400;
 
-    /// Creates the histories in `store`, which have a sample every `interval`. `None` means that this instance doesn't sample.
+    /// Creates the histories in `store`, which have a sample every `interval`. `None` means that this instance doesn't
+    /// sample.
     #[must_use]
     pub fn new(store: Store, interval: Option<Interval>) -> Self {
         Self { store, interval }
@@ -40,8 +42,8 @@ impl History {
         self.interval.map(Interval::duration)
     }
 
-    /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of `step` since the
-    /// Unix epoch.
+    /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of
+    /// `step` since the Unix epoch.
     ///
     /// # Errors
     ///
@@ -58,7 +60,8 @@ impl History {
         histories.pop().expect("there is one for each segment")
     }
 
-    /// Returns the points of several segments in few round trips. A key that is not a history fails only its own segment.
+    /// Returns the points of several segments in few round trips. A key that is not a history fails only its own
+    /// segment.
     ///
     /// # Errors
     ///
@@ -86,7 +89,8 @@ impl History {
         self.step_for(from, to, Self::DEFAULT_POINTS)
     }
 
-    /// Returns a round step, a multiple of the interval, that gives at most about `points` points between `from` and `to`.
+    /// Returns a round step, a multiple of the interval, that gives at most about `points` points between `from` and
+    /// `to`.
     #[must_use]
     pub fn step_for(&self, from: Timestamp, to: Timestamp, points: u64) -> Duration {
         const MINUTES: [u64; 17] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 480, 720, 1_440, 2_880, 4_320, 10_080];

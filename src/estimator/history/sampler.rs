@@ -6,8 +6,8 @@ use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::estimator::Estimator;
 use crate::store::{self, Lease, LeaseRequest, NamedSample, Sample};
 
-/// Adds the counts of all segments to their histories. At each tick one instance of the service does so: the one that acquires the
-/// lease of the tick.
+/// Adds the counts of all segments to their histories. At each tick one instance of the service does so: the one that
+/// acquires the lease of the tick.
 #[derive(Debug)]
 pub struct HistorySampler {
     estimator: Estimator,

@@ -1,8 +1,9 @@
 //! Rankings: the order of segments by count, shared by concurrent and subsequent lists.
 //!
-//! A ranking needs the count of every segment, whatever the page. One walk over all segments answers every list of the same window and
-//! prefix that arrives while the walk runs, and for one second after. With few segments a walk is cheap, so a list only shares a walk
-//! that started after its request. It then shows every visit that was acknowledged before the request.
+//! A ranking needs the count of every segment, whatever the page. One walk over all segments answers every list of the
+//! same window and prefix that arrives while the walk runs, and for one second after. With few segments a walk is
+//! cheap, so a list only shares a walk that started after its request. It then shows every visit that was acknowledged
+//! before the request.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -179,7 +180,8 @@ impl State {
     }
 }
 
-/// Returns whether `as_of` is within `distance` of `now`. It may be later: callers read the clock before they arrive here.
+/// Returns whether `as_of` is within `distance` of `now`. It may be later: callers read the clock before they arrive
+/// here.
 fn is_near(as_of: Timestamp, now: Timestamp, distance: Duration) -> bool {
     as_of + distance >= now && now + distance >= as_of
 }

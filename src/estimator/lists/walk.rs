@@ -15,15 +15,15 @@ use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 impl Estimator {
-    /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves other
-    /// connections after every 16 KiB of commands.
+    /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves
+    /// other connections after every 16 KiB of commands.
     const COUNT_BATCH: usize = 200;
 
-    /// Lists the segments of `query` that have users at `now`. A segment whose key is not a sorted set is listed without a count, and
-    /// comes last in the order by count.
+    /// Lists the segments of `query` that have users at `now`. A segment whose key is not a sorted set is listed
+    /// without a count, and comes last in the order by count.
     ///
-    /// Lists by count share a walk over all segments. With 1,000 segments or more the counts may therefore be of an earlier time,
-    /// [`List::as_of`]: up to one second earlier, or by the duration of the walk.
+    /// Lists by count share a walk over all segments. With 1,000 segments or more the counts may therefore be of an
+    /// earlier time, [`List::as_of`]: up to one second earlier, or by the duration of the walk.
     ///
     /// # Errors
     ///
@@ -81,7 +81,8 @@ impl Estimator {
         Ok(walk.boxed().shared())
     }
 
-    /// Returns the first `limit` segments after `after` in the order by count, one more if there is one, and how many were counted.
+    /// Returns the first `limit` segments after `after` in the order by count, one more if there is one, and how many
+    /// were counted.
     async fn first_by_count(
         &self,
         prefix: &str,
@@ -106,8 +107,8 @@ impl Estimator {
         Ok((first.map(|(Reverse(count), segment)| CountedSegment { segment, count }).collect(), counted))
     }
 
-    /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those with `prefix` and
-    /// members seen after `cutoff` are passed. Returns how many segments were counted.
+    /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those with
+    /// `prefix` and members seen after `cutoff` are passed. Returns how many segments were counted.
     async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,

@@ -1,10 +1,10 @@
 //! A hash join of the members of several segments, in bounded memory.
 //!
-//! The build side is an arena with a record for each user: the user's id, and a mask of the segments in which it was read. A hash
-//! table leads to the records. Ids are compared in full, so the counts are exact.
+//! The build side is an arena with a record for each user: the user's id, and a mask of the segments in which it was
+//! read. A hash table leads to the records. Ids are compared in full, so the counts are exact.
 //!
-//! If the memory is used up, the join spills the upper half of its range of hashes, the [`HashRange`]. These users are counted in
-//! a pass of their own, which reads all members again.
+//! If the memory is used up, the join spills the upper half of its range of hashes, the [`HashRange`]. These users are
+//! counted in a pass of their own, which reads all members again.
 
 use std::hash::BuildHasher as _;
 use std::sync::LazyLock;

@@ -1,14 +1,14 @@
 //! Overlaps: the exact number of users in any of several segments, in all of them, and in each pair.
 //!
-//! Redis could intersect sorted sets itself, but would serve nobody else in the meantime. Instead, members are read in slices and
-//! joined here, in bounded memory. A user is in one partition, so partitions are joined one after another.
+//! Redis could intersect sorted sets itself, but would serve nobody else in the meantime. Instead, members are read in
+//! slices and joined here, in bounded memory. A user is in one partition, so partitions are joined one after another.
 //!
 //! # What is counted
 //!
-//! A user in a segment at the start of the read counts exactly once, unless deleted or pruned during the read. A visit during
-//! the read moves its user to the end of the set, where the read finds the user again, and the join recognises them. A user whose
-//! first visit is during the read counts if the read reaches it. All figures of an answer come from the same read, so they are
-//! consistent.
+//! A user in a segment at the start of the read counts exactly once, unless deleted or pruned during the read. A visit
+//! during the read moves its user to the end of the set, where the read finds the user again, and the join recognises
+//! them. A user whose first visit is during the read counts if the read reaches it. All figures of an answer come from
+//! the same read, so they are consistent.
 //!
 //! The read ends if it is faster than the visits that move users to the end. Otherwise the deadline ends it.
 

@@ -31,8 +31,8 @@ pub struct OverlapLimits {
     pub timeout: Duration,
     /// The limit on concurrent overlaps.
     pub concurrency: usize,
-    /// Memory for the users of an overlap, in bytes; the service uses [`Overlaps::MAX_MEMORY`]. With less, members are read more
-    /// often.
+    /// Memory for the users of an overlap, in bytes; the service uses [`Overlaps::MAX_MEMORY`]. With less, members are
+    /// read more often.
     pub memory: usize,
 }
 
@@ -60,8 +60,8 @@ impl Overlaps {
     pub const MAX_SEGMENTS: usize = 8;
     /// Memory for the users of an overlap, in bytes.
     pub const MAX_MEMORY: usize = 64 * 1024 * 1024;
-    /// Slices in flight for all overlaps, so that Redis always has one to read. While visits are written it is one, so that a visit
-    /// waits for one slice at most.
+    /// Slices in flight for all overlaps, so that Redis always has one to read. While visits are written it is one, so
+    /// that a visit waits for one slice at most.
     const MAX_SLICES: u32 = 2;
     /// How often the layout may change during an overlap.
     const MAX_ATTEMPTS: usize = 4;

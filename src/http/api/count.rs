@@ -30,7 +30,7 @@ struct Count {
 
 /// Count the users in a segment.
 ///
-/// The count is exact. An unknown segment counts 0. If Redis can't answer, the answer is 503, never an approximation.
+/// The count is exact. An unknown segment counts 0. Without Redis the response is 503, never an approximation.
 #[utoipa::path(
     get,
     path = "/segments/{name}/count",

@@ -12,8 +12,8 @@ use crate::http::state::AppState;
 
 /// Get the metrics of the service.
 ///
-/// The format is Prometheus's text format. A scrape does not query Redis; metrics of Redis are sampled periodically. With
-/// `admin_listen`, the metrics are served there, without a token.
+/// The format is Prometheus's text format. A scrape does not query Redis; metrics of Redis are sampled periodically.
+/// With `admin_listen`, the metrics are served there, without a token.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -22,8 +22,8 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 /// Seconds until a retry. Every request tries to reach Redis, so a longer wait has no benefit.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Passes `request` to `router`, or takes the response to a refused `Host`. Renders a problem of either as
-/// JSON or, if the request is for a page, as a page.
+/// Passes `request` to `router`, or takes the response to a refused `Host`. Renders a problem of either as JSON or, if
+/// the request is for a page, as a page.
 ///
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
 /// not be taken for a page.
@@ -34,16 +34,19 @@ pub async fn answer(router: Result<Router, Box<Response>>, mut request: Request)
         // The handler logs it.
         request.headers_mut().insert(REQUEST_ID, request_id.clone());
     }
-    let page = pages::base_path(&method, request.uri().path());
+    let base_path = pages::base_path(&method, request.uri().path());
 
     let mut response = match router {
-        Ok(mut router) => router.call(request).await.unwrap_or_else(|never| match never {}),
+        Ok(mut router) => {
+            let Ok(response) = router.call(request).await;
+            response
+        }
         Err(refusal) => *refusal,
     };
     if let Some(problem) = Problem::take_from(&mut response) {
         let id = request_id.to_str().unwrap_or_default();
         log(&problem, id, &method);
-        render(&problem, id, page, &mut response);
+        render(&problem, id, base_path, &mut response);
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);

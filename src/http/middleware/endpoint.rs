@@ -99,8 +99,8 @@ where
 
 /// The response of an [`Endpoint`].
 ///
-/// The future is written by hand because the handler's future has a heap allocation already. An async block would need another one, and
-/// would copy the request into it.
+/// The future is written by hand because the handler's future has a heap allocation already. An async block would need
+/// another one, and would copy the request into it.
 pub struct ResponseFuture<F> {
     call: Call<F>,
     permit: Option<OwnedSemaphorePermit>,

@@ -1,9 +1,9 @@
 //! Access to the pages, which requires the scope of counts.
 //!
-//! Browsers ask users for a name and a password and have no support for bearer tokens. The pages therefore also accept a
-//! token as the password of HTTP Basic (RFC 7617), with any name. A browser repeats a password with every request, even
-//! with requests that another site initiates. That is safe because no page changes anything; the API does not accept
-//! passwords.
+//! Browsers ask users for a name and a password and have no support for bearer tokens. The pages therefore also accept
+//! a token as the password of HTTP Basic (RFC 7617), with any name. A browser repeats a password with every request,
+//! even with requests that another site initiates. That is safe because no page changes anything; the API does not
+//! accept passwords.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -50,8 +50,8 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
                     if let Poll::Ready(served) = connection.as_mut().poll(context) {
                         return Poll::Ready(served);
                     }
-                    // `select!` would poll the cancellation whenever the connection is woken, which takes longer than this check. The
-                    // waker that the first poll registers stays valid, because the task stays the same.
+                    // `select!` would poll the cancellation whenever the connection is woken, which takes longer than
+                    // this check. The waker that the first poll registers stays valid, because the task stays the same.
                     if !is_draining && (!is_registered || self.stop.is_cancelled()) {
                         is_registered = true;
                         is_draining = cancelled.as_mut().poll(context).is_ready();

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// Timer of one connection. hyper starts a sleep when the connection becomes idle, and drops it when a head has arrived. These sleeps
-/// share one timer of the runtime, in [`HeadDeadline`]. It is moved only when it fires.
+/// Timer of one connection. hyper starts a sleep when the connection becomes idle, and drops it when a head has
+/// arrived. These sleeps share one timer of the runtime, in [`HeadDeadline`]. It is moved only when it fires.
 #[derive(Debug, Clone)]
 pub struct HeadTimer(Arc<State>);
 
@@ -80,7 +80,8 @@ pub struct HeadDeadline {
 }
 
 impl HeadDeadline {
-    /// Is ready if the current sleep is over. hyper finds that out when it is polled next. All calls must come from the same task.
+    /// Is ready if the current sleep is over. hyper finds that out when it is polled next. All calls must come from the
+    /// same task.
     pub fn poll_passed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // Polling the timer whenever the connection is polled would take longer than hyper's own timer.
         while !self.is_registered || self.timer.is_elapsed() {

@@ -1,4 +1,5 @@
-//! Discovery of the primaries: reads `CLUSTER SLOTS`, and caches the answer until a redirection or a failure shows that it is outdated.
+//! Discovery of the primaries: reads `CLUSTER SLOTS`, and caches the answer until a redirection or a failure shows that
+//! it is outdated.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -81,7 +82,8 @@ impl Discovery {
         });
     }
 
-    /// Fetches the primaries again, unless they were replaced since `outdated` was read, or the last refresh is too recent.
+    /// Fetches the primaries again, unless they were replaced since `outdated` was read, or the last refresh is too
+    /// recent.
     ///
     /// # Errors
     ///
@@ -134,8 +136,8 @@ impl Discovery {
         of_a_lost_server.ok_or_else(|| failure.unwrap_or_else(no_server_known))
     }
 
-    /// Fetches the primaries of the slots from the server at `url`, a primary or a replica. Also returns whether the server considers the
-    /// cluster healthy.
+    /// Fetches the primaries of the slots from the server at `url`, a primary or a replica. Also returns whether the
+    /// server considers the cluster healthy.
     async fn fetch_slots_from(&self, url: &RedisUrl) -> Result<(SlotMap, bool), Error> {
         let timeout = self.limits.connect;
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(timeout));

@@ -1,13 +1,13 @@
 //! Redis Cluster: requests go to the primary of their slot and follow its redirections.
 //!
-//! The `cluster_async` module of the `redis` crate follows `ASK` by sending the whole pipeline behind one `ASKING`, which applies to one
-//! command, and not in the same write (`get_redirected_connection` in `src/cluster_handling/async_connection/mod.rs` of redis 1.8). While
-//! a slot migrates, such a pipeline bounces between two servers until the client gives up. Besides, `ASK` concerns one command. Others of
-//! the pipeline may have their keys on the first server, and would create them again on the other one, where they collide with the
-//! migrated keys.
+//! The `cluster_async` module of the `redis` crate follows `ASK` by sending the whole pipeline behind one `ASKING`,
+//! which applies to one command, and not in the same write (`get_redirected_connection` in
+//! `src/cluster_handling/async_connection/mod.rs` of redis 1.8). While a slot migrates, such a pipeline bounces between
+//! two servers until the client gives up. Besides, `ASK` concerns one command. Others of the pipeline may have their
+//! keys on the first server, and would create them again on the other one, where they collide with the migrated keys.
 //!
-//! Therefore a request is sent as one pipeline, and its redirected commands are sent again one by one, in the order of its
-//! [steps](super::request). A command may be executed twice.
+//! Therefore a request is sent as one pipeline, and its redirected commands are sent again one by one, in the order of
+//! its [steps](super::request). A command may be executed twice.
 
 mod discovery;
 mod primaries;
@@ -131,7 +131,8 @@ impl Cluster {
         }
     }
 
-    /// Sends redirected commands to their targets, step by step. If a step was redirected, the later ones are sent again as well.
+    /// Sends redirected commands to their targets, step by step. If a step was redirected, the later ones are sent
+    /// again as well.
     async fn follow(
         &self,
         request: &Request,

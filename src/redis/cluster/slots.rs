@@ -38,8 +38,8 @@ pub(super) struct SlotMap {
 }
 
 impl SlotMap {
-    /// Parses an answer to `CLUSTER SLOTS` of a server on `host`, which stands in for a host that is left out. `None` if it is no such
-    /// answer or no slot has a primary.
+    /// Parses an answer to `CLUSTER SLOTS` of a server on `host`, which stands in for a host that is left out. `None`
+    /// if it is no such answer or no slot has a primary.
     pub(super) fn parse(answer: Value, host: &str) -> Option<Self> {
         let mut slots = Self::default();
         for range in Vec::<Value>::from_redis_value(answer).ok()? {

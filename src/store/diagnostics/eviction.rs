@@ -52,7 +52,8 @@ impl fmt::Display for EvictionPolicy {
 pub struct Eviction {
     /// The policy of the first primary that evicts keys; otherwise of any. `None` if an ACL forbids `INFO`.
     pub policy: Option<EvictionPolicy>,
-    /// Number of keys evicted since the primaries started, including those of other programs. `None` if it is unknown for one of them.
+    /// Number of keys evicted since the primaries started, including those of other programs. `None` if it is unknown
+    /// for one of them.
     pub evicted_keys: Option<u64>,
 }
 

@@ -19,11 +19,12 @@ pub enum Permissions {
     Unknown,
 }
 
-/// Every required command with its keys. This is the only such list: [`Permissions::fetch`] checks it, [`Permissions::acl_rules`] derives
-/// an ACL from it, and tests compare it with the documents and with the commands of the running service.
+/// Every required command with its keys. This is the only such list: [`Permissions::fetch`] checks it,
+/// [`Permissions::acl_rules`] derives an ACL from it, and tests compare it with the documents and with the commands of
+/// the running service.
 ///
-/// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history` for a history,
-/// `lease` for the lease on sampling, and `forgotten` for tombstones.
+/// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history`
+/// for a history, `lease` for the lease on sampling, and `forgotten` for tombstones.
 const NEEDED: [&[&str]; 29] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
@@ -61,8 +62,8 @@ const NEEDED: [&[&str]; 29] = [
 const KEYS: [&str; 5] = ["~segment:*", "~segments", "~layout", "~history:*", "~forgotten"];
 /// The ACL rules for the keys of several partitions.
 const PARTITIONED_KEYS: [&str; 4] = ["~layout", "~history:*", "~{p*}:*", "~{q*}:*"];
-/// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data set is created, and
-/// for `check` and `adopt`.
+/// Commands that improve the service, but are not required. `SCAN` finds keys of other programs before the first data
+/// set is created, and for `check` and `adopt`.
 const OPTIONAL: [&str; 3] = ["INFO", "SCAN", "TIME"];
 /// Additional commands of `repartition`. `TTL` is optional.
 const REPARTITION_COMMANDS: [&str; 2] = ["UNLINK", "TTL"];
@@ -100,8 +101,8 @@ impl Permissions {
         keys.iter().map(|&keys| keys.to_owned()).chain(commands).collect()
     }
 
-    /// Checks whether the server of `slot` has all required commands, and whether the user of `client` may run them on the keys of
-    /// `partition`. If `acks` requires replicas, the wait for them is included.
+    /// Checks whether the server of `slot` has all required commands, and whether the user of `client` may run them on
+    /// the keys of `partition`. If `acks` requires replicas, the wait for them is included.
     ///
     /// # Errors
     ///
@@ -125,7 +126,8 @@ impl Permissions {
         Ok(Self::from_verdicts(verdicts))
     }
 
-    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for [`NEEDED`] come first.
+    /// Combines the answers to `ACL DRYRUN`, each of which is `OK`, a sentence, or an error. The answers for [`NEEDED`]
+    /// come first.
     fn from_verdicts(verdicts: Vec<Result<String, redis::Error>>) -> Self {
         let forbidden = verdicts.iter().flatten().find(|verdict| *verdict != "OK");
         if let Some(verdict) = forbidden {
@@ -142,7 +144,8 @@ impl Permissions {
     }
 }
 
-/// Returns the first required command that the server lacks; `None` if it has all of them, or if an ACL forbids `COMMAND INFO`.
+/// Returns the first required command that the server lacks; `None` if it has all of them, or if an ACL forbids
+/// `COMMAND INFO`.
 async fn missing_command(client: &Client, slot: Slot) -> Result<Option<&'static str>, Error> {
     let names = Permissions::needed_commands();
     let mut pipeline = pipe();

@@ -121,7 +121,8 @@ impl Store {
         Ok(servers)
     }
 
-    /// Returns the key set of the data set. If there is no readable record, returns the key set that a new data set would get.
+    /// Returns the key set of the data set. If there is no readable record, returns the key set that a new data set
+    /// would get.
     async fn probable_keys(&self) -> KeySet {
         match self.recorded_layout().await {
             Ok(Some(layout)) => layout.read(),

@@ -63,8 +63,8 @@ impl Store {
         surveys.buffered(Self::SURVEY_CONCURRENCY).try_collect().await
     }
 
-    /// Returns the keys, sorted, that are named like those of a data set with `layout` but hold values that this service didn't write. Also
-    /// returns whether all keys were scanned. Omits keys that an ACL forbids.
+    /// Returns the keys, sorted, that are named like those of a data set with `layout` but hold values that this
+    /// service didn't write. Also returns whether all keys were scanned. Omits keys that an ACL forbids.
     ///
     /// # Errors
     ///

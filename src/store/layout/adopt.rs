@@ -61,11 +61,12 @@ impl UnrecordedData {
 impl Store {
     /// Maximum number of users that are sampled in a partition to derive the number of partitions.
     const MAX_WITNESSES: usize = 100;
-    /// Maximum percentage of witnesses in a wrong partition for a candidate that an operator must confirm. With twice the right number of
-    /// partitions, it would be 50.
+    /// Maximum percentage of witnesses in a wrong partition for a candidate that an operator must confirm. With twice
+    /// the right number of partitions, it would be 50.
     const MAX_STRAY_PERCENT: usize = 20;
 
-    /// Searches a database without a record for keys that may be a data set, and counts the members that have expired at `now`.
+    /// Searches a database without a record for keys that may be a data set, and counts the members that have expired
+    /// at `now`.
     ///
     /// # Errors
     ///
@@ -137,8 +138,9 @@ impl Store {
         })
     }
 
-    /// Returns the key sets that a data set may have, and whether every sampled user is in the right partition of each. Plain keys and
-    /// those with the letters `p` and `q` are checked separately, because some may be left from a resharding or belong to another program.
+    /// Returns the key sets that a data set may have, and whether every sampled user is in the right partition of each.
+    /// Plain keys and those with the letters `p` and `q` are checked separately, because some may be left from a
+    /// resharding or belong to another program.
     async fn keysets(
         &self,
         layout: Option<&Layout>,
@@ -169,7 +171,8 @@ impl Store {
         Ok(keysets)
     }
 
-    /// Samples users of `partition` from the segments in its index and from the segments `found` by the scan. Skips keys of another type.
+    /// Samples users of `partition` from the segments in its index and from the segments `found` by the scan. Skips
+    /// keys of another type.
     async fn witnesses(
         &self,
         partition: Partition,
@@ -195,10 +198,11 @@ impl Store {
         Ok(users)
     }
 
-    /// Records the layout of a data set without a record: `keys`, whose members are kept for `window`. Returns the layout in force.
+    /// Records the layout of a data set without a record: `keys`, whose members are kept for `window`. Returns the
+    /// layout in force.
     ///
-    /// Before that, adds the segments `unindexed` to the indexes. A segment that is missing from its index is never listed, pruned or
-    /// moved.
+    /// Before that, adds the segments `unindexed` to the indexes. A segment that is missing from its index is never
+    /// listed, pruned or moved.
     ///
     /// # Errors
     ///

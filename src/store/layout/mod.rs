@@ -2,26 +2,28 @@
 //!
 //! # The record
 //!
-//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]). Every change
-//! increments the epoch. A change replaces `layout` first, atomically and only if it still holds the previous record, and then every copy.
-//! Therefore no partition has a newer record than `layout`, unless a failover lost a write. In that case the newest record wins
-//! ([`Layout::order`]).
+//! The layout is recorded as one JSON text, in the key `layout` and in a copy in each partition ([`Layout::record`]).
+//! Every change increments the epoch. A change replaces `layout` first, atomically and only if it still holds the
+//! previous record, and then every copy. Therefore no partition has a newer record than `layout`, unless a failover
+//! lost a write. In that case the newest record wins ([`Layout::order`]).
 //!
 //! # Confirming the layout
 //!
-//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record, *after* the commands and
-//! in the same pipeline. If the copy equals the cached record, the cached layout was in force when the server executed the commands, and
-//! the result is [`Attempt::Committed`]. Otherwise the result is [`Attempt::Stale`]: the instance reads `layout` again and repeats the
-//! request. Writes are idempotent, so a repeated write does no harm.
+//! An instance caches the layout. Each read or write of a partition also reads the partition's copy of the record,
+//! *after* the commands and in the same pipeline. If the copy equals the cached record, the cached layout was in force
+//! when the server executed the commands, and the result is [`Attempt::Committed`]. Otherwise the result is
+//! [`Attempt::Stale`]: the instance reads `layout` again and repeats the request. Writes are idempotent, so a repeated
+//! write does no harm.
 //!
 //! # Changing the layout
 //!
-//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its answer already, or
-//! is stale and is repeated. Instances may be one step apart while a step is being recorded. Each [`Phase`] is therefore compatible with
-//! its neighbours: if instances use adjacent phases at the same time, every key set that one of them reads is written by all of them.
+//! A step takes effect once every partition has its record. From then on, a request that used the previous step has its
+//! answer already, or is stale and is repeated. Instances may be one step apart while a step is being recorded. Each
+//! [`Phase`] is therefore compatible with its neighbours: if instances use adjacent phases at the same time, every key
+//! set that one of them reads is written by all of them.
 
-/// Lua that decodes the text `known` into `record`, and decides in `is_record` whether it is a record of any version. Other values belong
-/// to other programs.
+/// Lua that decodes the text `known` into `record`, and decides in `is_record` whether it is a record of any version.
+/// Other values belong to other programs.
 macro_rules! decode_known {
     () => {
         "\
@@ -78,7 +80,8 @@ pub struct Resharding {
     pub phase: Phase,
 }
 
-/// The phase of a resharding. Before the first phase, instances read and write the old key set; after the last, the new one.
+/// The phase of a resharding. Before the first phase, instances read and write the old key set; after the last, the new
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Instances write both key sets and read the old one, whose members are copied to the new one.
@@ -120,8 +123,8 @@ impl Layout {
         self.window
     }
 
-    /// Returns the layout that must be recorded before an instance counts over `window`; `None` if this one permits it. A record without a
-    /// window permits the default one.
+    /// Returns the layout that must be recorded before an instance counts over `window`; `None` if this one permits it.
+    /// A record without a window permits the default one.
     fn kept_for(&self, window: Window) -> Option<Self> {
         let kept = self.window.unwrap_or(Window::DEFAULT).max(window);
         let shorter = self.shorter.filter(|shorter| *shorter >= window && *shorter < kept);
@@ -134,8 +137,8 @@ impl Layout {
         window.is_none_or(|window| self.kept_for(window).is_none())
     }
 
-    /// Returns the sort key of records, oldest first. After a failover two processes may have taken different steps with the same epoch.
-    /// Either may win, but all instances must agree, so the bytes decide.
+    /// Returns the sort key of records, oldest first. After a failover two processes may have taken different steps
+    /// with the same epoch. Either may win, but all instances must agree, so the bytes decide.
     pub(super) fn order(&self) -> (u64, u64, String) {
         (self.epoch, self.window.map_or(0, Window::as_secs), self.record())
     }

@@ -1,11 +1,12 @@
 //! Finding foreign keys that a resharding would overwrite or delete.
 //!
-//! A resharding can't be undone after it has begun. A foreign key would stop it halfway, and would make every deletion of a user fail.
-//! Therefore the keys are checked before the layout changes.
+//! A resharding can't be undone after it has begun. A foreign key would stop it halfway, and would make every deletion
+//! of a user fail. Therefore the keys are checked before the layout changes.
 //!
-//! Keys may be left from an earlier resharding, because an instance that was suspended may write to old keys after they were deleted. They
-//! differ from foreign keys in form. A leftover index contains valid names with the score 0, among them that of every leftover segment.
-//! Tombstones have the score 0 and a TTL, which one script sets. Before the first resharding is complete, no keys are left over.
+//! Keys may be left from an earlier resharding, because an instance that was suspended may write to old keys after they
+//! were deleted. They differ from foreign keys in form. A leftover index contains valid names with the score 0, among
+//! them that of every leftover segment. Tombstones have the score 0 and a TTL, which one script sets. Before the first
+//! resharding is complete, no keys are left over.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +22,9 @@ impl Store {
     /// Number of steps of a resharding. Each increments the epoch.
     const RESHARDING_STEPS: u64 = 4;
 
-    /// Returns a foreign key that a resharding from `layout` to the key set `to` would overwrite or delete; `None` if there is none. If an
-    /// ACL forbids `SCAN`, the keys of segments are not checked. If it forbids `TTL`, tombstones are recognized by their scores alone.
+    /// Returns a foreign key that a resharding from `layout` to the key set `to` would overwrite or delete; `None` if
+    /// there is none. If an ACL forbids `SCAN`, the keys of segments are not checked. If it forbids `TTL`, tombstones
+    /// are recognized by their scores alone.
     ///
     /// # Errors
     ///

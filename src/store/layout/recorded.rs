@@ -18,11 +18,12 @@ pub(in crate::store) enum Attempt<T> {
 }
 
 impl Store {
-    /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that something is
-    /// broken.
+    /// A move changes the layout four times over minutes, and a change of the window twice, so ten retries mean that
+    /// something is broken.
     pub(in crate::store) const ATTEMPTS: usize = 10;
 
-    /// Returns the cached layout, or reads it. The caller must confirm it with a partition's copy of the record after it has used it.
+    /// Returns the cached layout, or reads it. The caller must confirm it with a partition's copy of the record after
+    /// it has used it.
     ///
     /// # Errors
     ///
@@ -44,8 +45,8 @@ impl Store {
         self.layout.load().as_ref().map(|known| known.layout.read().partitions())
     }
 
-    /// Checks that the cached layout is the recorded one; otherwise reads it again. Only the first layout is compared with the number of
-    /// partitions in the settings, because a resharding may change the number later.
+    /// Checks that the cached layout is the recorded one; otherwise reads it again. Only the first layout is compared
+    /// with the number of partitions in the settings, because a resharding may change the number later.
     ///
     /// # Errors
     ///
@@ -62,7 +63,8 @@ impl Store {
         }
     }
 
-    /// Runs `attempt` with the cached layout, and repeats it with the layout in force while the result is [`Attempt::Stale`].
+    /// Runs `attempt` with the cached layout, and repeats it with the layout in force while the result is
+    /// [`Attempt::Stale`].
     pub(in crate::store) async fn with_layout<T, F>(&self, attempt: impl Fn(Arc<KnownLayout>) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Attempt<T>, Error>>,
@@ -77,7 +79,8 @@ impl Store {
         Err(Error::UnconfirmedLayout)
     }
 
-    /// Returns whether `layout` is in force in `partition`. If so, it was in force during all earlier reads of the partition.
+    /// Returns whether `layout` is in force in `partition`. If so, it was in force during all earlier reads of the
+    /// partition.
     ///
     /// # Errors
     ///
@@ -113,8 +116,8 @@ impl Store {
         Ok(known)
     }
 
-    /// Returns the layout in force. Brings the record up to date first: it may be missing, older than a partition's copy, or have too
-    /// short a window.
+    /// Returns the layout in force. Brings the record up to date first: it may be missing, older than a partition's
+    /// copy, or have too short a window.
     async fn reconcile_layout(&self) -> Result<Layout, Error> {
         for _ in 0..Self::ATTEMPTS {
             let layout = match self.recorded_layout().await? {
@@ -124,13 +127,13 @@ impl Store {
             if self.layout.load().is_none() {
                 layout.check(self.partitions)?;
             }
-            // After a failover to a lagging replica, a server lacks the latest steps, and partitions on other servers have them. A single
-            // server has lost all records or none.
+            // After a failover to a lagging replica, a server lacks the latest steps, and partitions on other servers
+            // have them. A single server has lost all records or none.
             let elsewhere = if self.client.is_cluster() { self.layout_in_partitions().await } else { None };
             let newer = match elsewhere.filter(|other| other.order() > layout.order()) {
                 Some(newer) => Some(newer),
-                // A partition has no record, or an older one, if the process that changed the layout stopped early, or if its server lost
-                // data.
+                // A partition has no record, or an older one, if the process that changed the layout stopped early, or
+                // if its server lost data.
                 None => {
                     let others = self.record_in_partitions(&layout, layout.in_use()).await;
                     others.into_iter().filter_map(Result::ok).flatten().max_by_key(Layout::order)
@@ -140,7 +143,8 @@ impl Store {
                 self.record_at(&self.key_names.layout(), self.layout_slot(), &newer).await?;
                 continue;
             }
-            // After a failover, the server may lack the record of an extension of the window that other instances count over.
+            // After a failover, the server may lack the record of an extension of the window that other instances count
+            // over.
             let known = self.layout.load_full().map(|known| known.layout).filter(|known| known.epoch > layout.epoch);
             let window = self.window.max(known.and_then(|known| known.window).filter(|_| self.window.is_some()));
             // The extension must be recorded before anything is counted or written.
@@ -200,8 +204,8 @@ impl Store {
         record.map_or(Err(Error::LayoutChanged), |record| Layout::read_record(&record))
     }
 
-    /// Returns the latest layout among the records of the first partitions, which exist regardless of the number of partitions. Ignores
-    /// servers that don't answer.
+    /// Returns the latest layout among the records of the first partitions, which exist regardless of the number of
+    /// partitions. Ignores servers that don't answer.
     pub(super) async fn layout_in_partitions(&self) -> Option<Layout> {
         self.latest_layout_in(Partition::initial_partitions()).await
     }
@@ -234,7 +238,8 @@ impl Store {
         Ok(Some(layout))
     }
 
-    /// Returns the number of partitions of a data set without a record: the one in the settings, or the default for the deployment.
+    /// Returns the number of partitions of a data set without a record: the one in the settings, or the default for the
+    /// deployment.
     pub(in crate::store) async fn partitions_for_new_set(&self) -> Result<Partitions, Error> {
         Ok(match self.partitions {
             _ if self.has_plain_keys().await? => Partitions::ONE,
@@ -257,7 +262,8 @@ impl Store {
         Ok(exists)
     }
 
-    /// Writes the record of `layout` to the partitions of `keys`. For each, returns the record that it kept because that is newer.
+    /// Writes the record of `layout` to the partitions of `keys`. For each, returns the record that it kept because
+    /// that is newer.
     pub(in crate::store) async fn record_in_partitions(
         &self,
         layout: &Layout,
@@ -301,9 +307,9 @@ fn is_record(text: &[u8]) -> bool {
         .is_ok_and(|value| value["epoch"].is_number() && value["keys"].is_string())
 }
 
-/// Writes the record `ARGV[1]` with the epoch `ARGV[2]` and the window `ARGV[3]`. If `KEYS[1]` holds a newer record, or no record, it
-/// stays and is returned. Records are ordered as by [`Layout::order`]. The script compares bytes, because Lua compares texts by the
-/// locale of the server.
+/// Writes the record `ARGV[1]` with the epoch `ARGV[2]` and the window `ARGV[3]`. If `KEYS[1]` holds a newer record, or
+/// no record, it stays and is returned. Records are ordered as by [`Layout::order`]. The script compares bytes, because
+/// Lua compares texts by the locale of the server.
 const RECORD_UNLESS_NEWER: &str = concat!(
     "\
 local known = redis.call('GET', KEYS[1])

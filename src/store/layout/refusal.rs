@@ -6,8 +6,8 @@ use arc_swap::ArcSwapOption;
 
 use crate::store::Error;
 
-/// The refusal of a database that has keys named like those of a data set, and no record. Finding such keys costs Redis milliseconds, so
-/// requests share the outcome for a second.
+/// The refusal of a database that has keys named like those of a data set, and no record. Finding such keys costs Redis
+/// milliseconds, so requests share the outcome for a second.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Refusal(ArcSwapOption<(Instant, Error)>);
 

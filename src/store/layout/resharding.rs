@@ -1,5 +1,5 @@
-//! Resharding: moving the data set to another key set in steps, while it is used. [`Phase`](crate::store::Phase) defines the steps, and
-//! [`layout`](crate::store::layout) explains why no request uses a previous one.
+//! Resharding: moving the data set to another key set in steps, while it is used. [`Phase`](crate::store::Phase)
+//! defines the steps, and [`layout`](crate::store::layout) explains why no request uses a previous one.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::redis::{self, Request};
 use crate::store::keys::scores_after;
 use crate::store::{Batch, Error, KeySet, Layout, Partition, Resharding, Store};
 
-/// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the keys are in use again,
-/// and the script returns -1. Therefore a process that was suspended and resumes deletes nothing. A value that is not a record has
-/// no effect.
+/// Prepends a guard against later layouts to a script. If the record `KEYS[1]` has a later epoch than `ARGV[1]`, the
+/// keys are in use again, and the script returns -1. Therefore a process that was suspended and resumes deletes
+/// nothing. A value that is not a record has no effect.
 macro_rules! unless_later {
     ($script:literal) => {
         concat!(
@@ -35,9 +35,9 @@ if is_record and record.epoch > tonumber(ARGV[1]) then return -1 end
     };
 }
 
-/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is written before it is
-/// deleted as well; one that is written after it adds the name again. Redis frees the memory in the background. A key of another type
-/// belongs to another program and stays.
+/// Deletes the segment `KEYS[2]` and its name `ARGV[2]` in the index `KEYS[3]` in one atomic step. A member that is
+/// written before it is deleted as well; one that is written after it adds the name again. Redis frees the memory in
+/// the background. A key of another type belongs to another program and stays.
 const DELETE_SEGMENT: &str = unless_later!(
     "\
 if type(redis.pcall('ZCARD', KEYS[2])) == 'number' then redis.call('UNLINK', KEYS[2]) end
@@ -51,8 +51,8 @@ if is_record then return redis.call('UNLINK', KEYS[1]) end
 return 0"
 );
 
-/// Deletes the tombstones `KEYS[2]`, which have the score 0 and a TTL. Any other key belongs to another program and stays. If an ACL
-/// forbids `TTL`, the scores alone decide.
+/// Deletes the tombstones `KEYS[2]`, which have the score 0 and a TTL. Any other key belongs to another program and
+/// stays. If an ACL forbids `TTL`, the scores alone decide.
 const DELETE_TOMBSTONES: &str = unless_later!(
     "\
 local users = redis.pcall('ZCARD', KEYS[2])
@@ -62,7 +62,8 @@ return redis.call('UNLINK', KEYS[2])"
 );
 
 impl Store {
-    /// Reads the layout and records it in every partition, including those of an old key set, which another instance may still use.
+    /// Reads the layout and records it in every partition, including those of an old key set, which another instance
+    /// may still use.
     ///
     /// # Errors
     ///
@@ -91,11 +92,13 @@ impl Store {
         Ok(self.client.send(request).await?.each().collect::<Result<_, _>>()?)
     }
 
-    /// Takes the step from `layout` to `keys` and `resharding`. When this returns, no request that used `layout` is answered any more.
+    /// Takes the step from `layout` to `keys` and `resharding`. When this returns, no request that used `layout` is
+    /// answered any more.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::LayoutChanged`] if another process changed the layout.
+    /// An [`Error`] if Redis didn't answer; the step may have been taken. [`Error::LayoutChanged`] if another process
+    /// changed the layout.
     pub async fn change_layout(
         &self,
         layout: &Layout,
@@ -109,7 +112,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::LayoutChanged`] if `layout` is no longer in force.
+    /// An [`Error`] if a visit is not acknowledged; any may have been written. [`Error::LayoutChanged`] if `layout` is
+    /// no longer in force.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
         match batch.write_to([keys], &[], &known, self, &self.batches).await {
@@ -118,8 +122,8 @@ impl Store {
         }
     }
 
-    /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming the layout. A key of
-    /// another type has none.
+    /// Counts the members of `segment` in all partitions of `keys` that were seen after `cutoff`, without confirming
+    /// the layout. A key of another type has none.
     ///
     /// # Errors
     ///
@@ -137,11 +141,13 @@ impl Store {
         Ok(futures_util::future::try_join_all(counting).await?.into_iter().sum())
     }
 
-    /// Deletes all keys of `keys`, which are unused while `layout` is in force. Returns the number of segments, summed over the partitions.
+    /// Deletes all keys of `keys`, which are unused while `layout` is in force. Returns the number of segments, summed
+    /// over the partitions.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::LayoutChanged`] if another layout is in force.
+    /// An [`Error`] if Redis didn't answer; some keys may be deleted. [`Error::LayoutChanged`] if another layout is in
+    /// force.
     pub async fn delete_keys(&self, layout: &Layout, keys: KeySet) -> Result<u64, Error> {
         let deleting = stream::iter(keys.all()).map(|partition| self.delete_partition(layout, partition));
         let deleted = deleting.buffer_unordered(Self::DELETE_CONCURRENCY).try_collect::<Vec<_>>().await?;

@@ -1,7 +1,8 @@
 //! A database without a layout record: it is empty, has lost the record, or belongs to another program.
 //!
-//! Only an empty database gets a new data set automatically. Keys of another program may have the same names, and pruning would destroy
-//! them. If a data set lost its record, a new record could name the wrong keys, and counts would be wrong.
+//! Only an empty database gets a new data set automatically. Keys of another program may have the same names, and
+//! pruning would destroy them. If a data set lost its record, a new record could name the wrong keys, and counts would
+//! be wrong.
 
 use std::collections::BTreeSet;
 
@@ -34,12 +35,13 @@ impl Evidence {
 }
 
 impl Store {
-    /// Returns the layout of a data set without a record, if a partition has a copy or if Redis is private; `None` if there is no data.
+    /// Returns the layout of a data set without a record, if a partition has a copy or if Redis is private; `None` if
+    /// there is no data.
     ///
     /// # Errors
     ///
-    /// [`Error::Unrecorded`] if the keys may belong to another program, or if their layout is ambiguous. Another [`Error`] if Redis didn't
-    /// answer.
+    /// [`Error::Unrecorded`] if the keys may belong to another program, or if their layout is ambiguous. Another
+    /// [`Error`] if Redis didn't answer.
     pub(super) async fn unrecorded_layout(&self) -> Result<Option<Layout>, Error> {
         let evidence = self.find_evidence().await?;
         let plain = KeySet::first(Partitions::ONE).of(0);
@@ -79,8 +81,8 @@ impl Store {
         }
     }
 
-    /// Refuses a database whose index belongs to another program. A running service finds such an index if another program flushed and
-    /// filled the database, or if the host name now resolves to another server.
+    /// Refuses a database whose index belongs to another program. A running service finds such an index if another
+    /// program flushed and filled the database, or if the host name now resolves to another server.
     ///
     /// # Errors
     ///
@@ -144,8 +146,8 @@ impl Store {
         Ok(try_join_all(requests).await?.into_iter().flatten().collect())
     }
 
-    /// Returns the key of a segment of `partition` that is missing from its index. Such a segment would be counted, but not be listed,
-    /// pruned or moved, and deleting a user would miss it.
+    /// Returns the key of a segment of `partition` that is missing from its index. Such a segment would be counted, but
+    /// not be listed, pruned or moved, and deleting a user would miss it.
     async fn unindexed_segment(&self, partition: Partition) -> Result<Option<String>, Error> {
         let indexed: BTreeSet<_> = match self.names_of(partition).await {
             Err(error) if error.is_wrong_type() => BTreeSet::new(),
@@ -161,8 +163,8 @@ impl Store {
         Ok(found.filter(is_unindexed).map(|own| own.key))
     }
 
-    /// Returns the key of a segment or of a history, if there is one. Prefers a segment, whose key shows whether there are partitions. If
-    /// an ACL forbids `SCAN`, checks for the key of the lease alone.
+    /// Returns the key of a segment or of a history, if there is one. Prefers a segment, whose key shows whether there
+    /// are partitions. If an ACL forbids `SCAN`, checks for the key of the lease alone.
     async fn other_key(&self) -> Result<Option<OwnKey>, Error> {
         let is_segment = |own: &OwnKey| matches!(own.kind, KeyKind::Segment(_));
         // Unless Redis is private, any such key is refused.

@@ -1,12 +1,12 @@
 //! The window of the data set: how long members are kept, whatever the windows of the instances are.
 //!
-//! The window is part of the layout record, which every request confirms. An instance extends it before it counts over a longer one.
-//! Pruning uses the recorded window, and each removal compares the partition's copy of the record in the same atomic step. If the
-//! window was extended in the meantime, the prune removes nothing.
+//! The window is part of the layout record, which every request confirms. An instance extends it before it counts over
+//! a longer one. Pruning uses the recorded window, and each removal compares the partition's copy of the record in the
+//! same atomic step. If the window was extended in the meantime, the prune removes nothing.
 //!
-//! Only an operator shortens it, in two steps. First the shorter window is recorded as a proposal beside the one in force. An instance that
-//! counts over a longer one withdraws the proposal within a second. If the proposal is still recorded after [`Store::OBJECTION`], it
-//! takes effect.
+//! Only an operator shortens it, in two steps. First the shorter window is recorded as a proposal beside the one in
+//! force. An instance that counts over a longer one withdraws the proposal within a second. If the proposal is still
+//! recorded after [`Store::OBJECTION`], it takes effect.
 
 use std::time::Duration;
 
@@ -31,12 +31,13 @@ impl Store {
     /// Time for instances to withdraw a shorter window. They check every second, and Redis may take two to answer.
     pub(crate) const OBJECTION: Duration = Duration::from_secs(5);
 
-    /// Records `window`, unless an instance counts over a longer one. A shorter window is refused during a resharding: both take several
-    /// steps, and a step of one would undo a step of the other.
+    /// Records `window`, unless an instance counts over a longer one. A shorter window is refused during a resharding:
+    /// both take several steps, and a step of one would undo a step of the other.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::LayoutChanged`] if the layout changed otherwise.
+    /// An [`Error`] if Redis didn't answer; the window may be recorded. [`Error::LayoutChanged`] if the layout changed
+    /// otherwise.
     pub async fn set_window(&self, window: Window) -> Result<WindowChange, Error> {
         let layout = self.propagate_layout().await?;
         let next = Layout { epoch: layout.epoch + 1, window: Some(window), shorter: None, ..layout };

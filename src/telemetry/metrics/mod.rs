@@ -1,8 +1,8 @@
 //! Metrics: names, descriptions and handles.
 //!
-//! Each [`Metrics`] has a recorder of its own instead of the global one, so that two services in one process don't mix. Handles are
-//! created once, and counting is an atomic addition. No label has text of a caller: values are fixed words, routes, and segments that
-//! the operator names.
+//! Each [`Metrics`] has a recorder of its own instead of the global one, so that two services in one process don't mix.
+//! Handles are created once, and counting is an atomic addition. No label has text of a caller: values are fixed words,
+//! routes, and segments that the operator names.
 
 mod http;
 mod work;
@@ -199,7 +199,8 @@ fn gauge_value(number: Option<u64>) -> f64 {
 struct Family(Vec<(&'static str, Counter)>);
 
 impl Family {
-    /// Creates the counter `name` for each of `values` of `label`. All exist from the start, so that rates start at zero.
+    /// Creates the counter `name` for each of `values` of `label`. All exist from the start, so that rates start at
+    /// zero.
     fn new(name: &'static str, label: &'static str, values: &[&'static str]) -> Self {
         Self(values.iter().map(|value| (*value, counter!(name, label => *value))).collect())
     }

@@ -95,7 +95,8 @@ async fn count_takes_any_segment_name() {
     assert_eq!(redis.sets().len(), names.len() + 1);
 }
 
-/// Most clients resolve a path of dots, percent-encoded or not, before they send it. So the test writes the request itself.
+/// Most clients resolve a path of dots, percent-encoded or not, before they send it. So the test writes the request
+/// itself.
 #[tokio::test]
 async fn count_takes_a_segment_name_of_dots() {
     let redis = Redis::start();

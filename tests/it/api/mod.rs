@@ -1,5 +1,5 @@
-//! The HTTP API and the pages: a file per route (`count` is `GET /segments/{name}/count`, `visits` is `POST /segments`), and a file
-//! per rule that holds for several routes.
+//! The HTTP API and the pages: a file per route (`count` is `GET /segments/{name}/count`, `visits` is `POST
+//! /segments`), and a file per rule that holds for several routes.
 
 mod api_keys;
 mod batch;

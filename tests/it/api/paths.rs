@@ -71,8 +71,8 @@ async fn exchange(
     }
 }
 
-/// Returns the path of a count with each byte of `name` in the form of `forms`: percent-encoded in upper case, in lower case, or
-/// plain if the byte allows it.
+/// Returns the path of a count with each byte of `name` in the form of `forms`: percent-encoded in upper case, in lower
+/// case, or plain if the byte allows it.
 fn encoded(name: &str, forms: &[u8]) -> Vec<u8> {
     let bytes = name.bytes().zip(forms.iter().cycle()).flat_map(|(byte, form)| match form {
         0 => format!("%{byte:02X}").into_bytes(),

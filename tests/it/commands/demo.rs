@@ -37,7 +37,8 @@ async fn demo_fills_an_empty_data_set_with_histories_that_end_in_the_counts() {
         assert_eq!(count, members(&redis, name).len() as u64, "{name}");
         let known = history.of(&segment(name), now - 14 * day + hour, now, hour).await.unwrap();
         let counts: Vec<_> = known.iter().map(|point| point.count.unwrap()).collect();
-        // Users may join and leave after the last point, which is up to two hours ago if an hour begins during the test.
+        // Users may join and leave after the last point, which is up to two hours ago if an hour begins during the
+        // test.
         assert!(counts.last().unwrap().abs_diff(count) <= 2 + count / 5, "{name}: {count} after {:?}", counts.last());
         changing += usize::from(counts.iter().any(|other| *other != counts[0]));
         total += count;

@@ -1,4 +1,5 @@
-//! `segment-estimator import`: writes the visits of a file, names the rejected lines, and resumes an interrupted import.
+//! `segment-estimator import`: writes the visits of a file, names the rejected lines, and resumes an interrupted
+//! import.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -343,8 +344,8 @@ async fn import_that_is_interrupted_says_how_to_continue() {
     assert_eq!(members(&redis), 100_000);
 }
 
-/// Imports the beginning of a file from standard input, and stops the import when the file `state` has some progress. Returns the last
-/// completed line.
+/// Imports the beginning of a file from standard input, and stops the import when the file `state` has some progress.
+/// Returns the last completed line.
 async fn interrupt(folder: &Path, arguments: &[&str], beginning: &[u8]) -> u64 {
     let state = folder.join("state");
     let mut fed = Fed::start(import(folder, &["-", "--state", "state"]).args(arguments));

@@ -1,5 +1,5 @@
-//! The files under `deploy/` name existing metrics and settings, and the alerts are explained. `make check-deploy` does the checks that
-//! need promtool.
+//! The files under `deploy/` name existing metrics and settings, and the alerts are explained. `make check-deploy` does
+//! the checks that need promtool.
 
 use std::collections::BTreeSet;
 use std::path::Path;

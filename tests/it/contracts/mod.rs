@@ -1,4 +1,5 @@
-//! Contracts of the code: problem documents, OpenAPI, documents, deployment files, licences and the structure of the source.
+//! Contracts of the code: problem documents, OpenAPI, documents, deployment files, licences and the structure of the
+//! source.
 
 mod architecture;
 mod deploy;

@@ -1,5 +1,5 @@
-//! The crates come from the registries and under the licences that deny.toml allows. `make audit` also checks advisories, which needs
-//! cargo-deny and a database.
+//! The crates come from the registries and under the licences that deny.toml allows. `make audit` also checks
+//! advisories, which needs cargo-deny and a database.
 
 use std::path::Path;
 use std::process::Command;

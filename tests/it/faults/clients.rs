@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::{is_soak, post_probe, quick_or_soak, serve, side_by_side};
 use crate::helpers::{Redis, Service, eventually, in_time};
 
-/// Sends the bytes of a head or of a body one by one, with pauses, until the service closes the connection. Returns its response.
+/// Sends the bytes of a head or of a body one by one, with pauses, until the service closes the connection. Returns its
+/// response.
 async fn drip(address: SocketAddr, is_body: bool) -> String {
     const PAUSE: Duration = Duration::from_secs(3);
     let (mut from, mut to) = TcpStream::connect(address).await.unwrap().into_split();
@@ -67,7 +68,8 @@ async fn serve_cuts_off_slow_clients_and_keeps_the_latency_of_others() {
     for number in 0..count {
         clients.spawn(drip(service.address, number % 2 == 0));
     }
-    // The listen queue may overflow, so that clients retry after one second or three. The first ones are cut off by then.
+    // The listen queue may overflow, so that clients retry after one second or three. The first ones are cut off by
+    // then.
     eventually("half of the clients are connected", async || {
         service.metric("estimator_http_connections").await > count / 2
     })

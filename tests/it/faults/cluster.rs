@@ -41,8 +41,8 @@ fn slots(cluster: &RedisCluster) -> BTreeSet<u16> {
     keys("segments").map(|key| cluster.slot_of(&key)).collect()
 }
 
-/// Returns the master to lose in a round, each in turn. A node that won an election and lost its slots again claims for four node
-/// timeouts to have won the next election as well, and no node follows it (Redis 7.0.15).
+/// Returns the master to lose in a round, each in turn. A node that won an election and lost its slots again claims for
+/// four node timeouts to have won the next election as well, and no node follows it (Redis 7.0.15).
 fn next_master(cluster: &RedisCluster, round: usize) -> usize {
     let masters = cluster.masters();
     // A master and its replica have the same index modulo three.
@@ -222,7 +222,8 @@ async fn record_and_count_succeed_while_slots_migrate() {
         let from = cluster.owner_of(slot);
         let to = cluster.masters().into_iter().find(|&node| node != from).expect("there are three masters");
         for node in [to, from] {
-            // The slot stays half migrated until all partitions answer: no request may wait for the end of the migration.
+            // The slot stays half migrated until all partitions answer: no request may wait for the end of the
+            // migration.
             let while_half_migrated = async |_| {
                 run_load_for(quick_or_soak(20, 300)).await;
                 wait_for_recovery_everywhere(&service, "a half-migrated slot", Instant::now()).await;

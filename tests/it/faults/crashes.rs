@@ -19,8 +19,8 @@ fn rounds() -> u64 {
     quick_or_soak(6, 20)
 }
 
-/// `always` is the setting that ships. With `no` Redis also writes the file before it answers, and a kill loses nothing of the page
-/// cache. A power loss would.
+/// `always` is the setting that ships. With `no` Redis also writes the file before it answers, and a kill loses nothing
+/// of the page cache. A power loss would.
 #[rstest]
 #[case::always("always")]
 #[case::no("no")]
@@ -48,8 +48,8 @@ async fn record_keeps_every_acknowledged_visit_when_redis_is_killed(#[case] appe
     assert!(service.terminate().success());
 }
 
-/// With `everysec` Redis postpones the write while a sync is in progress, and answers nevertheless. A kill may lose acknowledged
-/// visits then. The test prints how many.
+/// With `everysec` Redis postpones the write while a sync is in progress, and answers nevertheless. A kill may lose
+/// acknowledged visits then. The test prints how many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_with_everysec_makes_nothing_up_when_redis_is_killed() {
     let _guard = side_by_side().await;

@@ -1,5 +1,5 @@
-//! The visits that were sent and acknowledged, compared with what Redis has: `acknowledged ⊆ stored ⊆ attempted`, and no score is
-//! earlier than the acknowledged visit.
+//! The visits that were sent and acknowledged, compared with what Redis has: `acknowledged ⊆ stored ⊆ attempted`, and
+//! no score is earlier than the acknowledged visit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,7 +40,8 @@ pub struct PendingVisit {
 pub struct Comparison {
     /// The number of acknowledged visits.
     pub acknowledged: u64,
-    /// Users with an acknowledged visit that Redis doesn't have. Those acknowledged first come first, here and in `too_early`.
+    /// Users with an acknowledged visit that Redis doesn't have. Those acknowledged first come first, here and in
+    /// `too_early`.
     pub missing: Vec<Discrepancy>,
     /// Users with an earlier time than was acknowledged.
     pub too_early: Vec<Discrepancy>,
@@ -113,8 +114,8 @@ impl Ledger {
         self.compare_all(std::slice::from_mut(connection))
     }
 
-    /// Compares the ledger with the data of several servers. Load may go on: visits acknowledged before Redis is read must be there,
-    /// and what is there must have been sent by the end of the read.
+    /// Compares the ledger with the data of several servers. Load may go on: visits acknowledged before Redis is read
+    /// must be there, and what is there must have been sent by the end of the read.
     pub fn compare_all(&self, connections: &mut [redis::Connection]) -> Comparison {
         let (count, acknowledged) = self.acknowledged_visits();
         let snapshot = Snapshot::read(connections);

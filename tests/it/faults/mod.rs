@@ -1,9 +1,9 @@
-//! Faults under load, on real processes: no acknowledged visit is missing, no answer is wrong, and the service recovers by itself.
-//! docs/reliability.md has a row for each fault.
+//! Faults under load, on real processes: no acknowledged visit is missing, no answer is wrong, and the service recovers
+//! by itself. docs/reliability.md has a row for each fault.
 //!
-//! `make test` runs the tests in their short form. `make soak` sets `SOAK`, which makes them longer and checks deadlines: on a
-//! machine that runs other tests at the same time, deadlines mean nothing. The tests print their figures, for
-//! `cargo test -- --nocapture`.
+//! `make test` runs the tests in their short form. `make soak` sets `SOAK`, which makes them longer and checks
+//! deadlines: on a machine that runs other tests at the same time, deadlines mean nothing. The tests print their
+//! figures, for `cargo test -- --nocapture`.
 
 #![allow(clippy::print_stdout, reason = "the figures of a soak")]
 
@@ -43,8 +43,8 @@ use crate::helpers::{Service, eventually};
 /// The `redis_timeout` of the service in these tests.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long replicas lag behind before their primary is lost, in milliseconds. Longer than [`REDIS_TIMEOUT`], so that no request
-/// waits for them any more.
+/// How long replicas lag behind before their primary is lost, in milliseconds. Longer than [`REDIS_TIMEOUT`], so that
+/// no request waits for them any more.
 const REPLICA_LAG: u64 = 700;
 
 /// The time within which the service must recover from a fault.
@@ -112,8 +112,8 @@ async fn recover(caller: &Location<'_>, service: &Service, what: &str) {
     assert_within_at(caller, what, since.elapsed(), RECOVERY);
 }
 
-/// Waits until the service records users of all partitions, which needs all servers, and counts them. A soak asserts that this is
-/// at most [`RECOVERY`] after `since`.
+/// Waits until the service records users of all partitions, which needs all servers, and counts them. A soak asserts
+/// that this is at most [`RECOVERY`] after `since`.
 #[track_caller]
 fn wait_for_recovery_everywhere(service: &Service, what: &str, since: Instant) -> impl Future<Output = ()> {
     /// Enough users for each of sixteen partitions to have some.
@@ -132,8 +132,8 @@ fn wait_for_recovery_everywhere(service: &Service, what: &str, since: Instant) -
     }
 }
 
-/// Waits until the service counts again, even if it doesn't record yet. A soak asserts that this is at most [`RECOVERY`] after
-/// `since`.
+/// Waits until the service counts again, even if it doesn't record yet. A soak asserts that this is at most
+/// [`RECOVERY`] after `since`.
 #[track_caller]
 fn wait_for_counts(service: &Service, what: &str, since: Instant) -> impl Future<Output = ()> {
     let caller = Location::caller();
@@ -144,7 +144,8 @@ fn wait_for_counts(service: &Service, what: &str, since: Instant) -> impl Future
     }
 }
 
-/// Waits until nothing is acknowledged for so many milliseconds. Answers in flight at the time of the fault may arrive before.
+/// Waits until nothing is acknowledged for so many milliseconds. Answers in flight at the time of the fault may arrive
+/// before.
 #[track_caller]
 fn wait_for_silence(ledger: &Ledger, millis: u64) -> impl Future<Output = ()> {
     eventually("nothing more is acknowledged", async move || {
@@ -165,7 +166,8 @@ fn assert_within_at(caller: &Location<'_>, what: &str, took: Duration, limit: Du
     assert!(!is_soak() || took <= limit, "{caller}: {what}: took {took:?}, longer than {limit:?}");
 }
 
-/// Asserts in a soak that requests ended at most 100 ms after their deadline. A batch has two: it waits for a permit and for Redis.
+/// Asserts in a soak that requests ended at most 100 ms after their deadline. A batch has two: it waits for a permit
+/// and for Redis.
 #[track_caller]
 fn assert_deadlines(what: &str, tally: &Tally) {
     const MORE: Duration = Duration::from_millis(100);

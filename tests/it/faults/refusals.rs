@@ -1,4 +1,5 @@
-//! A Redis that answers with an error: the service responds 503, counts the error by kind, logs one line, and recovers by itself.
+//! A Redis that answers with an error: the service responds 503, counts the error by kind, logs one line, and recovers
+//! by itself.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -111,8 +112,8 @@ fn log_of_outage(service: Service) -> impl Future<Output = Vec<String>> {
     }
 }
 
-/// Asserts that the log has one line for the outage, however many requests failed, and one for its end. `max` allows for more lines
-/// about failures of other kinds.
+/// Asserts that the log has one line for the outage, however many requests failed, and one for its end. `max` allows
+/// for more lines about failures of other kinds.
 #[track_caller]
 fn assert_one_line(log: &[String], kind: &str, max: usize) {
     let lines = |text| log.iter().filter(|line| line.contains(text)).count();
@@ -152,8 +153,8 @@ async fn record_is_503_while_redis_loads_its_data() {
     load.stop().await;
     let fill = "for i = 1, 1000 do redis.call('SET', 'filler-' .. i, string.rep('x', 1024)) end";
     redis.call::<()>(&["EVAL", fill, "0"]);
-    // The rewritten file has keys alone. Redis loads them one by one, here with a pause after each, and handles requests after
-    // every kilobyte.
+    // The rewritten file has keys alone. Redis loads them one by one, here with a pause after each, and handles
+    // requests after every kilobyte.
     redis.call::<()>(&["BGREWRITEAOF"]);
     eventually("the file is rewritten", async || {
         let info: String = redis.call(&["INFO", "persistence"]);

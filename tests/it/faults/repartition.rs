@@ -1,4 +1,5 @@
-//! A data set that is repartitioned again and again, while two services record and count, and the `repartition` process is killed.
+//! A data set that is repartitioned again and again, while two services record and count, and the `repartition` process
+//! is killed.
 
 use std::process::Stdio;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Random faults of the network and of a process, one of each at a time. A failure names its seed. `FAULT_SEED=7` repeats the same
-//! faults in the same order and for the same time.
+//! Random faults of the network and of a process, one of each at a time. A failure names its seed. `FAULT_SEED=7`
+//! repeats the same faults in the same order and for the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What happened and when: attempts to record visits, their acknowledgements, and the injected faults.
 //!
-//! Times are relative to the start of the ledger. Memory is bounded: each user of a segment keeps its last attempts, and the log
-//! keeps the last faults.
+//! Times are relative to the start of the ledger. Memory is bounded: each user of a segment keeps its last attempts,
+//! and the log keeps the last faults.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -57,8 +57,8 @@ impl UserHistory {
         }
     }
 
-    /// Writes one line per event: the attempts that are kept with the one that Redis must have, and the faults since the last one
-    /// before them.
+    /// Writes one line per event: the attempts that are kept with the one that Redis must have, and the faults since
+    /// the last one before them.
     pub fn render(&self, expected: Option<Attempt>, faults: &FaultLog) -> String {
         let mut attempts: Vec<_> = self.recent.iter().copied().collect();
         attempts.extend(expected.filter(|expected| !self.recent.contains(expected)));

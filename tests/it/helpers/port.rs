@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The range ends below the ephemeral ports of the system. No outgoing connection takes the port of a server that restarts.
+/// The range ends below the ephemeral ports of the system. No outgoing connection takes the port of a server that
+/// restarts.
 const FIRST: u16 = 10_000;
 
 const PORTS: u16 = 20_000;

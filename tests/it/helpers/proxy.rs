@@ -1,4 +1,5 @@
-//! A TCP proxy between the service and Redis that injects network faults. The names are those of toxiproxy where it has the fault.
+//! A TCP proxy between the service and Redis that injects network faults. The names are those of toxiproxy where it has
+//! the fault.
 
 use std::future::pending;
 use std::net::SocketAddr;

@@ -89,7 +89,8 @@ impl Redis {
         self.wait_until(|reply| reply.is_none_or(|code| code != "LOADING"));
     }
 
-    /// Waits for a reply to `PING` that `accepts` takes by its error code, which is `None` for a reply without an error.
+    /// Waits for a reply to `PING` that `accepts` takes by its error code, which is `None` for a reply without an
+    /// error.
     #[track_caller]
     fn wait_until(&mut self, accepts: impl Fn(Option<&str>) -> bool) {
         let deadline = Instant::now() + TIMEOUT;
@@ -135,7 +136,8 @@ impl Redis {
         call.query(&mut connection)
     }
 
-    /// Writes the layout record of a data set with one partition unless there is a record. Tests may write the keys themselves then.
+    /// Writes the layout record of a data set with one partition unless there is a record. Tests may write the keys
+    /// themselves then.
     pub fn record_data_set(&self) {
         self.call::<()>(&["SET", "layout", r#"{"epoch":1,"keys":"plain","window_seconds":1}"#, "NX"]);
     }
@@ -189,7 +191,8 @@ impl Redis {
         lines
     }
 
-    /// Stops the replication to this replica. (A paused replica would find the missing commands in its socket afterwards.)
+    /// Stops the replication to this replica. (A paused replica would find the missing commands in its socket
+    /// afterwards.)
     pub fn stop_replication(&self) {
         self.call::<()>(&["CONFIG", "SET", "masteruser", "nobody", "masterauth", "wrong"]);
         self.call::<()>(&["CLIENT", "KILL", "TYPE", "master"]);

@@ -45,7 +45,8 @@ impl Server {
         ];
         let redis = Redis::start_sentinel(&lines.join("\n"));
         let debug = [
-            // Intervals of INFO, PING and HELLO in milliseconds. An old primary becomes a replica after four times the last.
+            // Intervals of INFO, PING and HELLO in milliseconds. An old primary becomes a replica after four times the
+            // last.
             ["INFO-PERIOD", "250"],
             ["ASK-PERIOD", "250"],
             ["PUBLISH-PERIOD", "250"],
@@ -156,7 +157,8 @@ impl Sentinels {
         .await;
     }
 
-    /// Returns `INFO replication` of a server, or nothing if a sentinel closes the connection because it changes the role.
+    /// Returns `INFO replication` of a server, or nothing if a sentinel closes the connection because it changes the
+    /// role.
     fn replication(&self, server: usize) -> String {
         self[server].try_call(&["INFO", "replication"]).unwrap_or_default()
     }

@@ -40,8 +40,8 @@ impl StubServer {
         Self { address }
     }
 
-    /// Starts a reverse proxy of the service at `service`. It rejects bodies of more than `max_bytes` bytes with 413, and calls
-    /// `see` with the size of each body.
+    /// Starts a reverse proxy of the service at `service`. It rejects bodies of more than `max_bytes` bytes with 413,
+    /// and calls `see` with the size of each body.
     pub async fn limit(service: SocketAddr, max_bytes: usize, see: impl Fn(usize) + Clone + Send + 'static) -> Self {
         let client = reqwest::Client::new();
         Self::start(move |body| {

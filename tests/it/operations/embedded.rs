@@ -50,7 +50,8 @@ async fn kill_of_the_service_ends_redis_and_loses_nothing() {
     }
 }
 
-/// A user of a segment that the index lacks would be counted, but a request to delete the user would not find the segment.
+/// A user of a segment that the index lacks would be counted, but a request to delete the user would not find the
+/// segment.
 #[rstest]
 #[case::without_index(&["DEL", "segments", "layout"])]
 #[case::incomplete_index(&["EVAL", "redis.call('DEL', 'layout') redis.call('ZREM', 'segments', 'chess')", "0"])]

@@ -1,4 +1,5 @@
-//! A Redis Cluster: the helpers that other tests rely on, and how the service finds the masters. `faults/cluster.rs` tests it under load.
+//! A Redis Cluster: the helpers that other tests rely on, and how the service finds the masters. `faults/cluster.rs`
+//! tests it under load.
 
 use reqwest::StatusCode;
 use segment_estimator::domain::UserId;

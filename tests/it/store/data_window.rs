@@ -91,7 +91,8 @@ async fn prune_by_a_shorter_window_keeps_members_that_another_instance_counts(#[
 async fn prune_that_began_before_the_window_was_extended_removes_nothing(#[case] partitions: &str) {
     let redis = Redis::start();
     let (store, short) = (store(&redis, partitions), estimator(&redis, partitions, "5s"));
-    // The segments have few members, more than a slice, and more than a slice with one score: pruning removes each differently.
+    // The segments have few members, more than a slice, and more than a slice with one score: pruning removes each
+    // differently.
     for (name, users) in [("few", 10), ("many", 3_000), ("plateau", 3_000)] {
         let mut batch = segment_estimator::store::Batch::default();
         for n in 0..users {

@@ -29,7 +29,8 @@ fn is_member(redis: &Redis, user: &str, name: &str) -> bool {
     redis.call::<Option<f64>>(&["ZSCORE", &format!("segment:{name}"), user]).is_some()
 }
 
-/// Returns a Redis whose replies are held, and a recording that is written but has no reply. `max_pending` limits the queue.
+/// Returns a Redis whose replies are held, and a recording that is written but has no reply. `max_pending` limits the
+/// queue.
 async fn with_a_write_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator, Recording) {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;

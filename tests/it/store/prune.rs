@@ -1,4 +1,5 @@
-//! Pruning: in slices, by any instance at any time, without removing a member that counts or the name of an occupied segment.
+//! Pruning: in slices, by any instance at any time, without removing a member that counts or the name of an occupied
+//! segment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -132,7 +132,8 @@ async fn members_are_returned_completely_under_load() {
         std::thread::spawn(move || {
             for n in (0_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
                 let mut command = redis::cmd("ZADD");
-                // Each member is visited 50 times in a row, so that fewer move to the end than are read in the meantime.
+                // Each member is visited 50 times in a row, so that fewer move to the end than are read in the
+                // meantime.
                 command.arg("segment:sports").arg("GT").arg(100_000 + n).arg(format!("u{}", n / 50 * 7_919 % 30_000));
                 command.exec(&mut connection).unwrap();
             }

@@ -1,4 +1,5 @@
-//! Redis Sentinel: the helpers that other tests rely on, and how the service finds the primary. `faults/sentinel.rs` tests it under load.
+//! Redis Sentinel: the helpers that other tests rely on, and how the service finds the primary. `faults/sentinel.rs`
+//! tests it under load.
 
 use crate::helpers::{Sentinels, Service, eventually};
 

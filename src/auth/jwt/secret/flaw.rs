@@ -93,7 +93,8 @@ fn encoded_flaw(text: &str) -> Option<String> {
     Some(if flaw.ends_with(encoded) { flaw } else { flaw + encoded })
 }
 
-/// Returns what `part` decodes to, if it is base64 or hexadecimal without the padding. An incomplete group at the end is ignored.
+/// Returns what `part` decodes to, if it is base64 or hexadecimal without the padding. An incomplete group at the end
+/// is ignored.
 fn decodings(part: &str) -> Vec<Vec<u8>> {
     [(BASE64_NOPAD, 4), (BASE64URL_NOPAD, 4), (HEXLOWER_PERMISSIVE, 2)]
         .into_iter()
@@ -104,8 +105,8 @@ fn decodings(part: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Returns whether `bytes` are a DER sequence that begins with a sequence or a number, as keys and certificates do. A long one may be
-/// cut off. One in four million random secrets is.
+/// Returns whether `bytes` are a DER sequence that begins with a sequence or a number, as keys and certificates do. A
+/// long one may be cut off. One in four million random secrets is.
 fn is_der(bytes: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
@@ -125,7 +126,8 @@ fn is_point(bytes: &[u8]) -> bool {
         .any(|curve| bytes.starts_with(&[4]) && ParsedPublicKey::new(curve, bytes).is_ok())
 }
 
-/// Returns whether `bytes`, or the steps from each to the next, have few different values or repeat a quarter of their sequences.
+/// Returns whether `bytes`, or the steps from each to the next, have few different values or repeat a quarter of their
+/// sequences.
 fn is_guessable(bytes: &[u8]) -> bool {
     // Random bytes, hexadecimal or decimal digits have fewer different values by a chance of one to ten million.
     const MIN_VALUES: usize = 6;

@@ -1,7 +1,7 @@
 //! The secret of HS256. It signs as well as it verifies, so a file with anything public lets anyone sign.
 //!
-//! A secret is one word of ASCII or random bytes, and shorter than an RSA modulus. That form excludes most of what is public: PEM, sets of
-//! keys, certificates. The rest is recognised by its structure (`flaw.rs`).
+//! A secret is one word of ASCII or random bytes, and shorter than an RSA modulus. That form excludes most of what is
+//! public: PEM, sets of keys, certificates. The rest is recognised by its structure (`flaw.rs`).
 
 mod flaw;
 
@@ -37,8 +37,8 @@ fn is_word(bytes: &[u8]) -> bool {
     bytes.iter().all(u8::is_ascii_graphic)
 }
 
-/// Returns whether `bytes` have as many bytes beyond ASCII as random ones, and are not UTF-8. Of 32 random bytes one in a hundred
-/// million has fewer.
+/// Returns whether `bytes` have as many bytes beyond ASCII as random ones, and are not UTF-8. Of 32 random bytes one in
+/// a hundred million has fewer.
 fn is_random(bytes: &[u8]) -> bool {
     let beyond_ascii = bytes.iter().filter(|byte| !byte.is_ascii()).count();
     str::from_utf8(bytes).is_err() && beyond_ascii >= bytes.len() / 16

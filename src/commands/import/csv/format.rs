@@ -158,8 +158,8 @@ impl CsvFormat {
         Ok(FieldIndices { of, width })
     }
 
-    /// Refuses records with columns that may hold the time under another name. A visit that takes the time of the import by mistake
-    /// can't be corrected, since the latest time of a user counts.
+    /// Refuses records with columns that may hold the time under another name. A visit that takes the time of the
+    /// import by mistake can't be corrected, since the latest time of a user counts.
     fn refuse_further_columns(
         &self,
         of: [Option<usize>; 3],

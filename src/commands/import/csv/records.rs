@@ -94,8 +94,8 @@ impl CsvRecords {
         }
     }
 
-    /// Removes the next record from the front of `piece`. Returns it with the line on which it begins. Without a complete record,
-    /// consumes all of `piece`, and a later call returns the record.
+    /// Removes the next record from the front of `piece`. Returns it with the line on which it begins. Without a
+    /// complete record, consumes all of `piece`, and a later call returns the record.
     ///
     /// # Errors
     ///

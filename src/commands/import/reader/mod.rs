@@ -15,21 +15,21 @@ use super::witnesses::Witnesses;
 
 /// An event of the reading thread.
 pub(super) enum ReaderEvent {
-    /// The records of earlier runs were skipped. Some of their visits are the witnesses. This is the first event. The thread waits for the
-    /// size of a chunk, in records.
+    /// The records of earlier runs were skipped. Some of their visits are the witnesses. This is the first event. The
+    /// thread waits for the size of a chunk, in records.
     Skipped(Witnesses, oneshot::Sender<usize>),
     /// The input doesn't begin with the records of earlier runs. This is the first and last event.
     Differs,
     Chunk(Chunk),
-    /// The end of the input, with a last record that lacks its line end. Such a record is cut off if the writer of a pipe is interrupted
-    /// together with the import, or if the file is still growing. So it never counts as done.
+    /// The end of the input, with a last record that lacks its line end. Such a record is cut off if the writer of a
+    /// pipe is interrupted together with the import, or if the file is still growing. So it never counts as done.
     End(Option<Chunk>),
     /// Reading failed. This is the last event.
     Failed(String),
 }
 
-/// Reads `source` on a thread of its own. Skips the records up to `done`, which `runs` have imported. The thread waits until its chunks are
-/// received, and ends when the receiver is dropped.
+/// Reads `source` on a thread of its own. Skips the records up to `done`, which `runs` have imported. The thread waits
+/// until its chunks are received, and ends when the receiver is dropped.
 pub(super) fn read(
     source: Source,
     format: Format,
@@ -147,7 +147,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Advances over the record, or the rest of one, at the front of `unread`. `rest` follows it. Returns whether the record is new.
+    /// Advances over the record, or the rest of one, at the front of `unread`. `rest` follows it. Returns whether the
+    /// record is new.
     fn advance(&mut self, unread: &mut &[u8], rest: &[u8]) -> Result<bool, ReadError> {
         let (record, _) = unread.split_at(unread.len() - rest.len());
         *unread = &unread[record.len()..];

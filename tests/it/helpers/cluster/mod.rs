@@ -17,7 +17,8 @@ const SLOTS: usize = 16_384;
 
 /// Cluster of Redis servers, each on a TCP port of 127.0.0.1. They end with the test.
 ///
-/// Methods take and return the index of a node. The initial masters come first, then the replicas in the order of their masters.
+/// Methods take and return the index of a node. The initial masters come first, then the replicas in the order of their
+/// masters.
 pub struct RedisCluster {
     nodes: Vec<Node>,
 }
@@ -61,7 +62,8 @@ impl RedisCluster {
         Self::start_with(3, 1, &[]).await
     }
 
-    /// Starts three masters with a replica each. A node fails after a minute of silence, so that a busy machine causes no failover.
+    /// Starts three masters with a replica each. A node fails after a minute of silence, so that a busy machine causes
+    /// no failover.
     pub async fn start_without_failover(arguments: &[&str]) -> Self {
         Self::start_with(3, 1, &[&["--cluster-node-timeout", "60000"], arguments].concat()).await
     }

@@ -16,9 +16,9 @@ impl RedisCluster {
         self.nodes.iter().position(|node| node.id == owner).unwrap()
     }
 
-    /// Migrates a slot to another node as `redis-cli --cluster reshard` does, one key at a time. Awaits `pause` before each key,
-    /// with the number of keys migrated so far, while the slot is half migrated. Awaits it once more between the last key and the
-    /// change of the owner.
+    /// Migrates a slot to another node as `redis-cli --cluster reshard` does, one key at a time. Awaits `pause` before
+    /// each key, with the number of keys migrated so far, while the slot is half migrated. Awaits it once more between
+    /// the last key and the change of the owner.
     pub async fn migrate_slot(&self, slot: u16, to: usize, pause: impl AsyncFn(usize)) {
         let from = self.owner_of(slot);
         let (source, target) = (&self.nodes[from], &self.nodes[to]);
