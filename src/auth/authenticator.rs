@@ -14,7 +14,7 @@ use super::keys::ApiKeys;
 use super::principal::Principal;
 use super::scope::Scope;
 
-/// Where the keys are. Without any, every request is authorised.
+/// Where the keys are. Without any, every request is authorized.
 #[derive(Debug, Clone, Default)]
 pub struct AuthConfig {
     /// The file with the digests of API keys.
@@ -23,7 +23,7 @@ pub struct AuthConfig {
     pub jwt: Option<JwtConfig>,
 }
 
-/// Authorises requests: all of them if there are no keys, otherwise those with a valid token.
+/// Authorizes requests: all of them if there are no keys, otherwise those with a valid token.
 pub struct Authenticator {
     config: AuthConfig,
     keys: ArcSwapOption<Keys>,
@@ -37,7 +37,7 @@ struct Keys {
     jwt: Option<JwtVerifier>,
 }
 
-/// Proof that a request was authorised, and until when. A request that takes longer [renews](Authenticator::renew) its
+/// Proof that a request was authorized, and until when. A request that takes longer [renews](Authenticator::renew) its
 /// grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
@@ -101,7 +101,7 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Returns whether every request is authorised.
+    /// Returns whether every request is authorized.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.keys.load().is_none()
@@ -118,7 +118,7 @@ impl Authenticator {
         }
     }
 
-    /// Authorises a request with these `Authorization` headers for `scope`.
+    /// Authorizes a request with these `Authorization` headers for `scope`.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ pub struct NewKey {
     pub entry: String,
 }
 
-/// The prefix of every key, by which scanners recognise a leaked one.
+/// The prefix of every key, by which scanners recognize a leaked one.
 const PREFIX: &str = "sek_";
 
 /// Makes an API key for `name`.

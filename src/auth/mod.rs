@@ -1,4 +1,4 @@
-//! Authentication and authorisation by bearer tokens, before a request does anything else.
+//! Authentication and authorization by bearer tokens, before a request does anything else.
 //!
 //! A token is an API key, whose SHA-256 digest the service knows, or a JSON Web Token that an issuer signed. Both carry
 //! [`Scope`]s. Nothing here depends on HTTP except the syntax of the `Authorization` header.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::domain::Timestamp;
 use crate::store::{self, Store};
 
-/// A clock that is synchronised with Redis's at intervals. Cheap to clone; clones are the same clock.
+/// A clock that is synchronized with Redis's at intervals. Cheap to clone; clones are the same clock.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<ClockState>);
 
@@ -45,7 +45,7 @@ impl AtomicOption {
     }
 }
 
-/// The result of a synchronisation with Redis's clock.
+/// The result of a synchronization with Redis's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSync {
     /// How far the clocks are apart; `None` if Redis doesn't report its time.
@@ -102,7 +102,7 @@ impl Clock {
         Timestamp::from_millis(now)
     }
 
-    /// Returns the current time, or `None` before the first synchronisation. Until then the clock may be wrong by any
+    /// Returns the current time, or `None` before the first synchronization. Until then the clock may be wrong by any
     /// amount, and a visit that is written with a wrong time stays wrong.
     #[must_use]
     pub fn ready_now(&self) -> Option<Timestamp> {
@@ -115,13 +115,13 @@ impl Clock {
         Timestamp::now()
     }
 
-    /// Returns whether the clock was ever synchronised with Redis's.
+    /// Returns whether the clock was ever synchronized with Redis's.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.0.is_synced.load(Ordering::Relaxed)
     }
 
-    /// Synchronises with the clock of the Redis behind `store`, and updates the gauge of the skew.
+    /// Synchronizes with the clock of the Redis behind `store`, and updates the gauge of the skew.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl Skew {
     }
 
     /// Returns whether the service has to use Redis's clock. If it does already, it switches back at half the
-    /// tolerance, so that a skew close to the tolerance doesn't make it switch at every synchronisation.
+    /// tolerance, so that a skew close to the tolerance doesn't make it switch at every synchronization.
     fn exceeds_tolerance(self, uses_redis: bool) -> bool {
         !self.is_tolerable() || (uses_redis && self.0.saturating_abs() > Self::TOLERANCE_MILLIS / 2)
     }
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_now_is_none_before_the_first_synchronisation() {
+    fn ready_now_is_none_before_the_first_synchronization() {
         let clock = Clock::system();
         assert_eq!(clock.ready_now(), None);
         clock.0.is_synced.store(true, Ordering::Relaxed);

@@ -264,7 +264,7 @@ impl Estimator {
         self.counts.measure_pending();
     }
 
-    /// Synchronises `clock` with Redis's. Writes nothing.
+    /// Synchronizes `clock` with Redis's. Writes nothing.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl Estimator {
         clock.sync(&self.store).await
     }
 
-    /// Synchronises `clock` with Redis's, and makes sure that the layout of the data is known.
+    /// Synchronizes `clock` with Redis's, and makes sure that the layout of the data is known.
     ///
     /// # Errors
     ///

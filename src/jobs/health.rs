@@ -20,7 +20,7 @@ pub struct HealthMonitor {
 impl HealthMonitor {
     /// How often the gauges are updated.
     const INTERVAL: Duration = Duration::from_secs(15);
-    /// How often the clock is synchronised and the role of Redis checked: the longest time for which a clock that is
+    /// How often the clock is synchronized and the role of Redis checked: the longest time for which a clock that is
     /// set, or a primary that is demoted, goes unnoticed. Costs Redis about ten microseconds.
     const SYNC_INTERVAL: Duration = Duration::from_secs(1);
     /// How often histograms are compacted. Until then each request takes 16 bytes.

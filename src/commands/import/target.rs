@@ -30,7 +30,7 @@ impl Target {
     /// Records in a request to a service.
     const SERVICE_CHUNK: usize = 50_000;
 
-    /// Checks that the target answers, and synchronises `clock` with it. Writes nothing.
+    /// Checks that the target answers, and synchronizes `clock` with it. Writes nothing.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //! # What is counted
 //!
 //! A user in a segment at the start of the read counts exactly once, unless deleted or pruned during the read. A visit
-//! during the read moves its user to the end of the set, where the read finds the user again, and the join recognises
+//! during the read moves its user to the end of the set, where the read finds the user again, and the join recognizes
 //! them. A user whose first visit is during the read counts if the read reaches it. All figures of an answer come from
 //! the same read, so they are consistent.
 //!

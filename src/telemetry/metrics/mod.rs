@@ -128,7 +128,7 @@ fn describe() {
     describe_counter!("estimator_http_problems_total", "Error responses, by problem type.");
     describe_counter!(
         "estimator_auth_failures_total",
-        "Requests refused by authentication or authorisation, by reason."
+        "Requests refused by authentication or authorization, by reason."
     );
     describe_gauge!("estimator_auth_keys", "Current keys, by kind; absent without access control.");
     describe_gauge!(

@@ -1,4 +1,4 @@
-//! Recognises what is public or easy to guess by its structure, also within base64 and hexadecimal.
+//! Recognizes what is public or easy to guess by its structure, also within base64 and hexadecimal.
 
 use std::collections::HashSet;
 

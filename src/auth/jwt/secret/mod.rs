@@ -1,7 +1,7 @@
 //! The secret of HS256. It signs as well as it verifies, so a file with anything public lets anyone sign.
 //!
 //! A secret is one word of ASCII or random bytes, and shorter than an RSA modulus. That form excludes most of what is
-//! public: PEM, sets of keys, certificates. The rest is recognised by its structure (`flaw.rs`).
+//! public: PEM, sets of keys, certificates. The rest is recognized by its structure (`flaw.rs`).
 
 mod flaw;
 
