@@ -31,8 +31,8 @@ pub struct Setting {
 /// - a line in `docker-compose.yml`, and one in `docker-compose-debug.yml` if it is a timeout that ends before a breakpoint does,
 /// - an entry in CHANGELOG.md.
 ///
-/// `tests/it/contracts/documents.rs` checks the documents and the compose files, and `commands/cli.rs` the help. A
-/// parser's refusals are cases of `tests/invalid.rs`.
+/// `tests/it/contracts/documents.rs` checks the documents and `docker-compose.yml`, and `commands/cli.rs` the help. No
+/// test checks the debug file and the changelog. A parser's refusals are cases of `config/tests/invalid.rs`.
 macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+

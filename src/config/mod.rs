@@ -1,7 +1,8 @@
 //! Settings: read in layers, validated once, then plain values. `settings.rs` declares them.
 //!
 //! Later sources override earlier ones: defaults, a TOML file (`--config` or `ESTIMATOR_CONFIG`), a `.env` file in the
-//! working folder, the environment (`ESTIMATOR_<NAME>`), flags. This is the only module that reads the environment.
+//! working folder, the environment (`ESTIMATOR_<NAME>`), flags. This is the only module that reads settings from
+//! the environment.
 
 mod access;
 mod declare;

@@ -10,7 +10,7 @@ use crate::store::{self, Layout, MemberCounts, Partition, Store};
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PruneReport {
     /// The window of the data set, which decided what had expired; `None` if the run failed before it was read. If it
-    /// was extended during the run, the last one.
+    /// was extended during the run, the first and shortest one: no member within it was removed.
     pub window: Option<Window>,
     /// Segments examined.
     pub segments_examined: u64,
@@ -70,7 +70,7 @@ impl Estimator {
         for _ in 0..Self::MAX_PRUNE_ATTEMPTS {
             let layout = self.store.layout().await?;
             let window = self.retention_by(&layout);
-            report.window = Some(window);
+            report.window = Some(report.window.map_or(window, |first| first.min(window)));
             report.segments_examined = 0;
             // One slice is in flight at each server.
             let servers = self.store.partitions_by_server().await?;

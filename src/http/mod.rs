@@ -1,5 +1,5 @@
-//! HTTP: routes, handlers, middleware and the server. It uses the [`Estimator`](crate::estimator::Estimator) and does
-//! not know Redis.
+//! HTTP: routes, handlers, middleware and the server. It uses the [`Estimator`](crate::estimator::Estimator) and sends
+//! nothing to Redis; `errors.rs` explains Redis's errors to callers.
 //!
 //! A request passes `server/` (connections, TLS, `Host`), `middleware/answer` (request id, problems), the router of
 //! `routes.rs`, `middleware/endpoint` (limits, metrics, traces) and the extractors of `extract/`. The handlers are in

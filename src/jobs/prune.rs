@@ -120,7 +120,7 @@ impl Pruner {
             && (members_removed > 0 || names_dropped > 0)
         {
             let cutoff = window.cutoff(now);
-            tracing::info!(%now, %window, %cutoff, segments_examined, members_removed, names_dropped, "pruned");
+            tracing::info!(safe_now = %now, %window, %cutoff, segments_examined, members_removed, names_dropped, "pruned");
         }
         outcome
     }

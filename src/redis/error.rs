@@ -83,8 +83,8 @@ const CLUSTER_DOWN: &str = "CLUSTERDOWN";
 enum Refuses {
     /// All commands, or all on keys.
     Everything,
-    /// Writes, because it is a replica. A connection that is made later finds that out, too.
-    WritesAsReplica,
+    /// Writes or all commands, because it is a replica. A connection that is made later finds that out, too.
+    AsReplica,
     /// Some commands, above all writes, while others succeed.
     Some,
 }
@@ -95,14 +95,14 @@ const ABOUT_REDIS: [(&str, &str, Refuses); 11] = [
     ("BUSY", "busy", Refuses::Everything),
     (CLUSTER_DOWN, "cluster_down", Refuses::Everything),
     ("LOADING", "loading", Refuses::Everything),
-    ("MASTERDOWN", "master_down", Refuses::WritesAsReplica),
+    ("MASTERDOWN", "master_down", Refuses::AsReplica),
     ("MISCONF", "misconf", Refuses::Some),
     ("NOAUTH", "no_auth", Refuses::Everything),
     ("NOPERM", "no_permission", Refuses::Some),
     ("NOREPLICAS", "no_replicas", Refuses::Some),
     ("OOM", "out_of_memory", Refuses::Some),
-    ("READONLY", "readonly", Refuses::WritesAsReplica),
-    (UNBLOCKED, "readonly", Refuses::WritesAsReplica),
+    ("READONLY", "readonly", Refuses::AsReplica),
+    (UNBLOCKED, "readonly", Refuses::AsReplica),
 ];
 
 /// Returns the name in the metrics of the state that the error `code` describes, and what Redis refuses in it.
@@ -112,7 +112,7 @@ fn state_of_redis(code: &str) -> Option<(&'static str, Refuses)> {
 
 /// Whether a server answers that it is a replica. A new connection may find the new primary.
 pub(crate) fn is_of_a_replica(answer: &RedisResult<Value>) -> bool {
-    code_of(answer).and_then(state_of_redis).is_some_and(|(_, refuses)| refuses == Refuses::WritesAsReplica)
+    code_of(answer).and_then(state_of_redis).is_some_and(|(_, refuses)| refuses == Refuses::AsReplica)
 }
 
 /// Whether a server of a cluster answers that it is isolated, or no longer a primary.
@@ -202,7 +202,7 @@ impl Error {
             // A wait for replicas was interrupted after the write.
             Self::Refused { code, .. } if code == UNBLOCKED => false,
             Self::Refused { code, .. } => {
-                state_of_redis(code).is_some_and(|(_, refuses)| refuses == Refuses::WritesAsReplica)
+                state_of_redis(code).is_some_and(|(_, refuses)| refuses == Refuses::AsReplica)
             }
             _ => false,
         }

@@ -1,4 +1,5 @@
-//! The log of an outage: one line at its start and one at its end, however many requests fail.
+//! The log of an outage, however many requests fail: a line for each kind of failure at its start, repeated every 30 s,
+//! and one line at its end.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ::redis::pipe;
 use futures_util::future::try_join_all;
-use redis::pipe;
 
 use super::Error;
 use super::layout::Attempt;

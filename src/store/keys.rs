@@ -1,6 +1,6 @@
 //! The names of keys.
 
-use redis::Cmd;
+use ::redis::Cmd;
 
 use super::partition::{KeySet, Partition, Partitions};
 use crate::domain::Timestamp;

@@ -10,7 +10,7 @@
 //! and last member alone, read both before and after the names. If both reads agree, and name the first and last member
 //! of the page, those were the scores when the page was read.
 
-use redis::{Pipeline, pipe};
+use ::redis::{Pipeline, pipe};
 
 use super::Error;
 use super::{Partition, Store};

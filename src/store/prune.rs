@@ -3,7 +3,7 @@
 //! Each removal compares the partition's copy of the layout record with the prune's, in the same atomic step. If the
 //! window of the data set was extended in the meantime, nothing is removed.
 
-use redis::{Pipeline, pipe};
+use ::redis::{Pipeline, pipe};
 
 use super::Error;
 use super::{Layout, Partition, Store};

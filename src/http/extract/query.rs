@@ -14,7 +14,10 @@ use crate::http::state::AppState;
 
 /// Query parameters of an operation.
 pub trait QueryParams: Sized {
-    /// Names of the parameters. Any other name is an error.
+    /// Names of the parameters, the fields that `IntoParams` documents, in their order. Any other name is an error.
+    ///
+    /// A new parameter needs its field, its name here and a line in [`Self::parse`]; `tests/it/contracts/openapi.rs`
+    /// compares the first two. Its documents are docs/questions.md and CHANGELOG.md.
     const NAMES: &'static [&'static str];
 
     /// Parses the parameters.

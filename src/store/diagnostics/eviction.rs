@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use redis::pipe;
+use ::redis::pipe;
 
 use crate::redis::Request;
 use crate::redis::info_field;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redis::cmd;
+use ::redis::cmd;
 
 use super::Layout;
 use crate::domain::{SegmentName, Timestamp, Window};

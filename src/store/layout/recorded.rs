@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use ::redis::{Value, pipe};
 use futures_util::future::join_all;
-use redis::{Value, pipe};
 
 use super::KnownLayout;
 use crate::redis::{Request, Slot};

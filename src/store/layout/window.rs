@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use redis::{Value, pipe};
+use ::redis::{Value, pipe};
 
 use crate::domain::Window;
 use crate::redis::Request;

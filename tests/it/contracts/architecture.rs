@@ -1,5 +1,5 @@
-//! The imports of `src` follow the map in `src/lib.rs`: rooms use the rooms below them, and no two files import each
-//! other.
+//! The imports of `src` follow the map in `src/lib.rs`: a room uses only those above it there, and no two files import
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

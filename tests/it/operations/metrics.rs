@@ -288,7 +288,7 @@ async fn metrics_and_log_count_members_that_a_failed_prune_run_removed() {
     let [pruned] = &lines[..] else { panic!("{log:#?}") };
     assert_eq!((&pruned["members_removed"], &pruned["window"]), (&json!(MEMBERS), &json!("14d")));
     let time = |field: &str| Timestamp::from_rfc3339(pruned[field].as_str().unwrap()).unwrap();
-    assert_eq!(time("cutoff"), Window::parse("14d").unwrap().cutoff(time("now")));
+    assert_eq!(time("cutoff"), Window::parse("14d").unwrap().cutoff(time("safe_now")));
 }
 
 #[tokio::test]
