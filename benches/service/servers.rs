@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use segment_estimator::embedded_redis::MAX_LISTPACK_ENTRIES;
+use segment_estimator::redis::MAX_LISTPACK_ENTRIES;
 
 use crate::plan::Plan;
 use crate::processes::{self, Process};

@@ -1,7 +1,7 @@
 //! One visit a request to small segments beside large ones, on servers that differ in when a sorted set becomes a
 //! skiplist.
 
-use segment_estimator::embedded_redis::MAX_LISTPACK_ENTRIES;
+use segment_estimator::redis::MAX_LISTPACK_ENTRIES;
 
 use crate::Result;
 use crate::contender::{Contender, run_in_turns};

@@ -35,7 +35,6 @@ use tokio::time::Instant;
 pub use self::error::EmbeddedError;
 use self::log::{StartLog, Truncation};
 pub use self::memory::MaxMemory;
-pub use self::process::MAX_LISTPACK_ENTRIES;
 use self::process::{SOCKET, ServerProcess, is_installed};
 pub use self::restore::{MayLack, RestoreError, Restored, restore};
 use crate::redis::probe;

@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::log::StartLog;
 use super::{EmbeddedError, MaxMemory, folder};
+use crate::redis;
 
 /// Runs the server, and the watchdog in the background. `$$` is the process id of the shell, which `exec` hands on to
 /// the server. It is the id of their process group as well. The watchdog gives the server ten seconds to stop, and must
@@ -43,11 +44,6 @@ pub(super) struct ServerProcess {
     log: StartLog,
 }
 
-/// Members up to which Redis keeps a sorted set as a listpack (`zset-max-listpack-entries`). Writing to a listpack
-/// takes time in proportion to its length, since Redis parses the score of each member on the way. docs/benchmarks.md
-/// has the figures.
-pub const MAX_LISTPACK_ENTRIES: u32 = 16;
-
 impl ServerProcess {
     /// How long the server may take to stop. The watchdog kills it after ten seconds.
     pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -63,7 +59,7 @@ impl ServerProcess {
             .args(["--port", "0", "--unixsocket", SOCKET, "--unixsocketperm", "700"])
             .args(["--dir", ".", "--appendonly", "yes", "--appendfsync", "always", "--save", ""])
             // Redis 6 knows only this name; later versions know it as well.
-            .args(["--zset-max-ziplist-entries", &MAX_LISTPACK_ENTRIES.to_string()])
+            .args(["--zset-max-ziplist-entries", &redis::MAX_LISTPACK_ENTRIES.to_string()])
             .args(["--logfile", StartLog::NAME, "--daemonize", "no", "--databases", "1"])
             // 0 is no limit.
             .args(["--maxmemory", &max_memory.map_or(0, MaxMemory::bytes).to_string()])

@@ -35,3 +35,8 @@ pub(crate) use self::reply::parse;
 pub(crate) use self::request::Request;
 pub use self::slot::Slot;
 pub use self::url::RedisUrl;
+
+/// The recommended `zset-max-listpack-entries`: the number of members up to which Redis keeps a sorted set as a listpack.
+/// A write to a listpack takes time in proportion to its length, since Redis parses the score of each member on the way.
+/// docs/benchmarks.md has figures.
+pub const MAX_LISTPACK_ENTRIES: u32 = 16;

@@ -20,6 +20,8 @@ pub struct Server {
     pub append_only_file: Option<bool>,
     /// When it syncs the append-only file to disk (`appendfsync`).
     pub append_fsync: Option<String>,
+    /// The number of members up to which it keeps a sorted set as a list (`zset-max-listpack-entries`).
+    pub max_listpack_entries: Option<u32>,
     /// What it does when its memory is full.
     pub eviction: Option<EvictionPolicy>,
     /// The number of replicas that are online.
@@ -43,6 +45,7 @@ impl Server {
             version: valkey.or_else(|| field("redis_version").map(|version| format!("Redis {version}"))),
             append_only_file: field("aof_enabled").map(|enabled| enabled == "1"),
             append_fsync: None,
+            max_listpack_entries: None,
             eviction: EvictionPolicy::from_info(info),
             replicas: info_field(info, "connected_slaves").map(|_| online_replicas(info)),
             has_wait_aof: None,
@@ -99,6 +102,14 @@ impl fmt::Display for Server {
         if let Some(policy) = &self.eviction {
             write!(f, "; it {policy}")?;
         }
+        if let Some(entries) = self.max_listpack_entries.filter(|entries| *entries > redis::MAX_LISTPACK_ENTRIES) {
+            let recommended = redis::MAX_LISTPACK_ENTRIES;
+            write!(
+                f,
+                "; it keeps segments of up to {entries} users as lists, to which writes take several times as long; set \
+                 zset-max-listpack-entries to {recommended}"
+            )?;
+        }
         match self.permissions {
             Permissions::Unknown => f.write_str("; whether its ACL permits all required commands is unknown"),
             Permissions::Enough | Permissions::Forbidden(_) | Permissions::NoCommand(_) => Ok(()),
@@ -139,16 +150,20 @@ impl Store {
         let mut answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<String>();
         answers.next().transpose()?;
         let info = answers.flatten().collect::<String>();
-        let append_fsync = self.append_fsync(slot).await?;
+        let append_fsync = self.config(slot, "appendfsync").await?;
+        // Redis 6 calls it ziplist; later versions have both names.
+        let entries = self.config(slot, "zset-max-*list*-entries").await?;
+        let max_listpack_entries = entries.and_then(|entries| entries.parse().ok());
         let has_wait_aof = if self.acks.on_disk { self.has_wait_aof(slot).await? } else { None };
         let permissions = Permissions::fetch(&self.client, slot, &self.key_names, partition, self.acks).await?;
-        Ok(Server { append_fsync, has_wait_aof, ..Server::from_info(&info, permissions) })
+        let server = Server::from_info(&info, permissions);
+        Ok(Server { append_fsync, max_listpack_entries, has_wait_aof, ..server })
     }
 
-    /// Fetches `appendfsync`.
-    async fn append_fsync(&self, slot: Slot) -> Result<Option<String>, Error> {
+    /// Fetches the value of the parameter `name`; `None` if an ACL forbids that. If several match, all have one value.
+    async fn config(&self, slot: Slot, name: &str) -> Result<Option<String>, Error> {
         let mut pipeline = pipe();
-        pipeline.cmd("CONFIG").arg("GET").arg("appendfsync");
+        pipeline.cmd("CONFIG").arg("GET").arg(name);
         let mut answers = self.client.send(Request::new(slot, pipeline).probe()).await?.each::<Vec<String>>();
         // The answer is the name, then the value.
         Ok(answers.next().and_then(Result::ok).and_then(|mut pair| pair.pop()))
@@ -178,6 +193,17 @@ mod tests {
                         segments when its memory is full, which makes counts wrong (allkeys-lru); set maxmemory-policy to \
                         noeviction";
         assert_eq!(Server::from_info(info, Permissions::Enough).to_string(), expected);
+    }
+
+    #[test]
+    fn display_recommends_skiplists() {
+        let with = |entries| Server { max_listpack_entries: entries, ..Server::from_info("", Permissions::Enough) };
+        let expected = "a Redis of unknown version; it keeps segments of up to 128 users as lists, to which writes take \
+                        several times as long; set zset-max-listpack-entries to 16";
+        assert_eq!(with(Some(128)).to_string(), expected);
+        for fine in [None, Some(0), Some(16)] {
+            assert_eq!(with(fine).to_string(), "a Redis of unknown version");
+        }
     }
 
     #[test]

@@ -32,7 +32,16 @@ fn check_describes_redis() {
     assert_eq!(row(&table, "max_waiting"), ["max_waiting", "10000", "default"]);
     let last = table.lines().last().unwrap();
     assert!(last.contains(" is Redis ") || last.contains(" is Valkey "), "{last}");
-    assert!(last.ends_with("it refuses writes when its memory is full"), "{last}");
+    assert!(
+        last.contains("; it refuses writes when its memory is full; it keeps segments of up to 128 users as lists"),
+        "{last}"
+    );
+    assert!(last.ends_with("; set zset-max-listpack-entries to 16"), "{last}");
+
+    redis.call::<()>(&["CONFIG", "SET", "zset-max-ziplist-entries", "16"]);
+    let (_, table, _) = check(folder.path(), &["--redis-url", &redis.url()]);
+    let last = table.lines().last().unwrap();
+    assert!(last.ends_with("; it refuses writes when its memory is full"), "{last}");
     assert!(!private_redis(folder.path()).exists(), "a private Redis was started");
 }
 
@@ -43,6 +52,7 @@ fn check_starts_and_stops_the_private_redis() {
     assert!(succeeded, "{error}");
     assert_eq!(row(&table, "redis_url")[1..], ["a", "private", "Redis", "not", "set"]);
     assert!(table.lines().last().unwrap().contains("; it has an append-only file, synced "), "{table}");
+    assert!(!table.contains("as lists"), "{table}");
     assert!(!private_redis(folder.path()).join("redis.sock").exists(), "the private Redis is still running");
 }
 
@@ -235,7 +245,7 @@ fn check_warns_of_an_eviction_policy(#[case] policy: &str, #[case] expected: &st
     let (succeeded, table, error) = check(folder.path(), &["--redis-url", &redis.url()]);
     assert!(succeeded, "{error}");
     let last = table.lines().last().unwrap();
-    assert!(last.contains(expected) && last.ends_with("set maxmemory-policy to noeviction"), "{last}");
+    assert!(last.contains(&format!("{expected}; set maxmemory-policy to noeviction")), "{last}");
 }
 
 #[test]
