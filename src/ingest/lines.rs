@@ -35,7 +35,7 @@ impl Lines {
     }
 
     /// Takes up to `limit` empty lines from the front of `piece`, and returns their number.
-    pub(crate) fn pass_over_empty(&mut self, piece: &mut &[u8], limit: usize) -> usize {
+    pub(crate) fn skip_empty(&mut self, piece: &mut &[u8], limit: usize) -> usize {
         self.clear_spent();
         let mut empty = 0;
         while self.carried.is_empty() && !self.is_too_long && empty < limit {
@@ -143,7 +143,7 @@ mod tests {
         #[case] rest: &str,
     ) {
         let mut lines = Lines::new(5);
-        assert_eq!(lines.pass_over_empty(&mut piece, limit), expected);
+        assert_eq!(lines.skip_empty(&mut piece, limit), expected);
         assert_eq!((lines.count(), piece), (expected as u64, rest.as_bytes()));
     }
 
@@ -152,9 +152,9 @@ mod tests {
         let mut lines = Lines::new(5);
         assert_eq!(lines.next(&mut &b"a"[..]), None);
         let mut piece = &b"\n\n"[..];
-        assert_eq!(lines.pass_over_empty(&mut piece, 9), 0);
+        assert_eq!(lines.skip_empty(&mut piece, 9), 0);
         assert_eq!(lines.next(&mut piece), Some(Line { number: 1, text: Some(b"a") }));
-        assert_eq!((lines.pass_over_empty(&mut piece, 9), lines.count()), (1, 2));
+        assert_eq!((lines.skip_empty(&mut piece, 9), lines.count()), (1, 2));
     }
 
     #[rstest]

@@ -76,7 +76,7 @@ impl Ingest {
         loop {
             // Empty lines have a loop of their own: a body may have millions, and other lines take a hundred times as
             // long.
-            let empty = self.lines.pass_over_empty(&mut piece, MAX_EMPTY_LINES);
+            let empty = self.lines.skip_empty(&mut piece, MAX_EMPTY_LINES);
             self.chunk.last_line = self.lines.count();
             if empty < MAX_EMPTY_LINES {
                 let Some(line) = self.lines.next(&mut piece) else { break };
