@@ -15,8 +15,8 @@ BENCH_ARGS ?=
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on
-	@exec $(CARGO) run --release --locked -- $(ARGS)
+run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on, RELEASE=1 optimizes
+	@exec $(CARGO) run $(if $(RELEASE),--release) --locked -- $(ARGS)
 
 # Tests wait for timeouts more than for a core.
 test: redis ## Run all tests, on real Redis processes

@@ -228,7 +228,9 @@ impl App {
                 "anyone who can reach this address has full access: neither api_keys_file nor jwt_algorithm is set"
             );
         }
-        tracing::info!(address = %public.local_addr, admin_address = admin_addr, "serving");
+        // The build of the tests: it takes a fraction of the time to build, and several times the CPU time to run.
+        let build = cfg!(debug_assertions).then_some("not optimized; for load use make run RELEASE=1");
+        tracing::info!(address = %public.local_addr, admin_address = admin_addr, build, "serving");
         // Stopped before the private Redis, whose end would be an outage to them.
         let mut monitors = JoinSet::new();
         monitors.spawn(health.run());
