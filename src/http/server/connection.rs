@@ -12,6 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +44,7 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
         let (timer, mut head_deadline) = HeadTimer::new(self.head_timeout);
         let served = {
             let connection = self.http.timer(timer).serve_connection(TokioIo::new(&mut stream), self.service);
-            let (mut connection, mut cancelled) = (pin!(connection), pin!(self.stop.cancelled()));
+            let (mut connection, mut cancelled) = (pin!(connection), pin!(unconstrained(self.stop.cancelled())));
             let (mut is_registered, mut is_draining) = (false, false);
             poll_fn(|context| {
                 loop {
