@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -306,7 +307,7 @@ async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(
 /// visit that was acknowledged before.
 async fn count_members(store: Store, requests: Vec<CountRequest>) -> Vec<Result<u64, store::Error>> {
     let mut distinct = Vec::with_capacity(requests.len());
-    let mut indices = HashMap::with_capacity(requests.len());
+    let mut indices = HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
     let index_of = |request| {
         *indices.entry(request).or_insert_with(|| {
             distinct.push(request);
