@@ -33,10 +33,14 @@ pub struct ConnectionServer<S> {
 }
 
 impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionServer<S> {
-    /// Serves a connection with TLS to its end. The timeout of a head includes the handshake.
+    /// Serves a connection with TLS to its end. The handshake has the timeout of a head as well.
     pub async fn serve_with_tls(self, stream: Stream, tls: &Tls) -> Result<(), BoxError> {
-        let stream = timeout(self.head_timeout, tls.accept(stream)).await??;
-        self.serve(stream).await
+        let handshake = timeout(self.head_timeout, tls.accept(stream));
+        match self.stop.run_until_cancelled(handshake).await {
+            Some(stream) => self.serve(stream??).await,
+            // No request is in flight yet.
+            None => Ok(()),
+        }
     }
 
     /// Serves a connection to its end. Must not move to another task.

@@ -190,3 +190,16 @@ fn start_refuses_an_unusable_certificate() {
         assert!(message.contains(expected), "{message}");
     }
 }
+
+#[tokio::test]
+async fn shutdown_ends_a_handshake_that_has_not_begun() {
+    let (certificate, folder) = (ServerCertificate::new(), tempfile::tempdir().unwrap());
+    let flags = certificate.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--drain-timeout", "1s"]).collect();
+    let service = Service::start(folder.path(), &flags);
+    let _silent = TcpStream::connect(service.address).await.unwrap();
+    // The service accepts in order, so it has accepted the silent one once it answers.
+    certificate.connect(service.address, "localhost").await.unwrap();
+    let log = service.terminate_for_log();
+    assert!(!log.iter().any(|line| line.contains("aborting requests in flight")), "{log:?}");
+}
