@@ -28,44 +28,48 @@ use RouteLimits::{Concurrency, ConcurrencyAndTime, RoundTrip, Unlimited};
 /// The public API and its pages.
 static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
-        post::<visits::__path_record, _>("/segments", RoundTrip, visits::record),
-        post::<batch::__path_record, _>("/segments/batch", Concurrency, batch::record),
-        get::<segments::__path_list, _>("/segments", ConcurrencyAndTime, segments::list),
-        get::<counts::__path_counts, _>("/counts", ConcurrencyAndTime, counts::counts),
-        get::<count::__path_count, _>("/segments/{name}/count", RoundTrip, count::count),
-        get::<histogram::__path_histogram, _>("/segments/{name}/histogram", ConcurrencyAndTime, histogram::histogram),
-        get::<history::__path_history, _>("/segments/{name}/history", ConcurrencyAndTime, history::history),
-        get::<overlap::__path_overlap, _>("/overlap", Concurrency, overlap::overlap),
-        get::<users::__path_segments, _>("/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
-        delete::<users::__path_delete, _>("/users/{user_id}", ConcurrencyAndTime, users::delete),
-        get::<docs::__path_openapi, _>("/openapi.json", ConcurrencyAndTime, docs::openapi(openapi_json)),
-        get::<docs::__path_page, _>("/docs", ConcurrencyAndTime, docs::page),
-        get::<docs::__path_page_with_slash, _>("/docs/", ConcurrencyAndTime, docs::page_with_slash),
-        get::<docs::__path_file, _>("/docs/{file}", ConcurrencyAndTime, docs::file),
-        get::<pages::__path_list, _>("/", ConcurrencyAndTime, pages::list),
-        get::<pages::__path_segment, _>("/pages/segment", ConcurrencyAndTime, pages::segment),
-        get::<pages::__path_overlap, _>("/pages/overlap", Concurrency, pages::overlap),
-        get::<pages::__path_file, _>("/pages/{file}", ConcurrencyAndTime, pages::file),
+        route::<visits::__path_record, _>(POST, "/segments", RoundTrip, visits::record),
+        route::<batch::__path_record, _>(POST, "/segments/batch", Concurrency, batch::record),
+        route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list),
+        route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts),
+        route::<count::__path_count, _>(GET, "/segments/{name}/count", RoundTrip, count::count),
+        route::<histogram::__path_histogram, _>(
+            GET,
+            "/segments/{name}/histogram",
+            ConcurrencyAndTime,
+            histogram::histogram,
+        ),
+        route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history),
+        route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
+        route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
+        route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
+        route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, docs::openapi(openapi_json)),
+        route::<docs::__path_page, _>(GET, "/docs", ConcurrencyAndTime, docs::page),
+        route::<docs::__path_page_with_slash, _>(GET, "/docs/", ConcurrencyAndTime, docs::page_with_slash),
+        route::<docs::__path_file, _>(GET, "/docs/{file}", ConcurrencyAndTime, docs::file),
+        route::<pages::__path_list, _>(GET, "/", ConcurrencyAndTime, pages::list),
+        route::<pages::__path_segment, _>(GET, "/pages/segment", ConcurrencyAndTime, pages::segment),
+        route::<pages::__path_overlap, _>(GET, "/pages/overlap", Concurrency, pages::overlap),
+        route::<pages::__path_file, _>(GET, "/pages/{file}", ConcurrencyAndTime, pages::file),
     ]
 });
 
 /// Probes and metrics, on the listener of callers.
-static PROBES: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    vec![
-        get::<health::__path_live, _>("/healthz", Unlimited, health::live),
-        get::<health::__path_ready, _>("/readyz", Unlimited, health::ready),
-        get::<metrics::__path_metrics, _>("/metrics", Unlimited, metrics::metrics),
-    ]
-});
+static PROBES: LazyLock<Vec<Route>> =
+    LazyLock::new(|| probes(route::<metrics::__path_metrics, _>(GET, "/metrics", Unlimited, metrics::metrics)));
 
 /// Probes and metrics, on a listener of their own.
 static ADMIN: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    vec![
-        get::<health::__path_live, _>("/healthz", Unlimited, health::live),
-        get::<health::__path_ready, _>("/readyz", Unlimited, health::ready),
-        get::<metrics::__path_metrics, _>("/metrics", Unlimited, metrics::metrics_without_token),
-    ]
+    probes(route::<metrics::__path_metrics, _>(GET, "/metrics", Unlimited, metrics::metrics_without_token))
 });
+
+fn probes(metrics: Route) -> Vec<Route> {
+    vec![
+        route::<health::__path_live, _>(GET, "/healthz", Unlimited, health::live),
+        route::<health::__path_ready, _>(GET, "/readyz", Unlimited, health::ready),
+        metrics,
+    ]
+}
 
 /// Returns the OpenAPI document as JSON.
 #[must_use]
@@ -81,47 +85,28 @@ struct Route {
 /// Returns the handler of a route with its middleware.
 type BuildHandler = dyn Fn(&Metrics) -> MethodRouter<Arc<AppState>> + Send + Sync;
 
-fn get<P: Documented, T: HandlerScope + 'static>(
+/// A method by its names in metrics, in axum and in utoipa.
+type Verb = (&'static str, MethodFilter, HttpMethod);
+
+const GET: Verb = ("GET", MethodFilter::GET, HttpMethod::Get);
+const POST: Verb = ("POST", MethodFilter::POST, HttpMethod::Post);
+const DELETE: Verb = ("DELETE", MethodFilter::DELETE, HttpMethod::Delete);
+
+/// Returns the route that `#[utoipa::path]` describes as `P`.
+///
+/// # Panics
+///
+/// If `P` has another method or path.
+fn route<P: Documented, T: HandlerScope + 'static>(
+    (name, filter, method): Verb,
     path: &'static str,
     limits: RouteLimits,
     handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
 ) -> Route {
-    Route::new::<P, T>(("GET", MethodFilter::GET, HttpMethod::Get), path, limits, handler)
-}
-
-fn post<P: Documented, T: HandlerScope + 'static>(
-    path: &'static str,
-    limits: RouteLimits,
-    handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
-) -> Route {
-    Route::new::<P, T>(("POST", MethodFilter::POST, HttpMethod::Post), path, limits, handler)
-}
-
-fn delete<P: Documented, T: HandlerScope + 'static>(
-    path: &'static str,
-    limits: RouteLimits,
-    handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
-) -> Route {
-    Route::new::<P, T>(("DELETE", MethodFilter::DELETE, HttpMethod::Delete), path, limits, handler)
-}
-
-impl Route {
-    /// Returns the route that `#[utoipa::path]` describes as `P`.
-    ///
-    /// # Panics
-    ///
-    /// If `P` has another method or path.
-    fn new<P: Documented, T: HandlerScope + 'static>(
-        (name, filter, method): (&'static str, MethodFilter, HttpMethod),
-        path: &'static str,
-        limits: RouteLimits,
-        handler: impl Handler<T, Arc<AppState>, Future: Unpin>,
-    ) -> Self {
-        let build = move |metrics: &Metrics| {
-            on(filter, Endpoint::new(handler.clone(), limits, MeasuredRoute::new(name, path, metrics)))
-        };
-        Self { doc: RouteDoc::of::<P>(method, path, T::SCOPE), build: Box::new(build) }
-    }
+    let build = move |metrics: &Metrics| {
+        on(filter, Endpoint::new(handler.clone(), limits, MeasuredRoute::new(name, path, metrics)))
+    };
+    Route { doc: RouteDoc::of::<P>(method, path, T::SCOPE), build: Box::new(build) }
 }
 
 /// The listener of probes and metrics.
@@ -232,13 +217,13 @@ mod tests {
     #[test]
     #[should_panic(expected = "another path")]
     fn a_route_with_another_path_than_its_description_panics() {
-        let _ = get::<health::__path_live, _>("/readyz", Unlimited, health::live);
+        let _ = route::<health::__path_live, _>(GET, "/readyz", Unlimited, health::live);
     }
 
     #[test]
     #[should_panic(expected = "another method")]
     fn a_route_with_another_method_than_its_description_panics() {
-        let _ = post::<health::__path_live, _>("/healthz", Unlimited, health::live);
+        let _ = route::<health::__path_live, _>(POST, "/healthz", Unlimited, health::live);
     }
 
     #[tokio::test]
