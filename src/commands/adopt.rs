@@ -6,11 +6,10 @@ use std::io::{self, Write as _};
 use clap::Args;
 
 use super::confirm::confirm;
-use super::counted::counted;
 use super::data::Data;
 use super::{Failure, Outcome};
 use crate::config::Settings;
-use crate::domain::Window;
+use crate::domain::{Window, counted};
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Survey, list_first};
 use crate::store::{self, Candidate, Coverage, Partitions, Store, UnrecordedData};
@@ -101,18 +100,24 @@ fn describe(survey: &Survey, window: Window) -> String {
     let Survey { segments, empty, members, expired, unindexed, foreign } = survey;
     let mut text = format!(
         "{} with {}; the next prune removes {expired}, which are older than the window of {window}",
-        counted(*segments, "segment"),
-        counted(*members, "member"),
+        counted(*segments, "segment", "segments"),
+        counted(*members, "member", "members"),
     );
     if !unindexed.is_empty() {
-        text += &format!("; {} missing in the index are added to it", counted(unindexed.len() as u64, "segment"));
+        text += &format!(
+            "; {} missing in the index are added to it",
+            counted(unindexed.len() as u64, "segment", "segments")
+        );
     }
     if *empty > 0 {
-        text += &format!(", and {} without members", counted(*empty, "name"));
+        text += &format!(", and {} without members", counted(*empty, "name", "names"));
     }
     if !foreign.is_empty() {
-        text +=
-            &format!("; {} of another type left alone: {}", counted(foreign.len() as u64, "key"), list_first(foreign));
+        text += &format!(
+            "; {} of another type left alone: {}",
+            counted(foreign.len() as u64, "key", "keys"),
+            list_first(foreign)
+        );
     }
     text
 }

@@ -5,7 +5,6 @@ mod backoff;
 pub mod check;
 mod cli;
 mod confirm;
-mod counted;
 mod data;
 mod demo;
 mod export;

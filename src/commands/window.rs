@@ -5,11 +5,10 @@ use std::io::{self, Write as _};
 use clap::{Args, Subcommand};
 
 use super::confirm::confirm;
-use super::counted::counted;
 use super::data::Data;
 use super::{Failure, Outcome};
 use crate::config::Settings;
-use crate::domain::Window;
+use crate::domain::{Window, counted};
 use crate::estimator::clock::Clock;
 use crate::store::{self, Partitions, Resharding, Store, WindowChange};
 
@@ -80,7 +79,11 @@ impl WindowCommand {
             let safe_now = clock.sync(store).await.map_err(failed)?.safe_now;
             let survey = store.survey(layout.read(), to.cutoff(safe_now)).await.map_err(failed)?;
             let (expired, members) = (survey.expired, survey.members);
-            writeln!(out, "by {to}, the next prune removes {expired} of {}, for good", counted(members, "visit"))?;
+            writeln!(
+                out,
+                "by {to}, the next prune removes {expired} of {}, for good",
+                counted(members, "visit", "visits")
+            )?;
             writeln!(
                 out,
                 "an instance that counts over more objects within {}s, if it runs and reaches Redis: start all of them first",

@@ -1,10 +1,12 @@
 //! The domain model: segments, users, visits, points in time and the window. Values are validated when they are parsed.
 //! No I/O.
 
+mod counted;
 mod time;
 mod visit;
 pub mod visit_json;
 
+pub(crate) use self::counted::counted;
 pub(crate) use self::time::parse_duration;
 pub use self::time::{Timestamp, Window};
 pub use self::visit::{FieldError, SegmentName, UserId, Visit};

@@ -1,6 +1,7 @@
 //! Errors of the store.
 
 use super::Partitions;
+use crate::domain::counted;
 use crate::redis::{self, Failure, Reach};
 
 /// An error of a request to the store. A write may have taken effect.
@@ -61,11 +62,6 @@ pub enum Error {
         counted(*.0, "segment exists", "segments exist")
     )]
     TooManySegments(u64),
-}
-
-/// Returns `count` with its noun.
-pub(super) fn counted(count: u64, singular: &str, plural: &str) -> String {
-    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 impl Error {

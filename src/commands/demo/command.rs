@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{Demo, DemoCounts};
-use crate::commands::counted::counted;
 use crate::commands::data::Data;
 use crate::commands::healthcheck::local_address;
 use crate::commands::progress::{Progress, Unit};
 use crate::commands::{Failure, Outcome, StopSignals};
 use crate::config::Settings;
+use crate::domain::counted;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::estimator::history::Interval;
@@ -59,8 +59,11 @@ impl DemoCommand {
         let DemoCounts { segments, visits, points } = outcome?;
         let took = humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64));
         let mut out = std::io::stdout();
-        let [segments, members, points] = [(segments as u64, "segment"), (visits, "member"), (points, "point")]
-            .map(|(number, noun)| counted(number, noun));
+        let [segments, members, points] = [
+            counted(segments as u64, "segment", "segments"),
+            counted(visits, "member", "members"),
+            counted(points, "point", "points"),
+        ];
         writeln!(out, "{segments} with {members}, and {points} of their histories, in {took}")?;
         let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
         let address = local_address(settings.listen);

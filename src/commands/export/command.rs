@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Export, ExportCounts};
-use crate::commands::counted::counted;
 use crate::commands::data::Data;
 use crate::commands::progress::{Progress, Unit};
 use crate::commands::{Failure, Outcome};
 use crate::config::Settings;
-use crate::domain::SegmentName;
+use crate::domain::{SegmentName, counted};
 use crate::estimator::clock::Clock;
 
 /// The arguments of `export`.
@@ -44,7 +43,7 @@ impl ExportCommand {
         data.close().await;
         let ExportCounts { visits, segments_failed } = exported?;
         // An error here means that standard error is closed.
-        let _ = writeln!(io::stderr(), "{} exported", counted(visits, "visit"));
+        let _ = writeln!(io::stderr(), "{} exported", counted(visits, "visit", "visits"));
         match segments_failed {
             0 => Ok(()),
             failed => Err(format!("skipped keys of segments that are not sorted sets: {failed}").into()),

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{MoveOutcome, Repartition};
-use crate::commands::counted::counted;
 use crate::commands::data::Data;
 use crate::commands::{Failure, Outcome, StopSignals};
 use crate::config::Settings;
+use crate::domain::counted;
 use crate::estimator::clock::Clock;
 use crate::store::Partitions;
 
@@ -40,8 +40,8 @@ impl RepartitionCommand {
                 out,
                 "there {is} {} now: {} copied and {} compared in {}",
                 self.to.in_words(),
-                counted(members, "member"),
-                counted(segments, "count"),
+                counted(members, "member", "members"),
+                counted(segments, "count", "counts"),
                 humantime::format_duration(Duration::from_millis(since.elapsed().as_millis() as u64))
             )?,
         }

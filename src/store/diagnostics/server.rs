@@ -5,11 +5,9 @@ use std::fmt;
 use ::redis::{Value, pipe};
 
 use super::{EvictionPolicy, Permissions};
-use crate::redis::{self, Request, info_field};
-use crate::redis::{Slot, WriteAcks};
-use crate::store::Error;
-use crate::store::error::counted;
-use crate::store::{KeySet, Partition, Partitions, Store};
+use crate::domain::counted;
+use crate::redis::{self, Request, Slot, WriteAcks, info_field};
+use crate::store::{Error, KeySet, Partition, Partitions, Store};
 
 /// A primary of a [`Store`]. A property is `None` if an ACL forbids the command that returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
