@@ -5,14 +5,17 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::domain::SegmentName;
 use crate::estimator::{ListCursor, Order};
 
-/// Encodes a cursor for a URL: the order as a letter, the count and the name, in base64url.
-pub fn encode(order: Order, ListCursor { segment, count }: &ListCursor) -> String {
+/// Encodes a cursor for a URL: the order as a letter, the rank and the name, in base64url.
+pub fn encode(order: Order, ListCursor { segment, rank }: &ListCursor) -> String {
     let order = match order {
         Order::Name => 'n',
         Order::Count => 'c',
+        Order::Growth => 'g',
+        Order::Decline => 'd',
+        Order::Newest => 'w',
     };
-    let count = count.map(|count| count.to_string()).unwrap_or_default();
-    BASE64URL_NOPAD.encode(format!("{order}{count}:{segment}").as_bytes())
+    let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
+    BASE64URL_NOPAD.encode(format!("{order}{rank}:{segment}").as_bytes())
 }
 
 /// Decodes the cursor of a list with this order and prefix.
@@ -34,11 +37,14 @@ fn decode_any(text: &str) -> Option<(Order, ListCursor)> {
     let order = match order {
         "n" => Order::Name,
         "c" => Order::Count,
+        "g" => Order::Growth,
+        "d" => Order::Decline,
+        "w" => Order::Newest,
         _ => return None,
     };
-    let (count, name) = rest.split_once(':')?;
-    let count = if count.is_empty() { None } else { Some(count.parse().ok()?) };
-    Some((order, ListCursor { segment: SegmentName::parse(name.to_owned()).ok()?, count }))
+    let (rank, name) = rest.split_once(':')?;
+    let rank = if rank.is_empty() { None } else { Some(rank.parse().ok()?) };
+    Some((order, ListCursor { segment: SegmentName::parse(name.to_owned()).ok()?, rank }))
 }
 
 #[cfg(test)]
@@ -47,8 +53,11 @@ mod tests {
 
     #[test]
     fn decode_reads_what_encode_writes() {
-        for (order, count) in [(Order::Name, Some(u64::MAX)), (Order::Count, Some(0)), (Order::Count, None)] {
-            let cursor = ListCursor { segment: SegmentName::parse("größe: 5/7?").unwrap(), count };
+        let most = Some(u64::MAX.into());
+        for (order, rank) in
+            [(Order::Name, most), (Order::Count, Some(0)), (Order::Count, None), (Order::Growth, Some(-7))]
+        {
+            let cursor = ListCursor { segment: SegmentName::parse("größe: 5/7?").unwrap(), rank };
             assert_eq!(decode(&encode(order, &cursor), order, "grö"), Ok(cursor.clone()));
             assert!(decode(&encode(order, &cursor), order, "x").is_err());
         }

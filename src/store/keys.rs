@@ -28,6 +28,8 @@ pub(super) enum KeyKind {
     Layout,
     /// The history of a segment; without a name, the lease on sampling.
     History,
+    /// The change record of a segment.
+    Change,
 }
 
 /// The text that begins all keys of a data set, so that several share a database.
@@ -129,6 +131,11 @@ impl KeyNames {
         self.history("")
     }
 
+    /// Returns the key of a segment's change record. No segment has a name that begins with a space.
+    pub(super) fn change(&self, segment: &str) -> String {
+        self.plain("history: ", segment)
+    }
+
     /// Returns a pattern for `SCAN` or an ACL: the escaped prefix, then the pattern `rest`.
     pub(super) fn pattern(&self, rest: &str) -> String {
         let mut pattern = String::with_capacity(self.prefix.0.len() + rest.len());
@@ -163,7 +170,13 @@ impl KeyNames {
         };
         let kind = match rest.split_once(':') {
             Some(("segment", name)) => KeyKind::Segment(name.to_owned()),
-            Some(("history", _)) if !partition.is_tagged() => KeyKind::History,
+            Some(("history", name)) if !partition.is_tagged() => {
+                if name.starts_with(' ') {
+                    KeyKind::Change
+                } else {
+                    KeyKind::History
+                }
+            }
             None if rest == "segments" => KeyKind::Index,
             None if rest == "forgotten" => KeyKind::Tombstones,
             None if rest == "layout" => KeyKind::Layout,
@@ -224,8 +237,8 @@ mod tests {
             ["prod:{p07}:segment:x", "prod:{p07}:forgotten"]
         );
         assert_eq!(
-            [names.layout(), names.history("x"), names.lease()],
-            ["prod:layout", "prod:history:x", "prod:history:"]
+            [names.layout(), names.history("x"), names.change("x"), names.lease()],
+            ["prod:layout", "prod:history:x", "prod:history: x", "prod:history:"]
         );
         for key in [names.segment(last, "{x}"), names.index(last), names.layout_of(last)] {
             assert_eq!(Slot::of_any_key(&key), last.slot(), "{key}");
@@ -249,6 +262,7 @@ mod tests {
             }
             assert_eq!(read(names.history("a:b")), Some((KeyKind::History, plain)));
             assert_eq!(read(names.lease()), Some((KeyKind::History, plain)));
+            assert_eq!(read(names.change("a:b")), Some((KeyKind::Change, plain)));
             for other in ["segment", "segments:", "layouts", "{p0}:segments", "{p1024}:segments", "{r00}:segments"] {
                 assert_eq!(read(names.plain(other, "")), None, "{other}");
             }

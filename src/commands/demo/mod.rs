@@ -109,7 +109,12 @@ impl Writer<'_> {
     /// Writes the buffers. Samples go first: a history only grows at its end, and a running service samples segments
     /// with members.
     async fn flush(&mut self) -> Result<(), store::Error> {
-        self.counts.points += self.store.add_samples(&std::mem::take(&mut self.samples)).await?;
+        let samples = std::mem::take(&mut self.samples);
+        self.counts.points += self.store.add_samples(&samples).await?;
+        // Each history is in one batch.
+        let histories = samples.chunk_by(|one, next| one.segment == next.segment);
+        let last = histories.filter_map(<[_]>::last).map(|last| (&last.segment, last.sample.at));
+        self.store.update_changes(&last.collect::<Vec<_>>()).await?;
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
             self.estimator.acquire_bulk_permit().await?.write(&batch).await.into_result()?;

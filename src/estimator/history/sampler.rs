@@ -43,7 +43,8 @@ impl HistorySampler {
         self.history.interval
     }
 
-    /// Acquires the lease of `tick`, samples the counts of all segments at `now`, and completes the tick.
+    /// Acquires the lease of `tick`, samples the counts of all segments at `now`, updates their changes, and completes
+    /// the tick.
     ///
     /// Idempotent. After a failure this instance may retry at once, and another one when the lease has expired.
     ///
@@ -90,6 +91,9 @@ impl HistorySampler {
                 Err(error) => return Err(error),
             }
         }
-        self.history.store.add_samples(&samples).await
+        let points = self.history.store.add_samples(&samples).await?;
+        let sampled: Vec<_> = samples.iter().map(|named| (&named.segment, tick)).collect();
+        self.history.store.update_changes(&sampled).await?;
+        Ok(points)
     }
 }

@@ -1,7 +1,8 @@
 //! The types of a list, and its pages.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 
+use super::changes::Changes;
 use crate::domain::{SegmentName, Timestamp, Window};
 
 /// A request for a list.
@@ -26,6 +27,32 @@ pub enum Order {
     Name,
     /// By count, the largest first, then by name.
     Count,
+    /// By the change in a week, the largest growth first, then by name. Segments without one come last.
+    Growth,
+    /// By the change in a week, the largest loss first, then by name. Segments without one come last.
+    Decline,
+    /// By the time of the first sample, the latest first, then by name. Segments without samples come first.
+    Newest,
+}
+
+impl Order {
+    /// Whether the order depends on the changes of the segments.
+    pub(super) fn is_by_change(self) -> bool {
+        matches!(self, Self::Growth | Self::Decline | Self::Newest)
+    }
+
+    /// Returns the rank of `counted`. Higher ranks come first, `None` comes last, and names decide between equal ranks.
+    pub(super) fn rank(self, counted: &CountedSegment) -> Option<i128> {
+        let week = counted.changes.week.map(|change| i128::from(change.absolute()));
+        match self {
+            Self::Name | Self::Count => counted.count.map(i128::from),
+            Self::Growth => week,
+            Self::Decline => week.map(|absolute| -absolute),
+            Self::Newest => {
+                Some(counted.changes.first_sampled_at.map_or(i128::from(i64::MAX), |first| first.as_millis().into()))
+            }
+        }
+    }
 }
 
 /// The last segment of a page.
@@ -33,8 +60,8 @@ pub enum Order {
 pub struct ListCursor {
     /// The name.
     pub segment: SegmentName<'static>,
-    /// The number of users, as in [`CountedSegment`].
-    pub count: Option<u64>,
+    /// The rank in the order of the list. In the order of names it has no meaning.
+    pub rank: Option<i128>,
 }
 
 /// A page of segments that have users.
@@ -55,19 +82,33 @@ pub struct CountedSegment {
     pub segment: SegmentName<'static>,
     /// The number of users, or `None` if the segment's key is not a sorted set.
     pub count: Option<u64>,
+    /// How the number has changed.
+    pub changes: Changes,
 }
 
 impl CountedSegment {
-    /// Returns whether the segment comes after `cursor` in the order by count.
-    pub(super) fn comes_after(&self, cursor: &ListCursor) -> bool {
-        (Reverse(self.count), &self.segment) > (Reverse(cursor.count), &cursor.segment)
+    /// Returns the position of the segment in `order`.
+    pub(super) fn cursor(&self, order: Order) -> ListCursor {
+        ListCursor { segment: self.segment.clone(), rank: order.rank(self) }
+    }
+}
+
+impl Ord for ListCursor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.rank.cmp(&self.rank).then_with(|| self.segment.cmp(&other.segment))
+    }
+}
+
+impl PartialOrd for ListCursor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 /// Returns the first `limit` of `segments` as a page. Any further segment means that there is a next page.
-pub(super) fn page(mut segments: Vec<CountedSegment>, limit: usize, as_of: Timestamp) -> List {
+pub(super) fn page(mut segments: Vec<CountedSegment>, order: Order, limit: usize, as_of: Timestamp) -> List {
     let has_more = segments.len() > limit;
     segments.truncate(limit);
-    let last = segments.last().filter(|_| has_more).cloned();
-    List { segments, next: last.map(|CountedSegment { segment, count }| ListCursor { segment, count }), as_of }
+    let next = segments.last().filter(|_| has_more).map(|last| last.cursor(order));
+    List { segments, next, as_of }
 }

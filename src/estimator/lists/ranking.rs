@@ -1,4 +1,4 @@
-//! Rankings: the order of segments by count, shared by concurrent and subsequent lists.
+//! Rankings: the order of segments by count or by change, shared by concurrent and subsequent lists.
 //!
 //! A ranking needs the count of every segment, whatever the page. One walk over all segments answers every list of the
 //! same window and prefix that arrives while the walk runs, and for one second after. With few segments a walk is
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::list::{CountedSegment, List, ListCursor, page};
+use super::list::{CountedSegment, List, ListCursor, Order, page};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::concurrency_limit::TooMany;
 use crate::estimator::error::Error;
 use crate::store;
 
-/// The first segments in the order by count.
+/// The first segments in an order other than that of names.
 #[derive(Debug)]
 pub(super) struct Ranking {
     /// At most [`Self::MAX_LIMIT`] segments, and one more if there are further ones.
@@ -35,11 +35,11 @@ impl Ranking {
     const MIN_SHARED: usize = 1_000;
 
     /// Returns the page of `limit` segments after `after`, unless it reaches beyond the ranking.
-    pub(super) fn page(&self, after: Option<&ListCursor>, limit: usize) -> Option<List> {
+    pub(super) fn page(&self, order: Order, after: Option<&ListCursor>, limit: usize) -> Option<List> {
         let is_complete = self.segments.len() <= Self::MAX_LIMIT;
-        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.comes_after(after)));
+        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.cursor(order) > *after));
         let segments: Vec<_> = behind.take(limit.saturating_add(1)).cloned().collect();
-        (is_complete || segments.len() > limit).then(|| page(segments, limit, self.as_of))
+        (is_complete || segments.len() > limit).then(|| page(segments, order, limit, self.as_of))
     }
 
     fn is_shared_later(&self) -> bool {
@@ -50,8 +50,8 @@ impl Ranking {
 /// The walk that computes a ranking. Cancelled when its last caller is dropped.
 pub(super) type Walk = Shared<BoxFuture<'static, Result<Arc<Ranking>, store::Error>>>;
 
-/// The window of a ranking, and the prefix of its names.
-type Key = (Window, String);
+/// The window of a ranking, the prefix of its names, and its order.
+pub(super) type Key = (Window, String, Order);
 
 /// The running walks, and the rankings of the last second.
 #[derive(Default)]
@@ -88,7 +88,7 @@ impl Rankings {
     const SHARED_FOR: Duration = Duration::from_secs(1);
     /// How long after its start a walk accepts further callers: the default deadline of a request.
     const JOINED_FOR: Duration = Duration::from_secs(30);
-    /// How many finished rankings are cached, of up to 200 KB each. They are dropped when a list finds them too old.
+    /// How many finished rankings are cached, of up to 300 KB each. They are dropped when a list finds them too old.
     const MAX_KEPT: usize = 8;
 
     /// Returns the ranking of `key` at `now` or shortly before. Calls `start` if there is no walk or ranking to share.

@@ -1,28 +1,24 @@
 //! Reads the index and counts its segments in pages.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
 use super::list::{CountedSegment, List, ListCursor, ListQuery, Order, page};
-use super::ranking::{Ranking, Walk};
-use crate::domain::{SegmentName, Timestamp, Window};
+use super::ranking::{Key as RankingKey, Ranking, Walk};
+use crate::domain::Timestamp;
 use crate::estimator::concurrency_limit::TooMany;
 use crate::estimator::error::Error;
 use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 impl Estimator {
-    /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves
-    /// other connections after every 16 KiB of commands.
-    const COUNT_BATCH: usize = 200;
-
     /// Lists the segments of `query` that have users at `now`. A segment whose key is not a sorted set is listed
     /// without a count, and comes last in the order by count.
     ///
-    /// Lists by count share a walk over all segments. With 1,000 segments or more the counts may therefore be of an
+    /// Lists in any order but that of names share a walk over all segments. With 1,000 segments or more the counts may therefore be of an
     /// earlier time, [`List::as_of`]: up to one second earlier, or by the duration of the walk.
     ///
     /// # Errors
@@ -32,7 +28,7 @@ impl Estimator {
         self.check_window(query.window)?;
         match query.order {
             Order::Name => self.list_by_name(query, now).await,
-            Order::Count => self.list_by_count(query, now).await,
+            _ => self.list_by_rank(query, now).await,
         }
     }
 
@@ -49,44 +45,45 @@ impl Estimator {
             // One more means that there is a next page.
             segments.len() > *limit
         };
-        self.walk_occupied(start, prefix, window.cutoff(now), take).await?;
-        Ok(page(segments, *limit, now))
+        let cutoff = window.cutoff(now);
+        self.walk_occupied(start, prefix, cutoff, None, take).await?;
+        self.add_changes(&mut segments, now).await?;
+        Ok(page(segments, Order::Name, *limit, now))
     }
 
-    async fn list_by_count(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
-        let ListQuery { prefix, limit, after, window, .. } = query;
-        let key = (*window, prefix.clone());
+    async fn list_by_rank(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
+        let ListQuery { prefix, order, limit, after, window } = query;
+        let key = (*window, prefix.clone(), *order);
         let ranking = match after {
             _ if *limit > Ranking::MAX_LIMIT => None,
             Some(_) => self.rankings.recent(&key, now),
-            None => Some(self.rankings.get(&key, now, || self.start_ranking(prefix.clone(), *window, now)).await?),
+            None => Some(self.rankings.get(&key, now, || self.start_ranking(key.clone(), now)).await?),
         };
-        if let Some(list) = ranking.and_then(|ranking| ranking.page(after.as_ref(), *limit)) {
+        if let Some(list) = ranking.and_then(|ranking| ranking.page(*order, after.as_ref(), *limit)) {
             return Ok(list);
         }
         let _permit = self.acquire_list_permit()?;
-        let (segments, _) = self.first_by_count(prefix, *window, after.as_ref(), *limit, now).await?;
-        Ok(page(segments, *limit, now))
+        let (segments, _) = self.first_by_rank(&key, after.as_ref(), *limit, now).await?;
+        Ok(page(segments, *order, *limit, now))
     }
 
-    /// Starts a walk over all segments with `prefix`, for a shared ranking. The walk holds a permit until it ends.
-    fn start_ranking(&self, prefix: String, window: Window, now: Timestamp) -> Result<Walk, TooMany> {
+    /// Starts a walk over the segments of `key`, for a shared ranking. The walk holds a permit until it ends.
+    fn start_ranking(&self, key: RankingKey, now: Timestamp) -> Result<Walk, TooMany> {
         let permit = self.acquire_list_permit()?;
         let estimator = self.clone();
         let walk = async move {
             let _permit = permit;
-            let first = estimator.first_by_count(&prefix, window, None, Ranking::MAX_LIMIT, now).await;
+            let first = estimator.first_by_rank(&key, None, Ranking::MAX_LIMIT, now).await;
             first.map(|(segments, counted)| Arc::new(Ranking { segments, counted, as_of: now }))
         };
         Ok(walk.boxed().shared())
     }
 
-    /// Returns the first `limit` segments after `after` in the order by count, one more if there is one, and how many
+    /// Returns the first `limit` segments of `key` after `after`, one more if there is one, and how many
     /// were counted.
-    async fn first_by_count(
+    async fn first_by_rank(
         &self,
-        prefix: &str,
-        window: Window,
+        (window, prefix, order): &RankingKey,
         after: Option<&ListCursor>,
         limit: usize,
         now: Timestamp,
@@ -94,26 +91,33 @@ impl Estimator {
         // Holds one page, however many segments there are.
         let mut first = BinaryHeap::new();
         let take = |counted: CountedSegment| {
-            if after.is_none_or(|after| counted.comes_after(after)) {
-                first.push((Reverse(counted.count), counted.segment));
+            let cursor = counted.cursor(*order);
+            if after.is_none_or(|after| cursor > *after) {
+                first.push(Ranked(cursor, counted));
                 if first.len() > limit.saturating_add(1) {
                     first.pop();
                 }
             }
             false
         };
-        let counted = self.walk_occupied(IndexCursor::before(prefix), prefix, window.cutoff(now), take).await?;
-        let first = first.into_sorted_vec().into_iter();
-        Ok((first.map(|(Reverse(count), segment)| CountedSegment { segment, count }).collect(), counted))
+        let (start, cutoff) = (IndexCursor::before(prefix), window.cutoff(now));
+        let changes_at = order.is_by_change().then_some(now);
+        let counted = self.walk_occupied(start, prefix, cutoff, changes_at, take).await?;
+        let mut first: Vec<_> = first.into_sorted_vec().into_iter().map(|Ranked(_, counted)| counted).collect();
+        if changes_at.is_none() {
+            self.add_changes(&mut first, now).await?;
+        }
+        Ok((first, counted))
     }
 
     /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those with
-    /// `prefix` and members seen after `cutoff` are passed. Returns how many segments were counted.
+    /// `prefix` and members seen after `cutoff` are passed, with their changes at `changes_at`. Returns how many segments were counted.
     async fn walk_occupied(
         &self,
         mut cursor: Option<IndexCursor>,
         prefix: &str,
         cutoff: Timestamp,
+        changes_at: Option<Timestamp>,
         mut take: impl FnMut(CountedSegment) -> bool,
     ) -> Result<usize, store::Error> {
         let mut counted = 0;
@@ -124,61 +128,33 @@ impl Estimator {
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(prefix)).collect();
             let is_end = names.len() < found || page.next.is_none();
             counted += names.len();
-            if self.occupied(names, cutoff).await?.any(&mut take) || is_end {
+            if self.occupied(names, cutoff, changes_at).await?.any(&mut take) || is_end {
                 return Ok(counted);
             }
             cursor = page.next;
         }
     }
+}
 
-    /// Returns how many segments to count in one round trip. Each takes a count for every partition.
-    fn count_batch(&self) -> usize {
-        (Self::COUNT_BATCH / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
-    }
+/// A segment with its position in the order of a list.
+struct Ranked(ListCursor, CountedSegment);
 
-    /// Returns the segments that have members seen after `cutoff`.
-    async fn occupied(
-        &self,
-        names: Vec<SegmentName<'static>>,
-        cutoff: Timestamp,
-    ) -> Result<impl Iterator<Item = CountedSegment>, store::Error> {
-        let counts = self.count_each(&names, cutoff).await?;
-        let counted = names.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count });
-        Ok(counted.filter(|counted| counted.count != Some(0)))
-    }
-
-    /// Counts the users in each of `segments` at `now` over `window`; `None` as in [`CountedSegment`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Estimator::estimate_within`].
-    pub async fn estimate_each(
-        &self,
-        segments: &[SegmentName<'static>],
-        window: Window,
-        now: Timestamp,
-    ) -> Result<Vec<Option<u64>>, Error> {
-        self.check_window(window)?;
-        Ok(self.count_each(segments, window.cutoff(now)).await?)
-    }
-
-    async fn count_each(
-        &self,
-        segments: &[SegmentName<'static>],
-        cutoff: Timestamp,
-    ) -> Result<Vec<Option<u64>>, store::Error> {
-        let mut counts = Vec::with_capacity(segments.len());
-        for segments in segments.chunks(self.count_batch()) {
-            let requests: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
-            for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
-                counts.push(match count {
-                    Ok(count) => Some(count),
-                    // A wrong type concerns this segment alone.
-                    Err(error) if error.is_wrong_type() => None,
-                    Err(error) => return Err(error),
-                });
-            }
-        }
-        Ok(counts)
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
     }
 }
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Ranked {}

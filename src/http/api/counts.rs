@@ -10,7 +10,6 @@ use utoipa::{IntoParams, ToSchema};
 use super::as_of::AsOf;
 use super::segments::SegmentCount;
 use crate::domain::{SegmentName, Window};
-use crate::estimator::CountedSegment;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
@@ -62,7 +61,13 @@ impl QueryParams for CountsQuery {
     params(CountsQuery),
     responses(
         (status = 200, description = "The counts.", body = Counts, example = json!({
-            "counts": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 7 }],
+            "counts": [
+                {
+                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
+                    "change_7d": { "absolute": 2, "relative": 0.05 },
+                },
+                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 }, "change_7d": null },
+            ],
             "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::CountProblems,
@@ -74,8 +79,7 @@ pub async fn counts(
     StrictQuery(CountsQuery { segment: segments, window }): StrictQuery<CountsQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let counts = state.estimator.estimate_each(&segments, window, now).await?;
-    let counts =
-        segments.into_iter().zip(counts).map(|(segment, count)| CountedSegment { segment, count }.into()).collect();
+    let counts = state.estimator.estimate_each(segments, window, now).await?;
+    let counts = counts.into_iter().map(SegmentCount::from).collect();
     Ok(json(&Counts { counts, as_of: AsOf::new(window, now) }))
 }

@@ -2,6 +2,7 @@
 
 mod as_of;
 pub mod batch;
+mod change;
 pub mod count;
 pub mod counts;
 pub mod health;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
+use super::change::Change;
 use crate::domain::{SegmentName, Window};
 use crate::estimator::{CountedSegment, ListCursor, ListQuery, Order};
 use crate::http::cursor;
@@ -49,14 +50,21 @@ pub struct SegmentCount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<&'static str>,
+    /// The change in the day before the last sample; null without a sample of that time.
+    #[schema(required)]
+    change_1d: Option<Change>,
+    /// The change in the week before the last sample; null without a sample of that time.
+    #[schema(required)]
+    change_7d: Option<Change>,
 }
 
 impl From<CountedSegment> for SegmentCount {
-    fn from(CountedSegment { segment, count }: CountedSegment) -> Self {
+    fn from(CountedSegment { segment, count, changes }: CountedSegment) -> Self {
         const NOT_A_SEGMENT: &str =
             "the segment's key in Redis is not a sorted set: another program writes to this Redis";
         let error = count.is_none().then_some(NOT_A_SEGMENT);
-        Self { segment: segment.to_string(), count, error }
+        let (change_1d, change_7d) = (changes.day.map(Change::from), changes.week.map(Change::from));
+        Self { segment: segment.to_string(), count, error, change_1d, change_7d }
     }
 }
 
@@ -72,7 +80,9 @@ pub struct SegmentsQuery {
     /// List only segments whose names start with this.
     #[param(inline, value_type = Option<Prefix>, example = "")]
     prefix: String,
-    /// `name` for the order of the names' bytes, or `count` for the largest first; `name` by default.
+    /// `name` for the order of the names' bytes; `count` for the largest first; `change` for the largest growth in a
+    /// week first; `-change` for the largest loss in a week first; `new` for the segments first whose histories began
+    /// last, and before them those without a sample. `name` by default.
     #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
     sort: Order,
     /// Count over this window instead of the configured one, which is the longest allowed.
@@ -101,7 +111,10 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
     query.one("sort", |text| match text {
         "name" => Ok(Order::Name),
         "count" => Ok(Order::Count),
-        _ => Err("must be name or count".to_owned()),
+        "change" => Ok(Order::Growth),
+        "-change" => Ok(Order::Decline),
+        "new" => Ok(Order::Newest),
+        _ => Err("must be name, count, change, -change or new".to_owned()),
     })
 }
 
@@ -113,7 +126,10 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 /// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
 /// listed twice, or not at all.
 ///
-/// From 1,000 segments on, concurrent lists in the order of counts share one answer for up to a second: their `as_of`
+/// The changes come from the samples of the history, and are over the configured window. In the orders of changes,
+/// segments without a sample of a week before come last. Equal segments are in the order of names.
+///
+/// From 1,000 segments on, concurrent lists in any order but that of names share one answer for up to a second: their `as_of`
 /// may be shortly before the request. The number of concurrent lists is limited.
 #[utoipa::path(
     get,
@@ -123,7 +139,13 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
     params(SegmentsQuery),
     responses(
         (status = 200, description = "A page of segments.", body = Segments, example = json!({
-            "segments": [{ "segment": "news", "count": 7 }, { "segment": "sports", "count": 42 }],
+            "segments": [
+                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 }, "change_7d": null },
+                {
+                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
+                    "change_7d": { "absolute": 2, "relative": 0.05 },
+                },
+            ],
             "next_cursor": "bjQyOnNwb3J0cw", "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::ListProblems,

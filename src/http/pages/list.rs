@@ -55,7 +55,7 @@ fn search(list: &List<'_>) -> Markup {
                 label for="prefix" { "Name begins with" }
                 input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
             }
-            @if list.order == Order::Name { input type="hidden" name="sort" value="name"; }
+            @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
             button type="submit" { "Search" }
             @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Show all" } }
         }
@@ -142,6 +142,9 @@ const fn sort_parameter(order: Order) -> &'static str {
     match order {
         Order::Count => "",
         Order::Name => "name",
+        Order::Growth => "change",
+        Order::Decline => "-change",
+        Order::Newest => "new",
     }
 }
 
@@ -149,6 +152,9 @@ const fn order_label(order: Order) -> &'static str {
     match order {
         Order::Count => "the largest first",
         Order::Name => "by name",
+        Order::Growth => "the fastest growing first",
+        Order::Decline => "the fastest shrinking first",
+        Order::Newest => "the newest first",
     }
 }
 
@@ -200,10 +206,14 @@ fn welcome(list: &List<'_>, base_url: &BaseUrl) -> Markup {
 mod tests {
     use super::*;
     use crate::domain::SegmentName;
+    use crate::estimator::Changes;
 
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
         let segment = SegmentName::parse(segment.to_owned()).unwrap();
-        Row { counted: CountedSegment { segment, count: Some(count) }, trend: trend.to_vec() }
+        Row {
+            counted: CountedSegment { segment, count: Some(count), changes: Changes::default() },
+            trend: trend.to_vec(),
+        }
     }
 
     fn list(rows: Vec<Row>) -> List<'static> {

@@ -24,8 +24,8 @@ pub enum Permissions {
 /// the running service.
 ///
 /// Keys have placeholders: `segment` for a segment, `segments` for the index, `layout` for the layout record, `history`
-/// for a history, `lease` for the lease on sampling, and `forgotten` for tombstones.
-const NEEDED: [&[&str]; 29] = [
+/// for a history, `change` for a change record, `lease` for the lease on sampling, and `forgotten` for tombstones.
+const NEEDED: [&[&str]; 31] = [
     &["PING"],
     &["ZADD", "segment", "GT", "0", "u"],
     &["ZADD", "segments", "0", "s"],
@@ -56,6 +56,8 @@ const NEEDED: [&[&str]; 29] = [
     &["TYPE", "history"],
     &["EXPIRE", "history", "1"],
     &["SET", "lease", ""],
+    &["GET", "change"],
+    &["SET", "change", "", "EX", "1"],
 ];
 
 /// The ACL rules for the keys of a single partition.
@@ -166,6 +168,7 @@ fn dry_run(user: &str, key_names: &KeyNames, partition: Partition, acks: WriteAc
                 "segments" => dry_run.arg(key_names.index(partition)),
                 "layout" => dry_run.arg(key_names.layout_of(partition)),
                 "history" => dry_run.arg(key_names.history("s")),
+                "change" => dry_run.arg(key_names.change("s")),
                 "lease" => dry_run.arg(key_names.lease()),
                 "forgotten" => dry_run.arg(key_names.tombstones(partition)),
                 word => dry_run.arg(word),

@@ -83,7 +83,7 @@ impl Store {
         };
         let OwnKeys { keys: mut own, coverage } = self.own_keys(Self::SCAN_STEPS, |_| false).await?;
         own.retain(|own| {
-            let is_everywhere = [KeyKind::History, KeyKind::Layout].contains(&own.kind);
+            let is_everywhere = [KeyKind::History, KeyKind::Change, KeyKind::Layout].contains(&own.kind);
             is_everywhere || keysets.iter().any(|keys| keys.has(own.partition))
         });
         for own in own.chunks(Self::NAMES_PER_REQUEST) {
@@ -127,7 +127,7 @@ impl Store {
                 let Some(kind) = answer? else { continue };
                 let is_own = match own.kind {
                     KeyKind::Segment(_) | KeyKind::Index | KeyKind::Tombstones => kind == "zset",
-                    KeyKind::Layout => kind == "string",
+                    KeyKind::Layout | KeyKind::Change => kind == "string",
                     KeyKind::History if own.key == lease => kind == "string",
                     KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
                 };

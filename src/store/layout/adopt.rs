@@ -94,7 +94,7 @@ impl Store {
                         segments.entry(own.partition).or_default().insert(name);
                     }
                 }
-                KeyKind::History | KeyKind::Layout | KeyKind::Tombstones => {}
+                KeyKind::History | KeyKind::Change | KeyKind::Layout | KeyKind::Tombstones => {}
             }
         }
 

@@ -168,7 +168,7 @@ async fn list_and_counts_reject_bad_parameters() {
         ("/segments?limit=0", "limit", "must be a number from 1 to 1000"),
         ("/segments?limit=1001", "limit", "must be a number from 1 to 1000"),
         ("/segments?limit=ten", "limit", "must be a number from 1 to 1000"),
-        ("/segments?sort=size", "sort", "must be name or count"),
+        ("/segments?sort=size", "sort", "must be name, count, change, -change or new"),
         ("/segments?cursor=sports", "cursor", "is not the next_cursor of a page"),
         (&other_order, "cursor", "belongs to a list with another prefix or sort; start the new list without a cursor"),
         (&other_prefix, "cursor", "belongs to a list with another prefix or sort; start the new list without a cursor"),

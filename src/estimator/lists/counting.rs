@@ -1,0 +1,105 @@
+//! Counts several segments at once, with their changes.
+
+use futures_util::future::try_join;
+
+use super::changes::Changes;
+use super::list::CountedSegment;
+use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::error::Error;
+use crate::estimator::estimator::Estimator;
+use crate::store;
+
+impl Estimator {
+    /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves
+    /// other connections after every 16 KiB of commands.
+    const COUNT_BATCH: usize = 200;
+
+    /// Returns how many segments to count in one round trip. Each takes a count for every partition.
+    pub(super) fn count_batch(&self) -> usize {
+        (Self::COUNT_BATCH / self.partitions().map_or(1, |partitions| partitions.count())).max(10)
+    }
+
+    /// Returns the segments that have members seen after `cutoff`, with their changes at `changes_at`.
+    pub(super) async fn occupied(
+        &self,
+        names: Vec<SegmentName<'static>>,
+        cutoff: Timestamp,
+        changes_at: Option<Timestamp>,
+    ) -> Result<impl Iterator<Item = CountedSegment>, store::Error> {
+        let changes = async {
+            match changes_at {
+                Some(now) => self.changes_of(&names.iter().collect::<Vec<_>>(), now).await,
+                None => Ok(vec![Changes::default(); names.len()]),
+            }
+        };
+        let (counts, changes) = try_join(self.count_each(&names, cutoff), changes).await?;
+        let counted = names.into_iter().zip(counts).zip(changes);
+        let counted = counted.map(|((segment, count), changes)| CountedSegment { segment, count, changes });
+        Ok(counted.filter(|counted| counted.count != Some(0)))
+    }
+
+    /// Adds the changes at `now` to `segments`.
+    pub(super) async fn add_changes(
+        &self,
+        segments: &mut [CountedSegment],
+        now: Timestamp,
+    ) -> Result<(), store::Error> {
+        let names: Vec<_> = segments.iter().map(|counted| &counted.segment).collect();
+        let changes = self.changes_of(&names, now).await?;
+        segments.iter_mut().zip(changes).for_each(|(counted, changes)| counted.changes = changes);
+        Ok(())
+    }
+
+    /// Counts the users in each of `segments` at `now` over `window`, and returns the counts in this order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`].
+    pub async fn estimate_each(
+        &self,
+        segments: Vec<SegmentName<'static>>,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<Vec<CountedSegment>, Error> {
+        self.check_window(window)?;
+        let names: Vec<_> = segments.iter().collect();
+        let counts = self.count_each(&segments, window.cutoff(now));
+        let (counts, changes) = try_join(counts, self.changes_of(&names, now)).await?;
+        let counted = segments.into_iter().zip(counts).zip(changes);
+        Ok(counted.map(|((segment, count), changes)| CountedSegment { segment, count, changes }).collect())
+    }
+
+    async fn count_each(
+        &self,
+        segments: &[SegmentName<'static>],
+        cutoff: Timestamp,
+    ) -> Result<Vec<Option<u64>>, store::Error> {
+        let mut counts = Vec::with_capacity(segments.len());
+        for segments in segments.chunks(self.count_batch()) {
+            let requests: Vec<_> = segments.iter().map(|segment| (segment.clone(), cutoff)).collect();
+            for count in self.store.counts(&requests.iter().collect::<Vec<_>>()).await? {
+                counts.push(match count {
+                    Ok(count) => Some(count),
+                    // A wrong type concerns this segment alone.
+                    Err(error) if error.is_wrong_type() => None,
+                    Err(error) => return Err(error),
+                });
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Returns the changes of each of `segments` at `now`, in one round trip. A segment without samples has none.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn changes_of(
+        &self,
+        segments: &[&SegmentName<'_>],
+        now: Timestamp,
+    ) -> Result<Vec<Changes>, store::Error> {
+        let records = self.store.changes(segments).await?;
+        Ok(records.into_iter().map(|record| record.map_or_else(Changes::default, |it| Changes::of(it, now))).collect())
+    }
+}

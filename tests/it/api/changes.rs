@@ -1,0 +1,253 @@
+//! Changes of counts in lists, and the records that the sampler writes for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rstest::rstest;
+use segment_estimator::domain::{Timestamp, Window};
+use segment_estimator::estimator::history::{History, HistorySampler, Interval};
+use segment_estimator::estimator::{Change, Changes, Estimator, List, ListQuery, Order};
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
+use segment_estimator::store::{NamedSample, Partitions, Sample, Store};
+use serde_json::{Value, json};
+
+use super::segments::record_sizes;
+use crate::helpers::{NOON, Redis, RedisCluster, TIMEOUT, TestApp, noon_plus, segment, visit};
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+fn estimator(store: &Store) -> Estimator {
+    Estimator::new(store.clone(), Window::parse("14d").unwrap())
+}
+
+/// Samples all segments at `tick`.
+async fn sample(store: &Store, tick: Timestamp) {
+    let history = History::new(store.clone(), Interval::parse("1h").unwrap());
+    HistorySampler::new(estimator(store), history).sample(tick, tick).await.unwrap();
+}
+
+/// Records users in a segment at noon.
+async fn record_users(store: &Store, name: &str, users: usize) {
+    for user in 0..users {
+        estimator(store).record(visit(&format!("u{user}"), name, NOON), NOON).await.unwrap();
+    }
+}
+
+/// Adds earlier samples to the history of a segment: times before noon in hours, and counts.
+async fn add_history(store: &Store, name: &str, samples: &[(i64, u64)]) {
+    let samples: Vec<_> = samples
+        .iter()
+        .map(|&(hours, count)| NamedSample {
+            segment: segment(name).into_owned(),
+            sample: Sample { at: noon_plus(-hours * HOUR), count },
+        })
+        .collect();
+    assert_eq!(store.add_samples(&samples).await, Ok(samples.len() as u64));
+}
+
+async fn changes(store: &Store, name: &str, now: Timestamp) -> Changes {
+    estimator(store).changes_of(&[&segment(name)], now).await.unwrap()[0]
+}
+
+async fn list(store: &Store, order: Order) -> List {
+    let window = Window::parse("14d").unwrap();
+    let query = ListQuery { prefix: String::new(), order, limit: 100, after: None, window };
+    estimator(store).list(&query, NOON).await.unwrap()
+}
+
+fn change(before: u64, after: u64) -> Option<Change> {
+    Some(Change { before, after })
+}
+
+#[rstest]
+#[case::exact(&[(200, 1), (168, 5), (30, 2), (24, 7)], change(7, 3), change(5, 3))]
+#[case::new(&[], None, None)]
+#[case::a_day_old(&[(24, 7)], change(7, 3), None)]
+#[case::gap_at_that_time(&[(169, 1), (160, 6), (25, 2), (22, 8)], change(8, 3), change(6, 3))]
+#[case::gap_too_long(&[(169, 1), (146, 6), (25, 2), (20, 8)], None, None)]
+#[case::zero_before(&[(168, 0), (24, 0)], change(0, 3), change(0, 3))]
+#[tokio::test]
+async fn sample_compares_with_a_day_and_a_week_before(
+    #[case] samples: &[(i64, u64)],
+    #[case] day: Option<Change>,
+    #[case] week: Option<Change>,
+    #[values(false, true)] is_stream: bool,
+) {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    // A long history is a stream.
+    let long: Vec<_> = (0..=Store::MAX_LIST_SAMPLES as i64).map(|n| (2_000 - n, 99)).collect();
+    if is_stream {
+        add_history(&store, "sports", &long).await;
+        assert_eq!(redis.call::<String>(&["TYPE", "history:sports"]), "stream");
+    }
+    add_history(&store, "sports", samples).await;
+    sample(&store, NOON).await;
+    let changes = changes(&store, "sports", NOON).await;
+    assert_eq!((changes.day, changes.week), (day, week));
+    assert_eq!(changes.last_sample, Some(Sample { at: NOON, count: 3 }));
+    let first = if is_stream { -2_000 } else { samples.first().map_or(0, |(hours, _)| -hours) };
+    assert_eq!(changes.first_sampled_at, Some(noon_plus(first * HOUR)));
+}
+
+#[tokio::test]
+async fn changes_are_read_by_any_instance_and_survive_a_gap_of_a_day() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    add_history(&store, "sports", &[(24, 1)]).await;
+    sample(&store, NOON).await;
+    assert_eq!(changes(&redis.store(), "sports", noon_plus(DAY)).await.day, change(1, 3));
+    let late = changes(&redis.store(), "sports", noon_plus(2 * DAY)).await;
+    assert_eq!((late.day, late.first_sampled_at), (None, Some(noon_plus(-DAY))));
+    // A retry of the same tick changes nothing.
+    store.update_changes(&[(&segment("sports"), NOON)]).await.unwrap();
+    assert_eq!(changes(&store, "sports", NOON).await.day, change(1, 3));
+    // A segment without a sample at the tick keeps its record.
+    store.update_changes(&[(&segment("sports"), noon_plus(HOUR))]).await.unwrap();
+    assert_eq!(changes(&store, "sports", NOON).await.day, change(1, 3));
+}
+
+#[tokio::test]
+async fn record_expires_with_the_history_and_takes_little_memory() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    add_history(&store, "sports", &[(168, 1_000_000), (24, 1_000_000)]).await;
+    sample(&store, NOON).await;
+    let ttl: u64 = redis.call(&["TTL", "history: sports"]);
+    let kept = Store::RETENTION_AFTER_LAST.as_secs();
+    assert!((kept - 60..=kept).contains(&ttl), "{ttl}");
+    let bytes: usize = redis.call(&["MEMORY", "USAGE", "history: sports"]);
+    assert!(bytes <= 160, "{bytes}");
+}
+
+#[rstest]
+#[case::text(&["SET", "theirs"])]
+#[case::list(&["RPUSH", "x"])]
+#[tokio::test]
+async fn update_changes_leaves_keys_of_other_programs_unchanged(#[case] command: &[&str]) {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    redis.call::<()>(&[&command[..1], &["history: sports"], &command[1..]].concat());
+    let before: Vec<u8> = redis.call(&["DUMP", "history: sports"]);
+    sample(&store, NOON).await;
+    assert_eq!(redis.call::<Vec<u8>>(&["DUMP", "history: sports"]), before);
+    assert_eq!(changes(&store, "sports", NOON).await, Changes::default());
+    assert_eq!(list(&store, Order::Growth).await.segments.len(), 1);
+}
+
+#[tokio::test]
+async fn update_changes_skips_a_foreign_history() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "news", 1).await;
+    record_users(&store, "sports", 1).await;
+    redis.call::<()>(&["RPUSH", "history:news", "a", "b", "c"]);
+    sample(&store, NOON).await;
+    assert_eq!(changes(&store, "news", NOON).await, Changes::default());
+    assert!(changes(&store, "sports", NOON).await.last_sample.is_some());
+}
+
+/// Fills segments that grow, shrink, stay, or are new.
+async fn fill(store: &Store) {
+    for (name, users, samples) in [
+        ("grows", 9, &[(300, 1), (168, 4)][..]),
+        ("shrinks", 2, &[(200, 1), (168, 8)]),
+        ("stays", 5, &[(168, 5)]),
+        ("younger", 3, &[(24, 1)]),
+    ] {
+        record_users(store, name, users).await;
+        add_history(store, name, samples).await;
+    }
+    sample(store, NOON).await;
+    // They appeared after the sample.
+    record_users(store, "latest", 1).await;
+    record_users(store, "just now", 1).await;
+}
+
+#[rstest]
+#[case::growth(Order::Growth, ["grows", "stays", "shrinks", "just now", "latest", "younger"])]
+#[case::decline(Order::Decline, ["shrinks", "stays", "grows", "just now", "latest", "younger"])]
+#[case::newest(Order::Newest, ["just now", "latest", "younger", "stays", "shrinks", "grows"])]
+#[tokio::test]
+async fn list_is_in_the_order_of_changes(
+    #[case] order: Order,
+    #[case] expected: [&str; 6],
+    #[values("1", "8")] partitions: &str,
+) {
+    let redis = Redis::start();
+    let store = redis.store().with_partitions(Some(Partitions::parse(partitions).unwrap()));
+    fill(&store).await;
+    let all = list(&store, order).await;
+    let names: Vec<_> = all.segments.iter().map(|counted| counted.segment.as_str()).collect();
+    assert_eq!(names, expected);
+    // In pages.
+    let window = Window::parse("14d").unwrap();
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let query = ListQuery { prefix: String::new(), order, limit: 2, after, window };
+        let page = estimator(&store).list(&query, NOON).await.unwrap();
+        names.extend(page.segments.into_iter().map(|counted| counted.segment.to_string()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(names, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_work_on_a_cluster() {
+    let cluster = RedisCluster::start().await;
+    let seeds = cluster.urls().split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
+    let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
+    fill(&store).await;
+    let all = list(&store, Order::Growth).await;
+    assert_eq!(all.segments[0].changes.week, change(4, 9));
+    assert_eq!(all.segments[2].changes.week, change(8, 2));
+    let by_name = list(&store, Order::Name).await;
+    assert_eq!(by_name.segments[0].segment.as_str(), "grows");
+    assert_eq!(by_name.segments[0].changes.week, change(4, 9));
+}
+
+#[tokio::test]
+async fn list_and_counts_show_changes() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    record_sizes(&app, &[("news", 1), ("sports", 3), ("zoo", 2)]).await;
+    let store = redis.store();
+    let tick = Interval::DEFAULT.tick(Timestamp::now());
+    let samples: Vec<_> = [("news", 7, 3), ("sports", 7, 9), ("sports", 1, 0)]
+        .map(|(name, days, count)| NamedSample {
+            segment: segment(name).into_owned(),
+            sample: Sample { at: tick - Duration::from_secs(days * 86_400), count },
+        })
+        .into();
+    store.add_samples(&samples).await.unwrap();
+    sample(&store, tick).await;
+
+    let sports = json!({
+        "segment": "sports", "count": 3, "change_1d": { "absolute": 3, "relative": null },
+        "change_7d": { "absolute": -6, "relative": -0.6667 },
+    });
+    let news = json!({
+        "segment": "news", "count": 1, "change_1d": null, "change_7d": { "absolute": -2, "relative": -0.6667 },
+    });
+    let zoo = json!({ "segment": "zoo", "count": 2, "change_1d": null, "change_7d": null });
+    let list = async |query: &str| -> Value {
+        let answer: Value = app.get(&format!("/segments{query}")).await.json().await.unwrap();
+        answer["segments"].clone()
+    };
+    assert_eq!(list("").await, json!([news, sports, zoo]));
+    assert_eq!(list("?sort=count").await, json!([sports, zoo, news]));
+    assert_eq!(list("?sort=change").await, json!([news, sports, zoo]));
+    assert_eq!(list("?sort=-change").await, json!([sports, news, zoo]));
+    assert_eq!(list("?sort=new").await, json!([zoo, news, sports]));
+    let counts: Value = app.get("/counts?segment=zoo&segment=sports").await.json().await.unwrap();
+    assert_eq!(counts["counts"], json!([zoo, sports]));
+}
