@@ -19,7 +19,11 @@ pub struct History {
 pub struct Point {
     /// The start of the step, inclusive.
     pub at: Timestamp,
-    /// The last sample in the step, or `None` if there is none.
+    /// The end of the step, exclusive.
+    pub to: Timestamp,
+    /// The time of the last sample in the step, or `None` if there is none.
+    pub sampled_at: Option<Timestamp>,
+    /// The count of that sample.
     pub count: Option<u64>,
 }
 
@@ -43,7 +47,7 @@ impl History {
     }
 
     /// Returns the points of `segment` from the step of `from` through the step of `to`. Steps start at multiples of
-    /// `step` since the Unix epoch.
+    /// `step` since the Unix epoch; steps of weeks start on Mondays.
     ///
     /// # Errors
     ///
@@ -120,9 +124,14 @@ struct Steps {
 }
 
 impl Steps {
+    const WEEK: i64 = 7 * 24 * 60 * 60 * 1_000;
+    /// The first Monday after the Unix epoch, which was a Thursday.
+    const FIRST_MONDAY: i64 = 4 * 24 * 60 * 60 * 1_000;
+
     fn of(from: Timestamp, to: Timestamp, step: Duration) -> Self {
         let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-        let start = |time: Timestamp| time.as_millis() - time.as_millis().rem_euclid(step);
+        let origin = if step % Self::WEEK == 0 { Self::FIRST_MONDAY } else { 0 };
+        let start = |time: Timestamp| time.as_millis() - (time.as_millis() - origin).rem_euclid(step);
         Self { first: start(from), last: start(to), step }
     }
 
@@ -132,11 +141,12 @@ impl Steps {
         let starts = std::iter::successors(Some(first), |start| start.checked_add(step));
         let mut samples = samples.iter().peekable();
         let points = starts.take_while(|start| *start <= last).map(|start| {
-            let mut count = None;
-            while let Some(sample) = samples.next_if(|sample| sample.at.as_millis() < start.saturating_add(step)) {
-                count = (sample.at.as_millis() >= start).then_some(sample.count);
+            let (mut last, end) = (None, start.saturating_add(step));
+            while let Some(sample) = samples.next_if(|sample| sample.at.as_millis() < end) {
+                last = (sample.at.as_millis() >= start).then_some(*sample);
             }
-            Point { at: Timestamp::from_millis(start), count }
+            let (sampled_at, count) = last.map(|sample| (sample.at, sample.count)).unzip();
+            Point { at: Timestamp::from_millis(start), to: Timestamp::from_millis(end), sampled_at, count }
         });
         points.collect()
     }
@@ -182,6 +192,30 @@ mod tests {
         assert_eq!(counts(2 * HOUR, 3 * HOUR, 1), [(2, None), (3, None)], "what was before is of no step");
         assert_eq!(counts(-1, 0, 1), [(-1, None), (0, Some(5))]);
         assert_eq!(History::steps(time(1), time(6 * HOUR), Duration::from_secs(3_600)), 7);
+    }
+
+    #[test]
+    fn points_have_their_step_and_the_time_of_the_sample() {
+        let samples = [(22 * HOUR, 5), (23 * HOUR, 6)].map(|(at, count)| Sample { at: time(at), count });
+        let points = Steps::of(time(0), time(30 * HOUR), Duration::from_secs(24 * 3_600)).points(&samples);
+        let point = |day: i64, sampled_at, count| Point {
+            at: time(24 * day * HOUR),
+            to: time(24 * (day + 1) * HOUR),
+            sampled_at,
+            count,
+        };
+        assert_eq!(points, [point(0, Some(time(23 * HOUR)), Some(6)), point(1, None, None)]);
+    }
+
+    #[rstest]
+    #[case::sunday("2026-11-22T23:59:59.999Z", 1, "2026-11-16T00:00:00Z")]
+    #[case::monday("2026-11-23T00:00:00Z", 1, "2026-11-23T00:00:00Z")]
+    #[case::before_the_first_monday("1970-01-04T12:00:00Z", 1, "1969-12-29T00:00:00Z")]
+    #[case::two_weeks("2026-11-22T10:00:00Z", 2, "2026-11-09T00:00:00Z")]
+    fn weeks_begin_on_monday(#[case] at: &str, #[case] weeks: u64, #[case] start: &str) {
+        let (at, start) = (Timestamp::from_rfc3339(at).unwrap(), Timestamp::from_rfc3339(start).unwrap());
+        let steps = Steps::of(at, at, Duration::from_secs(weeks * 7 * 24 * 3_600));
+        assert_eq!(time(steps.first), start);
     }
 
     #[rstest]

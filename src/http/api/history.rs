@@ -46,17 +46,27 @@ struct SegmentHistory {
 /// The count of a segment in one step.
 #[derive(Serialize, ToSchema)]
 struct Point {
-    /// The start of the step.
+    /// The start of the step, as `from`.
     #[schema(format = DateTime)]
     at: String,
-    /// The last sample in the step; null if there is none.
+    /// The start of the step, inclusive.
+    #[schema(format = DateTime)]
+    from: String,
+    /// The end of the step, exclusive.
+    #[schema(format = DateTime)]
+    to: String,
+    /// The time of the last sample in the step; null if there is none.
+    #[schema(required, format = DateTime)]
+    sampled_at: Option<String>,
+    /// The count of the last sample in the step; null if there is none.
     #[schema(required)]
     count: Option<u64>,
 }
 
 impl From<&history::Point> for Point {
-    fn from(&history::Point { at, count }: &history::Point) -> Self {
-        Self { at: at.to_string(), count }
+    fn from(&history::Point { at, to, sampled_at, count }: &history::Point) -> Self {
+        let sampled_at = sampled_at.map(|at| at.to_string());
+        Self { at: at.to_string(), from: at.to_string(), to: to.to_string(), sampled_at, count }
     }
 }
 
@@ -70,7 +80,7 @@ pub struct HistoryQuery {
     #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
     to: Option<Timestamp>,
     /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
-    /// this length since 1970-01-01T00:00:00Z. The default is a round length for at most about 400 points.
+    /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
     step: Option<Duration>,
 }
@@ -97,8 +107,8 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
 /// Get the past counts of a segment.
 ///
 /// The service samples the counts of all segments periodically, every hour by default, and keeps the samples for 13
-/// months. Each step has one point: the last sample in it, or null if there is none because nothing was sampled or the
-/// segment had no users.
+/// months. Each step has one point: the last sample in it with its time, `sampled_at`. Both are null if there is none
+/// because nothing was sampled or the segment had no users.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history",
@@ -109,9 +119,18 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
         (status = 200, description = "The history.", body = SegmentHistory, example = json!({
             "segment": "sports", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
             "as_of": "2026-11-22T10:24:07.310Z", "points": [
-                { "at": "2026-11-22T08:00:00.000Z", "count": 40 },
-                { "at": "2026-11-22T09:00:00.000Z", "count": null },
-                { "at": "2026-11-22T10:00:00.000Z", "count": 42 },
+                {
+                    "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
+                    "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40,
+                },
+                {
+                    "at": "2026-11-22T09:00:00.000Z", "from": "2026-11-22T09:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
+                    "sampled_at": null, "count": null,
+                },
+                {
+                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                    "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                },
             ],
         })),
         responses::CountProblems,

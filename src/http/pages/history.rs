@@ -64,7 +64,7 @@ fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) 
     let (from, to) = (now - ranges::duration(*days), now);
     let length = (to.as_millis() - from.as_millis()) as f64;
     let utc = |at: Timestamp| format!("{} UTC", format::minute(at));
-    let data_point = |&Point { at, count }: &Point| DataPoint {
+    let data_point = |&Point { at, count, .. }: &Point| DataPoint {
         count,
         at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
         title: match count {

@@ -113,6 +113,11 @@ mod tests {
 
     const NOW: &str = "2026-11-22T10:30:00Z";
 
+    /// Returns the point of a step of an hour that begins at `at`.
+    fn point(at: Timestamp, count: Option<u64>) -> Point {
+        Point { at, to: at + Duration::from_secs(3_600), sampled_at: count.map(|_| at), count }
+    }
+
     fn segment(name: &str) -> Segment<'_> {
         let now = Timestamp::from_rfc3339(NOW).unwrap();
         let day = Duration::from_secs(86_400);
@@ -120,7 +125,7 @@ mod tests {
             |ago: u32| Bucket { from: now - day * ago, to: now - day * (ago - 1), count: u64::from(ago) * 100 };
         let window = Window::parse("14d").unwrap();
         let hour = Duration::from_secs(3_600);
-        let point = |ago: u32| Point { at: now - hour * ago, count: (ago != 5).then_some(u64::from(ago) * 1_000) };
+        let point = |ago: u32| point(now - hour * ago, (ago != 5).then_some(u64::from(ago) * 1_000));
         let points = Some((0..24).rev().map(point).collect());
         Segment {
             name,
@@ -171,7 +176,7 @@ mod tests {
         let mut long = segment("sports");
         let hour = Duration::from_secs(3_600);
         long.history.days = 7;
-        let point = |ago: u32| Point { at: long.now - hour * ago, count: Some(u64::from(ago)) };
+        let point = |ago: u32| point(long.now - hour * ago, Some(u64::from(ago)));
         long.history.points = Some((0..168).rev().map(point).collect());
         let page = html(&long);
         let cells = ["11", "34", "11"].map(|count| format!("<td class=\"number\">{count}</td>")).concat();
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn page_without_samples_has_no_chart_of_the_history() {
         let mut new = segment("sports");
-        new.history.points = Some(vec![Point { at: new.now, count: None }]);
+        new.history.points = Some(vec![point(new.now, None)]);
         let page = html(&new);
         assert!(page.contains("no samples of this time") && !page.contains("id=\"history\""), "{page}");
         new.history.interval = None;

@@ -343,16 +343,25 @@ async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
         app.get(&format!("/segments/a%2Fb/history?{query}")).await.json().await.unwrap()
     };
     let hourly = get(&format!("from={from}&to={}", noon_plus(3 * HOUR + 1))).await;
-    let point = |hour: i64, count: Value| json!({ "at": noon_plus(hour * HOUR).to_string(), "count": count });
-    assert_eq!(
-        hourly["points"],
-        json!([point(0, json!(40)), point(1, json!(null)), point(2, json!(42)), point(3, json!(null))])
-    );
+    let time = |hour: i64| noon_plus(hour * HOUR).to_string();
+    let point = |hour: i64, hours: i64, sampled_at: Option<i64>, count: Value| {
+        let (from, to) = (time(hour), time(hour + hours));
+        json!({ "at": from, "from": from, "to": to, "sampled_at": sampled_at.map(time), "count": count })
+    };
+    let expected = [(0, json!(40)), (1, json!(null)), (2, json!(42)), (3, json!(null))];
+    let expected = expected.map(|(hour, count)| point(hour, 1, (!count.is_null()).then_some(hour), count));
+    assert_eq!(hourly["points"], json!(expected));
     assert_eq!(hourly["step_seconds"], 3_600);
     assert_eq!((&hourly["from"], &hourly["to"]), (&json!(NOON.to_string()), &json!(noon_plus(3 * HOUR).to_string())));
 
     let daily = get(&format!("from={from}&to={}&step=1d", noon_plus(36 * HOUR - 1))).await;
-    assert_eq!(daily["points"], json!([point(-12, json!(42)), point(12, json!(43))]), "by days of UTC");
+    let expected = [point(-12, 24, Some(2), json!(42)), point(12, 24, Some(26), json!(43))];
+    assert_eq!(daily["points"], json!(expected), "by days of UTC");
+    let weekly = get(&format!("from={from}&to={from}&step=1w")).await;
+    let monday = NOON.as_millis().div_euclid(86_400_000) - 4;
+    let monday = (monday - monday.rem_euclid(7) + 4) * 24 - NOON.as_millis() / HOUR;
+    assert_eq!(weekly["from"], time(monday), "a week begins on Monday");
+    assert_eq!(weekly["points"][0]["to"], time(monday + 7 * 24));
 
     // Without parameters: the last 14 days.
     let by_default = get("").await;
