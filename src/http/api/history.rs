@@ -8,12 +8,13 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::{Timestamp, Window};
+use crate::domain::Window;
 use crate::estimator::history::{self, History};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::extract::time::QueryTime;
 use crate::http::json::json;
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
@@ -74,11 +75,11 @@ impl From<&history::Point> for Point {
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// A time in the first step; 14 days before `to` by default.
-    #[param(inline, value_type = Option<schemas::Time>, example = "2026-11-08T10:00:00Z")]
-    from: Option<Timestamp>,
+    #[param(inline, value_type = Option<schemas::Time>, example = "-14d")]
+    from: Option<QueryTime>,
     /// A time in the last step; now by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
-    to: Option<Timestamp>,
+    to: Option<QueryTime>,
     /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
     /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
@@ -143,8 +144,8 @@ pub async fn history(
     StrictQuery(HistoryQuery { from, to, step }): StrictQuery<HistoryQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let to = to.unwrap_or(now);
-    let from = from.unwrap_or(to - DEFAULT_SPAN);
+    let to = to.map_or(now, |to| to.resolve(now));
+    let from = from.map_or(to - DEFAULT_SPAN, |from| from.resolve(now));
     if from > to {
         return Err(Problem::invalid_field("from", format!("must not be later than to, which is {to}")));
     }

@@ -7,3 +7,4 @@ pub mod path;
 pub mod prefer;
 pub mod query;
 pub mod scope;
+pub mod time;

@@ -7,7 +7,8 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use utoipa::IntoParams;
 
-use crate::domain::{SegmentName, Timestamp, Window};
+use super::time::QueryTime;
+use crate::domain::{SegmentName, Window};
 use crate::http::docs::openapi::schemas;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
@@ -143,14 +144,8 @@ impl Parameters {
     /// # Errors
     ///
     /// See [`Self::one`].
-    pub fn time(&self, name: &'static str) -> Result<Option<Timestamp>> {
-        self.one(name, |text| {
-            let seconds = || text.parse().ok().filter(|seconds: &f64| seconds.abs() <= 1e11);
-            let time = Timestamp::from_rfc3339(text).or_else(|| seconds().map(Timestamp::from_unix_seconds));
-            time.ok_or_else(|| {
-                "must be Unix seconds or an RFC 3339 time such as 2026-11-22T10:00:00Z (write + as %2B)".to_owned()
-            })
-        })
+    pub fn time(&self, name: &'static str) -> Result<Option<QueryTime>> {
+        self.one(name, QueryTime::parse)
     }
 
     /// Returns the values of the parameter `segment`: `min` to `max` different names, in the order of the query.

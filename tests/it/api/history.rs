@@ -363,6 +363,15 @@ async fn history_survives_a_restart_of_redis_and_is_read_in_steps() {
     assert_eq!(weekly["from"], time(monday), "a week begins on Monday");
     assert_eq!(weekly["points"][0]["to"], time(monday + 7 * 24));
 
+    // A date is its midnight.
+    let by_date = get("from=2026-11-21&to=2026-11-22&step=1h").await;
+    assert_eq!(
+        (&by_date["from"], &by_date["to"]),
+        (&json!("2026-11-21T00:00:00.000Z"), &json!("2026-11-22T00:00:00.000Z"))
+    );
+    let ago = get("from=-3d&to=-1d&step=1d").await;
+    assert_eq!(ago["points"].as_array().unwrap().len(), 3);
+
     // Without parameters: the last 14 days.
     let by_default = get("").await;
     assert_eq!(by_default["points"].as_array().unwrap().len(), 14 * 24 + 1);
@@ -375,7 +384,7 @@ async fn history_rejects_bad_parameters() {
     let app = TestApp::spawn_with(&redis, hourly).await;
     for (query, field, why) in [
         ("from=yesterday", "from", "must be Unix seconds or an RFC 3339 time"),
-        ("to=2026-11-22", "to", "must be Unix seconds or an RFC 3339 time"),
+        ("to=2026-11-31", "to", "must be Unix seconds or an RFC 3339 time"),
         ("to=1e300", "to", "must be Unix seconds or an RFC 3339 time"),
         ("from=NaN", "from", "must be Unix seconds or an RFC 3339 time"),
         ("from=200&to=100", "from", "must not be later than to, which is 1970-01-01T00:01:40.000Z"),

@@ -100,8 +100,10 @@ fn window() -> Object {
 
 fn time() -> Object {
     const PATTERN: &str = "^(-?[0-9]{1,10}(\\.[0-9]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?\
-                           ([Zz]|[+-][0-9]{2}:[0-9]{2}))$";
-    let description = "Unix seconds, fractions allowed, or an RFC 3339 time, such as `2026-11-22T10:00:00Z`.";
+                           ([Zz]|[+-][0-9]{2}:[0-9]{2})|[0-9]{4}-[0-9]{2}-[0-9]{2}|\
+                           -([0-9]+(\\.[0-9]+)? ?(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|wks?|weeks?) ?)+)$";
+    let description = "Unix seconds, fractions allowed; an RFC 3339 time, such as `2026-11-22T10:00:00Z`; a date, such as \
+                       `2026-11-22`, which is its midnight in UTC; or a time before now, such as `-7d`.";
     let text = ObjectBuilder::new().schema_type(Type::String).description(Some(description));
     text.pattern(Some(PATTERN)).build()
 }
