@@ -17,6 +17,6 @@ pub use self::error::Error;
 pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};
-pub use self::lists::{Change, Changes, CountedSegment, List, ListCursor, ListQuery, Order};
+pub use self::lists::{Change, Changes, CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
 pub use self::prune::{PruneError, PruneReport};
 pub use self::users::Membership;

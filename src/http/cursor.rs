@@ -1,40 +1,51 @@
 //! Cursors of lists as text.
 
+use std::cmp::Reverse;
+
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::domain::SegmentName;
-use crate::estimator::{ListCursor, Order};
+use crate::estimator::{ListCursor, NameFilter, Order, Position};
 
-/// Encodes a cursor for a URL: the order as a letter, the rank and the name, in base64url.
-pub fn encode(order: Order, ListCursor { segment, rank }: &ListCursor) -> String {
-    let order = match order {
+/// Encodes a cursor for a URL: the order as a letter, the rank and the name, in base64url. The letter is in upper case
+/// if the page ends at the segment.
+pub fn encode(order: Order, cursor: &ListCursor) -> String {
+    let letter = match order {
         Order::Name => 'n',
         Order::Count => 'c',
         Order::Growth => 'g',
         Order::Decline => 'd',
         Order::Newest => 'w',
     };
+    let letter = match cursor {
+        ListCursor::After(_) => letter,
+        ListCursor::Before(_) => letter.to_ascii_uppercase(),
+    };
+    let Position { rank: Reverse(rank), segment } = cursor.position();
     let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
-    BASE64URL_NOPAD.encode(format!("{order}{rank}:{segment}").as_bytes())
+    BASE64URL_NOPAD.encode(format!("{letter}{rank}:{segment}").as_bytes())
 }
 
-/// Decodes the cursor of a list with this order and prefix.
+/// Decodes the cursor of a list with this order and these names.
 ///
 /// # Errors
 ///
 /// A predicate if `text` is not a cursor, or belongs to another list.
-pub fn decode(text: &str, order: Order, prefix: &str) -> Result<ListCursor, String> {
+pub fn decode(text: &str, order: Order, names: &NameFilter) -> Result<ListCursor, String> {
     match decode_any(text) {
-        None => Err("is not the next_cursor of a page".to_owned()),
-        Some((of, cursor)) if of == order && cursor.segment.as_str().starts_with(prefix) => Ok(cursor),
-        Some(_) => Err("belongs to a list with another prefix or sort; start the new list without a cursor".to_owned()),
+        None => Err("is not the next_cursor or previous_cursor of a page".to_owned()),
+        Some((of, cursor)) if of == order && names.matches(&cursor.position().segment) => Ok(cursor),
+        Some(_) => {
+            Err("belongs to a list with another prefix, contains or sort; start the new list without a cursor"
+                .to_owned())
+        }
     }
 }
 
 fn decode_any(text: &str) -> Option<(Order, ListCursor)> {
     let text = String::from_utf8(BASE64URL_NOPAD.decode(text.as_bytes()).ok()?).ok()?;
-    let (order, rest) = text.split_at_checked(1)?;
-    let order = match order {
+    let (letter, rest) = text.split_at_checked(1)?;
+    let order = match letter.to_ascii_lowercase().as_str() {
         "n" => Order::Name,
         "c" => Order::Count,
         "g" => Order::Growth,
@@ -44,7 +55,9 @@ fn decode_any(text: &str) -> Option<(Order, ListCursor)> {
     };
     let (rank, name) = rest.split_once(':')?;
     let rank = if rank.is_empty() { None } else { Some(rank.parse().ok()?) };
-    Some((order, ListCursor { segment: SegmentName::parse(name.to_owned()).ok()?, rank }))
+    let position = Position { rank: Reverse(rank), segment: SegmentName::parse(name.to_owned()).ok()? };
+    let is_before = letter.chars().all(char::is_uppercase);
+    Some((order, if is_before { ListCursor::Before(position) } else { ListCursor::After(position) }))
 }
 
 #[cfg(test)]
@@ -53,13 +66,19 @@ mod tests {
 
     #[test]
     fn decode_reads_what_encode_writes() {
-        let most = Some(u64::MAX.into());
+        let (most, names) = (Some(u64::MAX.into()), NameFilter::new("grö", "SSE"));
+        let others = [NameFilter::new("x", ""), NameFilter::new("grö", "x")];
         for (order, rank) in
             [(Order::Name, most), (Order::Count, Some(0)), (Order::Count, None), (Order::Growth, Some(-7))]
         {
-            let cursor = ListCursor { segment: SegmentName::parse("größe: 5/7?").unwrap(), rank };
-            assert_eq!(decode(&encode(order, &cursor), order, "grö"), Ok(cursor.clone()));
-            assert!(decode(&encode(order, &cursor), order, "x").is_err());
+            let segment = SegmentName::parse("grösse: 5/7?").unwrap();
+            let position = Position { rank: Reverse(rank), segment };
+            for cursor in [ListCursor::After(position.clone()), ListCursor::Before(position)] {
+                assert_eq!(decode(&encode(order, &cursor), order, &names), Ok(cursor.clone()));
+                for other in &others {
+                    assert!(decode(&encode(order, &cursor), order, other).is_err());
+                }
+            }
         }
     }
 

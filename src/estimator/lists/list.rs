@@ -1,6 +1,6 @@
 //! The types of a list, and its pages.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use super::changes::Changes;
 use crate::domain::{SegmentName, Timestamp, Window};
@@ -10,14 +10,23 @@ use crate::domain::{SegmentName, Timestamp, Window};
 pub struct ListQuery {
     /// The prefix of the names.
     pub prefix: String,
+    /// A text that the names contain, in upper or lower case.
+    pub contains: String,
     /// The order of the segments.
     pub order: Order,
     /// The maximum number of segments.
     pub limit: usize,
-    /// The end of the previous page.
-    pub after: Option<ListCursor>,
+    /// The end of the previous page, or the start of the next one.
+    pub cursor: Option<ListCursor>,
     /// The window of the counts.
     pub window: Window,
+}
+
+impl ListQuery {
+    /// Returns the filter of the names.
+    pub(super) fn filter(&self) -> NameFilter {
+        NameFilter::new(&self.prefix, &self.contains)
+    }
 }
 
 /// The order of a list.
@@ -45,7 +54,8 @@ impl Order {
     pub(super) fn rank(self, counted: &CountedSegment) -> Option<i128> {
         let week = counted.changes.week.map(|change| i128::from(change.absolute()));
         match self {
-            Self::Name | Self::Count => counted.count.map(i128::from),
+            Self::Name => None,
+            Self::Count => counted.count.map(i128::from),
             Self::Growth => week,
             Self::Decline => week.map(|absolute| -absolute),
             Self::Newest => {
@@ -55,13 +65,72 @@ impl Order {
     }
 }
 
-/// The last segment of a page.
+/// The names of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListCursor {
+pub struct NameFilter {
+    prefix: String,
+    /// In lower case.
+    contains: String,
+}
+
+impl NameFilter {
+    /// Returns the filter for names that begin with `prefix` and contain `contains`, in upper or lower case.
+    #[must_use]
+    pub fn new(prefix: &str, contains: &str) -> Self {
+        Self { prefix: prefix.to_owned(), contains: contains.to_lowercase() }
+    }
+
+    /// Returns the prefix.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether all names with the prefix match.
+    pub(super) fn is_prefix_only(&self) -> bool {
+        self.contains.is_empty()
+    }
+
+    /// Whether `name` matches.
+    #[must_use]
+    pub fn matches(&self, name: &SegmentName<'_>) -> bool {
+        let name = name.as_str();
+        name.starts_with(&self.prefix) && (self.is_prefix_only() || name.to_lowercase().contains(&self.contains))
+    }
+}
+
+/// The position of a segment in a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The rank in the order of the list; `None` in the order of names.
+    pub rank: Reverse<Option<i128>>,
     /// The name.
     pub segment: SegmentName<'static>,
-    /// The rank in the order of the list. In the order of names it has no meaning.
-    pub rank: Option<i128>,
+}
+
+/// The start of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListCursor {
+    /// After a segment.
+    After(Position),
+    /// Before a segment, so that the page ends there.
+    Before(Position),
+}
+
+impl ListCursor {
+    /// Returns the segment from which the page starts or at which it ends.
+    #[must_use]
+    pub fn position(&self) -> &Position {
+        let (Self::After(position) | Self::Before(position)) = self;
+        position
+    }
+
+    /// Whether `position` is on the side of the page.
+    pub(super) fn allows(&self, position: &Position) -> bool {
+        match self {
+            Self::After(start) => position > start,
+            Self::Before(end) => position < end,
+        }
+    }
 }
 
 /// A page of segments that have users.
@@ -71,6 +140,11 @@ pub struct List {
     pub segments: Vec<CountedSegment>,
     /// The cursor of the next page, if there is one.
     pub next: Option<ListCursor>,
+    /// The cursor of the previous page; `None` on the first page.
+    pub previous: Option<ListCursor>,
+    /// The number of segments on all pages. In the order of names it is known only if there is one page, since that
+    /// order doesn't count all segments.
+    pub total: Option<u64>,
     /// The time of the counts.
     pub as_of: Timestamp,
 }
@@ -88,27 +162,22 @@ pub struct CountedSegment {
 
 impl CountedSegment {
     /// Returns the position of the segment in `order`.
-    pub(super) fn cursor(&self, order: Order) -> ListCursor {
-        ListCursor { segment: self.segment.clone(), rank: order.rank(self) }
+    pub(super) fn position(&self, order: Order) -> Position {
+        Position { rank: Reverse(order.rank(self)), segment: self.segment.clone() }
     }
 }
 
-impl Ord for ListCursor {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.rank.cmp(&self.rank).then_with(|| self.segment.cmp(&other.segment))
+/// Returns `segments` as a page: those that are next to the cursor, and one more if there are further ones.
+pub(super) fn page(mut segments: Vec<CountedSegment>, query: &ListQuery, total: Option<u64>, as_of: Timestamp) -> List {
+    let has_more = segments.len() > query.limit;
+    let is_backwards = matches!(query.cursor, Some(ListCursor::Before(_)));
+    if has_more && is_backwards {
+        segments.remove(0);
     }
-}
-
-impl PartialOrd for ListCursor {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Returns the first `limit` of `segments` as a page. Any further segment means that there is a next page.
-pub(super) fn page(mut segments: Vec<CountedSegment>, order: Order, limit: usize, as_of: Timestamp) -> List {
-    let has_more = segments.len() > limit;
-    segments.truncate(limit);
-    let next = segments.last().filter(|_| has_more).map(|last| last.cursor(order));
-    List { segments, next, as_of }
+    segments.truncate(query.limit);
+    let position = |counted: &CountedSegment| counted.position(query.order);
+    let next = segments.last().filter(|_| has_more || is_backwards).map(position);
+    let has_previous = if is_backwards { has_more } else { query.cursor.is_some() };
+    let previous = segments.first().filter(|_| has_previous).map(position);
+    List { segments, next: next.map(ListCursor::After), previous: previous.map(ListCursor::Before), total, as_of }
 }

@@ -7,5 +7,5 @@ mod ranking;
 mod walk;
 
 pub use self::changes::{Change, Changes};
-pub use self::list::{CountedSegment, List, ListCursor, ListQuery, Order};
+pub use self::list::{CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position};
 pub(super) use self::ranking::Rankings;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-use super::list::{CountedSegment, List, ListCursor, Order, page};
+use super::list::{CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, page};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::concurrency_limit::TooMany;
 use crate::estimator::error::Error;
@@ -24,6 +24,8 @@ pub(super) struct Ranking {
     pub(super) segments: Vec<CountedSegment>,
     /// How many segments were counted.
     pub(super) counted: usize,
+    /// How many of them have users.
+    pub(super) total: u64,
     /// The time of the counts.
     pub(super) as_of: Timestamp,
 }
@@ -34,12 +36,28 @@ impl Ranking {
     /// With this many segments, a ranking also answers lists that were requested after its walk started.
     const MIN_SHARED: usize = 1_000;
 
-    /// Returns the page of `limit` segments after `after`, unless it reaches beyond the ranking.
-    pub(super) fn page(&self, order: Order, after: Option<&ListCursor>, limit: usize) -> Option<List> {
+    /// Returns the page of `query`, unless it reaches beyond the ranking.
+    pub(super) fn page(&self, query: &ListQuery) -> Option<List> {
+        let position = |counted: &CountedSegment| counted.position(query.order);
         let is_complete = self.segments.len() <= Self::MAX_LIMIT;
-        let behind = self.segments.iter().filter(|counted| after.is_none_or(|after| counted.cursor(order) > *after));
-        let segments: Vec<_> = behind.take(limit.saturating_add(1)).cloned().collect();
-        (is_complete || segments.len() > limit).then(|| page(segments, order, limit, self.as_of))
+        let allowed = self
+            .segments
+            .iter()
+            .filter(|counted| query.cursor.as_ref().is_none_or(|cursor| cursor.allows(&position(counted))));
+        let count = query.limit.saturating_add(1);
+        let (segments, is_known): (Vec<_>, _) = match &query.cursor {
+            Some(ListCursor::Before(end)) => {
+                let allowed: Vec<_> = allowed.cloned().collect();
+                let is_known = self.segments.last().is_some_and(|last| position(last) >= *end);
+                (allowed[allowed.len().saturating_sub(count)..].to_vec(), is_known)
+            }
+            _ => {
+                let segments: Vec<_> = allowed.take(count).cloned().collect();
+                let is_known = segments.len() == count;
+                (segments, is_known)
+            }
+        };
+        (is_complete || is_known).then(|| page(segments, query, Some(self.total), self.as_of))
     }
 
     fn is_shared_later(&self) -> bool {
@@ -50,8 +68,8 @@ impl Ranking {
 /// The walk that computes a ranking. Cancelled when its last caller is dropped.
 pub(super) type Walk = Shared<BoxFuture<'static, Result<Arc<Ranking>, store::Error>>>;
 
-/// The window of a ranking, the prefix of its names, and its order.
-pub(super) type Key = (Window, String, Order);
+/// The window of a ranking, the filter of its names, and its order.
+pub(super) type Key = (Window, NameFilter, Order);
 
 /// The running walks, and the rankings of the last second.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::as_of::AsOf;
 use super::change::Change;
 use crate::domain::{SegmentName, Window};
-use crate::estimator::{CountedSegment, ListCursor, ListQuery, Order};
+use crate::estimator::{CountedSegment, ListCursor, ListQuery, NameFilter, Order};
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -32,6 +32,13 @@ struct Segments {
     segments: Vec<SegmentCount>,
     /// The `cursor` of the next page; null on the last page.
     next_cursor: Option<String>,
+    /// The `cursor` of the previous page; null on the first page.
+    #[schema(required)]
+    previous_cursor: Option<String>,
+    /// The number of segments on all pages; null in the order of names if there are several pages, because that order
+    /// doesn't count all segments.
+    #[schema(required)]
+    total: Option<u64>,
     #[serde(flatten)]
     as_of: AsOf,
 }
@@ -74,12 +81,15 @@ pub struct SegmentsQuery {
     /// The maximum number of segments on a page; 100 by default.
     #[param(inline, value_type = Option<Limit>, example = 2)]
     limit: usize,
-    /// The `next_cursor` of the previous page.
+    /// The `next_cursor` or `previous_cursor` of another page.
     #[param(value_type = Option<String>, example = "bjc6YXJ0")]
     cursor: Option<ListCursor>,
     /// List only segments whose names start with this.
     #[param(inline, value_type = Option<Prefix>, example = "")]
     prefix: String,
+    /// List only segments whose names contain this, in upper or lower case.
+    #[param(inline, value_type = Option<Prefix>, example = "")]
+    contains: String,
     /// `name` for the order of the names' bytes; `count` for the largest first; `change` for the largest growth in a
     /// week first; `-change` for the largest loss in a week first; `new` for the segments first whose histories began
     /// last, and before them those without a sample. `name` by default.
@@ -91,18 +101,22 @@ pub struct SegmentsQuery {
 }
 
 impl QueryParams for SegmentsQuery {
-    const NAMES: &'static [&'static str] = &["limit", "cursor", "prefix", "sort", "window"];
+    const NAMES: &'static [&'static str] = &["limit", "cursor", "prefix", "contains", "sort", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
         const MAX_PREFIX: usize = SegmentName::MAX_BYTES;
         let limit = query.number("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-        let prefix = query.one("prefix", |text| match text.len() {
-            0..=MAX_PREFIX => Ok(text.to_owned()),
-            _ => Err(format!("must have at most {MAX_PREFIX} bytes")),
-        });
-        let (prefix, sort) = (prefix?.unwrap_or_default(), order(query)?.unwrap_or(Order::Name));
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &prefix))?;
-        Ok(Self { limit, cursor, prefix, sort, window: query.window(state)? })
+        let part = |name| {
+            let part = query.one(name, |text| match text.len() {
+                0..=MAX_PREFIX => Ok(text.to_owned()),
+                _ => Err(format!("must have at most {MAX_PREFIX} bytes")),
+            });
+            part.map(Option::unwrap_or_default)
+        };
+        let (prefix, contains) = (part("prefix")?, part("contains")?);
+        let (sort, names) = (order(query)?.unwrap_or(Order::Name), NameFilter::new(&prefix, &contains));
+        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &names))?;
+        Ok(Self { limit, cursor, prefix, contains, sort, window: query.window(state)? })
     }
 }
 
@@ -121,7 +135,7 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 /// List segments with their counts.
 ///
 /// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
-/// parameters. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
+/// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
 /// count is null with an `error`; it is last in the order of counts. In the order of names, every segment that exists
 /// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
 /// listed twice, or not at all.
@@ -146,7 +160,7 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
                     "change_7d": { "absolute": 2, "relative": 0.05 },
                 },
             ],
-            "next_cursor": "bjQyOnNwb3J0cw", "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+            "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::ListProblems,
     )
@@ -156,13 +170,15 @@ pub async fn list(
     State(state): State<Arc<AppState>>,
     StrictQuery(query): StrictQuery<SegmentsQuery>,
 ) -> Result<Response> {
-    let SegmentsQuery { limit, cursor, prefix, sort: order, window } = query;
-    let query = ListQuery { prefix, order, limit, after: cursor, window };
+    let SegmentsQuery { limit, cursor, prefix, contains, sort: order, window } = query;
+    let query = ListQuery { prefix, contains, order, limit, cursor, window };
     let now = state.synced_now().await?;
     let list = state.estimator.list(&query, now).await?;
     Ok(json(&Segments {
         segments: list.segments.into_iter().map(SegmentCount::from).collect(),
         next_cursor: list.next.as_ref().map(|next| cursor::encode(order, next)),
+        previous_cursor: list.previous.as_ref().map(|previous| cursor::encode(order, previous)),
+        total: list.total,
         as_of: AsOf::new(window, list.as_of),
     }))
 }

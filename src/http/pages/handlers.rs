@@ -19,7 +19,7 @@ use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::estimator::overlap::Overlaps;
-use crate::estimator::{ListCursor, ListQuery, Order};
+use crate::estimator::{ListCursor, ListQuery, NameFilter, Order};
 use crate::http::api::segments::order;
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
@@ -48,7 +48,7 @@ impl QueryParams for ListPageQuery {
     fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
         let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
         let sort = order(query)?.unwrap_or(Order::Count);
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &prefix))?;
+        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &NameFilter::new(&prefix, "")))?;
         Ok(Self { prefix, sort, cursor })
     }
 }
@@ -68,11 +68,11 @@ pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    StrictQuery(ListPageQuery { prefix, sort: order, cursor: after }): StrictQuery<ListPageQuery>,
+    StrictQuery(ListPageQuery { prefix, sort: order, cursor }): StrictQuery<ListPageQuery>,
 ) -> Result<Response> {
-    let (window, is_first) = (state.estimator.window(), after.is_none());
+    let (window, is_first) = (state.estimator.window(), cursor.is_none());
     let now = state.synced_now().await?;
-    let query = ListQuery { prefix, order, limit: ROWS, after, window };
+    let query = ListQuery { prefix, contains: String::new(), order, limit: ROWS, cursor, window };
     let found = state.estimator.list(&query, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
     let trends = trends(&state, &segments, now).await?;
@@ -242,7 +242,14 @@ fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
 async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
     const MAX_SUGGESTIONS: usize = 300;
     let window = state.estimator.window();
-    let query = ListQuery { prefix: String::new(), order: Order::Count, limit: MAX_SUGGESTIONS, after: None, window };
+    let query = ListQuery {
+        prefix: String::new(),
+        contains: String::new(),
+        order: Order::Count,
+        limit: MAX_SUGGESTIONS,
+        cursor: None,
+        window,
+    };
     let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
     let mut counted = list.segments;
     counted.retain(|counted| counted.count.is_some());

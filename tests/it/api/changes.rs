@@ -6,7 +6,7 @@ use std::time::Duration;
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::history::{History, HistorySampler, Interval};
-use segment_estimator::estimator::{Change, Changes, Estimator, List, ListQuery, Order};
+use segment_estimator::estimator::{Change, Changes, Estimator, List, ListCursor, ListQuery, Order};
 use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
 use segment_estimator::store::{NamedSample, Partitions, Sample, Store};
 use serde_json::{Value, json};
@@ -50,10 +50,13 @@ async fn changes(store: &Store, name: &str, now: Timestamp) -> Changes {
     estimator(store).changes_of(&[&segment(name)], now).await.unwrap()[0]
 }
 
-async fn list(store: &Store, order: Order) -> List {
+fn query(order: Order, limit: usize, cursor: Option<ListCursor>) -> ListQuery {
     let window = Window::parse("14d").unwrap();
-    let query = ListQuery { prefix: String::new(), order, limit: 100, after: None, window };
-    estimator(store).list(&query, NOON).await.unwrap()
+    ListQuery { prefix: String::new(), contains: String::new(), order, limit, cursor, window }
+}
+
+async fn list(store: &Store, order: Order) -> List {
+    estimator(store).list(&query(order, 100, None), NOON).await.unwrap()
 }
 
 fn change(before: u64, after: u64) -> Option<Change> {
@@ -186,14 +189,12 @@ async fn list_is_in_the_order_of_changes(
     let names: Vec<_> = all.segments.iter().map(|counted| counted.segment.as_str()).collect();
     assert_eq!(names, expected);
     // In pages.
-    let window = Window::parse("14d").unwrap();
-    let (mut names, mut after) = (Vec::new(), None);
+    let (mut names, mut cursor) = (Vec::new(), None);
     loop {
-        let query = ListQuery { prefix: String::new(), order, limit: 2, after, window };
-        let page = estimator(&store).list(&query, NOON).await.unwrap();
+        let page = estimator(&store).list(&query(order, 2, cursor), NOON).await.unwrap();
         names.extend(page.segments.into_iter().map(|counted| counted.segment.to_string()));
-        after = page.next;
-        if after.is_none() {
+        cursor = page.next;
+        if cursor.is_none() {
             break;
         }
     }

@@ -40,7 +40,7 @@ async fn behind_a_proxy(redis: &Redis) -> (Proxy, Estimator) {
 
 fn by_count(limit: usize) -> ListQuery {
     let window = Window::parse("14d").unwrap();
-    ListQuery { prefix: String::new(), order: Order::Count, limit, after: None, window }
+    ListQuery { prefix: String::new(), contains: String::new(), order: Order::Count, limit, cursor: None, window }
 }
 
 fn pairs(list: &List) -> Vec<(String, u64)> {
@@ -126,12 +126,12 @@ async fn list_by_count_is_shared_for_a_second_after_its_as_of() {
 
     let (again, cost) = costs(&by_count(900), noon_plus(1_000)).await;
     assert_eq!((&again, cost), (&first, 0));
-    let page = ListQuery { after: first.next.clone(), ..by_count(100) };
+    let page = ListQuery { cursor: first.next.clone(), ..by_count(100) };
     let (page, cost) = costs(&page, noon_plus(1_000)).await;
     assert_eq!((pairs(&page), page.as_of, cost), (all[900..1_000].to_vec(), NOON, 0));
 
     // A page beyond the shared segments.
-    let (beyond, cost) = costs(&ListQuery { after: page.next, ..by_count(100) }, noon_plus(500)).await;
+    let (beyond, cost) = costs(&ListQuery { cursor: page.next, ..by_count(100) }, noon_plus(500)).await;
     assert_eq!((pairs(&beyond), beyond.as_of, cost), (all[1_000..1_100].to_vec(), noon_plus(500), 1_500));
     let (long, cost) = costs(&by_count(1_200), noon_plus(500)).await;
     assert_eq!((pairs(&long), cost), (all[..1_200].to_vec(), 1_500));

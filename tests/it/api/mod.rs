@@ -8,6 +8,7 @@ mod cors;
 mod count;
 mod counts;
 mod docs;
+mod finding;
 mod health;
 mod histogram;
 mod history;
