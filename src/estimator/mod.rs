@@ -8,6 +8,7 @@ mod estimator;
 mod group_commit;
 mod histogram;
 pub mod history;
+mod known;
 mod lists;
 pub mod overlap;
 mod prune;

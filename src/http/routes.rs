@@ -10,7 +10,9 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
-use super::api::{batch, count, counts, health, histogram, history, metrics, overlap, segments, users, visits};
+use super::api::{
+    batch, count, counts, health, histogram, history, metrics, overlap, segments, summary, users, visits,
+};
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
 use super::extract::scope::HandlerScope;
@@ -32,6 +34,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<batch::__path_record, _>(POST, "/segments/batch", Concurrency, batch::record),
         route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list),
         route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts),
+        route::<summary::__path_summary, _>(GET, "/segments/{name}", ConcurrencyAndTime, summary::summary),
         route::<count::__path_count, _>(GET, "/segments/{name}/count", RoundTrip, count::count),
         route::<histogram::__path_histogram, _>(
             GET,

@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Returns whether each of `names` is in the index of any partition.
-    async fn names_found(&self, names: &[&str]) -> Result<Vec<bool>, Error> {
+    pub(super) async fn names_found(&self, names: &[&str]) -> Result<Vec<bool>, Error> {
         const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
         for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {

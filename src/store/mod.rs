@@ -55,6 +55,7 @@ mod error;
 mod history;
 mod index;
 mod keys;
+mod known;
 mod layout;
 mod members;
 mod own_keys;

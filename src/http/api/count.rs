@@ -22,6 +22,8 @@ struct Count {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    known: bool,
     /// The number of users who were seen in the segment within the window.
     count: u64,
     #[serde(flatten)]
@@ -30,7 +32,8 @@ struct Count {
 
 /// Count the users in a segment.
 ///
-/// The count is exact. An unknown segment counts 0. Without Redis the response is 503, never an approximation.
+/// The count is exact. An unknown segment counts 0 and has `known: false`. Without Redis the response is 503, never an
+/// approximation.
 #[utoipa::path(
     get,
     path = "/segments/{name}/count",
@@ -39,7 +42,7 @@ struct Count {
     params(SegmentPath, WindowQuery),
     responses(
         (status = 200, description = "The count.", body = Count, example = json!({
-            "segment": "sports", "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+            "segment": "sports", "known": true, "count": 42, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
         responses::CountProblems,
     )
@@ -52,5 +55,6 @@ pub async fn count(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
-    Ok(json(&Count { segment: segment.to_string(), count, as_of: AsOf::new(window, now) }))
+    let known = state.estimator.is_known(&segment, count).await?;
+    Ok(json(&Count { segment: segment.to_string(), known, count, as_of: AsOf::new(window, now) }))
 }

@@ -51,8 +51,8 @@ impl QueryParams for CountsQuery {
 
 /// Count the users in up to 100 segments.
 ///
-/// The counts are exact, all for the same time. An unknown segment counts 0. If the key of a segment in Redis belongs
-/// to another program, its count is null with an `error`, and the others are counted.
+/// The counts are exact, all for the same time. An unknown segment counts 0 and has `known: false`. If the key of a
+/// segment in Redis belongs to another program, its count is null with an `error`, and the others are counted.
 #[utoipa::path(
     get,
     path = "/counts",
@@ -63,10 +63,13 @@ impl QueryParams for CountsQuery {
         (status = 200, description = "The counts.", body = Counts, example = json!({
             "counts": [
                 {
-                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
+                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
                     "change_7d": { "absolute": 2, "relative": 0.05 },
                 },
-                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 }, "change_7d": null },
+                {
+                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 },
+                    "change_7d": null,
+                },
             ],
             "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
         })),
@@ -80,6 +83,13 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    let counts = counts.into_iter().map(SegmentCount::from).collect();
+    let empty: Vec<_> =
+        counts.iter().filter(|counted| counted.count == Some(0)).map(|counted| &counted.segment).collect();
+    let mut empty_are_known = state.estimator.are_known(&empty).await?.into_iter();
+    let counts = counts.into_iter().map(|counted| {
+        let known = counted.count != Some(0) || empty_are_known.next().unwrap_or_default();
+        SegmentCount::from(counted).with_known(known)
+    });
+    let counts = counts.collect();
     Ok(json(&Counts { counts, as_of: AsOf::new(window, now) }))
 }

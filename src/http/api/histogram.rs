@@ -29,6 +29,8 @@ struct SegmentHistogram {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    known: bool,
     /// The number of users who were seen in the segment within the window: the sum of all buckets.
     count: u64,
     #[serde(flatten)]
@@ -89,7 +91,7 @@ impl QueryParams for HistogramQuery {
     params(SegmentPath, HistogramQuery),
     responses(
         (status = 200, description = "The histogram.", body = SegmentHistogram, example = json!({
-            "segment": "sports", "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
+            "segment": "sports", "known": true, "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
             "buckets": [
                 {
                     "from": "2026-11-20T10:00:00.000Z", "to": "2026-11-21T10:00:00.000Z",
@@ -121,6 +123,7 @@ pub async fn histogram(
     });
     Ok(json(&SegmentHistogram {
         segment: segment.to_string(),
+        known: state.estimator.is_known(&segment, histogram.count).await?,
         count: histogram.count,
         as_of: AsOf::new(window, now),
         buckets: buckets.collect(),

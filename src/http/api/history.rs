@@ -27,6 +27,8 @@ struct SegmentHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    known: bool,
     /// The start of the first step.
     #[schema(format = DateTime)]
     from: String,
@@ -118,7 +120,8 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
     params(SegmentPath, HistoryQuery),
     responses(
         (status = 200, description = "The history.", body = SegmentHistory, example = json!({
-            "segment": "sports", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
+            "segment": "sports", "known": true, "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
+            "step_seconds": 3600,
             "as_of": "2026-11-22T10:24:07.310Z", "points": [
                 {
                     "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
@@ -156,9 +159,12 @@ pub async fn history(
         return Err(Problem::invalid_field("step", why));
     }
     let points = state.history.of(&segment, from, to, step).await?;
+    let has_samples = points.iter().any(|point| point.count.is_some());
+    let known = has_samples || state.estimator.are_known(&[&segment]).await?[0];
     let (first, last) = (&points[0], &points[points.len() - 1]);
     Ok(json(&SegmentHistory {
         segment: segment.to_string(),
+        known,
         from: first.at.to_string(),
         to: last.at.to_string(),
         step_seconds: step.as_secs(),

@@ -11,5 +11,6 @@ pub mod history;
 pub mod metrics;
 pub mod overlap;
 pub mod segments;
+pub mod summary;
 pub mod users;
 pub mod visits;

@@ -49,6 +49,11 @@ pub struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history. Absent
+    /// in lists, whose segments are all known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    known: Option<bool>,
     /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in
     /// `error`.
     #[schema(required)]
@@ -65,13 +70,20 @@ pub struct SegmentCount {
     change_7d: Option<Change>,
 }
 
+impl SegmentCount {
+    /// Adds whether the service knows the segment.
+    pub fn with_known(self, known: bool) -> Self {
+        Self { known: Some(known), ..self }
+    }
+}
+
 impl From<CountedSegment> for SegmentCount {
     fn from(CountedSegment { segment, count, changes }: CountedSegment) -> Self {
         const NOT_A_SEGMENT: &str =
             "the segment's key in Redis is not a sorted set: another program writes to this Redis";
         let error = count.is_none().then_some(NOT_A_SEGMENT);
         let (change_1d, change_7d) = (changes.day.map(Change::from), changes.week.map(Change::from));
-        Self { segment: segment.to_string(), count, error, change_1d, change_7d }
+        Self { segment: segment.to_string(), known: None, count, error, change_1d, change_7d }
     }
 }
 

@@ -20,7 +20,10 @@ async fn count_returns_the_segment_the_window_and_as_of() {
     assert_eq!(response.headers()["cache-control"], "no-store");
     let count: Value = response.json().await.unwrap();
     let as_of = count["as_of"].as_str().unwrap();
-    assert_eq!(count, json!({ "segment": "sports", "count": 1, "window_seconds": 1_209_600, "as_of": as_of }));
+    assert_eq!(
+        count,
+        json!({ "segment": "sports", "known": true, "count": 1, "window_seconds": 1_209_600, "as_of": as_of })
+    );
     let as_of = Timestamp::from_rfc3339(as_of).expect("as_of is RFC 3339");
     assert!((Timestamp::now().as_millis() - as_of.as_millis()).abs() < 60_000);
 }
@@ -108,6 +111,6 @@ async fn count_takes_a_segment_name_of_dots() {
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.contains(&format!(r#"{{"segment":"{name}","count":1,"#)), "{answer}");
+        assert!(answer.contains(&format!(r#"{{"segment":"{name}","known":true,"count":1,"#)), "{answer}");
     }
 }

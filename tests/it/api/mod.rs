@@ -14,6 +14,7 @@ mod histogram;
 mod history;
 mod host;
 mod jwt;
+mod known;
 mod limits;
 mod max_lists;
 mod max_segments;

@@ -115,7 +115,7 @@ async fn record_takes_the_longest_visit() {
 async fn unknown_path_is_404() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    for path in ["/page", "/segment", "/segments/", "/segments/sports", "/segments/a/b/count", "/%00"] {
+    for path in ["/page", "/segment", "/segments/", "/segments/sports/counts", "/segments/a/b/count", "/%00"] {
         problem(app.get(path).await, 404, "not-found").await;
     }
 }

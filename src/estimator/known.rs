@@ -1,0 +1,107 @@
+//! Which segments are known, and which known names are close to an unknown one.
+
+use super::error::Error;
+use super::estimator::Estimator;
+use crate::domain::SegmentName;
+use crate::store;
+
+impl Estimator {
+    /// Names that are compared with an unknown one.
+    const MAX_COMPARED: usize = 20_000;
+    /// Names in one page of the index with one partition.
+    const NAMES_PER_PAGE: usize = 1_000;
+
+    /// Returns whether `segment`, which has `count` users, is known: it is in the index or has a history. Asks Redis
+    /// only if there are no users.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn is_known(&self, segment: &SegmentName<'_>, count: u64) -> Result<bool, store::Error> {
+        Ok(count > 0 || self.are_known(&[segment]).await?[0])
+    }
+
+    /// Returns whether each of `segments` is known: it is in the index or has a history.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub async fn are_known(&self, segments: &[&SegmentName<'_>]) -> Result<Vec<bool>, store::Error> {
+        if segments.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<_> = segments.iter().map(|segment| segment.as_str()).collect();
+        self.store.are_known(&names).await
+    }
+
+    /// Returns up to `max` names of known segments that are close to `name`, the closest first. Upper and lower case
+    /// are the same. Compares the first 20,000 names of the index.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMany`] if too many lists are running, and [`Error::Store`] if Redis failed.
+    pub async fn similar_names(&self, name: &SegmentName<'_>, max: usize) -> Result<Vec<SegmentName<'static>>, Error> {
+        let _permit = self.acquire_list_permit()?;
+        let page = (Self::NAMES_PER_PAGE / self.partitions().map_or(1, |partitions| partitions.count())).max(10);
+        let wanted = Wanted::new(name.as_str());
+        let (mut similar, mut cursor, mut compared) = (Vec::new(), None, 0);
+        loop {
+            let index = self.store.index(cursor.as_ref(), page).await?;
+            compared += index.segments.len();
+            let others = index.segments.into_iter().filter(|other| other.as_str() != name.as_str());
+            similar.extend(others.filter_map(|other| Some((wanted.distance(other.as_str())?, other))));
+            similar.sort();
+            similar.truncate(max);
+            cursor = index.next;
+            if cursor.is_none() || compared >= Self::MAX_COMPARED {
+                return Ok(similar.into_iter().map(|(_, other)| other).collect());
+            }
+        }
+    }
+}
+
+/// A name for which similar ones are searched.
+struct Wanted {
+    /// In lower case.
+    name: String,
+    length: usize,
+    max_distance: usize,
+}
+
+impl Wanted {
+    fn new(name: &str) -> Self {
+        let name = name.to_lowercase();
+        let length = name.chars().count();
+        Self { name, length, max_distance: (length / 3).max(1) }
+    }
+
+    /// Returns how many edits lead to `other`: insertions, deletions, replacements and swaps of neighbors. Returns
+    /// `None` if they are too many.
+    fn distance(&self, other: &str) -> Option<usize> {
+        let other = other.to_lowercase();
+        // Most names differ too much in length, which is cheaper to see.
+        if other.chars().count().abs_diff(self.length) > self.max_distance {
+            return None;
+        }
+        Some(strsim::osa_distance(&self.name, &other)).filter(|distance| *distance <= self.max_distance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::swap("nwes", "news", Some(1))]
+    #[case::case("News", "nEWS", Some(0))]
+    #[case::missing_letter("sprts", "sports", Some(1))]
+    #[case::short("a", "b", Some(1))]
+    #[case::beyond_ascii("größe", "GRÖSE", Some(1))]
+    #[case::too_far("news", "sports", None)]
+    #[case::too_far_for_its_length("news", "nuts", None)]
+    fn distance_counts_edits(#[case] name: &str, #[case] other: &str, #[case] expected: Option<usize>) {
+        assert_eq!(Wanted::new(name).distance(other), expected);
+    }
+}

@@ -1,0 +1,175 @@
+//! `GET /segments/{name}`: summarizes a segment.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::as_of::AsOf;
+use super::change::Change;
+use crate::domain::SegmentName;
+use crate::estimator;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::path::SegmentPath;
+use crate::http::extract::query::{StrictQuery, WindowQuery};
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
+
+const MAX_SUGGESTIONS: usize = 3;
+
+/// The summary of a segment.
+#[derive(Serialize, ToSchema)]
+struct Summary {
+    /// The segment's name.
+    #[schema(schema_with = schemas::segment)]
+    segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    known: bool,
+    /// Known segments with similar names, the closest first, if this one is unknown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 3)]
+    did_you_mean: Vec<String>,
+    /// The number of users who were seen in the segment within the window.
+    count: u64,
+    /// The change in the day before the last sample; null without a sample of that time.
+    #[schema(required)]
+    change_1d: Option<Change>,
+    /// The change in the week before the last sample; null without a sample of that time.
+    #[schema(required)]
+    change_7d: Option<Change>,
+    /// The time of the first sample of the history; null without samples.
+    #[schema(required, format = DateTime)]
+    first_sampled_at: Option<String>,
+    /// The last sample of the history; null without samples.
+    #[schema(required)]
+    last_sample: Option<LastSample>,
+    links: Links,
+    #[serde(flatten)]
+    as_of: AsOf,
+}
+
+/// The last sample of a history.
+#[derive(Serialize, ToSchema)]
+struct LastSample {
+    /// The time of the sample.
+    #[schema(format = DateTime)]
+    sampled_at: String,
+    /// The number of users, over the configured window.
+    count: u64,
+}
+
+/// Links to more about the segment, relative to the path of the summary.
+#[derive(Serialize, ToSchema)]
+struct Links {
+    /// The count.
+    count: String,
+    /// The users by their last visit.
+    histogram: String,
+    /// The past counts.
+    history: String,
+    /// The page for people.
+    page: String,
+}
+
+impl Links {
+    fn of(segment: &SegmentName<'_>) -> Self {
+        let name = percent_encode(segment.as_str());
+        // Without `./`, a name with a colon would be read as a scheme.
+        let link = |rest: &str| format!("./{name}/{rest}");
+        Self {
+            count: link("count"),
+            histogram: link("histogram"),
+            history: link("history"),
+            page: format!("../pages/segment?name={name}"),
+        }
+    }
+}
+
+/// Encodes all bytes that are not unreserved (RFC 3986, section 2.3).
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a string accepts all text");
+        }
+    }
+    encoded
+}
+
+/// Summarize a segment.
+///
+/// An unknown segment counts 0 and has `known: false`, with up to three known segments with similar names. The changes
+/// and the samples are over the configured window. To get the segment `batch`, write it as `%62atch`.
+#[utoipa::path(
+    get,
+    path = "/segments/{name}",
+    operation_id = "summarize_segment",
+    tag = "counts",
+    params(SegmentPath, WindowQuery),
+    responses(
+        (status = 200, description = "The summary.", body = Summary, example = json!({
+            "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
+            "change_7d": { "absolute": 2, "relative": 0.05 }, "first_sampled_at": "2026-09-01T00:00:00.000Z",
+            "last_sample": { "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42 },
+            "links": {
+                "count": "./sports/count", "histogram": "./sports/histogram", "history": "./sports/history",
+                "page": "../pages/segment?name=sports",
+            },
+            "window_seconds": 604800, "as_of": "2026-11-22T10:24:07.310Z",
+        })),
+        responses::CountProblems,
+    )
+)]
+pub async fn summary(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    SegmentPath(segment): SegmentPath,
+    StrictQuery(WindowQuery { window }): StrictQuery<WindowQuery>,
+) -> Result<Response> {
+    let now = state.synced_now().await?;
+    let count = state.estimator.estimate_within(&segment, window, now).await?;
+    let changes = state.estimator.changes_of(&[&segment], now).await?[0];
+    let known = state.estimator.is_known(&segment, count).await?;
+    let similar = if known { Ok(Vec::new()) } else { state.estimator.similar_names(&segment, MAX_SUGGESTIONS).await };
+    let similar = match similar {
+        // A summary without suggestions is better than none.
+        Err(estimator::Error::TooMany(_)) => Vec::new(),
+        similar => similar?,
+    };
+    Ok(json(&Summary {
+        segment: segment.to_string(),
+        known,
+        did_you_mean: similar.iter().map(ToString::to_string).collect(),
+        count,
+        change_1d: changes.day.map(Change::from),
+        change_7d: changes.week.map(Change::from),
+        first_sampled_at: changes.first_sampled_at.map(|at| at.to_string()),
+        last_sample: changes
+            .last_sample
+            .map(|sample| LastSample { sampled_at: sample.at.to_string(), count: sample.count }),
+        links: Links::of(&segment),
+        as_of: AsOf::new(window, now),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("sports", "./sports/count")]
+    #[case::slash_and_colon("a/b:c", "./a%2Fb%3Ac/count")]
+    #[case::beyond_ascii("größe 5", "./gr%C3%B6%C3%9Fe%205/count")]
+    fn links_encode_the_name(#[case] name: &str, #[case] expected: &str) {
+        assert_eq!(Links::of(&SegmentName::parse(name).unwrap()).count, expected);
+    }
+}
