@@ -13,6 +13,7 @@ mod errors;
 mod extract;
 mod json;
 mod middleware;
+mod nearest;
 mod pages;
 mod problem;
 mod routes;

@@ -187,6 +187,13 @@ impl Problem {
         )
     }
 
+    /// Adds `path`, which a route has, as the one that was probably meant.
+    #[must_use]
+    pub fn suggesting(mut self, path: &str) -> Self {
+        self.detail += &format!(" Did you mean {path}?");
+        self
+    }
+
     /// Returns the problem of a request whose method the route does not have.
     pub fn method_not_allowed() -> Self {
         Self::new(ProblemKind::MethodNotAllowed, "The Allow header lists the methods of this path.")

@@ -2,10 +2,12 @@
 //! registered.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::Request;
 use axum::handler::Handler;
+use axum::http::Uri;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
@@ -18,6 +20,7 @@ use super::docs::openapi::document::{self, Documented, RouteDoc};
 use super::extract::scope::HandlerScope;
 use super::middleware::cors;
 use super::middleware::endpoint::{Endpoint, MeasuredRoute, RouteLimits};
+use super::nearest::nearest_path;
 use super::pages;
 use super::problem::Problem;
 use super::server::AllowedHosts;
@@ -153,16 +156,28 @@ impl Routes {
     }
 
     fn new(routes: impl Iterator<Item = &'static Route>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
-        let mut router = axum::Router::new();
+        let (mut router, mut paths) = (axum::Router::new(), Vec::new());
         for route in routes {
             router = router.route(route.doc.path, (route.build)(&state.metrics));
+            paths.push(route.doc.path);
         }
-        Self::with_fallbacks(router, hosts, state)
+        Self::with_fallbacks(router, paths.into(), hosts, state)
     }
 
-    fn with_fallbacks(router: axum::Router<Arc<AppState>>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
+    /// Adds the responses to requests that no route serves. `paths` are those of the routes.
+    fn with_fallbacks(
+        router: axum::Router<Arc<AppState>>,
+        paths: Arc<[&'static str]>,
+        hosts: AllowedHosts,
+        state: Arc<AppState>,
+    ) -> Self {
         let unmatched = MeasuredRoute::unmatched(&state.metrics);
-        let not_found = Endpoint::new(async || Problem::not_found(), Unlimited, Arc::clone(&unmatched));
+        let not_found = move |uri: Uri| {
+            let nearest = nearest_path(uri.path(), paths.iter().copied());
+            let problem = Problem::not_found();
+            ready(nearest.iter().fold(problem, |problem, path| problem.suggesting(path)))
+        };
+        let not_found = Endpoint::new(not_found, Unlimited, Arc::clone(&unmatched));
         let method_not_allowed =
             Endpoint::new(async || Problem::method_not_allowed(), Unlimited, Arc::clone(&unmatched));
         let router = router.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
@@ -236,7 +251,7 @@ mod tests {
         let panic = Endpoint::new(async || -> StatusCode { panic!("for the test") }, Unlimited, Arc::clone(&route));
         let bare = Endpoint::new(async || (StatusCode::BAD_GATEWAY, "not a problem document"), Unlimited, route);
         let router = axum::Router::new().route("/panic", routing::get(panic)).route("/bare", routing::get(bare));
-        let routes = Routes::with_fallbacks(router, AllowedHosts::LOCAL, state);
+        let routes = Routes::with_fallbacks(router, Arc::default(), AllowedHosts::LOCAL, state);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(server().serve(listener, routes, CancellationToken::new()));

@@ -121,6 +121,24 @@ async fn unknown_path_is_404() {
 }
 
 #[tokio::test]
+async fn unknown_path_names_the_nearest_route() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (path, nearest) in [
+        ("/segments/sports/counts", Some("/segments/sports/count")),
+        ("/segment/sports/count?window=7d", Some("/segments/sports/count")),
+        ("/segments/a/b/count", Some("/segments/a%2Fb/count")),
+        ("/metric", Some("/metrics")),
+        ("/wp-login.php", None),
+    ] {
+        let document = problem(app.get(path).await, 404, "not-found").await;
+        let detail = document["detail"].as_str().unwrap();
+        let suggested = detail.split_once(" Did you mean ").map(|(_, rest)| rest);
+        assert_eq!(suggested, nearest.map(|path| format!("{path}?")).as_deref(), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn other_method_is_405_with_the_allowed_ones() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
