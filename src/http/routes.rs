@@ -13,7 +13,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    batch, count, counts, health, histogram, history, metrics, overlap, segments, summary, users, visits,
+    batch, count, counts, health, histogram, histories, history, metrics, overlap, segments, summary, users, visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -46,6 +46,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
             histogram::histogram,
         ),
         route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history),
+        route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),

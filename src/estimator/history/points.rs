@@ -107,6 +107,12 @@ impl History {
         round.unwrap_or_else(|| interval * u32::try_from(least.as_secs() / interval.as_secs() + 1).unwrap_or(u32::MAX))
     }
 
+    /// Returns the start of the step of `time`.
+    #[must_use]
+    pub fn step_start(time: Timestamp, step: Duration) -> Timestamp {
+        Timestamp::from_millis(Steps::of(time, time, step).first)
+    }
+
     /// Returns the number of steps between two points in time.
     #[must_use]
     pub fn steps(from: Timestamp, to: Timestamp, step: Duration) -> u64 {

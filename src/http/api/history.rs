@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::domain::Window;
+use crate::domain::{Timestamp, Window};
 use crate::estimator::history::{self, History};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -48,7 +48,7 @@ struct SegmentHistory {
 
 /// The count of a segment in one step.
 #[derive(Serialize, ToSchema)]
-struct Point {
+pub struct Point {
     /// The start of the step, as `from`.
     #[schema(format = DateTime)]
     at: String,
@@ -78,14 +78,14 @@ impl From<&history::Point> for Point {
 pub struct HistoryQuery {
     /// A time in the first step; 14 days before `to` by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "-14d")]
-    from: Option<QueryTime>,
+    pub from: Option<QueryTime>,
     /// A time in the last step; now by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
-    to: Option<QueryTime>,
+    pub to: Option<QueryTime>,
     /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
     /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
-    step: Option<Duration>,
+    pub step: Option<Duration>,
 }
 
 impl QueryParams for HistoryQuery {
@@ -94,6 +94,42 @@ impl QueryParams for HistoryQuery {
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
         let (from, to) = (query.time("from")?, query.time("to")?);
         Ok(Self { from, to, step: query.one("step", |text| parse_step(text, &state.history))? })
+    }
+}
+
+/// The resolved parameters of a history.
+pub struct Range {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub step: Duration,
+}
+
+impl HistoryQuery {
+    /// Returns the times and the step at `now`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] if the times are in the wrong order, or there are too many steps.
+    pub fn resolve(self, now: Timestamp, history: &History) -> Result<Range> {
+        let to = self.to.map_or(now, |to| to.resolve(now));
+        let from = self.from.map_or(to - DEFAULT_SPAN, |from| from.resolve(now));
+        if from > to {
+            return Err(Problem::invalid_field("from", format!("must not be later than to, which is {to}")));
+        }
+        let step = self.step.unwrap_or_else(|| history.default_step(from, to));
+        let (steps, max) = (History::steps(from, to, step), History::MAX_POINTS);
+        if steps > max {
+            let why = format!("gives {steps} points, and the maximum is {max}; choose a longer step");
+            return Err(Problem::invalid_field("step", why));
+        }
+        Ok(Range { from, to, step })
+    }
+}
+
+impl Range {
+    /// Returns the starts of the first and the last step.
+    pub fn step_starts(&self) -> [String; 2] {
+        [self.from, self.to].map(|time| History::step_start(time, self.step).to_string())
     }
 }
 
@@ -147,27 +183,17 @@ pub async fn history(
     StrictQuery(HistoryQuery { from, to, step }): StrictQuery<HistoryQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let to = to.map_or(now, |to| to.resolve(now));
-    let from = from.map_or(to - DEFAULT_SPAN, |from| from.resolve(now));
-    if from > to {
-        return Err(Problem::invalid_field("from", format!("must not be later than to, which is {to}")));
-    }
-    let step = step.unwrap_or_else(|| state.history.default_step(from, to));
-    let (steps, max) = (History::steps(from, to, step), History::MAX_POINTS);
-    if steps > max {
-        let why = format!("gives {steps} points, and the maximum is {max}; choose a longer step");
-        return Err(Problem::invalid_field("step", why));
-    }
-    let points = state.history.of(&segment, from, to, step).await?;
+    let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
+    let points = state.history.of(&segment, range.from, range.to, range.step).await?;
     let has_samples = points.iter().any(|point| point.count.is_some());
     let known = has_samples || state.estimator.are_known(&[&segment]).await?[0];
-    let (first, last) = (&points[0], &points[points.len() - 1]);
+    let [from, to] = range.step_starts();
     Ok(json(&SegmentHistory {
         segment: segment.to_string(),
         known,
-        from: first.at.to_string(),
-        to: last.at.to_string(),
-        step_seconds: step.as_secs(),
+        from,
+        to,
+        step_seconds: range.step.as_secs(),
         as_of: now.to_string(),
         points: points.iter().map(Point::from).collect(),
     }))

@@ -7,6 +7,7 @@ pub mod count;
 pub mod counts;
 pub mod health;
 pub mod histogram;
+pub mod histories;
 pub mod history;
 pub mod metrics;
 pub mod overlap;

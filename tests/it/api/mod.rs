@@ -11,6 +11,7 @@ mod docs;
 mod finding;
 mod health;
 mod histogram;
+mod histories;
 mod history;
 mod host;
 mod jwt;

@@ -1,0 +1,147 @@
+//! `GET /history`: returns the past counts of several segments.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::history::{HistoryQuery, Point};
+use crate::domain::SegmentName;
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::extract::time::QueryTime;
+use crate::http::json::json;
+use crate::http::problem::Result;
+use crate::http::state::AppState;
+
+const MAX_SEGMENTS: usize = 20;
+
+schemas::schema_type!(SegmentNames = schemas::segments(1, MAX_SEGMENTS));
+
+/// The past counts of segments.
+#[derive(Serialize, ToSchema)]
+struct Histories {
+    /// A history for each segment, in the order of the query.
+    #[schema(min_items = 1, max_items = 20)]
+    histories: Vec<OneHistory>,
+    /// The start of the first step.
+    #[schema(format = DateTime)]
+    from: String,
+    /// The start of the last step.
+    #[schema(format = DateTime)]
+    to: String,
+    /// The length of each step.
+    #[schema(minimum = 1)]
+    step_seconds: u64,
+    /// The time of the answer, by the service's clock.
+    #[schema(format = DateTime)]
+    as_of: String,
+}
+
+/// The history of one of several segments.
+#[derive(Serialize, ToSchema)]
+struct OneHistory {
+    /// The segment's name.
+    #[schema(schema_with = schemas::segment)]
+    segment: String,
+    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    known: bool,
+    /// A point for each step, the earliest first; null if they are unknown, with the reason in `error`.
+    #[schema(required, min_items = 1, max_items = 2000)]
+    points: Option<Vec<Point>>,
+    /// Why the points are unknown: the key of the history in Redis belongs to another program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<&'static str>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistoriesQuery {
+    /// A segment's name. Repeat the parameter for up to 20 segments.
+    #[param(inline, value_type = SegmentNames, example = json!(["sports", "news"]))]
+    segment: Vec<SegmentName<'static>>,
+    /// A time in the first step; 14 days before `to` by default.
+    #[param(inline, value_type = Option<schemas::Time>, example = "-7d")]
+    from: Option<QueryTime>,
+    /// A time in the last step; now by default.
+    #[param(inline, value_type = Option<schemas::Time>, example = "-1d")]
+    to: Option<QueryTime>,
+    /// The length of a step, as for the history of one segment.
+    #[param(inline, value_type = Option<schemas::Window>, example = "1d")]
+    step: Option<std::time::Duration>,
+}
+
+impl QueryParams for HistoriesQuery {
+    const NAMES: &'static [&'static str] = &["segment", "from", "to", "step"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let segment = query.segments(1, MAX_SEGMENTS)?;
+        let HistoryQuery { from, to, step } = HistoryQuery::parse(query, state)?;
+        Ok(Self { segment, from, to, step })
+    }
+}
+
+/// Get the past counts of up to 20 segments.
+///
+/// All have the same steps, as the history of one segment. If the key of a history in Redis belongs to another program,
+/// its points are null with an `error`, and the others are returned.
+#[utoipa::path(
+    get,
+    path = "/history",
+    operation_id = "segment_histories",
+    tag = "counts",
+    params(HistoriesQuery),
+    responses(
+        (status = 200, description = "The histories.", body = Histories, example = json!({
+            "histories": [
+                { "segment": "sports", "known": true, "points": [{
+                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                    "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                }] },
+                { "segment": "nwes", "known": false, "points": [{
+                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                    "sampled_at": null, "count": null,
+                }] },
+            ],
+            "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
+            "as_of": "2026-11-22T10:24:07.310Z",
+        })),
+        responses::CountProblems,
+    )
+)]
+pub async fn histories(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    StrictQuery(HistoriesQuery { segment: segments, from, to, step }): StrictQuery<HistoriesQuery>,
+) -> Result<Response> {
+    const NOT_A_HISTORY: &str = "the key of the history in Redis belongs to another program";
+    let now = state.synced_now().await?;
+    let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
+    let points = state.history.of_each(&segments, range.from, range.to, range.step).await?;
+    let is_sampled: Vec<_> = points
+        .iter()
+        .map(|points| points.as_ref().is_ok_and(|points| points.iter().any(|point| point.count.is_some())))
+        .collect();
+    let others = segments.iter().zip(&is_sampled).filter(|(_, is_sampled)| !**is_sampled).map(|(segment, _)| segment);
+    let mut others_are_known = state.estimator.are_known(&others.collect::<Vec<_>>()).await?.into_iter();
+    let histories = segments.iter().zip(points).zip(is_sampled).map(|((segment, points), is_sampled)| {
+        let known = is_sampled || others_are_known.next().unwrap_or_default();
+        let (points, error) = match points {
+            Ok(points) => (Some(points.iter().map(Point::from).collect()), None),
+            Err(_) => (None, Some(NOT_A_HISTORY)),
+        };
+        OneHistory { segment: segment.to_string(), known, points, error }
+    });
+    let [from, to] = range.step_starts();
+    Ok(json(&Histories {
+        histories: histories.collect(),
+        from,
+        to,
+        step_seconds: range.step.as_secs(),
+        as_of: now.to_string(),
+    }))
+}

@@ -1,0 +1,68 @@
+//! `GET /history`: the histories of several segments in one call.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::segments::record_sizes;
+use crate::helpers::{Redis, TestApp, problem};
+
+async fn get(app: &TestApp, path: &str) -> Value {
+    let response = app.get(path).await;
+    assert_eq!(response.status(), 200, "{path}");
+    response.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn histories_equal_those_of_each_segment() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    record_sizes(&app, &[("sports", 1)]).await;
+    // Noon and one o'clock on 2026-11-22.
+    redis.call::<()>(&["RPUSH", "history:sports", "1795348800000", "4", "1795352400000", "5"]);
+    redis.call::<()>(&["RPUSH", "history:news", "1795352400000", "7"]);
+    redis.call::<()>(&["SET", "history:theirs", "x"]);
+    let range = "from=2026-11-22&to=2026-11-23&step=6h";
+    let segments = "segment=sports&segment=nwes&segment=theirs&segment=news";
+    let all = get(&app, &format!("/history?{segments}&{range}")).await;
+    assert_eq!(all["from"], "2026-11-22T00:00:00.000Z");
+    assert_eq!((&all["to"], &all["step_seconds"]), (&json!("2026-11-23T00:00:00.000Z"), &json!(21_600)));
+    let histories = all["histories"].as_array().unwrap();
+    for (at, name, is_known) in [(0, "sports", true), (1, "nwes", false), (3, "news", true)] {
+        let one = get(&app, &format!("/segments/{name}/history?{range}")).await;
+        assert_eq!(histories[at]["points"], one["points"], "{name}");
+        assert_eq!((&histories[at]["known"], &one["known"]), (&json!(is_known), &json!(is_known)), "{name}");
+        assert_eq!((&histories[at]["segment"], histories[at].get("error")), (&json!(name), None));
+    }
+    let error = "the key of the history in Redis belongs to another program";
+    assert_eq!(histories[2], json!({ "segment": "theirs", "known": true, "points": null, "error": error }));
+    assert_eq!(histories[0]["points"][2]["sampled_at"], "2026-11-22T13:00:00.000Z");
+}
+
+#[rstest]
+#[case::no_segment("from=-1d", "segment", "must be given 1 to 20 times, not 0")]
+#[case::same_segment_twice("segment=a&segment=a", "segment", "contains \"a\" more than once")]
+#[case::wrong_order("segment=a&from=-1d&to=-2d", "from", "must not be later than to, which is ")]
+#[case::unknown_parameter(
+    "segment=a&window=1d",
+    "window",
+    "is not a parameter of this path; the parameters are segment, from, to, step"
+)]
+#[tokio::test]
+async fn histories_reject_bad_parameters(#[case] query: &str, #[case] field: &str, #[case] words: &str) {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let document = problem(app.get(&format!("/history?{query}")).await, 422, "invalid-request").await;
+    let error = &document["errors"][0];
+    assert_eq!(error["field"], field);
+    assert!(error["detail"].as_str().unwrap().starts_with(words), "{error}");
+}
+
+#[tokio::test]
+async fn histories_take_twenty_segments() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let query = |count: usize| (0..count).map(|n| format!("&segment=s{n}")).collect::<String>();
+    let all = get(&app, &format!("/history?from=-1d{}", query(20))).await;
+    assert_eq!(all["histories"].as_array().unwrap().len(), 20);
+    problem(app.get(&format!("/history?from=-1d{}", query(21))).await, 422, "invalid-request").await;
+}
