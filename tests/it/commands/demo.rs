@@ -44,6 +44,7 @@ async fn demo_fills_an_empty_data_set_with_histories_that_end_in_the_counts() {
         total += count;
         // The list alternates times and counts.
         points += redis.call::<u64>(&["LLEN", &format!("history:{name}")]) / 2;
+        assert_eq!(redis.call::<u64>(&["EXISTS", &format!("history: {name}")]), 1, "{name} has a change record");
     }
     // The history of a small segment may be constant.
     assert!(changing > 30, "{changing} of 40 histories change");
