@@ -95,8 +95,8 @@ async fn trends(
     segments: &[SegmentName<'static>],
     now: Timestamp,
 ) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
-    /// More can't be distinguished in a sparkline.
-    const MAX_POINTS: u64 = 84;
+    /// One every three pixels. Sparklines are the largest part of the page.
+    const MAX_POINTS: u64 = 42;
     let from = now - ranges::duration(DEFAULT_DAYS);
     let step = state.history.step_for(from, now, MAX_POINTS);
     let points = state.history.of_each(segments, from, now, step).await?;

@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod batch;
+mod compression;
 mod cors;
 mod count;
 mod counts;

@@ -50,6 +50,9 @@ async fn page_files_come_from_the_service_alone() {
         assert_eq!((response.status().as_u16(), header(&response, "content-type")), (200, content_type));
         assert_eq!(header(&response, "x-content-type-options"), "nosniff");
         assert_eq!(header(&response, "cache-control"), "no-cache");
+        let tag = header(&response, "etag").to_owned();
+        let known = app.request("GET", &format!("/pages/{file}")).header("if-none-match", tag).send().await.unwrap();
+        assert_eq!((known.status().as_u16(), known.content_length()), (304, Some(0)), "{file}");
         let text = response.text().await.unwrap();
         assert!(!text.replace("http://www.w3.org/2000/svg", "").contains("://"), "{file} names another host");
     }
