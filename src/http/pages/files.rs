@@ -1,4 +1,4 @@
-//! Static files of the pages: style sheet, refresh script and icon. They are part of the binary.
+//! Static files of the pages: style sheet, scripts and icon. They are part of the binary.
 
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
@@ -9,9 +9,11 @@ use crate::http::extract::if_none_match::IfNoneMatch;
 use crate::http::problem::{Problem, Result};
 
 /// Names, media types and contents.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("style.css", "text/css", include_str!("files/style.css")),
+    ("pages.js", "text/javascript", include_str!("files/pages.js")),
     ("refresh.js", "text/javascript", include_str!("files/refresh.js")),
+    ("selection.js", "text/javascript", include_str!("files/selection.js")),
     ("icon.svg", "image/svg+xml", include_str!("files/icon.svg")),
 ];
 

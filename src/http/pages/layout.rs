@@ -46,7 +46,7 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href={ (pages) "icon.svg" } type="image/svg+xml";
                 link rel="stylesheet" href={ (pages) "style.css" };
-                script src={ (pages) "refresh.js" } defer {}
+                script src={ (pages) "pages.js" } type="module" {}
             }
             body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to the content" }
@@ -60,7 +60,7 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                         }
                     }
                 }
-                // Filled by the script if it can't reach the service.
+                // Filled by the script if there are no newer numbers.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
                 footer { p { "Counts are exact as of the time shown. All times are UTC." } }

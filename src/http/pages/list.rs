@@ -15,6 +15,9 @@ use crate::estimator::{CountedSegment, Order};
 /// Segments per page.
 pub const ROWS: usize = 100;
 
+/// Label of the button while fewer than two segments are selected.
+const COMPARE: &str = "Compare selected segments";
+
 /// Data of the page.
 pub struct List<'a> {
     /// The segments of this page, in order.
@@ -79,7 +82,7 @@ fn table(list: &List<'_>) -> Markup {
         (false, _) => format!("The next {shown}"),
     };
     html! {
-        form .list method="get" action="pages/overlap" {
+        form .list method="get" action="pages/overlap" data-max=(Overlaps::MAX_SEGMENTS) {
             table #segments {
                 caption {
                     (shown)
@@ -120,7 +123,7 @@ fn table(list: &List<'_>) -> Markup {
                 }
             }
             div .foot {
-                button type="submit" { "Compare selected segments" }
+                button type="submit" data-text=(COMPARE) { (COMPARE) }
                 span .muted { (Overlaps::MIN_SEGMENTS) " to " (Overlaps::MAX_SEGMENTS) }
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {

@@ -48,6 +48,8 @@ pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison>, base_url
 /// Renders the form with the selected segments.
 pub fn form(selection: &Selection<'_>) -> Markup {
     let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
+    // Too many names are kept for correction.
+    let fields = fields.max(selection.names.len());
     html! {
         form #pick method="get" action="overlap" {
             fieldset {

@@ -43,9 +43,13 @@ fn page(response: Response, status: u16) -> impl Future<Output = String> {
 async fn page_files_come_from_the_service_alone() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    for (file, content_type) in
-        [("style.css", "text/css"), ("refresh.js", "text/javascript"), ("icon.svg", "image/svg+xml")]
-    {
+    for (file, content_type) in [
+        ("style.css", "text/css"),
+        ("pages.js", "text/javascript"),
+        ("refresh.js", "text/javascript"),
+        ("selection.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ] {
         let response = app.get(&format!("/pages/{file}")).await;
         assert_eq!((response.status().as_u16(), header(&response, "content-type")), (200, content_type));
         assert_eq!(header(&response, "x-content-type-options"), "nosniff");
@@ -107,7 +111,7 @@ async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("begins with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
-    for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
+    for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b"] {
         let error = page(app.get(wrong).await, 422).await;
         assert!(rows(&error).is_empty() && !error.contains("data-refresh"), "{error}");
     }
@@ -195,7 +199,9 @@ async fn page_escapes_a_hostile_name() {
         assert_eq!(page.matches("<script").count(), 1, "only the script of the page: {page}");
         assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     }
-    let unknown = page(app.get(&format!("/pages/segment?{query}=1")).await, 422).await;
+    let invalid = page(app.get(&format!("/pages/overlap?segment=a&segment=%20{query}")).await, 422).await;
+    assert_eq!(invalid.matches("<script").count(), 1, "{invalid}");
+    let unknown = page(app.get(&format!("/pages/segment?name=a&{query}=1")).await, 200).await;
     assert_eq!(unknown.matches("<script").count(), 1, "{unknown}");
 }
 
@@ -224,8 +230,10 @@ async fn page_shows_invisible_characters_of_a_name_as_escapes_and_links_the_name
             assert!(!elsewhere.contains(name), "{path}: {elsewhere}");
             assert!(path.contains("pages/segment?") || page.contains(&link), "{path}: {page}");
         }
-        let unknown = page(app.get(&format!("/?{query}=1")).await, 422).await;
-        assert!(unknown.contains(shown) && !unknown.contains(name), "{unknown}");
+        let nine = format!("segment={query}&").repeat(9);
+        let refused = page(app.get(&format!("/pages/overlap?{nine}")).await, 422).await;
+        let refused = refused.replace(&format!("value=\"{name}\""), "");
+        assert!(refused.contains(&format!("“{shown}”")) && !refused.contains(name), "{refused}");
         app.request("DELETE", "/users/u1").send().await.unwrap();
     }
 }
@@ -341,6 +349,20 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
         let first = query.split('&').next().unwrap().replace("segment=", "");
         assert!(error.contains(&format!("value=\"{first}\"")), "{error}");
     }
+    let error = page(app.get(&format!("/pages/overlap?{nine}")).await, 422).await;
+    assert!(error.contains("Too many are “s8”."), "{error}");
+    assert!((0..9).all(|at| error.contains(&format!("value=\"s{at}\""))), "every name is kept: {error}");
+}
+
+#[tokio::test]
+async fn page_ignores_unknown_parameters() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    for path in ["/?utm_source=chat", "/pages/segment?name=sports&utm_source=chat", "/pages/overlap?utm_source=chat"] {
+        page(app.get(path).await, 200).await;
+    }
+    assert_eq!(app.status_of("/segments?utm_source=chat").await, 422, "the API is strict");
 }
 
 #[tokio::test]
