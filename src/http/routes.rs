@@ -287,6 +287,7 @@ mod tests {
             clock: Clock::system(),
             authenticator: Arc::new(Authenticator::load(AuthConfig::default()).unwrap()),
             is_tls: false,
+            public_url: None,
             limits: RequestLimits {
                 body: second,
                 request: second,

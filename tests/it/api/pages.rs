@@ -355,6 +355,27 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
 }
 
 #[tokio::test]
+async fn commands_on_pages_keep_the_prefix_of_a_proxy() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let behind = |prefix: &str| {
+        let request = app.request("GET", "/pages/segment?name=sports").header("host", "localhost");
+        request.header("x-forwarded-prefix", prefix).send()
+    };
+    let shown = page(behind("/team/seg").await.unwrap(), 200).await;
+    assert!(shown.contains("curl 'http://localhost/team/seg/segments/sports/count'"), "{shown}");
+    let forged = page(behind("//evil.example").await.unwrap(), 200).await;
+    assert!(forged.contains("curl 'http://localhost/segments/sports/count'"), "{forged}");
+
+    let app = TestApp::spawn_with(&redis, settings([("public_url", "https://seg.example/team/")])).await;
+    let shown = page(app.get("/pages/segment?name=sports").await, 200).await;
+    assert!(shown.contains("curl 'https://seg.example/team/segments/sports/count'"), "{shown}");
+    let document: Value = app.get("/openapi.json").await.json().await.unwrap();
+    assert_eq!(document["servers"], json!([{ "url": "./" }]), "relative to the document");
+}
+
+#[tokio::test]
 async fn page_ignores_unknown_parameters() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
