@@ -26,7 +26,7 @@ async fn page_without_redis_shows_no_numbers_until_it_is_back() {
 
     redis.kill();
     refresh(&browser).await;
-    let title = "Redis can’t answer, so there are no numbers";
+    let title = "Counts are unavailable right now";
     eventually("the page shows the failure", async || !browser.text("#connection").await.is_empty()).await;
     for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
         browser.open(path).await;
@@ -136,7 +136,7 @@ async fn page_lets_a_browser_sign_in_with_a_key() {
     assert_eq!(closed.status(), 401);
     assert!(closed.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     let page = closed.text().await.unwrap();
-    assert!(page.contains("Sign in to see the numbers") && !page.contains("sports"), "{page}");
+    assert!(page.contains("<h1>Sign in</h1>") && !page.contains("sports"), "{page}");
 
     let browser = Browser::start(&service).await;
     let address = service.origin.strip_prefix("http://").unwrap().to_owned();
@@ -157,7 +157,7 @@ async fn page_lets_a_browser_sign_in_with_a_key() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 403");
     browser.goto(format!("http://any:{writer}@{address}/")).await.unwrap();
-    assert_eq!(browser.texts("#error h1").await, ["This token may not see the numbers"]);
+    assert_eq!(browser.texts("#error h1").await, ["This key can’t read segments"]);
     browser.close().await;
 }
 
@@ -167,7 +167,7 @@ async fn unknown_page_says_that_it_does_not_exist() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 404");
     browser.open("/pages/nothing").await;
-    assert_eq!(browser.texts("#error h1").await, ["There is no such page"]);
+    assert_eq!(browser.texts("#error h1").await, ["Page not found"]);
     browser.check_page("no-such-page").await;
     browser.close().await;
 }

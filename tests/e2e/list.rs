@@ -150,7 +150,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         assert!(walked.len() < 50, "{walked:?}");
     }
     let expected = [
-        "Skip to the content",
+        "Skip to content",
         "Segment estimator",
         "Segments",
         "Overlap",

@@ -52,7 +52,7 @@ async fn overlap_compares_the_segments_of_the_form() {
         .await;
     let expected = users.each_ref().map(|row| users.each_ref().map(|column| row.intersection(column).count()));
     assert_eq!(json!(rows), json!(expected));
-    assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500all"]);
+    assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500total"]);
 
     let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;
     assert_eq!((api["any"].as_u64(), api["all"].as_u64()), (Some(any.len() as u64), Some(5)), "{api}");

@@ -54,6 +54,7 @@ const show = (page) => {
   patch(main(), next);
   // Some pages are not refreshed, such as an overlap that follows an error.
   if (!page.body.dataset.refresh) isOver = true;
+  announce();
   document.title = page.title;
   // The focused link has moved to another row.
   const href = focused && !focused.isConnected && focused.getAttribute('href');
@@ -105,6 +106,13 @@ const refresh = async () => {
   }
 };
 
+/** Tells readers of an error that the script retries. */
+const announce = () => {
+  const retries = document.getElementById('retries');
+  if (retries && !isOver) retries.hidden = false;
+};
+
+announce();
 schedule();
 // A hidden page has no timer: it is refreshed when it is visible again.
 document.addEventListener('visibilitychange', refresh);
