@@ -15,7 +15,7 @@ use crate::auth::JwtAlgorithm;
 use crate::domain::{SegmentName, Window};
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
-use crate::http::{AllowedHosts, Origins};
+use crate::http::{AllowedHosts, Origins, PublicUrl};
 use crate::jobs::Schedule;
 use crate::redis::RedisUrl;
 use crate::store::{KeyPrefix, Partitions};
@@ -34,6 +34,8 @@ settings! {
     tls_key_file: Option<PathBuf>, "FILE", parse::path;
     /// Comma-separated origins whose pages may read responses, or * [default: none]
     cors_origins: Option<Origins>, "ORIGINS", Origins::parse;
+    /// URL of the service on pages, such as https://example.com/segments [default: that of each request]
+    public_url: Option<PublicUrl>, "URL", PublicUrl::parse;
     /// Worker threads [default: one per core but one, which is left to Redis]
     threads: usize, "NUMBER", parse::number::<1, 1_024>, or = parse::default_threads();
 

@@ -8,7 +8,7 @@ use crate::auth::JwtAlgorithm;
 use crate::domain::{SegmentName, Window};
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
-use crate::http::{AllowedHosts, Origins};
+use crate::http::{AllowedHosts, Origins, PublicUrl};
 use crate::jobs::Schedule;
 use crate::redis::RedisUrl;
 use crate::store::{KeyPrefix, Partitions};
@@ -40,6 +40,7 @@ value_by_display!(
     Origins,
     OtlpEndpoint,
     Partitions,
+    PublicUrl,
     RedisUrl,
     Schedule,
     SegmentName<'static>,

@@ -16,11 +16,13 @@ mod middleware;
 mod nearest;
 mod pages;
 mod problem;
+mod public_url;
 mod routes;
 pub mod server;
 mod state;
 
 pub use self::middleware::cors::Origins;
+pub use self::public_url::PublicUrl;
 pub use self::routes::{ProbesListener, Routes, openapi_json};
 pub use self::server::{AllowedHosts, Tls, TlsError, TlsFiles};
 pub use self::state::{AppState, RequestLimits};

@@ -78,16 +78,14 @@ impl ProblemKind {
     pub const fn describe(self) -> KindDescription {
         let (status, slug, title) = match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "The request has no accepted token"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Missing or invalid token"),
             Self::InsufficientScope => (StatusCode::FORBIDDEN, "insufficient-scope", "The token doesn't allow this"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this path"),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This path doesn't have this method")
-            }
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "The body didn't arrive in time"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body's type is not supported")
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported content type")
             }
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "The host is not allowed"),
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid"),

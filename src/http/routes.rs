@@ -17,9 +17,10 @@ use super::api::{
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
+use super::extract::if_none_match::IfNoneMatch;
 use super::extract::scope::HandlerScope;
-use super::middleware::cors;
 use super::middleware::endpoint::{Endpoint, MeasuredRoute, RouteLimits};
+use super::middleware::{compression, cors};
 use super::nearest::nearest_path;
 use super::pages;
 use super::problem::Problem;
@@ -35,8 +36,8 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
         route::<visits::__path_record, _>(POST, "/segments", RoundTrip, visits::record),
         route::<batch::__path_record, _>(POST, "/segments/batch", Concurrency, batch::record),
-        route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list),
-        route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts),
+        route::<segments::__path_list, _>(GET, "/segments", ConcurrencyAndTime, segments::list).compressed(),
+        route::<counts::__path_counts, _>(GET, "/counts", ConcurrencyAndTime, counts::counts).compressed(),
         route::<summary::__path_summary, _>(GET, "/segments/{name}", ConcurrencyAndTime, summary::summary),
         route::<count::__path_count, _>(GET, "/segments/{name}/count", RoundTrip, count::count),
         route::<histogram::__path_histogram, _>(
@@ -45,19 +46,20 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
             ConcurrencyAndTime,
             histogram::histogram,
         ),
-        route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history),
-        route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories),
+        route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history)
+            .compressed(),
+        route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
-        route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, docs::openapi(openapi_json)),
-        route::<docs::__path_page, _>(GET, "/docs", ConcurrencyAndTime, docs::page),
-        route::<docs::__path_page_with_slash, _>(GET, "/docs/", ConcurrencyAndTime, docs::page_with_slash),
+        route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),
+        route::<docs::__path_page, _>(GET, "/docs", ConcurrencyAndTime, docs::page).compressed(),
+        route::<docs::__path_page_with_slash, _>(GET, "/docs/", ConcurrencyAndTime, docs::page_with_slash).compressed(),
         route::<docs::__path_file, _>(GET, "/docs/{file}", ConcurrencyAndTime, docs::file),
-        route::<pages::__path_list, _>(GET, "/", ConcurrencyAndTime, pages::list),
-        route::<pages::__path_segment, _>(GET, "/pages/segment", ConcurrencyAndTime, pages::segment),
-        route::<pages::__path_overlap, _>(GET, "/pages/overlap", Concurrency, pages::overlap),
-        route::<pages::__path_file, _>(GET, "/pages/{file}", ConcurrencyAndTime, pages::file),
+        route::<pages::__path_list, _>(GET, "/", ConcurrencyAndTime, pages::list).compressed(),
+        route::<pages::__path_segment, _>(GET, "/pages/segment", ConcurrencyAndTime, pages::segment).compressed(),
+        route::<pages::__path_overlap, _>(GET, "/pages/overlap", Concurrency, pages::overlap).compressed(),
+        route::<pages::__path_file, _>(GET, "/pages/{file}", ConcurrencyAndTime, pages::file).compressed(),
     ]
 });
 
@@ -78,6 +80,10 @@ fn probes(metrics: Route) -> Vec<Route> {
     ]
 }
 
+async fn openapi(known: IfNoneMatch) -> Response {
+    docs::openapi(&known, openapi_json)
+}
+
 /// Returns the OpenAPI document as JSON.
 #[must_use]
 pub fn openapi_json() -> String {
@@ -87,6 +93,14 @@ pub fn openapi_json() -> String {
 struct Route {
     doc: RouteDoc,
     build: Box<BuildHandler>,
+}
+
+impl Route {
+    /// Compresses the answers.
+    fn compressed(self) -> Self {
+        let build = self.build;
+        Self { build: Box::new(move |metrics| build(metrics).layer(compression::layer())), ..self }
+    }
 }
 
 /// Returns the handler of a route with its middleware.
@@ -292,6 +306,7 @@ mod tests {
             clock: Clock::system(),
             authenticator: Arc::new(Authenticator::load(AuthConfig::default()).unwrap()),
             is_tls: false,
+            public_url: None,
             limits: RequestLimits {
                 body: second,
                 request: second,

@@ -13,6 +13,7 @@ use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::estimator::history::History;
 use crate::estimator::overlap::Overlaps;
+use crate::http::PublicUrl;
 use crate::store;
 use crate::telemetry::Metrics;
 
@@ -31,6 +32,8 @@ pub struct AppState {
     pub authenticator: Arc<Authenticator>,
     /// Whether callers connect with TLS.
     pub is_tls: bool,
+    /// The URL of the service on pages. `None` for that of each request.
+    pub public_url: Option<PublicUrl>,
     /// Limits of every request.
     pub limits: RequestLimits,
     /// Sampling ratio for requests without a sampling decision of the caller, 0 to 1. `None` disables tracing.

@@ -26,10 +26,8 @@ async fn page_without_redis_shows_no_numbers_until_it_is_back() {
 
     redis.kill();
     refresh(&browser).await;
-    let title = "Redis can’t answer, so there are no numbers";
-    eventually("the page shows the failure", async || browser.texts("#error h1").await == [title]).await;
-    assert!(!shows("1,234").await, "an old number is still shown");
-    assert!(browser.texts("#segments").await.is_empty());
+    let title = "Counts are unavailable right now";
+    eventually("the page shows the failure", async || !browser.text("#connection").await.is_empty()).await;
     for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
         browser.open(path).await;
         assert_eq!(browser.texts("#error h1").await, [title], "{path}");
@@ -44,6 +42,42 @@ async fn page_without_redis_shows_no_numbers_until_it_is_back() {
         shows("1,234").await
     })
     .await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn page_keeps_its_numbers_with_their_time_while_redis_is_away() {
+    let mut redis = Redis::start();
+    let service =
+        Service::start(&["--redis-url", &redis.url(), "--redis-timeout", "200ms", "--redis-connect-timeout", "200ms"]);
+    service.record((0..80).map(|at| (format!("u{at}"), "sports", 0))).await;
+    let names: Vec<_> = (0..80).map(|at| format!("segment{at}")).collect();
+    service.record(names.iter().map(|name| ("u1".to_owned(), name.as_str(), 0))).await;
+    let mut browser = Browser::start(&service).await;
+    browser.expect_error("status of 503");
+    browser.open("/").await;
+    let time = browser.text(".as-of time").await;
+    browser.value("window.scrollTo(0, 1500)").await;
+
+    redis.kill();
+    refresh(&browser).await;
+    let says = format!("Counts are unavailable right now. Showing data from {time}. Retrying…");
+    eventually("the notice is shown", async || browser.text("#connection").await == says).await;
+    assert_eq!(browser.rows("#segments tbody tr").await.len(), 81, "the numbers are kept");
+    // The browser adds the height of the notice, so that the rows stay in their place.
+    assert!(browser.value("window.scrollY").await.as_f64().unwrap() >= 1500.0);
+    let place = "document.getElementById('connection').getBoundingClientRect().top";
+    assert_eq!(browser.value(place).await, json!(0), "the notice is not seen");
+    let color = |of: &str| format!("getComputedStyle(document.querySelector('{of}')).color");
+    assert_eq!(browser.value(&color("#segments td.number")).await, browser.value(&color(".muted")).await, "not grey");
+    browser.check_page("redis-away-kept").await;
+    // Retries after 1, 2 and 4 seconds. Every 15 seconds, there would be one more within the time of a test.
+    let requests = "performance.getEntriesByType('resource').filter(entry => entry.initiatorType === 'fetch').length";
+    eventually("it retries", async || browser.value(requests).await.as_u64().unwrap() >= 4).await;
+
+    redis.start_again();
+    eventually("the notice is gone", async || browser.text("#connection").await.is_empty()).await;
+    assert_ne!(browser.text(".as-of time").await, time);
     browser.close().await;
 }
 
@@ -85,7 +119,7 @@ async fn page_without_the_service_shows_the_time_of_its_numbers() {
     refresh(&browser).await;
     let message = async || browser.text("#connection").await;
     eventually("the page shows the failure", async || !message().await.is_empty()).await;
-    assert_eq!(message().await, format!("The service can’t be reached. The numbers are of {time}."));
+    assert_eq!(message().await, format!("The service can’t be reached. Showing data from {time}. Retrying…"));
     browser.check_page("service-away").await;
     browser.close().await;
 }
@@ -102,7 +136,7 @@ async fn page_lets_a_browser_sign_in_with_a_key() {
     assert_eq!(closed.status(), 401);
     assert!(closed.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     let page = closed.text().await.unwrap();
-    assert!(page.contains("Sign in to see the numbers") && !page.contains("sports"), "{page}");
+    assert!(page.contains("<h1>Sign in</h1>") && !page.contains("sports"), "{page}");
 
     let browser = Browser::start(&service).await;
     let address = service.origin.strip_prefix("http://").unwrap().to_owned();
@@ -123,7 +157,7 @@ async fn page_lets_a_browser_sign_in_with_a_key() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 403");
     browser.goto(format!("http://any:{writer}@{address}/")).await.unwrap();
-    assert_eq!(browser.texts("#error h1").await, ["This token may not see the numbers"]);
+    assert_eq!(browser.texts("#error h1").await, ["This key can’t read segments"]);
     browser.close().await;
 }
 
@@ -133,7 +167,7 @@ async fn unknown_page_says_that_it_does_not_exist() {
     let mut browser = Browser::start(&service).await;
     browser.expect_error("status of 404");
     browser.open("/pages/nothing").await;
-    assert_eq!(browser.texts("#error h1").await, ["There is no such page"]);
+    assert_eq!(browser.texts("#error h1").await, ["Page not found"]);
     browser.check_page("no-such-page").await;
     browser.close().await;
 }

@@ -150,7 +150,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         assert!(walked.len() < 50, "{walked:?}");
     }
     let expected = [
-        "Skip to the content",
+        "Skip to content",
         "Segment estimator",
         "Segments",
         "Overlap",
@@ -170,5 +170,25 @@ async fn list_can_be_used_with_the_keyboard_alone() {
     browser.press(Key::Tab + "").await;
     browser.press(Key::Enter + "").await;
     assert_eq!(browser.value("document.activeElement.id").await, json!("main"), "the link skips the head");
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn list_lets_no_more_than_eight_segments_be_ticked() {
+    let service = Service::start(&[]);
+    let all: Vec<_> = (0..10).map(|at| format!("segment{at}")).collect();
+    service.record(all.iter().map(|name| ("u1".to_owned(), name.as_str(), 0))).await;
+    let browser = Browser::start(&service).await;
+    browser.open("/?sort=name").await;
+    let disabled = async || browser.all("#segments input:disabled", "element.value").await;
+    for (at, name) in all[..8].iter().enumerate() {
+        assert!(disabled().await.is_empty(), "after {at}");
+        browser.click(&format!("#segments input[value='{name}']")).await;
+    }
+    assert_eq!(disabled().await, [json!("segment8"), json!("segment9")]);
+    assert_eq!(browser.text(".list button").await, "Compare 8 segments");
+    browser.click("#segments input[value='segment3']").await;
+    assert!(disabled().await.is_empty());
+    assert_eq!(browser.text(".list button").await, "Compare 7 segments");
     browser.close().await;
 }

@@ -53,6 +53,6 @@ fn folder() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("e2e")
 }
 
-async fn command(browser: &WebDriver, name: &str, parameters: Value) -> Value {
+pub async fn command(browser: &WebDriver, name: &str, parameters: Value) -> Value {
     browser.cdp().send_raw(name, parameters).await.unwrap_or_else(|error| panic!("{name}: {error}"))
 }

@@ -16,6 +16,7 @@ mod errors;
 mod list;
 mod looks;
 mod overlap;
+mod print;
 mod redis;
 mod segment;
 mod service;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::json;
 
 use crate::browser::Browser;
+use crate::looks::command;
 use crate::service::Service;
 use crate::wait::eventually;
 
@@ -51,7 +52,7 @@ async fn overlap_compares_the_segments_of_the_form() {
         .await;
     let expected = users.each_ref().map(|row| users.each_ref().map(|column| row.intersection(column).count()));
     assert_eq!(json!(rows), json!(expected));
-    assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500all"]);
+    assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500total"]);
 
     let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;
     assert_eq!((api["any"].as_u64(), api["all"].as_u64()), (Some(any.len() as u64), Some(5)), "{api}");
@@ -88,5 +89,23 @@ async fn overlap_explains_invalid_segments_and_keeps_them_in_the_form() {
     // The form keeps the segments for correction.
     assert_eq!(browser.value("document.getElementById('segment-1').value").await, json!("news"));
     browser.check_page("overlap-refused").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn overlap_of_eight_segments_is_no_wider_than_a_telephone() {
+    let service = Service::start(&[]);
+    let names: Vec<_> = (0..8).map(|at| format!("a longer name {at}")).collect();
+    for name in &names {
+        service.fill(name, 1_200).await;
+    }
+    let browser = Browser::start(&service).await;
+    let metrics = json!({ "width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": true });
+    command(&browser, "Emulation.setDeviceMetricsOverride", metrics).await;
+    let query: Vec<_> = names.iter().map(|name| format!("segment={}", name.replace(' ', "+"))).collect();
+    browser.open(&format!("/pages/overlap?{}", query.join("&"))).await;
+    assert_eq!(browser.rows("#matrix tbody tr").await.len(), 8);
+    let widths = "[document.documentElement.scrollWidth, document.querySelector('.scroll').scrollWidth > 320]";
+    assert_eq!(browser.value(widths).await, json!([320, true]));
     browser.close().await;
 }

@@ -136,6 +136,7 @@ impl App {
             clock: clock.clone(),
             authenticator: Arc::clone(&authenticator),
             is_tls: tls.is_some(),
+            public_url: settings.public_url.clone(),
             limits: settings.request_limits(),
             trace_ratio: settings.traces().map(|traces| traces.ratio),
             in_flight: Arc::new(Semaphore::new(settings.request_limits().requests)),

@@ -33,6 +33,7 @@ use super::{SETTINGS, Setting, environment, file, parse, variables};
     "https://*.example.com",
     r#"cors_origins: "https://*.example.com" has a wildcard in a host, and no browser sends one"#
 )]
+#[case::public_url_without_scheme("public_url", "app.example", r#"public_url: "app.example" must be a URL such as"#)]
 #[case::host_with_port("allowed_hosts", "a.example:80", r#"allowed_hosts: "a.example:80" must be * or names of hosts"#)]
 #[case::collector_without_scheme("otlp_endpoint", "collector", "otlp_endpoint: the value must be a URL such as")]
 #[case::ratio_over_one("trace_ratio", "2", r#"trace_ratio: "2" must be a number from 0 to 1"#)]

@@ -27,6 +27,7 @@ fn error_omits_redis_url(#[case] url: &str) {
 #[case::of_collector("otlp_endpoint", "http://otel:hunter2@collector:4318")]
 #[case::in_query_of_collector("otlp_endpoint", "http://collector:4318?key=hunter2")]
 #[case::of_origin("cors_origins", "https://me:hunter2@app.example")]
+#[case::of_public_url("public_url", "https://me:hunter2@app.example")]
 #[case::of_host("allowed_hosts", "https://me:hunter2@app.example")]
 #[case::in_wrong_setting("listen", "redis://:hunter2@localhost:6379")]
 #[case::in_setting_without_effect("redis_sentinel_master", "redis://:hunter2@localhost:6379")]

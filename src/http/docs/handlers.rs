@@ -4,15 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Path;
-use axum::handler::Handler;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use utoipa_swagger_ui::Config;
 
 use super::openapi::{responses, schemas};
+use crate::http::extract::if_none_match::IfNoneMatch;
 use crate::http::problem::{Problem, Result};
-use crate::http::state::AppState;
 
 /// The page, with the placeholder `{files}` for the path of its files.
 const PAGE: &str = include_str!("page.html");
@@ -43,17 +42,13 @@ const HEADERS: [(HeaderName, HeaderValue); 2] = [
     tag = "documentation",
     responses(
         (status = 200, description = "The document.", body = Object, content_type = "application/json"),
+        (status = 304, description = "The caller has the document: `If-None-Match` has its `ETag`."),
         responses::InternalProblem,
     )
 )]
-pub fn openapi(document: fn() -> String) -> impl Handler<((),), Arc<AppState>, Future: Unpin> {
+pub fn openapi(known: &IfNoneMatch, document: fn() -> String) -> Response {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    async move || {
-        // It changes with the version only, so caches may store it, but must revalidate it.
-        let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")];
-        let document = DOCUMENT.get_or_init(|| document().into());
-        (headers, Body::from(document.clone())).into_response()
-    }
+    known.answer("application/json", DOCUMENT.get_or_init(|| document().into()).clone())
 }
 
 /// Show this document as a page.
@@ -105,15 +100,16 @@ fn page_with_files_in(folder: &str) -> Response {
         (status = 200, description = "The file. Those of Swagger UI are compressed with gzip.", content(
             (String = "text/javascript"), (String = "text/css"), ("image/png"),
         )),
+        (status = 304, description = "The caller has the file: `If-None-Match` has its `ETag`."),
         responses::FileProblems,
     )
 )]
-pub async fn file(Path(name): Path<String>) -> Result<Response> {
+pub async fn file(known: IfNoneMatch, Path(name): Path<String>) -> Result<Response> {
     if !FILES.contains(&name.as_str()) {
         return Err(Problem::not_found());
     }
     if name == START_NAME {
-        return Ok((HEADERS, [(CONTENT_TYPE, "text/javascript"), (CACHE_CONTROL, "no-cache")], START).into_response());
+        return Ok((HEADERS, known.answer("text/javascript", START)).into_response());
     }
     let file = utoipa_swagger_ui::serve(&name, Arc::new(Config::default()));
     let file = file.ok().flatten().expect("Swagger UI has the file");

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod body;
 mod gunzip;
+pub mod if_none_match;
 pub mod path;
 pub mod prefer;
 pub mod query;

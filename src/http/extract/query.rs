@@ -1,4 +1,5 @@
-//! Extractors of query parameters. They are strict: a misspelled name would silently change the meaning of a request.
+//! Extractors of query parameters. Those of the API are strict: a misspelled name would silently change the meaning of a
+//! request.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use crate::http::state::AppState;
 
 /// Query parameters of an operation.
 pub trait QueryParams: Sized {
-    /// Names of the parameters, the fields that `IntoParams` documents, in their order. Any other name is an error.
+    /// Names of the parameters, the fields that `IntoParams` documents, in their order. Any other name is an error for
+    /// [`StrictQuery`].
     ///
     /// A new parameter needs its field, its name here and a line in [`Self::parse`]; `tests/it/contracts/openapi.rs`
     /// compares the first two. Its documents are docs/questions.md and CHANGELOG.md.
@@ -36,8 +38,20 @@ impl<Q: QueryParams> FromRequestParts<Arc<AppState>> for StrictQuery<Q> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self> {
-        let query = Parameters::of(&parts.uri, Q::NAMES)?;
+        let query = Parameters::of(&parts.uri)?;
+        query.check_names(Q::NAMES)?;
         Ok(Self(Q::parse(&query, state)?))
+    }
+}
+
+/// Extracts the query parameters `Q` and ignores all others.
+pub struct LenientQuery<Q>(pub Q);
+
+impl<Q: QueryParams> FromRequestParts<Arc<AppState>> for LenientQuery<Q> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self> {
+        Ok(Self(Q::parse(&Parameters::of(&parts.uri)?, state)?))
     }
 }
 
@@ -69,7 +83,7 @@ impl QueryParams for WindowQuery {
     }
 }
 
-/// Query parameters with known names, not parsed yet.
+/// Query parameters, not parsed yet.
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -77,12 +91,21 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// A [`Problem`] for the first parameter whose name is not one of `names`.
-    fn of(uri: &Uri, names: &[&str]) -> Result<Self> {
+    /// A [`Problem`] if the query can't be decoded.
+    fn of(uri: &Uri) -> Result<Self> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
-        match pairs.iter().find(|(name, _)| !names.contains(&name.as_str())) {
-            None => Ok(Self(pairs)),
+        Ok(Self(pairs))
+    }
+
+    /// Checks that each parameter has one of `names`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Problem`] for the first other one.
+    fn check_names(&self, names: &[&str]) -> Result<()> {
+        match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            None => Ok(()),
             Some((name, _)) => {
                 let known = match names {
                     [] => "there are none".to_owned(),

@@ -3,6 +3,7 @@
 use axum::extract::{Path, State};
 
 use super::auth::{Authorized, Caller, RequiredScope};
+use super::if_none_match::IfNoneMatch;
 use crate::auth::Scope;
 
 /// Scope that an argument of a handler requires.
@@ -19,6 +20,10 @@ impl<S: RequiredScope> ArgumentScope for Caller<S> {
 }
 
 impl<S> ArgumentScope for State<S> {
+    const SCOPE: Option<Scope> = None;
+}
+
+impl ArgumentScope for IfNoneMatch {
     const SCOPE: Option<Scope> = None;
 }
 

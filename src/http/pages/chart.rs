@@ -109,24 +109,28 @@ pub fn line(frame: &Frame<'_>, data: &[DataPoint]) -> Markup {
 /// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
 /// the highest: a nearly constant count looks constant.
 pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
-    const WIDTH: f64 = 120.0;
-    const TALL: f64 = 28.0;
+    // In half pixels: as precise as needed, and without decimals.
+    const WIDTH: f64 = 240.0;
+    const TALL: f64 = 56.0;
+    const MARGIN: f64 = 6.0;
     let known = || counts.iter().flatten().copied();
     let (Some(lowest), Some(highest)) = (known().min(), known().max()) else {
         return html! { span .muted title="No history yet" { "–" } };
     };
     let bottom = (lowest as f64).min(highest as f64 * 0.8);
     let range = (highest as f64 - bottom).max(1.0);
-    let step = (WIDTH - 6.0) / counts.len().saturating_sub(1).max(1) as f64;
-    let place =
-        |at: usize, count: u64| (3.0 + at as f64 * step, TALL - 3.0 - (count as f64 - bottom) / range * (TALL - 6.0));
+    let step = (WIDTH - 2.0 * MARGIN) / counts.len().saturating_sub(1).max(1) as f64;
+    let place = |at: usize, count: u64| {
+        let height = (count as f64 - bottom) / range * (TALL - 2.0 * MARGIN);
+        ((MARGIN + at as f64 * step).round() as i64, (TALL - MARGIN - height).round() as i64)
+    };
     let points: Vec<_> = counts.iter().enumerate().map(|(at, count)| count.map(|count| place(at, count))).collect();
     let last = points.iter().rev().flatten().next();
     html! {
-        svg .spark role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {TALL}")) width=(WIDTH) height=(TALL) {
+        svg .spark role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {TALL}")) width=(WIDTH / 2.0) height=(TALL / 2.0) {
             title { (label) }
-            path .line d=(path(&points)) {}
-            @if let Some((x, y)) = last { circle cx=(pixels(*x)) cy=(pixels(*y)) r="2" {} }
+            path .line d=(relative_path(&points)) {}
+            @if let Some((x, y)) = last { circle cx=(x) cy=(y) r="4" {} }
         }
     }
 }
@@ -209,6 +213,21 @@ fn path(points: &[Option<(f64, f64)>]) -> String {
     path
 }
 
+/// Returns the same path by the distances of its points, which have fewer digits than their positions.
+fn relative_path(points: &[Option<(i64, i64)>]) -> String {
+    let mut path = String::new();
+    for run in runs(points) {
+        let _ = write!(path, "M{} {}", run[0].0, run[0].1);
+        path.push_str(if run.len() == 1 { "h0" } else { "l" });
+        for (index, pair) in run.windows(2).enumerate() {
+            let (x, y) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
+            // A minus sign separates numbers, too.
+            let _ = write!(path, "{}{x}{}{y}", if index == 0 { "" } else { " " }, if y < 0 { "" } else { " " });
+        }
+    }
+    path
+}
+
 /// Returns the area between that path and the base line.
 fn area(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
@@ -225,7 +244,7 @@ fn area(points: &[Option<(f64, f64)>]) -> String {
 }
 
 /// Splits `points` where one is missing.
-fn runs(points: &[Option<(f64, f64)>]) -> impl Iterator<Item = Vec<(f64, f64)>> {
+fn runs<T: Copy>(points: &[Option<T>]) -> impl Iterator<Item = Vec<T>> {
     let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
     runs.map(|run| run.iter().flatten().copied().collect())
 }
@@ -301,7 +320,15 @@ mod tests {
         let counts = [Some(1_000), None, Some(2_000)];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
         assert!(svg.contains("aria-label=\"14 days: between 1,000 and 2,000\""), "{svg}");
-        assert!(svg.contains("d=\"M3.0 25.0h0M117.0 3.0h0\""), "{svg}");
+        assert!(svg.contains("d=\"M6 50h0M234 6h0\""), "{svg}");
+    }
+
+    #[test]
+    fn spark_of_a_full_history_is_short() {
+        let counts: Vec<_> = (0..42_u64).map(|at| Some(1_000 + at * 7_919 % 400)).collect();
+        let svg = spark("it", &counts).into_string();
+        let path = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert!(path.starts_with("M6 50l6-") && path.len() < 300, "{path}");
     }
 
     #[test]

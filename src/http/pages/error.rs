@@ -65,7 +65,7 @@ pub fn body(
             p { (visible(detail(kind).unwrap_or(problem.detail))) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
             @if refresh == Refresh::Periodic {
-                p { "With JavaScript, this page retries every " (layout::REFRESH_SECONDS) " seconds." }
+                p #retries hidden { "This page retries automatically." }
             }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
         }
@@ -78,12 +78,12 @@ pub fn body(
 /// Returns a heading for readers of pages, who don't see requests.
 const fn title(kind: ProblemKind) -> Option<&'static str> {
     match kind {
-        ProblemKind::Unavailable => Some("Redis can’t answer, so there are no numbers"),
-        ProblemKind::Unauthorized => Some("Sign in to see the numbers"),
-        ProblemKind::InsufficientScope => Some("This token may not see the numbers"),
-        ProblemKind::NotFound => Some("There is no such page"),
-        ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service is overloaded"),
-        ProblemKind::Invalid => Some("This page can’t be shown"),
+        ProblemKind::Unavailable => Some("Counts are unavailable right now"),
+        ProblemKind::Unauthorized => Some("Sign in"),
+        ProblemKind::InsufficientScope => Some("This key can’t read segments"),
+        ProblemKind::NotFound => Some("Page not found"),
+        ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service is busy"),
+        ProblemKind::Invalid => Some("This link isn’t valid"),
         _ => None,
     }
 }
@@ -91,19 +91,15 @@ const fn title(kind: ProblemKind) -> Option<&'static str> {
 /// Returns an explanation for readers of pages, in place of the one for API clients.
 const fn detail(kind: ProblemKind) -> Option<&'static str> {
     match kind {
-        ProblemKind::Unavailable => {
-            Some("Redis didn’t answer, or answered with an error. The service’s log has the cause.")
-        }
-        ProblemKind::NotFound => Some("No page has this address. All pages are linked from the list of segments."),
+        ProblemKind::Unavailable => Some("The database isn’t responding. The service’s log has the cause."),
+        ProblemKind::NotFound => Some("Start from All segments."),
         _ => None,
     }
 }
 
 const fn advice(kind: ProblemKind) -> Option<&'static str> {
     match kind {
-        ProblemKind::Unauthorized => Some(
-            "Load the page again. When the browser asks, enter any user name, and an API key or a token as the password.",
-        ),
+        ProblemKind::Unauthorized => Some("Reload, enter any user name, and an API key or a token as the password."),
         ProblemKind::InsufficientScope => Some(
             "The pages need the scope segments:read. A browser keeps the password until it is closed; to enter another one, use a \
              private window.",

@@ -1,17 +1,19 @@
-//! Static files of the pages: style sheet, refresh script and icon. They are part of the binary.
+//! Static files of the pages: style sheet, scripts and icon. They are part of the binary.
 
 use axum::extract::Path;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 
 use super::response::HEADERS;
 use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::if_none_match::IfNoneMatch;
 use crate::http::problem::{Problem, Result};
 
 /// Names, media types and contents.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("style.css", "text/css", include_str!("files/style.css")),
+    ("pages.js", "text/javascript", include_str!("files/pages.js")),
     ("refresh.js", "text/javascript", include_str!("files/refresh.js")),
+    ("selection.js", "text/javascript", include_str!("files/selection.js")),
     ("icon.svg", "image/svg+xml", include_str!("files/icon.svg")),
 ];
 
@@ -30,11 +32,11 @@ schemas::schema_type!(PageFile = schemas::one_of(FILES.map(|(name, ..)| name)));
         (status = 200, description = "The file.", content(
             (String = "text/css"), (String = "text/javascript"), (String = "image/svg+xml"),
         )),
+        (status = 304, description = "The caller has the file: `If-None-Match` has its `ETag`."),
         responses::PageFileProblems,
     )
 )]
-pub async fn file(Path(name): Path<String>) -> Result<Response> {
-    let (_, media_type, content) = FILES.iter().find(|(known, ..)| *known == name).ok_or_else(Problem::not_found)?;
-    // They change with the version only, so caches may store them, but must revalidate them.
-    Ok((HEADERS, [(CONTENT_TYPE, *media_type), (CACHE_CONTROL, "no-cache")], *content).into_response())
+pub async fn file(known: IfNoneMatch, Path(name): Path<String>) -> Result<Response> {
+    let (_, media_type, content) = FILES.iter().find(|(file, ..)| *file == name).ok_or_else(Problem::not_found)?;
+    Ok((HEADERS, known.answer(media_type, *content)).into_response())
 }

@@ -113,6 +113,15 @@ pub fn span(span: Duration) -> String {
     counted(span.as_secs() / unit, singular, plural)
 }
 
+/// Formats a duration that ends now: `last 14 days`, `last 24 hours`, `last hour`.
+pub fn last(duration: Duration) -> String {
+    if duration.as_secs() == 86_400 {
+        return "last 24 hours".to_owned();
+    }
+    let (unit, singular, _) = unit_of(duration);
+    if duration.as_secs() == unit { format!("last {singular}") } else { format!("last {}", span(duration)) }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -158,6 +167,16 @@ mod tests {
         assert_eq!((minute(at), date(at)), ("5 Nov 22:04".into(), "5 Nov 2026".into()));
         assert_eq!(month(at), "Nov 2026");
         assert_eq!(machine(at), "2026-11-05T22:04:09.000Z");
+    }
+
+    #[rstest]
+    #[case(1_209_600, "last 14 days")]
+    #[case(86_400, "last 24 hours")]
+    #[case(3_600, "last hour")]
+    #[case(60, "last minute")]
+    #[case(7_200, "last 2 hours")]
+    fn last_omits_one(#[case] seconds: u64, #[case] text: &str) {
+        assert_eq!(last(Duration::from_secs(seconds)), text);
     }
 
     #[rstest]

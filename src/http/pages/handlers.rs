@@ -1,4 +1,5 @@
-//! Handlers of the pages. Their parameters are as strict as those of the API, except that forms send empty fields.
+//! Handlers of the pages. Their parameters have the same checks as those of the API. Unknown ones are ignored, because
+//! chat tools and link trackers add them.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::estimator::{ListCursor, ListQuery, NameFilter, Order};
 use crate::http::api::segments::order;
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
-use crate::http::extract::query::{self, Parameters, QueryParams, StrictQuery};
+use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
@@ -68,7 +69,7 @@ pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    StrictQuery(ListPageQuery { prefix, sort: order, cursor }): StrictQuery<ListPageQuery>,
+    LenientQuery(ListPageQuery { prefix, sort: order, cursor }): LenientQuery<ListPageQuery>,
 ) -> Result<Response> {
     let (window, is_first) = (state.estimator.window(), cursor.is_none());
     let now = state.synced_now().await?;
@@ -95,8 +96,8 @@ async fn trends(
     segments: &[SegmentName<'static>],
     now: Timestamp,
 ) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
-    /// More can't be distinguished in a sparkline.
-    const MAX_POINTS: u64 = 84;
+    /// One every three pixels. Sparklines are the largest part of the page.
+    const MAX_POINTS: u64 = 42;
     let from = now - ranges::duration(DEFAULT_DAYS);
     let step = state.history.step_for(from, now, MAX_POINTS);
     let points = state.history.of_each(segments, from, now, step).await?;
@@ -149,7 +150,7 @@ pub async fn segment(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    StrictQuery(SegmentPageQuery { name, window, days }): StrictQuery<SegmentPageQuery>,
+    LenientQuery(SegmentPageQuery { name, window, days }): LenientQuery<SegmentPageQuery>,
 ) -> Result<Response> {
     /// More can't be distinguished and pointed at in a chart.
     const MAX_DRAWN: u64 = 170;
@@ -205,7 +206,7 @@ pub async fn overlap(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    StrictQuery(OverlapPageQuery { segment: names }): StrictQuery<OverlapPageQuery>,
+    LenientQuery(OverlapPageQuery { segment: names }): LenientQuery<OverlapPageQuery>,
 ) -> std::result::Result<Response, FormProblem> {
     let mut selection = Selection { names: names.iter().map(String::as_str).collect(), suggestions: Vec::new() };
     if names.len() < Overlaps::MIN_SEGMENTS {
@@ -232,7 +233,9 @@ async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comp
 fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
     let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
     if count > max {
-        let detail = format!("Choose at most {max} segments (you chose {count}).");
+        let left_out: Vec<_> = names[max..].iter().map(|name| format!("“{name}”")).collect();
+        let detail =
+            format!("Choose at most {max} segments (you chose {count}). Too many are {}.", left_out.join(", "));
         return Err(Problem::new(ProblemKind::Invalid, detail));
     }
     query::different_segments(names.iter().copied())

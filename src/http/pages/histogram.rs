@@ -18,7 +18,7 @@ pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> M
     let bar = |bucket: &Bucket| Bar {
         count: bucket.count,
         title: format!(
-            "Last seen {} UTC: {}. They leave the segment {}, unless they come back.",
+            "Last seen {} UTC: {}. They drop out {} unless they return.",
             range(bucket.from, bucket.to),
             format::counted(bucket.count, "user", "users"),
             range(bucket.from + lifetime, bucket.to + lifetime),
@@ -38,10 +38,10 @@ pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> M
     html! {
         (chart::bars(&frame, &bars))
         details #histogram-figures {
-            summary { "Show as a table" }
+            summary { "Show as table" }
             table #histogram-table {
                 caption { "Users by when they were last seen, in UTC" }
-                thead { tr { th scope="col" { "Last seen after" } th scope="col" { "Leave the segment after" } th .number scope="col" { "Users" } th .number scope="col" { "Share" } } }
+                thead { tr { th scope="col" { "Last seen from" } th scope="col" { "Drop out from" } th .number scope="col" { "Users" } th .number scope="col" { "Share" } } }
                 tbody {
                     @for bucket in histogram.buckets.iter().rev() {
                         tr {

@@ -30,10 +30,10 @@ pub fn history(history: &History, configured: Window, now: Timestamp, link: Segm
         p .note {
             "The count over the last " (format::span(configured.duration()))
             @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
-            ". The line has a gap where there is no sample."
+            ". Gaps mean no data was recorded."
         }
         nav .choice aria-label="Time shown" {
-            span aria-hidden="true" { "Show" }
+            span aria-hidden="true" { "Range" }
             ul .choices {
                 @for (range, text) in RANGES {
                     li { a href=(link.with_days(range).href()) aria-current=[(range == *days).then_some("true")] { (text) } }
@@ -45,12 +45,21 @@ pub fn history(history: &History, configured: Window, now: Timestamp, link: Segm
             Some(points) if points.iter().any(|point| point.count.is_some()) => { (line(history, points, now)) }
             Some(_) => {
                 p .nothing #no-history {
-                    "There are no samples of this time. "
-                    @if let Some(interval) = interval { "The next one is due within " (format::span(*interval)) "." }
-                    @else { "This service takes no samples: its setting " code { "history_interval" } " is off." }
+                    "No history yet. "
+                    @if let Some(interval) = interval { "The next point is recorded " (next(*interval)) "." }
+                    @else { "History is turned off (" code { "history_interval" } ")." }
                 }
             }
         }
+    }
+}
+
+/// Formats when the next sample of `interval` is due.
+fn next(interval: Duration) -> String {
+    if interval.as_secs() == 3_600 {
+        "at the next full hour".to_owned()
+    } else {
+        format!("within {}", format::span(interval))
     }
 }
 
@@ -69,7 +78,7 @@ fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) 
         at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
         title: match count {
             Some(count) => format!("{}: {}", utc(at), format::counted(count, "user", "users")),
-            None => format!("{}: no sample", utc(at)),
+            None => format!("{}: no data", utc(at)),
         },
     };
     let data_points: Vec<_> = downsample(points, *step).iter().map(data_point).collect();
@@ -88,7 +97,7 @@ fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) 
     html! {
         (chart::line(&frame, &data_points))
         details #history-figures {
-            summary { "Show as a table" }
+            summary { "Show as table" }
             @if points.len() > 48 { (table_by_day(points)) } @else { (table_by_point(points)) }
         }
     }
@@ -140,5 +149,5 @@ fn table_by_day(points: &[Point]) -> Markup {
 }
 
 fn count(count: Option<u64>) -> String {
-    count.map_or_else(|| "no sample".to_owned(), format::number)
+    count.map_or_else(|| "no data".to_owned(), format::number)
 }

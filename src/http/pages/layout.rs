@@ -46,10 +46,10 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href={ (pages) "icon.svg" } type="image/svg+xml";
                 link rel="stylesheet" href={ (pages) "style.css" };
-                script src={ (pages) "refresh.js" } defer {}
+                script src={ (pages) "pages.js" } type="module" {}
             }
             body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
-                a .skip href="#main" { "Skip to the content" }
+                a .skip href="#main" { "Skip to content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }
                     nav aria-label="Pages" {
@@ -60,7 +60,7 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                         }
                     }
                 }
-                // Filled by the script if it can't reach the service.
+                // Filled by the script if there are no newer numbers.
                 div #connection role="status" {}
                 main #main tabindex="-1" { (main) }
                 footer { p { "Counts are exact as of the time shown. All times are UTC." } }
@@ -73,8 +73,8 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
 pub fn as_of(now: Timestamp, window: Option<Window>) -> Markup {
     html! {
         p .as-of #as-of {
-            "As of " time datetime=(format::machine(now)) { (format::date(now)) ", " (format::second(now)) " UTC" }
-            @if let Some(window) = window { ", over the last " (format::span(window.duration())) }
+            @if let Some(window) = window { "Users seen in the " (format::last(window.duration())) " · updated " } @else { "Updated " }
+            time datetime=(format::machine(now)) { (format::date(now)) ", " (format::second(now)) " UTC" }
         }
     }
 }

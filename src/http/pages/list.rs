@@ -15,6 +15,9 @@ use crate::estimator::{CountedSegment, Order};
 /// Segments per page.
 pub const ROWS: usize = 100;
 
+/// Label of the button while fewer than two segments are selected.
+const COMPARE: &str = "Compare selected segments";
+
 /// Data of the page.
 pub struct List<'a> {
     /// The segments of this page, in order.
@@ -52,17 +55,17 @@ fn search(list: &List<'_>) -> Markup {
         (layout::as_of(list.now, Some(list.window)))
         form .tools method="get" action="./" role="search" {
             div .field {
-                label for="prefix" { "Name begins with" }
+                label for="prefix" { "Search segments" }
                 input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
             }
             @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
             button type="submit" { "Search" }
-            @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Show all" } }
+            @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Clear" } }
         }
         @if list.rows.is_empty() {
             div .nothing #nothing {
-                @if list.prefix.is_empty() { p { "There are no more segments." } }
-                @else { p { "No segment with users begins with “" (name(list.prefix)) "”." } }
+                @if list.prefix.is_empty() { p { "No more segments." } }
+                @else { p { "No active segment starts with “" (name(list.prefix)) "”." } }
                 p { a href="./" { "All segments" } }
             }
         } @else { (table(list)) }
@@ -79,12 +82,12 @@ fn table(list: &List<'_>) -> Markup {
         (false, _) => format!("The next {shown}"),
     };
     html! {
-        form .list method="get" action="pages/overlap" {
+        form .list method="get" action="pages/overlap" data-max=(Overlaps::MAX_SEGMENTS) {
             table #segments {
                 caption {
                     (shown)
-                    @if !list.prefix.is_empty() { " that begin with “" (name(list.prefix)) "”" }
-                    ", " (order_label(list.order)) ". Bars are relative to the largest segment on this page."
+                    @if !list.prefix.is_empty() { " starting with “" (name(list.prefix)) "”" }
+                    ", " (order_label(list.order)) ". Bars compare with the largest segment on this page."
                 }
                 thead {
                     tr {
@@ -120,8 +123,8 @@ fn table(list: &List<'_>) -> Markup {
                 }
             }
             div .foot {
-                button type="submit" { "Compare selected segments" }
-                span .muted { (Overlaps::MIN_SEGMENTS) " to " (Overlaps::MAX_SEGMENTS) }
+                button type="submit" data-text=(COMPARE) { (COMPARE) }
+                span .muted { "Select " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) }
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {
                         ul {
@@ -150,7 +153,7 @@ const fn sort_parameter(order: Order) -> &'static str {
 
 const fn order_label(order: Order) -> &'static str {
     match order {
-        Order::Count => "the largest first",
+        Order::Count => "largest first",
         Order::Name => "by name",
         Order::Growth => "the fastest growing first",
         Order::Decline => "the fastest shrinking first",
@@ -192,11 +195,11 @@ fn welcome(list: &List<'_>, base_url: &BaseUrl) -> Markup {
             p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is stored." }
         }
         section {
-            h2 { "Or try demo data" }
+            h2 { "Or load demo data" }
             pre tabindex="0" { code { "segment-estimator demo" } }
             p .note {
-                "It fills an empty service with 300 segments and two weeks of visits. In a checkout, run "
-                code { "make run ARGS=demo" } " in a second terminal."
+                "Fills an empty data set with 300 segments and two weeks of visits. Run it with the settings of this service. From a checkout: "
+                code { "make run ARGS=demo" } "."
             }
         }
     }
@@ -239,7 +242,7 @@ mod tests {
         assert!(page.contains("<td class=\"number\">4,000</td>"), "{page}");
         assert!(page.contains("width=\"100.000%\"") && page.contains("width=\"25.000%\""), "{page}");
         assert!(!page.contains("class=\"trend\""), "without history there is no column for it: {page}");
-        assert!(page.contains("2 segments, the largest first"), "{page}");
+        assert!(page.contains("2 segments, largest first"), "{page}");
         assert!(page.contains("datetime=\"2026-11-22T10:00:05.000Z\">22 Nov 2026, 10:00:05 UTC</time>"), "{page}");
     }
 
@@ -286,7 +289,7 @@ mod tests {
     #[test]
     fn page_without_matches_differs_from_that_of_an_empty_service() {
         let page = html(&List { prefix: "x", ..list(Vec::new()) });
-        assert!(page.contains("begins with “<bdi>x</bdi>”") && !page.contains("first-visit"), "{page}");
+        assert!(page.contains("starts with “<bdi>x</bdi>”") && !page.contains("first-visit"), "{page}");
         let page = html(&list(Vec::new()));
         assert!(
             page.contains("curl -i -X POST 'http://localhost:8080/segments'") && !page.contains("<table"),

@@ -36,7 +36,7 @@ pub struct Comparison {
 pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison>, base_url: &BaseUrl) -> Markup {
     let main = html! {
         h1 { "Overlap" }
-        p .lead { "Count the users that " (Overlaps::MIN_SEGMENTS) " to " (Overlaps::MAX_SEGMENTS) " segments have in common. The numbers are exact." }
+        p .lead { "See how many users " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) " segments share. Counts are exact." }
         @if comparison.is_none() && selection.names.len() == 1 { p .lead #one-more { "Choose at least one more segment." } }
         (form(selection))
         @if let Some(comparison) = comparison { (result(&selection.names, comparison, base_url)) }
@@ -48,6 +48,8 @@ pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison>, base_url
 /// Renders the form with the selected segments.
 pub fn form(selection: &Selection<'_>) -> Markup {
     let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
+    // Too many names are kept for correction.
+    let fields = fields.max(selection.names.len());
     html! {
         form #pick method="get" action="overlap" {
             fieldset {
@@ -80,20 +82,20 @@ fn result(names: &[&str], comparison: &Comparison, base_url: &BaseUrl) -> Markup
     let Comparison { overlap, now, window } = comparison;
     let Overlap { any, all, .. } = overlap;
     let (in_all, in_any) =
-        if names.len() == 2 { ("In both", "In either") } else { ("In all of them", "In any of them") };
+        if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
     html! {
         section #result aria-labelledby="in-common" {
-            h2 #in-common { "In common" }
+            h2 #in-common { "Overlap" }
             (layout::as_of(*now, Some(*window)))
             dl .pair {
-                div { dt { (in_all) } dd #all data-count=(all) { (format::number(*all)) } dd { (format::share(*all, *any)) " of these users" } }
+                div { dt { (in_all) } dd #all data-count=(all) { (format::number(*all)) } dd { (format::share(*all, *any)) " of the users in at least one" } }
                 div { dt { (in_any) } dd #any data-count=(any) { (format::number(*any)) } dd { "distinct users" } }
             }
         }
         section aria-labelledby="two-by-two" {
             h2 #two-by-two { "Pairwise overlap" }
-            p .note { "Users in both segments, and their share of the row’s segment." }
-            div .scroll tabindex="0" role="group" aria-label="Matrix of pairs" {
+            p .note { "Users in both, and their share of the row’s segment." }
+            div .scroll tabindex="0" role="group" aria-label="Pairwise overlap table" {
                 table .matrix #matrix {
                     caption .said { "Users in both the segment of the row and that of the column" }
                     thead {
@@ -128,7 +130,7 @@ fn result(names: &[&str], comparison: &Comparison, base_url: &BaseUrl) -> Markup
 fn cell(overlap: &Overlap, row: usize, column: usize) -> Markup {
     let whole = overlap.counts[row];
     if row == column {
-        return html! { td .self data-count=(whole) { (format::number(whole)) small { "all" } } };
+        return html! { td .self data-count=(whole) { (format::number(whole)) small { "total" } } };
     }
     let cell = (row.min(column), row.max(column));
     let pair = overlap.pairs.iter().find(|pair| (pair.first, pair.second) == cell);
@@ -179,7 +181,7 @@ mod tests {
         };
         let page = html(&["sports", "<b>"], Some(&comparison));
         for cell in [
-            "<td class=\"self\" data-count=\"1000\">1,000<small>all</small></td>",
+            "<td class=\"self\" data-count=\"1000\">1,000<small>total</small></td>",
             "<td class=\"t2\" data-count=\"200\">200<small>20.0%</small></td>",
             "<td class=\"t3\" data-count=\"200\">200<small>40.0%</small></td>",
             "id=\"all\" data-count=\"200\">200<",

@@ -46,20 +46,20 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
         p .figure #count data-count=(count) { (format::number(count)) }
-        p { @if count == 1 { "user was" } @else { "users were" } " seen in the last " (format::span(window.duration())) }
+        p { @if count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(window.duration())) }
         (layout::as_of(now, None))
         (windows(segment))
         section aria-labelledby="last-seen" {
-            h2 #last-seen { "Last seen" }
+            h2 #last-seen { "Days since last visit" }
             p .note {
-                "Each user stays for " (format::span(configured.duration())) " after the last visit: users on the left leave first, unless they come back."
+                "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
             }
-            @if count == 0 && window < configured { p .nothing { "No user was seen in the last " (format::span(window.duration())) "." } }
-            @else if count == 0 { p .nothing { "The segment has no users now." } }
+            @if count == 0 && window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
+            @else if count == 0 { p .nothing { "No users in this segment." } }
             @else { (histogram(&segment.histogram, window, configured)) }
         }
         section aria-labelledby="over-time" {
-            h2 #over-time { "Over time" }
+            h2 #over-time { "Size over time" }
             (history(&segment.history, configured, now, segment.link()))
         }
         section aria-labelledby="calls" {
@@ -76,7 +76,7 @@ fn windows(segment: &Segment<'_>) -> Markup {
     let shorter = shorter.into_iter().flatten().filter(|window| *window < segment.configured);
     html! {
         nav .choice aria-label="Window" {
-            span aria-hidden="true" { "Window" }
+            span aria-hidden="true" { "Count users seen in the last" }
             ul .choices {
                 @for window in [segment.configured].into_iter().chain(shorter) {
                     li {
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn bars_have_titles_and_the_table_has_the_numbers() {
         let page = html(&segment("sports"));
-        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They leave the segment 22 Nov 10:30 to 23 Nov 10:30, \
-                     unless they come back.";
+        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They drop out 22 Nov 10:30 to 23 Nov 10:30 \
+                     unless they return.";
         assert!(page.contains(&format!("<title>{title}</title>")), "{page}");
         assert_eq!(page.matches("<g class=\"bar\">").count(), 14);
         assert!(page.contains("<td class=\"number\">1,400</td><td class=\"number\">13.3%</td>"), "{page}");
@@ -165,8 +165,8 @@ mod tests {
     #[test]
     fn missing_samples_are_shown_as_missing() {
         let page = html(&segment("sports"));
-        assert!(page.contains("<title>22 Nov 05:30 UTC: no sample</title>"), "{page}");
-        assert!(page.contains("<td class=\"number\">no sample</td>"), "{page}");
+        assert!(page.contains("<title>22 Nov 05:30 UTC: no data</title>"), "{page}");
+        assert!(page.contains("<td class=\"number\">no data</td>"), "{page}");
         assert_eq!(page.matches("class=\"gap\"").count(), 1);
         assert!(page.contains("<title>21 Nov 11:30 UTC: 23,000 users</title>"), "{page}");
     }
@@ -188,7 +188,7 @@ mod tests {
         let mut new = segment("sports");
         new.history.points = Some(vec![point(new.now, None)]);
         let page = html(&new);
-        assert!(page.contains("no samples of this time") && !page.contains("id=\"history\""), "{page}");
+        assert!(page.contains("No history yet.") && !page.contains("id=\"history\""), "{page}");
         new.history.interval = None;
         assert!(html(&new).contains("history_interval"));
         new.history.points = None;

@@ -228,7 +228,7 @@ fn assert_too_many(response: Response) -> impl Future<Output = ()> {
             assert!(detail.starts_with(begin), "{caller}: {detail}");
         } else {
             let page = response.text().await.unwrap();
-            assert!(page.contains("The service is overloaded"), "{caller}: {page}");
+            assert!(page.contains("The service is busy"), "{caller}: {page}");
         }
     }
 }

@@ -4,6 +4,7 @@
 mod api_keys;
 mod batch;
 mod changes;
+mod compression;
 mod cors;
 mod count;
 mod counts;

@@ -43,18 +43,25 @@ fn page(response: Response, status: u16) -> impl Future<Output = String> {
 async fn page_files_come_from_the_service_alone() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
-    for (file, content_type) in
-        [("style.css", "text/css"), ("refresh.js", "text/javascript"), ("icon.svg", "image/svg+xml")]
-    {
+    for (file, content_type) in [
+        ("style.css", "text/css"),
+        ("pages.js", "text/javascript"),
+        ("refresh.js", "text/javascript"),
+        ("selection.js", "text/javascript"),
+        ("icon.svg", "image/svg+xml"),
+    ] {
         let response = app.get(&format!("/pages/{file}")).await;
         assert_eq!((response.status().as_u16(), header(&response, "content-type")), (200, content_type));
         assert_eq!(header(&response, "x-content-type-options"), "nosniff");
         assert_eq!(header(&response, "cache-control"), "no-cache");
+        let tag = header(&response, "etag").to_owned();
+        let known = app.request("GET", &format!("/pages/{file}")).header("if-none-match", tag).send().await.unwrap();
+        assert_eq!((known.status().as_u16(), known.content_length()), (304, Some(0)), "{file}");
         let text = response.text().await.unwrap();
         assert!(!text.replace("http://www.w3.org/2000/svg", "").contains("://"), "{file} names another host");
     }
     let missing = page(app.get("/pages/nothing").await, 404).await;
-    assert!(missing.contains("There is no such page") && missing.contains("href=\"../\""), "{missing}");
+    assert!(missing.contains("Page not found") && missing.contains("href=\"../\""), "{missing}");
     // A client that posts is a program, so it gets a problem document.
     let wrong = app.request("POST", "/pages/style.css").send().await.unwrap();
     assert_eq!(header(&wrong, "allow"), "GET,HEAD");
@@ -103,8 +110,8 @@ async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     assert_eq!(by_name.matches("aria-sort").count(), 1);
     assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
     let none = page(app.get("/?prefix=x").await, 200).await;
-    assert!(none.contains("begins with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
-    for wrong in ["/?sort=size", "/?order=name", "/?cursor=x", "/?prefix=a&prefix=b"] {
+    assert!(none.contains("starts with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
+    for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b"] {
         let error = page(app.get(wrong).await, 422).await;
         assert!(rows(&error).is_empty() && !error.contains("data-refresh"), "{error}");
     }
@@ -166,13 +173,10 @@ async fn segment_page_has_the_count_of_the_api_and_bars_that_add_up_to_it() {
     let earlier = format!("{{\"user_id\":\"u1\",\"segment\":\"c\",\"seen_at\":{}}}\n", now - 7_200);
     assert_eq!(app.post_lines(earlier).await.status(), 200);
     let hour = page(app.get("/pages/segment?name=c&window=1h").await, 200).await;
-    assert!(
-        hour.contains("No user was seen in the last 1 hour") && !hour.contains("The segment has no users now"),
-        "{hour}"
-    );
-    assert!([&day, &hour].iter().all(|page| page.contains("Each user stays for 14 days")), "for each window");
+    assert!(hour.contains("No user was seen in the last hour") && !hour.contains("No users in this segment"), "{hour}");
+    assert!([&day, &hour].iter().all(|page| page.contains("Users drop out 14 days")), "for each window");
     let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
-    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("The segment has no users now"), "{nobody}");
+    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("No users in this segment"), "{nobody}");
 }
 
 #[tokio::test]
@@ -192,7 +196,9 @@ async fn page_escapes_a_hostile_name() {
         assert_eq!(page.matches("<script").count(), 1, "only the script of the page: {page}");
         assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     }
-    let unknown = page(app.get(&format!("/pages/segment?{query}=1")).await, 422).await;
+    let invalid = page(app.get(&format!("/pages/overlap?segment=a&segment=%20{query}")).await, 422).await;
+    assert_eq!(invalid.matches("<script").count(), 1, "{invalid}");
+    let unknown = page(app.get(&format!("/pages/segment?name=a&{query}=1")).await, 200).await;
     assert_eq!(unknown.matches("<script").count(), 1, "{unknown}");
 }
 
@@ -221,8 +227,10 @@ async fn page_shows_invisible_characters_of_a_name_as_escapes_and_links_the_name
             assert!(!elsewhere.contains(name), "{path}: {elsewhere}");
             assert!(path.contains("pages/segment?") || page.contains(&link), "{path}: {page}");
         }
-        let unknown = page(app.get(&format!("/?{query}=1")).await, 422).await;
-        assert!(unknown.contains(shown) && !unknown.contains(name), "{unknown}");
+        let nine = format!("segment={query}&").repeat(9);
+        let refused = page(app.get(&format!("/pages/overlap?{nine}")).await, 422).await;
+        let refused = refused.replace(&format!("value=\"{name}\""), "");
+        assert!(refused.contains(&format!("“{shown}”")) && !refused.contains(name), "{refused}");
         app.request("DELETE", "/users/u1").send().await.unwrap();
     }
 }
@@ -245,7 +253,7 @@ async fn page_without_redis_says_so_and_shows_no_numbers() {
     redis.stop();
     for path in paths {
         let away = page(app.get(path).await, 503).await;
-        assert!(away.contains("Redis can’t answer, so there are no numbers"), "{away}");
+        assert!(away.contains("Counts are unavailable right now"), "{away}");
         assert!(!away.contains("as-of") && !away.contains("<table") && !away.contains("<svg"), "{away}");
         // A form keeps the segments. Other pages refresh themselves.
         assert!(away.contains("data-refresh") != away.contains("value=\"news\""), "{away}");
@@ -274,7 +282,7 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
             let challenge = r#"Basic realm="segment-estimator", charset="UTF-8""#;
             assert_eq!(header(&response, "www-authenticate"), challenge);
             let closed = page(response, 401).await;
-            assert!(closed.contains("Sign in to see the numbers") && !closed.contains("data-refresh"), "{closed}");
+            assert!(closed.contains("<h1>Sign in</h1>") && !closed.contains("data-refresh"), "{closed}");
         }
         page(signed(path, &reader).await, 200).await;
         page(app.request("GET", path).bearer_auth(&reader).send().await.unwrap(), 200).await;
@@ -338,6 +346,41 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
         let first = query.split('&').next().unwrap().replace("segment=", "");
         assert!(error.contains(&format!("value=\"{first}\"")), "{error}");
     }
+    let error = page(app.get(&format!("/pages/overlap?{nine}")).await, 422).await;
+    assert!(error.contains("Too many are “s8”."), "{error}");
+    assert!((0..9).all(|at| error.contains(&format!("value=\"s{at}\""))), "every name is kept: {error}");
+}
+
+#[tokio::test]
+async fn commands_on_pages_keep_the_prefix_of_a_proxy() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let behind = |prefix: &str| {
+        let request = app.request("GET", "/pages/segment?name=sports").header("host", "localhost");
+        request.header("x-forwarded-prefix", prefix).send()
+    };
+    let shown = page(behind("/team/seg").await.unwrap(), 200).await;
+    assert!(shown.contains("curl 'http://localhost/team/seg/segments/sports/count'"), "{shown}");
+    let forged = page(behind("//evil.example").await.unwrap(), 200).await;
+    assert!(forged.contains("curl 'http://localhost/segments/sports/count'"), "{forged}");
+
+    let app = TestApp::spawn_with(&redis, settings([("public_url", "https://seg.example/team/")])).await;
+    let shown = page(app.get("/pages/segment?name=sports").await, 200).await;
+    assert!(shown.contains("curl 'https://seg.example/team/segments/sports/count'"), "{shown}");
+    let document: Value = app.get("/openapi.json").await.json().await.unwrap();
+    assert_eq!(document["servers"], json!([{ "url": "./" }]), "relative to the document");
+}
+
+#[tokio::test]
+async fn page_ignores_unknown_parameters() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    for path in ["/?utm_source=chat", "/pages/segment?name=sports&utm_source=chat", "/pages/overlap?utm_source=chat"] {
+        page(app.get(path).await, 200).await;
+    }
+    assert_eq!(app.status_of("/segments?utm_source=chat").await, 422, "the API is strict");
 }
 
 #[tokio::test]
@@ -356,7 +399,7 @@ async fn segment_page_draws_the_history_with_its_gaps() {
         ["1,000 users", "2,000 users", "1,500 users"].iter().map(|users| format!(" UTC: {users}</title>")).collect();
     assert!(known.iter().all(|title| shown.contains(title)), "{shown}");
     assert_eq!(shown.matches("class=\"gap\"").count(), 1, "{shown}");
-    assert!(shown.matches(": no sample</title>").count() >= 3, "{shown}");
+    assert!(shown.matches(": no data</title>").count() >= 3, "{shown}");
     let list = page(app.get("/").await, 200).await;
     assert!(list.contains("class=\"spark\"") && list.contains("between 1"), "{list}");
 }

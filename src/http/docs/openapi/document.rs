@@ -24,6 +24,8 @@ use crate::http::problem::{KindDescription, Problem, ProblemDocument, ProblemKin
         description = include_str!("description.md"),
         license(name = "MIT", identifier = "MIT"),
     ),
+    // Relative to the document, so that requests of Swagger UI keep the prefix of a proxy.
+    servers((url = "./")),
     tags(
         (name = "visits", description = "Record visits of users to segments."),
         (name = "counts", description = "Count the users in segments."),
