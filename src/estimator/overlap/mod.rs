@@ -1,4 +1,5 @@
-//! Overlaps: the exact number of users in any of several segments, in all of them, and in each pair.
+//! Overlaps: the exact number of users in any of several segments, in all of them, in each pair,
+//! and in exactly each combination of them.
 //!
 //! Redis could intersect sorted sets itself, but would serve nobody else in the meantime. Instead, members are read in
 //! slices and joined here, in bounded memory. A user is in one partition, so partitions are joined one after another.
@@ -16,5 +17,5 @@ mod join;
 mod mask_counts;
 mod overlaps;
 
-pub use self::mask_counts::{Overlap, Pair};
+pub use self::mask_counts::{Overlap, Pair, Region};
 pub use self::overlaps::{OverlapError, OverlapLimits, Overlaps};

@@ -1,5 +1,6 @@
 //! `GET /overlap`: the number of users that several segments have in common.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
+use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair, Region};
 use segment_estimator::store::Store;
 use serde_json::{Value, json};
 
@@ -55,7 +56,29 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
     let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
     let segments: Vec<_> = sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len() })).collect();
-    json!({ "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "window_seconds": window_seconds })
+    json!({
+        "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
+        "window_seconds": window_seconds,
+    })
+}
+
+/// Computes the regions from the sets: subtracts from the users of each combination those of all other segments.
+fn regions(sets: &Sets) -> Value {
+    let mut regions = Vec::new();
+    for mask in 1..1_usize << sets.len() {
+        let (inside, outside): (Vec<_>, Vec<_>) = sets.iter().enumerate().partition(|(at, _)| mask >> at & 1 == 1);
+        let (_, first) = inside[0].1;
+        let is_exact = |user: &&u32| {
+            inside.iter().all(|(_, (_, users))| users.contains(user))
+                && !outside.iter().any(|(_, (_, users))| users.contains(user))
+        };
+        let names: Vec<_> = inside.iter().map(|(_, (name, _))| name).collect();
+        regions.push((first.iter().filter(is_exact).count(), names));
+    }
+    regions.retain(|(count, _)| *count > 0);
+    // Stable: equal counts stay in the order of the masks.
+    regions.sort_by_key(|(count, _)| Reverse(*count));
+    regions.into_iter().map(|(count, names)| json!({ "in": names, "count": count })).collect()
 }
 
 /// Returns overlaps on `redis`, with `memory` for each.
@@ -158,6 +181,7 @@ async fn overlap_with_little_memory_takes_more_passes_to_the_same_result() {
         all: 1_000,
         counts: vec![4_000, 3_000],
         pairs: vec![Pair { first: 0, second: 1, both: 1_000 }],
+        regions: [(0b01, 3_000), (0b10, 2_000), (0b11, 1_000)].map(|(mask, count)| Region { mask, count }).to_vec(),
     };
     let reads = async |memory| {
         let before = redis.calls("zrange");
