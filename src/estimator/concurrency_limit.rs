@@ -15,7 +15,7 @@ pub struct ConcurrencyLimit {
 /// A kind of read that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CostlyReads {
-    /// Overlaps: they read the members of segments.
+    /// Overlaps and audiences: they read the members of segments.
     Overlaps,
     /// Lists, and requests for a user: they read every segment.
     Lists,
@@ -24,7 +24,7 @@ pub enum CostlyReads {
 /// All permits are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{max} {} are already running", match .reads {
-    CostlyReads::Overlaps => "overlaps",
+    CostlyReads::Overlaps => "overlaps and audiences",
     CostlyReads::Lists => "lists and requests for users",
 })]
 pub struct TooMany {

@@ -10,7 +10,9 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
-use super::api::{batch, count, counts, health, histogram, history, metrics, overlap, segments, users, visits};
+use super::api::{
+    audience, batch, count, counts, health, histogram, history, metrics, overlap, segments, users, visits,
+};
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
 use super::extract::scope::HandlerScope;
@@ -41,6 +43,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ),
         route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
+        route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, docs::openapi(openapi_json)),

@@ -80,12 +80,14 @@ impl MaskCounts {
         self.counts[usize::from(after)] += 1;
     }
 
+    /// Counts the users of all masks that `includes` accepts.
+    pub fn count(&self, includes: impl Fn(usize) -> bool) -> u64 {
+        self.counts.iter().enumerate().filter(|(mask, _)| includes(*mask)).map(|(_, count)| count).sum()
+    }
+
     /// Sums up the counts.
     pub fn overlap(&self) -> Overlap {
-        let in_all_of = |mask: usize| {
-            let counts = self.counts.iter().enumerate().filter(|(segments, _)| segments & mask == mask);
-            counts.map(|(_, count)| count).sum()
-        };
+        let in_all_of = |mask: usize| self.count(|segments| segments & mask == mask);
         let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
         Overlap {
             any: self.counts.iter().sum(),

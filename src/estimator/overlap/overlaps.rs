@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
+use super::audience::Audience;
 use super::join::{HashJoin, HashRange};
 use super::mask_counts::{MaskCounts, Overlap};
 use crate::domain::{SegmentName, Timestamp, Window};
@@ -86,13 +87,38 @@ impl Overlaps {
         window: Window,
         now: Timestamp,
     ) -> Result<Overlap, OverlapError> {
+        Ok(self.count_masks(segments, window, now).await?.overlap())
+    }
+
+    /// Counts the users of `audience` at `now` over `window`. It must name 1 to [`Self::MAX_SEGMENTS`] different
+    /// segments, and has the limits of an overlap.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::of`].
+    pub async fn count_audience(
+        &self,
+        audience: &Audience,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<u64, OverlapError> {
+        let counts = self.count_masks(&audience.segments(), window, now).await?;
+        Ok(counts.count(|mask| audience.includes(mask)))
+    }
+
+    async fn count_masks(
+        &self,
+        segments: &[SegmentName<'static>],
+        window: Window,
+        now: Timestamp,
+    ) -> Result<MaskCounts, OverlapError> {
         if window > self.window {
             return Err(OverlapError::WindowTooLong(self.window));
         }
         let _permit = self.limit.try_acquire()?;
         let reading = self.read(segments, window.cutoff(now));
         let counts = tokio::time::timeout(self.limits.timeout, reading).await;
-        Ok(counts.map_err(|_| OverlapError::Timeout(self.limits.timeout))??.overlap())
+        Ok(counts.map_err(|_| OverlapError::Timeout(self.limits.timeout))??)
     }
 
     async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {
