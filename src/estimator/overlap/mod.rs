@@ -21,4 +21,4 @@ mod overlaps;
 
 pub use self::audience::Audience;
 pub use self::mask_counts::{Overlap, Pair, Region};
-pub use self::overlaps::{OverlapError, OverlapLimits, Overlaps};
+pub use self::overlaps::{OverlapError, OverlapLimits, OverlapPermit, Overlaps};

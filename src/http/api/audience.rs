@@ -93,9 +93,10 @@ pub async fn count(
     State(state): State<Arc<AppState>>,
     StrictQuery(AudienceQuery { all, any, none, window }): StrictQuery<AudienceQuery>,
 ) -> Result<Response> {
+    let permit = state.overlaps.acquire(window).await?;
     let now = state.synced_now().await?;
     let audience = Audience { all, any, none };
-    let count = state.overlaps.count_audience(&audience, window, now).await?;
+    let count = permit.count(&audience, now).await?;
     Ok(json(&AudienceCount {
         all: names(&audience.all),
         any: names(&audience.any),

@@ -125,8 +125,9 @@ pub async fn overlap(
     State(state): State<Arc<AppState>>,
     StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
 ) -> Result<Response> {
+    let permit = state.overlaps.acquire(window).await?;
     let now = state.synced_now().await?;
-    let overlap = state.overlaps.of(&segments, window, now).await?;
+    let overlap = permit.overlap(&segments, now).await?;
     let name = |index: usize| segments[index].as_str();
     let counts = overlap.counts.iter().enumerate();
     let pairs = overlap.pairs.iter();

@@ -114,7 +114,7 @@ fn two() -> [SegmentName<'static>; 2] {
 }
 
 async fn sports_and_news(overlaps: &Overlaps) -> Overlap {
-    overlaps.of(&two(), two_weeks(), Timestamp::now()).await.unwrap()
+    overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await.unwrap()
 }
 
 #[tokio::test]
@@ -343,6 +343,29 @@ async fn overlap_is_429_beyond_max_overlaps_until_one_ends() {
 }
 
 #[tokio::test]
+async fn overlap_beyond_max_overlaps_waits_for_the_end_of_another() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+    let path = "/overlap?segment=sports&segment=news";
+    assert_eq!(app.status_of(path).await, 200);
+
+    proxy.hold_replies();
+    let all = ["/overlap?segment=sports&segment=news", "/audience/count?all=sports"]
+        .map(|path| tokio::spawn(app.request("GET", path).send()));
+    eventually("both requests are in flight", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 2\n")
+    })
+    .await;
+    proxy.release_replies();
+    for answer in all {
+        assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn overlap_is_503_after_overlap_timeout() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
@@ -422,6 +445,6 @@ async fn overlap_ends_at_its_timeout_even_if_it_makes_progress() {
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);
     let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MAX_MEMORY);
-    let answer = overlaps.of(&two(), two_weeks(), Timestamp::now()).await;
+    let answer = overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }
