@@ -46,6 +46,19 @@ def fit_history(query):
         query["from"] = "2026-11-01T00:00:00Z"
 
 
+def fit_audience(query):
+    """A segment is in one of the lists, they have eight together, and there is an `all` or an `any`."""
+    seen = set()
+    for parameter in ("all", "any", "none"):
+        names = [fit_name(name, LONGEST["segment"]) for name in query.pop(parameter, [])]
+        names = [name for name in dict.fromkeys(names) if name not in seen][: 7 - len(seen)]
+        seen.update(names)
+        if names:
+            query[parameter] = names
+    if "all" not in query and "any" not in query:
+        query["all"] = [next(name for name in "abcdefgh" if name not in seen)]
+
+
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
     """Examples of a media type with a strategy must be bytes, which JSON hasn't. The tests in Rust send this one."""
@@ -72,6 +85,8 @@ def before_call(context, case, kwargs):
     case.query.pop("cursor", None)
     if case.path == "/segments/{name}/history":
         fit_history(case.query)
+    if case.path == "/audience/count":
+        fit_audience(case.query)
     if "window" in case.query:
         # The pattern's durations are mostly longer than the configured window.
         windows = ["1s", "7d", "36 hours", "1h 30m", "2weeks", "0.5 days"]

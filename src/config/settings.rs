@@ -125,9 +125,9 @@ settings! {
     max_connections: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "10000";
     /// Maximum number of requests in flight; further ones get 503
     max_requests: usize, "NUMBER", parse::number::<1, 1_000_000>, default = "8000";
-    /// Timeout of an overlap of segments
+    /// Timeout of an overlap of segments, or of the count of an audience
     overlap_timeout: Duration, "DURATION", parse::timeout, default = "30s";
-    /// Maximum number of overlaps in flight, of up to 64 MiB each; further ones get 429
+    /// Maximum number of overlaps and audiences in flight, of up to 64 MiB each; further ones wait, then get 429
     max_overlaps: usize, "NUMBER", parse::number::<1, 100>, default = "2";
     /// Maximum number of lists, and requests for a user, in flight, as each reads every segment; further ones get 429
     max_lists: usize, "NUMBER", parse::number::<1, 1_000>, default = "16";

@@ -13,7 +13,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    batch, count, counts, health, histogram, histories, history, metrics, overlap, segments, summary, users, visits,
+    audience, batch, count, counts, health, histogram, histories, history, metrics, overlap, segments, summary, users,
+    visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -50,6 +51,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
             .compressed(),
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
+        route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),

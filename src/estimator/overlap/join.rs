@@ -216,11 +216,12 @@ fn fingerprint(hash: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::cmp::Reverse;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
-    use super::super::mask_counts::{Overlap, Pair};
+    use super::super::mask_counts::{Overlap, Pair, Region};
     use super::*;
 
     /// Runs all passes over `segments`, in slices. Returns the overlap and the number of passes.
@@ -248,11 +249,17 @@ mod tests {
                 pairs.push(Pair { first, second, both: sets[first].intersection(&sets[second]).count() as u64 });
             }
         }
+        let mask_of = |id: &&&Vec<u8>| (0..sets.len()).filter(|&n| sets[n].contains(**id)).map(|n| 1 << n).sum::<u8>();
+        let mut by_mask = BTreeMap::new();
+        all.iter().map(mask_of).for_each(|mask| *by_mask.entry(mask).or_default() += 1);
+        let mut regions: Vec<_> = by_mask.into_iter().map(|(mask, count)| Region { mask, count }).collect();
+        regions.sort_by_key(|region| Reverse(region.count));
         Overlap {
             any: all.len() as u64,
             all: all.iter().filter(|id| sets.iter().all(|set| set.contains(**id))).count() as u64,
             counts: sets.iter().map(|set| set.len() as u64).collect(),
             pairs,
+            regions,
         }
     }
 

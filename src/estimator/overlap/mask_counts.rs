@@ -1,5 +1,7 @@
 //! Counts of users by the set of segments that they are in, and the overlap that follows from the counts.
 
+use std::cmp::Reverse;
+
 /// How many users several segments have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
@@ -11,6 +13,8 @@ pub struct Overlap {
     pub counts: Vec<u64>,
     /// Users in both segments of each pair.
     pub pairs: Vec<Pair>,
+    /// Users in exactly each combination of the segments: those with users, the largest first.
+    pub regions: Vec<Region>,
 }
 
 /// How many users two segments have in common.
@@ -22,6 +26,22 @@ pub struct Pair {
     pub second: usize,
     /// Users in both.
     pub both: u64,
+}
+
+/// How many users are in some of the segments and in no other of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// The segments of the combination: the bit `1 << index` for each.
+    pub mask: u8,
+    /// Users in exactly these.
+    pub count: u64,
+}
+
+impl Region {
+    /// Returns the indices of the segments, in the order of the request.
+    pub fn segments(self) -> impl Iterator<Item = usize> {
+        (0..u8::BITS as usize).filter(move |index| self.mask & 1 << index != 0)
+    }
 }
 
 /// For each set of segments, the number of users who are in exactly these. A set is a bit mask.
@@ -60,12 +80,14 @@ impl MaskCounts {
         self.counts[usize::from(after)] += 1;
     }
 
+    /// Counts the users of all masks that `includes` accepts.
+    pub fn count(&self, includes: impl Fn(usize) -> bool) -> u64 {
+        self.counts.iter().enumerate().filter(|(mask, _)| includes(*mask)).map(|(_, count)| count).sum()
+    }
+
     /// Sums up the counts.
     pub fn overlap(&self) -> Overlap {
-        let in_all_of = |mask: usize| {
-            let counts = self.counts.iter().enumerate().filter(|(segments, _)| segments & mask == mask);
-            counts.map(|(_, count)| count).sum()
-        };
+        let in_all_of = |mask: usize| self.count(|segments| segments & mask == mask);
         let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
         Overlap {
             any: self.counts.iter().sum(),
@@ -74,6 +96,15 @@ impl MaskCounts {
             pairs: pairs
                 .map(|(first, second)| Pair { first, second, both: in_all_of(1 << first | 1 << second) })
                 .collect(),
+            regions: self.regions(),
         }
+    }
+
+    fn regions(&self) -> Vec<Region> {
+        let all = self.counts.iter().enumerate().map(|(mask, &count)| Region { mask: mask as u8, count });
+        let mut regions: Vec<Region> = all.filter(|region| region.count > 0).collect();
+        // Equal counts in a fixed order, so that an answer can be compared with an earlier one.
+        regions.sort_unstable_by_key(|region| (Reverse(region.count), region.mask));
+        regions
     }
 }

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::audience::Audience;
 use super::join::{HashJoin, HashRange};
 use super::mask_counts::{MaskCounts, Overlap};
 use crate::domain::{SegmentName, Timestamp, Window};
@@ -53,6 +54,43 @@ pub enum OverlapError {
     Store(#[from] store::Error),
 }
 
+/// A permit to read the members of several segments once.
+#[derive(Debug)]
+pub struct OverlapPermit {
+    overlaps: Overlaps,
+    window: Window,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl OverlapPermit {
+    /// Counts the users that `segments` have in common at `now`. There must be [`Overlaps::MIN_SEGMENTS`] to
+    /// [`Overlaps::MAX_SEGMENTS`] different segments. See the module for visits during the read.
+    ///
+    /// # Errors
+    ///
+    /// An [`OverlapError`]. A number is never approximate.
+    pub async fn overlap(self, segments: &[SegmentName<'static>], now: Timestamp) -> Result<Overlap, OverlapError> {
+        Ok(self.count_masks(segments, now).await?.overlap())
+    }
+
+    /// Counts the users of `audience` at `now`. It must name 1 to [`Overlaps::MAX_SEGMENTS`] different segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::overlap`].
+    pub async fn count(self, audience: &Audience, now: Timestamp) -> Result<u64, OverlapError> {
+        let counts = self.count_masks(&audience.segments(), now).await?;
+        Ok(counts.count(|mask| audience.includes(mask)))
+    }
+
+    async fn count_masks(&self, segments: &[SegmentName<'static>], now: Timestamp) -> Result<MaskCounts, OverlapError> {
+        let timeout = self.overlaps.limits.timeout;
+        let reading = self.overlaps.read(segments, self.window.cutoff(now));
+        let counts = tokio::time::timeout(timeout, reading).await;
+        Ok(counts.map_err(|_| OverlapError::Timeout(timeout))??)
+    }
+}
+
 impl Overlaps {
     /// The fewest segments of an overlap.
     pub const MIN_SEGMENTS: usize = 2;
@@ -74,25 +112,18 @@ impl Overlaps {
         Self { store: store.with_window(window), window, limits, limit, slices }
     }
 
-    /// Counts the users that `segments` have in common at `now` over `window`. There must be [`Self::MIN_SEGMENTS`] to
-    /// [`Self::MAX_SEGMENTS`] different segments. See the module for visits during the read.
+    /// Returns a permit for one read over `window`. Waits in a queue if all are taken, so get the time of the read
+    /// afterwards: members that expired before it may be pruned.
     ///
     /// # Errors
     ///
-    /// An [`OverlapError`]. A number is never approximate.
-    pub async fn of(
-        &self,
-        segments: &[SegmentName<'static>],
-        window: Window,
-        now: Timestamp,
-    ) -> Result<Overlap, OverlapError> {
+    /// [`OverlapError::WindowTooLong`]. [`OverlapError::TooMany`] if the queue is full or the wait was too long.
+    pub async fn acquire(&self, window: Window) -> Result<OverlapPermit, OverlapError> {
         if window > self.window {
             return Err(OverlapError::WindowTooLong(self.window));
         }
-        let _permit = self.limit.try_acquire()?;
-        let reading = self.read(segments, window.cutoff(now));
-        let counts = tokio::time::timeout(self.limits.timeout, reading).await;
-        Ok(counts.map_err(|_| OverlapError::Timeout(self.limits.timeout))??.overlap())
+        let permit = self.limit.acquire().await?;
+        Ok(OverlapPermit { overlaps: self.clone(), window, _permit: permit })
     }
 
     async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {

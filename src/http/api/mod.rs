@@ -1,6 +1,7 @@
 //! Handlers of the JSON API, a file per resource.
 
 mod as_of;
+pub mod audience;
 pub mod batch;
 mod change;
 pub mod count;

@@ -30,6 +30,10 @@ struct Overlap<'a> {
     /// The intersections of all pairs.
     #[schema(min_items = 1, max_items = 28)]
     pairs: Vec<OverlapPair<'a>>,
+    /// How many users are in exactly each combination of the segments: the largest first, without combinations that no
+    /// user is in. Each user is in one of them, so they add up to `any`.
+    #[schema(max_items = 255)]
+    regions: Vec<OverlapRegion<'a>>,
     #[serde(flatten)]
     as_of: AsOf,
 }
@@ -51,6 +55,17 @@ struct OverlapPair<'a> {
     #[schema(min_items = 2, max_items = 2)]
     segments: [&'a str; 2],
     /// The number of users in both.
+    count: u64,
+}
+
+/// A combination of the segments.
+#[derive(Serialize, ToSchema)]
+struct OverlapRegion<'a> {
+    /// The names of the segments, in the order of the query. The users are in no other segment of the query.
+    #[schema(min_items = 1, max_items = 8)]
+    r#in: Vec<&'a str>,
+    /// The number of users in all of these and in no other.
+    #[schema(minimum = 1)]
     count: u64,
 }
 
@@ -94,6 +109,11 @@ impl QueryParams for OverlapQuery {
             "any": 60,
             "all": 12,
             "pairs": [{ "segments": ["sports", "news"], "count": 12 }],
+            "regions": [
+                { "in": ["sports"], "count": 30 },
+                { "in": ["news"], "count": 18 },
+                { "in": ["sports", "news"], "count": 12 },
+            ],
             "window_seconds": 604800,
             "as_of": "2026-11-22T10:00:00.000Z",
         })),
@@ -105,17 +125,22 @@ pub async fn overlap(
     State(state): State<Arc<AppState>>,
     StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
 ) -> Result<Response> {
+    let permit = state.overlaps.acquire(window).await?;
     let now = state.synced_now().await?;
-    let overlap = state.overlaps.of(&segments, window, now).await?;
+    let overlap = permit.overlap(&segments, now).await?;
     let name = |index: usize| segments[index].as_str();
     let counts = overlap.counts.iter().enumerate();
     let pairs = overlap.pairs.iter();
+    let regions = overlap.regions.iter();
     Ok(json(&Overlap {
         segments: counts.map(|(index, &count)| OverlapSegment { segment: name(index), count }).collect(),
         any: overlap.any,
         all: overlap.all,
         pairs: pairs
             .map(|pair| OverlapPair { segments: [name(pair.first), name(pair.second)], count: pair.both })
+            .collect(),
+        regions: regions
+            .map(|region| OverlapRegion { r#in: region.segments().map(name).collect(), count: region.count })
             .collect(),
         as_of: AsOf::new(window, now),
     }))

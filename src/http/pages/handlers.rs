@@ -225,8 +225,10 @@ async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comp
     let segments = chosen(&selection.names)?;
     // First, because it is cheap: if it is refused, no overlap was computed in vain.
     selection.suggestions = suggestions(state, state.synced_now().await?).await?;
-    let (now, window) = (state.synced_now().await?, state.estimator.window());
-    Ok(Comparison { overlap: state.overlaps.of(&segments, window, now).await?, now, window })
+    let window = state.estimator.window();
+    let permit = state.overlaps.acquire(window).await?;
+    let now = state.synced_now().await?;
+    Ok(Comparison { overlap: permit.overlap(&segments, now).await?, now, window })
 }
 
 /// Returns the segments of the form.

@@ -175,7 +175,7 @@ mod tests {
     fn matrix_has_each_pair_twice_with_its_share_of_the_row() {
         let pairs = vec![Pair { first: 0, second: 1, both: 200 }];
         let comparison = Comparison {
-            overlap: Overlap { any: 1_300, all: 200, counts: vec![1_000, 500], pairs },
+            overlap: Overlap { any: 1_300, all: 200, counts: vec![1_000, 500], pairs, regions: Vec::new() },
             now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             window: Window::parse("14d").unwrap(),
         };

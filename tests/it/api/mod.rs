@@ -2,6 +2,7 @@
 //! /segments`), and a file per rule that holds for several routes.
 
 mod api_keys;
+mod audience;
 mod batch;
 mod changes;
 mod compression;

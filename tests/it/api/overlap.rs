@@ -1,5 +1,6 @@
 //! `GET /overlap`: the number of users that several segments have in common.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use segment_estimator::domain::{SegmentName, Timestamp, Window};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair};
+use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair, Region};
 use segment_estimator::store::Store;
 use serde_json::{Value, json};
 
@@ -55,7 +56,29 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
     let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
     let segments: Vec<_> = sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len() })).collect();
-    json!({ "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "window_seconds": window_seconds })
+    json!({
+        "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
+        "window_seconds": window_seconds,
+    })
+}
+
+/// Computes the regions from the sets: subtracts from the users of each combination those of all other segments.
+fn regions(sets: &Sets) -> Value {
+    let mut regions = Vec::new();
+    for mask in 1..1_usize << sets.len() {
+        let (inside, outside): (Vec<_>, Vec<_>) = sets.iter().enumerate().partition(|(at, _)| mask >> at & 1 == 1);
+        let (_, first) = inside[0].1;
+        let is_exact = |user: &&u32| {
+            inside.iter().all(|(_, (_, users))| users.contains(user))
+                && !outside.iter().any(|(_, (_, users))| users.contains(user))
+        };
+        let names: Vec<_> = inside.iter().map(|(_, (name, _))| name).collect();
+        regions.push((first.iter().filter(is_exact).count(), names));
+    }
+    regions.retain(|(count, _)| *count > 0);
+    // Stable: equal counts stay in the order of the masks.
+    regions.sort_by_key(|(count, _)| Reverse(*count));
+    regions.into_iter().map(|(count, names)| json!({ "in": names, "count": count })).collect()
 }
 
 /// Returns overlaps on `redis`, with `memory` for each.
@@ -91,7 +114,7 @@ fn two() -> [SegmentName<'static>; 2] {
 }
 
 async fn sports_and_news(overlaps: &Overlaps) -> Overlap {
-    overlaps.of(&two(), two_weeks(), Timestamp::now()).await.unwrap()
+    overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await.unwrap()
 }
 
 #[tokio::test]
@@ -158,6 +181,7 @@ async fn overlap_with_little_memory_takes_more_passes_to_the_same_result() {
         all: 1_000,
         counts: vec![4_000, 3_000],
         pairs: vec![Pair { first: 0, second: 1, both: 1_000 }],
+        regions: [(0b01, 3_000), (0b10, 2_000), (0b11, 1_000)].map(|(mask, count)| Region { mask, count }).to_vec(),
     };
     let reads = async |memory| {
         let before = redis.calls("zrange");
@@ -319,6 +343,29 @@ async fn overlap_is_429_beyond_max_overlaps_until_one_ends() {
 }
 
 #[tokio::test]
+async fn overlap_beyond_max_overlaps_waits_for_the_end_of_another() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "sports").await;
+    let path = "/overlap?segment=sports&segment=news";
+    assert_eq!(app.status_of(path).await, 200);
+
+    proxy.hold_replies();
+    let all = ["/overlap?segment=sports&segment=news", "/audience/count?all=sports"]
+        .map(|path| tokio::spawn(app.request("GET", path).send()));
+    eventually("both requests are in flight", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 2\n")
+    })
+    .await;
+    proxy.release_replies();
+    for answer in all {
+        assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn overlap_is_503_after_overlap_timeout() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
@@ -398,6 +445,6 @@ async fn overlap_ends_at_its_timeout_even_if_it_makes_progress() {
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);
     let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MAX_MEMORY);
-    let answer = overlaps.of(&two(), two_weeks(), Timestamp::now()).await;
+    let answer = overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }

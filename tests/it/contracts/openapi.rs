@@ -255,7 +255,7 @@ async fn openapi_scopes_are_those_that_the_service_requires() {
         document.check_response(&method, path, answer).await;
         protected += 1;
     }
-    assert_eq!(protected, 16);
+    assert_eq!(protected, 17);
 }
 
 #[tokio::test]
@@ -426,6 +426,7 @@ async fn openapi_has_the_responses_of_failed_requests() {
         (404, "/docs/nothing", "/docs/{file}"),
         (404, "/pages/nothing", "/pages/{file}"),
         (422, "/overlap?segment=sports", "/overlap"),
+        (422, "/audience/count?none=sports", "/audience/count"),
         (422, "/segments?limit=0", "/segments"),
         (422, "/counts", "/counts"),
         (422, "/segments/sports/histogram?buckets=0", "/segments/{name}/histogram"),
@@ -446,6 +447,7 @@ async fn openapi_has_the_responses_of_failed_requests() {
         ("GET", "/segments/{name}/histogram"),
         ("GET", "/segments/{name}/history"),
         ("GET", "/overlap"),
+        ("GET", "/audience/count"),
         ("GET", "/segments"),
         ("GET", "/counts"),
         ("GET", "/users/{user_id}/segments"),

@@ -78,6 +78,7 @@ async fn service_sends_the_required_commands_and_no_others() {
         "/segments/sports/histogram",
         "/segments/sports/history",
         "/overlap?segment=sports&segment=news",
+        "/audience/count?all=sports&none=news",
         "/segments/news/history",
         "/users/u104010/segments",
     ] {

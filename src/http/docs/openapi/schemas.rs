@@ -31,6 +31,7 @@ schema_type!(SeenAt = seen_at());
 schema_type!(Window = window());
 schema_type!(Time = time());
 schema_type!(SegmentOrder = one_of(["-change", "change", "count", "name", "new"]));
+schema_type!(AudienceSegments = segments(1, Overlaps::MAX_SEGMENTS));
 schema_type!(OverlapSegments = segments(Overlaps::MIN_SEGMENTS, Overlaps::MAX_SEGMENTS));
 
 /// A user was seen in a segment.

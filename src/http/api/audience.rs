@@ -1,0 +1,111 @@
+//! `GET /audience/count`: counts the users in some segments and not in others.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::as_of::AsOf;
+use crate::domain::{SegmentName, Window};
+use crate::estimator::overlap::{Audience, Overlaps};
+use crate::http::docs::openapi::{responses, schemas};
+use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::json::json;
+use crate::http::problem::{Problem, Result};
+use crate::http::state::AppState;
+
+/// The number of users in an audience.
+#[derive(Serialize, ToSchema)]
+struct AudienceCount<'a> {
+    /// The users are in each of these segments.
+    #[schema(value_type = Vec<schemas::SegmentName>, max_items = 8)]
+    all: Vec<&'a str>,
+    /// The users are in at least one of these segments, unless it is empty.
+    #[schema(value_type = Vec<schemas::SegmentName>, max_items = 8)]
+    any: Vec<&'a str>,
+    /// The users are in none of these segments.
+    #[schema(value_type = Vec<schemas::SegmentName>, max_items = 7)]
+    none: Vec<&'a str>,
+    /// The number of users.
+    count: u64,
+    #[serde(flatten)]
+    as_of: AsOf,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AudienceQuery {
+    /// Count users in each of these segments, as `all=a&all=b`. Required without `any`. `all`, `any` and `none` have 1
+    /// to 8 different segments together.
+    #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["sports"]))]
+    all: Vec<SegmentName<'static>>,
+    /// Count users in at least one of these segments. Required without `all`.
+    #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["news", "blogs"]))]
+    any: Vec<SegmentName<'static>>,
+    /// Count users in none of these segments.
+    #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["premium"]))]
+    none: Vec<SegmentName<'static>>,
+    /// Count over this window instead of the configured one, which is the longest allowed.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
+}
+
+impl QueryParams for AudienceQuery {
+    const NAMES: &'static [&'static str] = &["all", "any", "none", "window"];
+
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
+        let [all, any, none] = query.disjoint_segments(["all", "any", "none"], Overlaps::MAX_SEGMENTS)?;
+        if all.is_empty() && any.is_empty() {
+            return Err(Problem::invalid_field("all", "must be given, unless any is given"));
+        }
+        Ok(Self { all, any, none, window: query.window(state)? })
+    }
+}
+
+/// Count the users in some segments and not in others.
+///
+/// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is
+/// exact. It is read as an overlap is: for the time when the read began, in some seconds for millions of users, and
+/// within the same limits.
+#[utoipa::path(
+    get,
+    path = "/audience/count",
+    operation_id = "count_audience",
+    tag = "counts",
+    params(AudienceQuery),
+    responses(
+        (status = 200, description = "The number of users.", body = AudienceCount, example = json!({
+            "all": ["sports"],
+            "any": ["news", "blogs"],
+            "none": ["premium"],
+            "count": 9,
+            "window_seconds": 604800,
+            "as_of": "2026-11-22T10:00:00.000Z",
+        })),
+        responses::OverlapProblems,
+    )
+)]
+pub async fn count(
+    _: Authorized<Read>,
+    State(state): State<Arc<AppState>>,
+    StrictQuery(AudienceQuery { all, any, none, window }): StrictQuery<AudienceQuery>,
+) -> Result<Response> {
+    let permit = state.overlaps.acquire(window).await?;
+    let now = state.synced_now().await?;
+    let audience = Audience { all, any, none };
+    let count = permit.count(&audience, now).await?;
+    Ok(json(&AudienceCount {
+        all: names(&audience.all),
+        any: names(&audience.any),
+        none: names(&audience.none),
+        count,
+        as_of: AsOf::new(window, now),
+    }))
+}
+
+fn names<'a>(segments: &'a [SegmentName<'static>]) -> Vec<&'a str> {
+    segments.iter().map(SegmentName::as_str).collect()
+}
