@@ -290,7 +290,7 @@ async fn write_to_server(
         if !of_wrong_type.is_empty() {
             let of_wrong_type: Vec<_> = of_wrong_type.into_iter().collect();
             // If this fails, the client logs it, and pruning drops the names.
-            let _ = store.drop_unless_occupied(batch.partition, &of_wrong_type).await;
+            let _ = Box::pin(store.drop_unless_occupied(batch.partition, &of_wrong_type)).await;
         }
     }
     Attempt::Committed(outcome)

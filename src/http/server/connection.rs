@@ -74,7 +74,8 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
             .await
         };
         if served.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
-            timeout(self.head_timeout, http2::refuse(&mut stream)).await??;
+            // Boxed, so that other connections don't have the room for its buffer.
+            timeout(self.head_timeout, Box::pin(http2::refuse(&mut stream))).await??;
         }
         Ok(served?)
     }
