@@ -157,17 +157,25 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
 
     /// Sends batches of the shard until no request is pending.
     async fn send_batches(self, shard: usize) {
+        // If this task panics, the next request starts another one.
+        let _restart = scopeguard::guard_on_unwind(&self, |this| this.lock(shard).is_sending = false);
         // One timer for all callers. It is moved only when it fires: most callers are answered long before their
         // deadlines.
         let mut timer = pin!(tokio::time::sleep(self.shared.store.limits().answer));
-        while let Some(pending) = self.take_batch(shard) {
-            let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.caller.is_gone()).collect();
+        // The queue and the batch use the same two buffers in turns.
+        let (mut batch, mut callers) = (VecDeque::new(), Vec::new());
+        while self.take_batch(shard, &mut batch) {
+            batch.retain(|pending| !pending.caller.is_gone());
             if batch.is_empty() {
                 continue;
             }
             let span = batch_span(batch.iter().map(|pending| &pending.span));
-            let (requests, mut callers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|pending| (pending.request, pending.caller)).unzip();
+            let mut requests = Vec::with_capacity(batch.len());
+            callers.clear();
+            for Pending { request, caller, .. } in batch.drain(..) {
+                requests.push(request);
+                callers.push(caller);
+            }
             self.shared.metrics.committed(requests.len());
             // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are
             // dropped, and `submit` fails.
@@ -209,11 +217,13 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         next.map_or(now + timeout, |caller| caller.deadline)
     }
 
-    /// Takes all pending requests of the shard. If there are none, the shard's task ends.
-    fn take_batch(&self, shard: usize) -> Option<VecDeque<Pending<Req, Resp>>> {
+    /// Takes all pending requests of the shard into `batch`, which is empty. Returns whether there are any. If not, the
+    /// shard's task ends.
+    fn take_batch(&self, shard: usize, batch: &mut VecDeque<Pending<Req, Resp>>) -> bool {
         let mut queue = self.lock(shard);
         queue.is_sending = !queue.pending.is_empty();
-        queue.is_sending.then(|| std::mem::take(&mut queue.pending))
+        std::mem::swap(&mut queue.pending, batch);
+        queue.is_sending
     }
 
     /// Updates the queue-length gauge.
@@ -303,6 +313,26 @@ mod tests {
         });
         assert!(matches!(panicking.submit(Shard::ONLY, true).await, Err(store::Error::Redis(redis::Error::Lost(_)))));
         assert_eq!(panicking.submit(Shard::ONLY, false).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn submit_succeeds_after_the_task_of_its_shard_has_panicked() {
+        #[derive(Debug)]
+        struct PanickingDrop(bool);
+        impl Drop for PanickingDrop {
+            fn drop(&mut self) {
+                assert!(!self.0, "for the test");
+            }
+        }
+        let group_commit =
+            group_commit(store(Duration::from_secs(30), 10), |_, requests: Vec<PanickingDrop>| async move {
+                vec![Ok(()); requests.len()]
+            });
+        // The task drops a request that was abandoned before it was sent.
+        let abandoned = poll_immediate(pin!(group_commit.submit(Shard::ONLY, PanickingDrop(true)))).await;
+        assert_eq!(abandoned, None);
+        tokio::task::yield_now().await;
+        assert_eq!(group_commit.submit(Shard::ONLY, PanickingDrop(false)).await, Ok(()));
     }
 
     #[tokio::test]
