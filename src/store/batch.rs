@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 
 use super::keys::KeyNames;
 use super::partition::hash;
-use super::{KeySet, Partition};
+use super::{KeySet, Partition, Partitions};
 use crate::domain::{Timestamp, Visit};
 use crate::redis::Slot;
 
@@ -34,14 +34,6 @@ struct BatchEntry {
     /// The hash of the user's id, which decides the partition.
     hash: u64,
     seen_at: Timestamp,
-}
-
-/// A visit with its place in Redis.
-struct Placed {
-    partition: Partition,
-    segment: usize,
-    /// The index of the visit in the batch.
-    index: usize,
 }
 
 /// The text of a score, kept for the next visit: most visits that follow each other have the same time.
@@ -139,44 +131,75 @@ impl Batch {
     ) -> Vec<PartitionBatch> {
         let visits = self.visits.iter().enumerate();
         let within_limit = visits.filter(|(_, visit)| over_limit.binary_search(&visit.segment).is_err());
-        let mut placed: Vec<_> = within_limit
-            .map(|(index, visit)| Placed { partition: key_set.of(visit.hash), segment: visit.segment, index })
-            .collect();
-        placed.sort_by_key(|visit| (visit.partition, visit.segment));
+        let indices: Vec<_> = within_limit.map(|(index, _)| index).collect();
+        let by_segment = counting_sort(&indices, self.segment_names.len(), |index| self.visits[index].segment);
+        let partitions = key_set.partitions();
+        let partition_of = |index: usize| usize::from(partitions.of(self.visits[index].hash));
+        let by_partition = match partitions {
+            Partitions::ONE => by_segment,
+            _ => counting_sort(&by_segment, partitions.count(), partition_of),
+        };
         let mut scores = ScoreText::default();
-        let partitions = placed.chunk_by(|one, next| one.partition == next.partition);
-        partitions.map(|visits| self.partition_batch(key_names, visits, &mut scores)).collect()
+        let each = by_partition.chunk_by(|one, next| partition_of(*one) == partition_of(*next));
+        each.map(|visits| self.partition_batch(key_names, key_set, visits.to_vec(), &mut scores)).collect()
     }
 
-    /// Returns the commands of `visits`, which belong to one partition and are sorted by segment.
-    fn partition_batch(&self, key_names: &KeyNames, visits: &[Placed], scores: &mut ScoreText) -> PartitionBatch {
-        let partition = visits[0].partition;
+    /// Returns the commands of the visits at the indices `visits`. They belong to one partition and are sorted by
+    /// segment.
+    fn partition_batch(
+        &self,
+        key_names: &KeyNames,
+        key_set: KeySet,
+        visits: Vec<usize>,
+        scores: &mut ScoreText,
+    ) -> PartitionBatch {
+        let partition = key_set.of(self.visits[visits[0]].hash);
         let mut member_commands = Vec::new();
         let mut end = 0;
-        for segment in visits.chunk_by(|one, next| one.segment == next.segment) {
-            for visits in segment.chunks(Self::MAX_VISITS_PER_COMMAND) {
+        for visits in visits.chunk_by(|one, next| self.visits[*one].segment == self.visits[*next].segment) {
+            let segment = self.visits[visits[0]].segment;
+            for visits in visits.chunks(Self::MAX_VISITS_PER_COMMAND) {
                 let range = end..end + visits.len();
                 end = range.end;
-                let command = self.member_command(key_names, visits, scores);
-                member_commands.push(MemberCommand { command, segment: visits[0].segment, visits: range });
+                let key = key_names.segment(partition, &self.segment_names[segment]);
+                let command = self.member_command(&key, visits, scores);
+                member_commands.push(MemberCommand { command, segment, visits: range });
             }
         }
-        PartitionBatch { partition, member_commands, visits: visits.iter().map(|visit| visit.index).collect() }
+        PartitionBatch { partition, member_commands, visits }
     }
 
-    /// Returns the command that writes `visits`, which belong to one segment of one partition.
-    fn member_command(&self, key_names: &KeyNames, visits: &[Placed], scores: &mut ScoreText) -> Cmd {
-        let key = key_names.segment(visits[0].partition, &self.segment_names[visits[0].segment]);
-        let entries = || visits.iter().map(|visit| &self.visits[visit.index]);
-        let ids: usize = entries().map(|entry| entry.user_id.len()).sum();
-        let bytes = "ZADDGT".len() + key.len() + visits.len() * ScoreText::LENGTH + ids;
-        let mut command = Cmd::with_capacity(3 + 2 * visits.len(), bytes);
+    /// Returns the command that writes the visits at the indices `visits` to `key`.
+    fn member_command(&self, key: &str, visits: &[usize], scores: &mut ScoreText) -> Cmd {
+        let visits = || visits.iter().map(|index| &self.visits[*index]);
+        let ids: usize = visits().map(|visit| visit.user_id.len()).sum();
+        let count = visits().len();
+        let mut command =
+            Cmd::with_capacity(3 + 2 * count, "ZADDGT".len() + key.len() + count * ScoreText::LENGTH + ids);
         command.arg("ZADD").arg(key).arg("GT");
-        for entry in entries() {
-            command.arg(scores.of(entry.seen_at)).arg(&self.user_ids[entry.user_id.clone()]);
+        for visit in visits() {
+            command.arg(scores.of(visit.seen_at)).arg(&self.user_ids[visit.user_id.clone()]);
         }
         command
     }
+}
+
+/// Returns `indices` sorted by `key`, which is less than `keys`. Indices with equal keys keep their order.
+fn counting_sort(indices: &[usize], keys: usize, key: impl Fn(usize) -> usize) -> Vec<usize> {
+    // The number of indices with each key, then the position of the next index with that key.
+    let mut positions = vec![0; keys];
+    indices.iter().for_each(|index| positions[key(*index)] += 1);
+    let mut start = 0;
+    for position in &mut positions {
+        start += std::mem::replace(position, start);
+    }
+    let mut sorted = vec![0; indices.len()];
+    for &index in indices {
+        let position = &mut positions[key(index)];
+        sorted[*position] = index;
+        *position += 1;
+    }
+    sorted
 }
 
 impl ScoreText {
@@ -233,5 +256,22 @@ impl fmt::Debug for Batch {
             .field("segments", &self.segment_names.len())
             .field("visits", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counting_sort_is_a_stable_sort(keys in prop::collection::vec(0_usize..20, 0..200)) {
+            let indices: Vec<_> = (0..keys.len()).collect();
+            let mut expected = indices.clone();
+            expected.sort_by_key(|index| keys[*index]);
+            prop_assert_eq!(counting_sort(&indices, 20, |index| keys[index]), expected);
+        }
     }
 }
