@@ -297,7 +297,7 @@ impl Estimator {
 
 /// Writes a batch of single visits.
 async fn write_visits(store: Store, visits: Vec<Visit<'static>>) -> Vec<Result<(), store::Error>> {
-    let mut batch = Batch::default();
+    let mut batch = Batch::with_capacity(visits.len());
     visits.iter().for_each(|visit| batch.add(visit));
     let written = store.write(&batch).await;
     (0..visits.len()).map(|index| written.result(index).map_err(Clone::clone)).collect()

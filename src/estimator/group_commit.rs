@@ -1,7 +1,10 @@
-//! Group commit. One batch of a shard is in flight at a time; requests that arrive in the meantime form the next one.
+//! Group commit. While a batch of a shard is in flight, the requests that arrive form the next one.
 //!
 //! A request that arrives when nothing is in flight is sent at once; nothing waits for a batch to fill. The longer
 //! Redis takes, the larger the batches get. Databases write their logs in this way.
+//!
+//! A second batch does not wait for a small one. With few connections, Redis and the service would otherwise work in
+//! turns.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,8 +42,69 @@ type SendBatch<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Re
 
 struct Queue<Req, Resp> {
     pending: VecDeque<Pending<Req, Resp>>,
-    /// Whether a task sends the batches of this shard. If not, the next request starts one.
-    is_sending: bool,
+    /// Number of tasks that send batches of this shard.
+    senders: usize,
+    /// Number of requests in the batches in flight.
+    in_flight: usize,
+}
+
+impl<Req, Resp> Queue<Req, Resp> {
+    const MAX_SENDERS: usize = 2;
+    /// The most requests in flight beside which another batch is sent.
+    const MAX_SMALL_BATCH: usize = 8;
+
+    /// Whether the request that was just added needs another sender.
+    fn needs_sender(&self) -> bool {
+        // If other requests are pending, a sender will take all of them.
+        let is_first = self.pending.len() == 1;
+        let may_start = self.senders < Self::MAX_SENDERS && self.in_flight <= Self::MAX_SMALL_BATCH;
+        self.senders == 0 || is_first && may_start
+    }
+}
+
+/// A task's share in the queue: it is one of the senders, and its batch is in flight.
+struct Sender<'a, Req, Resp> {
+    queue: &'a Mutex<Queue<Req, Resp>>,
+    /// Size of its batch.
+    taken: usize,
+    has_ended: bool,
+}
+
+impl<'a, Req, Resp> Sender<'a, Req, Resp> {
+    fn new(queue: &'a Mutex<Queue<Req, Resp>>) -> Self {
+        Self { queue, taken: 0, has_ended: false }
+    }
+
+    /// Takes all pending requests into `batch`, which is empty. Returns false, and ends, if there are none.
+    fn take_batch(&mut self, batch: &mut VecDeque<Pending<Req, Resp>>) -> bool {
+        let mut queue = lock(self.queue);
+        queue.in_flight -= std::mem::take(&mut self.taken);
+        if queue.pending.is_empty() {
+            queue.senders -= 1;
+            self.has_ended = true;
+            return false;
+        }
+        std::mem::swap(&mut queue.pending, batch);
+        self.taken = batch.len();
+        queue.in_flight += self.taken;
+        true
+    }
+}
+
+impl<Req, Resp> Drop for Sender<'_, Req, Resp> {
+    fn drop(&mut self) {
+        // The task panicked, or the runtime has shut down.
+        if !self.has_ended {
+            let mut queue = lock(self.queue);
+            queue.senders -= 1;
+            queue.in_flight -= self.taken;
+        }
+    }
+}
+
+fn lock<Req, Resp>(queue: &Mutex<Queue<Req, Resp>>) -> MutexGuard<'_, Queue<Req, Resp>> {
+    // A queue is whole at every step, so a panic of another holder of the lock does no harm.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request that no batch has taken yet.
@@ -107,7 +171,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
         let send_batch = Box::new(move |store, requests| send_batch(store, requests).boxed());
-        let queue = || Mutex::new(Queue { pending: VecDeque::new(), is_sending: false });
+        let queue = || Mutex::new(Queue { pending: VecDeque::new(), senders: 0, in_flight: 0 });
         let shards = std::iter::repeat_with(queue).take(shards).collect();
         Self { shared: Arc::new(Shared { store, metrics, send_batch, shards }) }
     }
@@ -137,7 +201,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
     ) -> Result<oneshot::Receiver<Response<Resp>>, store::Error> {
         let limits = self.shared.store.limits();
         let max_pending = shard.max_pending(limits.max_pending);
-        let mut queue = self.lock(shard.index);
+        let mut queue = lock(&self.shared.shards[shard.index]);
         // Drop abandoned requests; they are usually at the front.
         while queue.pending.len() >= max_pending && queue.pending.front().is_some_and(|front| front.caller.is_gone()) {
             queue.pending.pop_front();
@@ -149,7 +213,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         // Read under the lock, so that the queue is in the order of deadlines. `time_out` relies on it.
         let caller = Caller { deadline: Instant::now() + limits.answer, response: Some(sender) };
         queue.pending.push_back(Pending { request, span, caller });
-        if !std::mem::replace(&mut queue.is_sending, true) {
+        if queue.needs_sender() {
+            queue.senders += 1;
             tokio::spawn(self.clone().send_batches(shard.index));
         }
         Ok(receiver)
@@ -157,17 +222,24 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
 
     /// Sends batches of the shard until no request is pending.
     async fn send_batches(self, shard: usize) {
+        let mut sender = Sender::new(&self.shared.shards[shard]);
         // One timer for all callers. It is moved only when it fires: most callers are answered long before their
         // deadlines.
         let mut timer = pin!(tokio::time::sleep(self.shared.store.limits().answer));
-        while let Some(pending) = self.take_batch(shard) {
-            let batch: Vec<_> = pending.into_iter().filter(|pending| !pending.caller.is_gone()).collect();
+        // The queue and the batch use the same two buffers in turns.
+        let (mut batch, mut callers) = (VecDeque::new(), Vec::new());
+        while sender.take_batch(&mut batch) {
+            batch.retain(|pending| !pending.caller.is_gone());
             if batch.is_empty() {
                 continue;
             }
             let span = batch_span(batch.iter().map(|pending| &pending.span));
-            let (requests, mut callers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|pending| (pending.request, pending.caller)).unzip();
+            let mut requests = Vec::with_capacity(batch.len());
+            callers.clear();
+            for Pending { request, caller, .. } in batch.drain(..) {
+                requests.push(request);
+                callers.push(caller);
+            }
             self.shared.metrics.committed(requests.len());
             // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are
             // dropped, and `submit` fails.
@@ -201,7 +273,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         };
         let passed = in_flight.partition_point(|caller| caller.deadline <= now);
         in_flight[..passed].iter_mut().for_each(time_out);
-        let mut queue = self.lock(shard);
+        let mut queue = lock(&self.shared.shards[shard]);
         while let Some(mut late) = queue.pending.pop_front_if(|pending| pending.caller.deadline <= now) {
             time_out(&mut late.caller);
         }
@@ -209,22 +281,10 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         next.map_or(now + timeout, |caller| caller.deadline)
     }
 
-    /// Takes all pending requests of the shard. If there are none, the shard's task ends.
-    fn take_batch(&self, shard: usize) -> Option<VecDeque<Pending<Req, Resp>>> {
-        let mut queue = self.lock(shard);
-        queue.is_sending = !queue.pending.is_empty();
-        queue.is_sending.then(|| std::mem::take(&mut queue.pending))
-    }
-
     /// Updates the queue-length gauge.
     pub fn measure_pending(&self) {
-        let pending = (0..self.shared.shards.len()).map(|shard| self.lock(shard).pending.len()).sum();
+        let pending = self.shared.shards.iter().map(|queue| lock(queue).pending.len()).sum();
         self.shared.metrics.set_pending(pending);
-    }
-
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Queue<Req, Resp>> {
-        // A queue is whole at every step, so a panic of another holder of the lock does no harm.
-        self.shared.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -306,6 +366,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn submit_succeeds_after_the_task_of_its_shard_has_panicked() {
+        #[derive(Debug)]
+        struct PanickingDrop(bool);
+        impl Drop for PanickingDrop {
+            fn drop(&mut self) {
+                assert!(!self.0, "for the test");
+            }
+        }
+        let group_commit =
+            group_commit(store(Duration::from_secs(30), 10), |_, requests: Vec<PanickingDrop>| async move {
+                vec![Ok(()); requests.len()]
+            });
+        // The task drops a request that was abandoned before it was sent.
+        let abandoned = poll_immediate(pin!(group_commit.submit(Shard::ONLY, PanickingDrop(true)))).await;
+        assert_eq!(abandoned, None);
+        tokio::task::yield_now().await;
+        assert_eq!(group_commit.submit(Shard::ONLY, PanickingDrop(false)).await, Ok(()));
+    }
+
+    #[tokio::test]
     async fn submit_times_out_in_a_batch_and_before_it() {
         const TIMEOUT: Duration = Duration::from_millis(50);
         let hanging = group_commit(store(TIMEOUT, 1), |_, _: Vec<()>| std::future::pending::<Vec<Response<()>>>());
@@ -330,6 +410,29 @@ mod tests {
         assert_eq!(submit().await, Err(store::Error::Overloaded(1)), "there is one place");
         drop(abandoned);
         assert_eq!(poll_immediate(submit()).await, None, "it is pending");
+    }
+
+    #[rstest]
+    #[case::beside_a_small_batch(Queue::<bool, ()>::MAX_SMALL_BATCH, true)]
+    #[case::behind_a_large_batch(Queue::<bool, ()>::MAX_SMALL_BATCH + 1, false)]
+    #[tokio::test]
+    async fn submit_sends_a_batch(#[case] in_flight: usize, #[case] is_sent: bool) {
+        let hanging_for_true = group_commit(store(Duration::from_secs(30), 100), |_, requests: Vec<bool>| async move {
+            if requests.contains(&true) {
+                std::future::pending::<()>().await;
+            }
+            vec![Ok(()); requests.len()]
+        });
+        let mut hanging: Vec<_> =
+            (0..in_flight).map(|_| Box::pin(hanging_for_true.submit(Shard::ONLY, true))).collect();
+        for request in &mut hanging {
+            assert_eq!(poll_immediate(request).await, None);
+        }
+        tokio::task::yield_now().await;
+        let mut next = pin!(hanging_for_true.submit(Shard::ONLY, false));
+        assert_eq!(poll_immediate(next.as_mut()).await, None);
+        tokio::task::yield_now().await;
+        assert_eq!(poll_immediate(next.as_mut()).await.is_some(), is_sent);
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ impl HealthMonitor {
     /// set, or a primary that is demoted, goes unnoticed. Costs Redis about ten microseconds.
     const SYNC_INTERVAL: Duration = Duration::from_secs(1);
     /// How often histograms are compacted. Until then each request takes 16 bytes.
-    const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+    const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
     /// The most segments with a gauge of their users.
     pub const MAX_SEGMENTS: usize = 100;
 

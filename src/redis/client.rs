@@ -128,6 +128,9 @@ impl Client {
         items: Vec<T>,
         slot_of: impl Fn(&T) -> Slot,
     ) -> Result<Vec<Vec<T>>, Error> {
+        if !self.is_cluster() {
+            return Ok(if items.is_empty() { Vec::new() } else { vec![items] });
+        }
         let primaries = self.primaries_of(items.iter().map(slot_of).collect()).await?;
         let mut servers: BTreeMap<usize, Vec<T>> = BTreeMap::new();
         for (primary, item) in primaries.into_iter().zip(items) {

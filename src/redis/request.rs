@@ -34,20 +34,30 @@ impl Request {
     /// Number of commands of the wait for replicas.
     pub(crate) const ACKS: usize = 2;
 
-    fn empty(pipeline: Pipeline) -> Self {
-        Self { pipeline, slots: Vec::new(), steps: Vec::new(), acks: None, nil_for: None, is_probe: false }
+    /// Commands for which memory is allocated at first: those of a small batch.
+    const FIRST_CAPACITY: usize = 16;
+
+    fn empty() -> Self {
+        Self {
+            pipeline: Pipeline::with_capacity(Self::FIRST_CAPACITY),
+            slots: Vec::with_capacity(Self::FIRST_CAPACITY),
+            steps: Vec::with_capacity(3),
+            acks: None,
+            nil_for: None,
+            is_probe: false,
+        }
     }
 
     /// Returns a request with one step on the keys of `slot`.
     pub(crate) fn new(slot: Slot, pipeline: Pipeline) -> Self {
         let slots = vec![slot; pipeline.len()];
         let steps = vec![Step { commands: 0..pipeline.len(), writes: false }];
-        Self { slots, steps, ..Self::empty(pipeline) }
+        Self { pipeline, slots, steps, acks: None, nil_for: None, is_probe: false }
     }
 
     /// Returns a request with one step, whose commands have slots of their own.
     pub(crate) fn each(commands: impl IntoIterator<Item = (Slot, Cmd)>) -> Self {
-        let mut request = Self::empty(Pipeline::new());
+        let mut request = Self::empty();
         request.add_step(commands, false);
         request
     }
@@ -60,7 +70,7 @@ impl Request {
         acks: WriteAcks,
         answer: Duration,
     ) -> Self {
-        let mut request = Self::empty(Pipeline::new());
+        let mut request = Self::empty();
         request.acks = acks.is_required().then_some((acks, answer));
         request.add_step(first, true);
         request.add_step(last, true);

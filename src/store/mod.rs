@@ -48,6 +48,7 @@
 //! GET-MASTER-ADDR-BY-NAME`. `segment-estimator check` also sends `ACL WHOAMI`, `ACL DRYRUN`, `COMMAND INFO` and
 //! `CONFIG GET`. `ZADD GT` and `ZRANGE BYLEX` require Redis 6.2 or Valkey.
 
+mod batch;
 mod changes;
 mod count;
 pub mod diagnostics;
@@ -70,6 +71,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
+pub use self::batch::Batch;
 pub use self::changes::ChangeRecord;
 pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
@@ -83,7 +85,7 @@ pub use self::own_keys::Coverage;
 pub use self::partition::{KeySet, Partition, Partitions};
 pub use self::prune::{MemberCounts, SliceOutcome};
 use self::segment_limit::SegmentLimit;
-pub use self::write::{Batch, WriteOutcome};
+pub use self::write::WriteOutcome;
 use crate::domain::{Timestamp, UserId, Window};
 use crate::redis::{Client, Limits, WriteAcks};
 use crate::telemetry::{Metrics, Traffic};

@@ -93,16 +93,14 @@ pub async fn record(
     let visit = visit.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?.into_owned();
     // While the visit waits for Redis, the connection can reuse its read buffer, which the body is a part of.
     drop(body);
-    if !wants_representation {
-        state.estimator.record(visit, now).await?;
-        return Ok(StatusCode::NO_CONTENT.into_response());
+    let representation = wants_representation.then(|| {
+        let (user_id, segment) = (visit.user_id.as_str().to_owned(), visit.segment.to_string());
+        Box::new(RecordedVisit { result: "accepted", user_id, segment, seen_at: visit.seen_at.to_string() })
+    });
+    let recorded = state.estimator.record(visit, now).await?;
+    let Some(mut representation) = representation else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    if recorded == Recorded::Expired {
+        representation.result = "expired";
     }
-    let (user_id, segment) = (visit.user_id.as_str().to_owned(), visit.segment.to_string());
-    let seen_at = visit.seen_at.to_string();
-    let result = match state.estimator.record(visit, now).await? {
-        Recorded::Accepted => "accepted",
-        Recorded::Expired => "expired",
-    };
-    let representation = json(&RecordedVisit { result, user_id, segment, seen_at });
-    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], representation).into_response())
+    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], json(&representation)).into_response())
 }

@@ -10,8 +10,8 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use futures_util::future::poll_immediate;
-use futures_util::{Stream, StreamExt as _, TryStreamExt, stream};
+use futures_util::future::{poll_immediate, ready};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _, TryStreamExt, stream};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::bytes::BytesMut;
@@ -28,15 +28,25 @@ pub struct VisitBody(pub Bytes);
 impl FromRequest<Arc<AppState>> for VisitBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self> {
-        let headers = request.headers();
-        media_type(headers, &[MediaType::Json])?;
-        if !is_uncompressed(headers) {
-            return Err(unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed."));
+    // The future has no room for the head of the request.
+    fn from_request(request: Request, state: &Arc<AppState>) -> impl Future<Output = Result<Self>> {
+        match check_head_of_visit(request.headers()) {
+            Ok(()) => {
+                let max_bytes = Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes);
+                read(request.into_body(), max_bytes, state.limits.body).map_ok(Self).left_future()
+            }
+            Err(problem) => ready(Err(problem)).right_future(),
         }
-        let max_bytes = Ingest::MAX_LINE_BYTES.min(state.limits.body_bytes);
-        read(request.into_body(), max_bytes, state.limits.body).await.map(Self)
     }
+}
+
+/// Checks that the body is uncompressed JSON.
+fn check_head_of_visit(headers: &HeaderMap) -> Result<()> {
+    media_type(headers, &[MediaType::Json])?;
+    if !is_uncompressed(headers) {
+        return Err(unsupported("A body with a Content-Encoding is not accepted here; send it uncompressed."));
+    }
+    Ok(())
 }
 
 /// Media type of a body.

@@ -11,6 +11,8 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
+use futures_util::FutureExt as _;
+use futures_util::future::ready;
 use tower_service::Service as _;
 
 use super::request_id::{self, REQUEST_ID};
@@ -27,7 +29,9 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 ///
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
 /// not be taken for a page.
-pub async fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> Response {
+///
+/// The future has no room for the request, which the call of the router consumes before the first poll.
+pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> impl Future<Output = Response> + use<> {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();
     if method == Method::DELETE {
@@ -35,25 +39,23 @@ pub async fn answer(router: Result<Router, Box<Response>>, mut request: Request)
         request.headers_mut().insert(REQUEST_ID, request_id.clone());
     }
     let base_path = pages::base_path(&method, request.uri().path());
-
-    let mut response = match router {
-        Ok(mut router) => {
-            let Ok(response) = router.call(request).await;
-            response
-        }
-        Err(refusal) => *refusal,
+    let response = match router {
+        Ok(mut router) => router.call(request).map(|Ok(response)| response).left_future(),
+        Err(refusal) => ready(*refusal).right_future(),
     };
-    if let Some(problem) = Problem::take_from(&mut response) {
-        let id = request_id.to_str().unwrap_or_default();
-        log(&problem, id, &method);
-        render(&problem, id, base_path, &mut response);
-    }
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, request_id);
-    if headers.contains_key(CONTENT_TYPE) {
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    }
-    response
+    response.map(move |mut response| {
+        if let Some(problem) = Problem::take_from(&mut response) {
+            let id = request_id.to_str().unwrap_or_default();
+            log(&problem, id, &method);
+            render(&problem, id, base_path, &mut response);
+        }
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, request_id);
+        if headers.contains_key(CONTENT_TYPE) {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        response
+    })
 }
 
 /// Logs `problem`: a failure of the service as an error, everything else for debugging. Failures of Redis are logged

@@ -44,38 +44,45 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
     }
 
     /// Serves a connection to its end. Must not move to another task.
-    pub async fn serve(mut self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), BoxError> {
-        let (timer, mut head_deadline) = HeadTimer::new(self.head_timeout);
-        let served = {
-            let connection = self.http.timer(timer).serve_connection(TokioIo::new(&mut stream), self.service);
-            let (mut connection, mut cancelled) = (pin!(connection), pin!(unconstrained(self.stop.cancelled())));
-            let (mut is_registered, mut is_draining) = (false, false);
-            poll_fn(|context| {
-                loop {
-                    if let Poll::Ready(served) = connection.as_mut().poll(context) {
-                        return Poll::Ready(served);
-                    }
-                    // `select!` would poll the cancellation whenever the connection is woken, which takes longer than
-                    // this check. The waker that the first poll registers stays valid, because the task stays the same.
-                    if !is_draining && (!is_registered || self.stop.is_cancelled()) {
-                        is_registered = true;
-                        is_draining = cancelled.as_mut().poll(context).is_ready();
-                        if is_draining {
-                            connection.as_mut().graceful_shutdown();
-                            continue;
+    #[expect(clippy::manual_async_fn, reason = "an async fn would have the room for its arguments twice")]
+    pub fn serve(
+        mut self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> impl Future<Output = Result<(), BoxError>> {
+        async move {
+            let (timer, mut head_deadline) = HeadTimer::new(self.head_timeout);
+            let served = {
+                let connection = self.http.timer(timer).serve_connection(TokioIo::new(&mut stream), self.service);
+                let (mut connection, mut cancelled) = (pin!(connection), pin!(unconstrained(self.stop.cancelled())));
+                let (mut is_registered, mut is_draining) = (false, false);
+                poll_fn(|context| {
+                    loop {
+                        if let Poll::Ready(served) = connection.as_mut().poll(context) {
+                            return Poll::Ready(served);
+                        }
+                        // `select!` would poll the cancellation whenever the connection is woken, which takes longer than
+                        // this check. The waker that the first poll registers stays valid, because the task stays the same.
+                        if !is_draining && (!is_registered || self.stop.is_cancelled()) {
+                            is_registered = true;
+                            is_draining = cancelled.as_mut().poll(context).is_ready();
+                            if is_draining {
+                                connection.as_mut().graceful_shutdown();
+                                continue;
+                            }
+                        }
+                        // If the deadline has passed, the next poll of the connection finds its timer elapsed.
+                        if head_deadline.poll_passed(context).is_pending() {
+                            return Poll::Pending;
                         }
                     }
-                    // If the deadline has passed, the next poll of the connection finds its timer elapsed.
-                    if head_deadline.poll_passed(context).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            })
-            .await
-        };
-        if served.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
-            timeout(self.head_timeout, http2::refuse(&mut stream)).await??;
+                })
+                .await
+            };
+            if served.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
+                // Boxed, so that other connections don't have the room for its buffer.
+                timeout(self.head_timeout, Box::pin(http2::refuse(&mut stream))).await??;
+            }
+            Ok(served?)
         }
-        Ok(served?)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -60,15 +61,14 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, routes: Routes, stop: CancellationToken) {
         let Self { limits, metrics, tls, is_stopping } = self;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let router = routes.router_for(&request);
+            let response = answer(routes.router_for(&request), request.map(Body::new));
             let is_stopping = Arc::clone(&is_stopping);
-            async move {
-                let mut response = answer(router, request.map(Body::new)).await;
+            response.map(move |mut response| {
                 if is_stopping.load(Ordering::Relaxed) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let mut http = http1::Builder::new();
         // Without vectored writes: for the kernel they cost more than the copy of a small body.

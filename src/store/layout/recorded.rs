@@ -35,7 +35,8 @@ impl Store {
     pub(in crate::store) async fn known_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         match self.layout.load_full() {
             Some(known) if known.layout.is_kept_for(self.window) => Ok(known),
-            _ => self.read_layout().await,
+            // Boxed, so that requests with a cached layout don't have the room for reading it.
+            _ => Box::pin(self.read_layout()).await,
         }
     }
 
@@ -73,7 +74,7 @@ impl Store {
         for _ in 0..Self::ATTEMPTS {
             match attempt(known).await? {
                 Attempt::Committed(done) => return Ok(done),
-                Attempt::Stale => known = self.read_layout().await?,
+                Attempt::Stale => known = Box::pin(self.read_layout()).await?,
             }
         }
         Err(Error::UnconfirmedLayout)

@@ -116,7 +116,7 @@ impl Store {
     /// no longer in force.
     pub async fn copy(&self, layout: &Layout, keys: KeySet, batch: &Batch) -> Result<(), Error> {
         let known = KnownLayout::new(*layout);
-        match batch.write_to([keys], &[], &known, self, &self.batches).await {
+        match self.write_to(batch, [keys], &[], &known, &self.batches).await {
             Attempt::Committed(written) => written.into_result(),
             Attempt::Stale => Err(Error::LayoutChanged),
         }

@@ -387,7 +387,7 @@ async fn overlap_is_503_after_overlap_timeout() {
 async fn overlap_is_not_limited_by_request_timeout() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
-    let settings = settings([("request_timeout", "50ms"), ("redis_timeout", "1h")]);
+    let settings = settings([("request_timeout", "500ms"), ("redis_timeout", "1h")]);
     let app = TestApp::spawn_on(proxy.url(), settings).await;
     app.record("u1", "sports").await;
 

@@ -86,17 +86,17 @@ async fn trace_of_a_shared_batch_is_linked_to_all_requests() {
 
     proxy.hold_replies();
     let trace = |number: u8| format!("00-{}-{CALLER}-01", hex(&[number; 16]));
-    let held = async { post(&service, "u1", &trace(1)).await };
+    let is_written = |user: &str| redis.call::<Option<f64>>(&["ZSCORE", "segment:secret-segment", user]).is_some();
+    let first = async { post(&service, "u1", &trace(1)).await };
+    let second = async {
+        eventually("the first visit is written", async || is_written("u1")).await;
+        post(&service, "u2", &trace(2)).await
+    };
     let shared = async {
-        let in_flight = async |visits: u32| {
-            let metrics = service.get("/metrics").await.text().await.unwrap();
-            metrics.contains(&format!("\nestimator_http_requests_in_flight {visits}\n"))
-        };
-        eventually("the first request is in flight", async || in_flight(1).await).await;
-        let (second, third) = (trace(2), trace(3));
-        let others = async { tokio::join!(post(&service, "u2", &second), post(&service, "u3", &third)) };
+        eventually("the second visit is written", async || is_written("u2")).await;
+        let (third, fourth) = (trace(3), trace(4));
+        let others = async { tokio::join!(post(&service, "u3", &third), post(&service, "u4", &fourth)) };
         let release = async {
-            eventually("all requests are in flight", async || in_flight(3).await).await;
             eventually("two requests wait", async || {
                 let metrics = service.get("/metrics").await.text().await.unwrap();
                 metrics.contains("\nestimator_round_waiting{kind=\"visits\"} 2\n")
@@ -106,8 +106,8 @@ async fn trace_of_a_shared_batch_is_linked_to_all_requests() {
         };
         tokio::join!(others, release).0
     };
-    let (first, (second, third)) = tokio::join!(held, shared);
-    assert!([first, second, third].iter().all(|response| response.status() == 204));
+    let (first, second, (third, fourth)) = tokio::join!(first, second, shared);
+    assert!([first, second, third, fourth].iter().all(|response| response.status() == 204));
     assert!(service.terminate().success());
 
     let spans = collector.spans();
@@ -118,7 +118,7 @@ async fn trace_of_a_shared_batch_is_linked_to_all_requests() {
     let mut traces = vec![hex(&shared.trace_id)];
     traces.extend(shared.links.iter().map(|link| hex(&link.trace_id)));
     traces.sort();
-    assert_eq!(traces, [hex(&[2; 16]), hex(&[3; 16])]);
+    assert_eq!(traces, [hex(&[3; 16]), hex(&[4; 16])]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -29,9 +29,9 @@ fn is_member(redis: &Redis, user: &str, name: &str) -> bool {
     redis.call::<Option<f64>>(&["ZSCORE", &format!("segment:{name}"), user]).is_some()
 }
 
-/// Returns a Redis whose replies are held, and a recording that is written but has no reply. `max_pending` limits the
-/// queue.
-async fn with_a_write_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator, Recording) {
+/// Returns a Redis whose replies are held, and recordings that are written but have no reply. They are in two batches,
+/// so that further ones are pending. `max_pending` limits the queue.
+async fn with_writes_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator, [Recording; 2]) {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let estimator = proxy.estimator(max_pending);
@@ -41,7 +41,9 @@ async fn with_a_write_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator,
     proxy.hold_replies();
     let first = begin(&estimator, visit("first", "sports", NOON));
     eventually("the first visit is written", async || is_member(&redis, "first", "sports")).await;
-    (redis, proxy, estimator, first)
+    let second = begin(&estimator, visit("second", "before", NOON));
+    eventually("the second visit is written", async || is_member(&redis, "second", "before")).await;
+    (redis, proxy, estimator, [first, second])
 }
 
 async fn outcome(recording: Recording) -> Result<Recorded, store::Error> {
@@ -78,15 +80,17 @@ async fn record_answers_after_the_reply_of_redis() {
 
 #[tokio::test]
 async fn record_batches_visits_that_arrive_during_a_write() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(1_000).await;
     let later: Vec<_> =
         (0..100).map(|n| begin(&estimator, visit(&format!("u{n}"), ["sports", "news"][n % 2], NOON))).collect();
     poll_all().await;
-    assert!(!is_member(&redis, "u0", "sports"), "it waits for the write in flight");
+    assert!(!is_member(&redis, "u0", "sports"), "it waits for a write in flight");
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
 
     proxy.release_replies();
-    assert_eq!(outcome(first).await, Ok(Recorded::Accepted));
+    for recording in in_flight {
+        assert_eq!(outcome(recording).await, Ok(Recorded::Accepted));
+    }
     for recording in later {
         assert_eq!(outcome(recording).await, Ok(Recorded::Accepted));
     }
@@ -97,7 +101,7 @@ async fn record_batches_visits_that_arrive_during_a_write() {
 
 #[tokio::test]
 async fn record_fails_for_the_callers_of_a_broken_segment_alone() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(1_000).await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
     let later: Vec<_> = (0..30)
         .map(|n| (n, begin(&estimator, visit(&format!("u{n}"), ["sports", "broken", "news"][n % 3], NOON))))
@@ -105,7 +109,9 @@ async fn record_fails_for_the_callers_of_a_broken_segment_alone() {
     poll_all().await;
 
     proxy.release_replies();
-    assert_eq!(outcome(first).await, Ok(Recorded::Accepted));
+    for recording in in_flight {
+        assert_eq!(outcome(recording).await, Ok(Recorded::Accepted));
+    }
     for (n, recording) in later {
         match outcome(recording).await {
             Ok(Recorded::Accepted) => assert_ne!(n % 3, 1),
@@ -120,13 +126,15 @@ async fn record_fails_for_the_callers_of_a_broken_segment_alone() {
 
 #[tokio::test]
 async fn record_keeps_the_latest_visit_of_a_batch() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(1_000).await;
     let times = [-5_000, -1_000, -9_000];
     let later: Vec<_> =
         times.map(|millis| begin(&estimator, visit("u1", "sports", noon_plus(millis)))).into_iter().collect();
     poll_all().await;
     proxy.release_replies();
-    outcome(first).await.unwrap();
+    for recording in in_flight {
+        outcome(recording).await.unwrap();
+    }
     for recording in later {
         outcome(recording).await.unwrap();
     }
@@ -136,7 +144,7 @@ async fn record_keeps_the_latest_visit_of_a_batch() {
 
 #[tokio::test]
 async fn record_fails_at_once_if_the_queue_is_full() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(2).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(2).await;
     let waiting = [begin(&estimator, visit("u1", "sports", NOON)), begin(&estimator, visit("u2", "sports", NOON))];
     poll_all().await;
     for _ in 0..3 {
@@ -145,7 +153,9 @@ async fn record_fails_at_once_if_the_queue_is_full() {
     }
 
     proxy.release_replies();
-    outcome(first).await.unwrap();
+    for recording in in_flight {
+        outcome(recording).await.unwrap();
+    }
     for recording in waiting {
         assert_eq!(outcome(recording).await, Ok(Recorded::Accepted));
     }
@@ -163,8 +173,11 @@ async fn post_is_503_overloaded_if_the_queue_is_full() {
     proxy.hold_replies();
     let post =
         |user: &str| app.request("POST", "/segments").json(&json!({ "user_id": user, "segment": "sports" })).send();
-    let in_flight = tokio::spawn(post("first"));
+    // Two batches may be in flight.
+    let first = tokio::spawn(post("first"));
     eventually("the first visit is written", async || is_member(&redis, "first", "sports")).await;
+    let second = tokio::spawn(post("second"));
+    eventually("the second visit is written", async || is_member(&redis, "second", "sports")).await;
 
     // The first of the two requests to arrive is pending; the other one finds the queue full.
     let (one, other) = (tokio::spawn(post("u1")), tokio::spawn(post("u2")));
@@ -174,14 +187,14 @@ async fn post_is_503_overloaded_if_the_queue_is_full() {
     assert!(document["detail"].as_str().unwrap().contains("1 request is already waiting for Redis"), "{document}");
 
     proxy.release_replies();
-    for answer in [in_flight, pending] {
+    for answer in [first, second, pending] {
         assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 204);
     }
 }
 
 #[tokio::test]
 async fn record_withdraws_the_visit_if_it_is_dropped_before_the_write() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(1_000).await;
     let dropped = begin(&estimator, visit("dropped", "sports", NOON));
     let kept = begin(&estimator, visit("kept", "sports", NOON));
     poll_all().await;
@@ -189,7 +202,9 @@ async fn record_withdraws_the_visit_if_it_is_dropped_before_the_write() {
     assert!(dropped.await.unwrap_err().is_cancelled());
 
     proxy.release_replies();
-    outcome(first).await.unwrap();
+    for recording in in_flight {
+        outcome(recording).await.unwrap();
+    }
     assert_eq!(outcome(kept).await, Ok(Recorded::Accepted));
     assert!(!is_member(&redis, "dropped", "sports"));
 }
@@ -207,22 +222,28 @@ async fn record_writes_a_single_visit_at_once() {
 
 #[tokio::test]
 async fn estimate_batches_counts_and_deduplicates_them() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, writes) = with_writes_in_flight(1_000).await;
     redis.call::<()>(&["SET", "segment:broken", "not a sorted set"]);
     let count = |name: &'static str| {
         let estimator = estimator.clone();
         tokio::spawn(async move { estimator.estimate(&segment(name), NOON).await })
     };
-    let in_flight = count("news");
+    let first = count("news");
     eventually("a count is in flight", async || redis.calls("zcount") == 1).await;
+    let second = count("news");
+    eventually("two counts are in flight", async || redis.calls("zcount") == 2).await;
     redis.call::<()>(&["CONFIG", "RESETSTAT"]);
     let later: Vec<_> =
         (0..40).map(|n| ["sports", "news", "broken", "empty"][n % 4]).map(|name| (name, count(name))).collect();
     poll_all().await;
 
     proxy.release_replies();
-    outcome(first).await.unwrap();
-    assert_eq!(in_flight.await.unwrap(), Ok(0));
+    for recording in writes {
+        outcome(recording).await.unwrap();
+    }
+    for count in [first, second] {
+        assert_eq!(count.await.unwrap(), Ok(0));
+    }
     for (name, count) in later {
         match (name, in_time("the count", count).await.unwrap()) {
             ("sports", count) => assert_eq!(count, Ok(1)),
@@ -237,7 +258,7 @@ async fn estimate_batches_counts_and_deduplicates_them() {
 
 #[tokio::test]
 async fn estimate_includes_visits_acknowledged_before_the_call() {
-    let (redis, proxy, estimator, first) = with_a_write_in_flight(1_000).await;
+    let (redis, proxy, estimator, in_flight) = with_writes_in_flight(1_000).await;
     let count = || {
         let estimator = estimator.clone();
         tokio::spawn(async move { estimator.estimate(&segment("news"), NOON).await })
@@ -249,6 +270,8 @@ async fn estimate_includes_visits_acknowledged_before_the_call() {
     poll_all().await;
 
     proxy.release_replies();
-    outcome(first).await.unwrap();
+    for recording in in_flight {
+        outcome(recording).await.unwrap();
+    }
     assert_eq!((before.await.unwrap(), after.await.unwrap()), (Ok(0), Ok(1)));
 }

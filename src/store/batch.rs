@@ -1,0 +1,277 @@
+//! Visits that are written together, and the commands that write them.
+
+use std::fmt::{self, Write as _};
+use std::hash::BuildHasher as _;
+use std::ops::Range;
+
+use ::redis::Cmd;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::keys::KeyNames;
+use super::partition::hash;
+use super::{KeySet, Partition, Partitions};
+use crate::domain::{Timestamp, Visit};
+use crate::redis::Slot;
+
+/// Visits that are written together, in any order and with any repetition.
+#[derive(Default)]
+pub struct Batch {
+    visits: Vec<BatchEntry>,
+    /// The names of the segments, in order of their first visit. Elsewhere, an index of this list stands for a segment.
+    segment_names: Vec<Box<str>>,
+    segments_by_name: HashTable<usize>,
+    hasher: RandomState,
+    /// The ids of the users, concatenated.
+    user_ids: String,
+}
+
+/// A visit of a batch.
+struct BatchEntry {
+    segment: usize,
+    /// The range of the id in [`Batch::user_ids`].
+    user_id: Range<usize>,
+    /// The hash of the user's id, which decides the partition.
+    hash: u64,
+    seen_at: Timestamp,
+}
+
+/// The text of a score, kept for the next visit: most visits that follow each other have the same time.
+#[derive(Default)]
+struct ScoreText {
+    time: Option<Timestamp>,
+    text: String,
+}
+
+/// The visits of a batch that belong to one partition, as commands.
+pub(super) struct PartitionBatch {
+    pub(super) partition: Partition,
+    pub(super) member_commands: Vec<MemberCommand>,
+    /// The indices of the visits in the batch, in order of the commands.
+    visits: Vec<usize>,
+}
+
+/// A `ZADD GT` of up to [`Batch::MAX_VISITS_PER_COMMAND`] visits to a segment.
+pub(super) struct MemberCommand {
+    command: Cmd,
+    pub(super) segment: usize,
+    /// The range of its visits in [`PartitionBatch::visits`].
+    visits: Range<usize>,
+}
+
+impl Batch {
+    /// Redis finishes a command before it serves another connection, and takes 2 to 5 us for a visit.
+    const MAX_VISITS_PER_COMMAND: usize = 1_000;
+    /// Segments for which an empty batch allocates memory at most.
+    const MAX_SEGMENTS_AT_FIRST: usize = 64;
+
+    /// Returns an empty batch that has allocated memory for `visits`.
+    #[must_use]
+    pub fn with_capacity(visits: usize) -> Self {
+        let segments = visits.min(Self::MAX_SEGMENTS_AT_FIRST);
+        Self {
+            visits: Vec::with_capacity(visits),
+            segment_names: Vec::with_capacity(segments),
+            segments_by_name: HashTable::with_capacity(segments),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a copy of `visit`.
+    pub fn add(&mut self, visit: &Visit<'_>) {
+        let segment = self.index_of_segment(visit.segment.as_str());
+        let (user_id, start) = (visit.user_id.as_str(), self.user_ids.len());
+        self.user_ids.push_str(user_id);
+        let user_ids = start..self.user_ids.len();
+        self.visits.push(BatchEntry { segment, user_id: user_ids, hash: hash(user_id), seen_at: visit.seen_at });
+    }
+
+    /// Returns the index of the segment `name`, which becomes a segment of the batch.
+    fn index_of_segment(&mut self, name: &str) -> usize {
+        let Self { segment_names, segments_by_name, hasher, .. } = self;
+        let known = segments_by_name.find(hasher.hash_one(name), |index| &*segment_names[*index] == name);
+        known.copied().unwrap_or_else(|| {
+            let index = segment_names.len();
+            segment_names.push(name.into());
+            segments_by_name
+                .insert_unique(hasher.hash_one(name), index, |index| hasher.hash_one(&*segment_names[*index]));
+            index
+        })
+    }
+
+    /// Returns the number of visits.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.visits.len()
+    }
+
+    /// Whether there are no visits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.visits.is_empty()
+    }
+
+    /// Returns the names of the segments, in order of their first visit.
+    pub(super) fn segment_names(&self) -> &[Box<str>] {
+        &self.segment_names
+    }
+
+    /// Returns the indices of the visits to `segments`, which ascend.
+    pub(super) fn visits_to(&self, segments: &[usize]) -> impl Iterator<Item = usize> {
+        let visits = self.visits.iter().enumerate();
+        visits.filter(|(_, visit)| segments.binary_search(&visit.segment).is_ok()).map(|(index, _)| index)
+    }
+
+    /// Splits the visits by partition of `key_set`, without the segments `over_limit`, which ascend.
+    pub(super) fn partition_batches(
+        &self,
+        key_names: &KeyNames,
+        key_set: KeySet,
+        over_limit: &[usize],
+    ) -> Vec<PartitionBatch> {
+        let visits = self.visits.iter().enumerate();
+        let within_limit = visits.filter(|(_, visit)| over_limit.binary_search(&visit.segment).is_err());
+        let indices: Vec<_> = within_limit.map(|(index, _)| index).collect();
+        let by_segment = counting_sort(&indices, self.segment_names.len(), |index| self.visits[index].segment);
+        let partitions = key_set.partitions();
+        let partition_of = |index: usize| usize::from(partitions.of(self.visits[index].hash));
+        let by_partition = match partitions {
+            Partitions::ONE => by_segment,
+            _ => counting_sort(&by_segment, partitions.count(), partition_of),
+        };
+        let mut scores = ScoreText::default();
+        let each = by_partition.chunk_by(|one, next| partition_of(*one) == partition_of(*next));
+        each.map(|visits| self.partition_batch(key_names, key_set, visits.to_vec(), &mut scores)).collect()
+    }
+
+    /// Returns the commands of the visits at the indices `visits`. They belong to one partition and are sorted by
+    /// segment.
+    fn partition_batch(
+        &self,
+        key_names: &KeyNames,
+        key_set: KeySet,
+        visits: Vec<usize>,
+        scores: &mut ScoreText,
+    ) -> PartitionBatch {
+        let partition = key_set.of(self.visits[visits[0]].hash);
+        let mut member_commands = Vec::new();
+        let mut end = 0;
+        for visits in visits.chunk_by(|one, next| self.visits[*one].segment == self.visits[*next].segment) {
+            let segment = self.visits[visits[0]].segment;
+            for visits in visits.chunks(Self::MAX_VISITS_PER_COMMAND) {
+                let range = end..end + visits.len();
+                end = range.end;
+                let key = key_names.segment(partition, &self.segment_names[segment]);
+                let command = self.member_command(&key, visits, scores);
+                member_commands.push(MemberCommand { command, segment, visits: range });
+            }
+        }
+        PartitionBatch { partition, member_commands, visits }
+    }
+
+    /// Returns the command that writes the visits at the indices `visits` to `key`.
+    fn member_command(&self, key: &str, visits: &[usize], scores: &mut ScoreText) -> Cmd {
+        let visits = || visits.iter().map(|index| &self.visits[*index]);
+        let ids: usize = visits().map(|visit| visit.user_id.len()).sum();
+        let count = visits().len();
+        let mut command =
+            Cmd::with_capacity(3 + 2 * count, "ZADDGT".len() + key.len() + count * ScoreText::LENGTH + ids);
+        command.arg("ZADD").arg(key).arg("GT");
+        for visit in visits() {
+            command.arg(scores.of(visit.seen_at)).arg(&self.user_ids[visit.user_id.clone()]);
+        }
+        command
+    }
+}
+
+/// Returns `indices` sorted by `key`, which is less than `keys`. Indices with equal keys keep their order.
+fn counting_sort(indices: &[usize], keys: usize, key: impl Fn(usize) -> usize) -> Vec<usize> {
+    // The number of indices with each key, then the position of the next index with that key.
+    let mut positions = vec![0; keys];
+    indices.iter().for_each(|index| positions[key(*index)] += 1);
+    let mut start = 0;
+    for position in &mut positions {
+        start += std::mem::replace(position, start);
+    }
+    let mut sorted = vec![0; indices.len()];
+    for &index in indices {
+        let position = &mut positions[key(index)];
+        sorted[*position] = index;
+        *position += 1;
+    }
+    sorted
+}
+
+impl ScoreText {
+    /// Length of a score with milliseconds until the year 2286, in bytes.
+    const LENGTH: usize = 14;
+
+    /// Returns the score of `time`.
+    fn of(&mut self, time: Timestamp) -> &str {
+        if self.time != Some(time) {
+            self.time = Some(time);
+            self.text.clear();
+            write!(self.text, "{}", time.as_score()).expect("a String takes everything");
+        }
+        &self.text
+    }
+}
+
+impl PartitionBatch {
+    /// Takes the commands that write members, with their slots.
+    pub(super) fn take_commands(&mut self) -> impl ExactSizeIterator<Item = (Slot, Cmd)> {
+        let slot = self.partition.slot();
+        self.member_commands.iter_mut().map(move |command| (slot, std::mem::take(&mut command.command)))
+    }
+
+    /// Returns the command that adds the segments to the partition's index.
+    pub(super) fn index_command(&self, key_names: &KeyNames, segment_names: &[Box<str>]) -> (Slot, Cmd) {
+        let key = key_names.index(self.partition);
+        // The commands of a segment follow each other.
+        let segments = self.member_commands.chunk_by(|one, next| one.segment == next.segment);
+        let names = segments.map(|commands| &*segment_names[commands[0].segment]);
+        let mut command = Cmd::with_capacity(2 + 2 * self.member_commands.len(), names.clone().map(str::len).sum());
+        command.arg("ZADD").arg(key);
+        names.for_each(|name| {
+            command.arg(0).arg(name);
+        });
+        (self.partition.slot(), command)
+    }
+
+    /// Returns the indices in the batch of the visits of `command`.
+    pub(super) fn visits_of(&self, command: &MemberCommand) -> &[usize] {
+        &self.visits[command.visits.clone()]
+    }
+
+    /// Returns the indices of all visits in the batch.
+    pub(super) fn visits(&self) -> &[usize] {
+        &self.visits
+    }
+}
+
+impl fmt::Debug for Batch {
+    /// Shows sizes alone, since no user's id may reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("segments", &self.segment_names.len())
+            .field("visits", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counting_sort_is_a_stable_sort(keys in prop::collection::vec(0_usize..20, 0..200)) {
+            let indices: Vec<_> = (0..keys.len()).collect();
+            let mut expected = indices.clone();
+            expected.sort_by_key(|index| keys[*index]);
+            prop_assert_eq!(counting_sort(&indices, 20, |index| keys[index]), expected);
+        }
+    }
+}
