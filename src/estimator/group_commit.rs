@@ -43,44 +43,48 @@ type SendBatch<Req, Resp> = dyn Fn(Store, Vec<Req>) -> BoxFuture<'static, Vec<Re
 struct Queue<Req, Resp> {
     pending: VecDeque<Pending<Req, Resp>>,
     /// Number of tasks that send batches of this shard.
-    senders: usize,
+    tasks: usize,
     /// Number of requests in the batches in flight.
     in_flight: usize,
 }
 
 impl<Req, Resp> Queue<Req, Resp> {
-    const MAX_SENDERS: usize = 2;
-    /// The most requests in flight beside which another batch is sent.
+    const MAX_TASKS: usize = 2;
+    /// A second batch is sent only while at most this many requests are in flight.
     const MAX_SMALL_BATCH: usize = 8;
+    /// Requests for which an idle queue keeps memory.
+    const MAX_IDLE_CAPACITY: usize = 1_024;
 
-    /// Whether the request that was just added needs another sender.
-    fn needs_sender(&self) -> bool {
-        // If other requests are pending, a sender will take all of them.
+    /// Whether the request that was just added needs another task, of at most `max_tasks`.
+    fn needs_task(&self, max_tasks: usize) -> bool {
+        // If other requests are pending, a task will take all of them.
         let is_first = self.pending.len() == 1;
-        let may_start = self.senders < Self::MAX_SENDERS && self.in_flight <= Self::MAX_SMALL_BATCH;
-        self.senders == 0 || is_first && may_start
+        let may_start = self.tasks < max_tasks && self.in_flight <= Self::MAX_SMALL_BATCH;
+        self.tasks == 0 || is_first && may_start
     }
 }
 
-/// A task's share in the queue: it is one of the senders, and its batch is in flight.
-struct Sender<'a, Req, Resp> {
+/// The share of a task in the queue: it is one of the tasks, and its batch is in flight.
+struct BatchTask<'a, Req, Resp> {
     queue: &'a Mutex<Queue<Req, Resp>>,
     /// Size of its batch.
     taken: usize,
     has_ended: bool,
 }
 
-impl<'a, Req, Resp> Sender<'a, Req, Resp> {
+impl<'a, Req, Resp> BatchTask<'a, Req, Resp> {
     fn new(queue: &'a Mutex<Queue<Req, Resp>>) -> Self {
         Self { queue, taken: 0, has_ended: false }
     }
 
-    /// Takes all pending requests into `batch`, which is empty. Returns false, and ends, if there are none.
+    /// Takes all pending requests into `batch`, which is empty. Ends the task, and returns false, if there are none, or
+    /// if the other task has a large batch in flight. It takes them afterwards.
     fn take_batch(&mut self, batch: &mut VecDeque<Pending<Req, Resp>>) -> bool {
         let mut queue = lock(self.queue);
         queue.in_flight -= std::mem::take(&mut self.taken);
-        if queue.pending.is_empty() {
-            queue.senders -= 1;
+        if queue.pending.is_empty() || queue.in_flight > Queue::<Req, Resp>::MAX_SMALL_BATCH {
+            queue.tasks -= 1;
+            queue.pending.shrink_to(Queue::<Req, Resp>::MAX_IDLE_CAPACITY);
             self.has_ended = true;
             return false;
         }
@@ -91,14 +95,19 @@ impl<'a, Req, Resp> Sender<'a, Req, Resp> {
     }
 }
 
-impl<Req, Resp> Drop for Sender<'_, Req, Resp> {
+impl<Req, Resp> Drop for BatchTask<'_, Req, Resp> {
     fn drop(&mut self) {
-        // The task panicked, or the runtime has shut down.
-        if !self.has_ended {
-            let mut queue = lock(self.queue);
-            queue.senders -= 1;
-            queue.in_flight -= self.taken;
+        if self.has_ended {
+            return;
         }
+        // The task panicked.
+        let mut queue = lock(self.queue);
+        queue.tasks -= 1;
+        queue.in_flight -= self.taken;
+        // No other task would take the pending requests. Dropping them fails their callers.
+        let stranded = if queue.tasks == 0 { std::mem::take(&mut queue.pending) } else { VecDeque::new() };
+        drop(queue);
+        drop(stranded);
     }
 }
 
@@ -171,7 +180,7 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         F: Future<Output = Vec<Response<Resp>>> + Send + 'static,
     {
         let send_batch = Box::new(move |store, requests| send_batch(store, requests).boxed());
-        let queue = || Mutex::new(Queue { pending: VecDeque::new(), senders: 0, in_flight: 0 });
+        let queue = || Mutex::new(Queue { pending: VecDeque::new(), tasks: 0, in_flight: 0 });
         let shards = std::iter::repeat_with(queue).take(shards).collect();
         Self { shared: Arc::new(Shared { store, metrics, send_batch, shards }) }
     }
@@ -213,22 +222,28 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
         // Read under the lock, so that the queue is in the order of deadlines. `time_out` relies on it.
         let caller = Caller { deadline: Instant::now() + limits.answer, response: Some(sender) };
         queue.pending.push_back(Pending { request, span, caller });
-        if queue.needs_sender() {
-            queue.senders += 1;
+        if queue.needs_task(self.max_tasks()) {
+            queue.tasks += 1;
             tokio::spawn(self.clone().send_batches(shard.index));
         }
         Ok(receiver)
     }
 
+    /// Returns how many batches of a shard may be in flight. A wait for replicas blocks the connection, so that a second
+    /// batch would only wait for the first.
+    fn max_tasks(&self) -> usize {
+        if self.shared.store.acks().is_required() { 1 } else { Queue::<Req, Resp>::MAX_TASKS }
+    }
+
     /// Sends batches of the shard until no request is pending.
     async fn send_batches(self, shard: usize) {
-        let mut sender = Sender::new(&self.shared.shards[shard]);
+        let mut task = BatchTask::new(&self.shared.shards[shard]);
         // One timer for all callers. It is moved only when it fires: most callers are answered long before their
         // deadlines.
         let mut timer = pin!(tokio::time::sleep(self.shared.store.limits().answer));
         // The queue and the batch use the same two buffers in turns.
         let (mut batch, mut callers) = (VecDeque::new(), Vec::new());
-        while sender.take_batch(&mut batch) {
+        while task.take_batch(&mut batch) {
             batch.retain(|pending| !pending.caller.is_gone());
             if batch.is_empty() {
                 continue;
@@ -241,8 +256,8 @@ impl<Req: Send + 'static, Resp: Send + 'static> GroupCommit<Req, Resp> {
                 callers.push(caller);
             }
             self.shared.metrics.committed(requests.len());
-            // A panic fails the requests of this batch, not those of the next: there are no responses, the senders are
-            // dropped, and `submit` fails.
+            // A panic fails the requests of this batch, not those of the next: there are no responses, the response
+            // channels are dropped, and `submit` fails.
             let sending =
                 async { (self.shared.send_batch)(self.shared.store.clone(), requests).await }.instrument(span);
             let mut sending = pin!(AssertUnwindSafe(sending).catch_unwind());
@@ -317,6 +332,7 @@ mod tests {
 
     use futures_util::future::poll_immediate;
     use rstest::rstest;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::redis::{Client, Limits, RedisUrl};
@@ -378,10 +394,12 @@ mod tests {
             group_commit(store(Duration::from_secs(30), 10), |_, requests: Vec<PanickingDrop>| async move {
                 vec![Ok(()); requests.len()]
             });
-        // The task drops a request that was abandoned before it was sent.
-        let abandoned = poll_immediate(pin!(group_commit.submit(Shard::ONLY, PanickingDrop(true)))).await;
-        assert_eq!(abandoned, None);
-        tokio::task::yield_now().await;
+        for _ in 0..Queue::<PanickingDrop, ()>::MAX_TASKS {
+            // The task drops a request that was abandoned before it was sent.
+            let abandoned = poll_immediate(pin!(group_commit.submit(Shard::ONLY, PanickingDrop(true)))).await;
+            assert_eq!(abandoned, None);
+            tokio::task::yield_now().await;
+        }
         assert_eq!(group_commit.submit(Shard::ONLY, PanickingDrop(false)).await, Ok(()));
     }
 
@@ -412,27 +430,54 @@ mod tests {
         assert_eq!(poll_immediate(submit()).await, None, "it is pending");
     }
 
-    #[rstest]
-    #[case::beside_a_small_batch(Queue::<bool, ()>::MAX_SMALL_BATCH, true)]
-    #[case::behind_a_large_batch(Queue::<bool, ()>::MAX_SMALL_BATCH + 1, false)]
-    #[tokio::test]
-    async fn submit_sends_a_batch(#[case] in_flight: usize, #[case] is_sent: bool) {
-        let hanging_for_true = group_commit(store(Duration::from_secs(30), 100), |_, requests: Vec<bool>| async move {
-            if requests.contains(&true) {
-                std::future::pending::<()>().await;
+    /// Returns the group commit of requests that end when the token is cancelled; those without a token end at once.
+    fn cancellable() -> GroupCommit<Option<CancellationToken>, ()> {
+        group_commit(store(Duration::from_secs(30), 100), |_, requests: Vec<Option<CancellationToken>>| async move {
+            for token in requests.iter().flatten() {
+                token.cancelled().await;
             }
             vec![Ok(()); requests.len()]
-        });
-        let mut hanging: Vec<_> =
-            (0..in_flight).map(|_| Box::pin(hanging_for_true.submit(Shard::ONLY, true))).collect();
-        for request in &mut hanging {
+        })
+    }
+
+    #[rstest]
+    #[case::small(Queue::<(), ()>::MAX_SMALL_BATCH, true)]
+    #[case::large(Queue::<(), ()>::MAX_SMALL_BATCH + 1, false)]
+    #[tokio::test]
+    async fn submit_sends_a_second_batch_only_beside_a_small_one(#[case] in_flight: usize, #[case] is_sent: bool) {
+        let (requests, token) = (cancellable(), CancellationToken::new());
+        let submit = |token: Option<&CancellationToken>| Box::pin(requests.submit(Shard::ONLY, token.cloned()));
+        let mut first: Vec<_> = (0..in_flight).map(|_| submit(Some(&token))).collect();
+        for request in &mut first {
             assert_eq!(poll_immediate(request).await, None);
         }
         tokio::task::yield_now().await;
-        let mut next = pin!(hanging_for_true.submit(Shard::ONLY, false));
-        assert_eq!(poll_immediate(next.as_mut()).await, None);
+        let mut second = submit(None);
+        assert_eq!(poll_immediate(&mut second).await, None);
         tokio::task::yield_now().await;
-        assert_eq!(poll_immediate(next.as_mut()).await.is_some(), is_sent);
+        assert_eq!(poll_immediate(&mut second).await.is_some(), is_sent);
+    }
+
+    #[tokio::test]
+    async fn submit_sends_no_batch_beside_a_large_one_when_a_small_one_ends() {
+        let (requests, small, large) = (cancellable(), CancellationToken::new(), CancellationToken::new());
+        let submit = |token: Option<&CancellationToken>| Box::pin(requests.submit(Shard::ONLY, token.cloned()));
+        let mut first = submit(Some(&small));
+        assert_eq!(poll_immediate(&mut first).await, None);
+        tokio::task::yield_now().await;
+        let mut second: Vec<_> = (0..=Queue::<(), ()>::MAX_SMALL_BATCH).map(|_| submit(Some(&large))).collect();
+        for request in &mut second {
+            assert_eq!(poll_immediate(request).await, None);
+        }
+        tokio::task::yield_now().await;
+        let mut third = submit(None);
+        assert_eq!(poll_immediate(&mut third).await, None);
+        small.cancel();
+        assert_eq!(first.await, Ok(()));
+        tokio::task::yield_now().await;
+        assert_eq!(poll_immediate(&mut third).await, None, "the large batch is in flight");
+        large.cancel();
+        assert_eq!(third.await, Ok(()));
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ impl AppState {
     /// A [`store::Error`] if the synchronization failed.
     pub(super) async fn synced_now(&self) -> Result<Timestamp, store::Error> {
         if !self.clock.is_synced() {
-            // Boxed, so that requests don't have the room for a synchronization.
+            // Boxed: keeps the synchronization out of every request's future.
             Box::pin(self.estimator.sync(&self.clock)).await?;
         }
         Ok(self.clock.now())

@@ -62,7 +62,7 @@ pub(super) struct MemberCommand {
 impl Batch {
     /// Redis finishes a command before it serves another connection, and takes 2 to 5 us for a visit.
     const MAX_VISITS_PER_COMMAND: usize = 1_000;
-    /// Segments for which an empty batch allocates memory at most.
+    /// Maximum number of segments that [`Self::with_capacity`] allocates memory for.
     const MAX_SEGMENTS_AT_FIRST: usize = 64;
 
     /// Returns an empty batch that has allocated memory for `visits`.
@@ -230,7 +230,8 @@ impl PartitionBatch {
         // The commands of a segment follow each other.
         let segments = self.member_commands.chunk_by(|one, next| one.segment == next.segment);
         let names = segments.map(|commands| &*segment_names[commands[0].segment]);
-        let mut command = Cmd::with_capacity(2 + 2 * self.member_commands.len(), names.clone().map(str::len).sum());
+        let bytes = "ZADD".len() + key.len() + names.clone().map(|name| "0".len() + name.len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(2 + 2 * self.member_commands.len(), bytes);
         command.arg("ZADD").arg(key);
         names.for_each(|name| {
             command.arg(0).arg(name);
@@ -261,14 +262,77 @@ impl fmt::Debug for Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use ::redis::Arg;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::{SegmentName, UserId};
+
+    fn word(arg: Arg<&[u8]>) -> String {
+        match arg {
+            Arg::Simple(word) => String::from_utf8_lossy(word).into_owned(),
+            _ => unreachable!("ZADD has no other arguments"),
+        }
+    }
+
+    #[test]
+    fn partition_batches_have_each_visit_within_the_limit_in_one_command() {
+        const SEGMENTS: usize = 3;
+        const OVER_LIMIT: usize = 1;
+        let mut batch = Batch::default();
+        // More visits than a command has room for, in each partition of the first segment.
+        let visits: Vec<_> =
+            (0..20_000).map(|n| (format!("u{n}"), if n % 10 == 0 { n / 10 % SEGMENTS } else { 0 })).collect();
+        for (user, segment) in &visits {
+            let segment = SegmentName::parse(format!("s{segment}")).unwrap();
+            batch.add(&Visit {
+                user_id: UserId::parse(user.as_str()).unwrap(),
+                segment,
+                seen_at: Timestamp::from_millis(0),
+            });
+        }
+        let names: Vec<_> = batch.segment_names().iter().map(|name| name.to_string()).collect();
+        assert_eq!(names, ["s0", "s1", "s2"]);
+
+        let key_set = KeySet::first(Partitions::parse("8").unwrap());
+        let mut written = BTreeSet::new();
+        let batches = batch.partition_batches(&KeyNames::default(), key_set, &[OVER_LIMIT]);
+        assert_eq!(batches.len(), 8);
+        for partition in &batches {
+            for command in &partition.member_commands {
+                let words: Vec<_> = command.command.args_iter().map(word).collect();
+                let indices = partition.visits_of(command);
+                assert!(indices.len() <= Batch::MAX_VISITS_PER_COMMAND);
+                let users: Vec<_> = indices.iter().map(|index| visits[*index].0.clone()).collect();
+                let sent: Vec<_> = words[3..].chunks(2).map(|entry| entry[1].clone()).collect();
+                assert_eq!(sent, users);
+                assert_eq!(
+                    words[1],
+                    KeyNames::default().segment(partition.partition, &format!("s{}", command.segment))
+                );
+                for index in indices {
+                    assert_eq!(
+                        (visits[*index].1, key_set.of(hash(&visits[*index].0))),
+                        (command.segment, partition.partition)
+                    );
+                    assert!(written.insert(*index), "{index} is written twice");
+                }
+            }
+        }
+        let expected: BTreeSet<_> = (0..visits.len()).filter(|index| visits[*index].1 != OVER_LIMIT).collect();
+        assert_eq!(written, expected);
+        let over_limit: BTreeSet<_> = batch.visits_to(&[OVER_LIMIT]).collect();
+        assert!(over_limit.is_disjoint(&written) && over_limit.len() + written.len() == visits.len());
+    }
 
     proptest! {
         #[test]
-        fn counting_sort_is_a_stable_sort(keys in prop::collection::vec(0_usize..20, 0..200)) {
-            let indices: Vec<_> = (0..keys.len()).collect();
+        fn counting_sort_is_a_stable_sort(
+            keys in prop::collection::vec(0_usize..20, 200),
+            indices in prop::sample::subsequence((0..200).collect::<Vec<usize>>(), 0..200).prop_shuffle(),
+        ) {
             let mut expected = indices.clone();
             expected.sort_by_key(|index| keys[*index]);
             prop_assert_eq!(counting_sort(&indices, 20, |index| keys[index]), expected);

@@ -93,14 +93,16 @@ pub async fn record(
     let visit = visit.inspect_err(|error| state.metrics.visits.rejected(error.kind()))?.into_owned();
     // While the visit waits for Redis, the connection can reuse its read buffer, which the body is a part of.
     drop(body);
-    let representation = wants_representation.then(|| {
-        let (user_id, segment) = (visit.user_id.as_str().to_owned(), visit.segment.to_string());
-        Box::new(RecordedVisit { result: "accepted", user_id, segment, seen_at: visit.seen_at.to_string() })
-    });
+    // Boxed: keeps them out of the futures of most visits.
+    let shown = wants_representation
+        .then(|| Box::new((visit.user_id.as_str().to_owned(), visit.segment.to_string(), visit.seen_at.to_string())));
     let recorded = state.estimator.record(visit, now).await?;
-    let Some(mut representation) = representation else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    if recorded == Recorded::Expired {
-        representation.result = "expired";
-    }
-    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], json(&representation)).into_response())
+    let Some(shown) = shown else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    let (user_id, segment, seen_at) = *shown;
+    let result = match recorded {
+        Recorded::Accepted => "accepted",
+        Recorded::Expired => "expired",
+    };
+    let representation = json(&RecordedVisit { result, user_id, segment, seen_at });
+    Ok(([(PREFERENCE_APPLIED, RETURN_REPRESENTATION)], representation).into_response())
 }

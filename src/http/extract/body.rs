@@ -28,7 +28,7 @@ pub struct VisitBody(pub Bytes);
 impl FromRequest<Arc<AppState>> for VisitBody {
     type Rejection = Problem;
 
-    // The future has no room for the head of the request.
+    // An async fn would hold the head of the request while the body arrives.
     fn from_request(request: Request, state: &Arc<AppState>) -> impl Future<Output = Result<Self>> {
         match check_head_of_visit(request.headers()) {
             Ok(()) => {

@@ -30,7 +30,7 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
 /// not be taken for a page.
 ///
-/// The future has no room for the request, which the call of the router consumes before the first poll.
+/// An async fn would hold the request a second time, beside the router's future.
 pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> impl Future<Output = Response> + use<> {
     let request_id = request_id::of(request.headers());
     let method = request.method().clone();

@@ -44,7 +44,7 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
     }
 
     /// Serves a connection to its end. Must not move to another task.
-    #[expect(clippy::manual_async_fn, reason = "an async fn would have the room for its arguments twice")]
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
     pub fn serve(
         mut self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin,
@@ -60,8 +60,9 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
                         if let Poll::Ready(served) = connection.as_mut().poll(context) {
                             return Poll::Ready(served);
                         }
-                        // `select!` would poll the cancellation whenever the connection is woken, which takes longer than
-                        // this check. The waker that the first poll registers stays valid, because the task stays the same.
+                        // `select!` would poll the cancellation whenever the connection is woken, which takes longer
+                        // than this check. The waker that the first poll registers stays valid, because the task stays
+                        // the same.
                         if !is_draining && (!is_registered || self.stop.is_cancelled()) {
                             is_registered = true;
                             is_draining = cancelled.as_mut().poll(context).is_ready();
@@ -79,7 +80,7 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
                 .await
             };
             if served.as_ref().is_err_and(hyper::Error::is_parse_version_h2) {
-                // Boxed, so that other connections don't have the room for its buffer.
+                // Boxed: keeps its buffer out of every connection's future.
                 timeout(self.head_timeout, Box::pin(http2::refuse(&mut stream))).await??;
             }
             Ok(served?)

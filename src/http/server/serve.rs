@@ -94,7 +94,7 @@ impl Server {
             connections.spawn(async move {
                 let served = match tls {
                     None => connection.serve(stream).await,
-                    // Boxed because a connection in plain text shall not have the room for TLS.
+                    // Boxed: keeps TLS out of the futures of connections in plain text.
                     Some(tls) => Box::pin(connection.serve_with_tls(stream, &tls)).await,
                 };
                 if let Err(error) = served {

@@ -35,7 +35,7 @@ impl Store {
     pub(in crate::store) async fn known_layout(&self) -> Result<Arc<KnownLayout>, Error> {
         match self.layout.load_full() {
             Some(known) if known.layout.is_kept_for(self.window) => Ok(known),
-            // Boxed, so that requests with a cached layout don't have the room for reading it.
+            // Boxed: keeps the reading of the layout out of every request's future.
             _ => Box::pin(self.read_layout()).await,
         }
     }

@@ -29,8 +29,8 @@ fn is_member(redis: &Redis, user: &str, name: &str) -> bool {
     redis.call::<Option<f64>>(&["ZSCORE", &format!("segment:{name}"), user]).is_some()
 }
 
-/// Returns a Redis whose replies are held, and recordings that are written but have no reply. They are in two batches,
-/// so that further ones are pending. `max_pending` limits the queue.
+/// Returns a Redis whose replies are held, and two recordings that are written but have no reply. As many batches may
+/// be in flight, so further recordings are pending. `max_pending` limits the queue.
 async fn with_writes_in_flight(max_pending: usize) -> (Redis, Proxy, Estimator, [Recording; 2]) {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;

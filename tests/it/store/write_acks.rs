@@ -113,6 +113,28 @@ async fn record_waits_for_the_replica_and_counts_do_not() {
     assert!(is_member(&redis.replicas[0], "u2") && is_member(&redis.replicas[0], "u3"));
 }
 
+/// A second batch would use up the time in which the first one must be replicated.
+#[tokio::test]
+async fn record_sends_no_second_batch_while_it_waits_for_the_replica() {
+    let redis = Replicated::start(1).await;
+    let app = TestApp::spawn_with(&redis.primary, acks("1", "30s")).await;
+    eventually_acknowledged(&app, "u1").await;
+    redis.freeze();
+    let first = tokio::spawn(app.request("POST", "/segments").json(&sports("u2")).send());
+    eventually("the first visit is written", async || is_member(&redis.primary, "u2")).await;
+    let second = tokio::spawn(app.request("POST", "/segments").json(&sports("u3")).send());
+    eventually("the second visit waits", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_round_waiting{kind=\"visits\"} 1\n")
+    })
+    .await;
+    assert!(!is_member(&redis.primary, "u3"));
+
+    redis.thaw();
+    for answer in [first, second] {
+        assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 204);
+    }
+}
+
 #[tokio::test]
 async fn record_is_503_while_a_replica_is_frozen() {
     let redis = Replicated::start(2).await;
