@@ -87,12 +87,12 @@ fn load_with_prune(plan: &Plan, redis: &Redis, posts: &RequestFile) -> Result<Ro
     let until_load = (tick - Utc::now()).to_std().unwrap_or_default().saturating_sub(LEAD);
     sleep(until_load);
     let load = start_load(&service, posts)?;
-    let removal = wait_for_prune(&service, plan.sizes.expired)?;
+    let removal = wait_for_prune(&service, plan.sizes.expired, tick)?;
     Ok(Round { load: load.stop()?, removal })
 }
 
-/// Waits for the line `pruned` in the log. Returns the time from its tick to the line.
-fn wait_for_prune(service: &Service, expired: u64) -> Result<Duration> {
+/// Waits for the line `pruned` in the log. Returns the time from `tick` to the line.
+fn wait_for_prune(service: &Service, expired: u64, tick: DateTime<Utc>) -> Result<Duration> {
     /// Far longer than pruning takes under load.
     const TIMEOUT: Duration = Duration::from_secs(300);
     let deadline = Instant::now() + TIMEOUT;
@@ -103,11 +103,9 @@ fn wait_for_prune(service: &Service, expired: u64) -> Result<Duration> {
             if line["members_removed"] != expired {
                 return Err(format!("the service did not prune {expired} members: {line}").into());
             }
-            let time = |value: &Value| value.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-            let (Some(start), Some(end)) = (time(&line["now"]), time(&line["timestamp"])) else {
-                return Err(format!("the service does not say how long it pruned: {line}").into());
-            };
-            return Ok((end - start).to_std()?);
+            let end = line["timestamp"].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+            let end = end.ok_or_else(|| format!("the line has no time: {line}"))?;
+            return Ok((end.to_utc() - tick).to_std()?);
         }
         sleep(Duration::from_millis(10));
     }

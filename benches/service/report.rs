@@ -17,31 +17,45 @@ pub struct Check {
     measure: String,
     figure: String,
     target: String,
-    reached: Option<bool>,
+    /// What the table says of the target.
+    reached: &'static str,
 }
 
 impl Check {
     /// `values` must be at least `limit` times `against`; see [`Ratio`].
     pub fn at_least(measure: impl AsRef<str>, values: &[f64], against: &[f64], limit: f64) -> Self {
         let ratio = Ratio::of(values, against);
-        Self::of(measure.as_ref(), ratio.to_string(), &format!("≥ {limit:.2} x"), ratio.median >= limit)
+        Self::with_ratio(measure.as_ref(), &ratio, format!("≥ {limit:.2} x"), |ratio| ratio >= limit)
     }
 
     /// `values` must be at most `limit` times `against`; see [`Ratio`].
     pub fn at_most(measure: impl AsRef<str>, values: &[f64], against: &[f64], limit: f64) -> Self {
         let ratio = Ratio::of(values, against);
-        Self::of(measure.as_ref(), ratio.to_string(), &format!("≤ {limit:.2} x"), ratio.median <= limit)
+        Self::with_ratio(measure.as_ref(), &ratio, format!("≤ {limit:.2} x"), |ratio| ratio <= limit)
+    }
+
+    /// Distinguishes targets that each round reaches, the median, some rounds, or none.
+    fn with_ratio(measure: &str, ratio: &Ratio, target: String, is_reached: impl Fn(f64) -> bool) -> Self {
+        let of_rounds = [ratio.least, ratio.most].map(&is_reached);
+        let reached = match (is_reached(ratio.median), of_rounds) {
+            (true, [true, true]) => "yes",
+            (true, _) => "yes, by the median",
+            (false, [false, false]) => "**no**",
+            (false, _) => "no, by the median",
+        };
+        Self { measure: measure.to_owned(), figure: ratio.to_string(), target, reached }
     }
 
     /// Returns a check with formatted texts.
     pub fn of(measure: &str, figure: String, target: &str, is_reached: bool) -> Self {
-        Self { measure: measure.to_owned(), figure, target: target.to_owned(), reached: Some(is_reached) }
+        let reached = if is_reached { "yes" } else { "**no**" };
+        Self { measure: measure.to_owned(), figure, target: target.to_owned(), reached }
     }
 
     /// Returns a ratio without a target.
     pub fn without_target(measure: &str, values: &[f64], against: &[f64]) -> Self {
         let figure = Ratio::of(values, against).to_string();
-        Self { measure: measure.to_owned(), figure, target: "none".to_owned(), reached: None }
+        Self { measure: measure.to_owned(), figure, target: "none".to_owned(), reached: "" }
     }
 }
 
@@ -82,13 +96,13 @@ pub fn markdown(parts: &[Part]) -> String {
     let mut checks = Vec::new();
     for part in parts {
         for check in &part.checks {
-            let reached = check.reached.map_or("", |reached| if reached { "yes" } else { "**no**" });
-            let row = [part.title, &check.measure, &check.figure, &check.target, reached];
+            let row = [part.title, &check.measure, &check.figure, &check.target, check.reached];
             checks.push(row.map(str::to_owned).to_vec());
         }
     }
     let mut text = table(&["part", "measure", "figure", "target", "reached"], &checks);
-    text.push_str("\nA ratio is the median of the rounds' ratios, with their minimum and maximum in brackets.\n");
+    text.push_str("\nA ratio is the median of the rounds' ratios, with their minimum and maximum in brackets. *By the median* means \
+                   that not all rounds agree.\n");
     for part in parts {
         let _ = write!(text, "\n### {}\n\n{}\n\n", part.title, part.note);
         text.push_str(&table(&part.columns, &part.rows));
