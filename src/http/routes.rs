@@ -300,7 +300,7 @@ mod tests {
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();
-        let overlaps = OverlapLimits { timeout: second, concurrency: 1, memory: 1_000_000 };
+        let overlaps = OverlapLimits { timeout: second, concurrency: 1, wait: second, memory: 1_000_000 };
         AppState {
             history: History::new(store.clone(), None),
             overlaps: Overlaps::new(store.clone(), window, overlaps),
