@@ -50,7 +50,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history)
             .compressed(),
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
-        route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
+        route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
