@@ -15,6 +15,9 @@ pub enum OverlapError {
     /// Too many overlaps are running.
     #[error(transparent)]
     TooMany(#[from] TooMany),
+    /// The service stops, so no read begins.
+    #[error("the service is stopping")]
+    Stopping,
     /// The deadline has passed.
     #[error("the overlap was not known within {}", humantime::format_duration(*.0))]
     Timeout(Duration),

@@ -67,6 +67,11 @@ impl Overlaps {
         Self { store: store.with_window(window), window, limits, queue, reads: SharedReads::default(), slices }
     }
 
+    /// Refuses the overlaps that wait, and all later ones, with [`OverlapError::Stopping`]. Those that run continue.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
     /// Counts the users that `segments` have in common, within `window` before `now`. There must be
     /// [`Self::MIN_SEGMENTS`] to [`Self::MAX_SEGMENTS`] different segments. See the module for visits during the read.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::error::OverlapError;
 use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
@@ -32,12 +32,19 @@ impl ReadQueue {
     /// waiting leaves the queue.
     pub async fn acquire(&self) -> Result<OwnedSemaphorePermit, OverlapError> {
         let refused = || TooMany { reads: CostlyReads::Overlaps, max: self.max };
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::Closed) => return Err(OverlapError::Stopping),
+            Err(TryAcquireError::NoPermits) => {}
         }
         let _queued = self.queue.try_acquire().map_err(|_| refused())?;
         let permit = tokio::time::timeout(self.max_wait, Arc::clone(&self.permits).acquire_owned()).await;
-        Ok(permit.map_err(|_| refused())?.expect("the semaphore is never closed"))
+        permit.map_err(|_| refused())?.map_err(|_| OverlapError::Stopping)
+    }
+
+    /// Refuses the reads in the queue, and all later ones. Those that run continue.
+    pub fn close(&self) {
+        self.permits.close();
     }
 }
 
@@ -68,6 +75,18 @@ mod tests {
         assert!(queued.iter_mut().chain([&mut last]).all(|waiting| waiting.now_or_never().is_none()));
         drop(first);
         let _second = queued.remove(0).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn close_refuses_the_queue_and_later_reads() {
+        let limit = ReadQueue::new(1, MINUTE);
+        let running = limit.acquire().await.unwrap();
+        let mut queued = Box::pin(limit.acquire());
+        assert!((&mut queued).now_or_never().is_none());
+        limit.close();
+        assert!(matches!(queued.await, Err(OverlapError::Stopping)));
+        drop(running);
+        assert!(matches!(limit.acquire().await, Err(OverlapError::Stopping)));
     }
 
     #[tokio::test]
