@@ -31,7 +31,12 @@ impl Settings {
     /// Returns the limits of overlaps.
     #[must_use]
     pub fn overlap_limits(&self) -> OverlapLimits {
-        OverlapLimits { timeout: self.overlap_timeout, concurrency: self.max_overlaps, memory: Overlaps::MAX_MEMORY }
+        OverlapLimits {
+            timeout: self.overlap_timeout,
+            concurrency: self.max_overlaps,
+            wait: Overlaps::MAX_WAIT,
+            memory: Overlaps::MAX_MEMORY,
+        }
     }
 
     /// Returns the limits of connections.

@@ -95,7 +95,7 @@ impl fmt::Display for Timestamp {
 /// How long a user counts in a segment after the last visit: a whole number of seconds, from one second to a century.
 ///
 /// The record of a data set has it in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "u64", try_from = "u64")]
 pub struct Window(Duration);
 

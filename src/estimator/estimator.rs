@@ -8,7 +8,7 @@ use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, ClockSync};
-use super::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
+use super::concurrency_limit::{ConcurrencyLimit, TooMany};
 use super::error::Error;
 use super::group_commit::{GroupCommit, Shard};
 use super::lists::Rankings;
@@ -87,14 +87,14 @@ impl Estimator {
         let bulk_writes =
             if store.acks().is_required() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
         let bulk = Arc::new(Semaphore::new(bulk_writes));
-        let list_limit = ConcurrencyLimit::new(CostlyReads::Lists, Self::DEFAULT_MAX_LISTS);
+        let list_limit = ConcurrencyLimit::new(Self::DEFAULT_MAX_LISTS);
         Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
     }
 
     /// Limits concurrent lists to `max`.
     #[must_use]
     pub fn with_max_lists(self, max: usize) -> Self {
-        Self { list_limit: ConcurrencyLimit::new(CostlyReads::Lists, max), ..self }
+        Self { list_limit: ConcurrencyLimit::new(max), ..self }
     }
 
     /// Returns a permit for a request that reads every segment. [`Self::list`] acquires one itself. A server acquires

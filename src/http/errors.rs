@@ -82,6 +82,7 @@ impl From<OverlapError> for Problem {
         match error {
             OverlapError::Store(error) => error.into(),
             OverlapError::TooMany(error) => error.into(),
+            OverlapError::Stopping => Self::stopping(),
             OverlapError::WindowTooLong(_) => Self::invalid_field("window", error.to_string()),
             OverlapError::Timeout(_) => {
                 let detail = format!(

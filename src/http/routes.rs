@@ -50,7 +50,7 @@ static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history)
             .compressed(),
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
-        route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap),
+        route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),
         route::<users::__path_segments, _>(GET, "/users/{user_id}/segments", ConcurrencyAndTime, users::segments),
         route::<users::__path_delete, _>(DELETE, "/users/{user_id}", ConcurrencyAndTime, users::delete),
@@ -300,7 +300,7 @@ mod tests {
         let url = RedisUrl::unix("/nowhere/redis.sock".into());
         let store = Store::new(Client::new(url, limits, Arc::default()).unwrap());
         let window = Window::parse("14d").unwrap();
-        let overlaps = OverlapLimits { timeout: second, concurrency: 1, memory: 1_000_000 };
+        let overlaps = OverlapLimits { timeout: second, concurrency: 1, wait: second, memory: 1_000_000 };
         AppState {
             history: History::new(store.clone(), None),
             overlaps: Overlaps::new(store.clone(), window, overlaps),

@@ -62,6 +62,11 @@ impl AppState {
         }
         Ok(self.clock.now())
     }
+
+    /// As [`Self::synced_now`], for work that requests share.
+    pub(super) async fn shared_now(self: Arc<Self>) -> Result<Timestamp, store::Error> {
+        self.synced_now().await
+    }
 }
 
 /// Limits of a request.

@@ -38,6 +38,7 @@ pub struct App {
     shutdown_delay: Duration,
     pruner: Pruner,
     redis: Option<EmbeddedRedis>,
+    overlaps: Overlaps,
     end_streams: CancellationToken,
 }
 
@@ -132,7 +133,7 @@ impl App {
         let state = Arc::new(AppState {
             estimator: estimator.clone(),
             history: history.clone(),
-            overlaps,
+            overlaps: overlaps.clone(),
             clock: clock.clone(),
             authenticator: Arc::clone(&authenticator),
             is_tls: tls.is_some(),
@@ -187,6 +188,7 @@ impl App {
             shutdown_delay: settings.shutdown_delay,
             pruner: Pruner::new(estimator, clock, settings.prune_schedule.clone()),
             redis,
+            overlaps,
             end_streams,
         })
     }
@@ -218,8 +220,8 @@ impl App {
     ///
     /// An [`AppError`] if the service stopped for another reason than `shutdown`.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { public, admin, health, recorder, reloader, server, shutdown_delay, pruner, mut redis, end_streams } =
-            self;
+        let Self { public, admin, health, recorder, reloader, server, shutdown_delay, pruner, .. } = self;
+        let Self { mut redis, overlaps, end_streams, .. } = self;
         let (stop_serving, stop_pruning) = (CancellationToken::new(), CancellationToken::new());
         let admin_addr = admin.as_ref().map(|(listener, _)| tracing::field::display(listener.local_addr));
         let (public, routes) = public;
@@ -266,6 +268,8 @@ impl App {
                 // New connections are still served during the delay.
                 let delayed_stop = async {
                     tokio::time::sleep(delay).await;
+                    // Overlaps that wait could outlast the drain.
+                    overlaps.close();
                     stop_serving.cancel();
                 };
                 // A stream of visits may be endless. It gets half of the drain timeout, and the other half for its

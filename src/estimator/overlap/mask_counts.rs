@@ -80,6 +80,15 @@ impl MaskCounts {
         self.counts[usize::from(after)] += 1;
     }
 
+    /// Returns the counts with the segments in another order: segment `order[index]` becomes the one at `index`.
+    pub fn in_order(&self, order: &[usize]) -> Self {
+        let old_mask = |mask: usize| -> usize {
+            order.iter().enumerate().filter(|(index, _)| mask >> index & 1 == 1).map(|(_, old)| 1 << old).sum()
+        };
+        let counts = (0..self.counts.len()).map(|mask| self.counts[old_mask(mask)]).collect();
+        Self { counts, segments: self.segments }
+    }
+
     /// Counts the users of all masks that `includes` accepts.
     pub fn count(&self, includes: impl Fn(usize) -> bool) -> u64 {
         self.counts.iter().enumerate().filter(|(mask, _)| includes(*mask)).map(|(_, count)| count).sum()

@@ -1,6 +1,5 @@
-//! Overlaps: the exact number of users in any of several segments, in all of them, in each pair,
-//! and in exactly each combination of them; and
-//! audiences, which add up such combinations.
+//! Overlaps: the exact number of users in any of several segments, in all of them, in each pair, and in exactly each
+//! combination of them. Audiences add up such combinations.
 //!
 //! Redis could intersect sorted sets itself, but would serve nobody else in the meantime. Instead, members are read in
 //! slices and joined here, in bounded memory. A user is in one partition, so partitions are joined one after another.
@@ -15,10 +14,14 @@
 //! The read ends if it is faster than the visits that move users to the end. Otherwise the deadline ends it.
 
 mod audience;
+mod error;
 mod join;
 mod mask_counts;
 mod overlaps;
+mod queue;
+mod shared_reads;
 
 pub use self::audience::Audience;
+pub use self::error::OverlapError;
 pub use self::mask_counts::{Overlap, Pair, Region};
-pub use self::overlaps::{OverlapError, OverlapLimits, OverlapPermit, Overlaps};
+pub use self::overlaps::{OverlapLimits, Overlaps};

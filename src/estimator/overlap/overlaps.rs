@@ -3,14 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::audience::Audience;
+use super::error::OverlapError;
 use super::join::{HashJoin, HashRange};
 use super::mask_counts::{MaskCounts, Overlap};
+use super::queue::ReadQueue;
+use super::shared_reads::{ReadOutcome, SharedReads};
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::concurrency_limit::{ConcurrencyLimit, CostlyReads, TooMany};
 use crate::store::{self, Layout, Partition, Store};
 
 /// Counts the users that several segments have in common. Cheap to clone; clones share the limits.
@@ -20,7 +23,8 @@ pub struct Overlaps {
     window: Window,
     limits: OverlapLimits,
     /// The limit on concurrent overlaps.
-    limit: ConcurrencyLimit,
+    queue: ReadQueue,
+    reads: SharedReads,
     /// The limit on slices in flight.
     slices: Arc<Semaphore>,
 }
@@ -32,63 +36,11 @@ pub struct OverlapLimits {
     pub timeout: Duration,
     /// The limit on concurrent overlaps.
     pub concurrency: usize,
+    /// How long an overlap waits for others; the service uses [`Overlaps::MAX_WAIT`].
+    pub wait: Duration,
     /// Memory for the users of an overlap, in bytes; the service uses [`Overlaps::MAX_MEMORY`]. With less, members are
     /// read more often.
     pub memory: usize,
-}
-
-/// Why an overlap failed.
-#[derive(Debug, thiserror::Error)]
-pub enum OverlapError {
-    /// The window is longer than the configured one. Some of its members may be pruned.
-    #[error("must not be longer than the configured window of {0}")]
-    WindowTooLong(Window),
-    /// Too many overlaps are running.
-    #[error(transparent)]
-    TooMany(#[from] TooMany),
-    /// The deadline has passed.
-    #[error("the overlap was not known within {}", humantime::format_duration(*.0))]
-    Timeout(Duration),
-    /// Redis failed.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-/// A permit to read the members of several segments once.
-#[derive(Debug)]
-pub struct OverlapPermit {
-    overlaps: Overlaps,
-    window: Window,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl OverlapPermit {
-    /// Counts the users that `segments` have in common at `now`. There must be [`Overlaps::MIN_SEGMENTS`] to
-    /// [`Overlaps::MAX_SEGMENTS`] different segments. See the module for visits during the read.
-    ///
-    /// # Errors
-    ///
-    /// An [`OverlapError`]. A number is never approximate.
-    pub async fn overlap(self, segments: &[SegmentName<'static>], now: Timestamp) -> Result<Overlap, OverlapError> {
-        Ok(self.count_masks(segments, now).await?.overlap())
-    }
-
-    /// Counts the users of `audience` at `now`. It must name 1 to [`Overlaps::MAX_SEGMENTS`] different segments.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::overlap`].
-    pub async fn count(self, audience: &Audience, now: Timestamp) -> Result<u64, OverlapError> {
-        let counts = self.count_masks(&audience.segments(), now).await?;
-        Ok(counts.count(|mask| audience.includes(mask)))
-    }
-
-    async fn count_masks(&self, segments: &[SegmentName<'static>], now: Timestamp) -> Result<MaskCounts, OverlapError> {
-        let timeout = self.overlaps.limits.timeout;
-        let reading = self.overlaps.read(segments, self.window.cutoff(now));
-        let counts = tokio::time::timeout(timeout, reading).await;
-        Ok(counts.map_err(|_| OverlapError::Timeout(timeout))??)
-    }
 }
 
 impl Overlaps {
@@ -98,6 +50,9 @@ impl Overlaps {
     pub const MAX_SEGMENTS: usize = 8;
     /// Memory for the users of an overlap, in bytes.
     pub const MAX_MEMORY: usize = 64 * 1024 * 1024;
+    /// How long an overlap waits for others: longer than four overlaps of two segments of a million users take, and
+    /// shorter than clients usually wait for an answer.
+    pub const MAX_WAIT: Duration = Duration::from_secs(15);
     /// Slices in flight for all overlaps, so that Redis always has one to read. While visits are written it is one, so
     /// that a visit waits for one slice at most.
     const MAX_SLICES: u32 = 2;
@@ -107,23 +62,86 @@ impl Overlaps {
     /// Creates overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let limit = ConcurrencyLimit::new(CostlyReads::Overlaps, limits.concurrency);
+        let queue = ReadQueue::new(limits.concurrency, limits.wait);
         let slices = Arc::new(Semaphore::new(Self::MAX_SLICES as usize));
-        Self { store: store.with_window(window), window, limits, limit, slices }
+        Self { store: store.with_window(window), window, limits, queue, reads: SharedReads::default(), slices }
     }
 
-    /// Returns a permit for one read over `window`. Waits in a queue if all are taken, so get the time of the read
-    /// afterwards: members that expired before it may be pruned.
+    /// Refuses the overlaps that wait, and all later ones, with [`OverlapError::Stopping`]. Those that run continue.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Counts the users that `segments` have in common, within `window` before `now`. There must be
+    /// [`Self::MIN_SEGMENTS`] to [`Self::MAX_SEGMENTS`] different segments. See the module for visits during the read.
+    ///
+    /// Joins a read of the same segments and window that is in flight, in whatever order they are. Returns the time
+    /// that the numbers are exact for. Evaluates `now` when the read begins, after the wait in the queue: members that
+    /// expired before may be pruned.
     ///
     /// # Errors
     ///
-    /// [`OverlapError::WindowTooLong`]. [`OverlapError::TooMany`] if the queue is full or the wait was too long.
-    pub async fn acquire(&self, window: Window) -> Result<OverlapPermit, OverlapError> {
+    /// An [`OverlapError`]. A number is never approximate.
+    pub async fn overlap(
+        &self,
+        segments: &[SegmentName<'static>],
+        window: Window,
+        now: impl Future<Output = Result<Timestamp, store::Error>> + Send + 'static,
+    ) -> Result<(Overlap, Timestamp), OverlapError> {
+        let (counts, as_of) = self.count_masks(segments, window, now).await?;
+        Ok((counts.overlap(), as_of))
+    }
+
+    /// Counts the users of `audience` as [`Self::overlap`] does. It must name 1 to [`Self::MAX_SEGMENTS`] different
+    /// segments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::overlap`].
+    pub async fn count(
+        &self,
+        audience: &Audience,
+        window: Window,
+        now: impl Future<Output = Result<Timestamp, store::Error>> + Send + 'static,
+    ) -> Result<(u64, Timestamp), OverlapError> {
+        let (counts, as_of) = self.count_masks(&audience.segments(), window, now).await?;
+        Ok((counts.count(|mask| audience.includes(mask)), as_of))
+    }
+
+    async fn count_masks(
+        &self,
+        segments: &[SegmentName<'static>],
+        window: Window,
+        now: impl Future<Output = Result<Timestamp, store::Error>> + Send + 'static,
+    ) -> Result<(MaskCounts, Timestamp), OverlapError> {
         if window > self.window {
             return Err(OverlapError::WindowTooLong(self.window));
         }
-        let permit = self.limit.acquire().await?;
-        Ok(OverlapPermit { overlaps: self.clone(), window, _permit: permit })
+        let mut sorted = segments.to_vec();
+        sorted.sort_unstable();
+        let key = (sorted, window);
+        let start = || {
+            let (overlaps, segments) = (self.clone(), key.0.clone());
+            async move { overlaps.read_in_turn(&segments, window, now).await }.boxed()
+        };
+        let (counts, as_of) = self.reads.get(&key, start).await?;
+        let index = |segment| key.0.binary_search(segment).expect("the key has all segments");
+        let order: Vec<usize> = segments.iter().map(index).collect();
+        Ok((counts.in_order(&order), as_of))
+    }
+
+    /// Reads when there is a permit.
+    async fn read_in_turn(
+        &self,
+        segments: &[SegmentName<'static>],
+        window: Window,
+        now: impl Future<Output = Result<Timestamp, store::Error>>,
+    ) -> ReadOutcome {
+        let _permit = self.queue.acquire().await?;
+        let as_of = now.await?;
+        let timeout = self.limits.timeout;
+        let counts = tokio::time::timeout(timeout, self.read(segments, window.cutoff(as_of))).await;
+        Ok((Arc::new(counts.map_err(|_| OverlapError::Timeout(timeout))??), as_of))
     }
 
     async fn read(&self, segments: &[SegmentName<'static>], cutoff: Timestamp) -> Result<MaskCounts, store::Error> {

@@ -93,16 +93,15 @@ pub async fn count(
     State(state): State<Arc<AppState>>,
     StrictQuery(AudienceQuery { all, any, none, window }): StrictQuery<AudienceQuery>,
 ) -> Result<Response> {
-    let permit = state.overlaps.acquire(window).await?;
-    let now = state.synced_now().await?;
+    let now = Arc::clone(&state).shared_now();
     let audience = Audience { all, any, none };
-    let count = permit.count(&audience, now).await?;
+    let (count, as_of) = state.overlaps.count(&audience, window, now).await?;
     Ok(json(&AudienceCount {
         all: names(&audience.all),
         any: names(&audience.any),
         none: names(&audience.none),
         count,
-        as_of: AsOf::new(window, now),
+        as_of: AsOf::new(window, as_of),
     }))
 }
 

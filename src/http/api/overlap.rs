@@ -125,9 +125,8 @@ pub async fn overlap(
     State(state): State<Arc<AppState>>,
     StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
 ) -> Result<Response> {
-    let permit = state.overlaps.acquire(window).await?;
-    let now = state.synced_now().await?;
-    let overlap = permit.overlap(&segments, now).await?;
+    let now = Arc::clone(&state).shared_now();
+    let (overlap, as_of) = state.overlaps.overlap(&segments, window, now).await?;
     let name = |index: usize| segments[index].as_str();
     let counts = overlap.counts.iter().enumerate();
     let pairs = overlap.pairs.iter();
@@ -142,6 +141,6 @@ pub async fn overlap(
         regions: regions
             .map(|region| OverlapRegion { r#in: region.segments().map(name).collect(), count: region.count })
             .collect(),
-        as_of: AsOf::new(window, now),
+        as_of: AsOf::new(window, as_of),
     }))
 }

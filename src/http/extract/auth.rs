@@ -12,6 +12,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
+use super::password::bearer_tokens;
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -59,7 +60,15 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        match state.authenticator.authorize(authorization(&parts.headers), S::SCOPE) {
+        // Spreadsheets know passwords alone.
+        let accepts_password = S::SCOPE == Scope::ReadSegments && parts.method.is_safe();
+        let authorized = if accepts_password {
+            let tokens = bearer_tokens(&parts.headers);
+            state.authenticator.authorize(tokens.iter().map(AsRef::as_ref), S::SCOPE)
+        } else {
+            state.authenticator.authorize(authorization(&parts.headers), S::SCOPE)
+        };
+        match authorized {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
             Err(error) => Err(refuse(state, error)),
         }

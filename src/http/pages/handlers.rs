@@ -221,14 +221,13 @@ pub async fn overlap(
 }
 
 /// Compares the selected segments and adds the suggestions.
-async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comparison> {
+async fn compare(state: &Arc<AppState>, selection: &mut Selection<'_>) -> Result<Comparison> {
     let segments = chosen(&selection.names)?;
     // First, because it is cheap: if it is refused, no overlap was computed in vain.
     selection.suggestions = suggestions(state, state.synced_now().await?).await?;
     let window = state.estimator.window();
-    let permit = state.overlaps.acquire(window).await?;
-    let now = state.synced_now().await?;
-    Ok(Comparison { overlap: permit.overlap(&segments, now).await?, now, window })
+    let (overlap, now) = state.overlaps.overlap(&segments, window, Arc::clone(state).shared_now()).await?;
+    Ok(Comparison { overlap, now, window })
 }
 
 /// Returns the segments of the form.

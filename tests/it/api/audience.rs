@@ -45,6 +45,31 @@ async fn audience_counts_users_in_all_in_any_and_in_none_in_one_partition_and_in
 }
 
 #[tokio::test]
+async fn audience_counts_users_of_eight_segments() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let mut lines = String::new();
+    for user in 0..256 {
+        for bit in (0..8).filter(|bit| user >> bit & 1 == 1) {
+            lines.push_str(&format!("{{\"user_id\":\"u{user}\",\"segment\":\"s{bit}\"}}\n"));
+        }
+    }
+    app.lines_request(lines).send().await.unwrap().error_for_status().unwrap();
+    let names = |parameter: &str, bits: std::ops::Range<u32>| {
+        bits.map(|bit| format!("{parameter}=s{bit}")).collect::<Vec<_>>().join("&")
+    };
+    for (query, count) in [
+        (names("any", 0..8), 255),
+        (names("all", 0..8), 1),
+        (format!("all=s0&{}", names("none", 1..8)), 1),
+        (format!("all=s7&all=s0&any=s1&any=s6&{}", names("none", 2..6)), 3),
+    ] {
+        let answer: Value = app.get(&format!("/audience/count?{query}")).await.json().await.unwrap();
+        assert_eq!(answer["count"], count, "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn audience_answer_repeats_the_segments_and_the_window() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
@@ -108,14 +133,15 @@ async fn audience_and_overlap_share_max_overlaps() {
     assert_eq!(app.status_of("/audience/count?all=a").await, 200);
 
     proxy.hold_replies();
-    let first = tokio::spawn(app.request("GET", "/overlap?segment=a&segment=b").send());
-    eventually("the overlap is in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
+    let other = |n| format!("/overlap?segment=a&segment=other{n}");
+    let all = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|n| tokio::spawn(app.request("GET", &other(n)).send()));
+    eventually("one overlap runs and eight wait", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 9\n")
     })
     .await;
     problem(in_time("the refusal", app.get("/audience/count?all=a")).await, 429, "too-many-overlaps").await;
 
-    first.abort();
+    all.iter().for_each(tokio::task::JoinHandle::abort);
     proxy.release_replies();
     eventually("the audience is counted again", async || {
         app.status_of("/audience/count?all=a").await == StatusCode::OK

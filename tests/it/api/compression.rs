@@ -36,6 +36,7 @@ async fn long_answers_are_compressed_for_callers_that_accept_gzip() {
         "/openapi.json",
         "/segments",
         "/segments/segment1/history",
+        "/overlap?segment=segment1&segment=segment2&segment=segment3&segment=segment4&segment=segment5&segment=segment6",
     ] {
         let (plain, packed) = (ask(&app, path, "identity").await, ask(&app, path, "br, gzip").await);
         assert!(!is_packed(&plain) && is_packed(&packed), "{path}");

@@ -88,7 +88,7 @@ fn overlaps(redis: &Redis, memory: usize) -> Overlaps {
 
 /// Returns overlaps on `store`, with `memory` for each.
 fn overlaps_of(store: Store, timeout: Duration, memory: usize) -> Overlaps {
-    Overlaps::new(store, two_weeks(), OverlapLimits { timeout, concurrency: 1, memory })
+    Overlaps::new(store, two_weeks(), OverlapLimits { timeout, concurrency: 1, wait: TIMEOUT, memory })
 }
 
 fn two_weeks() -> Window {
@@ -114,7 +114,7 @@ fn two() -> [SegmentName<'static>; 2] {
 }
 
 async fn sports_and_news(overlaps: &Overlaps) -> Overlap {
-    overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await.unwrap()
+    overlaps.overlap(&two(), two_weeks(), async { Ok(Timestamp::now()) }).await.unwrap().0
 }
 
 #[tokio::test]
@@ -319,7 +319,7 @@ async fn overlap_is_right_during_a_resharding() {
 }
 
 #[tokio::test]
-async fn overlap_is_429_beyond_max_overlaps_until_one_ends() {
+async fn overlap_is_429_beyond_max_overlaps_and_the_queue_until_one_ends() {
     let redis = Redis::start();
     let proxy = Proxy::start(&redis).await;
     let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
@@ -329,17 +329,63 @@ async fn overlap_is_429_beyond_max_overlaps_until_one_ends() {
     assert_eq!(app.status_of(path).await, 200);
 
     proxy.hold_replies();
-    let first = tokio::spawn(app.request("GET", path).send());
-    eventually("the first request is in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
+    let other = |n| format!("/overlap?segment=sports&segment=other{n}");
+    let all = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|n| tokio::spawn(app.request("GET", &other(n)).send()));
+    eventually("one overlap runs and eight wait", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 9\n")
     })
     .await;
     let document = problem(in_time("the refusal", app.get(path)).await, 429, "too-many-overlaps").await;
     assert!(document["detail"].as_str().unwrap().starts_with("Nothing was done: 1 overlaps"), "{document}");
 
-    first.abort();
+    all.iter().for_each(tokio::task::JoinHandle::abort);
     proxy.release_replies();
     eventually("the request is served again", async || app.status_of(path).await == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn overlaps_and_audiences_of_the_same_segments_share_a_read_in_flight() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = settings([("max_overlaps", "2"), ("redis_timeout", "1h")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    record(&app, &[("a", (0..9).collect()), ("b", (5..11).collect()), ("c", (8..10).collect())]).await;
+    let path = "/overlap?segment=a&segment=b&segment=c";
+    let calls = redis.calls("zrange");
+    assert_eq!(app.status_of(path).await, 200);
+    let calls_of_a_read = redis.calls("zrange") - calls;
+
+    proxy.hold_replies();
+    let all = [
+        ("/overlap?segment=a&segment=b&segment=c", "/segments", json!([9, 6, 2])),
+        ("/overlap?segment=a&segment=b&segment=c", "/segments", json!([9, 6, 2])),
+        ("/overlap?segment=c&segment=a&segment=b", "/segments", json!([2, 9, 6])),
+        ("/overlap?segment=b&segment=c&segment=a", "/segments", json!([6, 2, 9])),
+        ("/audience/count?all=c&any=b&none=a", "/count", json!(1)),
+    ];
+    let all = all.map(|(path, member, counts)| (tokio::spawn(app.request("GET", path).send()), member, counts));
+    eventually("all requests are in flight", async || {
+        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 5\n")
+    })
+    .await;
+    proxy.release_replies();
+    let mut times = BTreeSet::new();
+    for (answer, member, counts) in all {
+        let answer = in_time("the answer", answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        let answer: Value = answer.json().await.unwrap();
+        let found = answer.pointer(member).unwrap();
+        let found = match found.as_array() {
+            Some(segments) => segments.iter().map(|segment| segment["count"].clone()).collect(),
+            None => found.clone(),
+        };
+        assert_eq!(found, counts, "{answer}");
+        times.insert(answer["as_of"].to_string());
+    }
+    assert_eq!((times.len(), redis.calls("zrange") - calls), (1, 2 * calls_of_a_read), "{times:?}");
+    // A later request has a read of its own.
+    assert_eq!(app.status_of(path).await, 200);
+    assert_eq!(redis.calls("zrange") - calls, 3 * calls_of_a_read);
 }
 
 #[tokio::test]
@@ -445,6 +491,6 @@ async fn overlap_ends_at_its_timeout_even_if_it_makes_progress() {
     fill(&redis, "sports", 0..20_000);
     fill(&redis, "news", 0..20_000);
     let overlaps = overlaps_of(redis.store(), Duration::from_millis(1), Overlaps::MAX_MEMORY);
-    let answer = overlaps.acquire(two_weeks()).await.unwrap().overlap(&two(), Timestamp::now()).await;
+    let answer = overlaps.overlap(&two(), two_weeks(), async { Ok(Timestamp::now()) }).await;
     assert_eq!(answer.unwrap_err().to_string(), "the overlap was not known within 1ms");
 }

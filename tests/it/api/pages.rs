@@ -273,6 +273,7 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     };
     let (reader, writer) = (make("analyst", "segments:read"), make("uss", "segments:write"));
+    let eraser = make("privacy", "users:read,users:delete");
     let settings = settings([("api_keys_file", &keys.display().to_string())]);
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
@@ -291,11 +292,20 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     }
     let empty = page(signed("/", &reader).await, 200).await;
     assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl has a token: {empty}");
-    // The files need no token. The API takes no password.
+    // The files need no token. The API takes a password for reading, and never asks for it.
     assert_eq!(app.status_of("/pages/style.css").await, 200);
-    let api = signed("/segments/sports/count", &reader).await;
-    assert!(header(&api, "www-authenticate").starts_with("Bearer "));
-    problem(api, 401, "unauthorized").await;
+    for path in ["/segments", "/segments/sports/count", "/overlap?segment=sports&segment=news", "/metrics"] {
+        assert_eq!(signed(path, &reader).await.status(), 200, "{path}");
+        problem(signed(path, &writer).await, 403, "insufficient-scope").await;
+        for response in [app.get(path).await, signed(path, "sek_guessed").await] {
+            assert!(header(&response, "www-authenticate").starts_with("Bearer "), "{path}");
+            assert_eq!(response.headers().get_all("www-authenticate").iter().count(), 1, "{path}");
+            problem(response, 401, "unauthorized").await;
+        }
+    }
+    problem(signed("/users/u1/segments", &eraser).await, 401, "unauthorized").await;
+    let delete = app.request("DELETE", "/users/u1").basic_auth("any", Some(&eraser));
+    problem(delete.send().await.unwrap(), 401, "unauthorized").await;
     let visit = json!({ "user_id": "u1", "segment": "sports" });
     let post = app.request("POST", "/segments").basic_auth("any", Some(&writer)).json(&visit);
     problem(post.send().await.unwrap(), 401, "unauthorized").await;

@@ -6,7 +6,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::helpers::{
-    Client, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem, settings,
+    Client, Proxy, Redis, Service, TestApp, eventually, in_time, kill, private_redis_pid, problem, settings,
 };
 
 /// Sends a visit but for its last byte.
@@ -109,6 +109,32 @@ async fn shutdown_completes_a_request_in_flight_and_refuses_new_connections() {
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
     app.ended().await.unwrap();
     assert_eq!(redis.call::<u64>(&["ZCARD", "segment:sports"]), 1);
+}
+
+#[tokio::test]
+async fn shutdown_refuses_overlaps_that_wait_and_completes_the_one_that_runs() {
+    let redis = Redis::start();
+    let proxy = Proxy::start(&redis).await;
+    let settings = settings([("max_overlaps", "1"), ("redis_timeout", "1h")]);
+    let app = TestApp::spawn_on(proxy.url(), settings).await;
+    app.record("u1", "a").await;
+
+    proxy.hold_replies();
+    let begin = |path: &str| tokio::spawn(app.request("GET", path).send());
+    let running = begin("/overlap?segment=a&segment=b");
+    let in_flight = async |count: u32| {
+        let line = format!("\nestimator_http_requests_in_flight {count}\n");
+        eventually("it is in flight", async || app.get("/metrics").await.text().await.unwrap().contains(&line)).await;
+    };
+    in_flight(1).await;
+    let waiting = begin("/overlap?segment=a&segment=c");
+    in_flight(2).await;
+
+    app.begin_stop();
+    problem(in_time("the refusal", waiting).await.unwrap().unwrap(), 503, "stopping").await;
+    proxy.release_replies();
+    assert_eq!(in_time("the answer", running).await.unwrap().unwrap().status(), 200);
+    app.ended().await.unwrap();
 }
 
 #[tokio::test]

@@ -119,7 +119,8 @@ fn operation(route: &RouteDoc) -> Operation {
         }
         let token = |scheme| SecurityRequirement::new(scheme, [scope.as_str()]);
         let mut security = vec![SecurityRequirement::default(), token(BEARER)];
-        security.extend(is_page.then(|| token(PASSWORD)));
+        // Every operation with this scope is a GET.
+        security.extend((scope == Scope::ReadSegments).then(|| token(PASSWORD)));
         operation.security = Some(security);
     }
     responses.values_mut().for_each(add_request_id_header);
@@ -222,7 +223,7 @@ fn add_security_schemes(components: &mut Components) {
     let description = "A token, if the service is configured to require one.";
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
-    let description = "The same token as the password, with any user name. Accepted on the pages only.";
+    let description = "The same token as the password, with any user name. Accepted for reading segments only.";
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Basic).description(Some(description)).build();
     components.add_security_scheme(PASSWORD, SecurityScheme::Http(scheme));
 }

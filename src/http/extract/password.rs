@@ -1,0 +1,51 @@
+//! A token as the password of HTTP Basic (RFC 7617), with any name, for browsers and spreadsheets.
+//!
+//! A browser repeats a password with every request, even with requests that another site initiates. So a password is
+//! accepted only for reading: such a request changes nothing, and the other site can't read the answer.
+
+use std::borrow::Cow;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use data_encoding::BASE64;
+
+/// Returns the `Authorization` headers, with passwords as bearer tokens.
+pub fn bearer_tokens(headers: &HeaderMap) -> Vec<Cow<'_, [u8]>> {
+    headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect()
+}
+
+/// Converts a password into a bearer token. Returns other headers unchanged.
+fn bearer(header: &[u8]) -> Cow<'_, [u8]> {
+    password(header).map_or(Cow::Borrowed(header), |password| Cow::Owned([b"Bearer ", password.as_slice()].concat()))
+}
+
+fn password(header: &[u8]) -> Option<Vec<u8>> {
+    const SCHEME: &[u8] = b"basic ";
+    let (scheme, credentials) = header.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    let credentials = BASE64.decode(credentials.trim_ascii()).ok()?;
+    let colon = memchr::memchr(b':', &credentials)?;
+    Some(credentials[colon + 1..].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::name_and_password("Basic bWU6c2VrX2E=", "Bearer sek_a")]
+    #[case::no_name("basic OnNla19h", "Bearer sek_a")]
+    #[case::colons("Basic bWU6YTpi", "Bearer a:b")]
+    #[case::no_password("Basic bWU6", "Bearer ")]
+    #[case::bearer("Bearer sek_a", "Bearer sek_a")]
+    #[case::no_colon("Basic bWU=", "Basic bWU=")]
+    #[case::not_base64("Basic me:sek_a", "Basic me:sek_a")]
+    #[case::empty("", "")]
+    fn bearer_takes_the_password_as_token(#[case] header: &str, #[case] expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&bearer(header.as_bytes())), expected);
+    }
+}
