@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
-use super::error::FormProblem;
+use super::error::{self, FormProblem};
 use super::histogram;
 use super::history::History;
 use super::list::{self, List, ROWS, Row};
@@ -19,7 +19,7 @@ use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::history::Point;
-use crate::estimator::overlap::Overlaps;
+use crate::estimator::overlap::{OverlapError, Overlaps};
 use crate::estimator::{ListCursor, ListQuery, NameFilter, Order};
 use crate::http::api::segments::order;
 use crate::http::cursor;
@@ -226,7 +226,10 @@ async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comp
     // First, because it is cheap: if it is refused, no overlap was computed in vain.
     selection.suggestions = suggestions(state, state.synced_now().await?).await?;
     let window = state.estimator.window();
-    let permit = state.overlaps.acquire(window).await?;
+    let permit = state.overlaps.acquire(window).await.map_err(|error| match error {
+        OverlapError::TooMany(refused) => error::too_many_comparisons(refused),
+        error => error.into(),
+    })?;
     let now = state.synced_now().await?;
     Ok(Comparison { overlap: permit.overlap(&segments, now).await?, now, window })
 }
@@ -235,9 +238,11 @@ async fn compare(state: &AppState, selection: &mut Selection<'_>) -> Result<Comp
 fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
     let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
     if count > max {
-        let left_out: Vec<_> = names[max..].iter().map(|name| format!("“{name}”")).collect();
-        let detail =
-            format!("Choose at most {max} segments (you chose {count}). Too many are {}.", left_out.join(", "));
+        let surplus = &names[max..];
+        let named: Vec<_> = surplus.iter().take(max).map(|name| format!("“{name}”")).collect();
+        let others = surplus.len() - named.len();
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let detail = format!("Choose at most {max} segments (you chose {count}). Remove {}{others}.", named.join(", "));
         return Err(Problem::new(ProblemKind::Invalid, detail));
     }
     query::different_segments(names.iter().copied())
