@@ -2,6 +2,7 @@
 //! chat tools and link trackers add them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,7 +21,7 @@ use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::estimator::overlap::{OverlapError, Overlaps};
-use crate::estimator::{ListCursor, ListQuery, NameFilter, Order};
+use crate::estimator::{self, ListCursor, ListQuery, NameFilter, Order};
 use crate::http::api::segments::order;
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
@@ -156,8 +157,18 @@ pub async fn segment(
     const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
+    const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
+    if !state.estimator.is_known(&name, histogram.count).await? {
+        let similar = match state.estimator.similar_names(&name, MAX_SIMILAR).await {
+            // A page without suggestions is better than none.
+            Err(estimator::Error::TooMany(_)) => Vec::new(),
+            similar => similar?,
+        };
+        return Ok(html(segment::unknown_page(name.as_str(), &similar)));
+    }
+    let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let from = now - ranges::duration(days);
     let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
         Err(error) if error.is_wrong_type() => None,
@@ -168,10 +179,23 @@ pub async fn segment(
         points,
         step: state.history.step_for(from, now, MAX_DRAWN),
         interval: state.history.interval(),
+        has_older: changes.first_sampled_at.is_some_and(|first| first < from),
     };
     let configured = state.estimator.window();
-    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history };
+    let leaving = leaving(&state, &name, now).await?;
+    let change = changes.week;
+    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history, change, leaving };
     Ok(html(segment::page(&segment, &base_url)))
+}
+
+/// Returns how many users of `segment` leave within a day unless they return; `None` if the window is too short.
+async fn leaving(state: &AppState, segment: &SegmentName<'_>, now: Timestamp) -> Result<Option<u64>> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
+    let Some(Ok(shorter)) = shorter else { return Ok(None) };
+    let all = state.estimator.estimate(segment, now).await?;
+    let staying = state.estimator.estimate_within(segment, shorter, now).await?;
+    Ok(Some(all.saturating_sub(staying)))
 }
 
 #[derive(IntoParams)]

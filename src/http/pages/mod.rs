@@ -5,6 +5,7 @@
 
 mod auth;
 mod axis;
+mod change;
 mod chart;
 mod curl;
 pub mod error;

@@ -176,7 +176,13 @@ async fn segment_page_has_the_count_of_the_api_and_bars_that_add_up_to_it() {
     assert!(hour.contains("No user was seen in the last hour") && !hour.contains("No users in this segment"), "{hour}");
     assert!([&day, &hour].iter().all(|page| page.contains("Users drop out 14 days")), "for each window");
     let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
-    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("No users in this segment"), "{nobody}");
+    assert!(nobody.contains("No segment called “<bdi>nobody</bdi>”") && !nobody.contains("id=\"count\""), "{nobody}");
+    let typo = page(app.get("/pages/segment?name=aa%2Fb").await, 200).await;
+    assert!(typo.contains("Did you mean <a href=\"segment?name=a%2Fb\">"), "{typo}");
+    // The oldest users were seen 13.5 days ago, and one each 7,000 seconds.
+    let leaving: u64 = text(&shown, "id=\"trend\"").split(' ').nth(1).unwrap().parse().unwrap();
+    assert!((11..=13).contains(&leaving), "{leaving}");
+    assert!(shown.contains(&format!("<title>{count} · a/b – ")), "{shown}");
 }
 
 #[tokio::test]
