@@ -91,7 +91,7 @@ pub fn unknown_page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
         p .lead #unknown {
             @match similar {
                 [] => { "It has no users and no history." }
-                [similar @ ..] => {
+                similar => {
                     "Did you mean "
                     @for (index, other) in similar.iter().enumerate() {
                         @if index > 0 { @if index + 1 == similar.len() { " or " } @else { ", " } }

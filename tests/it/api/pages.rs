@@ -109,6 +109,11 @@ async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     assert_eq!(rows(&by_name), [("news", "1"), ("spa", "2"), ("sports", "3")]);
     assert_eq!(by_name.matches("aria-sort").count(), 1);
     assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
+    let found = page(app.get("/?contains=PO").await, 200).await;
+    assert!(rows(&found) == [("sports", "3")] && found.contains("1 segment containing “<bdi>PO</bdi>”"), "{found}");
+    // The bar of a segment compares with the largest of all.
+    let found = page(app.get("/?contains=news").await, 200).await;
+    assert!(found.contains("class=\"fill\" width=\"33.333%\""), "{found}");
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("starts with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b"] {

@@ -1,6 +1,8 @@
 //! Handlers of the pages. Their parameters have the same checks as those of the API. Unknown ones are ignored, because
 //! chat tools and link trackers add them.
 
+mod list;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,104 +10,24 @@ use axum::extract::State;
 use axum::response::Response;
 use utoipa::IntoParams;
 
+pub use self::list::{__path_list, list};
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
 use super::error::{self, FormProblem};
 use super::histogram;
 use super::history::History;
-use super::list::{self, List, ROWS, Row};
 use super::overlap::{self, Comparison, Selection};
 use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::history::Point;
 use crate::estimator::overlap::{OverlapError, Overlaps};
-use crate::estimator::{self, ListCursor, ListQuery, NameFilter, Order};
-use crate::http::api::segments::order;
-use crate::http::cursor;
+use crate::estimator::{self, ListQuery, Order};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
-use crate::store;
-
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ListPageQuery {
-    /// The prefix of the names.
-    #[param(inline, value_type = Option<String>, example = "sp")]
-    prefix: String,
-    /// The order.
-    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
-    sort: Order,
-    #[param(ignore)]
-    cursor: Option<ListCursor>,
-}
-
-impl QueryParams for ListPageQuery {
-    const NAMES: &'static [&'static str] = &["prefix", "sort", "cursor"];
-
-    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
-        let sort = order(query)?.unwrap_or(Order::Count);
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &NameFilter::new(&prefix, "")))?;
-        Ok(Self { prefix, sort, cursor })
-    }
-}
-
-/// Show all segments.
-///
-/// The page has their counts and past counts, for people.
-#[utoipa::path(
-    get,
-    path = "/",
-    operation_id = "page_list",
-    tag = "pages",
-    params(ListPageQuery),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
-)]
-pub async fn list(
-    _: PageAuth,
-    State(state): State<Arc<AppState>>,
-    base_url: BaseUrl,
-    LenientQuery(ListPageQuery { prefix, sort: order, cursor }): LenientQuery<ListPageQuery>,
-) -> Result<Response> {
-    let (window, is_first) = (state.estimator.window(), cursor.is_none());
-    let now = state.synced_now().await?;
-    let query = ListQuery { prefix, contains: String::new(), order, limit: ROWS, cursor, window };
-    let found = state.estimator.list(&query, now).await?;
-    let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
-    let trends = trends(&state, &segments, now).await?;
-    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
-    let list = List {
-        rows: rows.collect(),
-        prefix: &query.prefix,
-        order,
-        next: found.next.map(|next| cursor::encode(order, &next)),
-        is_first,
-        now: found.as_of,
-        window,
-    };
-    Ok(html(list::page(&list, &base_url)))
-}
-
-/// Returns the past counts of each segment over the default range.
-async fn trends(
-    state: &AppState,
-    segments: &[SegmentName<'static>],
-    now: Timestamp,
-) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
-    /// One every three pixels. Sparklines are the largest part of the page.
-    const MAX_POINTS: u64 = 42;
-    let from = now - ranges::duration(DEFAULT_DAYS);
-    let step = state.history.step_for(from, now, MAX_POINTS);
-    let points = state.history.of_each(segments, from, now, step).await?;
-    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
-    // A key of another type leaves only its own row without a sparkline.
-    Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
-}
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
