@@ -93,6 +93,9 @@ async fn list_continues_on_the_next_page() {
     browser.click("#next").await;
     eventually("the second page is shown", async || names(&browser).await == all[100..]).await;
     assert!(browser.texts("#next").await.is_empty(), "the second page is the last");
+    browser.click("#segments tbody th a").await;
+    browser.click(".back a").await;
+    eventually("the link back leads to the second page", async || names(&browser).await == all[100..]).await;
     browser.click("#previous").await;
     eventually("the first page is shown", async || names(&browser).await == all[..100]).await;
     assert!(browser.texts("#previous").await.is_empty(), "the first page has no previous one");

@@ -46,6 +46,7 @@ async fn page_files_come_from_the_service_alone() {
     for (file, content_type) in [
         ("style.css", "text/css"),
         ("pages.js", "text/javascript"),
+        ("back.js", "text/javascript"),
         ("refresh.js", "text/javascript"),
         ("selection.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
