@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Uri;
+use axum::middleware::map_request;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
@@ -101,7 +102,10 @@ impl Route {
     /// Compresses the answers.
     fn compressed(self) -> Self {
         let build = self.build;
-        Self { build: Box::new(move |metrics| build(metrics).layer(compression::layer())), ..self }
+        let build = move |metrics: &Metrics| {
+            build(metrics).layer(compression::layer()).layer(map_request(compression::choose_encoding))
+        };
+        Self { build: Box::new(build), ..self }
     }
 }
 

@@ -82,6 +82,47 @@ async fn page_keeps_its_numbers_with_their_time_while_redis_is_away() {
 }
 
 #[tokio::test]
+async fn error_page_retries_soon_and_shows_the_numbers_by_itself() {
+    let mut redis = Redis::start();
+    let service =
+        Service::start(&["--redis-url", &redis.url(), "--redis-timeout", "200ms", "--redis-connect-timeout", "200ms"]);
+    service.fill("sports", 12).await;
+    service.fill("news", 10).await;
+    let mut browser = Browser::start(&service).await;
+    browser.expect_error("status of 503");
+    redis.kill();
+    browser.open("/pages/overlap?segment=sports&segment=news").await;
+    assert_eq!(browser.text("#retries").await, "Trying again in 1 s.");
+    redis.start_again();
+    eventually("the result is shown", async || !browser.texts("#matrix").await.is_empty()).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn notice_is_true_while_segments_are_selected() {
+    let mut redis = Redis::start();
+    let service =
+        Service::start(&["--redis-url", &redis.url(), "--redis-timeout", "200ms", "--redis-connect-timeout", "200ms"]);
+    service.fill("sports", 12).await;
+    let mut browser = Browser::start(&service).await;
+    browser.expect_error("status of 503");
+    browser.open("/").await;
+    let time = browser.text(".as-of time").await;
+    redis.kill();
+    refresh(&browser).await;
+    eventually("the notice is shown", async || !browser.text("#connection").await.is_empty()).await;
+    browser.click("#segments input[value='sports']").await;
+    redis.start_again();
+    let says = format!("Counts are available again. Showing data from {time}. Paused while you select or type.");
+    eventually("the notice says that the page is paused", async || browser.text("#connection").await == says).await;
+    browser.click("#segments input[value='sports']").await;
+    browser.value("document.activeElement.blur()").await;
+    refresh(&browser).await;
+    eventually("the notice is gone", async || browser.text("#connection").await.is_empty()).await;
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn refresh_keeps_the_focus_open_details_and_typed_text() {
     let service = Service::start(&[]);
     service.fill("sports", 12).await;

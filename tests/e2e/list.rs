@@ -58,11 +58,11 @@ async fn list_can_be_sorted_and_searched() {
     eventually("the list is sorted by name", async || names(&browser).await == ["news", "spa", "sports"]).await;
     assert_eq!(browser.text("#segments th[aria-sort=ascending]").await, "Segment ↑");
 
-    browser.click("#prefix").await;
+    browser.click("#search").await;
     browser.press("sp").await;
     browser.press(Key::Enter + "").await;
     eventually("the list has the matching segments", async || names(&browser).await == ["spa", "sports"]).await;
-    assert_eq!(browser.value("document.getElementById('prefix').value").await, json!("sp"));
+    assert_eq!(browser.value("document.getElementById('search').value").await, json!("sp"));
     assert_eq!(browser.text("#segments th[aria-sort=ascending]").await, "Segment ↑", "the search keeps the order");
 
     browser.click("#segments thead th.number a").await;
@@ -72,7 +72,7 @@ async fn list_can_be_sorted_and_searched() {
     .await;
     assert_eq!(names(&browser).await, ["spa", "sports"], "sorting keeps the search");
 
-    browser.click("#prefix").await;
+    browser.click("#search").await;
     browser.press("x").await;
     browser.press(Key::Enter + "").await;
     eventually("the list is empty", async || !browser.texts("#nothing").await.is_empty()).await;
@@ -93,6 +93,12 @@ async fn list_continues_on_the_next_page() {
     browser.click("#next").await;
     eventually("the second page is shown", async || names(&browser).await == all[100..]).await;
     assert!(browser.texts("#next").await.is_empty(), "the second page is the last");
+    browser.click("#segments tbody th a").await;
+    browser.click(".back a").await;
+    eventually("the link back leads to the second page", async || names(&browser).await == all[100..]).await;
+    browser.click("#previous").await;
+    eventually("the first page is shown", async || names(&browser).await == all[..100]).await;
+    assert!(browser.texts("#previous").await.is_empty(), "the first page has no previous one");
     browser.close().await;
 }
 
@@ -155,7 +161,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         "Segments",
         "Overlap",
         "API",
-        "prefix",
+        "search",
         "Search",
         "Segment ↑",
         "Users",

@@ -124,11 +124,13 @@ async fn history_has_the_numbers_of_the_api() {
 }
 
 #[tokio::test]
-async fn segment_without_users_is_not_an_error() {
+async fn unknown_segment_is_not_an_error_and_suggests_a_name() {
     let service = Service::start(&[]);
     let browser = Browser::start(&service).await;
-    browser.open("/pages/segment?name=nobody").await;
-    assert_eq!(browser.text("#count").await, "0");
+    service.fill("somebody", 1).await;
+    browser.open("/pages/segment?name=sombody").await;
+    assert_eq!(browser.text("h1").await, "No segment called “sombody”");
+    assert_eq!(browser.text("#unknown").await, "Did you mean somebody?");
     assert!(browser.texts("#histogram").await.is_empty());
     browser.check_page("segment-of-nobody").await;
     browser.close().await;

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use utoipa_swagger_ui::Config;
 
@@ -113,10 +113,8 @@ pub async fn file(known: IfNoneMatch, Path(name): Path<String>) -> Result<Respon
     }
     let file = utoipa_swagger_ui::serve(&name, Arc::new(Config::default()));
     let file = file.ok().flatten().expect("Swagger UI has the file");
-    // They are large and change with the version of this service only.
-    let headers = [(CONTENT_TYPE, file.content_type.as_str()), (CACHE_CONTROL, "public, max-age=86400")];
-    let mut response = (HEADERS, headers, Body::from(file.bytes.into_owned())).into_response();
-    if file.gzpipped {
+    let mut response = (HEADERS, known.answer(&file.content_type, file.bytes.into_owned())).into_response();
+    if file.gzpipped && response.status() == StatusCode::OK {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(response)

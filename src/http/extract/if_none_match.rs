@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -24,7 +24,7 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
 
 impl IfNoneMatch {
     /// Returns 200 with `content`, or 304 if the caller has it. Caches may store it, but must revalidate it.
-    pub fn answer(&self, media_type: &'static str, content: impl Into<Bytes>) -> Response {
+    pub fn answer(&self, media_type: &str, content: impl Into<Bytes>) -> Response {
         let content = content.into();
         // Weak, because the same content may be sent compressed or not.
         let tag = format!("W/\"{:016x}\"", xxh64(&content, 0));
@@ -33,7 +33,9 @@ impl IfNoneMatch {
             (ETAG, HeaderValue::try_from(&tag).expect("hexadecimal digits are valid in a header")),
         ];
         if self.has(&tag) {
-            return (StatusCode::NOT_MODIFIED, caching).into_response();
+            // As the 200 has, which may be compressed (RFC 9110, section 15.4.5).
+            let vary = [(VARY, HeaderValue::from_static("accept-encoding"))];
+            return (StatusCode::NOT_MODIFIED, caching, vary).into_response();
         }
         (caching, [(CONTENT_TYPE, media_type)], Body::from(content)).into_response()
     }

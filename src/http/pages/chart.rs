@@ -1,4 +1,4 @@
-//! Charts as SVG: bars, lines and sparklines.
+//! Charts as SVG: bars and lines.
 //!
 //! A chart consists of the labels of its counts and the plot beside them. The plot uses the available width: positions
 //! in it are percentages, so that text and strokes keep their size. (The pages' policy forbids style attributes.) Each
@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::axis::{Counts, Tick};
-use super::format;
 
 /// Bar of a histogram.
 #[derive(Debug, Clone)]
@@ -106,41 +105,12 @@ pub fn line(frame: &Frame<'_>, data: &[DataPoint]) -> Markup {
     chart(frame, &axis, &drawn)
 }
 
-/// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
-/// the highest: a nearly constant count looks constant.
-pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
-    // In half pixels: as precise as needed, and without decimals.
-    const WIDTH: f64 = 240.0;
-    const TALL: f64 = 56.0;
-    const MARGIN: f64 = 6.0;
-    let known = || counts.iter().flatten().copied();
-    let (Some(lowest), Some(highest)) = (known().min(), known().max()) else {
-        return html! { span .muted title="No history yet" { "–" } };
-    };
-    let bottom = (lowest as f64).min(highest as f64 * 0.8);
-    let range = (highest as f64 - bottom).max(1.0);
-    let step = (WIDTH - 2.0 * MARGIN) / counts.len().saturating_sub(1).max(1) as f64;
-    let place = |at: usize, count: u64| {
-        let height = (count as f64 - bottom) / range * (TALL - 2.0 * MARGIN);
-        ((MARGIN + at as f64 * step).round() as i64, (TALL - MARGIN - height).round() as i64)
-    };
-    let points: Vec<_> = counts.iter().enumerate().map(|(at, count)| count.map(|count| place(at, count))).collect();
-    let last = points.iter().rev().flatten().next();
-    html! {
-        svg .spark role="img" aria-label=(label) viewBox=(format!("0 0 {WIDTH} {TALL}")) width=(WIDTH / 2.0) height=(TALL / 2.0) {
-            title { (label) }
-            path .line d=(relative_path(&points)) {}
-            @if let Some((x, y)) = last { circle cx=(x) cy=(y) r="4" {} }
-        }
-    }
-}
-
 /// Renders `part` of `whole` as a bar. The numbers are beside it.
 pub fn meter(part: u64, whole: u64) -> Markup {
     html! {
-        svg .meter aria-hidden="true" width="100%" height="8" {
-            rect .track width="100%" height="8" rx="2" {}
-            rect .fill width=(percent(part as f64 / whole.max(1) as f64)) height="8" rx="2" {}
+        svg .meter aria-hidden="true" width="100%" height="3" {
+            rect .track width="100%" height="3" rx="1" {}
+            rect .fill width=(percent(part as f64 / whole.max(1) as f64)) height="3" rx="1" {}
         }
     }
 }
@@ -213,21 +183,6 @@ fn path(points: &[Option<(f64, f64)>]) -> String {
     path
 }
 
-/// Returns the same path by the distances of its points, which have fewer digits than their positions.
-fn relative_path(points: &[Option<(i64, i64)>]) -> String {
-    let mut path = String::new();
-    for run in runs(points) {
-        let _ = write!(path, "M{} {}", run[0].0, run[0].1);
-        path.push_str(if run.len() == 1 { "h0" } else { "l" });
-        for (index, pair) in run.windows(2).enumerate() {
-            let (x, y) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
-            // A minus sign separates numbers, too.
-            let _ = write!(path, "{}{x}{}{y}", if index == 0 { "" } else { " " }, if y < 0 { "" } else { " " });
-        }
-    }
-    path
-}
-
 /// Returns the area between that path and the base line.
 fn area(points: &[Option<(f64, f64)>]) -> String {
     let mut path = String::new();
@@ -244,7 +199,7 @@ fn area(points: &[Option<(f64, f64)>]) -> String {
 }
 
 /// Splits `points` where one is missing.
-fn runs<T: Copy>(points: &[Option<T>]) -> impl Iterator<Item = Vec<T>> {
+pub fn runs<T: Copy>(points: &[Option<T>]) -> impl Iterator<Item = Vec<T>> {
     let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
     runs.map(|run| run.iter().flatten().copied().collect())
 }
@@ -255,17 +210,6 @@ fn percent(part: f64) -> String {
 
 fn pixels(length: f64) -> String {
     format!("{length:.1}")
-}
-
-/// Returns the description of a sparkline for screen readers.
-pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
-    let known = || counts.iter().flatten().copied();
-    match (known().min(), known().max()) {
-        (Some(lowest), Some(highest)) => {
-            format!("{span}: between {} and {}", format::number(lowest), format::number(highest))
-        }
-        _ => "No history yet".to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -312,23 +256,6 @@ mod tests {
         assert_eq!(svg.matches("class=\"gap\"").count(), 1, "the end is no gap: {svg}");
         assert!(svg.contains("class=\"gap\" x=\"20.000%\" width=\"40.000%\""), "{svg}");
         assert_eq!((svg.matches("<circle").count(), svg.matches("class=\"hit\"").count()), (3, 6));
-    }
-
-    #[test]
-    fn spark_shows_a_dash_without_history_and_its_range_with_it() {
-        assert!(spark("none", &[None, None]).into_string().contains('–'));
-        let counts = [Some(1_000), None, Some(2_000)];
-        let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
-        assert!(svg.contains("aria-label=\"14 days: between 1,000 and 2,000\""), "{svg}");
-        assert!(svg.contains("d=\"M6 50h0M234 6h0\""), "{svg}");
-    }
-
-    #[test]
-    fn spark_of_a_full_history_is_short() {
-        let counts: Vec<_> = (0..42_u64).map(|at| Some(1_000 + at * 7_919 % 400)).collect();
-        let svg = spark("it", &counts).into_string();
-        let path = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
-        assert!(path.starts_with("M6 50l6-") && path.len() < 300, "{path}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::layout::{self, Page, Refresh};
 use super::links::BasePath;
 use super::names::visible;
 use super::response::{HEADERS, HTML};
+use crate::estimator::concurrency_limit::TooMany;
 use crate::http::problem::{Problem, ProblemDocument, ProblemKind};
 
 /// Form below an error message, so that the user can correct the input.
@@ -45,6 +46,11 @@ impl IntoResponse for FormProblem {
     }
 }
 
+/// Returns the problem of a comparison that was refused, for readers of pages.
+pub fn too_many_comparisons(refused: TooMany) -> Problem {
+    Problem::from(refused).with_detail(format!("{} are running.", refused.max))
+}
+
 /// Renders `problem` as the body of a page in `base`, with `form` below the message. Adds the headers of a page.
 pub fn body(
     kind: ProblemKind,
@@ -55,8 +61,10 @@ pub fn body(
 ) -> Body {
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HTML);
-    let is_temporary = problem.status == 503 || kind == ProblemKind::TooManyLists;
-    let refresh = if is_temporary && form.is_none() { Refresh::Periodic } else { Refresh::Never };
+    // An overlap that took too long would take as long again.
+    let is_lasting = kind == ProblemKind::RequestTimeout && form.is_some();
+    let is_temporary = [503, 429].contains(&problem.status) && !is_lasting;
+    let refresh = if is_temporary { Refresh::Periodic } else { Refresh::Never };
     let title = title(kind).unwrap_or(problem.title);
     let main = html! {
         div .error #error {
@@ -65,7 +73,8 @@ pub fn body(
             p { (visible(detail(kind).unwrap_or(problem.detail))) }
             @if let Some(advice) = advice(kind) { p { (advice) } }
             @if refresh == Refresh::Periodic {
-                p #retries hidden { "This page retries automatically." }
+                // Filled by the script.
+                p #retries hidden {}
             }
             p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
         }
@@ -83,6 +92,7 @@ const fn title(kind: ProblemKind) -> Option<&'static str> {
         ProblemKind::InsufficientScope => Some("This key can’t read segments"),
         ProblemKind::NotFound => Some("Page not found"),
         ProblemKind::Overloaded | ProblemKind::TooManyLists => Some("The service is busy"),
+        ProblemKind::TooManyOverlaps => Some("Too many comparisons at once"),
         ProblemKind::Invalid => Some("This link isn’t valid"),
         _ => None,
     }
@@ -105,5 +115,40 @@ const fn advice(kind: ProblemKind) -> Option<&'static str> {
              private window.",
         ),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::estimator::concurrency_limit::CostlyReads;
+
+    async fn page(problem: Problem, form: Option<Markup>) -> String {
+        let form = form.map(|form| Form(form.into_string().into()));
+        let body = body(problem.kind(), &problem.document("id"), form, BasePath::Pages, &mut HeaderMap::new());
+        String::from_utf8(to_bytes(body, 100_000).await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn refused_comparison_says_why_and_retries_with_its_form() {
+        let refused = TooMany { reads: CostlyReads::Overlaps, max: 2 };
+        let page = page(too_many_comparisons(refused), Some(html! { form {} })).await;
+        assert!(page.contains("<h1>Too many comparisons at once</h1><p>2 are running.</p>"), "{page}");
+        assert!(page.contains("data-refresh") && page.contains("<form></form>"), "{page}");
+    }
+
+    #[rstest]
+    #[case::unavailable(ProblemKind::Unavailable, true)]
+    #[case::too_many_lists(ProblemKind::TooManyLists, true)]
+    #[case::timeout(ProblemKind::RequestTimeout, false)]
+    #[case::invalid(ProblemKind::Invalid, false)]
+    #[tokio::test]
+    async fn page_with_a_form_retries_after_temporary_problems(#[case] kind: ProblemKind, #[case] retries: bool) {
+        let page = page(Problem::new(kind, "why"), Some(html! { form {} })).await;
+        assert_eq!(page.contains("data-refresh"), retries, "{page}");
+        assert_eq!(page.contains("id=\"retries\""), retries, "{page}");
     }
 }

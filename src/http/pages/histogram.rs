@@ -70,6 +70,11 @@ pub fn buckets(window: Window) -> usize {
     usize::try_from(count).unwrap_or(1)
 }
 
+/// Returns the unit of the ages of `buckets` in `window`.
+pub fn unit(window: Window, buckets: usize) -> &'static str {
+    ages(window, buckets).1
+}
+
 /// Returns ticks at the bounds of the buckets with their ages, and the unit of the ages.
 fn ages(window: Window, buckets: usize) -> (Vec<Tick>, &'static str) {
     let count = buckets.max(1) as u64;

@@ -21,6 +21,8 @@ pub struct History {
     pub step: Duration,
     /// Sampling interval. `None` if this service does not sample.
     pub interval: Option<Duration>,
+    /// Whether there are samples before the range.
+    pub has_older: bool,
 }
 
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
@@ -28,7 +30,7 @@ pub fn history(history: &History, configured: Window, now: Timestamp, link: Segm
     let History { days, points, interval, .. } = history;
     html! {
         p .note {
-            "The count over the last " (format::span(configured.duration()))
+            "The count over the " (format::last(configured.duration()))
             @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
             ". Gaps mean no data was recorded."
         }
@@ -43,6 +45,7 @@ pub fn history(history: &History, configured: Window, now: Timestamp, link: Segm
         @match points {
             None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
             Some(points) if points.iter().any(|point| point.count.is_some()) => { (line(history, points, now)) }
+            Some(_) if history.has_older => { p .nothing #no-history { "No data in this range." } }
             Some(_) => {
                 p .nothing #no-history {
                     "No history yet. "

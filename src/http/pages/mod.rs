@@ -1,10 +1,11 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list`, `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `chart` (with `axis`), `format`, `names`, `links`, `ranges` and `curl`.
+//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
+//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `ranges` and `curl`.
 
 mod auth;
 mod axis;
+mod change;
 mod chart;
 mod curl;
 pub mod error;
@@ -21,6 +22,8 @@ mod overlap;
 mod ranges;
 mod response;
 mod segment;
+mod spark;
+mod welcome;
 
 pub use self::files::{__path_file, file};
 pub use self::handlers::{__path_list, __path_overlap, __path_segment, list, overlap, segment};

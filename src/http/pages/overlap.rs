@@ -14,6 +14,8 @@ use crate::estimator::overlap::{Overlap, Overlaps};
 
 /// Minimum number of fields in the form.
 const MIN_FIELDS: usize = 3;
+/// Maximum number of fields in the form.
+const MAX_FIELDS: usize = 2 * Overlaps::MAX_SEGMENTS;
 
 /// Selected segments and suggestions for more.
 pub struct Selection<'a> {
@@ -48,8 +50,8 @@ pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison>, base_url
 /// Renders the form with the selected segments.
 pub fn form(selection: &Selection<'_>) -> Markup {
     let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
-    // Too many names are kept for correction.
-    let fields = fields.max(selection.names.len());
+    // Too many names are kept for correction, if they are not far too many.
+    let fields = fields.max(selection.names.len().min(MAX_FIELDS));
     html! {
         form #pick method="get" action="overlap" {
             fieldset {
@@ -85,7 +87,7 @@ fn result(names: &[&str], comparison: &Comparison, base_url: &BaseUrl) -> Markup
         if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
     html! {
         section #result aria-labelledby="in-common" {
-            h2 #in-common { "Overlap" }
+            h2 #in-common { "Result" }
             (layout::as_of(*now, Some(*window)))
             dl .pair {
                 div { dt { (in_all) } dd #all data-count=(all) { (format::number(*all)) } dd { (format::share(*all, *any)) " of the users in at least one" } }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
-use super::histogram::histogram;
+use super::histogram::{self, histogram};
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, SegmentLink, encoded, with_query};
-use super::{format, names, ranges};
-use crate::domain::{Timestamp, Window};
-use crate::estimator::Histogram;
+use super::{change, format, names, ranges};
+use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::{Change, Histogram};
 
 /// Data of the page.
 pub struct Segment<'a> {
@@ -25,6 +25,10 @@ pub struct Segment<'a> {
     /// The longest window.
     pub configured: Window,
     pub history: History,
+    /// The change in a week of the count over the longest window.
+    pub change: Option<Change>,
+    /// How many users leave within a day unless they return. `None` if the longest window is not longer than a day.
+    pub leaving: Option<u64>,
 }
 
 impl Segment<'_> {
@@ -42,15 +46,23 @@ impl Segment<'_> {
 pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let &Segment { name, now, window, configured, .. } = segment;
     let count = segment.histogram.count;
+    let unit = match histogram::unit(window, segment.histogram.buckets.len()) {
+        "days" => "Days",
+        "hours" => "Hours",
+        "minutes" => "Minutes",
+        _ => "Time",
+    };
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
         p .figure #count data-count=(count) { (format::number(count)) }
         p { @if count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(window.duration())) }
+        (trend(segment))
         (layout::as_of(now, None))
+        p { a #compare href=(with_query("overlap", [("segment", name)])) { "Compare with another segment" } }
         (windows(segment))
         section aria-labelledby="last-seen" {
-            h2 #last-seen { "Days since last visit" }
+            h2 #last-seen { (unit) " since last visit" }
             p .note {
                 "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
             }
@@ -67,7 +79,44 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
             pre tabindex="0" { code { (calls(segment, base_url)) } }
         }
     };
+    let title = format!("{} · {name}", format::number(count));
+    layout::page(BasePath::Pages, Page::Segment, &title, Refresh::Periodic, &main)
+}
+
+/// Renders the page of a name that no segment has.
+pub fn unknown_page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
+    let main = html! {
+        p .back { a href="../" { "← All segments" } }
+        h1 { "No segment called “" (names::name(name)) "”" }
+        p .lead #unknown {
+            @match similar {
+                [] => { "It has no users and no history." }
+                similar => {
+                    "Did you mean "
+                    @for (index, other) in similar.iter().enumerate() {
+                        @if index > 0 { @if index + 1 == similar.len() { " or " } @else { ", " } }
+                        a href=(with_query("segment", [("name", other.as_str())])) { (names::name(other.as_str())) }
+                    }
+                    "?"
+                }
+            }
+        }
+    };
     layout::page(BasePath::Pages, Page::Segment, name, Refresh::Periodic, &main)
+}
+
+/// Renders how the count changed, and how it will. Both are known for the longest window alone.
+fn trend(segment: &Segment<'_>) -> Markup {
+    let (change, leaving) = (segment.change, segment.leaving);
+    html! {
+        @if segment.window == segment.configured && (change.is_some() || leaving.is_some()) {
+            p #trend {
+                @if let Some(change) = change { (change::change(change)) " on a week ago" }
+                @if change.is_some() && leaving.is_some() { " · " }
+                @if let Some(leaving) = leaving { "about " (format::number(leaving)) @if leaving == 1 { " leaves" } @else { " leave" } " within 24 h" }
+            }
+        }
+    }
 }
 
 /// Renders links to shorter windows.
@@ -133,7 +182,9 @@ mod tests {
             now,
             window,
             configured: window,
-            history: History { days: 1, points, step: hour, interval: Some(hour) },
+            history: History { days: 1, points, step: hour, interval: Some(hour), has_older: false },
+            change: Some(Change { before: 10_717, after: 10_500 }),
+            leaving: Some(39),
         }
     }
 
@@ -146,6 +197,27 @@ mod tests {
         let page = html(&segment("sports"));
         assert!(page.contains("data-count=\"10500\">10,500</p>"), "{page}");
         assert!(page.contains("datetime=\"2026-11-22T10:30:00.000Z\""), "{page}");
+        assert!(page.contains("<title>10,500 · sports – Segment estimator</title>"), "{page}");
+        assert!(page.contains("217 (-2.0%) on a week ago · about 39 leave within 24 h</p>"), "{page}");
+        assert!(page.contains("href=\"overlap?segment=sports\""), "{page}");
+    }
+
+    #[test]
+    fn page_of_a_shorter_window_has_its_unit_and_no_trend() {
+        let mut hours = segment("sports");
+        hours.window = Window::parse("24h").unwrap();
+        hours.histogram.buckets.truncate(12);
+        let page = html(&hours);
+        assert!(page.contains("Hours since last visit") && !page.contains("a week ago"), "{page}");
+    }
+
+    #[test]
+    fn unknown_page_suggests_names() {
+        let similar = ["news", "a & b"].map(|name| SegmentName::parse(name.to_owned()).unwrap());
+        let page = unknown_page("nwes", &similar).into_string();
+        assert!(page.contains("No segment called “<bdi>nwes</bdi>”"), "{page}");
+        let links = "<a href=\"segment?name=news\"><bdi>news</bdi></a> or <a href=\"segment?name=a%20%26%20b\">";
+        assert!(page.contains(&format!("Did you mean {links}")), "{page}");
     }
 
     #[test]
@@ -189,6 +261,9 @@ mod tests {
         new.history.points = Some(vec![point(new.now, None)]);
         let page = html(&new);
         assert!(page.contains("No history yet.") && !page.contains("id=\"history\""), "{page}");
+        new.history.has_older = true;
+        assert!(html(&new).contains("No data in this range."));
+        new.history.has_older = false;
         new.history.interval = None;
         assert!(html(&new).contains("history_interval"));
         new.history.points = None;

@@ -46,6 +46,7 @@ async fn page_files_come_from_the_service_alone() {
     for (file, content_type) in [
         ("style.css", "text/css"),
         ("pages.js", "text/javascript"),
+        ("back.js", "text/javascript"),
         ("refresh.js", "text/javascript"),
         ("selection.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
@@ -109,6 +110,11 @@ async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     assert_eq!(rows(&by_name), [("news", "1"), ("spa", "2"), ("sports", "3")]);
     assert_eq!(by_name.matches("aria-sort").count(), 1);
     assert_eq!(rows(&page(app.get("/?prefix=sp").await, 200).await), [("sports", "3"), ("spa", "2")]);
+    let found = page(app.get("/?contains=PO").await, 200).await;
+    assert!(rows(&found) == [("sports", "3")] && found.contains("1 segment containing “<bdi>PO</bdi>”"), "{found}");
+    // The bar of a segment compares with the largest of all.
+    let found = page(app.get("/?contains=news").await, 200).await;
+    assert!(found.contains("class=\"fill\" width=\"33.333%\""), "{found}");
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("starts with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
     for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b"] {
@@ -176,7 +182,13 @@ async fn segment_page_has_the_count_of_the_api_and_bars_that_add_up_to_it() {
     assert!(hour.contains("No user was seen in the last hour") && !hour.contains("No users in this segment"), "{hour}");
     assert!([&day, &hour].iter().all(|page| page.contains("Users drop out 14 days")), "for each window");
     let nobody = page(app.get("/pages/segment?name=nobody").await, 200).await;
-    assert!(text(&nobody, "id=\"count\"") == "0" && nobody.contains("No users in this segment"), "{nobody}");
+    assert!(nobody.contains("No segment called “<bdi>nobody</bdi>”") && !nobody.contains("id=\"count\""), "{nobody}");
+    let typo = page(app.get("/pages/segment?name=aa%2Fb").await, 200).await;
+    assert!(typo.contains("Did you mean <a href=\"segment?name=a%2Fb\">"), "{typo}");
+    // The oldest users were seen 13.5 days ago, and one each 7,000 seconds.
+    let leaving: u64 = text(&shown, "id=\"trend\"").split(' ').nth(1).unwrap().parse().unwrap();
+    assert!((11..=13).contains(&leaving), "{leaving}");
+    assert!(shown.contains(&format!("<title>{count} · a/b – ")), "{shown}");
 }
 
 #[tokio::test]
@@ -255,8 +267,8 @@ async fn page_without_redis_says_so_and_shows_no_numbers() {
         let away = page(app.get(path).await, 503).await;
         assert!(away.contains("Counts are unavailable right now"), "{away}");
         assert!(!away.contains("as-of") && !away.contains("<table") && !away.contains("<svg"), "{away}");
-        // A form keeps the segments. Other pages refresh themselves.
-        assert!(away.contains("data-refresh") != away.contains("value=\"news\""), "{away}");
+        assert!(away.contains("data-refresh"), "{away}");
+        assert_eq!(away.contains("value=\"news\""), path.contains("news"), "a form keeps the segments: {away}");
     }
     redis.start_again();
     eventually("the list page is 200 again", async || app.status_of("/").await == 200).await;
@@ -357,8 +369,18 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
         assert!(error.contains(&format!("value=\"{first}\"")), "{error}");
     }
     let error = page(app.get(&format!("/pages/overlap?{nine}")).await, 422).await;
-    assert!(error.contains("Too many are “s8”."), "{error}");
+    assert!(error.contains("Remove “s8”."), "{error}");
     assert!((0..9).all(|at| error.contains(&format!("value=\"s{at}\""))), "every name is kept: {error}");
+}
+
+#[tokio::test]
+async fn overlap_page_of_far_too_many_segments_is_short() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let many: Vec<_> = (0..300).map(|at| format!("segment=s{at}")).collect();
+    let error = page(app.get(&format!("/pages/overlap?{}", many.join("&"))).await, 422).await;
+    assert_eq!(error.matches("name=\"segment\"").count(), 16, "{error}");
+    assert!(error.contains("“s14”, “s15” and 284 more."), "{error}");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ const notice = document.getElementById('connection');
 let isFetching = false;
 let isOver = !seconds;
 let timer;
-// Attempts without numbers since the last numbers.
-let failures = 0;
+// Attempts without numbers since the last numbers. The load of an error page was one.
+let failures = document.getElementById('error') ? 1 : 0;
 
 const main = () => document.getElementById('main');
 
@@ -49,12 +49,10 @@ const patch = (old, next) => {
 /** Replaces the main part by that of `page`. */
 const show = (page) => {
   const next = page.getElementById('main');
-  if (!next) throw new Error('no page');
   const focused = main().contains(document.activeElement) ? document.activeElement : null;
   patch(main(), next);
   // Some pages are not refreshed, such as an overlap that follows an error.
   if (!page.body.dataset.refresh) isOver = true;
-  announce();
   document.title = page.title;
   // The focused link has moved to another row.
   const href = focused && !focused.isConnected && focused.getAttribute('href');
@@ -63,10 +61,10 @@ const show = (page) => {
 };
 
 /** Shows `text` and the time of the numbers, if the page has some. Returns whether it has. */
-const keep = (text) => {
+const keep = (text, next = 'Retrying…') => {
   const time = main().querySelector('.as-of time');
   if (!time) return false;
-  const full = `${text} Showing data from ${time.textContent}. Retrying…`;
+  const full = `${text} Showing data from ${time.textContent}. ${next}`;
   if (notice.textContent !== full) notice.textContent = full;
   main().dataset.stale = '';
   return true;
@@ -75,19 +73,30 @@ const keep = (text) => {
 /** Schedules the next attempt: after a failure in 1, 2, 4 and so on seconds, at most the usual interval. */
 const schedule = () => {
   clearTimeout(timer);
-  if (!isOver) timer = setTimeout(refresh, 1000 * (failures ? Math.min(2 ** (failures - 1), seconds) : seconds));
+  if (isOver) return;
+  const delay = failures ? Math.min(2 ** (failures - 1), seconds) : seconds;
+  timer = setTimeout(refresh, 1000 * delay);
+  // An error page tells its reader.
+  const retries = document.getElementById('retries');
+  if (!retries) return;
+  retries.textContent = `Trying again in ${delay} s.`;
+  retries.hidden = false;
 };
 
 /** Fetches the page and shows it. */
 const load = async () => {
   // Without the user name and password of the address, which fetch refuses.
   const response = await fetch(location.origin + location.pathname + location.search, { cache: 'no-store', headers: { accept: 'text/html' }, signal: AbortSignal.timeout(10000) });
-  if (response.status === 401) return location.reload();
+  if (response.status === 401 && !isInUse()) return location.reload();
   if (!(response.headers.get('content-type') || '').startsWith('text/html')) throw new Error('no page');
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
-  if (isInUse()) return;
+  if (!page.getElementById('main')) throw new Error('no page');
   failures = response.status >= 500 || response.status === 429 ? failures + 1 : 0;
   if (failures && keep('Counts are unavailable right now.')) return;
+  if (isInUse()) {
+    if (notice.textContent !== '') keep('Counts are available again.', 'Paused while you select or type.');
+    return;
+  }
   show(page);
   if (notice.textContent !== '') notice.textContent = '';
 };
@@ -96,7 +105,8 @@ const refresh = async () => {
   if (isFetching || isOver || document.hidden) return;
   isFetching = true;
   try {
-    if (!isInUse()) await load();
+    // After a failure the page asks even while it is in use, so that the notice stays true.
+    if (failures || !isInUse()) await load();
   } catch {
     failures += 1;
     if (!keep('The service can’t be reached.')) notice.textContent = 'The service can’t be reached. Retrying…';
@@ -106,13 +116,6 @@ const refresh = async () => {
   }
 };
 
-/** Tells readers of an error that the script retries. */
-const announce = () => {
-  const retries = document.getElementById('retries');
-  if (retries && !isOver) retries.hidden = false;
-};
-
-announce();
 schedule();
 // A hidden page has no timer: it is refreshed when it is visible again.
 document.addEventListener('visibilitychange', refresh);

@@ -1,100 +1,97 @@
-//! The list of segments, and the page of a service without visits.
+//! The list of segments.
+
+mod data;
+mod headings;
 
 use maud::{Markup, html};
 
+pub use self::data::{List, ROWS, Row};
+use self::data::{link, order_label, sort_parameter};
+use self::headings::{change_heading, heading};
 use super::curl::BaseUrl;
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, with_query};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
-use super::{chart, format};
-use crate::domain::{Timestamp, Window};
+use super::welcome::welcome;
+use super::{change, chart, format, spark};
+use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
-use crate::estimator::{CountedSegment, Order};
-
-/// Segments per page.
-pub const ROWS: usize = 100;
 
 /// Label of the button while fewer than two segments are selected.
 const COMPARE: &str = "Compare selected segments";
 
-/// Data of the page.
-pub struct List<'a> {
-    /// The segments of this page, in order.
-    pub rows: Vec<Row>,
-    /// Prefix of the names.
-    pub prefix: &'a str,
-    pub order: Order,
-    /// Cursor of the next page.
-    pub next: Option<String>,
-    /// Whether this is the first page.
-    pub is_first: bool,
-    /// Time of the counts.
-    pub now: Timestamp,
-    /// Window of the counts.
-    pub window: Window,
-}
-
-/// Row of the list.
-pub struct Row {
-    pub counted: CountedSegment,
-    /// Past counts, in even steps until now.
-    pub trend: Vec<Option<u64>>,
-}
-
 /// Renders the page.
 pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
-    let is_empty = list.rows.is_empty() && list.prefix.is_empty() && list.is_first;
-    let main = if is_empty { welcome(list, base_url) } else { search(list) };
+    let is_empty = list.rows.is_empty() && !list.is_filtered() && list.is_first;
+    let main = if is_empty { welcome(list.now, list.window, base_url) } else { search(list) };
     layout::page(BasePath::Root, Page::List, "Segments", Refresh::Periodic, &main)
 }
 
 fn search(list: &List<'_>) -> Markup {
+    let unfiltered = List { prefix: "", contains: "", ..list.first_page(list.order) };
     html! {
         h1 { "Segments" }
         (layout::as_of(list.now, Some(list.window)))
         form .tools method="get" action="./" role="search" {
             div .field {
-                label for="prefix" { "Search segments" }
-                input #prefix type="search" name="prefix" value=(list.prefix) autocomplete="off" spellcheck="false" maxlength="128";
+                label for="search" { "Search segments" }
+                input #search type="search" name="contains" value=(list.contains) autocomplete="off" spellcheck="false" maxlength="128";
             }
+            @if !list.prefix.is_empty() { input type="hidden" name="prefix" value=(list.prefix); }
             @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
             button type="submit" { "Search" }
-            @if !list.prefix.is_empty() { a .button href=(link(list, "", None)) { "Clear" } }
+            @if list.is_filtered() { a .button href=(link(&unfiltered, None)) { "Clear" } }
         }
         @if list.rows.is_empty() {
             div .nothing #nothing {
-                @if list.prefix.is_empty() { p { "No more segments." } }
-                @else { p { "No active segment starts with “" (name(list.prefix)) "”." } }
+                @if list.is_filtered() { p { "No active segment " (filter(list, "starts", "contains")) "." } }
+                @else { p { "No more segments." } }
                 p { a href="./" { "All segments" } }
             }
         } @else { (table(list)) }
     }
 }
 
+/// Renders what all names on the page have in common.
+fn filter(list: &List<'_>, starts: &str, contains: &str) -> Markup {
+    html! {
+        @if !list.prefix.is_empty() { (starts) " with “" (name(list.prefix)) "”" }
+        @if !list.prefix.is_empty() && !list.contains.is_empty() { " and " }
+        @if !list.contains.is_empty() { (contains) " “" (name(list.contains)) "”" }
+    }
+}
+
+/// Returns which segments the page has: `1–100 of 10,021 segments`.
+fn shown(list: &List<'_>) -> String {
+    let rows = list.rows.len() as u64;
+    let counted = format::counted(rows, "segment", "segments");
+    match (list.is_first, list.total.filter(|total| *total > rows)) {
+        (true, Some(total)) => format!("1–{} of {} segments", format::number(rows), format::number(total)),
+        (true, None) if list.next.is_some() => format!("The first {counted}"),
+        (true, None) => counted,
+        (false, Some(total)) => format!("{} of {} segments", format::number(rows), format::number(total)),
+        (false, None) => format!("{counted} of several pages"),
+    }
+}
+
 fn table(list: &List<'_>) -> Markup {
-    let largest = list.rows.iter().filter_map(|row| row.counted.count).max().unwrap_or_default();
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
-    let shown = format::counted(list.rows.len() as u64, "segment", "segments");
-    let shown = match (list.is_first, &list.next) {
-        (true, None) => shown,
-        (true, Some(_)) => format!("The first {shown}"),
-        (false, _) => format!("The next {shown}"),
-    };
+    let has_changes = list.rows.iter().any(|row| row.counted.changes.week.is_some());
     html! {
         form .list method="get" action="pages/overlap" data-max=(Overlaps::MAX_SEGMENTS) {
             table #segments {
                 caption {
-                    (shown)
-                    @if !list.prefix.is_empty() { " starting with “" (name(list.prefix)) "”" }
-                    ", " (order_label(list.order)) ". Bars compare with the largest segment on this page."
+                    (shown(list))
+                    @if list.is_filtered() { " " (filter(list, "starting", "containing")) }
+                    ", " (order_label(list.order)) ". Bars compare with the largest segment."
                 }
                 thead {
                     tr {
                         th .pick scope="col" { span .said { "Compare" } }
                         (heading(list, Order::Name, "Segment", "ascending", "name"))
                         (heading(list, Order::Count, "Users", "descending", "number"))
-                        th .share scope="col" { span .said { "Relative to the largest" } }
+                        @if has_changes { (change_heading(list)) }
                         @if has_trends { th .trend scope="col" { (DEFAULT_LABEL) } }
                     }
                 }
@@ -109,14 +106,15 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
-                                td .number { (format::number(count)) }
-                                td .share { (chart::meter(count, largest)) }
+                                td .number { (format::number(count)) (chart::meter(count, list.largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
-                                td .share {}
+                            }
+                            @if has_changes {
+                                td .change { @if let Some(week) = row.counted.changes.week { (change::change(week)) } @else { "–" } }
                             }
                             @if has_trends {
-                                td .trend { (chart::spark(&chart::spark_label(&row.trend, DEFAULT_LABEL), &row.trend)) }
+                                td .trend { (spark::spark(&spark::spark_label(&row.trend, DEFAULT_LABEL), &row.trend)) }
                             }
                         }
                     }
@@ -128,9 +126,12 @@ fn table(list: &List<'_>) -> Markup {
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {
                         ul {
-                            @if !list.is_first { li { a href=(link(list, list.prefix, None)) { "First page" } } }
+                            @if !list.is_first { li { a href=(link(list, None)) { "First page" } } }
+                            @if let Some(previous) = &list.previous {
+                                li { a #previous rel="prev" href=(link(list, Some(previous))) { "Previous " (ROWS) } }
+                            }
                             @if let Some(next) = &list.next {
-                                li { a #next rel="next" href=(link(list, list.prefix, Some(next))) { "Next " (ROWS) } }
+                                li { a #next rel="next" href=(link(list, Some(next))) { "Next " (ROWS) } }
                             }
                         }
                     }
@@ -140,76 +141,11 @@ fn table(list: &List<'_>) -> Markup {
     }
 }
 
-/// Returns the parameter `sort`, which the default order omits.
-const fn sort_parameter(order: Order) -> &'static str {
-    match order {
-        Order::Count => "",
-        Order::Name => "name",
-        Order::Growth => "change",
-        Order::Decline => "-change",
-        Order::Newest => "new",
-    }
-}
-
-const fn order_label(order: Order) -> &'static str {
-    match order {
-        Order::Count => "largest first",
-        Order::Name => "by name",
-        Order::Growth => "the fastest growing first",
-        Order::Decline => "the fastest shrinking first",
-        Order::Newest => "the newest first",
-    }
-}
-
-/// Renders the heading of a column, with a link to the first page in its order.
-fn heading(list: &List<'_>, order: Order, text: &str, direction: &str, class: &str) -> Markup {
-    let is_current = list.order == order;
-    let other = List { order, rows: Vec::new(), next: None, ..*list };
-    html! {
-        th class=(class) scope="col" aria-sort=[is_current.then_some(direction)] {
-            a href=(link(&other, list.prefix, None)) {
-                (text)
-                @if is_current { span aria-hidden="true" { @if order == Order::Count { " ↓" } @else { " ↑" } } }
-            }
-        }
-    }
-}
-
-fn link(list: &List<'_>, prefix: &str, cursor: Option<&str>) -> String {
-    let parameters = [("prefix", prefix), ("sort", sort_parameter(list.order)), ("cursor", cursor.unwrap_or_default())];
-    with_query("./", parameters)
-}
-
-/// Renders instructions for a service without visits.
-fn welcome(list: &List<'_>, base_url: &BaseUrl) -> Markup {
-    html! {
-        h1 { "No segments yet" }
-        p .lead {
-            "No user was seen in the last " (format::span(list.window.duration()))
-            ". Send a visit, and its segment appears here."
-        }
-        (layout::as_of(list.now, None))
-        section #first-visit {
-            h2 { "Send the first visit" }
-            pre tabindex="0" { code { (base_url.post_visit("u104010", "sports")) } }
-            p .note { "Paste it into a terminal. The answer is " code { "204 No Content" } " once the visit is stored." }
-        }
-        section {
-            h2 { "Or load demo data" }
-            pre tabindex="0" { code { "segment-estimator demo" } }
-            p .note {
-                "Fills an empty data set with 300 segments and two weeks of visits. Run it with the settings of this service. From a checkout: "
-                code { "make run ARGS=demo" } "."
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::SegmentName;
-    use crate::estimator::Changes;
+    use crate::domain::{SegmentName, Timestamp, Window};
+    use crate::estimator::{Change, Changes, CountedSegment};
 
     fn row(segment: &str, count: u64, trend: &[Option<u64>]) -> Row {
         let segment = SegmentName::parse(segment.to_owned()).unwrap();
@@ -223,9 +159,13 @@ mod tests {
         List {
             rows,
             prefix: "",
+            contains: "",
             order: Order::Count,
+            previous: None,
             next: None,
             is_first: true,
+            total: None,
+            largest: 4_000,
             now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
             window: Window::parse("14d").unwrap(),
         }
@@ -239,11 +179,22 @@ mod tests {
     fn row_has_name_count_and_a_bar_relative_to_the_largest() {
         let page = html(&list(vec![row("sports", 4_000, &[]), row("a&b", 1_000, &[])]));
         assert!(page.contains("<a href=\"pages/segment?name=a%26b\"><bdi>a&amp;b</bdi></a>"), "{page}");
-        assert!(page.contains("<td class=\"number\">4,000</td>"), "{page}");
+        assert!(page.contains("<td class=\"number\">4,000<svg class=\"meter\""), "{page}");
         assert!(page.contains("width=\"100.000%\"") && page.contains("width=\"25.000%\""), "{page}");
         assert!(!page.contains("class=\"trend\""), "without history there is no column for it: {page}");
         assert!(page.contains("2 segments, largest first"), "{page}");
         assert!(page.contains("datetime=\"2026-11-22T10:00:05.000Z\">22 Nov 2026, 10:00:05 UTC</time>"), "{page}");
+    }
+
+    #[test]
+    fn row_has_the_change_in_a_week_if_one_is_known() {
+        let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[])];
+        assert!(!html(&list(rows.clone())).contains("In 7 days"));
+        rows[0].counted.changes.week = Some(Change { before: 50, after: 40 });
+        let page = html(&List { order: Order::Growth, total: Some(10_021), ..list(rows) });
+        assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">–</td>"), "{page}");
+        assert!(page.contains("<a href=\"./?sort=-change\">In 7 days"), "the link reverses the order: {page}");
+        assert!(page.contains("1–2 of 10,021 segments, the fastest growing first"), "{page}");
     }
 
     #[test]

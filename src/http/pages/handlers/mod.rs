@@ -1,110 +1,33 @@
 //! Handlers of the pages. Their parameters have the same checks as those of the API. Unknown ones are ignored, because
 //! chat tools and link trackers add them.
 
+mod list;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use utoipa::IntoParams;
 
+pub use self::list::{__path_list, list};
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
-use super::error::FormProblem;
+use super::error::{self, FormProblem};
 use super::histogram;
 use super::history::History;
-use super::list::{self, List, ROWS, Row};
 use super::overlap::{self, Comparison, Selection};
 use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::history::Point;
-use crate::estimator::overlap::Overlaps;
-use crate::estimator::{ListCursor, ListQuery, NameFilter, Order};
-use crate::http::api::segments::order;
-use crate::http::cursor;
+use crate::estimator::overlap::{OverlapError, Overlaps};
+use crate::estimator::{self, ListQuery, Order};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
-use crate::store;
-
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ListPageQuery {
-    /// The prefix of the names.
-    #[param(inline, value_type = Option<String>, example = "sp")]
-    prefix: String,
-    /// The order.
-    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
-    sort: Order,
-    #[param(ignore)]
-    cursor: Option<ListCursor>,
-}
-
-impl QueryParams for ListPageQuery {
-    const NAMES: &'static [&'static str] = &["prefix", "sort", "cursor"];
-
-    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
-        let sort = order(query)?.unwrap_or(Order::Count);
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &NameFilter::new(&prefix, "")))?;
-        Ok(Self { prefix, sort, cursor })
-    }
-}
-
-/// Show all segments.
-///
-/// The page has their counts and past counts, for people.
-#[utoipa::path(
-    get,
-    path = "/",
-    operation_id = "page_list",
-    tag = "pages",
-    params(ListPageQuery),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
-)]
-pub async fn list(
-    _: PageAuth,
-    State(state): State<Arc<AppState>>,
-    base_url: BaseUrl,
-    LenientQuery(ListPageQuery { prefix, sort: order, cursor }): LenientQuery<ListPageQuery>,
-) -> Result<Response> {
-    let (window, is_first) = (state.estimator.window(), cursor.is_none());
-    let now = state.synced_now().await?;
-    let query = ListQuery { prefix, contains: String::new(), order, limit: ROWS, cursor, window };
-    let found = state.estimator.list(&query, now).await?;
-    let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
-    let trends = trends(&state, &segments, now).await?;
-    let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
-    let list = List {
-        rows: rows.collect(),
-        prefix: &query.prefix,
-        order,
-        next: found.next.map(|next| cursor::encode(order, &next)),
-        is_first,
-        now: found.as_of,
-        window,
-    };
-    Ok(html(list::page(&list, &base_url)))
-}
-
-/// Returns the past counts of each segment over the default range.
-async fn trends(
-    state: &AppState,
-    segments: &[SegmentName<'static>],
-    now: Timestamp,
-) -> std::result::Result<Vec<Vec<Option<u64>>>, store::Error> {
-    /// One every three pixels. Sparklines are the largest part of the page.
-    const MAX_POINTS: u64 = 42;
-    let from = now - ranges::duration(DEFAULT_DAYS);
-    let step = state.history.step_for(from, now, MAX_POINTS);
-    let points = state.history.of_each(segments, from, now, step).await?;
-    let counts = |points: Vec<Point>| points.into_iter().map(|point| point.count).collect();
-    // A key of another type leaves only its own row without a sparkline.
-    Ok(points.into_iter().map(|points| points.map(counts).unwrap_or_default()).collect())
-}
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -156,8 +79,18 @@ pub async fn segment(
     const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
+    const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
+    if !state.estimator.is_known(&name, histogram.count).await? {
+        let similar = match state.estimator.similar_names(&name, MAX_SIMILAR).await {
+            // A page without suggestions is better than none.
+            Err(estimator::Error::TooMany(_)) => Vec::new(),
+            similar => similar?,
+        };
+        return Ok(html(segment::unknown_page(name.as_str(), &similar)));
+    }
+    let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let from = now - ranges::duration(days);
     let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
         Err(error) if error.is_wrong_type() => None,
@@ -168,10 +101,23 @@ pub async fn segment(
         points,
         step: state.history.step_for(from, now, MAX_DRAWN),
         interval: state.history.interval(),
+        has_older: changes.first_sampled_at.is_some_and(|first| first < from),
     };
     let configured = state.estimator.window();
-    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history };
+    let leaving = leaving(&state, &name, now).await?;
+    let change = changes.week;
+    let segment = Segment { name: name.as_str(), histogram, now, window, configured, history, change, leaving };
     Ok(html(segment::page(&segment, &base_url)))
+}
+
+/// Returns how many users of `segment` leave within a day unless they return; `None` if the window is too short.
+async fn leaving(state: &AppState, segment: &SegmentName<'_>, now: Timestamp) -> Result<Option<u64>> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
+    let Some(Ok(shorter)) = shorter else { return Ok(None) };
+    let all = state.estimator.estimate(segment, now).await?;
+    let staying = state.estimator.estimate_within(segment, shorter, now).await?;
+    Ok(Some(all.saturating_sub(staying)))
 }
 
 #[derive(IntoParams)]
@@ -226,7 +172,11 @@ async fn compare(state: &Arc<AppState>, selection: &mut Selection<'_>) -> Result
     // First, because it is cheap: if it is refused, no overlap was computed in vain.
     selection.suggestions = suggestions(state, state.synced_now().await?).await?;
     let window = state.estimator.window();
-    let (overlap, now) = state.overlaps.overlap(&segments, window, Arc::clone(state).shared_now()).await?;
+    let overlap = state.overlaps.overlap(&segments, window, Arc::clone(state).shared_now()).await;
+    let (overlap, now) = overlap.map_err(|error| match error {
+        OverlapError::TooMany(refused) => error::too_many_comparisons(refused),
+        error => error.into(),
+    })?;
     Ok(Comparison { overlap, now, window })
 }
 
@@ -234,9 +184,11 @@ async fn compare(state: &Arc<AppState>, selection: &mut Selection<'_>) -> Result
 fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
     let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
     if count > max {
-        let left_out: Vec<_> = names[max..].iter().map(|name| format!("“{name}”")).collect();
-        let detail =
-            format!("Choose at most {max} segments (you chose {count}). Too many are {}.", left_out.join(", "));
+        let surplus = &names[max..];
+        let named: Vec<_> = surplus.iter().take(max).map(|name| format!("“{name}”")).collect();
+        let others = surplus.len() - named.len();
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let detail = format!("Choose at most {max} segments (you chose {count}). Remove {}{others}.", named.join(", "));
         return Err(Problem::new(ProblemKind::Invalid, detail));
     }
     query::different_segments(names.iter().copied())

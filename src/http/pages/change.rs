@@ -1,0 +1,50 @@
+//! Renders how a count has changed.
+
+use std::cmp::Ordering;
+
+use maud::{Markup, html};
+
+use super::format;
+use crate::estimator::Change;
+
+/// Renders `change` as an arrow, the difference and its percentage: `▼ 217 (-5.2%)`.
+pub fn change(change: Change) -> Markup {
+    let difference = format::number(change.absolute().unsigned_abs());
+    let (arrow, said) = match change.absolute().cmp(&0) {
+        Ordering::Less => ("▼", "Down "),
+        Ordering::Equal => return html! { "Unchanged" },
+        Ordering::Greater => ("▲", "Up "),
+    };
+    html! {
+        span aria-hidden="true" { (arrow) " " } span .said { (said) } (difference)
+        @if let Some(relative) = change.relative() { " (" (percent(relative)) ")" }
+    }
+}
+
+/// Formats a relative change: `-5.2%`, `+<0.1%`, `+1,250%`.
+fn percent(relative: f64) -> String {
+    let sign = if relative < 0.0 { '-' } else { '+' };
+    match relative.abs() * 100.0 {
+        percent if percent < 0.05 => format!("{sign}<0.1%"),
+        percent if percent < 999.95 => format!("{sign}{percent:.1}%"),
+        percent => format!("{sign}{}%", format::number(percent.round() as u64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::decline(4_200, 3_983, "▼ </span><span class=\"said\">Down </span>217 (-5.2%)")]
+    #[case::growth(10, 1_010, "▲ </span><span class=\"said\">Up </span>1,000 (+10,000%)")]
+    #[case::tiny(1_000_000, 1_000_001, "▲ </span><span class=\"said\">Up </span>1 (+<0.1%)")]
+    #[case::from_zero(0, 4, "▲ </span><span class=\"said\">Up </span>4")]
+    #[case::none(4, 4, "Unchanged")]
+    fn change_has_arrow_difference_and_percentage(#[case] before: u64, #[case] after: u64, #[case] expected: &str) {
+        let shown = change(Change { before, after }).into_string().replace("&lt;", "<");
+        assert!(shown.ends_with(expected), "{shown}");
+    }
+}

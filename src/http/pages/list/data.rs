@@ -1,0 +1,81 @@
+//! The data of the page, and links to other pages of the list.
+
+use super::super::links::with_query;
+use crate::domain::{Timestamp, Window};
+use crate::estimator::{CountedSegment, Order};
+
+/// Segments per page.
+pub const ROWS: usize = 100;
+
+/// Data of the page.
+pub struct List<'a> {
+    /// The segments of this page, in order.
+    pub rows: Vec<Row>,
+    /// Prefix of the names.
+    pub prefix: &'a str,
+    /// A part of the names.
+    pub contains: &'a str,
+    pub order: Order,
+    /// Cursor of the previous page.
+    pub previous: Option<String>,
+    /// Cursor of the next page.
+    pub next: Option<String>,
+    /// Whether this is the first page.
+    pub is_first: bool,
+    /// Number of segments on all pages, if it is known.
+    pub total: Option<u64>,
+    /// Count of the largest segment, whether or not it is on this page.
+    pub largest: u64,
+    /// Time of the counts.
+    pub now: Timestamp,
+    /// Window of the counts.
+    pub window: Window,
+}
+
+impl List<'_> {
+    pub fn is_filtered(&self) -> bool {
+        !(self.prefix.is_empty() && self.contains.is_empty())
+    }
+
+    /// Returns the first page of the same names in this order, without its rows.
+    pub fn first_page(&self, order: Order) -> Self {
+        List { order, rows: Vec::new(), next: None, previous: None, ..*self }
+    }
+}
+
+/// Row of the list.
+#[derive(Clone)]
+pub struct Row {
+    pub counted: CountedSegment,
+    /// Past counts, in even steps until now.
+    pub trend: Vec<Option<u64>>,
+}
+
+/// Returns the parameter `sort`, which the default order omits.
+pub const fn sort_parameter(order: Order) -> &'static str {
+    match order {
+        Order::Count => "",
+        Order::Name => "name",
+        Order::Growth => "change",
+        Order::Decline => "-change",
+        Order::Newest => "new",
+    }
+}
+
+pub const fn order_label(order: Order) -> &'static str {
+    match order {
+        Order::Count => "largest first",
+        Order::Name => "by name",
+        Order::Growth => "the fastest growing first",
+        Order::Decline => "the fastest shrinking first",
+        Order::Newest => "the newest first",
+    }
+}
+
+/// Returns the link to the page of `list` at `cursor`.
+pub fn link(list: &List<'_>, cursor: Option<&str>) -> String {
+    let sort = sort_parameter(list.order);
+    let parameters =
+        [("prefix", list.prefix), ("contains", list.contains), ("sort", sort), ("cursor", cursor.unwrap_or_default())];
+    with_query("./", parameters)
+}
