@@ -63,11 +63,11 @@ impl QueryParams for CountsQuery {
         (status = 200, description = "The counts.", body = Counts, example = json!({
             "counts": [
                 {
-                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
-                    "change_7d": { "absolute": 2, "relative": 0.05 },
+                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                    "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                 },
                 {
-                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 },
+                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                     "change_7d": null,
                 },
             ],
