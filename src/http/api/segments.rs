@@ -94,7 +94,7 @@ pub struct SegmentsQuery {
     #[param(inline, value_type = Option<Limit>, example = 2)]
     limit: usize,
     /// The `next_cursor` or `previous_cursor` of another page.
-    #[param(value_type = Option<String>, example = "bjc6YXJ0")]
+    #[param(value_type = Option<String>, example = "bjphcnQ")]
     cursor: Option<ListCursor>,
     /// List only segments whose names start with this.
     #[param(inline, value_type = Option<Prefix>, example = "")]
