@@ -66,3 +66,16 @@ async fn histories_take_twenty_segments() {
     assert_eq!(all["histories"].as_array().unwrap().len(), 20);
     problem(app.get(&format!("/history?from=-1d{}", query(21))).await, 422, "invalid-request").await;
 }
+
+#[tokio::test]
+async fn histories_limit_their_points_together() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let query = |count: usize| (0..count).map(|n| format!("&segment=s{n}")).collect::<String>();
+    // 1,001 points of each.
+    let range = "from=0&to=3600000&step=1h";
+    assert_eq!(get(&app, &format!("/history?{range}{}", query(8))).await["histories"].as_array().unwrap().len(), 8);
+    let document = problem(app.get(&format!("/history?{range}{}", query(9))).await, 422, "invalid-request").await;
+    let detail = "gives 9009 points in all, and the maximum is 8020; choose a longer step";
+    assert_eq!(document["errors"][0], json!({ "field": "step", "detail": detail }));
+}
