@@ -263,7 +263,7 @@ impl Store {
     }
 
     /// Returns the types of the keys of the histories of `names`, which are on one server.
-    async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
+    pub(super) async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
         let commands = names.iter().map(|name| {
             let key = self.key_names.history(name);
             let slot = Slot::of_any_key(&key);
@@ -342,7 +342,7 @@ pub(super) fn is_lease(text: &str) -> bool {
 
 /// The type of the key of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyType {
+pub(super) enum KeyType {
     /// The key doesn't exist.
     None,
     /// A list of alternating times and counts.

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::as_of::AsOf;
 use super::segments::SegmentCount;
 use crate::domain::{SegmentName, Window};
+use crate::estimator::CountedSegment;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
@@ -83,11 +84,12 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    let empty: Vec<_> =
-        counts.iter().filter(|counted| counted.count == Some(0)).map(|counted| &counted.segment).collect();
-    let mut empty_are_known = state.estimator.are_known(&empty).await?.into_iter();
+    // Neither an empty segment nor a key of another program tells.
+    let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count > 0);
+    let others: Vec<_> = counts.iter().filter(|counted| !has_users(counted)).map(|counted| &counted.segment).collect();
+    let mut others_are_known = state.estimator.are_known(&others).await?.into_iter();
     let counts = counts.into_iter().map(|counted| {
-        let known = counted.count != Some(0) || empty_are_known.next().unwrap_or_default();
+        let known = has_users(&counted) || others_are_known.next().unwrap_or_default();
         SegmentCount::from(counted).with_known(known)
     });
     let counts = counts.collect();

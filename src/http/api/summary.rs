@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
 use super::change::Change;
 use crate::domain::SegmentName;
-use crate::estimator;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
@@ -137,12 +138,7 @@ pub async fn summary(
     let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
     let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
     let known = state.estimator.is_known(&segment, count).await?;
-    let similar = if known { Ok(Vec::new()) } else { state.estimator.similar_names(&segment, MAX_SUGGESTIONS).await };
-    let similar = match similar {
-        // A summary without suggestions is better than none.
-        Err(estimator::Error::TooMany(_)) => Vec::new(),
-        similar => similar?,
-    };
+    let similar = if known { Vec::new() } else { similar_names(&state, &segment).await };
     Ok(json(&Summary {
         segment: segment.to_string(),
         known,
@@ -157,6 +153,16 @@ pub async fn summary(
         links: Links::of(&segment),
         as_of: AsOf::new(window, now),
     }))
+}
+
+/// Returns known segments with names similar to that of `segment`. A summary without them is better than none, so that
+/// errors and long walks give none.
+async fn similar_names(state: &AppState, segment: &SegmentName<'_>) -> Vec<SegmentName<'static>> {
+    const MAX_WAIT: Duration = Duration::from_secs(2);
+    match timeout(MAX_WAIT, state.estimator.similar_names(segment, MAX_SUGGESTIONS)).await {
+        Ok(Ok(names)) => names,
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

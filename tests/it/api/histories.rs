@@ -34,7 +34,7 @@ async fn histories_equal_those_of_each_segment() {
         assert_eq!((&histories[at]["segment"], histories[at].get("error")), (&json!(name), None));
     }
     let error = "the key of the history in Redis belongs to another program";
-    assert_eq!(histories[2], json!({ "segment": "theirs", "known": true, "points": null, "error": error }));
+    assert_eq!(histories[2], json!({ "segment": "theirs", "known": false, "points": null, "error": error }));
     assert_eq!(histories[0]["points"][2]["sampled_at"], "2026-11-22T13:00:00.000Z");
 }
 
