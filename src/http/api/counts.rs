@@ -84,7 +84,7 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    // Neither an empty segment nor a key of another program tells.
+    // A segment without users, or with a key of another program, may be unknown.
     let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count > 0);
     let others: Vec<_> = counts.iter().filter(|counted| !has_users(counted)).map(|counted| &counted.segment).collect();
     let mut others_are_known = state.estimator.are_known(&others).await?.into_iter();

@@ -148,16 +148,16 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 /// List segments with their counts.
 ///
 /// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
-/// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
-/// count is null with an `error`; it is last in the order of counts. In the order of names, every segment that exists
-/// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
-/// listed twice, or not at all.
+/// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a
+/// segment in Redis belongs to another program, its count is null with an `error`; it is last in the order of counts.
+/// In the order of names, every segment that exists throughout is listed exactly once. In the order of counts, a segment
+/// that grows or shrinks between two pages may be listed twice, or not at all.
 ///
 /// The changes come from the samples of the history, and are over the configured window. In the orders of changes,
 /// segments without a sample of a week before come last. Equal segments are in the order of names.
 ///
-/// From 1,000 segments on, concurrent lists in any order but that of names share one answer for up to a second: their `as_of`
-/// may be shortly before the request. The number of concurrent lists is limited.
+/// From 1,000 segments on, concurrent lists in any order but that of names share one answer for up to a second: their
+/// `as_of` may be shortly before the request. The number of concurrent lists is limited.
 #[utoipa::path(
     get,
     path = "/segments",

@@ -57,7 +57,8 @@ struct Summary {
 /// The last sample of a history.
 #[derive(Serialize, ToSchema)]
 struct LastSample {
-    /// The time of the sample.
+    /// The time at which the sample was due. The count was taken then or later, by up to a sixth of the sampling
+    /// interval.
     #[schema(format = DateTime)]
     sampled_at: String,
     /// The number of users, over the configured window.
