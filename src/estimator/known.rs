@@ -10,6 +10,8 @@ impl Estimator {
     const MAX_COMPARED: usize = 20_000;
     /// Names in one page of the index with one partition.
     const NAMES_PER_PAGE: usize = 1_000;
+    /// Names that are compared before other requests have their turn.
+    const NAMES_PER_SLICE: usize = 20;
 
     /// Returns whether `segment`, which has `count` users, is known: it is in the index or has a history. Asks Redis
     /// only if there are no users.
@@ -48,8 +50,12 @@ impl Estimator {
         loop {
             let index = self.store.index(cursor.as_ref(), page).await?;
             compared += index.segments.len();
-            let others = index.segments.into_iter().filter(|other| other.as_str() != name.as_str());
-            similar.extend(others.filter_map(|other| Some((wanted.distance(other.as_str())?, other))));
+            for names in index.segments.chunks(Self::NAMES_PER_SLICE) {
+                let others = names.iter().filter(|other| other.as_str() != name.as_str());
+                similar.extend(others.filter_map(|other| Some((wanted.distance(other.as_str())?, other.clone()))));
+                // Long names take a millisecond for each slice, and the runtime has one thread.
+                tokio::task::yield_now().await;
+            }
             similar.sort();
             similar.truncate(max);
             cursor = index.next;
@@ -69,10 +75,13 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// The most edits to a similar name. More of them make a different name, also if it is long.
+    const MAX_DISTANCE: usize = 4;
+
     fn new(name: &str) -> Self {
         let name = name.to_lowercase();
         let length = name.chars().count();
-        Self { name, length, max_distance: (length / 3).max(1) }
+        Self { name, length, max_distance: (length / 3).clamp(1, Self::MAX_DISTANCE) }
     }
 
     /// Returns how many edits lead to `other`: insertions, deletions, replacements and swaps of neighbors. Returns
@@ -101,6 +110,8 @@ mod tests {
     #[case::beyond_ascii("größe", "GRÖSE", Some(1))]
     #[case::too_far("news", "sports", None)]
     #[case::too_far_for_its_length("news", "nuts", None)]
+    #[case::four_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qrst", Some(4))]
+    #[case::five_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qr0t", None)]
     fn distance_counts_edits(#[case] name: &str, #[case] other: &str, #[case] expected: Option<usize>) {
         assert_eq!(Wanted::new(name).distance(other), expected);
     }

@@ -54,7 +54,12 @@ fn decode_any(text: &str) -> Option<(Order, ListCursor)> {
         _ => return None,
     };
     let (rank, name) = rest.split_once(':')?;
-    let rank = if rank.is_empty() { None } else { Some(rank.parse().ok()?) };
+    let rank = match rank {
+        "" => None,
+        // The order of names has no ranks.
+        _ if order == Order::Name => return None,
+        rank => Some(rank.parse().ok()?),
+    };
     let position = Position { rank: Reverse(rank), segment: SegmentName::parse(name.to_owned()).ok()? };
     let is_before = letter.chars().all(char::is_uppercase);
     Some((order, if is_before { ListCursor::Before(position) } else { ListCursor::After(position) }))
@@ -68,9 +73,13 @@ mod tests {
     fn decode_reads_what_encode_writes() {
         let (most, names) = (Some(u64::MAX.into()), NameFilter::new("grö", "SSE"));
         let others = [NameFilter::new("x", ""), NameFilter::new("grö", "x")];
-        for (order, rank) in
-            [(Order::Name, most), (Order::Count, Some(0)), (Order::Count, None), (Order::Growth, Some(-7))]
-        {
+        for (order, rank) in [
+            (Order::Name, None),
+            (Order::Count, most),
+            (Order::Count, Some(0)),
+            (Order::Count, None),
+            (Order::Growth, Some(-7)),
+        ] {
             let segment = SegmentName::parse("grösse: 5/7?").unwrap();
             let position = Position { rank: Reverse(rank), segment };
             for cursor in [ListCursor::After(position.clone()), ListCursor::Before(position)] {
@@ -84,7 +93,7 @@ mod tests {
 
     #[test]
     fn decode_refuses_other_texts() {
-        for text in ["", "n", "!", "bg", "eDE6c3BvcnRz", "Y3Nwb3J0cw", "bjE6", "_w"] {
+        for text in ["", "n", "!", "bg", "eDE6c3BvcnRz", "Y3Nwb3J0cw", "bjE6", "bjc6YXJ0", "_w"] {
             assert_eq!(decode_any(text), None, "{text}");
         }
     }

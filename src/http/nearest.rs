@@ -45,6 +45,11 @@ fn fit(parts: &[&str], route: &str) -> Option<Fit> {
         if is_parameter(part) {
             fit.path += &taken.join("%2F");
         } else {
+            // The lengths alone limit the similarity. The comparison takes time by their product, and comes before
+            // authentication.
+            if shorter_share(taken[0], part) < MIN_SIMILARITY {
+                return None;
+            }
             let similarity = strsim::normalized_damerau_levenshtein(&taken[0].to_lowercase(), part);
             if similarity < MIN_SIMILARITY {
                 return None;
@@ -55,6 +60,12 @@ fn fit(parts: &[&str], route: &str) -> Option<Fit> {
         }
     }
     Some(fit)
+}
+
+/// Returns the length of the shorter text as a share of that of the longer one.
+fn shorter_share(one: &str, other: &str) -> f64 {
+    let (one, other) = (one.chars().count(), other.chars().count());
+    one.min(other) as f64 / one.max(other).max(1) as f64
 }
 
 #[cfg(test)]

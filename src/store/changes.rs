@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use ::redis::{Value, cmd};
+use futures_util::future::try_join_all;
 
 use super::history::Sample;
 use super::{Error, Store};
@@ -20,10 +21,10 @@ pub struct ChangeRecord {
     pub last: Sample,
     /// The time of the first sample of the history.
     pub first: Timestamp,
-    /// The count of a day before the last sample; `None` if the history has none.
-    pub day_before: Option<u64>,
-    /// The count of a week before the last sample; `None` if the history has none.
-    pub week_before: Option<u64>,
+    /// The sample of a day before the last one; `None` if the history has none.
+    pub day_before: Option<Sample>,
+    /// The sample of a week before the last one; `None` if the history has none.
+    pub week_before: Option<Sample>,
 }
 
 /// Returns from the history `KEYS[1]` the first sample between each pair of times in `ARGV`: a time and a count, or
@@ -59,7 +60,7 @@ if type(known) == 'table' then
   if string.find(known.err, 'WRONGTYPE', 1, true) then return 0 end
   return known
 end
-if known and not string.find(known, '^%d+ %d+ %d+ [%d-]+ [%d-]+$') then return 0 end
+if known and not string.find(known, '^%d+ %d+ %d+ [%d+-]+ [%d+-]+$') then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1";
 
@@ -67,49 +68,67 @@ impl ChangeRecord {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-    /// Returns the times between which samples are searched, for the last and the first sample, and those of a day and
-    /// of a week before `at`. If there is a gap, the next sample within an eighth of a day or of a week replaces the missing
-    /// one.
-    fn ranges(at: Timestamp) -> [(Timestamp, Timestamp); 4] {
-        let before = |span: Duration| (at - span, at - span + span / 8);
-        [(at, at), (Timestamp::from_millis(0), at), before(Self::DAY), before(Self::WEEK)]
+    /// Returns the times between which samples are searched: for the last and the first sample, for those of a day and
+    /// of a week before `at`, and for the samples before these two.
+    ///
+    /// In a gap, the next sample within an eighth of a day or of a week replaces the missing one. A gap has a sample
+    /// within an eighth before it, too: otherwise the segment is new, and its birth is no change.
+    fn ranges(at: Timestamp) -> [(Timestamp, Timestamp); 6] {
+        let after = |span: Duration| (at - span, at - span + span / 8);
+        let before = |span: Duration| (at - span - span / 8, at - span);
+        let (day, week) = (Self::DAY, Self::WEEK);
+        [(at, at), (Timestamp::from_millis(0), at), after(day), after(week), before(day), before(week)]
     }
 
-    /// Returns the record of the samples found in [`Self::ranges`]; `None` if there is no last one.
-    fn from_samples(samples: &[Vec<String>]) -> Option<Self> {
+    /// Returns the record of the samples found in [`Self::ranges`]; `None` if there is no last one. Another program's
+    /// data counts as no sample.
+    fn from_samples(samples: &[Vec<Vec<u8>>]) -> Option<Self> {
+        let number = |text: &[u8]| str::from_utf8(text).ok()?.parse::<u64>().ok();
         let sample = |index: usize| match samples.get(index).map(Vec::as_slice) {
             Some([at, count]) => {
-                Some(Sample { at: Timestamp::from_millis(at.parse().ok()?), count: count.parse().ok()? })
+                let at = Timestamp::from_millis(i64::try_from(number(at)?).ok()?);
+                Some(Sample { at, count: number(count)? })
             }
             _ => None,
         };
-        let count = |index| sample(index).map(|sample| sample.count);
-        Some(Self { last: sample(0)?, first: sample(1)?.at, day_before: count(2), week_before: count(3) })
+        let earlier = |index: usize| sample(index + 2).and_then(|_| sample(index));
+        Some(Self { last: sample(0)?, first: sample(1)?.at, day_before: earlier(2), week_before: earlier(3) })
     }
 
     /// Returns the record as text: time and count of the last sample, the time of the first one, the counts of a day
-    /// and of a week before, or `-`. Times are in seconds, since ticks are at full seconds: the text is at most 44
-    /// bytes long, for which Redis needs no second allocation, unless counts are large.
+    /// and of a week before, or `-`. If an earlier sample is of a later time than exactly a day or a week before, the
+    /// delay follows, as in `4188+3600`. Times are in seconds, since ticks are at full seconds: the text is at most 44
+    /// bytes long, for which Redis needs no second allocation, unless counts are large or delayed.
     fn to_text(self) -> String {
         let seconds = |time: Timestamp| time.as_millis() / 1_000;
-        let or_dash = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         let Self { last, first, day_before, week_before } = self;
-        let (day_before, week_before) = (or_dash(day_before), or_dash(week_before));
+        let earlier = |sample: Option<Sample>, span: Duration| match sample {
+            None => "-".to_owned(),
+            Some(Sample { at, count }) => match seconds(at) - seconds(last.at - span) {
+                0 => count.to_string(),
+                delay => format!("{count}+{delay}"),
+            },
+        };
+        let (day_before, week_before) = (earlier(day_before, Self::DAY), earlier(week_before, Self::WEEK));
         format!("{} {} {} {day_before} {week_before}", seconds(last.at), last.count, seconds(first))
     }
 
     /// Parses what [`Self::to_text`] returns.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let words: Vec<_> = text.split(' ').collect();
         let [at, count, first, day_before, week_before] = words[..] else { return None };
         let time = |text: &str| Some(Timestamp::from_millis(text.parse::<i64>().ok()?.checked_mul(1_000)?));
-        let before = |text: &str| if text == "-" { Some(None) } else { text.parse().ok().map(Some) };
-        Some(Self {
-            last: Sample { at: time(at)?, count: count.parse().ok()? },
-            first: time(first)?,
-            day_before: before(day_before)?,
-            week_before: before(week_before)?,
-        })
+        let last = Sample { at: time(at)?, count: count.parse().ok()? };
+        let earlier = |text: &str, span: Duration| {
+            if text == "-" {
+                return Some(None);
+            }
+            let (count, delay) = text.split_once('+').unwrap_or((text, "0"));
+            let at = last.at - span + Duration::from_secs(delay.parse::<u32>().ok()?.into());
+            Some(Some(Sample { at, count: count.parse().ok()? }))
+        };
+        let (day_before, week_before) = (earlier(day_before, Self::DAY)?, earlier(week_before, Self::WEEK)?);
+        Some(Self { last, first: time(first)?, day_before, week_before })
     }
 }
 
@@ -124,44 +143,59 @@ impl Store {
     ///
     /// An [`Error`] if Redis didn't answer or refused a command; some records may be written.
     pub async fn update_changes(&self, segments: &[(&SegmentName<'_>, Timestamp)]) -> Result<(), Error> {
+        let slot_of =
+            |(segment, _): &(&SegmentName<'_>, _)| Slot::of_any_key(&self.key_names.history(segment.as_str()));
         for segments in segments.chunks(Self::RECORDS_PER_REQUEST) {
-            let mut records = Vec::new();
-            let slot_of =
-                |(segment, _): &(&SegmentName<'_>, _)| Slot::of_any_key(&self.key_names.history(segment.as_str()));
-            for segments in self.client.group_by_server(segments.to_vec(), slot_of).await? {
-                let reads = segments.iter().map(|(segment, at)| {
-                    let key = self.key_names.history(segment.as_str());
-                    let mut read = cmd("EVAL");
-                    read.arg(FIRST_SAMPLES).arg(1).arg(&key);
-                    for (from, to) in ChangeRecord::ranges(*at) {
-                        read.arg(from.as_millis().max(0)).arg(to.as_millis().max(0));
-                    }
-                    (Slot::of_any_key(&key), read)
-                });
-                let answers = self.client.send(Request::each(reads)).await?.each::<Vec<Vec<String>>>();
-                for ((segment, _), samples) in segments.iter().zip(answers) {
-                    if let Some(record) = ChangeRecord::from_samples(&samples?) {
-                        records.push((self.key_names.change(segment.as_str()), record));
-                    }
-                }
-            }
-            self.write_records(records).await?;
+            let servers = self.client.group_by_server(segments.to_vec(), slot_of).await?;
+            let records = try_join_all(servers.into_iter().map(|segments| self.compute_records(segments))).await?;
+            self.write_records(records.into_iter().flatten().collect()).await?;
         }
         Ok(())
     }
 
+    /// Returns the keys and change records of segments whose histories are on one server.
+    async fn compute_records(
+        &self,
+        segments: Vec<(&SegmentName<'_>, Timestamp)>,
+    ) -> Result<Vec<(String, ChangeRecord)>, Error> {
+        let reads = segments.iter().map(|(segment, at)| {
+            let key = self.key_names.history(segment.as_str());
+            let mut read = cmd("EVAL");
+            read.arg(FIRST_SAMPLES).arg(1).arg(&key);
+            for (from, to) in ChangeRecord::ranges(*at) {
+                read.arg(from.as_millis().max(0)).arg(to.as_millis().max(0));
+            }
+            (Slot::of_any_key(&key), read)
+        });
+        let answers = self.client.send(Request::each(reads)).await?.each::<Vec<Vec<Vec<u8>>>>();
+        let mut records = Vec::new();
+        for ((segment, _), samples) in segments.iter().zip(answers) {
+            if let Some(record) = ChangeRecord::from_samples(&samples?) {
+                records.push((self.key_names.change(segment.as_str()), record));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Writes the records to their keys. Logs keys of other programs, which stay as they are.
     async fn write_records(&self, records: Vec<(String, ChangeRecord)>) -> Result<(), Error> {
         let slot_of = |(key, _): &(String, ChangeRecord)| Slot::of_any_key(key);
-        for records in self.client.group_by_server(records, slot_of).await? {
+        let servers = self.client.group_by_server(records, slot_of).await?;
+        let writes = servers.into_iter().map(|records| async move {
             let writes = records.iter().map(|(key, record)| {
                 let mut write = cmd("EVAL");
                 write.arg(WRITE_RECORD).arg(1).arg(key).arg(record.to_text()).arg(Self::RETENTION_AFTER_LAST.as_secs());
                 (Slot::of_any_key(key), write)
             });
-            for written in self.client.send(Request::each(writes)).await?.each::<i64>() {
-                written?;
+            let answers = self.client.send(Request::each(writes)).await?.each::<i64>();
+            for (written, (key, _)) in answers.zip(&records) {
+                if written? == 0 {
+                    self.client.report_error(&redis::Error::WrongType { command: format!("EVAL {key}") });
+                }
             }
-        }
+            Ok::<_, Error>(())
+        });
+        try_join_all(writes).await?;
         Ok(())
     }
 
@@ -176,14 +210,18 @@ impl Store {
         let keys: Vec<_> = segments.iter().map(|segment| self.key_names.change(segment.as_str())).enumerate().collect();
         let slot_of = |(_, key): &&(usize, String)| Slot::of_any_key(key);
         for keys in keys.chunks(Self::RECORDS_PER_REQUEST) {
-            for keys in self.client.group_by_server(keys.iter().collect(), slot_of).await? {
-                let reads = keys.iter().map(|(_, key)| {
+            let servers = self.client.group_by_server(keys.iter().collect(), slot_of).await?;
+            let reads = servers.into_iter().map(|keys| async move {
+                let commands = keys.iter().map(|(_, key)| {
                     let mut read = cmd("GET");
                     read.arg(key);
                     (Slot::of_any_key(key), read)
                 });
-                let request = Request::each(reads).nil_for(redis::Error::is_wrong_type);
+                let request = Request::each(commands).nil_for(redis::Error::is_wrong_type);
                 let answers = self.client.send(request).await?.results();
+                Ok::<_, Error>((keys, answers))
+            });
+            for (keys, answers) in try_join_all(reads).await? {
                 for ((index, _), answer) in keys.into_iter().zip(answers) {
                     changes[*index] = record_of(answer?)?;
                 }
@@ -204,18 +242,25 @@ mod tests {
 
     use super::*;
 
+    const NOON: i64 = 1_795_348_800;
+
+    fn sample(seconds: i64, count: u64) -> Option<Sample> {
+        Some(Sample { at: Timestamp::from_millis(seconds * 1_000), count })
+    }
+
     #[rstest]
     #[case::without_history(None, None, "1795348800 4178 1790000000 - -")]
-    #[case::with_a_day(Some(4_188), None, "1795348800 4178 1790000000 4188 -")]
-    #[case::with_a_week(Some(4_188), Some(0), "1795348800 4178 1790000000 4188 0")]
+    #[case::with_a_day(sample(NOON - 86_400, 4_188), None, "1795348800 4178 1790000000 4188 -")]
+    #[case::with_a_week(
+        sample(NOON - 86_400 + 7_200, 4_188), sample(NOON - 604_800, 0), "1795348800 4178 1790000000 4188+7200 0"
+    )]
     fn parse_reads_what_to_text_writes(
-        #[case] day_before: Option<u64>,
-        #[case] week_before: Option<u64>,
+        #[case] day_before: Option<Sample>,
+        #[case] week_before: Option<Sample>,
         #[case] text: &str,
     ) {
-        let seconds = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
-        let last = Sample { at: seconds(1_795_348_800), count: 4_178 };
-        let record = ChangeRecord { last, first: seconds(1_790_000_000), day_before, week_before };
+        let (last, first) = (sample(NOON, 4_178).unwrap(), sample(1_790_000_000, 0).unwrap().at);
+        let record = ChangeRecord { last, first, day_before, week_before };
         assert_eq!(record.to_text(), text);
         assert_eq!(ChangeRecord::parse(text), Some(record));
     }

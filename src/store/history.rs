@@ -77,7 +77,8 @@ local last
 if kind == 'list' then
   last = redis.call('LINDEX', key, -2)
   local is_even = redis.call('LLEN', key) % 2 == 0
-  if not (is_even and is_number(last) and is_number(redis.call('LINDEX', key, -1))) then return -1 end
+  local first, count = redis.call('LINDEX', key, 0), redis.call('LINDEX', key, -1)
+  if not (is_even and is_number(first) and is_number(last) and is_number(count)) then return -1 end
 elseif kind == 'stream' then
   local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
   if first and (#first[2] ~= 2 or first[2][1] ~= 'n') then return -1 end
@@ -92,7 +93,7 @@ for i = 4, #ARGV, 2 do
   elseif not last or tonumber(at) > tonumber(last) then
     local length = redis.call('RPUSH', key, at, count)
     kind, last, added = 'list', at, added + 1
-    while tonumber(redis.call('LINDEX', key, 0)) < tonumber(ARGV[1]) and length > 2 do
+    while (tonumber(redis.call('LINDEX', key, 0)) or math.huge) < tonumber(ARGV[1]) and length > 2 do
       redis.call('LPOP', key, 2)
       length = length - 2
     end
@@ -262,7 +263,7 @@ impl Store {
     }
 
     /// Returns the types of the keys of the histories of `names`, which are on one server.
-    async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
+    pub(super) async fn types_of(&self, names: &[&str]) -> Result<Vec<KeyType>, Error> {
         let commands = names.iter().map(|name| {
             let key = self.key_names.history(name);
             let slot = Slot::of_any_key(&key);
@@ -341,7 +342,7 @@ pub(super) fn is_lease(text: &str) -> bool {
 
 /// The type of the key of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyType {
+pub(super) enum KeyType {
     /// The key doesn't exist.
     None,
     /// A list of alternating times and counts.

@@ -25,6 +25,10 @@ pub struct Change {
     pub before: u64,
     /// The later count.
     pub after: u64,
+    /// The time of the earlier count.
+    pub from: Timestamp,
+    /// The time of the later count.
+    pub to: Timestamp,
 }
 
 impl Change {
@@ -45,18 +49,34 @@ impl Changes {
     /// How old the last sample may be. Samples are at most a day apart and may be taken hours late.
     const MAX_AGE: Duration = Duration::from_secs(36 * 60 * 60);
 
+    /// How far the last sample may be ahead of `now`, by the difference between two clocks. A sample from further ahead
+    /// was taken before a clock was set back.
+    const MAX_AHEAD: Duration = Duration::from_secs(60);
+
     /// Returns the changes of `record` at `now`. After a long time without samples, the changes are unknown.
     pub(super) fn of(record: ChangeRecord, now: Timestamp) -> Self {
         let ChangeRecord { last, first, day_before, week_before } = record;
-        let is_recent = last.at + Self::MAX_AGE >= now;
-        let since =
-            |before: Option<u64>| before.filter(|_| is_recent).map(|before| Change { before, after: last.count });
+        let is_recent = last.at + Self::MAX_AGE >= now && last.at <= now + Self::MAX_AHEAD;
+        let since = |before: Option<Sample>| {
+            let before = before.filter(|_| is_recent)?;
+            Some(Change { before: before.count, after: last.count, from: before.at, to: last.at })
+        };
         Self {
             day: since(day_before),
             week: since(week_before),
             first_sampled_at: Some(first),
             last_sample: Some(last),
         }
+    }
+
+    /// Returns the changes of a segment that has no users at `now`: those to 0, also if it was pruned before a sample
+    /// of 0.
+    pub(super) fn to_zero(self, now: Timestamp) -> Self {
+        let to_zero = |change: Change| match change.after {
+            0 => change,
+            _ => Change { after: 0, to: now, ..change },
+        };
+        Self { day: self.day.map(to_zero), week: self.week.map(to_zero), ..self }
     }
 }
 
@@ -78,18 +98,26 @@ mod tests {
         #[case] absolute: i64,
         #[case] relative: Option<f64>,
     ) {
-        let change = Change { before, after };
+        let time = Timestamp::from_millis(0);
+        let change = Change { before, after, from: time, to: time };
         assert_eq!((change.absolute(), change.relative()), (absolute, relative));
     }
 
     #[test]
     fn changes_are_unknown_after_a_long_time_without_samples() {
-        let at = Timestamp::from_millis(0);
+        let at = Timestamp::from_millis(2 * 86_400_000);
         let last = Sample { at, count: 3 };
-        let record = ChangeRecord { last, first: at, day_before: Some(2), week_before: None };
-        let recent = Changes::of(record, at + Changes::MAX_AGE);
-        assert_eq!((recent.day, recent.week), (Some(Change { before: 2, after: 3 }), None));
-        let old = Changes::of(record, at + Changes::MAX_AGE + Duration::from_millis(1));
-        assert_eq!((old.day, old.first_sampled_at, old.last_sample), (None, Some(at), Some(last)));
+        let before = Sample { at: at - Duration::from_secs(86_400), count: 2 };
+        let record = ChangeRecord { last, first: before.at, day_before: Some(before), week_before: None };
+        let change = Change { before: 2, after: 3, from: before.at, to: at };
+        for now in [at - Changes::MAX_AHEAD, at + Changes::MAX_AGE] {
+            let recent = Changes::of(record, now);
+            assert_eq!((recent.day, recent.week), (Some(change), None));
+        }
+        let moment = Duration::from_millis(1);
+        for now in [at - Changes::MAX_AHEAD - moment, at + Changes::MAX_AGE + moment] {
+            let old = Changes::of(record, now);
+            assert_eq!((old.day, old.first_sampled_at, old.last_sample), (None, Some(before.at), Some(last)));
+        }
     }
 }

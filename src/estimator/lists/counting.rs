@@ -66,7 +66,49 @@ impl Estimator {
         let counts = self.count_each(&segments, window.cutoff(now));
         let (counts, changes) = try_join(counts, self.changes_of(&names, now)).await?;
         let counted = segments.into_iter().zip(counts).zip(changes);
-        Ok(counted.map(|((segment, count), changes)| CountedSegment { segment, count, changes }).collect())
+        let mut counted: Vec<_> =
+            counted.map(|((segment, count), changes)| CountedSegment { segment, count, changes }).collect();
+        self.update_emptied(&mut counted, window, now).await?;
+        Ok(counted)
+    }
+
+    /// Counts the users in `segment` at `now` over `window`, and returns them with their changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Estimator::estimate_within`].
+    pub async fn estimate_with_changes(
+        &self,
+        segment: SegmentName<'static>,
+        window: Window,
+        now: Timestamp,
+    ) -> Result<CountedSegment, Error> {
+        let count = Some(self.estimate_within(&segment, window, now).await?);
+        let changes = self.changes_of(&[&segment], now).await?[0];
+        let mut counted = [CountedSegment { segment, count, changes }];
+        self.update_emptied(&mut counted, window, now).await?;
+        let [counted] = counted;
+        Ok(counted)
+    }
+
+    /// Changes to 0 the changes of segments that have no users at `now` over the configured window. `counted` are
+    /// counts over `window`.
+    async fn update_emptied(
+        &self,
+        counted: &mut [CountedSegment],
+        window: Window,
+        now: Timestamp,
+    ) -> Result<(), store::Error> {
+        let had_users = |changes: Changes| changes.last_sample.is_some_and(|sample| sample.count > 0);
+        let mut emptied: Vec<_> =
+            counted.iter_mut().filter(|it| it.count == Some(0) && had_users(it.changes)).collect();
+        if window != self.window() && !emptied.is_empty() {
+            let names: Vec<_> = emptied.iter().map(|it| it.segment.clone()).collect();
+            let mut counts = self.count_each(&names, self.window().cutoff(now)).await?.into_iter();
+            emptied.retain(|_| counts.next() == Some(Some(0)));
+        }
+        emptied.into_iter().for_each(|it| it.changes = it.changes.to_zero(now));
+        Ok(())
     }
 
     async fn count_each(

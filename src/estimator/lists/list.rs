@@ -178,6 +178,10 @@ pub(super) fn page(mut segments: Vec<CountedSegment>, query: &ListQuery, total: 
     let position = |counted: &CountedSegment| counted.position(query.order);
     let next = segments.last().filter(|_| has_more || is_backwards).map(position);
     let has_previous = if is_backwards { has_more } else { query.cursor.is_some() };
-    let previous = segments.first().filter(|_| has_previous).map(position);
+    let previous = match segments.first() {
+        Some(first) => has_previous.then(|| position(first)),
+        // The segments after the cursor have lost their users.
+        None => query.cursor.as_ref().map(|cursor| cursor.position().clone()),
+    };
     List { segments, next: next.map(ListCursor::After), previous: previous.map(ListCursor::Before), total, as_of }
 }

@@ -1,7 +1,7 @@
 //! Rankings: the order of segments by count or by change, shared by concurrent and subsequent lists.
 //!
 //! A ranking needs the count of every segment, whatever the page. One walk over all segments answers every list of the
-//! same window and prefix that arrives while the walk runs, and for one second after. With few segments a walk is
+//! same window, names and order that arrives while the walk runs, and for one second after. With few segments a walk is
 //! cheap, so a list only shares a walk that started after its request. It then shows every visit that was acknowledged
 //! before the request.
 
@@ -45,19 +45,19 @@ impl Ranking {
             .iter()
             .filter(|counted| query.cursor.as_ref().is_none_or(|cursor| cursor.allows(&position(counted))));
         let count = query.limit.saturating_add(1);
-        let (segments, is_known): (Vec<_>, _) = match &query.cursor {
+        let (segments, is_covered): (Vec<_>, _) = match &query.cursor {
             Some(ListCursor::Before(end)) => {
                 let allowed: Vec<_> = allowed.cloned().collect();
-                let is_known = self.segments.last().is_some_and(|last| position(last) >= *end);
-                (allowed[allowed.len().saturating_sub(count)..].to_vec(), is_known)
+                let is_covered = self.segments.last().is_some_and(|last| position(last) >= *end);
+                (allowed[allowed.len().saturating_sub(count)..].to_vec(), is_covered)
             }
             _ => {
                 let segments: Vec<_> = allowed.take(count).cloned().collect();
-                let is_known = segments.len() == count;
-                (segments, is_known)
+                let is_covered = segments.len() == count;
+                (segments, is_covered)
             }
         };
-        (is_complete || is_known).then(|| page(segments, query, Some(self.total), self.as_of))
+        (is_complete || is_covered).then(|| page(segments, query, Some(self.total), self.as_of))
     }
 
     fn is_shared_later(&self) -> bool {

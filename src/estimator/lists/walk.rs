@@ -35,6 +35,15 @@ impl Estimator {
     /// As [`Estimator::estimate_within`], and [`Error::TooMany`] if too many lists are running.
     pub async fn list(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         self.check_window(query.window)?;
+        let list = self.list_page(query, now).await?;
+        if list.segments.is_empty() && matches!(query.cursor, Some(ListCursor::Before(_))) {
+            // All segments before the cursor have lost their users.
+            return self.list_page(&ListQuery { cursor: None, ..query.clone() }, now).await;
+        }
+        Ok(list)
+    }
+
+    async fn list_page(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
         match (query.order, &query.cursor) {
             (Order::Name, None | Some(ListCursor::After(_))) => self.list_by_name(query, now).await,
             _ => self.list_by_rank(query, now).await,

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::estimator;
 
-/// The change of a count between two samples.
+/// The change of a count between two samples, over the configured window.
 #[derive(Serialize, ToSchema)]
 pub struct Change {
     /// The later count less the earlier one.
@@ -13,11 +13,22 @@ pub struct Change {
     /// The difference as a share of the earlier count, rounded to four digits; null if the earlier count was 0.
     #[schema(required, minimum = -1)]
     relative: Option<f64>,
+    /// The time of the earlier count.
+    #[schema(format = DateTime)]
+    from: String,
+    /// The time of the later count: that of the last sample, or of the answer if the segment has emptied since.
+    #[schema(format = DateTime)]
+    to: String,
 }
 
 impl From<estimator::Change> for Change {
     fn from(change: estimator::Change) -> Self {
         let rounded = |relative: f64| (relative * 10_000.0).round() / 10_000.0;
-        Self { absolute: change.absolute(), relative: change.relative().map(rounded) }
+        Self {
+            absolute: change.absolute(),
+            relative: change.relative().map(rounded),
+            from: change.from.to_string(),
+            to: change.to.to_string(),
+        }
     }
 }

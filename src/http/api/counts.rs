@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::as_of::AsOf;
 use super::segments::SegmentCount;
 use crate::domain::{SegmentName, Window};
+use crate::estimator::CountedSegment;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
@@ -63,11 +64,11 @@ impl QueryParams for CountsQuery {
         (status = 200, description = "The counts.", body = Counts, example = json!({
             "counts": [
                 {
-                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
-                    "change_7d": { "absolute": 2, "relative": 0.05 },
+                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                    "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                 },
                 {
-                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 },
+                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                     "change_7d": null,
                 },
             ],
@@ -83,11 +84,12 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    let empty: Vec<_> =
-        counts.iter().filter(|counted| counted.count == Some(0)).map(|counted| &counted.segment).collect();
-    let mut empty_are_known = state.estimator.are_known(&empty).await?.into_iter();
+    // A segment without users, or with a key of another program, may be unknown.
+    let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count > 0);
+    let others: Vec<_> = counts.iter().filter(|counted| !has_users(counted)).map(|counted| &counted.segment).collect();
+    let mut others_are_known = state.estimator.are_known(&others).await?.into_iter();
     let counts = counts.into_iter().map(|counted| {
-        let known = counted.count != Some(0) || empty_are_known.next().unwrap_or_default();
+        let known = has_users(&counted) || others_are_known.next().unwrap_or_default();
         SegmentCount::from(counted).with_known(known)
     });
     let counts = counts.collect();

@@ -9,15 +9,18 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::history::{HistoryQuery, Point};
 use crate::domain::SegmentName;
+use crate::estimator::history::History;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
 use crate::http::extract::time::QueryTime;
 use crate::http::json::json;
-use crate::http::problem::Result;
+use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
 
 const MAX_SEGMENTS: usize = 20;
+/// The most points of all histories together: 20 of the default step have this many.
+const MAX_POINTS: u64 = 8_020;
 
 schemas::schema_type!(SegmentNames = schemas::segments(1, MAX_SEGMENTS));
 
@@ -70,7 +73,7 @@ pub struct HistoriesQuery {
     /// A time in the last step; now by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "-1d")]
     to: Option<QueryTime>,
-    /// The length of a step, as for the history of one segment.
+    /// The length of a step, as for the history of one segment. All histories together have at most 8,020 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1d")]
     step: Option<std::time::Duration>,
 }
@@ -121,6 +124,11 @@ pub async fn histories(
     const NOT_A_HISTORY: &str = "the key of the history in Redis belongs to another program";
     let now = state.synced_now().await?;
     let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
+    let points = segments.len() as u64 * History::steps(range.from, range.to, range.step);
+    if points > MAX_POINTS {
+        let why = format!("gives {points} points in all, and the maximum is {MAX_POINTS}; choose a longer step");
+        return Err(Problem::invalid_field("step", why));
+    }
     let points = state.history.of_each(&segments, range.from, range.to, range.step).await?;
     let is_sampled: Vec<_> = points
         .iter()

@@ -58,7 +58,8 @@ pub struct Point {
     /// The end of the step, exclusive.
     #[schema(format = DateTime)]
     to: String,
-    /// The time of the last sample in the step; null if there is none.
+    /// The time of the last sample in the step; null if there is none. Samples have the time at which they are due; the
+    /// count is taken at that time or later, by up to a sixth of the sampling interval.
     #[schema(required, format = DateTime)]
     sampled_at: Option<String>,
     /// The count of the last sample in the step; null if there is none.
@@ -83,7 +84,8 @@ pub struct HistoryQuery {
     #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
     pub to: Option<QueryTime>,
     /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
-    /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most about 400 points.
+    /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most
+    /// about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
     pub step: Option<Duration>,
 }

@@ -62,10 +62,10 @@ pub struct SegmentCount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<&'static str>,
-    /// The change in the day before the last sample; null without a sample of that time.
+    /// The change in the day before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
     change_1d: Option<Change>,
-    /// The change in the week before the last sample; null without a sample of that time.
+    /// The change in the week before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
     change_7d: Option<Change>,
 }
@@ -94,7 +94,7 @@ pub struct SegmentsQuery {
     #[param(inline, value_type = Option<Limit>, example = 2)]
     limit: usize,
     /// The `next_cursor` or `previous_cursor` of another page.
-    #[param(value_type = Option<String>, example = "bjc6YXJ0")]
+    #[param(value_type = Option<String>, example = "bjphcnQ")]
     cursor: Option<ListCursor>,
     /// List only segments whose names start with this.
     #[param(inline, value_type = Option<Prefix>, example = "")]
@@ -104,7 +104,8 @@ pub struct SegmentsQuery {
     contains: String,
     /// `name` for the order of the names' bytes; `count` for the largest first; `change` for the largest growth in a
     /// week first; `-change` for the largest loss in a week first; `new` for the segments first whose histories began
-    /// last, and before them those without a sample. `name` by default.
+    /// last, and before them those without a sample. `name` by default. Segments that have lost all users are not
+    /// listed. If no history is recorded, `change` and `-change` are the order of names.
     #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
     sort: Order,
     /// Count over this window instead of the configured one, which is the longest allowed.
@@ -147,16 +148,16 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 /// List segments with their counts.
 ///
 /// The list has pages. While `next_cursor` is not null, repeat the request with it as `cursor` and with the same other
-/// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a segment in Redis belongs to another program, its
-/// count is null with an `error`; it is last in the order of counts. In the order of names, every segment that exists
-/// throughout is listed exactly once. In the order of counts, a segment that grows or shrinks between two pages may be
-/// listed twice, or not at all.
+/// parameters. `previous_cursor` leads back in the same way. A segment without users is not listed. If the key of a
+/// segment in Redis belongs to another program, its count is null with an `error`; it is last in the order of counts.
+/// In the order of names, every segment that exists throughout is listed exactly once. In the order of counts, a segment
+/// that grows or shrinks between two pages may be listed twice, or not at all.
 ///
 /// The changes come from the samples of the history, and are over the configured window. In the orders of changes,
 /// segments without a sample of a week before come last. Equal segments are in the order of names.
 ///
-/// From 1,000 segments on, concurrent lists in any order but that of names share one answer for up to a second: their `as_of`
-/// may be shortly before the request. The number of concurrent lists is limited.
+/// From 1,000 segments on, concurrent lists in any order but that of names share one answer for up to a second: their
+/// `as_of` may be shortly before the request. The number of concurrent lists is limited.
 #[utoipa::path(
     get,
     path = "/segments",
@@ -166,10 +167,10 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
     responses(
         (status = 200, description = "A page of segments.", body = Segments, example = json!({
             "segments": [
-                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4 }, "change_7d": null },
+                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "change_7d": null },
                 {
-                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
-                    "change_7d": { "absolute": 2, "relative": 0.05 },
+                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                    "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
                 },
             ],
             "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",

@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
 use super::change::Change;
 use crate::domain::SegmentName;
-use crate::estimator;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
@@ -36,10 +37,10 @@ struct Summary {
     did_you_mean: Vec<String>,
     /// The number of users who were seen in the segment within the window.
     count: u64,
-    /// The change in the day before the last sample; null without a sample of that time.
+    /// The change in the day before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
     change_1d: Option<Change>,
-    /// The change in the week before the last sample; null without a sample of that time.
+    /// The change in the week before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
     change_7d: Option<Change>,
     /// The time of the first sample of the history; null without samples.
@@ -56,7 +57,8 @@ struct Summary {
 /// The last sample of a history.
 #[derive(Serialize, ToSchema)]
 struct LastSample {
-    /// The time of the sample.
+    /// The time at which the sample was due. The count was taken then or later, by up to a sixth of the sampling
+    /// interval.
     #[schema(format = DateTime)]
     sampled_at: String,
     /// The number of users, over the configured window.
@@ -115,8 +117,8 @@ fn percent_encode(text: &str) -> String {
     params(SegmentPath, WindowQuery),
     responses(
         (status = 200, description = "The summary.", body = Summary, example = json!({
-            "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233 },
-            "change_7d": { "absolute": 2, "relative": 0.05 }, "first_sampled_at": "2026-09-01T00:00:00.000Z",
+            "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+            "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "first_sampled_at": "2026-09-01T00:00:00.000Z",
             "last_sample": { "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42 },
             "links": {
                 "count": "./sports/count", "histogram": "./sports/histogram", "history": "./sports/history",
@@ -134,15 +136,10 @@ pub async fn summary(
     StrictQuery(WindowQuery { window }): StrictQuery<WindowQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let count = state.estimator.estimate_within(&segment, window, now).await?;
-    let changes = state.estimator.changes_of(&[&segment], now).await?[0];
+    let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
+    let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
     let known = state.estimator.is_known(&segment, count).await?;
-    let similar = if known { Ok(Vec::new()) } else { state.estimator.similar_names(&segment, MAX_SUGGESTIONS).await };
-    let similar = match similar {
-        // A summary without suggestions is better than none.
-        Err(estimator::Error::TooMany(_)) => Vec::new(),
-        similar => similar?,
-    };
+    let similar = if known { Vec::new() } else { similar_names(&state, &segment).await };
     Ok(json(&Summary {
         segment: segment.to_string(),
         known,
@@ -157,6 +154,16 @@ pub async fn summary(
         links: Links::of(&segment),
         as_of: AsOf::new(window, now),
     }))
+}
+
+/// Returns known segments with names similar to that of `segment`. A summary without them is better than none, so that
+/// errors and long walks give none.
+async fn similar_names(state: &AppState, segment: &SegmentName<'_>) -> Vec<SegmentName<'static>> {
+    const MAX_WAIT: Duration = Duration::from_secs(2);
+    match timeout(MAX_WAIT, state.estimator.similar_names(segment, MAX_SUGGESTIONS)).await {
+        Ok(Ok(names)) => names,
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::redis::{self, Request, Slot};
 use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
+use crate::store::{ChangeRecord, Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
 
 /// The content of a key set. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,6 +123,7 @@ impl Store {
                 .send(Request::each(commands).nil_for(redis::Error::is_forbidden))
                 .await?
                 .each::<Option<String>>();
+            let mut records = Vec::new();
             for (own, answer) in keys.into_iter().zip(answers) {
                 let Some(kind) = answer? else { continue };
                 let is_own = match own.kind {
@@ -132,7 +133,29 @@ impl Store {
                     KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
                 };
                 foreign.extend((!is_own && kind != NONE).then(|| own.key.clone()));
+                records.extend((is_own && own.kind == KeyKind::Change).then_some(&own.key));
             }
+            foreign.extend(self.foreign_records(records).await?);
+        }
+        Ok(foreign)
+    }
+
+    /// Returns those of `keys`, which are strings on one server, that are not change records.
+    async fn foreign_records(&self, keys: Vec<&String>) -> Result<Vec<String>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reads = keys.iter().map(|key| {
+            let mut read = cmd("GET");
+            read.arg(*key);
+            (Slot::of_any_key(key), read)
+        });
+        let request = Request::each(reads).nil_for(redis::Error::is_forbidden);
+        let answers = self.client.send(request).await?.each::<Option<Vec<u8>>>();
+        let mut foreign = Vec::new();
+        for (key, text) in keys.into_iter().zip(answers) {
+            let is_record = |text: Vec<u8>| str::from_utf8(&text).is_ok_and(|text| ChangeRecord::parse(text).is_some());
+            foreign.extend((!text?.is_none_or(is_record)).then(|| key.clone()));
         }
         Ok(foreign)
     }

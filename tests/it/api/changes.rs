@@ -59,17 +59,20 @@ async fn list(store: &Store, order: Order) -> List {
     estimator(store).list(&query(order, 100, None), NOON).await.unwrap()
 }
 
-fn change(before: u64, after: u64) -> Option<Change> {
-    Some(Change { before, after })
+/// A change from some hours before noon to noon.
+fn change(hours: i64, before: u64, after: u64) -> Option<Change> {
+    Some(Change { before, after, from: noon_plus(-hours * HOUR), to: NOON })
 }
 
 #[rstest]
-#[case::exact(&[(200, 1), (168, 5), (30, 2), (24, 7)], change(7, 3), change(5, 3))]
+#[case::exact(&[(200, 1), (168, 5), (30, 2), (24, 7)], change(24, 7, 3), change(168, 5, 3))]
 #[case::new(&[], None, None)]
-#[case::a_day_old(&[(24, 7)], change(7, 3), None)]
-#[case::gap_at_that_time(&[(169, 1), (160, 6), (25, 2), (22, 8)], change(8, 3), change(6, 3))]
+#[case::a_day_old(&[(24, 7)], change(24, 7, 3), None)]
+#[case::gap_at_that_time(&[(169, 1), (160, 6), (25, 2), (22, 8)], change(22, 8, 3), change(160, 6, 3))]
 #[case::gap_too_long(&[(169, 1), (146, 6), (25, 2), (20, 8)], None, None)]
-#[case::zero_before(&[(168, 0), (24, 0)], change(0, 3), change(0, 3))]
+#[case::born_within_an_eighth(&[(160, 6), (22, 8)], None, None)]
+#[case::came_back_after_being_pruned(&[(400, 9), (160, 6), (30, 8), (22, 8)], None, None)]
+#[case::zero_before(&[(168, 0), (24, 0)], change(24, 0, 3), change(168, 0, 3))]
 #[tokio::test]
 async fn sample_compares_with_a_day_and_a_week_before(
     #[case] samples: &[(i64, u64)],
@@ -102,15 +105,15 @@ async fn changes_are_read_by_any_instance_and_survive_a_gap_of_a_day() {
     record_users(&store, "sports", 3).await;
     add_history(&store, "sports", &[(24, 1)]).await;
     sample(&store, NOON).await;
-    assert_eq!(changes(&redis.store(), "sports", noon_plus(DAY)).await.day, change(1, 3));
+    assert_eq!(changes(&redis.store(), "sports", noon_plus(DAY)).await.day, change(24, 1, 3));
     let late = changes(&redis.store(), "sports", noon_plus(2 * DAY)).await;
     assert_eq!((late.day, late.first_sampled_at), (None, Some(noon_plus(-DAY))));
     // A retry of the same tick changes nothing.
     store.update_changes(&[(&segment("sports"), NOON)]).await.unwrap();
-    assert_eq!(changes(&store, "sports", NOON).await.day, change(1, 3));
+    assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 1, 3));
     // A segment without a sample at the tick keeps its record.
     store.update_changes(&[(&segment("sports"), noon_plus(HOUR))]).await.unwrap();
-    assert_eq!(changes(&store, "sports", NOON).await.day, change(1, 3));
+    assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 1, 3));
 }
 
 #[tokio::test]
@@ -143,15 +146,21 @@ async fn update_changes_leaves_keys_of_other_programs_unchanged(#[case] command:
     assert_eq!(list(&store, Order::Growth).await.segments.len(), 1);
 }
 
+#[rstest]
+#[case::words(&[b"RPUSH" as &[u8], b"a", b"b", b"c"])]
+#[case::binary_list(&[b"RPUSH" as &[u8], b"\xff", b"\xff"])]
+#[case::binary_list_before_a_sample(&[b"RPUSH" as &[u8], b"\xff", b"\xff", b"1795345200000", b"1"])]
+#[case::binary_stream(&[b"XADD" as &[u8], b"1795262400000-0", b"n", b"\xff"])]
 #[tokio::test]
-async fn update_changes_skips_a_foreign_history() {
+async fn update_changes_skips_a_foreign_history(#[case] command: &[&[u8]]) {
     let redis = Redis::start();
     let store = redis.store();
     record_users(&store, "news", 1).await;
     record_users(&store, "sports", 1).await;
-    redis.call::<()>(&["RPUSH", "history:news", "a", "b", "c"]);
+    let command = [&command[..1], &[b"history:news"], &command[1..]].concat();
+    redis::cmd(str::from_utf8(command[0]).unwrap()).arg(&command[1..]).exec(&mut redis.connection()).unwrap();
     sample(&store, NOON).await;
-    assert_eq!(changes(&store, "news", NOON).await, Changes::default());
+    assert_eq!(changes(&store, "news", NOON).await.day, None);
     assert!(changes(&store, "sports", NOON).await.last_sample.is_some());
 }
 
@@ -209,11 +218,11 @@ async fn changes_work_on_a_cluster() {
     let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
     fill(&store).await;
     let all = list(&store, Order::Growth).await;
-    assert_eq!(all.segments[0].changes.week, change(4, 9));
-    assert_eq!(all.segments[2].changes.week, change(8, 2));
+    assert_eq!(all.segments[0].changes.week, change(168, 4, 9));
+    assert_eq!(all.segments[2].changes.week, change(168, 8, 2));
     let by_name = list(&store, Order::Name).await;
     assert_eq!(by_name.segments[0].segment.as_str(), "grows");
-    assert_eq!(by_name.segments[0].changes.week, change(4, 9));
+    assert_eq!(by_name.segments[0].changes.week, change(168, 4, 9));
 }
 
 #[tokio::test]
@@ -232,12 +241,15 @@ async fn list_and_counts_show_changes() {
     store.add_samples(&samples).await.unwrap();
     sample(&store, tick).await;
 
+    let before = |days: u64| (tick - Duration::from_secs(days * 86_400)).to_string();
+    let (day, week, to) = (before(1), before(7), tick.to_string());
     let sports = json!({
-        "segment": "sports", "count": 3, "change_1d": { "absolute": 3, "relative": null },
-        "change_7d": { "absolute": -6, "relative": -0.6667 },
+        "segment": "sports", "count": 3, "change_1d": { "absolute": 3, "relative": null, "from": day, "to": to },
+        "change_7d": { "absolute": -6, "relative": -0.6667, "from": week, "to": to },
     });
     let news = json!({
-        "segment": "news", "count": 1, "change_1d": null, "change_7d": { "absolute": -2, "relative": -0.6667 },
+        "segment": "news", "count": 1, "change_1d": null,
+        "change_7d": { "absolute": -2, "relative": -0.6667, "from": week, "to": to },
     });
     let zoo = json!({ "segment": "zoo", "count": 2, "change_1d": null, "change_7d": null });
     let list = async |query: &str| -> Value {
@@ -250,5 +262,51 @@ async fn list_and_counts_show_changes() {
     assert_eq!(list("?sort=-change").await, json!([sports, news, zoo]));
     assert_eq!(list("?sort=new").await, json!([zoo, news, sports]));
     let counts: Value = app.get("/counts?segment=zoo&segment=sports").await.json().await.unwrap();
-    assert_eq!(counts["counts"], json!([zoo, sports]));
+    let known = |mut count: Value| {
+        count["known"] = json!(true);
+        count
+    };
+    assert_eq!(counts["counts"], json!([known(zoo), known(sports)]));
+}
+
+#[tokio::test]
+async fn counts_and_summary_show_the_change_to_zero_of_an_emptied_segment() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let (store, now) = (redis.store(), Timestamp::now());
+    let hour_ago = now - Duration::from_secs(3_600);
+    let samples: Vec<_> = [("gone", 86_400, 4), ("gone", 0, 3), ("kept", 86_400, 1), ("kept", 0, 1)]
+        .map(|(name, seconds, count)| NamedSample {
+            segment: segment(name).into_owned(),
+            sample: Sample { at: hour_ago - Duration::from_secs(seconds), count },
+        })
+        .into();
+    store.add_samples(&samples).await.unwrap();
+    store.update_changes(&[(&segment("gone"), hour_ago), (&segment("kept"), hour_ago)]).await.unwrap();
+    let estimator = estimator(&store);
+    let seen_at = now - Duration::from_secs(2 * 86_400);
+    estimator.record(visit("u1", "kept", seen_at), now).await.unwrap();
+    let counts: Value = app.get("/counts?segment=gone&segment=kept&window=1d").await.json().await.unwrap();
+    let summary: Value = app.get("/segments/gone?window=1d").await.json().await.unwrap();
+    for gone in [&counts["counts"][0], &summary] {
+        let day = &gone["change_1d"];
+        assert_eq!((&gone["count"], &day["absolute"], &day["relative"]), (&json!(0), &json!(-4), &json!(-1.0)));
+        assert!(day["to"].as_str() >= Some(&now.to_string()), "{day}");
+    }
+    // It has no users in the requested window, and one in the configured one.
+    let kept = &counts["counts"][1];
+    assert_eq!((&kept["count"], &kept["change_1d"]["absolute"]), (&json!(0), &json!(0)));
+    assert_eq!(kept["change_1d"]["to"].as_str().unwrap()[..19], hour_ago.to_string()[..19]);
+}
+
+#[tokio::test]
+async fn a_foreign_change_record_is_reported() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    sample(&store, NOON).await;
+    assert_eq!(store.foreign_keys(None).await.unwrap().0, Vec::<String>::new());
+    redis.call::<()>(&["SET", "history: sports", "theirs"]);
+    sample(&store, noon_plus(HOUR)).await;
+    assert_eq!(store.foreign_keys(None).await.unwrap().0, ["history: sports"]);
 }

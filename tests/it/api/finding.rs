@@ -123,3 +123,25 @@ async fn list_by_count_leads_back_within_and_beyond_a_shared_ranking() {
         assert_eq!(back["total"], 1_300);
     }
 }
+
+#[rstest]
+#[case::by_name("name")]
+#[case::by_count("count")]
+#[tokio::test]
+async fn list_leads_on_from_a_page_that_has_emptied(#[case] sort: &str) {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    record_sizes(&app, &[("a", 4), ("b", 3), ("c", 2), ("d", 1)]).await;
+    let get =
+        async |cursor: &Value| page(&app, &format!("sort={sort}&limit=2&cursor={}", cursor.as_str().unwrap())).await;
+    let first = page(&app, &format!("sort={sort}&limit=2")).await;
+    let second = get(&first["next_cursor"]).await;
+    redis.call::<()>(&["DEL", "segment:c", "segment:d"]);
+    let emptied = get(&first["next_cursor"]).await;
+    assert_eq!((names(&emptied).len(), &emptied["next_cursor"]), (0, &json!(null)));
+    assert_eq!(names(&get(&emptied["previous_cursor"]).await), ["a"]);
+    record_sizes(&app, &[("c", 2), ("d", 1)]).await;
+    redis.call::<()>(&["DEL", "segment:a", "segment:b"]);
+    let back = get(&second["previous_cursor"]).await;
+    assert_eq!((names(&back), &back["previous_cursor"]), (vec!["c".to_owned(), "d".to_owned()], &json!(null)));
+}

@@ -34,7 +34,7 @@ async fn histories_equal_those_of_each_segment() {
         assert_eq!((&histories[at]["segment"], histories[at].get("error")), (&json!(name), None));
     }
     let error = "the key of the history in Redis belongs to another program";
-    assert_eq!(histories[2], json!({ "segment": "theirs", "known": true, "points": null, "error": error }));
+    assert_eq!(histories[2], json!({ "segment": "theirs", "known": false, "points": null, "error": error }));
     assert_eq!(histories[0]["points"][2]["sampled_at"], "2026-11-22T13:00:00.000Z");
 }
 
@@ -65,4 +65,17 @@ async fn histories_take_twenty_segments() {
     let all = get(&app, &format!("/history?from=-1d{}", query(20))).await;
     assert_eq!(all["histories"].as_array().unwrap().len(), 20);
     problem(app.get(&format!("/history?from=-1d{}", query(21))).await, 422, "invalid-request").await;
+}
+
+#[tokio::test]
+async fn histories_limit_their_points_together() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let query = |count: usize| (0..count).map(|n| format!("&segment=s{n}")).collect::<String>();
+    // 1,001 points of each.
+    let range = "from=0&to=3600000&step=1h";
+    assert_eq!(get(&app, &format!("/history?{range}{}", query(8))).await["histories"].as_array().unwrap().len(), 8);
+    let document = problem(app.get(&format!("/history?{range}{}", query(9))).await, 422, "invalid-request").await;
+    let detail = "gives 9009 points in all, and the maximum is 8020; choose a longer step";
+    assert_eq!(document["errors"][0], json!({ "field": "step", "detail": detail }));
 }

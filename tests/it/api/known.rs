@@ -42,11 +42,25 @@ async fn answers_say_whether_a_segment_is_known(
 }
 
 #[tokio::test]
+async fn keys_of_other_programs_make_no_segment_known() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    record_sizes(&app, &[("sports", 1)]).await;
+    redis.call::<()>(&["SET", "segment:theirs", "x"]);
+    redis.call::<()>(&["SET", "history:other", "x"]);
+    let counts = get(&app, "/counts?segment=theirs&segment=other").await;
+    for at in [0, 1] {
+        assert_eq!(counts["counts"][at]["known"], false, "{counts}");
+    }
+    assert_eq!(get(&app, "/segments/other").await["known"], false);
+}
+
+#[tokio::test]
 async fn count_of_users_asks_redis_for_nothing_else() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     record_sizes(&app, &[("sports", 2)]).await;
-    let asked = || redis.calls("zmscore") + redis.calls("exists");
+    let asked = || redis.calls("zmscore") + redis.calls("type");
     let before = asked();
     assert_eq!(app.count("sports").await, 2);
     get(&app, "/counts?segment=sports").await;
@@ -71,7 +85,10 @@ async fn summary_has_count_changes_last_sample_and_links() {
     let mut summary = get(&app, "/segments/a%2Fb?window=7d").await;
     assert!(summary["as_of"].take().is_string());
     let expected = json!({
-        "segment": "a/b", "known": true, "count": 3, "change_1d": { "absolute": -1, "relative": -0.25 },
+        "segment": "a/b", "known": true, "count": 3, "change_1d": {
+            "absolute": -1, "relative": -0.25, "from": Timestamp::from_millis(tick.as_millis() - day).to_string(),
+            "to": tick.to_string(),
+        },
         "change_7d": null, "first_sampled_at": Timestamp::from_millis(tick.as_millis() - day).to_string(),
         "last_sample": { "sampled_at": tick.to_string(), "count": 3 },
         "links": {
