@@ -36,6 +36,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::Timestamp;
 
     #[rstest]
     #[case::decline(4_200, 3_983, "▼ </span><span class=\"said\">Down </span>217 (-5.2%)")]
@@ -44,7 +45,9 @@ mod tests {
     #[case::from_zero(0, 4, "▲ </span><span class=\"said\">Up </span>4")]
     #[case::none(4, 4, "Unchanged")]
     fn change_has_arrow_difference_and_percentage(#[case] before: u64, #[case] after: u64, #[case] expected: &str) {
-        let shown = change(Change { before, after }).into_string().replace("&lt;", "<");
+        let shown = change(Change { before, after, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) })
+            .into_string()
+            .replace("&lt;", "<");
         assert!(shown.ends_with(expected), "{shown}");
     }
 }

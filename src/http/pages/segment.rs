@@ -183,7 +183,12 @@ mod tests {
             window,
             configured: window,
             history: History { days: 1, points, step: hour, interval: Some(hour), has_older: false },
-            change: Some(Change { before: 10_717, after: 10_500 }),
+            change: Some(Change {
+                before: 10_717,
+                after: 10_500,
+                from: Timestamp::from_millis(0),
+                to: Timestamp::from_millis(0),
+            }),
             leaving: Some(39),
         }
     }

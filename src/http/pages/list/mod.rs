@@ -190,7 +190,8 @@ mod tests {
     fn row_has_the_change_in_a_week_if_one_is_known() {
         let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[])];
         assert!(!html(&list(rows.clone())).contains("In 7 days"));
-        rows[0].counted.changes.week = Some(Change { before: 50, after: 40 });
+        rows[0].counted.changes.week =
+            Some(Change { before: 50, after: 40, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) });
         let page = html(&List { order: Order::Growth, total: Some(10_021), ..list(rows) });
         assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">–</td>"), "{page}");
         assert!(page.contains("<a href=\"./?sort=-change\">In 7 days"), "the link reverses the order: {page}");
