@@ -34,7 +34,7 @@ settings! {
     tls_key_file: Option<PathBuf>, "FILE", parse::path;
     /// Comma-separated origins whose pages may read responses, or * [default: none]
     cors_origins: Option<Origins>, "ORIGINS", Origins::parse;
-    /// URL of the service on pages, such as https://example.com/segments [default: that of each request]
+    /// URL of the service on pages, behind a proxy that adds a path [default: that of each request]
     public_url: Option<PublicUrl>, "URL", PublicUrl::parse;
     /// Worker threads [default: one per core but one, which is left to Redis]
     threads: usize, "NUMBER", parse::number::<1, 1_024>, or = parse::default_threads();
