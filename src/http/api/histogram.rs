@@ -123,7 +123,7 @@ pub async fn histogram(
     });
     Ok(json(&SegmentHistogram {
         segment: segment.to_string(),
-        known: state.estimator.is_known(&segment, histogram.count).await?,
+        known: state.estimator.is_known(&segment, histogram.count > 0).await?,
         count: histogram.count,
         as_of: AsOf::new(window, now),
         buckets: buckets.collect(),

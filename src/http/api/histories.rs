@@ -130,14 +130,11 @@ pub async fn histories(
         return Err(Problem::invalid_field("step", why));
     }
     let points = state.history.of_each(&segments, range.from, range.to, range.step).await?;
-    let is_sampled: Vec<_> = points
+    let has_samples = points
         .iter()
-        .map(|points| points.as_ref().is_ok_and(|points| points.iter().any(|point| point.count.is_some())))
-        .collect();
-    let others = segments.iter().zip(&is_sampled).filter(|(_, is_sampled)| !**is_sampled).map(|(segment, _)| segment);
-    let mut others_are_known = state.estimator.are_known(&others.collect::<Vec<_>>()).await?.into_iter();
-    let histories = segments.iter().zip(points).zip(is_sampled).map(|((segment, points), is_sampled)| {
-        let known = is_sampled || others_are_known.next().unwrap_or_default();
+        .map(|points| points.as_ref().is_ok_and(|points| points.iter().any(|point| point.count.is_some())));
+    let known = state.estimator.are_known(&segments.iter().zip(has_samples).collect::<Vec<_>>()).await?;
+    let histories = segments.iter().zip(points).zip(known).map(|((segment, points), known)| {
         let (points, error) = match points {
             Ok(points) => (Some(points.iter().map(Point::from).collect()), None),
             Err(_) => (None, Some(NOT_A_HISTORY)),

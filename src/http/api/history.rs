@@ -188,7 +188,7 @@ pub async fn history(
     let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
     let points = state.history.of(&segment, range.from, range.to, range.step).await?;
     let has_samples = points.iter().any(|point| point.count.is_some());
-    let known = has_samples || state.estimator.are_known(&[&segment]).await?[0];
+    let known = state.estimator.is_known(&segment, has_samples).await?;
     let [from, to] = range.step_starts();
     Ok(json(&SegmentHistory {
         segment: segment.to_string(),

@@ -138,7 +138,7 @@ pub async fn summary(
     let now = state.synced_now().await?;
     let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
     let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
-    let known = state.estimator.is_known(&segment, count).await?;
+    let known = state.estimator.is_known(&segment, count > 0).await?;
     let similar = if known { Vec::new() } else { similar_names(&state, &segment).await };
     Ok(json(&Summary {
         segment: segment.to_string(),

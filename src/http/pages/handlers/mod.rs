@@ -82,7 +82,7 @@ pub async fn segment(
     const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
-    if !state.estimator.is_known(&name, histogram.count).await? {
+    if !state.estimator.is_known(&name, histogram.count > 0).await? {
         let similar = match state.estimator.similar_names(&name, MAX_SIMILAR).await {
             // A page without suggestions is better than none.
             Err(estimator::Error::TooMany(_)) => Vec::new(),
