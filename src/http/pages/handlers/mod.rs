@@ -22,11 +22,12 @@ use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::overlap::{OverlapError, Overlaps};
-use crate::estimator::{self, ListQuery, Order};
+use crate::estimator::{ListQuery, Order};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
 
 #[derive(IntoParams)]
@@ -79,16 +80,10 @@ pub async fn segment(
     const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
-    const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
     if !state.estimator.is_known(&name, histogram.count > 0).await? {
-        let similar = match state.estimator.similar_names(&name, MAX_SIMILAR).await {
-            // A page without suggestions is better than none.
-            Err(estimator::Error::TooMany(_)) => Vec::new(),
-            similar => similar?,
-        };
-        return Ok(html(segment::unknown_page(name.as_str(), &similar)));
+        return Ok(html(segment::unknown_page(name.as_str(), &similar_names(&state, &name).await)));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let from = now - ranges::duration(days);
