@@ -21,8 +21,8 @@ use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::ListQuery;
 use crate::estimator::overlap::{OverlapError, Overlaps};
-use crate::estimator::{ListQuery, Order};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
@@ -193,14 +193,7 @@ fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
 async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
     const MAX_SUGGESTIONS: usize = 300;
     let window = state.estimator.window();
-    let query = ListQuery {
-        prefix: String::new(),
-        contains: String::new(),
-        order: Order::Count,
-        limit: MAX_SUGGESTIONS,
-        cursor: None,
-        window,
-    };
+    let query = ListQuery::largest(MAX_SUGGESTIONS, window);
     let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
     let mut counted = list.segments;
     counted.retain(|counted| counted.count.is_some());
