@@ -22,7 +22,7 @@ struct Count {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// The number of users who were seen in the segment within the window.
     count: u64,

@@ -49,7 +49,7 @@ struct OneHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// A point for each step, the earliest first; null if they are unknown, with the reason in `error`.
     #[schema(required, min_items = 1, max_items = 2000)]

@@ -27,7 +27,7 @@ struct SegmentHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// The start of the first step.
     #[schema(format = DateTime)]

@@ -43,16 +43,14 @@ struct Segments {
     as_of: AsOf,
 }
 
-/// The count of a segment.
+/// The count of a segment. `known` is absent in lists, whose segments are all known.
 #[derive(Serialize, ToSchema)]
 pub struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history. Absent
-    /// in lists, whose segments are all known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(schema_with = schemas::known, required = false)]
     known: Option<bool>,
     /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in
     /// `error`.

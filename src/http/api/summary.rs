@@ -26,7 +26,7 @@ struct Summary {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// Known segments with similar names, the closest first, if this one is unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
