@@ -5,6 +5,7 @@
 //! (`router.rs`, with the table of `routes.rs`), `middleware/endpoint` (limits, metrics, traces) and the extractors of
 //! `extract/`. The handlers are in `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI).
 
+mod accept;
 mod api;
 mod batch_report;
 mod cursor;
@@ -15,6 +16,7 @@ mod json;
 mod middleware;
 mod nearest;
 mod pages;
+mod percent;
 mod problem;
 mod public_url;
 mod router;

@@ -1,6 +1,5 @@
 //! `GET /segments/{name}`: summarizes a segment.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,6 +15,7 @@ use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
 use crate::http::extract::query::{StrictQuery, WindowQuery};
 use crate::http::json::json;
+use crate::http::percent::encoded;
 use crate::http::problem::Result;
 use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
@@ -77,7 +77,7 @@ struct Links {
 
 impl Links {
     fn of(segment: &SegmentName<'_>) -> Self {
-        let name = percent_encode(segment.as_str());
+        let name = encoded(segment.as_str());
         // Without `./`, a name with a colon would be read as a scheme.
         let link = |rest: &str| format!("./{name}/{rest}");
         Self {
@@ -87,19 +87,6 @@ impl Links {
             page: format!("../pages/segment?name={name}"),
         }
     }
-}
-
-/// Encodes all bytes that are not unreserved (RFC 3986, section 2.3).
-fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(byte.into());
-        } else {
-            write!(encoded, "%{byte:02X}").expect("a string accepts all text");
-        }
-    }
-    encoded
 }
 
 /// Summarize a segment.

@@ -7,6 +7,8 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
+use crate::http::accept::preferences;
+
 /// Returns the layer of a route with long answers.
 ///
 /// A layer costs a request a boxed future, so routes with small answers have none.
@@ -32,13 +34,10 @@ pub async fn choose_encoding(mut request: Request) -> Request {
 
 /// Returns whether `Accept-Encoding` allows gzip (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let (mut gzip, mut any) = (None, false);
-    for coding in values.flat_map(|value| value.split(',')) {
-        let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
-        let quality = parameter.trim().strip_prefix(['q', 'Q']).and_then(|rest| rest.trim().strip_prefix('='));
-        let is_accepted = quality.is_none_or(|quality| quality.trim().parse::<f32>().is_ok_and(|it| it > 0.0));
-        match name.trim().to_ascii_lowercase().as_str() {
+    for (coding, quality) in preferences(headers, ACCEPT_ENCODING) {
+        let is_accepted = quality > 0.0;
+        match coding.as_str() {
             "gzip" | "x-gzip" => gzip = Some(gzip.unwrap_or(false) || is_accepted),
             "*" => any = is_accepted,
             _ => {}

@@ -4,6 +4,7 @@ use axum::http::Method;
 
 use super::ranges::DEFAULT_DAYS;
 use crate::domain::Window;
+pub use crate::http::percent::encoded;
 
 /// The folder of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,19 +82,6 @@ pub fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str,
         link.push('=');
         link.push_str(&encoded(value));
         separator = '&';
-    }
-    link
-}
-
-/// Percent-encodes `text` for a path or a query. Only the unreserved characters of RFC 3986 stay.
-pub fn encoded(text: &str) -> String {
-    let mut link = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            link.push(char::from(byte));
-        } else {
-            link.push_str(&format!("%{byte:02X}"));
-        }
     }
     link
 }

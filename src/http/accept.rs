@@ -1,0 +1,20 @@
+//! What a caller accepts, with quality values (RFC 9110, section 12.4.2).
+
+use axum::http::{HeaderMap, HeaderName};
+
+/// Returns the elements of the header `name` in lower case, without their parameters, and the quality of each. An
+/// invalid quality is 0.
+pub fn preferences(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (String, f32)> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|element| {
+        let mut parts = element.split(';').map(str::trim);
+        let element = parts.next().unwrap_or_default().to_ascii_lowercase();
+        (element, parts.find_map(quality).unwrap_or(1.0))
+    })
+}
+
+/// Returns the quality if `parameter` is one.
+fn quality(parameter: &str) -> Option<f32> {
+    let value = parameter.strip_prefix(['q', 'Q'])?.trim_start().strip_prefix('=')?;
+    Some(value.trim().parse().ok().filter(|quality| (0.0..=1.0).contains(quality)).unwrap_or(0.0))
+}
