@@ -24,6 +24,7 @@ mod routes;
 pub mod server;
 mod similar_names;
 mod state;
+mod table;
 
 pub use self::middleware::cors::Origins;
 pub use self::public_url::PublicUrl;

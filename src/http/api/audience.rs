@@ -12,10 +12,11 @@ use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::{Audience, Overlaps};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
+use crate::http::table::{CsvWriter, Table};
 
 /// The number of users in an audience.
 #[derive(Serialize, ToSchema)]
@@ -33,6 +34,23 @@ struct AudienceCount<'a> {
     count: u64,
     #[serde(flatten)]
     as_of: AsOf,
+}
+
+impl Table for AudienceCount<'_> {
+    const FILE_NAME: &'static str = "audience";
+
+    fn as_of(&self) -> &str {
+        self.as_of.as_of()
+    }
+
+    /// Writes one row. The lists of segments are JSON, because a name may contain any separator.
+    fn write(&self, csv: &mut CsvWriter) {
+        csv.row(["all", "any", "none", "count"].into_iter().chain(AsOf::COLUMNS));
+        let lists = [&self.all, &self.any, &self.none];
+        let lists = lists.map(|list| serde_json::to_string(list).expect("strings serialize"));
+        let lists = lists.iter().map(|list| list.as_str().into());
+        csv.row(lists.chain([self.count.into()]).chain(self.as_of.cells()));
+    }
 }
 
 #[derive(IntoParams)]
@@ -75,28 +93,34 @@ impl QueryParams for AudienceQuery {
     path = "/audience/count",
     operation_id = "count_audience",
     tag = "counts",
-    params(AudienceQuery),
+    params(AudienceQuery, FormatParam),
     responses(
-        (status = 200, description = "The number of users.", body = AudienceCount, example = json!({
-            "all": ["sports"],
-            "any": ["news", "blogs"],
-            "none": ["premium"],
-            "count": 9,
-            "window_seconds": 604800,
-            "as_of": "2026-11-22T10:00:00.000Z",
-        })),
+        (status = 200, description = "The number of users.", content(
+            (AudienceCount = "application/json", example = json!({
+                "all": ["sports"],
+                "any": ["news", "blogs"],
+                "none": ["premium"],
+                "count": 9,
+                "window_seconds": 604800,
+                "as_of": "2026-11-22T10:00:00.000Z",
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "all,any,none,count,window_seconds,as_of\r\n",
+                "\"[\"\"sports\"\"]\",\"[\"\"news\"\",\"\"blogs\"\"]\",\"[\"\"premium\"\"]\",9,604800,2026-11-22T10:00:00.000Z\r\n",
+            ))),
+        )),
         responses::OverlapProblems,
     )
 )]
 pub async fn count(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(AudienceQuery { all, any, none, window }): StrictQuery<AudienceQuery>,
+    TableQuery(AudienceQuery { all, any, none, window }, responder): TableQuery<AudienceQuery>,
 ) -> Result<Response> {
     let now = Arc::clone(&state).shared_now();
     let audience = Audience { all, any, none };
     let (count, as_of) = state.overlaps.count(&audience, window, now).await?;
-    Ok(json(&AudienceCount {
+    Ok(responder.respond(&AudienceCount {
         all: names(&audience.all),
         any: names(&audience.any),
         none: names(&audience.none),

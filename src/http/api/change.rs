@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::estimator;
+use crate::http::table::Cell;
 
 /// The change of a count between two samples, over the configured window.
 #[derive(Serialize, ToSchema)]
@@ -19,6 +20,21 @@ pub struct Change {
     /// The time of the later count: that of the last sample, or of the answer if the segment has emptied since.
     #[schema(format = DateTime)]
     to: String,
+}
+
+impl Change {
+    /// The names of the columns of [`Self::cells`], behind the name of the change.
+    pub const COLUMNS: [&str; 4] = ["absolute", "relative", "from", "to"];
+
+    /// Returns the cells of a change, which are empty if there is none.
+    pub fn cells(change: Option<&Self>) -> [Cell<'_>; 4] {
+        [
+            change.map(|change| change.absolute).into(),
+            change.and_then(|change| change.relative).into(),
+            change.map(|change| change.from.as_str()).into(),
+            change.map(|change| change.to.as_str()).into(),
+        ]
+    }
 }
 
 impl From<estimator::Change> for Change {

@@ -13,10 +13,11 @@ use crate::domain::{SegmentName, Window};
 use crate::estimator::CountedSegment;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
+use crate::http::table::{CsvWriter, Table};
 
 const MAX_SEGMENTS: usize = 100;
 
@@ -29,6 +30,18 @@ struct Counts {
     counts: Vec<SegmentCount>,
     #[serde(flatten)]
     as_of: AsOf,
+}
+
+impl Table for Counts {
+    const FILE_NAME: &'static str = "counts";
+
+    fn as_of(&self) -> &str {
+        self.as_of.as_of()
+    }
+
+    fn write(&self, csv: &mut CsvWriter) {
+        SegmentCount::write_each(&self.counts, &self.as_of, csv);
+    }
 }
 
 #[derive(IntoParams)]
@@ -59,28 +72,34 @@ impl QueryParams for CountsQuery {
     path = "/counts",
     operation_id = "count_segments",
     tag = "counts",
-    params(CountsQuery),
+    params(CountsQuery, FormatParam),
     responses(
-        (status = 200, description = "The counts.", body = Counts, example = json!({
-            "counts": [
-                {
-                    "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
-                    "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
-                },
-                {
-                    "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
-                    "change_7d": null,
-                },
-            ],
-            "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
-        })),
+        (status = 200, description = "The counts.", content(
+            (Counts = "application/json", example = json!({
+                "counts": [
+                    {
+                        "segment": "sports", "known": true, "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                    },
+                    {
+                        "segment": "news", "known": true, "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "change_7d": null,
+                    },
+                ],
+                "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+            ))),
+        )),
         responses::CountProblems,
     )
 )]
 pub async fn counts(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(CountsQuery { segment: segments, window }): StrictQuery<CountsQuery>,
+    TableQuery(CountsQuery { segment: segments, window }, responder): TableQuery<CountsQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
@@ -88,5 +107,5 @@ pub async fn counts(
     let names: Vec<_> = counts.iter().map(|counted| (&counted.segment, has_users(counted))).collect();
     let known = state.estimator.are_known(&names).await?;
     let counts = counts.into_iter().zip(known).map(|(counted, known)| SegmentCount::from(counted).with_known(known));
-    Ok(json(&Counts { counts: counts.collect(), as_of: AsOf::new(window, now) }))
+    Ok(responder.respond(&Counts { counts: counts.collect(), as_of: AsOf::new(window, now) }))
 }

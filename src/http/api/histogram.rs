@@ -12,10 +12,11 @@ use crate::domain::Window;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
+use crate::http::table::{Cell, CsvWriter, Table};
 
 const MAX_BUCKETS: usize = 100;
 /// One per day of the default window.
@@ -38,6 +39,24 @@ struct SegmentHistogram {
     /// Parts of the window of equal length, the oldest first.
     #[schema(min_items = 1)]
     buckets: Vec<HistogramBucket>,
+}
+
+impl Table for SegmentHistogram {
+    const FILE_NAME: &'static str = "histogram";
+
+    fn as_of(&self) -> &str {
+        self.as_of.as_of()
+    }
+
+    fn write(&self, csv: &mut CsvWriter) {
+        let columns = ["segment", "known", "from", "to", "leave_from", "leave_to", "count"];
+        csv.row(columns.into_iter().chain(AsOf::COLUMNS));
+        for HistogramBucket { from, to, leave_from, leave_to, count } in &self.buckets {
+            let segment = [self.segment.as_str().into(), self.known.into()];
+            let times = [from, to, leave_from, leave_to].map(|time| Cell::from(time.as_str()));
+            csv.row(segment.into_iter().chain(times).chain([(*count).into()]).chain(self.as_of.cells()));
+        }
+    }
 }
 
 /// The users whose last visit was in a part of the window.
@@ -88,21 +107,27 @@ impl QueryParams for HistogramQuery {
     path = "/segments/{name}/histogram",
     operation_id = "segment_histogram",
     tag = "counts",
-    params(SegmentPath, HistogramQuery),
+    params(SegmentPath, HistogramQuery, FormatParam),
     responses(
-        (status = 200, description = "The histogram.", body = SegmentHistogram, example = json!({
-            "segment": "sports", "known": true, "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
-            "buckets": [
-                {
-                    "from": "2026-11-20T10:00:00.000Z", "to": "2026-11-21T10:00:00.000Z",
-                    "leave_from": "2026-11-22T10:00:00.000Z", "leave_to": "2026-11-23T10:00:00.000Z", "count": 12,
-                },
-                {
-                    "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
-                    "leave_from": "2026-11-23T10:00:00.000Z", "leave_to": "2026-11-24T10:00:00.000Z", "count": 30,
-                },
-            ],
-        })),
+        (status = 200, description = "The histogram.", content(
+            (SegmentHistogram = "application/json", example = json!({
+                "segment": "sports", "known": true, "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
+                "buckets": [
+                    {
+                        "from": "2026-11-20T10:00:00.000Z", "to": "2026-11-21T10:00:00.000Z",
+                        "leave_from": "2026-11-22T10:00:00.000Z", "leave_to": "2026-11-23T10:00:00.000Z", "count": 12,
+                    },
+                    {
+                        "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
+                        "leave_from": "2026-11-23T10:00:00.000Z", "leave_to": "2026-11-24T10:00:00.000Z", "count": 30,
+                    },
+                ],
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "segment,known,from,to,leave_from,leave_to,count,window_seconds,as_of\r\n",
+                "sports,true,2026-11-20T10:00:00.000Z,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,2026-11-23T10:00:00.000Z,12,172800,2026-11-22T10:00:00.000Z\r\n",
+            ))),
+        )),
         responses::CountProblems,
     )
 )]
@@ -110,7 +135,7 @@ pub async fn histogram(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
-    StrictQuery(HistogramQuery { buckets, window }): StrictQuery<HistogramQuery>,
+    TableQuery(HistogramQuery { buckets, window }, responder): TableQuery<HistogramQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&segment, window, buckets, now).await?;
@@ -121,7 +146,7 @@ pub async fn histogram(
         leave_to: (bucket.to + window.duration()).to_string(),
         count: bucket.count,
     });
-    Ok(json(&SegmentHistogram {
+    Ok(responder.respond(&SegmentHistogram {
         segment: segment.to_string(),
         known: state.estimator.is_known(&segment, histogram.count > 0).await?,
         count: histogram.count,

@@ -12,10 +12,11 @@ use crate::domain::SegmentName;
 use crate::estimator::history::History;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
+use crate::http::table::{Cell, CsvWriter, Table};
 
 const MAX_SEGMENTS: usize = 20;
 /// The most points of all histories together: 20 of the default step have this many.
@@ -41,6 +42,28 @@ struct Histories {
     /// The time of the answer, by the service's clock.
     #[schema(format = DateTime)]
     as_of: String,
+}
+
+impl Table for Histories {
+    const FILE_NAME: &'static str = "histories";
+
+    fn as_of(&self) -> &str {
+        &self.as_of
+    }
+
+    fn write(&self, csv: &mut CsvWriter) {
+        csv.row(["segment", "known"].into_iter().chain(Point::COLUMNS).chain(["error", "as_of"]));
+        for OneHistory { segment, known, points, error } in &self.histories {
+            let mut row = |point: [Cell<'_>; 4]| {
+                let segment = [segment.as_str().into(), (*known).into()];
+                csv.row(segment.into_iter().chain(point).chain([(*error).into(), self.as_of().into()]));
+            };
+            match points {
+                Some(points) => points.iter().for_each(|point| row(point.cells())),
+                None => row([const { None::<u64> }; 4].map(Cell::from)),
+            }
+        }
+    }
 }
 
 /// The history of one of several segments.
@@ -88,29 +111,36 @@ impl QueryParams for HistoriesQuery {
     path = "/history",
     operation_id = "segment_histories",
     tag = "counts",
-    params(HistoriesQuery, HistoryQuery),
+    params(HistoriesQuery, HistoryQuery, FormatParam),
     responses(
-        (status = 200, description = "The histories.", body = Histories, example = json!({
-            "histories": [
-                { "segment": "sports", "known": true, "points": [{
-                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
-                    "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
-                }] },
-                { "segment": "nwes", "known": false, "points": [{
-                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
-                    "sampled_at": null, "count": null,
-                }] },
-            ],
-            "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
-            "as_of": "2026-11-22T10:24:07.310Z",
-        })),
+        (status = 200, description = "The histories.", content(
+            (Histories = "application/json", example = json!({
+                "histories": [
+                    { "segment": "sports", "known": true, "points": [{
+                        "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                    }] },
+                    { "segment": "nwes", "known": false, "points": [{
+                        "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                        "sampled_at": null, "count": null,
+                    }] },
+                ],
+                "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z", "step_seconds": 3600,
+                "as_of": "2026-11-22T10:24:07.310Z",
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "segment,known,from,to,sampled_at,count,error,as_of\r\n",
+                "sports,true,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,2026-11-22T10:00:00.000Z,42,,2026-11-22T10:24:07.310Z\r\n",
+                "nwes,false,2026-11-22T10:00:00.000Z,2026-11-22T11:00:00.000Z,,,,2026-11-22T10:24:07.310Z\r\n",
+            ))),
+        )),
         responses::CountProblems,
     )
 )]
 pub async fn histories(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(HistoriesQuery { segment: segments, range }): StrictQuery<HistoriesQuery>,
+    TableQuery(HistoriesQuery { segment: segments, range }, responder): TableQuery<HistoriesQuery>,
 ) -> Result<Response> {
     const NOT_A_HISTORY: &str = "the key of the history in Redis belongs to another program";
     let now = state.synced_now().await?;
@@ -133,7 +163,7 @@ pub async fn histories(
         OneHistory { segment: segment.to_string(), known, points, error }
     });
     let [from, to] = range.step_starts();
-    Ok(json(&Histories {
+    Ok(responder.respond(&Histories {
         histories: histories.collect(),
         from,
         to,

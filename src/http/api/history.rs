@@ -13,11 +13,12 @@ use crate::estimator::history::{self, History};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::path::SegmentPath;
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::extract::time::QueryTime;
-use crate::http::json::json;
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
+use crate::http::table::{Cell, CsvWriter, Table};
 
 const DEFAULT_SPAN: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
@@ -46,6 +47,22 @@ struct SegmentHistory {
     points: Vec<Point>,
 }
 
+impl Table for SegmentHistory {
+    const FILE_NAME: &'static str = "history";
+
+    fn as_of(&self) -> &str {
+        &self.as_of
+    }
+
+    fn write(&self, csv: &mut CsvWriter) {
+        csv.row(["segment", "known"].into_iter().chain(Point::COLUMNS).chain(["as_of"]));
+        for point in &self.points {
+            let segment = [self.segment.as_str().into(), self.known.into()];
+            csv.row(segment.into_iter().chain(point.cells()).chain([self.as_of().into()]));
+        }
+    }
+}
+
 /// The count of a segment in one step.
 #[derive(Serialize, ToSchema)]
 pub struct Point {
@@ -65,6 +82,16 @@ pub struct Point {
     /// The count of the last sample in the step; null if there is none.
     #[schema(required)]
     count: Option<u64>,
+}
+
+impl Point {
+    /// The names of the columns of [`Self::cells`].
+    pub const COLUMNS: [&str; 4] = ["from", "to", "sampled_at", "count"];
+
+    /// Returns the cells of a point, without `at`, which is `from`.
+    pub fn cells(&self) -> [Cell<'_>; 4] {
+        [self.from.as_str().into(), self.to.as_str().into(), self.sampled_at.as_deref().into(), self.count.into()]
+    }
 }
 
 impl From<&history::Point> for Point {
@@ -155,26 +182,33 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
     path = "/segments/{name}/history",
     operation_id = "segment_history",
     tag = "counts",
-    params(SegmentPath, HistoryQuery),
+    params(SegmentPath, HistoryQuery, FormatParam),
     responses(
-        (status = 200, description = "The history.", body = SegmentHistory, example = json!({
-            "segment": "sports", "known": true, "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
-            "step_seconds": 3600,
-            "as_of": "2026-11-22T10:24:07.310Z", "points": [
-                {
-                    "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
-                    "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40,
-                },
-                {
-                    "at": "2026-11-22T09:00:00.000Z", "from": "2026-11-22T09:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
-                    "sampled_at": null, "count": null,
-                },
-                {
-                    "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
-                    "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
-                },
-            ],
-        })),
+        (status = 200, description = "The history.", content(
+            (SegmentHistory = "application/json", example = json!({
+                "segment": "sports", "known": true, "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
+                "step_seconds": 3600,
+                "as_of": "2026-11-22T10:24:07.310Z", "points": [
+                    {
+                        "at": "2026-11-22T08:00:00.000Z", "from": "2026-11-22T08:00:00.000Z", "to": "2026-11-22T09:00:00.000Z",
+                        "sampled_at": "2026-11-22T08:00:00.000Z", "count": 40,
+                    },
+                    {
+                        "at": "2026-11-22T09:00:00.000Z", "from": "2026-11-22T09:00:00.000Z", "to": "2026-11-22T10:00:00.000Z",
+                        "sampled_at": null, "count": null,
+                    },
+                    {
+                        "at": "2026-11-22T10:00:00.000Z", "from": "2026-11-22T10:00:00.000Z", "to": "2026-11-22T11:00:00.000Z",
+                        "sampled_at": "2026-11-22T10:00:00.000Z", "count": 42,
+                    },
+                ],
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "segment,known,from,to,sampled_at,count,as_of\r\n",
+                "sports,true,2026-11-22T08:00:00.000Z,2026-11-22T09:00:00.000Z,2026-11-22T08:00:00.000Z,40,2026-11-22T10:24:07.310Z\r\n",
+                "sports,true,2026-11-22T09:00:00.000Z,2026-11-22T10:00:00.000Z,,,2026-11-22T10:24:07.310Z\r\n",
+            ))),
+        )),
         responses::CountProblems,
     )
 )]
@@ -182,7 +216,7 @@ pub async fn history(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
-    StrictQuery(range): StrictQuery<HistoryQuery>,
+    TableQuery(range, responder): TableQuery<HistoryQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let range = range.resolve(now, &state.history)?;
@@ -190,7 +224,7 @@ pub async fn history(
     let has_samples = points.iter().any(|point| point.count.is_some());
     let known = state.estimator.is_known(&segment, has_samples).await?;
     let [from, to] = range.step_starts();
-    Ok(json(&SegmentHistory {
+    Ok(responder.respond(&SegmentHistory {
         segment: segment.to_string(),
         known,
         from,

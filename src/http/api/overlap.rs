@@ -12,10 +12,11 @@ use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::Overlaps;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
+use crate::http::table::{CsvWriter, Table};
 
 /// The number of users that segments have in common.
 #[derive(Serialize, ToSchema)]
@@ -36,6 +37,27 @@ struct Overlap<'a> {
     regions: Vec<OverlapRegion<'a>>,
     #[serde(flatten)]
     as_of: AsOf,
+}
+
+impl Table for Overlap<'_> {
+    const FILE_NAME: &'static str = "overlap";
+
+    fn as_of(&self) -> &str {
+        self.as_of.as_of()
+    }
+
+    /// Writes a row for each region. A column for each segment is 1 if the users are in it, and 0 if they aren't, so
+    /// that a spreadsheet can add up the regions of any pair.
+    fn write(&self, csv: &mut CsvWriter) {
+        let names = self.segments.iter().map(|counted| counted.segment);
+        let columns: Vec<_> = names.clone().map(|name| format!("in:{name}")).collect();
+        csv.row(columns.iter().map(String::as_str).chain(["segments", "count"]).chain(AsOf::COLUMNS));
+        for OverlapRegion { r#in, count } in &self.regions {
+            let flags = names.clone().map(|name| u64::from(r#in.contains(&name)).into());
+            let numbers = [(r#in.len() as u64).into(), (*count).into()];
+            csv.row(flags.chain(numbers).chain(self.as_of.cells()));
+        }
+    }
 }
 
 /// A segment of an overlap.
@@ -102,28 +124,36 @@ impl QueryParams for OverlapQuery {
     path = "/overlap",
     operation_id = "overlap",
     tag = "counts",
-    params(OverlapQuery),
+    params(OverlapQuery, FormatParam),
     responses(
-        (status = 200, description = "The numbers.", body = Overlap, example = json!({
-            "segments": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 30 }],
-            "any": 60,
-            "all": 12,
-            "pairs": [{ "segments": ["sports", "news"], "count": 12 }],
-            "regions": [
-                { "in": ["sports"], "count": 30 },
-                { "in": ["news"], "count": 18 },
-                { "in": ["sports", "news"], "count": 12 },
-            ],
-            "window_seconds": 604800,
-            "as_of": "2026-11-22T10:00:00.000Z",
-        })),
+        (status = 200, description = "The numbers.", content(
+            (Overlap = "application/json", example = json!({
+                "segments": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 30 }],
+                "any": 60,
+                "all": 12,
+                "pairs": [{ "segments": ["sports", "news"], "count": 12 }],
+                "regions": [
+                    { "in": ["sports"], "count": 30 },
+                    { "in": ["news"], "count": 18 },
+                    { "in": ["sports", "news"], "count": 12 },
+                ],
+                "window_seconds": 604800,
+                "as_of": "2026-11-22T10:00:00.000Z",
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "in:sports,in:news,segments,count,window_seconds,as_of\r\n",
+                "1,0,1,30,604800,2026-11-22T10:00:00.000Z\r\n",
+                "0,1,1,18,604800,2026-11-22T10:00:00.000Z\r\n",
+                "1,1,2,12,604800,2026-11-22T10:00:00.000Z\r\n",
+            ))),
+        )),
         responses::OverlapProblems,
     )
 )]
 pub async fn overlap(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(OverlapQuery { segment: segments, window }): StrictQuery<OverlapQuery>,
+    TableQuery(OverlapQuery { segment: segments, window }, responder): TableQuery<OverlapQuery>,
 ) -> Result<Response> {
     let now = Arc::clone(&state).shared_now();
     let (overlap, as_of) = state.overlaps.overlap(&segments, window, now).await?;
@@ -131,7 +161,7 @@ pub async fn overlap(
     let counts = overlap.counts.iter().enumerate();
     let pairs = overlap.pairs.iter();
     let regions = overlap.regions.iter();
-    Ok(json(&Overlap {
+    Ok(responder.respond(&Overlap {
         segments: counts.map(|(index, &count)| OverlapSegment { segment: name(index), count }).collect(),
         any: overlap.any,
         all: overlap.all,

@@ -15,10 +15,11 @@ use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::list::ListParams;
-use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::json::json;
+use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
+use crate::http::table::{CsvWriter, Cursors, Table};
 
 const MAX_LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 100;
@@ -68,10 +69,45 @@ pub struct SegmentCount {
     change_7d: Option<Change>,
 }
 
+impl Table for Segments {
+    const FILE_NAME: &'static str = "segments";
+
+    fn as_of(&self) -> &str {
+        self.as_of.as_of()
+    }
+
+    fn write(&self, csv: &mut CsvWriter) {
+        SegmentCount::write_each(&self.segments, &self.as_of, csv);
+    }
+
+    fn cursors(&self) -> Cursors<'_> {
+        Cursors { next: self.next_cursor.as_deref(), previous: self.previous_cursor.as_deref() }
+    }
+}
+
 impl SegmentCount {
     /// Adds whether the service knows the segment.
     pub fn with_known(self, known: bool) -> Self {
         Self { known: Some(known), ..self }
+    }
+
+    /// Writes a row for each count.
+    pub fn write_each(counts: &[Self], as_of: &AsOf, csv: &mut CsvWriter) {
+        let of_change = |name| Change::COLUMNS.map(|column| format!("{name}_{column}"));
+        let columns = ["segment", "known", "count", "error"].map(str::to_owned).into_iter();
+        let columns = columns.chain(of_change("change_1d")).chain(of_change("change_7d"));
+        let columns: Vec<_> = columns.chain(AsOf::COLUMNS.map(str::to_owned)).collect();
+        csv.row(columns.iter().map(String::as_str));
+        for counted in counts {
+            let own = [
+                counted.segment.as_str().into(),
+                counted.known.unwrap_or(true).into(),
+                counted.count.into(),
+                counted.error.into(),
+            ];
+            let changes = [&counted.change_1d, &counted.change_7d].map(|change| Change::cells(change.as_ref()));
+            csv.row(own.into_iter().chain(changes.into_iter().flatten()).chain(as_of.cells()));
+        }
     }
 }
 
@@ -125,30 +161,38 @@ impl QueryParams for SegmentsQuery {
     path = "/segments",
     operation_id = "list_segments",
     tag = "counts",
-    params(SegmentsQuery, ListParams),
+    params(SegmentsQuery, ListParams, FormatParam),
     responses(
-        (status = 200, description = "A page of segments.", body = Segments, example = json!({
-            "segments": [
-                { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "change_7d": null },
-                {
-                    "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
-                    "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
-                },
-            ],
-            "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
-        })),
+        (status = 200, description = "A page of segments.", content(
+            (Segments = "application/json", example = json!({
+                "segments": [
+                    { "segment": "news", "count": 7, "change_1d": { "absolute": 2, "relative": 0.4, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" }, "change_7d": null },
+                    {
+                        "segment": "sports", "count": 42, "change_1d": { "absolute": -1, "relative": -0.0233, "from": "2026-11-21T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                        "change_7d": { "absolute": 2, "relative": 0.05, "from": "2026-11-15T10:00:00.000Z", "to": "2026-11-22T10:00:00.000Z" },
+                    },
+                ],
+                "next_cursor": "bjpzcG9ydHM", "previous_cursor": null, "total": null, "window_seconds": 604800, "as_of": "2026-11-22T10:00:00.000Z",
+            })),
+            (String = "text/csv", example = json!(concat!(
+                "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of\r\n",
+                "news,true,7,,2,0.4,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,,,,,604800,2026-11-22T10:00:00.000Z\r\n",
+            ))),
+        ), headers(
+            ("link" = String, description = "The next and the previous page (RFC 8288), if there are any, with the relations `next` and `prev`.")
+        )),
         responses::ListProblems,
     )
 )]
 pub async fn list(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(SegmentsQuery { limit, window, list }): StrictQuery<SegmentsQuery>,
+    TableQuery(SegmentsQuery { limit, window, list }, responder): TableQuery<SegmentsQuery>,
 ) -> Result<Response> {
     let query = list.into_query(limit, window);
     let now = state.synced_now().await?;
     let list = state.estimator.list(&query, now).await?;
-    Ok(json(&Segments {
+    Ok(responder.respond(&Segments {
         segments: list.segments.into_iter().map(SegmentCount::from).collect(),
         next_cursor: list.next.as_ref().map(|next| cursor::encode(query.order, next)),
         previous_cursor: list.previous.as_ref().map(|previous| cursor::encode(query.order, previous)),

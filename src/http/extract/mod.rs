@@ -10,4 +10,5 @@ pub mod path;
 pub mod prefer;
 pub mod query;
 pub mod scope;
+pub mod table;
 pub mod time;

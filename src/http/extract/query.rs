@@ -92,10 +92,15 @@ impl Parameters {
     /// # Errors
     ///
     /// A [`Problem`] if the query can't be decoded.
-    fn of(uri: &Uri) -> Result<Self> {
+    pub fn of(uri: &Uri) -> Result<Self> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
         Ok(Self(pairs))
+    }
+
+    /// Returns the names and values.
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
     }
 
     /// Checks that each parameter has one of `names`.
@@ -103,7 +108,7 @@ impl Parameters {
     /// # Errors
     ///
     /// A [`Problem`] for the first other one.
-    fn check_names(&self, names: &[&str]) -> Result<()> {
+    pub fn check_names(&self, names: &[&str]) -> Result<()> {
         match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
             None => Ok(()),
             Some((name, _)) => {

@@ -4,7 +4,9 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, LINK, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -84,7 +86,15 @@ pub fn layer(origins: &Origins) -> CorsLayer {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, CONTENT_ENCODING, PREFER, REQUEST_ID, TRACEPARENT])
-        .expose_headers([PREFERENCE_APPLIED, REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE, TRACEPARENT])
+        .expose_headers([
+            CONTENT_DISPOSITION,
+            LINK,
+            PREFERENCE_APPLIED,
+            REQUEST_ID,
+            RETRY_AFTER,
+            WWW_AUTHENTICATE,
+            TRACEPARENT,
+        ])
         .max_age(MAX_AGE)
 }
 

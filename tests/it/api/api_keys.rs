@@ -12,7 +12,7 @@ use crate::helpers::{
 
 /// Creates a key with the command `token`, which adds its entry to the file.
 #[track_caller]
-fn make_key(keys: &Path, name: &str, scope: &str) -> String {
+pub fn make_key(keys: &Path, name: &str, scope: &str) -> String {
     let output = run(binary(keys.parent().unwrap())
         .args(["token", "--name", name, "--scope", scope, "--api-keys-file"])
         .arg(keys));
@@ -21,18 +21,18 @@ fn make_key(keys: &Path, name: &str, scope: &str) -> String {
 }
 
 /// File of API keys.
-struct Keys {
+pub struct Keys {
     _folder: tempfile::TempDir,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { path: folder.path().join("keys.toml"), _folder: folder }
     }
 
-    fn settings(&self) -> RawSettings {
+    pub fn settings(&self) -> RawSettings {
         settings([("api_keys_file", &self.path.display().to_string())])
     }
 }

@@ -114,7 +114,11 @@ async fn audience_omits_users_seen_before_the_window() {
 #[case::in_two_parameters("all=a&none=a", "none", "contains \"a\", which all contains too")]
 #[case::empty_name("all=a&any=", "any", "must not be empty")]
 #[case::long_window("all=a&window=15d", "window", "must not be longer than the configured window of 14d")]
-#[case::unknown("segment=a", "segment", "is not a parameter of this path; the parameters are all, any, none, window")]
+#[case::unknown(
+    "segment=a",
+    "segment",
+    "is not a parameter of this path; the parameters are all, any, none, window, format"
+)]
 #[tokio::test]
 async fn audience_rejects_bad_parameters(#[case] query: &str, #[case] field: &str, #[case] detail: &str) {
     let redis = Redis::start();

@@ -45,7 +45,7 @@ async fn histories_equal_those_of_each_segment() {
 #[case::unknown_parameter(
     "segment=a&window=1d",
     "window",
-    "is not a parameter of this path; the parameters are segment, from, to, step"
+    "is not a parameter of this path; the parameters are segment, from, to, step, format"
 )]
 #[tokio::test]
 async fn histories_reject_bad_parameters(#[case] query: &str, #[case] field: &str, #[case] words: &str) {

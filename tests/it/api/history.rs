@@ -392,7 +392,7 @@ async fn history_rejects_bad_parameters() {
         ("step=0s", "step", "must be longer than zero"),
         ("from=0&to=7200000&step=1h", "step", "gives 2001 points, and the maximum is 2000; choose a longer step"),
         ("from=0&from=1", "from", "is given more than once"),
-        ("window=1d", "window", "is not a parameter of this path; the parameters are from, to, step"),
+        ("window=1d", "window", "is not a parameter of this path; the parameters are from, to, step, format"),
     ] {
         let document =
             problem(app.get(&format!("/segments/sports/history?{query}")).await, 422, "invalid-request").await;

@@ -9,6 +9,7 @@ mod compression;
 mod cors;
 mod count;
 mod counts;
+mod csv;
 mod docs;
 mod finding;
 mod health;

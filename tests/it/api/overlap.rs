@@ -477,7 +477,11 @@ async fn overlap_rejects_bad_parameters() {
         ("segment=a&segment=b&segment=a", "segment", "contains \"a\" more than once"),
         ("segment=a&segment=", "segment", "must not be empty"),
         ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),
-        ("segment=a&segment=b&limit=1", "limit", "is not a parameter of this path; the parameters are segment, window"),
+        (
+            "segment=a&segment=b&limit=1",
+            "limit",
+            "is not a parameter of this path; the parameters are segment, window, format",
+        ),
     ] {
         let document = problem(app.get(&format!("/overlap?{query}")).await, 422, "invalid-request").await;
         assert_eq!(document["errors"], json!([{ "field": field, "detail": detail }]), "{query}");

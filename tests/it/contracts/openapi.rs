@@ -380,6 +380,27 @@ async fn openapi_request_examples_succeed() {
 }
 
 #[tokio::test]
+async fn openapi_examples_of_csv_have_the_columns_of_the_answers() {
+    let (_redis, app, document) = app().await;
+    let mut checked = 0;
+    for (path, method, operation) in document.operations() {
+        let content = &operation["responses"]["200"]["content"]["text/csv"];
+        if content.is_null() {
+            continue;
+        }
+        let filled = example_path(path, operation).replace("format=json", "format=csv");
+        let response = app.get(&filled).await;
+        let served = response.text().await.unwrap();
+        let columns = |text: &str| text.split_once("\r\n").unwrap().0.to_owned();
+        let (_, example) = examples_of(content)[0];
+        assert_eq!(columns(example.as_str().unwrap()), columns(&served), "{method} {path}");
+        document.check_response(&method, path, app.get(&filled).await).await;
+        checked += 1;
+    }
+    assert_eq!(checked, 7);
+}
+
+#[tokio::test]
 async fn openapi_has_the_responses_of_failed_requests() {
     let (mut redis, app, document) = app().await;
     let (json, lines) = ("application/json", "application/x-ndjson");

@@ -1,0 +1,68 @@
+//! Answers that are tables: JSON for programs, CSV for spreadsheets.
+
+mod csv;
+mod format;
+mod links;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+
+pub use self::csv::{Cell, CsvWriter};
+pub use self::format::Format;
+pub use self::links::Cursors;
+use self::links::links;
+use super::json::json;
+
+/// An answer that is a table as well.
+pub trait Table: Serialize {
+    /// The name of a downloaded file, without the date.
+    const FILE_NAME: &'static str;
+
+    /// Returns the time of the answer, in RFC 3339.
+    fn as_of(&self) -> &str;
+
+    /// Writes the header and the rows.
+    fn write(&self, csv: &mut CsvWriter);
+
+    /// Returns the cursors of the pages beside this one.
+    fn cursors(&self) -> Cursors<'_> {
+        Cursors::default()
+    }
+}
+
+/// Responds with a table in the format that the caller wants.
+pub struct TableResponder {
+    pub format: Format,
+    /// The query parameters of the request.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl TableResponder {
+    /// Returns 200 with `table`.
+    pub fn respond<T: Table>(&self, table: &T) -> Response {
+        let mut response = match self.format {
+            Format::Json => json(table),
+            Format::Csv => csv_response(table),
+        };
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        headers.extend(links(&self.parameters, table.cursors()).map(|links| (LINK, links)));
+        response
+    }
+}
+
+fn csv_response<T: Table>(table: &T) -> Response {
+    const DATE: usize = "2026-11-22".len();
+    let mut csv = CsvWriter::new();
+    table.write(&mut csv);
+    let date = table.as_of().get(..DATE).unwrap_or_default();
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_DISPOSITION, &format!("attachment; filename=\"{}-{date}.csv\"", T::FILE_NAME)),
+    ];
+    (headers, Body::from(csv.finish())).into_response()
+}
