@@ -123,15 +123,16 @@ impl Authenticator {
     /// # Errors
     ///
     /// An [`AuthError`] if the request has no valid token with this scope.
-    pub fn authorize<'a>(
+    pub fn authorize(
         &self,
-        mut authorization: impl Iterator<Item = &'a [u8]>,
+        mut authorization: impl Iterator<Item: AsRef<[u8]>>,
         scope: Scope,
     ) -> Result<Grant, AuthError> {
         let keys = self.keys.load();
         let Some(keys) = keys.as_deref() else { return Ok(Grant::default()) };
         let header = authorization.next().ok_or(AuthError::NoToken)?;
-        let token = bearer_token(header).filter(|_| authorization.next().is_none()).ok_or(AuthError::Malformed)?;
+        let token = bearer_token(header.as_ref()).filter(|_| authorization.next().is_none());
+        let token = token.ok_or(AuthError::Malformed)?;
         let principal = keys.principal(token).map_err(AuthError::NotAccepted)?;
         if !principal.scopes.contains(scope) {
             return Err(AuthError::InsufficientScope { principal: principal.name, scope });
@@ -204,6 +205,6 @@ mod tests {
     fn authorize_allows_every_request_without_keys() {
         let authenticator = Authenticator::load(AuthConfig::default()).unwrap();
         assert!(authenticator.is_open());
-        assert_eq!(authenticator.authorize(std::iter::empty(), Scope::DeleteUsers), Ok(Grant::default()));
+        assert_eq!(authenticator.authorize(std::iter::empty::<&[u8]>(), Scope::DeleteUsers), Ok(Grant::default()));
     }
 }

@@ -13,27 +13,31 @@ impl Estimator {
     /// Names that are compared before other requests have their turn.
     const NAMES_PER_SLICE: usize = 20;
 
-    /// Returns whether `segment`, which has `count` users, is known: it is in the index or has a history. Asks Redis
-    /// only if there are no users.
+    /// As [`Self::are_known`] for one segment.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub async fn is_known(&self, segment: &SegmentName<'_>, count: u64) -> Result<bool, store::Error> {
-        Ok(count > 0 || self.are_known(&[segment]).await?[0])
+    pub async fn is_known(&self, segment: &SegmentName<'_>, has_data: bool) -> Result<bool, store::Error> {
+        Ok(self.are_known(&[(segment, has_data)]).await?[0])
     }
 
-    /// Returns whether each of `segments` is known: it is in the index or has a history.
+    /// Returns whether each segment is known: it is in the index or has a history. One with a true flag is known by its
+    /// users or samples already. Asks Redis only about the others.
     ///
     /// # Errors
     ///
     /// A [`store::Error`] if Redis failed.
-    pub async fn are_known(&self, segments: &[&SegmentName<'_>]) -> Result<Vec<bool>, store::Error> {
-        if segments.is_empty() {
-            return Ok(Vec::new());
+    pub async fn are_known(&self, segments: &[(&SegmentName<'_>, bool)]) -> Result<Vec<bool>, store::Error> {
+        let mut known: Vec<_> = segments.iter().map(|(_, has_data)| *has_data).collect();
+        let others: Vec<_> = (0..known.len()).filter(|index| !known[*index]).collect();
+        if !others.is_empty() {
+            let names: Vec<_> = others.iter().map(|index| segments[*index].0.as_str()).collect();
+            for (index, is_known) in others.into_iter().zip(self.store.are_known(&names).await?) {
+                known[index] = is_known;
+            }
         }
-        let names: Vec<_> = segments.iter().map(|segment| segment.as_str()).collect();
-        self.store.are_known(&names).await
+        Ok(known)
     }
 
     /// Returns up to `max` names of known segments that are close to `name`, the closest first. Upper and lower case

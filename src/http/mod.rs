@@ -19,6 +19,7 @@ mod problem;
 mod public_url;
 mod routes;
 pub mod server;
+mod similar_names;
 mod state;
 
 pub use self::middleware::cors::Origins;

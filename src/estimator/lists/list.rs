@@ -23,6 +23,13 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
+    /// Returns the query for the `limit` largest segments.
+    #[must_use]
+    pub fn largest(limit: usize, window: Window) -> Self {
+        let (prefix, contains) = (String::new(), String::new());
+        Self { prefix, contains, order: Order::Count, limit, cursor: None, window }
+    }
+
     /// Returns the filter of the names.
     pub(super) fn filter(&self) -> NameFilter {
         NameFilter::new(&self.prefix, &self.contains)

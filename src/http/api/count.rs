@@ -22,7 +22,7 @@ struct Count {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// The number of users who were seen in the segment within the window.
     count: u64,
@@ -55,6 +55,6 @@ pub async fn count(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let count = state.estimator.estimate_within(&segment, window, now).await?;
-    let known = state.estimator.is_known(&segment, count).await?;
+    let known = state.estimator.is_known(&segment, count > 0).await?;
     Ok(json(&Count { segment: segment.to_string(), known, count, as_of: AsOf::new(window, now) }))
 }

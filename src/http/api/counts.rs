@@ -84,14 +84,9 @@ pub async fn counts(
 ) -> Result<Response> {
     let now = state.synced_now().await?;
     let counts = state.estimator.estimate_each(segments, window, now).await?;
-    // A segment without users, or with a key of another program, may be unknown.
     let has_users = |counted: &CountedSegment| counted.count.is_some_and(|count| count > 0);
-    let others: Vec<_> = counts.iter().filter(|counted| !has_users(counted)).map(|counted| &counted.segment).collect();
-    let mut others_are_known = state.estimator.are_known(&others).await?.into_iter();
-    let counts = counts.into_iter().map(|counted| {
-        let known = has_users(&counted) || others_are_known.next().unwrap_or_default();
-        SegmentCount::from(counted).with_known(known)
-    });
-    let counts = counts.collect();
-    Ok(json(&Counts { counts, as_of: AsOf::new(window, now) }))
+    let names: Vec<_> = counts.iter().map(|counted| (&counted.segment, has_users(counted))).collect();
+    let known = state.estimator.are_known(&names).await?;
+    let counts = counts.into_iter().zip(known).map(|(counted, known)| SegmentCount::from(counted).with_known(known));
+    Ok(json(&Counts { counts: counts.collect(), as_of: AsOf::new(window, now) }))
 }

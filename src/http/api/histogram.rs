@@ -29,7 +29,7 @@ struct SegmentHistogram {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// The number of users who were seen in the segment within the window: the sum of all buckets.
     count: u64,
@@ -123,7 +123,7 @@ pub async fn histogram(
     });
     Ok(json(&SegmentHistogram {
         segment: segment.to_string(),
-        known: state.estimator.is_known(&segment, histogram.count).await?,
+        known: state.estimator.is_known(&segment, histogram.count > 0).await?,
         count: histogram.count,
         as_of: AsOf::new(window, now),
         buckets: buckets.collect(),

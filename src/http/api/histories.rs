@@ -13,7 +13,6 @@ use crate::estimator::history::History;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
-use crate::http::extract::time::QueryTime;
 use crate::http::json::json;
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
@@ -50,7 +49,7 @@ struct OneHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// A point for each step, the earliest first; null if they are unknown, with the reason in `error`.
     #[schema(required, min_items = 1, max_items = 2000)]
@@ -67,15 +66,8 @@ pub struct HistoriesQuery {
     /// A segment's name. Repeat the parameter for up to 20 segments.
     #[param(inline, value_type = SegmentNames, example = json!(["sports", "news"]))]
     segment: Vec<SegmentName<'static>>,
-    /// A time in the first step; 14 days before `to` by default.
-    #[param(inline, value_type = Option<schemas::Time>, example = "-7d")]
-    from: Option<QueryTime>,
-    /// A time in the last step; now by default.
-    #[param(inline, value_type = Option<schemas::Time>, example = "-1d")]
-    to: Option<QueryTime>,
-    /// The length of a step, as for the history of one segment. All histories together have at most 8,020 points.
-    #[param(inline, value_type = Option<schemas::Window>, example = "1d")]
-    step: Option<std::time::Duration>,
+    #[param(ignore)]
+    range: HistoryQuery,
 }
 
 impl QueryParams for HistoriesQuery {
@@ -83,21 +75,20 @@ impl QueryParams for HistoriesQuery {
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
         let segment = query.segments(1, MAX_SEGMENTS)?;
-        let HistoryQuery { from, to, step } = HistoryQuery::parse(query, state)?;
-        Ok(Self { segment, from, to, step })
+        Ok(Self { segment, range: HistoryQuery::parse(query, state)? })
     }
 }
 
 /// Get the past counts of up to 20 segments.
 ///
-/// All have the same steps, as the history of one segment. If the key of a history in Redis belongs to another program,
+/// All have the same steps, as the history of one segment, and together at most 8,020 points. If the key of a history in Redis belongs to another program,
 /// its points are null with an `error`, and the others are returned.
 #[utoipa::path(
     get,
     path = "/history",
     operation_id = "segment_histories",
     tag = "counts",
-    params(HistoriesQuery),
+    params(HistoriesQuery, HistoryQuery),
     responses(
         (status = 200, description = "The histories.", body = Histories, example = json!({
             "histories": [
@@ -119,25 +110,22 @@ impl QueryParams for HistoriesQuery {
 pub async fn histories(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(HistoriesQuery { segment: segments, from, to, step }): StrictQuery<HistoriesQuery>,
+    StrictQuery(HistoriesQuery { segment: segments, range }): StrictQuery<HistoriesQuery>,
 ) -> Result<Response> {
     const NOT_A_HISTORY: &str = "the key of the history in Redis belongs to another program";
     let now = state.synced_now().await?;
-    let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
+    let range = range.resolve(now, &state.history)?;
     let points = segments.len() as u64 * History::steps(range.from, range.to, range.step);
     if points > MAX_POINTS {
         let why = format!("gives {points} points in all, and the maximum is {MAX_POINTS}; choose a longer step");
         return Err(Problem::invalid_field("step", why));
     }
     let points = state.history.of_each(&segments, range.from, range.to, range.step).await?;
-    let is_sampled: Vec<_> = points
+    let has_samples = points
         .iter()
-        .map(|points| points.as_ref().is_ok_and(|points| points.iter().any(|point| point.count.is_some())))
-        .collect();
-    let others = segments.iter().zip(&is_sampled).filter(|(_, is_sampled)| !**is_sampled).map(|(segment, _)| segment);
-    let mut others_are_known = state.estimator.are_known(&others.collect::<Vec<_>>()).await?.into_iter();
-    let histories = segments.iter().zip(points).zip(is_sampled).map(|((segment, points), is_sampled)| {
-        let known = is_sampled || others_are_known.next().unwrap_or_default();
+        .map(|points| points.as_ref().is_ok_and(|points| points.iter().any(|point| point.count.is_some())));
+    let known = state.estimator.are_known(&segments.iter().zip(has_samples).collect::<Vec<_>>()).await?;
+    let histories = segments.iter().zip(points).zip(known).map(|((segment, points), known)| {
         let (points, error) = match points {
             Ok(points) => (Some(points.iter().map(Point::from).collect()), None),
             Err(_) => (None, Some(NOT_A_HISTORY)),

@@ -27,7 +27,7 @@ struct SegmentHistory {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// The start of the first step.
     #[schema(format = DateTime)]
@@ -79,15 +79,15 @@ impl From<&history::Point> for Point {
 pub struct HistoryQuery {
     /// A time in the first step; 14 days before `to` by default.
     #[param(inline, value_type = Option<schemas::Time>, example = "-14d")]
-    pub from: Option<QueryTime>,
+    from: Option<QueryTime>,
     /// A time in the last step; now by default.
-    #[param(inline, value_type = Option<schemas::Time>, example = "1795341600")]
-    pub to: Option<QueryTime>,
+    #[param(inline, value_type = Option<schemas::Time>, example = "-1d")]
+    to: Option<QueryTime>,
     /// The length of a step: a multiple of the sampling interval, for at most 2,000 points. Steps start at multiples of
     /// this length since 1970-01-01T00:00:00Z; steps of weeks start on Mondays. The default is a round length for at most
     /// about 400 points.
     #[param(inline, value_type = Option<schemas::Window>, example = "1h")]
-    pub step: Option<Duration>,
+    step: Option<Duration>,
 }
 
 impl QueryParams for HistoryQuery {
@@ -182,13 +182,13 @@ pub async fn history(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
     SegmentPath(segment): SegmentPath,
-    StrictQuery(HistoryQuery { from, to, step }): StrictQuery<HistoryQuery>,
+    StrictQuery(range): StrictQuery<HistoryQuery>,
 ) -> Result<Response> {
     let now = state.synced_now().await?;
-    let range = HistoryQuery { from, to, step }.resolve(now, &state.history)?;
+    let range = range.resolve(now, &state.history)?;
     let points = state.history.of(&segment, range.from, range.to, range.step).await?;
     let has_samples = points.iter().any(|point| point.count.is_some());
-    let known = has_samples || state.estimator.are_known(&[&segment]).await?[0];
+    let known = state.estimator.is_known(&segment, has_samples).await?;
     let [from, to] = range.step_starts();
     Ok(json(&SegmentHistory {
         segment: segment.to_string(),

@@ -9,11 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
 use super::change::Change;
-use crate::domain::{SegmentName, Window};
-use crate::estimator::{CountedSegment, ListCursor, ListQuery, NameFilter, Order};
+use crate::domain::Window;
+use crate::estimator::{CountedSegment, Order};
 use crate::http::cursor;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
+use crate::http::extract::list::ListParams;
 use crate::http::extract::query::{Parameters, QueryParams, StrictQuery};
 use crate::http::json::json;
 use crate::http::problem::Result;
@@ -23,7 +24,6 @@ const MAX_LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 100;
 
 schemas::schema_type!(Limit = schemas::integer(MAX_LIMIT, DEFAULT_LIMIT));
-schemas::schema_type!(Prefix = schemas::text(SegmentName::MAX_BYTES));
 
 /// Segments with their counts.
 #[derive(Serialize, ToSchema)]
@@ -43,16 +43,14 @@ struct Segments {
     as_of: AsOf,
 }
 
-/// The count of a segment.
+/// The count of a segment. `known` is absent in lists, whose segments are all known.
 #[derive(Serialize, ToSchema)]
 pub struct SegmentCount {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history. Absent
-    /// in lists, whose segments are all known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(schema_with = schemas::known, required = false)]
     known: Option<bool>,
     /// The number of users who were seen in the segment within the window; null if it is unknown, with the reason in
     /// `error`.
@@ -93,56 +91,20 @@ pub struct SegmentsQuery {
     /// The maximum number of segments on a page; 100 by default.
     #[param(inline, value_type = Option<Limit>, example = 2)]
     limit: usize,
-    /// The `next_cursor` or `previous_cursor` of another page.
-    #[param(value_type = Option<String>, example = "bjphcnQ")]
-    cursor: Option<ListCursor>,
-    /// List only segments whose names start with this.
-    #[param(inline, value_type = Option<Prefix>, example = "")]
-    prefix: String,
-    /// List only segments whose names contain this, in upper or lower case.
-    #[param(inline, value_type = Option<Prefix>, example = "")]
-    contains: String,
-    /// `name` for the order of the names' bytes; `count` for the largest first; `change` for the largest growth in a
-    /// week first; `-change` for the largest loss in a week first; `new` for the segments first whose histories began
-    /// last, and before them those without a sample. `name` by default. Segments that have lost all users are not
-    /// listed. If no history is recorded, `change` and `-change` are the order of names.
-    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
-    sort: Order,
     /// Count over this window instead of the configured one, which is the longest allowed.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
     window: Window,
+    #[param(ignore)]
+    list: ListParams,
 }
 
 impl QueryParams for SegmentsQuery {
-    const NAMES: &'static [&'static str] = &["limit", "cursor", "prefix", "contains", "sort", "window"];
+    const NAMES: &'static [&'static str] = &["limit", "window", "prefix", "contains", "sort", "cursor"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        const MAX_PREFIX: usize = SegmentName::MAX_BYTES;
         let limit = query.number("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-        let part = |name| {
-            let part = query.one(name, |text| match text.len() {
-                0..=MAX_PREFIX => Ok(text.to_owned()),
-                _ => Err(format!("must have at most {MAX_PREFIX} bytes")),
-            });
-            part.map(Option::unwrap_or_default)
-        };
-        let (prefix, contains) = (part("prefix")?, part("contains")?);
-        let (sort, names) = (order(query)?.unwrap_or(Order::Name), NameFilter::new(&prefix, &contains));
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &names))?;
-        Ok(Self { limit, cursor, prefix, contains, sort, window: query.window(state)? })
+        Ok(Self { limit, window: query.window(state)?, list: ListParams::parse(query, Order::Name)? })
     }
-}
-
-/// Returns the parameter `sort`.
-pub fn order(query: &Parameters) -> Result<Option<Order>> {
-    query.one("sort", |text| match text {
-        "name" => Ok(Order::Name),
-        "count" => Ok(Order::Count),
-        "change" => Ok(Order::Growth),
-        "-change" => Ok(Order::Decline),
-        "new" => Ok(Order::Newest),
-        _ => Err("must be name, count, change, -change or new".to_owned()),
-    })
 }
 
 /// List segments with their counts.
@@ -163,7 +125,7 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
     path = "/segments",
     operation_id = "list_segments",
     tag = "counts",
-    params(SegmentsQuery),
+    params(SegmentsQuery, ListParams),
     responses(
         (status = 200, description = "A page of segments.", body = Segments, example = json!({
             "segments": [
@@ -181,16 +143,15 @@ pub fn order(query: &Parameters) -> Result<Option<Order>> {
 pub async fn list(
     _: Authorized<Read>,
     State(state): State<Arc<AppState>>,
-    StrictQuery(query): StrictQuery<SegmentsQuery>,
+    StrictQuery(SegmentsQuery { limit, window, list }): StrictQuery<SegmentsQuery>,
 ) -> Result<Response> {
-    let SegmentsQuery { limit, cursor, prefix, contains, sort: order, window } = query;
-    let query = ListQuery { prefix, contains, order, limit, cursor, window };
+    let query = list.into_query(limit, window);
     let now = state.synced_now().await?;
     let list = state.estimator.list(&query, now).await?;
     Ok(json(&Segments {
         segments: list.segments.into_iter().map(SegmentCount::from).collect(),
-        next_cursor: list.next.as_ref().map(|next| cursor::encode(order, next)),
-        previous_cursor: list.previous.as_ref().map(|previous| cursor::encode(order, previous)),
+        next_cursor: list.next.as_ref().map(|next| cursor::encode(query.order, next)),
+        previous_cursor: list.previous.as_ref().map(|previous| cursor::encode(query.order, previous)),
         total: list.total,
         as_of: AsOf::new(window, list.as_of),
     }))

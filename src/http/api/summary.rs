@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
@@ -19,9 +17,8 @@ use crate::http::extract::path::SegmentPath;
 use crate::http::extract::query::{StrictQuery, WindowQuery};
 use crate::http::json::json;
 use crate::http::problem::Result;
+use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
-
-const MAX_SUGGESTIONS: usize = 3;
 
 /// The summary of a segment.
 #[derive(Serialize, ToSchema)]
@@ -29,7 +26,7 @@ struct Summary {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: String,
-    /// Whether the service knows the segment: it has users, had some until the last pruning, or has a history.
+    #[schema(schema_with = schemas::known)]
     known: bool,
     /// Known segments with similar names, the closest first, if this one is unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -138,7 +135,7 @@ pub async fn summary(
     let now = state.synced_now().await?;
     let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
     let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
-    let known = state.estimator.is_known(&segment, count).await?;
+    let known = state.estimator.is_known(&segment, count > 0).await?;
     let similar = if known { Vec::new() } else { similar_names(&state, &segment).await };
     Ok(json(&Summary {
         segment: segment.to_string(),
@@ -154,16 +151,6 @@ pub async fn summary(
         links: Links::of(&segment),
         as_of: AsOf::new(window, now),
     }))
-}
-
-/// Returns known segments with names similar to that of `segment`. A summary without them is better than none, so that
-/// errors and long walks give none.
-async fn similar_names(state: &AppState, segment: &SegmentName<'_>) -> Vec<SegmentName<'static>> {
-    const MAX_WAIT: Duration = Duration::from_secs(2);
-    match timeout(MAX_WAIT, state.estimator.similar_names(segment, MAX_SUGGESTIONS)).await {
-        Ok(Ok(names)) => names,
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::password::bearer_tokens;
+use super::password;
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -62,13 +62,9 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         // Spreadsheets know passwords alone.
         let accepts_password = S::SCOPE == Scope::ReadSegments && parts.method.is_safe();
-        let authorized = if accepts_password {
-            let tokens = bearer_tokens(&parts.headers);
-            state.authenticator.authorize(tokens.iter().map(AsRef::as_ref), S::SCOPE)
-        } else {
-            state.authenticator.authorize(authorization(&parts.headers), S::SCOPE)
-        };
-        match authorized {
+        let headers = authorization(&parts.headers);
+        let tokens = headers.map(|header| if accepts_password { password::to_bearer(header) } else { header.into() });
+        match state.authenticator.authorize(tokens, S::SCOPE) {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
             Err(error) => Err(refuse(state, error)),
         }
@@ -106,7 +102,8 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Caller<S> {
     }
 }
 
-fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+/// Returns the `Authorization` headers.
+pub fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
 }
 

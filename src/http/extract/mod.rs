@@ -4,6 +4,7 @@ pub mod auth;
 pub mod body;
 mod gunzip;
 pub mod if_none_match;
+pub mod list;
 pub mod password;
 pub mod path;
 pub mod prefer;

@@ -5,17 +5,10 @@
 
 use std::borrow::Cow;
 
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
 use data_encoding::BASE64;
 
-/// Returns the `Authorization` headers, with passwords as bearer tokens.
-pub fn bearer_tokens(headers: &HeaderMap) -> Vec<Cow<'_, [u8]>> {
-    headers.get_all(AUTHORIZATION).iter().map(|header| bearer(header.as_bytes())).collect()
-}
-
-/// Converts a password into a bearer token. Returns other headers unchanged.
-fn bearer(header: &[u8]) -> Cow<'_, [u8]> {
+/// Converts a password in an `Authorization` header into a bearer token. Returns other headers unchanged.
+pub fn to_bearer(header: &[u8]) -> Cow<'_, [u8]> {
     password(header).map_or(Cow::Borrowed(header), |password| Cow::Owned([b"Bearer ", password.as_slice()].concat()))
 }
 
@@ -45,7 +38,7 @@ mod tests {
     #[case::no_colon("Basic bWU=", "Basic bWU=")]
     #[case::not_base64("Basic me:sek_a", "Basic me:sek_a")]
     #[case::empty("", "")]
-    fn bearer_takes_the_password_as_token(#[case] header: &str, #[case] expected: &str) {
-        assert_eq!(String::from_utf8_lossy(&bearer(header.as_bytes())), expected);
+    fn to_bearer_takes_the_password_as_token(#[case] header: &str, #[case] expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&to_bearer(header.as_bytes())), expected);
     }
 }

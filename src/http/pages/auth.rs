@@ -10,7 +10,8 @@ use axum::http::HeaderValue;
 use axum::http::request::Parts;
 
 use crate::auth::{AuthError, Scope};
-use crate::http::extract::password::bearer_tokens;
+use crate::http::extract::auth::authorization;
+use crate::http::extract::password;
 use crate::http::extract::scope::ArgumentScope;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -26,8 +27,8 @@ impl FromRequestParts<Arc<AppState>> for PageAuth {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        let headers = bearer_tokens(&parts.headers);
-        match state.authenticator.authorize(headers.iter().map(AsRef::as_ref), Scope::ReadSegments) {
+        let tokens = authorization(&parts.headers).map(password::to_bearer);
+        match state.authenticator.authorize(tokens, Scope::ReadSegments) {
             Ok(_) => Ok(Self),
             Err(error) => {
                 state.metrics.http.denied(error.kind());

@@ -117,7 +117,8 @@ async fn list_page_has_the_counts_of_the_api_in_the_chosen_order() {
     assert!(found.contains("class=\"fill\" width=\"33.333%\""), "{found}");
     let none = page(app.get("/?prefix=x").await, 200).await;
     assert!(none.contains("starts with “<bdi>x</bdi>”") && rows(&none).is_empty(), "{none}");
-    for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b"] {
+    let long = format!("/?contains={}", "x".repeat(129));
+    for wrong in ["/?sort=size", "/?cursor=x", "/?prefix=a&prefix=b", &long] {
         let error = page(app.get(wrong).await, 422).await;
         assert!(rows(&error).is_empty() && !error.contains("data-refresh"), "{error}");
     }

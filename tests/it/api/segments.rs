@@ -184,7 +184,7 @@ async fn list_and_counts_reject_bad_parameters() {
         (
             "/segments?limits=1",
             "limits",
-            "is not a parameter of this path; the parameters are limit, cursor, prefix, contains, sort, window",
+            "is not a parameter of this path; the parameters are limit, window, prefix, contains, sort, cursor",
         ),
         ("/counts", "segment", "must be given 1 to 100 times, not 0"),
         (&many, "segment", "must be given 1 to 100 times, not 101"),

@@ -305,11 +305,7 @@ async fn openapi_query_parameters_are_those_that_the_service_accepts() {
     for (path, method, operation) in document.operations() {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let queries = parameters.filter(|parameter| parameter["in"] == "query");
-        let mut names: Vec<_> = queries.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        if path == "/" {
-            // Only links of the page have it.
-            names.push("cursor");
-        }
+        let names: Vec<_> = queries.map(|parameter| parameter["name"].as_str().unwrap()).collect();
         let accepted = match names[..] {
             [] => continue,
             [only] => format!("the only one is {only}"),

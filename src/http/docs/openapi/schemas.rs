@@ -50,6 +50,13 @@ pub fn segment() -> Object {
     name("The name of a segment", domain::SegmentName::MAX_BYTES)
 }
 
+/// Returns the schema of the member `known`.
+pub fn known() -> Object {
+    let description =
+        "Whether the service knows the segment: it has users, had some until the last pruning, or has a history.";
+    ObjectBuilder::new().schema_type(Type::Boolean).description(Some(description)).build()
+}
+
 /// Returns the schema of a user's id.
 pub fn user_id() -> Object {
     name("The id of a user", domain::UserId::MAX_BYTES)

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use utoipa::IntoParams;
 
 use super::super::auth::PageAuth;
 use super::super::curl::BaseUrl;
@@ -13,40 +12,22 @@ use super::super::ranges::{self, DEFAULT_DAYS};
 use super::super::response::html;
 use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::history::Point;
-use crate::estimator::{self, List, ListCursor, ListQuery, NameFilter, Order};
-use crate::http::api::segments::order;
+use crate::estimator::{self, List, ListQuery, Order};
 use crate::http::cursor;
-use crate::http::docs::openapi::{responses, schemas};
+use crate::http::docs::openapi::responses;
+use crate::http::extract::list::ListParams;
 use crate::http::extract::query::{LenientQuery, Parameters, QueryParams};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
 use crate::store;
 
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct ListPageQuery {
-    /// The prefix of the names.
-    #[param(inline, value_type = Option<String>, example = "sp")]
-    prefix: String,
-    /// A part of the names, in upper or lower case.
-    #[param(inline, value_type = Option<String>, example = "")]
-    contains: String,
-    /// The order.
-    #[param(inline, value_type = Option<schemas::SegmentOrder>, example = "name")]
-    sort: Order,
-    #[param(ignore)]
-    cursor: Option<ListCursor>,
-}
+pub struct ListPageQuery(ListParams);
 
 impl QueryParams for ListPageQuery {
     const NAMES: &'static [&'static str] = &["prefix", "contains", "sort", "cursor"];
 
     fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        let prefix = query.one("prefix", |prefix| Ok(prefix.to_owned()))?.unwrap_or_default();
-        let contains = query.one("contains", |part| Ok(part.to_owned()))?.unwrap_or_default();
-        let sort = order(query)?.unwrap_or(Order::Count);
-        let cursor = query.one("cursor", |text| cursor::decode(text, sort, &NameFilter::new(&prefix, &contains)))?;
-        Ok(Self { prefix, contains, sort, cursor })
+        Ok(Self(ListParams::parse(query, Order::Count)?))
     }
 }
 
@@ -58,18 +39,18 @@ impl QueryParams for ListPageQuery {
     path = "/",
     operation_id = "page_list",
     tag = "pages",
-    params(ListPageQuery),
+    params(ListParams),
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
 )]
 pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    LenientQuery(ListPageQuery { prefix, contains, sort: order, cursor }): LenientQuery<ListPageQuery>,
+    LenientQuery(ListPageQuery(list)): LenientQuery<ListPageQuery>,
 ) -> Result<Response> {
-    let (window, is_first) = (state.estimator.window(), cursor.is_none());
+    let window = state.estimator.window();
+    let query = list.into_query(ROWS, window);
     let now = state.synced_now().await?;
-    let query = ListQuery { prefix, contains, order, limit: ROWS, cursor, window };
     let found = state.estimator.list(&query, now).await?;
     let largest = largest(&state, &query, &found, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
@@ -79,10 +60,10 @@ pub async fn list(
         rows: rows.collect(),
         prefix: &query.prefix,
         contains: &query.contains,
-        order,
-        previous: found.previous.map(|previous| cursor::encode(order, &previous)),
-        next: found.next.map(|next| cursor::encode(order, &next)),
-        is_first,
+        order: query.order,
+        previous: found.previous.map(|previous| cursor::encode(query.order, &previous)),
+        next: found.next.map(|next| cursor::encode(query.order, &next)),
+        is_first: query.cursor.is_none(),
         total: found.total,
         largest,
         now: found.as_of,
@@ -94,14 +75,12 @@ pub async fn list(
 /// Returns the count of the largest segment of all, or of those on the page if too many lists are running.
 async fn largest(state: &AppState, query: &ListQuery, found: &List, now: Timestamp) -> Result<u64> {
     let max = |list: &List| list.segments.iter().filter_map(|counted| counted.count).max().unwrap_or_default();
-    let (prefix, contains, order) = (String::new(), String::new(), Order::Count);
-    let first = ListQuery { prefix, contains, order, limit: 1, cursor: None, window: query.window };
     let is_first =
         query.order == Order::Count && query.cursor.is_none() && query.prefix.is_empty() && query.contains.is_empty();
     if is_first {
         return Ok(max(found));
     }
-    match state.estimator.list(&first, now).await {
+    match state.estimator.list(&ListQuery::largest(1, query.window), now).await {
         Err(estimator::Error::TooMany(_)) => Ok(max(found)),
         list => Ok(max(&list?)),
     }

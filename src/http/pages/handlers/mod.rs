@@ -21,12 +21,13 @@ use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::ListQuery;
 use crate::estimator::overlap::{OverlapError, Overlaps};
-use crate::estimator::{self, ListQuery, Order};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
 
 #[derive(IntoParams)]
@@ -79,16 +80,10 @@ pub async fn segment(
     const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
-    const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
-    if !state.estimator.is_known(&name, histogram.count).await? {
-        let similar = match state.estimator.similar_names(&name, MAX_SIMILAR).await {
-            // A page without suggestions is better than none.
-            Err(estimator::Error::TooMany(_)) => Vec::new(),
-            similar => similar?,
-        };
-        return Ok(html(segment::unknown_page(name.as_str(), &similar)));
+    if !state.estimator.is_known(&name, histogram.count > 0).await? {
+        return Ok(html(segment::unknown_page(name.as_str(), &similar_names(&state, &name).await)));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let from = now - ranges::duration(days);
@@ -198,14 +193,7 @@ fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
 async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
     const MAX_SUGGESTIONS: usize = 300;
     let window = state.estimator.window();
-    let query = ListQuery {
-        prefix: String::new(),
-        contains: String::new(),
-        order: Order::Count,
-        limit: MAX_SUGGESTIONS,
-        cursor: None,
-        window,
-    };
+    let query = ListQuery::largest(MAX_SUGGESTIONS, window);
     let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
     let mut counted = list.segments;
     counted.retain(|counted| counted.count.is_some());
