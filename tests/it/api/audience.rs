@@ -80,9 +80,13 @@ async fn audience_answer_repeats_the_segments_and_the_window() {
     let mut answer: Value = app.get(path).await.json().await.unwrap();
     let as_of = answer.as_object_mut().unwrap().remove("as_of").unwrap();
     assert!(as_of.as_str().unwrap().ends_with('Z'), "{as_of}");
+    let segments = ["d", "b", "a", "c"].map(|name| json!({ "segment": name, "count": 8, "known": true }));
     assert_eq!(
         answer,
-        json!({ "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "window_seconds": 604_800 })
+        json!({
+            "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "segments": segments,
+            "window_seconds": 604_800,
+        })
     );
 }
 

@@ -57,7 +57,9 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     }
     let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
     let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
-    let segments: Vec<_> = sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len() })).collect();
+    let segments =
+        sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len(), "known": !users.is_empty() }));
+    let segments: Vec<_> = segments.collect();
     json!({
         "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
         "window_seconds": window_seconds,
