@@ -65,10 +65,37 @@ impl SegmentLink<'_> {
 
     /// Returns the link, for a page in `/pages/`.
     pub fn href(self) -> String {
-        let window = self.window.map(|window| window.to_string()).unwrap_or_default();
+        let window = window_parameter(self.window);
         let days = if self.days == DEFAULT_DAYS { String::new() } else { self.days.to_string() };
         with_query("segment", [("name", self.name), ("window", &window), ("days", &days)])
     }
+}
+
+/// Returns the link to the comparison of segments over `window`, for a page in `/pages/`. `None` is the configured
+/// window.
+pub fn overlap_link(names: &[&str], window: Option<Window>) -> String {
+    let window = window_parameter(window);
+    with_query("overlap", names.iter().map(|name| ("segment", *name)).chain([("window", window.as_str())]))
+}
+
+/// Parameters of an audience.
+pub const AUDIENCE_PARAMETERS: [&str; 3] = ["all", "any", "none"];
+
+/// Returns the link to an audience over `window`, for a page in `/pages/`. `None` is the configured window.
+pub fn audience_link(names: [&[&str]; 3], window: Option<Window>) -> String {
+    audience("audience", names, window)
+}
+
+/// Returns `path` with the parameters of an audience.
+pub fn audience(path: &str, names: [&[&str]; 3], window: Option<Window>) -> String {
+    let window = window_parameter(window);
+    let named = AUDIENCE_PARAMETERS.into_iter().zip(names);
+    let named = named.flat_map(|(parameter, names)| names.iter().map(move |name| (parameter, *name)));
+    with_query(path, named.chain([("window", window.as_str())]))
+}
+
+fn window_parameter(window: Option<Window>) -> String {
+    window.map(|window| window.to_string()).unwrap_or_default()
 }
 
 /// Appends those of `parameters` to `path` that have a value.
