@@ -8,9 +8,9 @@ mod record;
 
 use ::redis::cmd;
 
-pub use self::record::ChangeRecord;
+pub use self::record::{ChangeRecord, SampledWindow};
 use super::{Error, Store};
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::redis::{self, Request, Slot};
 
 /// Returns from the history `KEYS[1]` the first sample between each pair of times in `ARGV`: a time and a count, or
@@ -46,7 +46,7 @@ if type(known) == 'table' then
   if string.find(known.err, 'WRONGTYPE', 1, true) then return 0 end
   return known
 end
-if known and not string.find(known, '^%d+ %d+ %d+ [%d+-]+ [%d+-]+$') then return 0 end
+if known and not string.find(known, '^%d+ %d+ %d+ [%d+-]+ [%d+-]+[ %d@]*$') then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1";
 
@@ -54,38 +54,46 @@ impl Store {
     /// Number of segments whose records are read or written in one round trip.
     const RECORDS_PER_REQUEST: usize = 1_000;
 
-    /// Writes the change records of segments, each as of its sample at the given time. A segment without such a sample
-    /// keeps its record.
+    /// Writes the change records of segments, each as of its sample at the given time, which was counted over `window`. A
+    /// segment without such a sample keeps its record. Samples that were counted over another window are not compared.
     ///
     /// # Errors
     ///
     /// An [`Error`] if Redis didn't answer or refused a command; some records may be written.
-    pub async fn update_changes(&self, segments: &[(&SegmentName<'_>, Timestamp)]) -> Result<(), Error> {
+    pub async fn update_changes(
+        &self,
+        segments: &[(&SegmentName<'_>, Timestamp)],
+        window: Window,
+    ) -> Result<(), Error> {
         for segments in segments.chunks(Self::RECORDS_PER_REQUEST) {
-            let records = self.compute_records(segments).await?;
+            let names: Vec<_> = segments.iter().map(|(segment, _)| *segment).collect();
+            let before = self.changes(&names).await?;
+            let windows = segments.iter().zip(before).map(|((_, at), it)| SampledWindow::of_sample(*at, window, it));
+            let records = self.compute_records(segments, &windows.collect::<Vec<_>>()).await?;
             self.write_records(&records).await?;
         }
         Ok(())
     }
 
-    /// Returns the keys and change records of segments.
+    /// Returns the keys and change records of segments, whose last samples were counted over `windows`.
     async fn compute_records(
         &self,
         segments: &[(&SegmentName<'_>, Timestamp)],
+        windows: &[SampledWindow],
     ) -> Result<Vec<(String, ChangeRecord)>, Error> {
-        let reads = segments.iter().map(|(segment, at)| {
+        let reads = segments.iter().zip(windows).map(|((segment, at), window)| {
             let key = self.key_names.history(segment.as_str());
             let mut read = cmd("EVAL");
             read.arg(FIRST_SAMPLES).arg(1).arg(&key);
-            for (from, to) in ChangeRecord::ranges(*at) {
+            for (from, to) in ChangeRecord::ranges(*at, *window) {
                 read.arg(from.as_millis().max(0)).arg(to.as_millis().max(0));
             }
             (Slot::of_any_key(&key), read)
         });
         let answers = self.client.send_by_server::<Vec<Vec<Vec<u8>>>>(reads, Request::each).await?;
         let mut records = Vec::new();
-        for ((segment, _), samples) in segments.iter().zip(answers) {
-            if let Some(record) = ChangeRecord::from_samples(&samples?) {
+        for (((segment, _), window), samples) in segments.iter().zip(windows).zip(answers) {
+            if let Some(record) = ChangeRecord::from_samples(&samples?, *window) {
                 records.push((self.key_names.change(segment.as_str()), record));
             }
         }
