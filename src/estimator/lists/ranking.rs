@@ -22,8 +22,8 @@ use crate::store;
 pub(super) struct Ranking {
     /// At most [`Self::MAX_LIMIT`] segments, and one more if there are further ones.
     pub(super) segments: Vec<CountedSegment>,
-    /// How many segments were counted.
-    pub(super) counted: usize,
+    /// How many names were read.
+    pub(super) names_read: usize,
     /// How many of them have users.
     pub(super) total: u64,
     /// The time of the counts.
@@ -61,7 +61,7 @@ impl Ranking {
     }
 
     fn is_shared_later(&self) -> bool {
-        self.counted >= Self::MIN_SHARED
+        self.names_read >= Self::MIN_SHARED
     }
 }
 

@@ -14,11 +14,11 @@ use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 /// The segments of a page, and how many there are.
-struct Walked {
+struct WalkResult {
     /// The segments of the page, and one more if there are further ones.
     segments: Vec<CountedSegment>,
-    /// How many names were read.
-    counted: usize,
+    /// How many names with the prefix were read.
+    names_read: usize,
     /// How many segments have users.
     total: u64,
 }
@@ -94,7 +94,9 @@ impl Estimator {
         let walk = async move {
             let _permit = permit;
             let walked = estimator.walk_by_rank(&key, None, Ranking::MAX_LIMIT, now).await;
-            walked.map(|Walked { segments, counted, total }| Arc::new(Ranking { segments, counted, total, as_of: now }))
+            walked.map(|WalkResult { segments, names_read, total }| {
+                Arc::new(Ranking { segments, names_read, total, as_of: now })
+            })
         };
         Ok(walk.boxed().shared())
     }
@@ -106,7 +108,7 @@ impl Estimator {
         cursor: Option<&ListCursor>,
         limit: usize,
         now: Timestamp,
-    ) -> Result<Walked, store::Error> {
+    ) -> Result<WalkResult, store::Error> {
         // Holds one page, however many segments there are.
         let (mut kept, mut total) = (BTreeMap::<Position, CountedSegment>::new(), 0);
         let is_backwards = matches!(cursor, Some(ListCursor::Before(_)));
@@ -129,12 +131,12 @@ impl Estimator {
         };
         let (start, cutoff) = (IndexCursor::before(filter.prefix()), window.cutoff(now));
         let changes_at = order.is_by_change().then_some(now);
-        let counted = self.walk_occupied(start, filter, cutoff, changes_at, take).await?;
+        let names_read = self.walk_occupied(start, filter, cutoff, changes_at, take).await?;
         let mut segments: Vec<_> = kept.into_values().collect();
         if changes_at.is_none() {
             self.add_changes(&mut segments, now).await?;
         }
-        Ok(Walked { segments, counted, total })
+        Ok(WalkResult { segments, names_read, total })
     }
 
     /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those that
@@ -151,17 +153,17 @@ impl Estimator {
         /// Batches of names in one page of the index if few of them are counted.
         const BATCHES: usize = 5;
         let batches = if filter.is_prefix_only() { 1 } else { BATCHES };
-        let mut counted = 0;
+        let mut names_read = 0;
         loop {
             let page = self.store.index(cursor.as_ref(), batches * self.count_batch()).await?;
             let found = page.segments.len();
             let mut names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(filter.prefix())).collect();
             let is_end = names.len() < found || page.next.is_none();
-            counted += names.len();
+            names_read += names.len();
             names.retain(|name| filter.matches(name));
             if self.occupied(names, cutoff, changes_at).await?.any(&mut take) || is_end {
-                return Ok(counted);
+                return Ok(names_read);
             }
             cursor = page.next;
         }

@@ -7,7 +7,8 @@ use crate::estimator;
 
 /// The change of a count between two samples, over the configured window.
 #[derive(Serialize, ToSchema)]
-pub struct Change {
+#[schema(as = Change)]
+pub struct CountChange {
     /// The later count less the earlier one.
     absolute: i64,
     /// The difference as a share of the earlier count, rounded to four digits; null if the earlier count was 0.
@@ -21,7 +22,7 @@ pub struct Change {
     to: String,
 }
 
-impl From<estimator::Change> for Change {
+impl From<estimator::Change> for CountChange {
     fn from(change: estimator::Change) -> Self {
         let rounded = |relative: f64| (relative * 10_000.0).round() / 10_000.0;
         Self {

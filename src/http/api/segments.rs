@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
-use super::change::Change;
+use super::change::CountChange;
 use crate::domain::Window;
 use crate::estimator::{CountedSegment, Order};
 use crate::http::cursor;
@@ -62,10 +62,10 @@ pub struct SegmentCount {
     error: Option<&'static str>,
     /// The change in the day before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_1d: Option<Change>,
+    change_1d: Option<CountChange>,
     /// The change in the week before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_7d: Option<Change>,
+    change_7d: Option<CountChange>,
 }
 
 impl SegmentCount {
@@ -80,7 +80,7 @@ impl From<CountedSegment> for SegmentCount {
         const NOT_A_SEGMENT: &str =
             "the segment's key in Redis is not a sorted set: another program writes to this Redis";
         let error = count.is_none().then_some(NOT_A_SEGMENT);
-        let (change_1d, change_7d) = (changes.day.map(Change::from), changes.week.map(Change::from));
+        let (change_1d, change_7d) = (changes.day.map(CountChange::from), changes.week.map(CountChange::from));
         Self { segment: segment.to_string(), known: None, count, error, change_1d, change_7d }
     }
 }
