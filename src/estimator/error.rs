@@ -1,6 +1,5 @@
-//! The errors of estimates and lists.
+//! The errors of estimates, lists and overlaps.
 
-use super::concurrency_limit::TooMany;
 use crate::domain::Window;
 use crate::store;
 
@@ -16,4 +15,26 @@ pub enum Error {
     /// Redis failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// A kind of read that is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CostlyReads {
+    /// Overlaps and audiences: they read the members of segments.
+    Overlaps,
+    /// Lists, and requests for a user: they read every segment.
+    Lists,
+}
+
+/// All permits are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{max} {}", match .reads {
+    CostlyReads::Overlaps => "overlaps and audiences are running, and the queue is full or the wait is over",
+    CostlyReads::Lists => "lists and requests for users are already running",
+})]
+pub struct TooMany {
+    /// The kind of reads.
+    pub reads: CostlyReads,
+    /// How many may run at a time.
+    pub max: usize,
 }

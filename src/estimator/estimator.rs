@@ -8,10 +8,9 @@ use scopeguard::ScopeGuard;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::clock::{Clock, ClockSync};
-use super::concurrency_limit::{ConcurrencyLimit, TooMany};
-use super::error::Error;
+use super::error::{Error, TooMany};
 use super::group_commit::{GroupCommit, Shard};
-use super::lists::Rankings;
+use super::lists::{ConcurrencyLimit, Rankings};
 use crate::domain::{SegmentName, Timestamp, Visit, Window};
 use crate::redis;
 use crate::store::diagnostics::Eviction;

@@ -1,7 +1,6 @@
 //! The service without HTTP: records visits, estimates segments, lists and compares them, and prunes expired members.
 
 pub mod clock;
-pub mod concurrency_limit;
 mod error;
 #[expect(clippy::module_inception, reason = "the file is named after its type, as the others are")]
 mod estimator;
@@ -15,7 +14,7 @@ pub mod overlap;
 mod prune;
 mod users;
 
-pub use self::error::Error;
+pub use self::error::{CostlyReads, Error, TooMany};
 pub(crate) use self::estimator::measure_failure;
 pub use self::estimator::{BulkPermit, Estimator, Recorded};
 pub use self::histogram::{Bucket, Histogram};

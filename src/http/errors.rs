@@ -6,9 +6,8 @@ use super::problem::{Problem, ProblemKind};
 use crate::auth::AuthError;
 use crate::domain::FieldError;
 use crate::domain::visit_json::VisitError;
-use crate::estimator::Error as EstimatorError;
-use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
 use crate::estimator::overlap::OverlapError;
+use crate::estimator::{CostlyReads, Error as EstimatorError, TooMany};
 use crate::redis;
 use crate::store;
 

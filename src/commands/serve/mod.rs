@@ -3,6 +3,7 @@
 mod app;
 mod listener;
 mod reloader;
+mod run;
 
 use std::io;
 

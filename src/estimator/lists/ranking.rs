@@ -13,8 +13,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 
 use super::list::{CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, page};
 use crate::domain::{Timestamp, Window};
-use crate::estimator::concurrency_limit::TooMany;
-use crate::estimator::error::Error;
+use crate::estimator::error::{Error, TooMany};
 use crate::store;
 
 /// The first segments in an order other than that of names.

@@ -8,8 +8,7 @@ use futures_util::FutureExt as _;
 use super::list::{CountedSegment, List, ListCursor, ListQuery, NameFilter, Order, Position, page};
 use super::ranking::{Key as RankingKey, Ranking, Walk};
 use crate::domain::Timestamp;
-use crate::estimator::concurrency_limit::TooMany;
-use crate::estimator::error::Error;
+use crate::estimator::error::{Error, TooMany};
 use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 

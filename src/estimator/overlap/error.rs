@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::Window;
-use crate::estimator::concurrency_limit::TooMany;
+use crate::estimator::error::TooMany;
 use crate::store;
 
 /// Why an overlap failed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::error::OverlapError;
-use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
+use crate::estimator::error::{CostlyReads, TooMany};
 
 /// Limits the reads that run, and queues further ones. Cheap to clone; clones share the permits.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use super::layout::{self, Page, Refresh};
 use super::links::BasePath;
 use super::names::visible;
 use super::response::{HEADERS, HTML};
-use crate::estimator::concurrency_limit::TooMany;
+use crate::estimator::TooMany;
 use crate::http::problem::{Problem, ProblemDocument, ProblemKind};
 
 /// Form below an error message, so that the user can correct the input.
@@ -124,7 +124,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::estimator::concurrency_limit::CostlyReads;
+    use crate::estimator::CostlyReads;
 
     async fn page(problem: Problem, form: Option<Markup>) -> String {
         let form = form.map(|form| Form(form.into_string().into()));

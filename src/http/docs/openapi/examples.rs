@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 
 use crate::auth::{AuthError, Scope, TokenError};
 use crate::domain::{Timestamp, visit_json};
-use crate::estimator::concurrency_limit::{CostlyReads, TooMany};
+use crate::estimator::{CostlyReads, TooMany};
 use crate::http::api::batch::{array, problems};
 use crate::http::extract::body::{self, MediaType};
 use crate::http::middleware::endpoint;
