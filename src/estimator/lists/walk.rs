@@ -20,6 +20,8 @@ struct WalkResult {
     names_read: usize,
     /// How many segments have users.
     total: u64,
+    /// How many of them are on the side of the cursor that the page is on.
+    allowed: u64,
 }
 
 impl Estimator {
@@ -66,7 +68,7 @@ impl Estimator {
         self.add_changes(&mut segments, now).await?;
         let is_only_page = query.cursor.is_none() && segments.len() <= query.limit;
         let total = is_only_page.then_some(segments.len() as u64);
-        Ok(page(segments, query, total, now))
+        Ok(page(segments, query, total, None, now))
     }
 
     async fn list_by_rank(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
@@ -83,7 +85,7 @@ impl Estimator {
         let walked = self.walk_by_rank(&key, query.cursor.as_ref(), query.limit, now).await?;
         // The walk in the order of names ended at the cursor.
         let total = (query.order != Order::Name).then_some(walked.total);
-        Ok(page(walked.segments, query, total, now))
+        Ok(page(walked.segments, query, total, Some(walked.allowed), now))
     }
 
     /// Starts a walk over the segments of `key`, for a shared ranking. The walk holds a permit until it ends.
@@ -93,7 +95,7 @@ impl Estimator {
         let walk = async move {
             let _permit = permit;
             let walked = estimator.walk_by_rank(&key, None, Ranking::MAX_LIMIT, now).await;
-            walked.map(|WalkResult { segments, names_read, total }| {
+            walked.map(|WalkResult { segments, names_read, total, .. }| {
                 Arc::new(Ranking { segments, names_read, total, as_of: now })
             })
         };
@@ -109,13 +111,14 @@ impl Estimator {
         now: Timestamp,
     ) -> Result<WalkResult, store::Error> {
         // Holds one page, however many segments there are.
-        let (mut kept, mut total) = (BTreeMap::<Position, CountedSegment>::new(), 0);
+        let (mut kept, mut total, mut allowed) = (BTreeMap::<Position, CountedSegment>::new(), 0, 0);
         let is_backwards = matches!(cursor, Some(ListCursor::Before(_)));
         let take = |counted: CountedSegment| {
             total += 1;
             let position = counted.position(*order);
             let is_allowed = cursor.is_none_or(|cursor| cursor.allows(&position));
             if is_allowed {
+                allowed += 1;
                 kept.insert(position, counted);
                 if kept.len() > limit.saturating_add(1) {
                     if is_backwards {
@@ -135,7 +138,7 @@ impl Estimator {
         if changes_at.is_none() {
             self.add_changes(&mut segments, now).await?;
         }
-        Ok(WalkResult { segments, names_read, total })
+        Ok(WalkResult { segments, names_read, total, allowed })
     }
 
     /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those that
