@@ -12,22 +12,43 @@ pub enum BasePath {
     Root,
     /// `/pages/`
     Pages,
+    /// A folder that is this deep below `/`.
+    Depth(u8),
 }
 
+/// The relative path to `/pages/` from the deepest folder.
+const PAGES: &str = "../../../../../../../../pages/";
+const UP: &str = "../";
+const FOLDER: &str = "pages/";
+const MAX_DEPTH: usize = (PAGES.len() - FOLDER.len()) / UP.len();
+
 impl BasePath {
+    /// Returns the folder of `path`, or `None` if it is deeper than eight.
+    pub fn of(path: &str) -> Option<Self> {
+        let depth = path.matches('/').count().checked_sub(1)?;
+        match depth {
+            0 => Some(Self::Root),
+            1 if path.starts_with("/pages/") => Some(Self::Pages),
+            1..=MAX_DEPTH => Some(Self::Depth(depth as u8)),
+            _ => None,
+        }
+    }
+
     /// Returns the relative path to `/`.
-    pub const fn root(self) -> &'static str {
+    pub fn root(self) -> &'static str {
         match self {
             Self::Root => "./",
-            Self::Pages => "../",
+            Self::Pages => UP,
+            Self::Depth(depth) => &PAGES[..usize::from(depth) * UP.len()],
         }
     }
 
     /// Returns the relative path to `/pages/`.
-    pub const fn pages(self) -> &'static str {
+    pub fn pages(self) -> &'static str {
         match self {
-            Self::Root => "pages/",
+            Self::Root => FOLDER,
             Self::Pages => "./",
+            Self::Depth(depth) => &PAGES[(MAX_DEPTH - usize::from(depth)) * UP.len()..],
         }
     }
 }
@@ -143,6 +164,24 @@ mod tests {
         assert_eq!(base_path(&Method::GET, path), expected);
         assert_eq!(base_path(&Method::HEAD, path), expected);
         assert_eq!(base_path(&Method::POST, path), None);
+    }
+
+    #[rstest]
+    #[case::root("/nowhere", "./", "pages/")]
+    #[case::page("/pages/nowhere", "../", "./")]
+    #[case::api("/segments/nowhere", "../", "../pages/")]
+    #[case::deep("/a/b/c", "../../", "../../pages/")]
+    #[case::deepest("/1/2/3/4/5/6/7/8/9", "../../../../../../../../", "../../../../../../../../pages/")]
+    fn base_path_leads_back(#[case] path: &str, #[case] root: &str, #[case] pages: &str) {
+        let base = BasePath::of(path).unwrap();
+        assert_eq!((base.root(), base.pages()), (root, pages));
+    }
+
+    #[rstest]
+    #[case::too_deep("/1/2/3/4/5/6/7/8/9/10")]
+    #[case::asterisk("*")]
+    fn base_path_of_other_paths_is_none(#[case] path: &str) {
+        assert_eq!(BasePath::of(path), None);
     }
 
     #[test]

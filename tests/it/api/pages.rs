@@ -337,6 +337,34 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
 }
 
 #[tokio::test]
+async fn unknown_path_is_a_page_for_a_browser_and_a_problem_for_others() {
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let get = async |path: &str, accept: &str| app.request("GET", path).header("accept", accept).send().await.unwrap();
+    for (path, link) in [
+        ("/nowhere", None),
+        ("/segment", Some("./segments")),
+        ("/segments/a%26b/coutn", Some("../../segments/a%26b/count")),
+        ("/pages/nothing", None),
+    ] {
+        let shown = page(get(path, BROWSER).await, 404).await;
+        assert!(shown.contains("<h1>Page not found</h1>"), "{shown}");
+        match link {
+            Some(link) => assert!(shown.contains(&format!("Did you mean <a href=\"{link}\">")), "{shown}"),
+            None => assert!(!shown.contains("Did you mean"), "{shown}"),
+        }
+        assert!(
+            path.starts_with("/pages") || get(path, "*/*").await.json::<Value>().await.unwrap()["title"].is_string()
+        );
+    }
+    // The errors of the API stay problems.
+    problem(get("/segments?limit=0", BROWSER).await, 422, "invalid-request").await;
+    let post = app.request("POST", "/nowhere").header("accept", BROWSER).send().await.unwrap();
+    problem(post, 404, "not-found").await;
+}
+
+#[tokio::test]
 async fn overlap_page_shows_what_the_api_returns() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
