@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::{SegmentName, parse_duration};
-use crate::jobs::HealthMonitor;
+use crate::domain::parse_duration;
 use crate::redis::RedisUrl;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
@@ -54,16 +53,6 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
 pub fn whole_seconds(text: &str) -> Result<Duration, String> {
     let duration = duration_or_zero(text)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("must be a whole number of seconds".to_owned()) }
-}
-
-/// Parses a comma-separated list.
-pub fn segment_names(text: &str) -> Result<Vec<SegmentName<'static>>, String> {
-    let names = text.split(',').map(|name| SegmentName::parse(name.trim().to_owned()).map_err(|error| error.detail));
-    let names = names.collect::<Result<Vec<_>, _>>().map_err(|why| format!("has a name that {why}"))?;
-    if names.len() > HealthMonitor::MAX_SEGMENTS {
-        return Err(format!("has {} names; at most {} are counted", names.len(), HealthMonitor::MAX_SEGMENTS));
-    }
-    Ok(names)
 }
 
 pub fn cluster_seeds(text: &str) -> Result<Vec<RedisUrl>, String> {

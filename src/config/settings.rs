@@ -12,11 +12,11 @@ use super::source::Source;
 use super::value::SettingValue;
 use super::{SettingsError, parse};
 use crate::auth::JwtAlgorithm;
-use crate::domain::{SegmentName, Window};
+use crate::domain::Window;
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
 use crate::http::{AllowedHosts, Origins, PublicUrl};
-use crate::jobs::Schedule;
+use crate::jobs::{Schedule, SegmentPattern};
 use crate::redis::RedisUrl;
 use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint, parse_ratio};
@@ -151,8 +151,8 @@ settings! {
     otlp_endpoint: Option<OtlpEndpoint>, "URL", OtlpEndpoint::parse, secret = true;
     /// Ratio of traced requests, 0 to 1, among those without a `traceparent`
     trace_ratio: f64, "RATIO", parse_ratio, default = "1";
-    /// Comma-separated segments, at most 100, whose numbers of users /metrics reports
-    metered_segments: Vec<SegmentName<'static>>, "NAMES", parse::segment_names, or = Vec::new();
+    /// Segments whose numbers of users /metrics reports, at most 100: a comma-separated list of names, `news*`, `top:20`
+    metered_segments: Vec<SegmentPattern>, "PATTERNS", SegmentPattern::parse_list, or = Vec::new();
 }
 
 impl Settings {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::auth::JwtAlgorithm;
-use crate::domain::{SegmentName, Window};
+use crate::domain::Window;
 use crate::embedded_redis::MaxMemory;
 use crate::estimator::history::Interval;
 use crate::http::{AllowedHosts, Origins, PublicUrl};
-use crate::jobs::Schedule;
+use crate::jobs::{Schedule, SegmentPattern};
 use crate::redis::RedisUrl;
 use crate::store::{KeyPrefix, Partitions};
 use crate::telemetry::{LogFilter, LogFormat, OtlpEndpoint};
@@ -43,7 +43,7 @@ value_by_display!(
     PublicUrl,
     RedisUrl,
     Schedule,
-    SegmentName<'static>,
+    SegmentPattern,
     SocketAddr,
     String,
     Window,

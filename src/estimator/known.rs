@@ -49,14 +49,14 @@ impl Estimator {
     pub async fn similar_names(&self, name: &SegmentName<'_>, max: usize) -> Result<Vec<SegmentName<'static>>, Error> {
         let _permit = self.acquire_list_permit()?;
         let page = (Self::NAMES_PER_PAGE / self.partitions().map_or(1, |partitions| partitions.count())).max(10);
-        let wanted = Wanted::new(name.as_str());
+        let unknown = UnknownName::new(name.as_str());
         let (mut similar, mut cursor, mut compared) = (Vec::new(), None, 0);
         loop {
             let index = self.store.index(cursor.as_ref(), page).await?;
             compared += index.segments.len();
             for names in index.segments.chunks(Self::NAMES_PER_SLICE) {
                 let others = names.iter().filter(|other| other.as_str() != name.as_str());
-                similar.extend(others.filter_map(|other| Some((wanted.distance(other.as_str())?, other.clone()))));
+                similar.extend(others.filter_map(|other| Some((unknown.distance(other.as_str())?, other.clone()))));
                 // Long names take a millisecond for each slice, and the runtime has one thread.
                 tokio::task::yield_now().await;
             }
@@ -71,14 +71,14 @@ impl Estimator {
 }
 
 /// A name for which similar ones are searched.
-struct Wanted {
+struct UnknownName {
     /// In lower case.
     name: String,
     length: usize,
     max_distance: usize,
 }
 
-impl Wanted {
+impl UnknownName {
     /// The most edits to a similar name. More of them make a different name, also if it is long.
     const MAX_DISTANCE: usize = 4;
 
@@ -117,6 +117,6 @@ mod tests {
     #[case::four_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qrst", Some(4))]
     #[case::five_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qr0t", None)]
     fn distance_counts_edits(#[case] name: &str, #[case] other: &str, #[case] expected: Option<usize>) {
-        assert_eq!(Wanted::new(name).distance(other), expected);
+        assert_eq!(UnknownName::new(name).distance(other), expected);
     }
 }

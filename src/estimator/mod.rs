@@ -9,6 +9,7 @@ mod histogram;
 pub mod history;
 mod known;
 mod lists;
+mod names;
 pub mod overlap;
 mod prune;
 mod users;

@@ -54,6 +54,7 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<pages::__path_list, _>(GET, "/", ConcurrencyAndTime, pages::list).compressed(),
         route::<pages::__path_segment, _>(GET, "/pages/segment", ConcurrencyAndTime, pages::segment).compressed(),
         route::<pages::__path_overlap, _>(GET, "/pages/overlap", Concurrency, pages::overlap).compressed(),
+        route::<pages::__path_audience, _>(GET, "/pages/audience", Concurrency, pages::audience).compressed(),
         route::<pages::__path_file, _>(GET, "/pages/{file}", ConcurrencyAndTime, pages::file).compressed(),
     ]
 });

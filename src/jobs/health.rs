@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::domain::{SegmentName, Timestamp};
+use super::segment_meter::SegmentMeter;
+use super::segment_pattern::SegmentPattern;
 use crate::estimator::Estimator;
 use crate::estimator::clock::Clock;
 use crate::store::diagnostics::{Eviction, EvictionPolicy};
@@ -14,7 +15,7 @@ use crate::store::diagnostics::{Eviction, EvictionPolicy};
 pub struct HealthMonitor {
     estimator: Estimator,
     clock: Clock,
-    segments: Vec<SegmentName<'static>>,
+    meter: SegmentMeter,
 }
 
 impl HealthMonitor {
@@ -25,25 +26,29 @@ impl HealthMonitor {
     const SYNC_INTERVAL: Duration = Duration::from_secs(1);
     /// How often histograms are compacted. Until then each request takes 16 bytes.
     const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
-    /// The most segments with a gauge of their users.
-    pub const MAX_SEGMENTS: usize = 100;
 
-    /// Creates a monitor of `estimator` and `clock`, with a gauge of the users of each of `segments`.
+    /// Creates a monitor of `estimator` and `clock`, with gauges of the users of each segment that matches `patterns`.
     #[must_use]
-    pub fn new(estimator: Estimator, clock: Clock, segments: Vec<SegmentName<'static>>) -> Self {
-        Self { estimator, clock, segments }
+    pub fn new(estimator: Estimator, clock: Clock, patterns: Vec<SegmentPattern>) -> Self {
+        Self { meter: SegmentMeter::new(estimator.clone(), patterns), estimator, clock }
     }
 
     /// Runs without end.
     pub async fn run(self) {
+        let Self { estimator, clock, mut meter } = self;
         let updating = async {
             let (mut ticks, mut evictions) = (ticks(Self::INTERVAL), EvictionLog::default());
             loop {
                 ticks.tick().await;
-                self.update(self.clock.now()).await;
-                // The store logs an outage; the gauge is then NaN.
-                let eviction = self.estimator.eviction().await.unwrap_or_default();
-                self.estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
+                // The store logs an outage; the gauges are then NaN.
+                let segments = estimator.segment_count().await.ok();
+                estimator.metrics().redis.set_segments(segments);
+                match segments {
+                    Some(_) => meter.measure(clock.now()).await,
+                    None => meter.set_unknown(),
+                }
+                let eviction = estimator.eviction().await.unwrap_or_default();
+                estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
                 evictions.report(eviction);
             }
         };
@@ -52,31 +57,17 @@ impl HealthMonitor {
             loop {
                 ticks.tick().await;
                 // The store logs an outage; the clock then continues as before.
-                let _ = self.estimator.sync(&self.clock).await;
+                let _ = estimator.sync(&clock).await;
             }
         };
         let upkeep = async {
             let mut ticks = ticks(Self::UPKEEP_INTERVAL);
             loop {
                 ticks.tick().await;
-                self.estimator.metrics().run_upkeep();
+                estimator.metrics().run_upkeep();
             }
         };
         tokio::join!(updating, syncing, upkeep);
-    }
-
-    /// Updates the gauges once. During an outage they are NaN.
-    async fn update(&self, now: Timestamp) {
-        let metrics = self.estimator.metrics();
-        let segments = self.estimator.segment_count().await.ok();
-        metrics.redis.set_segments(segments);
-        for segment in &self.segments {
-            let users = match segments {
-                Some(_) => self.estimator.estimate(segment, now).await.ok(),
-                None => None,
-            };
-            metrics.set_segment_users(segment.as_str(), users);
-        }
     }
 }
 

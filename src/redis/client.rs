@@ -1,6 +1,5 @@
 //! The client: sends requests within a timeout, and counts, logs and traces them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,27 +115,6 @@ impl Client {
                 primaries.inspect_err(|error| self.report_error(error))
             }
         }
-    }
-
-    /// Groups `items` by server, where `slot_of` returns the slot of each.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::primaries`].
-    pub(crate) async fn group_by_server<T>(
-        &self,
-        items: Vec<T>,
-        slot_of: impl Fn(&T) -> Slot,
-    ) -> Result<Vec<Vec<T>>, Error> {
-        if !self.is_cluster() {
-            return Ok(if items.is_empty() { Vec::new() } else { vec![items] });
-        }
-        let primaries = self.primaries_of(items.iter().map(slot_of).collect()).await?;
-        let mut servers: BTreeMap<usize, Vec<T>> = BTreeMap::new();
-        for (primary, item) in primaries.into_iter().zip(items) {
-            servers.entry(primary).or_default().push(item);
-        }
-        Ok(servers.into_values().collect())
     }
 
     /// Reconnects if the sentinels report a different primary.

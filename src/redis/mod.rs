@@ -1,6 +1,7 @@
 //! A Redis client: one server, a primary behind sentinels, or a cluster. It handles servers, slots and pipelines, and
 //! has no notion of segments.
 
+mod by_server;
 mod client;
 mod cluster;
 mod connection;

@@ -11,7 +11,6 @@ use super::segment_limit::{Reservation, SegmentLimit};
 use super::{Partition, Partitions, Store};
 use crate::domain::SegmentName;
 use crate::redis::Request;
-use crate::redis::parse;
 
 /// A page of an index.
 #[derive(Debug)]
@@ -185,18 +184,13 @@ impl Store {
         const NAMES_PER_REQUEST: usize = 1_000;
         let mut found = vec![false; names.len()];
         for (found, names) in found.chunks_mut(NAMES_PER_REQUEST).zip(names.chunks(NAMES_PER_REQUEST)) {
-            let servers = self.group_by_server(self.layout().await?.read()).await?;
-            let lookups = servers.into_iter().map(|partitions| async move {
-                let commands = partitions.into_iter().map(|partition| {
-                    let mut scores = redis::cmd("ZMSCORE");
-                    scores.arg(self.key_names.index(partition)).arg(names);
-                    (partition.slot(), scores)
-                });
-                Ok::<_, Error>(self.client.send(Request::each(commands)).await?.results())
+            let lookups = self.layout().await?.read().all().map(|partition| {
+                let mut scores = redis::cmd("ZMSCORE");
+                scores.arg(self.key_names.index(partition)).arg(names);
+                (partition.slot(), scores)
             });
-            for answer in try_join_all(lookups).await?.into_iter().flatten() {
-                let scores = answer.and_then(parse::<Vec<Option<f64>>>)?;
-                for (found, score) in found.iter_mut().zip(scores) {
+            for scores in self.client.send_by_server::<Vec<Option<f64>>>(lookups, Request::each).await? {
+                for (found, score) in found.iter_mut().zip(scores?) {
                     *found |= score.is_some();
                 }
             }

@@ -9,7 +9,7 @@
 //! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
 //! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
-//! | `history: <name>`, with a space | string: time and count of the last sample, time of the first, counts of a day and of a week before, or `-`; with `+` and seconds if these samples are later | | | [`Store::update_changes`] | Redis, 90 days after the last sample |
+//! | `history: <name>`, with a space | string: time and count of the last sample, time of the first, counts of a day and of a week before, or `-`, with `+` and seconds if these samples are later; the window in seconds, with `@` and a time if it was another one before | | | [`Store::update_changes`] | Redis, 90 days after the last sample |
 //! | `history:` | string: tick, expiry and holder of the lease | | | [`Store::acquire_lease`], [`Store::complete_tick`] | never |
 //!
 //! `segments` is the index: every segment that may have members. A key ends in the segment's name, unescaped, and
@@ -72,7 +72,7 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 
 pub use self::batch::Batch;
-pub use self::changes::ChangeRecord;
+pub use self::changes::{ChangeRecord, SampledWindow};
 pub use self::error::Error;
 pub use self::history::{Lease, LeaseRequest, NamedSample, Sample};
 pub use self::index::{IndexCursor, IndexPage};

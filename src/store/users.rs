@@ -87,25 +87,19 @@ impl Store {
     }
 
     async fn are_kept_by(&self, layout: &Layout, visits: &[Visit<'_>]) -> Result<Vec<Option<bool>>, Error> {
-        let partition = |visit: &Visit<'_>| layout.read().of(hash(visit.user_id.as_str()));
-        let mut kept = vec![None; visits.len()];
-        let indices: Vec<_> = (0..visits.len()).collect();
-        for indices in self.client.group_by_server(indices, |index| partition(&visits[*index]).slot()).await? {
-            let commands = indices.iter().map(|index| {
-                let (visit, partition) = (&visits[*index], partition(&visits[*index]));
-                let mut command = cmd("ZSCORE");
-                command.arg(self.key_names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
-                (partition.slot(), command)
-            });
-            let answers = self.client.send(Request::each(commands).probe()).await?.each::<Option<f64>>();
-            for (index, answer) in indices.into_iter().zip(answers) {
-                kept[index] = match answer {
-                    Err(error) if error.is_wrong_type() => None,
-                    answer => Some(answer?.is_some_and(|score| score >= visits[index].seen_at.as_score())),
-                };
-            }
-        }
-        Ok(kept)
+        let lookups = visits.iter().map(|visit| {
+            let partition = layout.read().of(hash(visit.user_id.as_str()));
+            let mut score = cmd("ZSCORE");
+            score.arg(self.key_names.segment(partition, visit.segment.as_str())).arg(visit.user_id.as_str());
+            (partition.slot(), score)
+        });
+        let request_of = |lookups| Request::each(lookups).probe();
+        let scores = self.client.send_by_server::<Option<f64>>(lookups, request_of).await?;
+        let is_kept = |(visit, score): (&Visit<'_>, Result<Option<f64>, redis::Error>)| match score {
+            Err(error) if error.is_wrong_type() => Ok(None),
+            score => Ok(Some(score?.is_some_and(|score| score >= visit.seen_at.as_score()))),
+        };
+        visits.iter().zip(scores).map(is_kept).collect()
     }
 
     /// Returns the time of the last visit of `user` to each of `segments`, in `partition`.

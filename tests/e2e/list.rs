@@ -160,6 +160,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         "Segment estimator",
         "Segments",
         "Overlap",
+        "Audience",
         "API",
         "search",
         "Search",
@@ -196,5 +197,29 @@ async fn list_lets_no_more_than_eight_segments_be_ticked() {
     browser.click("#segments input[value='segment3']").await;
     assert!(disabled().await.is_empty());
     assert_eq!(browser.text(".list button").await, "Compare 7 segments");
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn list_is_dense_and_keeps_its_headings_and_its_number_of_rows() {
+    let service = Service::start(&[]);
+    let names: Vec<_> = (0..120).map(|at| format!("segment{at:03}")).collect();
+    service.record(names.iter().map(|name| ("u1".to_owned(), name.as_str(), 0))).await;
+    let browser = Browser::start(&service).await;
+    browser.open("/").await;
+    assert!(browser.text("#segments caption").await.starts_with("1–100 of 120 segments"));
+    let heights = browser.all(ROWS, "element.getBoundingClientRect().height").await;
+    assert!(heights.iter().all(|height| height.as_f64().unwrap() <= 34.0), "{heights:?}");
+    browser.value("document.querySelector('#segments tbody tr:nth-child(80)').scrollIntoView()").await;
+    let top = "[scrollY > 1000, Math.round(document.querySelector('#segments thead th').getBoundingClientRect().top)]";
+    assert_eq!(browser.value(top).await, json!([true, 0]), "the headings stay in the window");
+
+    browser.click("#next").await;
+    let caption = async || browser.text("#segments caption").await;
+    eventually("the second page is shown", async || caption().await.starts_with("101–120 of 120 segments")).await;
+    browser.click("#sizes a[href='./?limit=500']").await;
+    eventually("all are on one page", async || caption().await.starts_with("120 segments")).await;
+    assert_eq!(browser.text("#sizes a[aria-current]").await, "500");
+    browser.check_page("list-dense").await;
     browser.close().await;
 }

@@ -15,7 +15,7 @@ pub struct Look {
 }
 
 const WIDE: (&str, u32, u32) = ("wide", 1280, 800);
-const NARROW: (&str, u32, u32) = ("narrow", 360, 740);
+const NARROW: (&str, u32, u32) = ("narrow", 320, 640);
 
 /// All looks. Browsers start with the first one.
 pub const LOOKS: [Look; 4] = [

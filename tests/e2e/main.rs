@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure report")]
 
+mod audience;
 mod axe;
 mod browser;
 mod checks;

@@ -54,6 +54,14 @@ async fn overlap_compares_the_segments_of_the_form() {
     assert_eq!(json!(rows), json!(expected));
     assert_eq!(browser.texts("#matrix tr:first-child td.self").await, ["1,500total"]);
 
+    // Users 0 to 999, 1000 to 1489 with news, 1490 to 1494 in all, 1495 to 1499 with news, 1500 to 1799.
+    let regions = browser
+        .all("#regions tbody tr", "[element.querySelector('.said').textContent, Number(element.dataset.count)]")
+        .await;
+    let expected =
+        [("only a & b", 1_000), ("only a & b and news", 495), ("only news", 300), ("a & b, news and tiny", 5)];
+    assert_eq!(regions, expected.map(|(name, count)| json!([name, count])));
+
     let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;
     assert_eq!((api["any"].as_u64(), api["all"].as_u64()), (Some(any.len() as u64), Some(5)), "{api}");
     browser.check_page("overlap").await;
@@ -105,7 +113,9 @@ async fn overlap_of_eight_segments_is_no_wider_than_a_telephone() {
     let query: Vec<_> = names.iter().map(|name| format!("segment={}", name.replace(' ', "+"))).collect();
     browser.open(&format!("/pages/overlap?{}", query.join("&"))).await;
     assert_eq!(browser.rows("#matrix tbody tr").await.len(), 8);
+    assert_eq!(browser.texts("#regions tbody tr .said").await.len(), 1);
     let widths = "[document.documentElement.scrollWidth, document.querySelector('.scroll').scrollWidth > 320]";
     assert_eq!(browser.value(widths).await, json!([320, true]));
+    browser.check_page("overlap-of-eight").await;
     browser.close().await;
 }

@@ -114,7 +114,7 @@ impl Writer<'_> {
         // Each history is in one batch.
         let histories = samples.chunk_by(|one, next| one.segment == next.segment);
         let last = histories.filter_map(<[_]>::last).map(|last| (&last.segment, last.sample.at));
-        self.store.update_changes(&last.collect::<Vec<_>>()).await?;
+        self.store.update_changes(&last.collect::<Vec<_>>(), self.estimator.window()).await?;
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
             self.estimator.acquire_bulk_permit().await?.write(&batch).await.into_result()?;

@@ -17,6 +17,32 @@ use super::{SETTINGS, Setting, environment, file, parse, variables};
 #[case::word_as_number("threads", "many", r#"threads: "many" must be a whole number"#)]
 #[case::timeout_over_a_day("body_timeout", "2days", r#"body_timeout: "2days" must not be longer than a day"#)]
 #[case::empty_segment_name("metered_segments", "a,,b", r#"metered_segments: "a,,b" has a name that must not be empty"#)]
+#[case::star_within_a_segment_name(
+    "metered_segments",
+    "a*b",
+    r#"metered_segments: "a*b" has "a*b" with a * before the end; at the end it stands for any text"#
+)]
+#[case::largest_segments_without_a_number(
+    "metered_segments",
+    "news, top:ten",
+    r#"metered_segments: "news, top:ten" has "top:ten", which is not top: with a number from 1 to 100"#
+)]
+#[case::too_many_largest_segments(
+    "metered_segments",
+    "top:101",
+    r#"metered_segments: "top:101" has "top:101", which is not top: with a number from 1 to 100"#
+)]
+#[case::no_escape(
+    "metered_segments",
+    r"a\b",
+    r#"metered_segments: "a\\b" has a \ that is not part of \*, \:, \, or \\ (set by ESTIMATOR_METERED_SEGMENTS)"#
+)]
+#[case::escape_at_the_end("metered_segments", r"a\", r#"metered_segments: "a\\" has a \ that is not part of"#)]
+#[case::prefix_with_a_control_character(
+    "metered_segments",
+    "\u{1}*",
+    r#"metered_segments: "\u{1}*" has a prefix that must not contain control characters"#
+)]
 #[case::no_jwt_algorithm("jwt_algorithm", "none", r#"jwt_algorithm: "none" must be HS256, RS256, ES256 or EdDSA"#)]
 #[case::jwt_algorithm_without_key(
     "jwt_algorithm",

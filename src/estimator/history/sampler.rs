@@ -79,8 +79,8 @@ impl HistorySampler {
         tick: Timestamp,
         now: Timestamp,
     ) -> Result<u64, store::Error> {
-        let cutoff = self.estimator.window().cutoff(now);
-        let requests: Vec<_> = segments.into_iter().map(|segment| (segment, cutoff)).collect();
+        let window = self.estimator.window();
+        let requests: Vec<_> = segments.into_iter().map(|segment| (segment, window.cutoff(now))).collect();
         let counts = self.history.store.counts(&requests.iter().collect::<Vec<_>>()).await?;
         let mut samples = Vec::with_capacity(counts.len());
         for ((segment, _), count) in requests.into_iter().zip(counts) {
@@ -93,7 +93,7 @@ impl HistorySampler {
         }
         let points = self.history.store.add_samples(&samples).await?;
         let sampled: Vec<_> = samples.iter().map(|named| (&named.segment, tick)).collect();
-        self.history.store.update_changes(&sampled).await?;
+        self.history.store.update_changes(&sampled, window).await?;
         Ok(points)
     }
 }

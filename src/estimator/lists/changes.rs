@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, Window};
 use crate::store::{ChangeRecord, Sample};
 
 /// The changes of a segment's count, by its samples. All of them are over the configured window.
@@ -53,12 +53,14 @@ impl Changes {
     /// was taken before a clock was set back.
     const MAX_AHEAD: Duration = Duration::from_secs(60);
 
-    /// Returns the changes of `record` at `now`. After a long time without samples, the changes are unknown.
-    pub(super) fn of(record: ChangeRecord, now: Timestamp) -> Self {
-        let ChangeRecord { last, first, day_before, week_before } = record;
+    /// Returns the changes of `record` over the configured `window` at `now`. After a long time without samples, and
+    /// until the first sample after a change of the window, the changes are unknown.
+    pub(super) fn of(record: ChangeRecord, window: Window, now: Timestamp) -> Self {
+        let ChangeRecord { last, first, day_before, week_before, window: sampled } = record;
         let is_recent = last.at + Self::MAX_AGE >= now && last.at <= now + Self::MAX_AHEAD;
+        let is_of_window = sampled.is_none_or(|sampled| sampled.window == window);
         let since = |before: Option<Sample>| {
-            let before = before.filter(|_| is_recent)?;
+            let before = before.filter(|_| is_recent && is_of_window)?;
             Some(Change { before: before.count, after: last.count, from: before.at, to: last.at })
         };
         Self {
@@ -85,6 +87,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::store::SampledWindow;
 
     #[rstest]
     #[case::growth(4, 5, 1, Some(0.25))]
@@ -108,15 +111,18 @@ mod tests {
         let at = Timestamp::from_millis(2 * 86_400_000);
         let last = Sample { at, count: 3 };
         let before = Sample { at: at - Duration::from_secs(86_400), count: 2 };
-        let record = ChangeRecord { last, first: before.at, day_before: Some(before), week_before: None };
+        let window = Window::DEFAULT;
+        let sampled = Some(SampledWindow { window, since: None });
+        let record =
+            ChangeRecord { last, first: before.at, day_before: Some(before), week_before: None, window: sampled };
         let change = Change { before: 2, after: 3, from: before.at, to: at };
         for now in [at - Changes::MAX_AHEAD, at + Changes::MAX_AGE] {
-            let recent = Changes::of(record, now);
+            let recent = Changes::of(record, window, now);
             assert_eq!((recent.day, recent.week), (Some(change), None));
         }
         let moment = Duration::from_millis(1);
         for now in [at - Changes::MAX_AHEAD - moment, at + Changes::MAX_AGE + moment] {
-            let old = Changes::of(record, now);
+            let old = Changes::of(record, window, now);
             assert_eq!((old.day, old.first_sampled_at, old.last_sample), (None, Some(before.at), Some(last)));
         }
     }

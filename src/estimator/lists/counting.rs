@@ -7,7 +7,7 @@ use super::list::CountedSegment;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::error::Error;
 use crate::estimator::estimator::Estimator;
-use crate::store;
+use crate::store::{self, ChangeRecord};
 
 impl Estimator {
     /// Segments counted in one round trip with one partition. Redis takes a few microseconds for each count, and serves
@@ -141,7 +141,8 @@ impl Estimator {
         segments: &[&SegmentName<'_>],
         now: Timestamp,
     ) -> Result<Vec<Changes>, store::Error> {
-        let records = self.store.changes(segments).await?;
-        Ok(records.into_iter().map(|record| record.map_or_else(Changes::default, |it| Changes::of(it, now))).collect())
+        let records = self.store.changes(segments).await?.into_iter();
+        let changes = |record: ChangeRecord| Changes::of(record, self.window(), now);
+        Ok(records.map(|record| record.map_or_else(Changes::default, changes)).collect())
     }
 }

@@ -152,6 +152,8 @@ pub struct List {
     /// The number of segments on all pages. In the order of names it is known only if there is one page, since that
     /// order doesn't count all segments.
     pub total: Option<u64>,
+    /// The number of segments before this page; `None` on later pages in the order of names, which are not counted.
+    pub before: Option<u64>,
     /// The time of the counts.
     pub as_of: Timestamp,
 }
@@ -174,8 +176,15 @@ impl CountedSegment {
     }
 }
 
-/// Returns `segments` as a page: those that are next to the cursor, and one more if there are further ones.
-pub(super) fn page(mut segments: Vec<CountedSegment>, query: &ListQuery, total: Option<u64>, as_of: Timestamp) -> List {
+/// Returns `segments` as a page: those that are next to the cursor, and one more if there are further ones. There are
+/// `total` on all pages, and `allowed` of them are on the side of the cursor that the page is on.
+pub(super) fn page(
+    mut segments: Vec<CountedSegment>,
+    query: &ListQuery,
+    total: Option<u64>,
+    allowed: Option<u64>,
+    as_of: Timestamp,
+) -> List {
     let has_more = segments.len() > query.limit;
     let is_backwards = matches!(query.cursor, Some(ListCursor::Before(_)));
     if has_more && is_backwards {
@@ -183,6 +192,11 @@ pub(super) fn page(mut segments: Vec<CountedSegment>, query: &ListQuery, total: 
     }
     segments.truncate(query.limit);
     let position = |counted: &CountedSegment| counted.position(query.order);
+    let before = match &query.cursor {
+        None => Some(0),
+        Some(ListCursor::After(_)) => total.zip(allowed).map(|(total, allowed)| total - allowed),
+        Some(ListCursor::Before(_)) => allowed.map(|allowed| allowed - segments.len() as u64),
+    };
     let next = segments.last().filter(|_| has_more || is_backwards).map(position);
     let has_previous = if is_backwards { has_more } else { query.cursor.is_some() };
     let previous = match segments.first() {
@@ -190,5 +204,6 @@ pub(super) fn page(mut segments: Vec<CountedSegment>, query: &ListQuery, total: 
         // The segments after the cursor have lost their users.
         None => query.cursor.as_ref().map(|cursor| cursor.position().clone()),
     };
-    List { segments, next: next.map(ListCursor::After), previous: previous.map(ListCursor::Before), total, as_of }
+    let (next, previous) = (next.map(ListCursor::After), previous.map(ListCursor::Before));
+    List { segments, next, previous, total, before, as_of }
 }

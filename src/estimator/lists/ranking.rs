@@ -21,8 +21,8 @@ use crate::store;
 pub(super) struct Ranking {
     /// At most [`Self::MAX_LIMIT`] segments, and one more if there are further ones.
     pub(super) segments: Vec<CountedSegment>,
-    /// How many segments were counted.
-    pub(super) counted: usize,
+    /// How many names were read.
+    pub(super) names_read: usize,
     /// How many of them have users.
     pub(super) total: u64,
     /// The time of the counts.
@@ -39,28 +39,28 @@ impl Ranking {
     pub(super) fn page(&self, query: &ListQuery) -> Option<List> {
         let position = |counted: &CountedSegment| counted.position(query.order);
         let is_complete = self.segments.len() <= Self::MAX_LIMIT;
-        let allowed = self
-            .segments
-            .iter()
-            .filter(|counted| query.cursor.as_ref().is_none_or(|cursor| cursor.allows(&position(counted))));
         let count = query.limit.saturating_add(1);
-        let (segments, is_covered): (Vec<_>, _) = match &query.cursor {
+        // The segments are in order, so the allowed ones are at the end or at the start.
+        let (allowed, segments, is_covered) = match &query.cursor {
             Some(ListCursor::Before(end)) => {
-                let allowed: Vec<_> = allowed.cloned().collect();
+                let allowed = self.segments.partition_point(|counted| position(counted) < *end);
                 let is_covered = self.segments.last().is_some_and(|last| position(last) >= *end);
-                (allowed[allowed.len().saturating_sub(count)..].to_vec(), is_covered)
+                (allowed as u64, &self.segments[allowed.saturating_sub(count)..allowed], is_covered)
             }
-            _ => {
-                let segments: Vec<_> = allowed.take(count).cloned().collect();
-                let is_covered = segments.len() == count;
-                (segments, is_covered)
+            cursor => {
+                let is_before =
+                    |counted: &CountedSegment| cursor.as_ref().is_some_and(|cursor| !cursor.allows(&position(counted)));
+                let before = self.segments.partition_point(is_before);
+                let segments = &self.segments[before..self.segments.len().min(before.saturating_add(count))];
+                (self.total - before as u64, segments, segments.len() == count)
             }
         };
-        (is_complete || is_covered).then(|| page(segments, query, Some(self.total), self.as_of))
+        let page = || page(segments.to_vec(), query, Some(self.total), Some(allowed), self.as_of);
+        (is_complete || is_covered).then(page)
     }
 
     fn is_shared_later(&self) -> bool {
-        self.counted >= Self::MIN_SHARED
+        self.names_read >= Self::MIN_SHARED
     }
 }
 

@@ -13,13 +13,15 @@ use crate::estimator::estimator::Estimator;
 use crate::store::{self, IndexCursor};
 
 /// The segments of a page, and how many there are.
-struct Walked {
+struct WalkResult {
     /// The segments of the page, and one more if there are further ones.
     segments: Vec<CountedSegment>,
-    /// How many names were read.
-    counted: usize,
+    /// How many names with the prefix were read.
+    names_read: usize,
     /// How many segments have users.
     total: u64,
+    /// How many of them are on the side of the cursor that the page is on.
+    allowed: u64,
 }
 
 impl Estimator {
@@ -66,7 +68,7 @@ impl Estimator {
         self.add_changes(&mut segments, now).await?;
         let is_only_page = query.cursor.is_none() && segments.len() <= query.limit;
         let total = is_only_page.then_some(segments.len() as u64);
-        Ok(page(segments, query, total, now))
+        Ok(page(segments, query, total, None, now))
     }
 
     async fn list_by_rank(&self, query: &ListQuery, now: Timestamp) -> Result<List, Error> {
@@ -83,7 +85,7 @@ impl Estimator {
         let walked = self.walk_by_rank(&key, query.cursor.as_ref(), query.limit, now).await?;
         // The walk in the order of names ended at the cursor.
         let total = (query.order != Order::Name).then_some(walked.total);
-        Ok(page(walked.segments, query, total, now))
+        Ok(page(walked.segments, query, total, Some(walked.allowed), now))
     }
 
     /// Starts a walk over the segments of `key`, for a shared ranking. The walk holds a permit until it ends.
@@ -93,7 +95,9 @@ impl Estimator {
         let walk = async move {
             let _permit = permit;
             let walked = estimator.walk_by_rank(&key, None, Ranking::MAX_LIMIT, now).await;
-            walked.map(|Walked { segments, counted, total }| Arc::new(Ranking { segments, counted, total, as_of: now }))
+            walked.map(|WalkResult { segments, names_read, total, .. }| {
+                Arc::new(Ranking { segments, names_read, total, as_of: now })
+            })
         };
         Ok(walk.boxed().shared())
     }
@@ -105,15 +109,16 @@ impl Estimator {
         cursor: Option<&ListCursor>,
         limit: usize,
         now: Timestamp,
-    ) -> Result<Walked, store::Error> {
+    ) -> Result<WalkResult, store::Error> {
         // Holds one page, however many segments there are.
-        let (mut kept, mut total) = (BTreeMap::<Position, CountedSegment>::new(), 0);
+        let (mut kept, mut total, mut allowed) = (BTreeMap::<Position, CountedSegment>::new(), 0, 0);
         let is_backwards = matches!(cursor, Some(ListCursor::Before(_)));
         let take = |counted: CountedSegment| {
             total += 1;
             let position = counted.position(*order);
             let is_allowed = cursor.is_none_or(|cursor| cursor.allows(&position));
             if is_allowed {
+                allowed += 1;
                 kept.insert(position, counted);
                 if kept.len() > limit.saturating_add(1) {
                     if is_backwards {
@@ -128,12 +133,12 @@ impl Estimator {
         };
         let (start, cutoff) = (IndexCursor::before(filter.prefix()), window.cutoff(now));
         let changes_at = order.is_by_change().then_some(now);
-        let counted = self.walk_occupied(start, filter, cutoff, changes_at, take).await?;
+        let names_read = self.walk_occupied(start, filter, cutoff, changes_at, take).await?;
         let mut segments: Vec<_> = kept.into_values().collect();
         if changes_at.is_none() {
             self.add_changes(&mut segments, now).await?;
         }
-        Ok(Walked { segments, counted, total })
+        Ok(WalkResult { segments, names_read, total, allowed })
     }
 
     /// Passes segments to `take` in the order of their names, from `cursor` on, until it returns true. Only those that
@@ -150,17 +155,17 @@ impl Estimator {
         /// Batches of names in one page of the index if few of them are counted.
         const BATCHES: usize = 5;
         let batches = if filter.is_prefix_only() { 1 } else { BATCHES };
-        let mut counted = 0;
+        let mut names_read = 0;
         loop {
             let page = self.store.index(cursor.as_ref(), batches * self.count_batch()).await?;
             let found = page.segments.len();
             let mut names: Vec<_> =
                 page.segments.into_iter().take_while(|name| name.as_str().starts_with(filter.prefix())).collect();
             let is_end = names.len() < found || page.next.is_none();
-            counted += names.len();
+            names_read += names.len();
             names.retain(|name| filter.matches(name));
             if self.occupied(names, cutoff, changes_at).await?.any(&mut take) || is_end {
-                return Ok(counted);
+                return Ok(names_read);
             }
             cursor = page.next;
         }

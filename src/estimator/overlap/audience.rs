@@ -14,10 +14,19 @@ pub struct Audience {
     pub none: Vec<SegmentName<'static>>,
 }
 
+/// How many users an audience has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AudienceCount {
+    /// Users in the audience.
+    pub count: u64,
+    /// Users in each segment, in the order of [`Audience::segments`].
+    pub counts: Vec<u64>,
+}
+
 impl Audience {
-    /// Returns all segments: the index of each is its bit in a mask.
-    pub(super) fn segments(&self) -> Vec<SegmentName<'static>> {
-        [&self.all, &self.any, &self.none].into_iter().flatten().cloned().collect()
+    /// Returns all segments: those of `all`, of `any` and of `none`. The index of each is its bit in a mask.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentName<'static>> {
+        [&self.all, &self.any, &self.none].into_iter().flatten()
     }
 
     /// Returns whether a user in exactly the segments of `mask` belongs to the audience.

@@ -94,16 +94,25 @@ impl MaskCounts {
         self.counts.iter().enumerate().filter(|(mask, _)| includes(*mask)).map(|(_, count)| count).sum()
     }
 
+    /// Counts the users of each segment.
+    pub fn segment_counts(&self) -> Vec<u64> {
+        (0..self.segments).map(|index| self.in_all_of(1 << index)).collect()
+    }
+
+    /// Counts the users who are in all segments of `mask`.
+    fn in_all_of(&self, mask: usize) -> u64 {
+        self.count(|segments| segments & mask == mask)
+    }
+
     /// Sums up the counts.
     pub fn overlap(&self) -> Overlap {
-        let in_all_of = |mask: usize| self.count(|segments| segments & mask == mask);
         let pairs = (0..self.segments).flat_map(|first| (first + 1..self.segments).map(move |second| (first, second)));
         Overlap {
             any: self.counts.iter().sum(),
-            all: in_all_of(self.counts.len() - 1),
-            counts: (0..self.segments).map(|index| in_all_of(1 << index)).collect(),
+            all: self.in_all_of(self.counts.len() - 1),
+            counts: self.segment_counts(),
             pairs: pairs
-                .map(|(first, second)| Pair { first, second, both: in_all_of(1 << first | 1 << second) })
+                .map(|(first, second)| Pair { first, second, both: self.in_all_of(1 << first | 1 << second) })
                 .collect(),
             regions: self.regions(),
         }

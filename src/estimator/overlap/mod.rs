@@ -21,7 +21,7 @@ mod overlaps;
 mod queue;
 mod shared_reads;
 
-pub use self::audience::Audience;
+pub use self::audience::{Audience, AudienceCount};
 pub use self::error::OverlapError;
 pub use self::mask_counts::{Overlap, Pair, Region};
 pub use self::overlaps::{OverlapLimits, Overlaps};

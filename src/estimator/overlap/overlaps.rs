@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 
-use super::audience::Audience;
+use super::audience::{Audience, AudienceCount};
 use super::error::OverlapError;
 use super::join::{HashJoin, HashRange};
 use super::mask_counts::{MaskCounts, Overlap};
@@ -103,9 +103,11 @@ impl Overlaps {
         audience: &Audience,
         window: Window,
         now: impl Future<Output = Result<Timestamp, store::Error>> + Send + 'static,
-    ) -> Result<(u64, Timestamp), OverlapError> {
-        let (counts, as_of) = self.count_masks(&audience.segments(), window, now).await?;
-        Ok((counts.count(|mask| audience.includes(mask)), as_of))
+    ) -> Result<(AudienceCount, Timestamp), OverlapError> {
+        let segments: Vec<_> = audience.segments().cloned().collect();
+        let (counts, as_of) = self.count_masks(&segments, window, now).await?;
+        let count = counts.count(|mask| audience.includes(mask));
+        Ok((AudienceCount { count, counts: counts.segment_counts() }, as_of))
     }
 
     async fn count_masks(

@@ -8,11 +8,12 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
+use super::overlap::OverlapSegment;
 use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::{Audience, Overlaps};
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams};
+use crate::http::extract::query::{Parameters, QueryParams, disjoint_segments};
 use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
@@ -32,6 +33,9 @@ struct AudienceCount<'a> {
     none: Vec<&'a str>,
     /// The number of users.
     count: u64,
+    /// The number of users in each segment, in the order of `all`, `any` and `none`.
+    #[schema(min_items = 1, max_items = 8)]
+    segments: Vec<OverlapSegment<'a>>,
     #[serde(flatten)]
     as_of: AsOf,
 }
@@ -75,7 +79,9 @@ impl QueryParams for AudienceQuery {
     const NAMES: &'static [&'static str] = &["all", "any", "none", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        let [all, any, none] = query.disjoint_segments(["all", "any", "none"], Overlaps::MAX_SEGMENTS)?;
+        let [all, any, none] = ["all", "any", "none"].map(|parameter| query.all(parameter).collect::<Vec<_>>());
+        let [all, any, none] =
+            disjoint_segments([("all", &all), ("any", &any), ("none", &none)], Overlaps::MAX_SEGMENTS)?;
         if all.is_empty() && any.is_empty() {
             return Err(Problem::invalid_field("all", "must be given, unless any is given"));
         }
@@ -86,7 +92,7 @@ impl QueryParams for AudienceQuery {
 /// Count the users in some segments and not in others.
 ///
 /// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is
-/// exact. It is read as an overlap is: for the time when the read began, in some seconds for millions of users, and
+/// exact. An unknown segment counts 0 and has `known: false`. The number is read as an overlap is: for the time when the read began, in some seconds for millions of users, and
 /// within the same limits.
 #[utoipa::path(
     get,
@@ -101,6 +107,12 @@ impl QueryParams for AudienceQuery {
                 "any": ["news", "blogs"],
                 "none": ["premium"],
                 "count": 9,
+                "segments": [
+                    { "segment": "sports", "count": 42, "known": true },
+                    { "segment": "news", "count": 30, "known": true },
+                    { "segment": "blogs", "count": 5, "known": true },
+                    { "segment": "premium", "count": 0, "known": false },
+                ],
                 "window_seconds": 604800,
                 "as_of": "2026-11-22T10:00:00.000Z",
             })),
@@ -119,12 +131,14 @@ pub async fn count(
 ) -> Result<Response> {
     let now = Arc::clone(&state).shared_now();
     let audience = Audience { all, any, none };
-    let (count, as_of) = state.overlaps.count(&audience, window, now).await?;
+    let (counted, as_of) = state.overlaps.count(&audience, window, now).await?;
+    let segments: Vec<_> = audience.segments().zip(counted.counts).collect();
     Ok(responder.respond(&AudienceCount {
         all: names(&audience.all),
         any: names(&audience.any),
         none: names(&audience.none),
-        count,
+        count: counted.count,
+        segments: OverlapSegment::of_each(&state, &segments).await?,
         as_of: AsOf::new(window, as_of),
     }))
 }

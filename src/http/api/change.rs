@@ -8,7 +8,8 @@ use crate::http::table::Cell;
 
 /// The change of a count between two samples, over the configured window.
 #[derive(Serialize, ToSchema)]
-pub struct Change {
+#[schema(as = Change)]
+pub struct CountChange {
     /// The later count less the earlier one.
     absolute: i64,
     /// The difference as a share of the earlier count, rounded to four digits; null if the earlier count was 0.
@@ -22,7 +23,7 @@ pub struct Change {
     to: String,
 }
 
-impl Change {
+impl CountChange {
     /// The names of the columns of [`Self::cells`], behind the name of the change.
     pub const COLUMNS: [&str; 4] = ["absolute", "relative", "from", "to"];
 
@@ -37,7 +38,7 @@ impl Change {
     }
 }
 
-impl From<estimator::Change> for Change {
+impl From<estimator::Change> for CountChange {
     fn from(change: estimator::Change) -> Self {
         let rounded = |relative: f64| (relative * 10_000.0).round() / 10_000.0;
         Self {

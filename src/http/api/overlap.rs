@@ -17,6 +17,7 @@ use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
 use crate::http::table::{CsvWriter, Table};
+use crate::store;
 
 /// The number of users that segments have in common.
 #[derive(Serialize, ToSchema)]
@@ -62,12 +63,31 @@ impl Table for Overlap<'_> {
 
 /// A segment of an overlap.
 #[derive(Serialize, ToSchema)]
-struct OverlapSegment<'a> {
+pub(super) struct OverlapSegment<'a> {
     /// The segment's name.
     #[schema(schema_with = schemas::segment)]
     segment: &'a str,
     /// The number of users in the segment.
     count: u64,
+    #[schema(schema_with = schemas::known)]
+    known: bool,
+}
+
+impl<'a> OverlapSegment<'a> {
+    /// Returns the members of `segments`, which are names with their counts.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed.
+    pub(super) async fn of_each(
+        state: &AppState,
+        segments: &[(&'a SegmentName<'static>, u64)],
+    ) -> std::result::Result<Vec<Self>, store::Error> {
+        let counted: Vec<_> = segments.iter().map(|(segment, count)| (*segment, *count > 0)).collect();
+        let known = state.estimator.are_known(&counted).await?;
+        let segments = segments.iter().zip(known);
+        Ok(segments.map(|(&(segment, count), known)| Self { segment: segment.as_str(), count, known }).collect())
+    }
 }
 
 /// A pair of segments.
@@ -116,7 +136,7 @@ impl QueryParams for OverlapQuery {
 /// Count the users that segments have in common.
 ///
 /// The numbers are exact for the time when the read began, and are consistent with each other because one read
-/// determines all of them. A user who is first seen, expires or is deleted during the read may or may not count. A read
+/// determines all of them. An unknown segment counts 0 and has `known: false`. A user who is first seen, expires or is deleted during the read may or may not count. A read
 /// takes some seconds for millions of users. It works in small slices that do not delay other requests. The number of
 /// concurrent overlaps is limited.
 #[utoipa::path(
@@ -128,7 +148,9 @@ impl QueryParams for OverlapQuery {
     responses(
         (status = 200, description = "The numbers.", content(
             (Overlap = "application/json", example = json!({
-                "segments": [{ "segment": "sports", "count": 42 }, { "segment": "news", "count": 30 }],
+                "segments": [
+                    { "segment": "sports", "count": 42, "known": true }, { "segment": "news", "count": 30, "known": true },
+                ],
                 "any": 60,
                 "all": 12,
                 "pairs": [{ "segments": ["sports", "news"], "count": 12 }],
@@ -158,11 +180,11 @@ pub async fn overlap(
     let now = Arc::clone(&state).shared_now();
     let (overlap, as_of) = state.overlaps.overlap(&segments, window, now).await?;
     let name = |index: usize| segments[index].as_str();
-    let counts = overlap.counts.iter().enumerate();
+    let counted: Vec<_> = segments.iter().zip(overlap.counts).collect();
     let pairs = overlap.pairs.iter();
     let regions = overlap.regions.iter();
     Ok(responder.respond(&Overlap {
-        segments: counts.map(|(index, &count)| OverlapSegment { segment: name(index), count }).collect(),
+        segments: OverlapSegment::of_each(&state, &counted).await?,
         any: overlap.any,
         all: overlap.all,
         pairs: pairs

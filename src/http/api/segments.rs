@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::AsOf;
-use super::change::Change;
+use super::change::CountChange;
 use crate::domain::Window;
 use crate::estimator::{CountedSegment, Order};
 use crate::http::cursor;
@@ -63,10 +63,10 @@ pub struct SegmentCount {
     error: Option<&'static str>,
     /// The change in the day before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_1d: Option<Change>,
+    change_1d: Option<CountChange>,
     /// The change in the week before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_7d: Option<Change>,
+    change_7d: Option<CountChange>,
 }
 
 impl Table for Segments {
@@ -93,7 +93,7 @@ impl SegmentCount {
 
     /// Writes a row for each count.
     pub fn write_each(counts: &[Self], as_of: &AsOf, csv: &mut CsvWriter) {
-        let of_change = |name| Change::COLUMNS.map(|column| format!("{name}_{column}"));
+        let of_change = |name| CountChange::COLUMNS.map(|column| format!("{name}_{column}"));
         let columns = ["segment", "known", "count", "error"].map(str::to_owned).into_iter();
         let columns = columns.chain(of_change("change_1d")).chain(of_change("change_7d"));
         let columns: Vec<_> = columns.chain(AsOf::COLUMNS.map(str::to_owned)).collect();
@@ -105,7 +105,7 @@ impl SegmentCount {
                 counted.count.into(),
                 counted.error.into(),
             ];
-            let changes = [&counted.change_1d, &counted.change_7d].map(|change| Change::cells(change.as_ref()));
+            let changes = [&counted.change_1d, &counted.change_7d].map(|change| CountChange::cells(change.as_ref()));
             csv.row(own.into_iter().chain(changes.into_iter().flatten()).chain(as_of.cells()));
         }
     }
@@ -116,7 +116,7 @@ impl From<CountedSegment> for SegmentCount {
         const NOT_A_SEGMENT: &str =
             "the segment's key in Redis is not a sorted set: another program writes to this Redis";
         let error = count.is_none().then_some(NOT_A_SEGMENT);
-        let (change_1d, change_7d) = (changes.day.map(Change::from), changes.week.map(Change::from));
+        let (change_1d, change_7d) = (changes.day.map(CountChange::from), changes.week.map(CountChange::from));
         Self { segment: segment.to_string(), known: None, count, error, change_1d, change_7d }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::as_of::AsOf;
-use super::change::Change;
+use super::change::CountChange;
 use crate::domain::SegmentName;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
@@ -36,10 +36,10 @@ struct Summary {
     count: u64,
     /// The change in the day before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_1d: Option<Change>,
+    change_1d: Option<CountChange>,
     /// The change in the week before the last sample, over the configured window; null without a sample of that time.
     #[schema(required)]
-    change_7d: Option<Change>,
+    change_7d: Option<CountChange>,
     /// The time of the first sample of the history; null without samples.
     #[schema(required, format = DateTime)]
     first_sampled_at: Option<String>,
@@ -129,8 +129,8 @@ pub async fn summary(
         known,
         did_you_mean: similar.iter().map(ToString::to_string).collect(),
         count,
-        change_1d: changes.day.map(Change::from),
-        change_7d: changes.week.map(Change::from),
+        change_1d: changes.day.map(CountChange::from),
+        change_7d: changes.week.map(CountChange::from),
         first_sampled_at: changes.first_sampled_at.map(|at| at.to_string()),
         last_sample: changes
             .last_sample

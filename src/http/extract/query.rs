@@ -189,43 +189,6 @@ impl Parameters {
         }
         different_segments(self.all("segment"))
     }
-
-    /// Returns the values of the parameters `names`, each a list of segments. All lists together have at most `max`
-    /// names, each once.
-    ///
-    /// # Errors
-    ///
-    /// A [`Problem`] if there are too many, an invalid or a repeated name.
-    pub fn disjoint_segments<const N: usize>(
-        &self,
-        names: [&'static str; N],
-        max: usize,
-    ) -> Result<[Vec<SegmentName<'static>>; N]> {
-        let count: usize = names.iter().map(|name| self.all(name).count()).sum();
-        if count > max {
-            let others = names[1..].join(" and ");
-            let why = format!("must have at most {max} segments together with {others}, not {count}");
-            return Err(Problem::invalid_field(names[0], why));
-        }
-        let mut lists = [const { Vec::new() }; N];
-        for (index, parameter) in names.into_iter().enumerate() {
-            for text in self.all(parameter) {
-                let segment = SegmentName::parse(text.to_owned())
-                    .map_err(|error| Problem::invalid_field(parameter, error.detail))?;
-                match lists.iter().position(|list| list.contains(&segment)) {
-                    None => lists[index].push(segment),
-                    Some(same) if same == index => {
-                        return Err(Problem::invalid_field(parameter, format!("contains {text:?} more than once")));
-                    }
-                    Some(other) => {
-                        let why = format!("contains {text:?}, which {} contains too", names[other]);
-                        return Err(Problem::invalid_field(parameter, why));
-                    }
-                }
-            }
-        }
-        Ok(lists)
-    }
 }
 
 /// Parses the names of segments.
@@ -241,6 +204,42 @@ pub fn different_segments<'a>(names: impl Iterator<Item = &'a str>) -> Result<Ve
             return Err(Problem::invalid_field("segment", format!("contains {name:?} more than once")));
         }
         segments.push(segment);
+    }
+    Ok(segments)
+}
+
+/// Parses the names of several parameters, each a list of segments. All lists together have at most `max` names, each
+/// once.
+///
+/// # Errors
+///
+/// A [`Problem`] if there are too many, an invalid or a repeated name.
+pub fn disjoint_segments<const N: usize>(
+    lists: [(&'static str, &[&str]); N],
+    max: usize,
+) -> Result<[Vec<SegmentName<'static>>; N]> {
+    let count: usize = lists.iter().map(|(_, names)| names.len()).sum();
+    if count > max {
+        let others = lists[1..].iter().map(|(parameter, _)| *parameter).collect::<Vec<_>>().join(" and ");
+        let why = format!("must have at most {max} segments together with {others}, not {count}");
+        return Err(Problem::invalid_field(lists[0].0, why));
+    }
+    let mut segments = [const { Vec::new() }; N];
+    for (index, (parameter, names)) in lists.into_iter().enumerate() {
+        for &name in names {
+            let segment =
+                SegmentName::parse(name.to_owned()).map_err(|error| Problem::invalid_field(parameter, error.detail))?;
+            match segments.iter().position(|list| list.contains(&segment)) {
+                None => segments[index].push(segment),
+                Some(same) if same == index => {
+                    return Err(Problem::invalid_field(parameter, format!("contains {name:?} more than once")));
+                }
+                Some(other) => {
+                    let why = format!("contains {name:?}, which {} contains too", lists[other].0);
+                    return Err(Problem::invalid_field(parameter, why));
+                }
+            }
+        }
     }
     Ok(segments)
 }

@@ -204,7 +204,8 @@ pub fn runs<T: Copy>(points: &[Option<T>]) -> impl Iterator<Item = Vec<T>> {
     runs.map(|run| run.iter().flatten().copied().collect())
 }
 
-fn percent(part: f64) -> String {
+/// Formats a part of 1 for an SVG attribute.
+pub fn percent(part: f64) -> String {
     format!("{:.3}%", part * 100.0)
 }
 

@@ -1,8 +1,8 @@
 //! Error pages: a problem as HTML, without figures.
 
 use axum::body::Body;
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, PreEscaped, html};
 
@@ -11,7 +11,7 @@ use super::links::BasePath;
 use super::names::visible;
 use super::response::{HEADERS, HTML};
 use crate::estimator::TooMany;
-use crate::http::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::http::problem::{Problem, ProblemKind};
 
 /// Form below an error message, so that the user can correct the input.
 #[derive(Debug, Clone)]
@@ -51,32 +51,40 @@ pub fn too_many_comparisons(refused: TooMany) -> Problem {
     Problem::from(refused).with_detail(format!("{} are running.", refused.max))
 }
 
+/// Returns where the error page of a request is, or `None` if the caller is not a browser or the path is too deep for
+/// relative links. Only the paths of pages have their other errors as pages.
+pub fn not_found_base(method: &Method, path: &str, headers: &HeaderMap) -> Option<BasePath> {
+    let is_html = |value: &HeaderValue| value.as_bytes().windows(HTML_TYPE.len()).any(|part| part == HTML_TYPE);
+    let is_browser = [Method::GET, Method::HEAD].contains(method) && headers.get_all(ACCEPT).iter().any(is_html);
+    if is_browser { BasePath::of(path) } else { None }
+}
+
+/// The media type that browsers ask for by name, and other clients don't.
+const HTML_TYPE: &[u8] = b"text/html";
+
 /// Renders `problem` as the body of a page in `base`, with `form` below the message. Adds the headers of a page.
-pub fn body(
-    kind: ProblemKind,
-    problem: &ProblemDocument<'_>,
-    form: Option<Form>,
-    base: BasePath,
-    headers: &mut HeaderMap,
-) -> Body {
+pub fn body(problem: &Problem, request_id: &str, form: Option<Form>, base: BasePath, headers: &mut HeaderMap) -> Body {
+    let (kind, status) = (problem.kind(), problem.status().as_u16());
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HTML);
     // An overlap that took too long would take as long again.
     let is_lasting = kind == ProblemKind::RequestTimeout && form.is_some();
-    let is_temporary = [503, 429].contains(&problem.status) && !is_lasting;
+    let is_temporary = [503, 429].contains(&status) && !is_lasting;
     let refresh = if is_temporary { Refresh::Periodic } else { Refresh::Never };
-    let title = title(kind).unwrap_or(problem.title);
+    let title = title(kind).unwrap_or(kind.describe().title);
     let main = html! {
         div .error #error {
             h1 { (title) }
             // The detail may contain parameter names from the request.
-            p { (visible(detail(kind).unwrap_or(problem.detail))) }
+            @if let Some(path) = problem.suggestion() {
+                p #suggestion { "Did you mean " a href={ (base.root()) (path.trim_start_matches('/')) } { (visible(path)) } "?" }
+            } @else { p { (visible(detail(kind).unwrap_or(problem.detail()))) } }
             @if let Some(advice) = advice(kind) { p { (advice) } }
             @if refresh == Refresh::Periodic {
                 // Filled by the script.
                 p #retries hidden {}
             }
-            p .muted { "Status " (problem.status) ", request " code { (problem.request_id) } }
+            p .muted { "Status " (status) ", request " code { (request_id) } }
         }
         @if let Some(Form(form)) = form { (PreEscaped(form)) }
         @else { p .nothing { a href=(base.root()) { "All segments" } } }
@@ -128,7 +136,7 @@ mod tests {
 
     async fn page(problem: Problem, form: Option<Markup>) -> String {
         let form = form.map(|form| Form(form.into_string().into()));
-        let body = body(problem.kind(), &problem.document("id"), form, BasePath::Pages, &mut HeaderMap::new());
+        let body = body(&problem, "id", form, BasePath::Pages, &mut HeaderMap::new());
         String::from_utf8(to_bytes(body, 100_000).await.unwrap().to_vec()).unwrap()
     }
 

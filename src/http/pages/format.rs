@@ -53,6 +53,19 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
+/// Formats a factor: `0×`, `<0.01×`, `0.85×`, `12.5×`, `1,200×`.
+pub fn factor(factor: f64) -> String {
+    match factor {
+        0.0 => "0×".to_owned(),
+        small if small < 0.01 => "<0.01×".to_owned(),
+        large if large >= 99.95 => format!("{}×", number(large.round() as u64)),
+        factor => {
+            let text = if factor < 9.995 { format!("{factor:.2}") } else { format!("{factor:.1}") };
+            format!("{}×", text.trim_end_matches('0').trim_end_matches('.'))
+        }
+    }
+}
+
 /// Formats the day: `22 Nov`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%-d %b")
@@ -158,6 +171,20 @@ mod tests {
     #[case(0, 0, "–")]
     fn share_is_0_or_100_only_if_exact(#[case] part: u64, #[case] whole: u64, #[case] text: &str) {
         assert_eq!(share(part, whole), text);
+    }
+
+    #[rstest]
+    #[case(0.0, "0×")]
+    #[case(0.004, "<0.01×")]
+    #[case(0.85, "0.85×")]
+    #[case(1.0, "1×")]
+    #[case(2.504, "2.5×")]
+    #[case(9.996, "10×")]
+    #[case(12.54, "12.5×")]
+    #[case(99.96, "100×")]
+    #[case(1_234.4, "1,234×")]
+    fn factor_has_three_digits(#[case] value: f64, #[case] text: &str) {
+        assert_eq!(factor(value), text);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Page {
     Segment,
     /// A comparison.
     Overlap,
+    /// An audience.
+    Audience,
     /// An error page.
     Error,
 }
@@ -56,6 +58,7 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                         ul {
                             li { a href=(root) aria-current=[current(page == Page::List)] { "Segments" } }
                             li { a href={ (pages) "overlap" } aria-current=[current(page == Page::Overlap)] { "Overlap" } }
+                            li { a href={ (pages) "audience" } aria-current=[current(page == Page::Audience)] { "Audience" } }
                             li { a href={ (root) "docs" } { "API" } }
                         }
                     }

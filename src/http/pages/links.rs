@@ -13,22 +13,43 @@ pub enum BasePath {
     Root,
     /// `/pages/`
     Pages,
+    /// A folder that is this deep below `/`.
+    Depth(u8),
 }
 
+/// The relative path to `/pages/` from the deepest folder.
+const PAGES: &str = "../../../../../../../../pages/";
+const UP: &str = "../";
+const FOLDER: &str = "pages/";
+const MAX_DEPTH: usize = (PAGES.len() - FOLDER.len()) / UP.len();
+
 impl BasePath {
+    /// Returns the folder of `path`, or `None` if it is deeper than eight.
+    pub fn of(path: &str) -> Option<Self> {
+        let depth = path.matches('/').count().checked_sub(1)?;
+        match depth {
+            0 => Some(Self::Root),
+            1 if path.starts_with("/pages/") => Some(Self::Pages),
+            1..=MAX_DEPTH => Some(Self::Depth(depth as u8)),
+            _ => None,
+        }
+    }
+
     /// Returns the relative path to `/`.
-    pub const fn root(self) -> &'static str {
+    pub fn root(self) -> &'static str {
         match self {
             Self::Root => "./",
-            Self::Pages => "../",
+            Self::Pages => UP,
+            Self::Depth(depth) => &PAGES[..usize::from(depth) * UP.len()],
         }
     }
 
     /// Returns the relative path to `/pages/`.
-    pub const fn pages(self) -> &'static str {
+    pub fn pages(self) -> &'static str {
         match self {
-            Self::Root => "pages/",
+            Self::Root => FOLDER,
             Self::Pages => "./",
+            Self::Depth(depth) => &PAGES[(MAX_DEPTH - usize::from(depth)) * UP.len()..],
         }
     }
 }
@@ -66,10 +87,37 @@ impl SegmentLink<'_> {
 
     /// Returns the link, for a page in `/pages/`.
     pub fn href(self) -> String {
-        let window = self.window.map(|window| window.to_string()).unwrap_or_default();
+        let window = window_parameter(self.window);
         let days = if self.days == DEFAULT_DAYS { String::new() } else { self.days.to_string() };
         with_query("segment", [("name", self.name), ("window", &window), ("days", &days)])
     }
+}
+
+/// Returns the link to the comparison of segments over `window`, for a page in `/pages/`. `None` is the configured
+/// window.
+pub fn overlap_link(names: &[&str], window: Option<Window>) -> String {
+    let window = window_parameter(window);
+    with_query("overlap", names.iter().map(|name| ("segment", *name)).chain([("window", window.as_str())]))
+}
+
+/// Parameters of an audience.
+pub const AUDIENCE_PARAMETERS: [&str; 3] = ["all", "any", "none"];
+
+/// Returns the link to an audience over `window`, for a page in `/pages/`. `None` is the configured window.
+pub fn audience_link(names: [&[&str]; 3], window: Option<Window>) -> String {
+    audience("audience", names, window)
+}
+
+/// Returns `path` with the parameters of an audience.
+pub fn audience(path: &str, names: [&[&str]; 3], window: Option<Window>) -> String {
+    let window = window_parameter(window);
+    let named = AUDIENCE_PARAMETERS.into_iter().zip(names);
+    let named = named.flat_map(|(parameter, names)| names.iter().map(move |name| (parameter, *name)));
+    with_query(path, named.chain([("window", window.as_str())]))
+}
+
+fn window_parameter(window: Option<Window>) -> String {
+    window.map(|window| window.to_string()).unwrap_or_default()
 }
 
 /// Appends those of `parameters` to `path` that have a value.
@@ -104,6 +152,24 @@ mod tests {
         assert_eq!(base_path(&Method::GET, path), expected);
         assert_eq!(base_path(&Method::HEAD, path), expected);
         assert_eq!(base_path(&Method::POST, path), None);
+    }
+
+    #[rstest]
+    #[case::root("/nowhere", "./", "pages/")]
+    #[case::page("/pages/nowhere", "../", "./")]
+    #[case::api("/segments/nowhere", "../", "../pages/")]
+    #[case::deep("/a/b/c", "../../", "../../pages/")]
+    #[case::deepest("/1/2/3/4/5/6/7/8/9", "../../../../../../../../", "../../../../../../../../pages/")]
+    fn base_path_leads_back(#[case] path: &str, #[case] root: &str, #[case] pages: &str) {
+        let base = BasePath::of(path).unwrap();
+        assert_eq!((base.root(), base.pages()), (root, pages));
+    }
+
+    #[rstest]
+    #[case::too_deep("/1/2/3/4/5/6/7/8/9/10")]
+    #[case::asterisk("*")]
+    fn base_path_of_other_paths_is_none(#[case] path: &str) {
+        assert_eq!(BasePath::of(path), None);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
 //! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `ranges` and `curl`.
 
+mod audience;
 mod auth;
 mod axis;
 mod change;
 mod chart;
 mod curl;
 pub mod error;
+mod fields;
 mod files;
 mod format;
 mod handlers;
@@ -22,9 +24,13 @@ mod overlap;
 mod ranges;
 mod response;
 mod segment;
+mod similar;
 mod spark;
 mod welcome;
+mod windows;
 
 pub use self::files::{__path_file, file};
-pub use self::handlers::{__path_list, __path_overlap, __path_segment, list, overlap, segment};
+pub use self::handlers::{
+    __path_audience, __path_list, __path_overlap, __path_segment, audience, list, overlap, segment,
+};
 pub use self::links::{BasePath, base_path};

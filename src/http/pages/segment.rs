@@ -1,7 +1,5 @@
 //! The page of a segment: its count, when its users were last seen, and its history.
 
-use std::time::Duration;
-
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
@@ -9,6 +7,8 @@ use super::histogram::{self, histogram};
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, SegmentLink, encoded, with_query};
+use super::similar::did_you_mean;
+use super::windows::{shorter_than, windows};
 use super::{change, format, names, ranges};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::{Change, Histogram};
@@ -33,12 +33,7 @@ pub struct Segment<'a> {
 
 impl Segment<'_> {
     fn link(&self) -> SegmentLink<'_> {
-        SegmentLink { name: self.name, window: self.shorter(self.window), days: self.history.days }
-    }
-
-    /// Returns `window` unless it is the configured one.
-    fn shorter(&self, window: Window) -> Option<Window> {
-        (window != self.configured).then_some(window)
+        SegmentLink { name: self.name, window: shorter_than(self.window, self.configured), days: self.history.days }
     }
 }
 
@@ -60,7 +55,7 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         (trend(segment))
         (layout::as_of(now, None))
         p { a #compare href=(with_query("overlap", [("segment", name)])) { "Compare with another segment" } }
-        (windows(segment))
+        (windows(window, configured, |window| segment.link().with_window(window).href()))
         section aria-labelledby="last-seen" {
             h2 #last-seen { (unit) " since last visit" }
             p .note {
@@ -92,12 +87,7 @@ pub fn unknown_page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
             @match similar {
                 [] => { "It has no users and no history." }
                 similar => {
-                    "Did you mean "
-                    @for (index, other) in similar.iter().enumerate() {
-                        @if index > 0 { @if index + 1 == similar.len() { " or " } @else { ", " } }
-                        a href=(with_query("segment", [("name", other.as_str())])) { (names::name(other.as_str())) }
-                    }
-                    "?"
+                    (did_you_mean(similar, |other| with_query("segment", [("name", other)])))
                 }
             }
         }
@@ -119,30 +109,11 @@ fn trend(segment: &Segment<'_>) -> Markup {
     }
 }
 
-/// Renders links to shorter windows.
-fn windows(segment: &Segment<'_>) -> Markup {
-    let shorter = [7 * 86_400, 86_400, 3_600].map(|seconds| Window::new(Duration::from_secs(seconds)));
-    let shorter = shorter.into_iter().flatten().filter(|window| *window < segment.configured);
-    html! {
-        nav .choice aria-label="Window" {
-            span aria-hidden="true" { "Count users seen in the last" }
-            ul .choices {
-                @for window in [segment.configured].into_iter().chain(shorter) {
-                    li {
-                        a href=(segment.link().with_window(segment.shorter(window)).href())
-                            aria-current=[(window == segment.window).then_some("true")] { (format::span(window.duration())) }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Returns the API requests behind the page.
 fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
     let Segment { name, now, histogram, history, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
-    let window = segment.shorter(segment.window).map(|window| window.to_string()).unwrap_or_default();
+    let window = shorter_than(segment.window, segment.configured).map(|window| window.to_string()).unwrap_or_default();
     let buckets = histogram.buckets.len().to_string();
     let from = (*now - ranges::duration(history.days)).as_millis() / 1_000;
     let step = humantime::format_duration(history.step).to_string();
@@ -156,6 +127,8 @@ fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::estimator::Bucket;
     use crate::estimator::history::Point;

@@ -12,7 +12,7 @@ use super::format;
 pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
     // In half pixels: as precise as needed, and without decimals.
     const WIDTH: f64 = 240.0;
-    const TALL: f64 = 56.0;
+    const TALL: f64 = 48.0;
     const MARGIN: f64 = 6.0;
     let known = || counts.iter().flatten().copied();
     let (Some(lowest), Some(highest)) = (known().min(), known().max()) else {
@@ -72,7 +72,7 @@ mod tests {
         let counts = [Some(1_000), None, Some(2_000)];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
         assert!(svg.contains("aria-label=\"14 days: between 1,000 and 2,000\""), "{svg}");
-        assert!(svg.contains("d=\"M6 50h0M234 6h0\""), "{svg}");
+        assert!(svg.contains("d=\"M6 42h0M234 6h0\""), "{svg}");
     }
 
     #[test]
@@ -80,6 +80,6 @@ mod tests {
         let counts: Vec<_> = (0..42_u64).map(|at| Some(1_000 + at * 7_919 % 400)).collect();
         let svg = spark("it", &counts).into_string();
         let path = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
-        assert!(path.starts_with("M6 50l6-") && path.len() < 300, "{path}");
+        assert!(path.starts_with("M6 42l6-") && path.len() < 300, "{path}");
     }
 }

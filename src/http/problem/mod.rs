@@ -26,6 +26,8 @@ pub struct Problem {
     /// What is wrong and what to do, for the client. The log has it, too.
     detail: String,
     errors: Vec<FieldError>,
+    /// The path that was probably meant.
+    suggestion: Option<Box<str>>,
     route: Option<&'static str>,
     challenge: Option<Box<HeaderValue>>,
     report: Option<Box<Report>>,
@@ -43,6 +45,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             errors: Vec::new(),
+            suggestion: None,
             route: None,
             challenge: None,
             report: None,
@@ -73,6 +76,7 @@ impl Problem {
     #[must_use]
     pub fn suggesting(mut self, path: &str) -> Self {
         self.detail += &format!(" Did you mean {path}?");
+        self.suggestion = Some(path.into());
         self
     }
 
@@ -156,6 +160,11 @@ impl Problem {
     /// Returns what is wrong and what to do, for the client.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns the path that was probably meant.
+    pub fn suggestion(&self) -> Option<&str> {
+        self.suggestion.as_deref()
     }
 
     pub const fn route(&self) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use crate::redis::{self, Request, Slot};
 use crate::store::history::is_lease;
 use crate::store::keys::{KeyKind, OwnKey};
 use crate::store::own_keys::OwnKeys;
-use crate::store::{ChangeRecord, Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
+use crate::store::{Coverage, Error, KeySet, Layout, MemberCounts, Partition, Partitions, Store};
 
 /// The content of a key set. A segment counts once for each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,52 +111,27 @@ impl Store {
     async fn keys_of_other_types(&self, keys: &[OwnKey]) -> Result<Vec<String>, Error> {
         let mut foreign = Vec::new();
         let lease = self.key_names.lease();
-        for keys in self.client.group_by_server(keys.iter().collect(), |own| Slot::of_any_key(&own.key)).await? {
-            let commands = keys.iter().map(|own| {
-                let mut kind = cmd("TYPE");
-                kind.arg(&own.key);
-                (Slot::of_any_key(&own.key), kind)
-            });
-            // An ACL may forbid some of the keys.
-            let answers = self
-                .client
-                .send(Request::each(commands).nil_for(redis::Error::is_forbidden))
-                .await?
-                .each::<Option<String>>();
-            let mut records = Vec::new();
-            for (own, answer) in keys.into_iter().zip(answers) {
-                let Some(kind) = answer? else { continue };
-                let is_own = match own.kind {
-                    KeyKind::Segment(_) | KeyKind::Index | KeyKind::Tombstones => kind == "zset",
-                    KeyKind::Layout | KeyKind::Change => kind == "string",
-                    KeyKind::History if own.key == lease => kind == "string",
-                    KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
-                };
-                foreign.extend((!is_own && kind != NONE).then(|| own.key.clone()));
-                records.extend((is_own && own.kind == KeyKind::Change).then_some(&own.key));
-            }
-            foreign.extend(self.foreign_records(records).await?);
-        }
-        Ok(foreign)
-    }
-
-    /// Returns those of `keys`, which are strings on one server, that are not change records.
-    async fn foreign_records(&self, keys: Vec<&String>) -> Result<Vec<String>, Error> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reads = keys.iter().map(|key| {
-            let mut read = cmd("GET");
-            read.arg(*key);
-            (Slot::of_any_key(key), read)
+        let commands = keys.iter().map(|own| {
+            let mut kind = cmd("TYPE");
+            kind.arg(&own.key);
+            (Slot::of_any_key(&own.key), kind)
         });
-        let request = Request::each(reads).nil_for(redis::Error::is_forbidden);
-        let answers = self.client.send(request).await?.each::<Option<Vec<u8>>>();
-        let mut foreign = Vec::new();
-        for (key, text) in keys.into_iter().zip(answers) {
-            let is_record = |text: Vec<u8>| str::from_utf8(&text).is_ok_and(|text| ChangeRecord::parse(text).is_some());
-            foreign.extend((!text?.is_none_or(is_record)).then(|| key.clone()));
+        // An ACL may forbid some of the keys.
+        let request_of = |commands| Request::each(commands).nil_for(redis::Error::is_forbidden);
+        let kinds = self.client.send_by_server::<Option<String>>(commands, request_of).await?;
+        let mut records = Vec::new();
+        for (own, kind) in keys.iter().zip(kinds) {
+            let Some(kind) = kind? else { continue };
+            let is_own = match own.kind {
+                KeyKind::Segment(_) | KeyKind::Index | KeyKind::Tombstones => kind == "zset",
+                KeyKind::Layout | KeyKind::Change => kind == "string",
+                KeyKind::History if own.key == lease => kind == "string",
+                KeyKind::History => ["list", "stream"].contains(&kind.as_str()),
+            };
+            foreign.extend((!is_own && kind != NONE).then(|| own.key.clone()));
+            records.extend((is_own && own.kind == KeyKind::Change).then_some(own.key.as_str()));
         }
+        foreign.extend(self.foreign_records(&records).await?);
         Ok(foreign)
     }
 

@@ -215,15 +215,13 @@ impl Store {
     ) -> Result<Layout, Error> {
         const NAMES_PER_REQUEST: usize = 1_000;
         for chunk in unindexed.chunks(NAMES_PER_REQUEST) {
-            for names in self.client.group_by_server(chunk.to_vec(), |(partition, _)| partition.slot()).await? {
-                let commands = names.iter().map(|(partition, segment)| {
-                    let mut add = cmd("ZADD");
-                    add.arg(self.key_names.index(*partition)).arg(0).arg(segment.as_str());
-                    (partition.slot(), add)
-                });
-                for answer in self.client.send(Request::each(commands)).await?.each::<u64>() {
-                    answer?;
-                }
+            let additions = chunk.iter().map(|(partition, segment)| {
+                let mut add = cmd("ZADD");
+                add.arg(self.key_names.index(*partition)).arg(0).arg(segment.as_str());
+                (partition.slot(), add)
+            });
+            for answer in self.client.send_by_server::<u64>(additions, Request::each).await? {
+                answer?;
             }
         }
         let epoch = self.latest_layout_in(Partition::every()).await.map_or(0, |layout| layout.epoch) + 1;

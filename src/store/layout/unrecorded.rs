@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use ::redis::{cmd, pipe};
-use futures_util::future::try_join_all;
 
 use crate::domain::SegmentName;
 use crate::redis::{self, Request, Slot};
@@ -126,24 +125,20 @@ impl Store {
 
     /// Returns the partitions that have an index, among those of all possible key sets.
     async fn partitions_with_index(&self) -> Result<Vec<Partition>, Error> {
-        let exists = |partition: &Partition| {
+        let exists = |partition: Partition| {
             let mut command = cmd("EXISTS");
-            command.arg(self.key_names.index(*partition));
+            command.arg(self.key_names.index(partition));
             (partition.slot(), command)
         };
-        let servers = self.client.group_by_server(Partition::every().collect(), |partition| partition.slot()).await?;
-        let requests = servers.into_iter().map(|partitions| async move {
-            let commands = Request::each(partitions.iter().map(exists));
-            // Keys that an ACL forbids don't belong to this service.
-            let answers = self.client.send(commands.nil_for(redis::Error::is_forbidden)).await?.each::<Option<u64>>();
-            let found: Vec<(Partition, u64)> = partitions
-                .into_iter()
-                .zip(answers)
-                .map(|(partition, answer)| Ok((partition, answer?.unwrap_or_default())))
-                .collect::<Result<_, Error>>()?;
-            Ok::<_, Error>(found.into_iter().filter(|(_, exists)| *exists > 0).map(|(partition, _)| partition))
-        });
-        Ok(try_join_all(requests).await?.into_iter().flatten().collect())
+        let lookups = Partition::every().map(exists);
+        // Keys that an ACL forbids don't belong to this service.
+        let request_of = |lookups| Request::each(lookups).nil_for(redis::Error::is_forbidden);
+        let mut found = Vec::new();
+        let answers = self.client.send_by_server::<Option<u64>>(lookups, request_of).await?;
+        for (partition, answer) in Partition::every().zip(answers) {
+            found.extend((answer? == Some(1)).then_some(partition));
+        }
+        Ok(found)
     }
 
     /// Returns the key of a segment of `partition` that is missing from its index. Such a segment would be counted, but

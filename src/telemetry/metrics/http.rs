@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::gauge_value;
+use super::value::gauge_value;
 
 /// Requests and connections.
 pub struct HttpMetrics {

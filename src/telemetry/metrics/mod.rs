@@ -2,9 +2,11 @@
 //!
 //! Each [`Metrics`] has a recorder of its own instead of the global one, so that two services in one process don't mix.
 //! Handles are created once, and counting is an atomic addition. No label has text of a caller: values are fixed words,
-//! routes, and segments that the operator names.
+//! routes, and at most a hundred segments that the operator selects.
 
 mod http;
+mod segments;
+mod value;
 mod work;
 
 use std::fmt;
@@ -14,6 +16,8 @@ use ::metrics::{Counter, counter, describe_counter, describe_gauge, describe_his
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 pub use self::http::{HttpMetrics, RouteMetrics};
+use self::segments::SegmentGauges;
+pub use self::segments::SegmentUsers;
 #[cfg(test)]
 pub use self::work::ERROR_KINDS;
 pub use self::work::{BatchMetrics, HistoryMetrics, PruneMetrics, RedisMetrics, Traffic, VisitMetrics};
@@ -22,6 +26,7 @@ pub use self::work::{BatchMetrics, HistoryMetrics, PruneMetrics, RedisMetrics, T
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     process: metrics_process::Collector,
+    segments: SegmentGauges,
     /// Requests and connections.
     pub http: HttpMetrics,
     /// The outcome of visits.
@@ -79,6 +84,7 @@ impl Metrics {
                 history: HistoryMetrics::new(),
                 recorder: Arc::clone(&recorder),
                 process,
+                segments: SegmentGauges::default(),
             }
         })
     }
@@ -87,7 +93,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         with_local_recorder(&*self.recorder, || self.process.collect());
-        self.recorder.handle().render()
+        self.recorder.handle().render() + &self.segments.render()
     }
 
     /// Compacts the histograms. They grow between scrapes otherwise.
@@ -95,11 +101,9 @@ impl Metrics {
         self.recorder.handle().run_upkeep();
     }
 
-    /// Sets the users of a segment that the operator names; `None` becomes NaN.
-    pub fn set_segment_users(&self, segment: &str, users: Option<u64>) {
-        with_local_recorder(&*self.recorder, || {
-            gauge!("estimator_segment_users", "segment" => segment.to_owned()).set(gauge_value(users));
-        });
+    /// Sets the gauges of segments, and removes those of all others.
+    pub fn set_segment_users<'a>(&self, users: impl IntoIterator<Item = SegmentUsers<'a>>) {
+        self.segments.set(users);
     }
 }
 
@@ -183,16 +187,6 @@ fn describe() {
         "estimator_segments",
         "Segments in the index, every 15 seconds; NaN before the first check and if Redis doesn't answer."
     );
-    describe_gauge!(
-        "estimator_segment_users",
-        "Users in each segment of the setting metered_segments; NaN if unknown."
-    );
-}
-
-/// Returns `number` as the value of a gauge. Rounds beyond 2^53, as all numbers of Prometheus.
-fn gauge_value(number: Option<u64>) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "Prometheus's numbers are doubles")]
-    number.map_or(f64::NAN, |number| number as f64)
 }
 
 /// Counters that differ in the value of one label.
@@ -261,12 +255,26 @@ mod tests {
     }
 
     #[test]
+    fn set_segment_users_removes_the_gauges_of_other_segments() {
+        let metrics = Metrics::new();
+        let users = |segment, users| SegmentUsers { segment, users, week_before: Some(5) };
+        metrics.set_segment_users([users("news", Some(1)), users("say \"hi\"", None)]);
+        let text = metrics.render();
+        assert!(text.contains("\nestimator_segment_users{segment=\"news\"} 1\n"), "{text}");
+        assert!(text.contains("\nestimator_segment_users{segment=\"say \\\"hi\\\"\"} NaN\n"), "{text}");
+        assert!(text.contains("\nestimator_segment_users_week_before{segment=\"news\"} 5\n"), "{text}");
+        metrics.set_segment_users([users("sports", Some(2))]);
+        let text = metrics.render();
+        assert!(text.contains("{segment=\"sports\"} 2\n") && text.matches("{segment=").count() == 2, "{text}");
+    }
+
+    #[test]
     fn render_describes_every_metric() {
         let metrics = Metrics::new();
         metrics.http.route("/segments", "POST").answered(204, Duration::ZERO);
         metrics.http.problem("overloaded");
         metrics.http.denied("no_token");
-        metrics.set_segment_users("sports", Some(1));
+        metrics.set_segment_users([SegmentUsers { segment: "sports", users: Some(1), week_before: None }]);
         let text = metrics.render();
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             let name = line.split(' ').nth(2).unwrap();

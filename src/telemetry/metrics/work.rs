@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::{Family, gauge_value};
+use super::Family;
+use super::value::gauge_value;
 
 /// The values of [`Error::kind`](crate::redis::Error::kind).
 pub const ERROR_KINDS: [&str; 21] = [

@@ -3,7 +3,9 @@
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
+use super::start_nine_overlaps;
 use crate::helpers::{Proxy, Redis, TestApp, eventually, in_time, problem, settings};
 
 /// Records the users 0 to 15, each in the segments whose bits its number has: `a` is bit 0, `d` is bit 3.
@@ -78,9 +80,13 @@ async fn audience_answer_repeats_the_segments_and_the_window() {
     let mut answer: Value = app.get(path).await.json().await.unwrap();
     let as_of = answer.as_object_mut().unwrap().remove("as_of").unwrap();
     assert!(as_of.as_str().unwrap().ends_with('Z'), "{as_of}");
+    let segments = ["d", "b", "a", "c"].map(|name| json!({ "segment": name, "count": 8, "known": true }));
     assert_eq!(
         answer,
-        json!({ "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "window_seconds": 604_800 })
+        json!({
+            "all": ["d"], "any": ["b", "a"], "none": ["c"], "count": 3, "segments": segments,
+            "window_seconds": 604_800,
+        })
     );
 }
 
@@ -137,15 +143,11 @@ async fn audience_and_overlap_share_max_overlaps() {
     assert_eq!(app.status_of("/audience/count?all=a").await, 200);
 
     proxy.hold_replies();
-    let other = |n| format!("/overlap?segment=a&segment=other{n}");
-    let all = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|n| tokio::spawn(app.request("GET", &other(n)).send()));
-    eventually("one overlap runs and eight wait", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 9\n")
-    })
-    .await;
+    let overlaps = start_nine_overlaps(&app);
+    app.eventually_in_flight(9).await;
     problem(in_time("the refusal", app.get("/audience/count?all=a")).await, 429, "too-many-overlaps").await;
 
-    all.iter().for_each(tokio::task::JoinHandle::abort);
+    overlaps.iter().for_each(JoinHandle::abort);
     proxy.release_replies();
     eventually("the audience is counted again", async || {
         app.status_of("/audience/count?all=a").await == StatusCode::OK

@@ -23,8 +23,14 @@ fn estimator(store: &Store) -> Estimator {
 
 /// Samples all segments at `tick`.
 async fn sample(store: &Store, tick: Timestamp) {
+    sample_over(store, "14d", tick).await;
+}
+
+/// Samples all segments at `tick`, as an instance that counts over `window`.
+async fn sample_over(store: &Store, window: &str, tick: Timestamp) {
+    let estimator = Estimator::new(store.clone(), Window::parse(window).unwrap());
     let history = History::new(store.clone(), Interval::parse("1h").unwrap());
-    HistorySampler::new(estimator(store), history).sample(tick, tick).await.unwrap();
+    HistorySampler::new(estimator, history).sample(tick, tick).await.unwrap();
 }
 
 /// Records users in a segment at noon.
@@ -109,11 +115,62 @@ async fn changes_are_read_by_any_instance_and_survive_a_gap_of_a_day() {
     let late = changes(&redis.store(), "sports", noon_plus(2 * DAY)).await;
     assert_eq!((late.day, late.first_sampled_at), (None, Some(noon_plus(-DAY))));
     // A retry of the same tick changes nothing.
-    store.update_changes(&[(&segment("sports"), NOON)]).await.unwrap();
+    let window = Window::parse("14d").unwrap();
+    store.update_changes(&[(&segment("sports"), NOON)], window).await.unwrap();
     assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 1, 3));
     // A segment without a sample at the tick keeps its record.
-    store.update_changes(&[(&segment("sports"), noon_plus(HOUR))]).await.unwrap();
+    store.update_changes(&[(&segment("sports"), noon_plus(HOUR))], window).await.unwrap();
     assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 1, 3));
+}
+
+#[tokio::test]
+async fn samples_of_another_window_are_not_compared() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    for hours in [0, 24] {
+        sample_over(&store, "30d", noon_plus(hours * HOUR)).await;
+    }
+    // The changes of an instance with another window are unknown until it samples.
+    let over_month = Estimator::new(store.clone(), Window::parse("30d").unwrap());
+    let known = over_month.changes_of(&[&segment("sports")], noon_plus(DAY)).await.unwrap()[0];
+    assert_eq!(known.day.unwrap().from, NOON);
+    assert_eq!(changes(&store, "sports", noon_plus(DAY)).await.day, None);
+
+    // A day after the first sample over the new window, there is one to compare with. At 48 h, it replaces that of 24 h.
+    for (hours, before) in [(25, None), (26, None), (47, None), (48, Some(25)), (49, Some(25)), (50, Some(26))] {
+        let tick = noon_plus(hours * HOUR);
+        sample(&store, tick).await;
+        let changes = changes(&store, "sports", tick).await;
+        assert_eq!(changes.day.map(|day| day.from), before.map(|hours| noon_plus(hours * HOUR)), "after {hours} h");
+        assert_eq!(changes.week, None, "after {hours} h");
+        assert_eq!(changes.first_sampled_at, Some(NOON));
+    }
+}
+
+#[tokio::test]
+async fn samples_before_the_first_record_count_as_of_the_same_window() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    add_history(&store, "sports", &[(25, 1), (24, 2)]).await;
+    // A record of an earlier version.
+    redis.call::<()>(&["SET", "history: sports", "1795345200 2 1795258800 1 -"]);
+    assert_eq!(changes(&store, "sports", NOON).await.day.map(|day| day.before), Some(1));
+    sample(&store, NOON).await;
+    assert_eq!(changes(&store, "sports", NOON).await.day, change(24, 2, 3));
+    assert!(redis.call::<String>(&["GET", "history: sports"]).ends_with(" 2 - 1209600"));
+}
+
+#[tokio::test]
+async fn a_repeated_tick_keeps_the_window_of_its_sample() {
+    let redis = Redis::start();
+    let store = redis.store();
+    record_users(&store, "sports", 3).await;
+    sample_over(&store, "30d", NOON).await;
+    // An instance with another window repeats a tick that the first one didn't complete.
+    store.update_changes(&[(&segment("sports"), NOON)], Window::parse("14d").unwrap()).await.unwrap();
+    assert!(redis.call::<String>(&["GET", "history: sports"]).ends_with(" 2592000"));
 }
 
 #[tokio::test]
@@ -282,8 +339,9 @@ async fn counts_and_summary_show_the_change_to_zero_of_an_emptied_segment() {
         })
         .into();
     store.add_samples(&samples).await.unwrap();
-    store.update_changes(&[(&segment("gone"), hour_ago), (&segment("kept"), hour_ago)]).await.unwrap();
     let estimator = estimator(&store);
+    let segments = [(&segment("gone"), hour_ago), (&segment("kept"), hour_ago)];
+    store.update_changes(&segments, estimator.window()).await.unwrap();
     let seen_at = now - Duration::from_secs(2 * 86_400);
     estimator.record(visit("u1", "kept", seen_at), now).await.unwrap();
     let counts: Value = app.get("/counts?segment=gone&segment=kept&window=1d").await.json().await.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use csv::{Reader, ReaderBuilder};
 use reqwest::{Response, Url};
 use rstest::rstest;
-use segment_estimator::domain::Timestamp;
+use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::store::{NamedSample, Sample};
 use serde_json::{Value, json};
 
@@ -153,7 +153,7 @@ async fn list_and_counts_have_changes_as_numbers_and_nulls_as_empty_cells() {
         })
         .into();
     store.add_samples(&samples).await.unwrap();
-    store.update_changes(&[(&segment("sports"), now)]).await.unwrap();
+    store.update_changes(&[(&segment("sports"), now)], Window::parse("14d").unwrap()).await.unwrap();
 
     let columns = "segment,known,count,error,change_1d_absolute,change_1d_relative,change_1d_from,change_1d_to,\
                    change_7d_absolute,change_7d_relative,change_7d_from,change_7d_to,window_seconds,as_of";

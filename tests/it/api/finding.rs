@@ -12,6 +12,13 @@ async fn page(app: &TestApp, query: &str) -> Value {
     response.json().await.unwrap()
 }
 
+/// Returns the numbers of the segments that the page for people shows: `101–200 of 10021`.
+async fn caption(app: &TestApp, query: &str) -> String {
+    let page = app.get(&format!("/?{query}")).await.text().await.unwrap();
+    let caption = page.split_once("<caption>").unwrap_or_else(|| panic!("no list in {page}")).1;
+    caption.split(" segments").next().unwrap().replace(',', "")
+}
+
 fn names(page: &Value) -> Vec<String> {
     pairs(&page["segments"]).into_iter().map(|(name, _)| name).collect()
 }
@@ -75,6 +82,13 @@ async fn list_leads_back_to_the_previous_page(#[case] sort: &str) {
         let one = page(&app, &format!("sort={sort}&limit=2{cursor}")).await;
         assert_eq!(one["previous_cursor"].is_null(), pages.is_empty());
         assert_eq!(one["total"], total);
+        let (from, has_total) = (2 * pages.len() + 1, sort != "name");
+        let expected = match (from, has_total) {
+            (_, true) => format!("{from}–{} of 6", from + 1),
+            (1, false) => "1–2".to_owned(),
+            (_, false) => "2".to_owned(),
+        };
+        assert_eq!(caption(&app, &format!("sort={sort}&limit=2{cursor}")).await, expected);
         let next = one["next_cursor"].as_str().map(|next| format!("&cursor={next}"));
         pages.push(one);
         let Some(next) = next else { break };
@@ -91,6 +105,10 @@ async fn list_leads_back_to_the_previous_page(#[case] sort: &str) {
             (&pages[at - 1]["next_cursor"], &pages[at - 1]["previous_cursor"])
         );
         assert_eq!(back["total"], total);
+        let shown = caption(&app, &format!("sort={sort}&limit=2&cursor={previous}")).await;
+        // A page back in the order of names has read all segments before it.
+        let of = if sort == "name" { "" } else { " of 6" };
+        assert_eq!(shown, format!("{}–{}{of}", 2 * at - 1, 2 * at));
     }
     // All pages but the last, in one.
     let previous = pages[2]["previous_cursor"].as_str().unwrap();
@@ -112,7 +130,9 @@ async fn list_by_count_leads_back_within_and_beyond_a_shared_ranking() {
     }
     pipeline.exec(&mut redis.connection()).unwrap();
     let (mut pages, mut cursor) = (Vec::new(), String::new());
-    for _ in 0..5 {
+    for at in 0..5 {
+        let shown = caption(&app, &format!("sort=count&limit=250{cursor}")).await;
+        assert!(shown.starts_with(&format!("{}–", 250 * at + 1)), "{at}: {shown}");
         pages.push(page(&app, &format!("sort=count&limit=250{cursor}")).await);
         cursor = format!("&cursor={}", pages[pages.len() - 1]["next_cursor"].as_str().unwrap());
     }
@@ -121,6 +141,8 @@ async fn list_by_count_leads_back_within_and_beyond_a_shared_ranking() {
         let back = page(&app, &format!("sort=count&limit=250&cursor={previous}")).await;
         assert_eq!(names(&back), names(&pages[at - 1]), "{at}");
         assert_eq!(back["total"], 1_300);
+        let shown = caption(&app, &format!("sort=count&limit=250&cursor={previous}")).await;
+        assert!(shown.starts_with(&format!("{}–{}", 250 * (at - 1) + 1, 250 * at)), "{at}: {shown}");
     }
 }
 

@@ -37,8 +37,13 @@ async fn answers_say_whether_a_segment_is_known(
         assert_eq!(get(&app, &format!("/segments/{name}{path}")).await["known"], is_known, "{path}");
     }
     let counts = get(&app, &format!("/counts?segment=zzz&segment={name}&segment=sports2")).await;
-    let known: Vec<_> = counts["counts"].as_array().unwrap().iter().map(|count| count["known"].clone()).collect();
-    assert_eq!(known, [json!(false), json!(is_known), json!(false)]);
+    let known = |segments: &Value| -> Vec<_> {
+        segments.as_array().unwrap().iter().map(|segment| segment["known"].clone()).collect()
+    };
+    assert_eq!(known(&counts["counts"]), [json!(false), json!(is_known), json!(false)]);
+    for path in [format!("/overlap?segment=zzz&segment={name}"), format!("/audience/count?any=zzz&none={name}")] {
+        assert_eq!(known(&get(&app, &path).await["segments"]), [json!(false), json!(is_known)], "{path}");
+    }
 }
 
 #[tokio::test]

@@ -38,10 +38,7 @@ async fn max_requests_refuses_excess_requests_and_no_probes() {
     proxy.hold_replies();
     let visit = json!({ "user_id": "u2", "segment": "sports" });
     let first = tokio::spawn(app.request("POST", "/segments").json(&visit).send());
-    eventually("the request is in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
-    })
-    .await;
+    app.eventually_in_flight(1).await;
     let document = problem(app.get("/segments/sports/count").await, 503, "overloaded").await;
     assert!(document["detail"].as_str().unwrap().contains("requests in flight, 1, is reached"), "{document}");
     assert_eq!(app.status_of("/healthz").await, 200);

@@ -9,6 +9,7 @@ use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::{Error, Estimator, List, ListQuery, Order};
 use tokio::task::{JoinHandle, yield_now};
 
+use super::start_nine_overlaps;
 use crate::helpers::{NOON, Proxy, Redis, TestApp, eventually, in_time, noon_plus, problem, settings};
 
 /// Writes segments with 1 to 7 users each, seen at `seen_at`. Returns the segments in the order of a list by count.
@@ -254,10 +255,7 @@ async fn max_lists_refuses_excess_requests_with_429(#[case] first: usize) {
 
     proxy.hold_replies();
     let running = tokio::spawn(walk(WALKS[first]));
-    eventually("the request is in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 1\n")
-    })
-    .await;
+    app.eventually_in_flight(1).await;
     for (at, other) in WALKS.into_iter().enumerate() {
         // The pages of the overlap share one walk.
         if at != first && !(at >= 5 && first >= 5) {
@@ -288,18 +286,12 @@ async fn max_lists_and_max_overlaps_are_independent() {
 
     proxy.hold_replies();
     let list = tokio::spawn(app.request("GET", "/segments").send());
-    // One runs and eight wait.
-    let comparisons: Vec<_> = (0..9)
-        .map(|n| tokio::spawn(app.request("GET", &format!("/overlap?segment=sports&segment=other{n}")).send()))
-        .collect();
-    eventually("all requests are in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 10\n")
-    })
-    .await;
+    let overlaps = start_nine_overlaps(&app);
+    app.eventually_in_flight(10).await;
     problem(in_time("the refusal", app.get("/segments")).await, 429, "too-many-lists").await;
     problem(in_time("the refusal", app.get(overlap)).await, 429, "too-many-overlaps").await;
     proxy.release_replies();
-    for running in comparisons.into_iter().chain([list]) {
+    for running in overlaps.into_iter().chain([list]) {
         assert_eq!(in_time("the response", running).await.unwrap().unwrap().status(), StatusCode::OK);
     }
 }

@@ -29,3 +29,15 @@ mod segments;
 mod users;
 mod visits;
 mod window;
+
+use reqwest::Response;
+use tokio::task::JoinHandle;
+
+use crate::helpers::TestApp;
+
+/// Starts the overlaps that one permit of `max_overlaps` admits: one runs and eight wait. The caller holds the replies
+/// of Redis.
+fn start_nine_overlaps(app: &TestApp) -> [JoinHandle<reqwest::Result<Response>>; 9] {
+    let overlap = |n: usize| app.request("GET", &format!("/overlap?segment=sports&segment=other{n}"));
+    std::array::from_fn(|n| tokio::spawn(overlap(n).send()))
+}

@@ -14,7 +14,9 @@ use segment_estimator::estimator::Estimator;
 use segment_estimator::estimator::overlap::{Overlap, OverlapLimits, Overlaps, Pair, Region};
 use segment_estimator::store::Store;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
+use super::start_nine_overlaps;
 use crate::helpers::{Proxy, Redis, TIMEOUT, TestApp, binary, eventually, in_time, problem, segment, settings, visit};
 
 /// Segments and their users.
@@ -55,7 +57,9 @@ fn expected(sets: &Sets, window_seconds: u64) -> Value {
     }
     let any: BTreeSet<_> = sets.iter().flat_map(|(_, users)| users).collect();
     let all = any.iter().filter(|user| sets.iter().all(|(_, users)| users.contains(user))).count();
-    let segments: Vec<_> = sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len() })).collect();
+    let segments =
+        sets.iter().map(|(name, users)| json!({ "segment": name, "count": users.len(), "known": !users.is_empty() }));
+    let segments: Vec<_> = segments.collect();
     json!({
         "segments": segments, "any": any.len(), "all": all, "pairs": pairs, "regions": regions(sets),
         "window_seconds": window_seconds,
@@ -329,16 +333,12 @@ async fn overlap_is_429_beyond_max_overlaps_and_the_queue_until_one_ends() {
     assert_eq!(app.status_of(path).await, 200);
 
     proxy.hold_replies();
-    let other = |n| format!("/overlap?segment=sports&segment=other{n}");
-    let all = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|n| tokio::spawn(app.request("GET", &other(n)).send()));
-    eventually("one overlap runs and eight wait", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 9\n")
-    })
-    .await;
+    let overlaps = start_nine_overlaps(&app);
+    app.eventually_in_flight(9).await;
     let document = problem(in_time("the refusal", app.get(path)).await, 429, "too-many-overlaps").await;
     assert!(document["detail"].as_str().unwrap().starts_with("Nothing was done: 1 overlaps"), "{document}");
 
-    all.iter().for_each(tokio::task::JoinHandle::abort);
+    overlaps.iter().for_each(JoinHandle::abort);
     proxy.release_replies();
     eventually("the request is served again", async || app.status_of(path).await == StatusCode::OK).await;
 }
@@ -364,10 +364,7 @@ async fn overlaps_and_audiences_of_the_same_segments_share_a_read_in_flight() {
         ("/audience/count?all=c&any=b&none=a", "/count", json!(1)),
     ];
     let all = all.map(|(path, member, counts)| (tokio::spawn(app.request("GET", path).send()), member, counts));
-    eventually("all requests are in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 5\n")
-    })
-    .await;
+    app.eventually_in_flight(5).await;
     proxy.release_replies();
     let mut times = BTreeSet::new();
     for (answer, member, counts) in all {
@@ -401,10 +398,7 @@ async fn overlap_beyond_max_overlaps_waits_for_the_end_of_another() {
     proxy.hold_replies();
     let all = ["/overlap?segment=sports&segment=news", "/audience/count?all=sports"]
         .map(|path| tokio::spawn(app.request("GET", path).send()));
-    eventually("both requests are in flight", async || {
-        app.get("/metrics").await.text().await.unwrap().contains("\nestimator_http_requests_in_flight 2\n")
-    })
-    .await;
+    app.eventually_in_flight(2).await;
     proxy.release_replies();
     for answer in all {
         assert_eq!(in_time("the answer", answer).await.unwrap().unwrap().status(), 200);

@@ -3,6 +3,7 @@
 use std::panic::Location;
 
 use reqwest::Response;
+use segment_estimator::domain::Timestamp;
 use serde_json::{Value, json};
 
 use crate::helpers::{Redis, TestApp, binary, eventually, problem, run, settings};
@@ -204,6 +205,7 @@ async fn page_escapes_a_hostile_name() {
         format!("/?prefix={query}"),
         format!("/pages/segment?name={query}"),
         format!("/pages/overlap?segment={query}&segment=a"),
+        format!("/pages/audience?any={query}&none=a"),
     ] {
         let page = page(app.get(&path).await, 200).await;
         assert_eq!(page.matches("<script").count(), 1, "only the script of the page: {page}");
@@ -232,6 +234,7 @@ async fn page_shows_invisible_characters_of_a_name_as_escapes_and_links_the_name
             format!("/?prefix={query}"),
             format!("/pages/segment?name={query}"),
             format!("/pages/overlap?segment={query}&segment=a"),
+            format!("/pages/audience?any={query}&none=a"),
         ] {
             let page = page(app.get(&path).await, 200).await;
             assert!(page.contains(&format!("<bdi>{shown}</bdi>")), "{path}: {page}");
@@ -262,7 +265,14 @@ async fn page_without_redis_says_so_and_shows_no_numbers() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
     app.record("u1", "sports").await;
-    let paths = ["/", "/pages/segment?name=sports", "/pages/overlap", "/pages/overlap?segment=sports&segment=news"];
+    let paths = [
+        "/",
+        "/pages/segment?name=sports",
+        "/pages/overlap",
+        "/pages/overlap?segment=sports&segment=news",
+        "/pages/audience",
+        "/pages/audience?all=sports&none=news",
+    ];
     redis.stop();
     for path in paths {
         let away = page(app.get(path).await, 503).await;
@@ -291,7 +301,9 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     let app = TestApp::spawn_with(&redis, settings).await;
     let signed =
         async |path: &str, key: &str| app.request("GET", path).basic_auth("any", Some(key)).send().await.unwrap();
-    for path in ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news"] {
+    for path in
+        ["/", "/pages/segment?name=sports", "/pages/overlap?segment=sports&segment=news", "/pages/audience?all=sports"]
+    {
         for response in [app.get(path).await, signed(path, "sek_guessed").await] {
             let challenge = r#"Basic realm="segment-estimator", charset="UTF-8""#;
             assert_eq!(header(&response, "www-authenticate"), challenge);
@@ -325,6 +337,34 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
 }
 
 #[tokio::test]
+async fn unknown_path_is_a_page_for_a_browser_and_a_problem_for_others() {
+    const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let get = async |path: &str, accept: &str| app.request("GET", path).header("accept", accept).send().await.unwrap();
+    for (path, link) in [
+        ("/nowhere", None),
+        ("/segment", Some("./segments")),
+        ("/segments/a%26b/coutn", Some("../../segments/a%26b/count")),
+        ("/pages/nothing", None),
+    ] {
+        let shown = page(get(path, BROWSER).await, 404).await;
+        assert!(shown.contains("<h1>Page not found</h1>"), "{shown}");
+        match link {
+            Some(link) => assert!(shown.contains(&format!("Did you mean <a href=\"{link}\">")), "{shown}"),
+            None => assert!(!shown.contains("Did you mean"), "{shown}"),
+        }
+        assert!(
+            path.starts_with("/pages") || get(path, "*/*").await.json::<Value>().await.unwrap()["title"].is_string()
+        );
+    }
+    // The errors of the API stay problems.
+    problem(get("/segments?limit=0", BROWSER).await, 422, "invalid-request").await;
+    let post = app.request("POST", "/nowhere").header("accept", BROWSER).send().await.unwrap();
+    problem(post, 404, "not-found").await;
+}
+
+#[tokio::test]
 async fn overlap_page_shows_what_the_api_returns() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
@@ -340,11 +380,11 @@ async fn overlap_page_shows_what_the_api_returns() {
     let api: Value = app.get(&format!("/overlap?{query}")).await.json().await.unwrap();
     let shown = page(app.get(&format!("/pages/overlap?{query}")).await, 200).await;
     assert_eq!((api["all"].as_u64(), api["any"].as_u64()), (Some(1), Some(9)));
-    assert_eq!(figures(&shown), ["1", "9", "6", "2", "1", "2", "5", "2", "1", "2", "2"]);
+    assert_eq!(figures(&shown), ["1", "9", "4", "2", "1", "1", "1", "6", "2", "1", "2", "5", "2", "1", "2", "2"]);
     assert_eq!(shown.matches("<option").count(), 3, "{shown}");
     // A form sends empty fields, too. The checkboxes of the list send the same parameters.
     let two = page(app.get("/pages/overlap?segment=a&segment=&segment=d&segment=").await, 200).await;
-    assert_eq!(figures(&two), ["1", "7", "6", "1", "1", "2"]);
+    assert_eq!(figures(&two), ["1", "7", "5", "1", "1", "6", "1", "1", "2"]);
     let none = page(app.get("/pages/overlap").await, 200).await;
     assert!(figures(&none).is_empty() && none.contains("id=\"segment-3\""), "{none}");
     let one = page(app.get("/pages/overlap?segment=a").await, 200).await;
@@ -352,6 +392,81 @@ async fn overlap_page_shows_what_the_api_returns() {
         figures(&one).is_empty() && one.contains("Choose at least one more segment") && one.contains("value=\"a\""),
         "{one}"
     );
+}
+
+#[tokio::test]
+async fn overlap_page_counts_over_a_shorter_window() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let long_ago = Timestamp::now().as_millis() / 1_000 - 9 * 86_400;
+    let visits =
+        [json!({ "user_id": "u1", "segment": "a" }), json!({ "user_id": "u2", "segment": "a", "seen_at": long_ago })];
+    app.post_array(&json!(visits)).await;
+    app.record("u1", "b").await;
+    let any = async |query: &str| {
+        let shown = page(app.get(&format!("/pages/overlap?segment=a&segment=b{query}")).await, 200).await;
+        text(&shown, "id=\"any\"").to_owned()
+    };
+    assert_eq!((any("").await, any("&window=7d").await), ("2".to_owned(), "1".to_owned()));
+    let refused = page(app.get("/pages/overlap?segment=a&segment=b&window=15d").await, 422).await;
+    assert!(refused.contains("must not be longer than the configured window of 14d"), "{refused}");
+}
+
+#[tokio::test]
+async fn overlap_and_audience_pages_offer_similar_names_for_unknown_ones() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    app.record("u1", "news").await;
+    for (path, link) in [
+        ("/pages/overlap?segment=sports&segment=nwes", "overlap?segment=sports&amp;segment=news"),
+        ("/pages/audience?all=sports&none=nwes", "audience?all=sports&amp;none=news"),
+    ] {
+        let shown = page(app.get(path).await, 200).await;
+        assert!(shown.contains("No segment is called “<bdi>nwes</bdi>”. Did you mean"), "{shown}");
+        assert!(shown.contains(&format!("<a href=\"{link}\"><bdi>news</bdi></a>?")), "{shown}");
+        let known = page(app.get(&path.replace("nwes", "news")).await, 200).await;
+        assert!(!known.contains("id=\"unknown\""), "{known}");
+    }
+}
+
+#[tokio::test]
+async fn audience_page_shows_what_the_api_returns() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for (segment, users) in [("a", 0..6), ("b & c", 4..9), ("d", 5..7)] {
+        for user in users {
+            app.record(&format!("u{user}"), segment).await;
+        }
+    }
+    for (query, count) in [
+        ("all=a", "6"),
+        ("all=a&none=d", "5"),
+        ("any=a&any=d&none=b%20%26%20c", "4"),
+        ("all=b%20%26%20c&any=a&any=d", "3"),
+        // A form sends empty fields, too.
+        ("all=&all=d&any=&none=&none=a", "1"),
+    ] {
+        let shown = page(app.get(&format!("/pages/audience?{query}")).await, 200).await;
+        assert_eq!(text(&shown, "id=\"count\""), count, "{query}");
+        let api: Value = app
+            .get(&format!("/audience/count?{}", query.replace("all=&", "").replace("any=&none=&", "")))
+            .await
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(api["count"].to_string(), count, "{query}");
+    }
+    for (query, says) in [
+        ("all=a&none=a", "contains &quot;a&quot;, which all contains too"),
+        ("all=1&all=2&all=3&any=4&any=5&any=6&none=7&none=8&none=9", "Choose at most 8 segments (you chose 9)"),
+    ] {
+        let refused = page(app.get(&format!("/pages/audience?{query}")).await, 422).await;
+        assert!(refused.contains(says), "{refused}");
+        assert!(refused.contains("id=\"none-1\""), "the form is kept: {refused}");
+    }
+    let form = page(app.get("/pages/audience?none=a").await, 200).await;
+    assert!(form.contains("id=\"one-more\"") && form.contains("value=\"a\""), "{form}");
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
-use super::in_time;
 use super::redis::Redis;
+use super::{eventually, in_time};
 
 /// Returns settings by name.
 pub fn settings<const N: usize>(settings: [(&str, &str); N]) -> RawSettings {
@@ -66,6 +66,15 @@ impl TestApp {
             stop: stop.clone(),
             running: tokio::spawn(async move { app.run_until(stop.cancelled()).await }),
         }
+    }
+
+    /// Waits until the service has `count` requests in flight. Panics with the caller's location after a time.
+    #[track_caller]
+    pub fn eventually_in_flight(&self, count: usize) -> impl Future<Output = ()> {
+        let line = format!("\nestimator_http_requests_in_flight {count}\n");
+        eventually("the requests are in flight", async move || {
+            self.get("/metrics").await.text().await.unwrap().contains(&line)
+        })
     }
 
     /// Starts the shutdown, as a signal would.

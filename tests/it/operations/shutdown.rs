@@ -122,13 +122,9 @@ async fn shutdown_refuses_overlaps_that_wait_and_completes_the_one_that_runs() {
     proxy.hold_replies();
     let begin = |path: &str| tokio::spawn(app.request("GET", path).send());
     let running = begin("/overlap?segment=a&segment=b");
-    let in_flight = async |count: u32| {
-        let line = format!("\nestimator_http_requests_in_flight {count}\n");
-        eventually("it is in flight", async || app.get("/metrics").await.text().await.unwrap().contains(&line)).await;
-    };
-    in_flight(1).await;
+    app.eventually_in_flight(1).await;
     let waiting = begin("/overlap?segment=a&segment=c");
-    in_flight(2).await;
+    app.eventually_in_flight(2).await;
 
     app.begin_stop();
     problem(in_time("the refusal", waiting).await.unwrap().unwrap(), 503, "stopping").await;

@@ -4,30 +4,42 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use utoipa::IntoParams;
 
 use super::super::auth::PageAuth;
 use super::super::curl::BaseUrl;
-use super::super::list::{self, List as ListPage, ROWS, Row};
+use super::super::list::{self, DEFAULT_ROWS, List as ListPage, MAX_ROWS, Row};
 use super::super::ranges::{self, DEFAULT_DAYS};
 use super::super::response::html;
 use crate::domain::{SegmentName, Timestamp};
 use crate::estimator::history::Point;
 use crate::estimator::{self, List, ListQuery, Order};
 use crate::http::cursor;
-use crate::http::docs::openapi::responses;
+use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::list::ListParams;
 use crate::http::extract::query::{LenientQuery, Parameters, QueryParams};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
 use crate::store;
 
-pub struct ListPageQuery(ListParams);
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListPageQuery {
+    #[param(ignore)]
+    list: ListParams,
+    /// The maximum number of segments on the page. The default is 100.
+    #[param(inline, value_type = Option<RowsOfPage>, example = 500)]
+    limit: usize,
+}
+
+schemas::schema_type!(RowsOfPage = schemas::integer(MAX_ROWS, DEFAULT_ROWS));
 
 impl QueryParams for ListPageQuery {
-    const NAMES: &'static [&'static str] = &["prefix", "contains", "sort", "cursor"];
+    const NAMES: &'static [&'static str] = &["prefix", "contains", "sort", "cursor", "limit"];
 
     fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        Ok(Self(ListParams::parse(query, Order::Count)?))
+        let limit = query.number("limit", MAX_ROWS)?.unwrap_or(DEFAULT_ROWS);
+        Ok(Self { list: ListParams::parse(query, Order::Count)?, limit })
     }
 }
 
@@ -39,17 +51,17 @@ impl QueryParams for ListPageQuery {
     path = "/",
     operation_id = "page_list",
     tag = "pages",
-    params(ListParams),
+    params(ListParams, ListPageQuery),
     responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::ListPageProblems)
 )]
 pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    LenientQuery(ListPageQuery(list)): LenientQuery<ListPageQuery>,
+    LenientQuery(ListPageQuery { list, limit }): LenientQuery<ListPageQuery>,
 ) -> Result<Response> {
     let window = state.estimator.window();
-    let query = list.into_query(ROWS, window);
+    let query = list.into_query(limit, window);
     let now = state.synced_now().await?;
     let found = state.estimator.list(&query, now).await?;
     let largest = largest(&state, &query, &found, now).await?;
@@ -64,7 +76,9 @@ pub async fn list(
         previous: found.previous.map(|previous| cursor::encode(query.order, &previous)),
         next: found.next.map(|next| cursor::encode(query.order, &next)),
         is_first: query.cursor.is_none(),
+        before: found.before,
         total: found.total,
+        limit,
         largest,
         now: found.as_of,
         window,

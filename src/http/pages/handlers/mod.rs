@@ -1,7 +1,10 @@
 //! Handlers of the pages. Their parameters have the same checks as those of the API. Unknown ones are ignored, because
 //! chat tools and link trackers add them.
 
+mod audience;
+mod choice;
 mod list;
+mod overlap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +13,20 @@ use axum::extract::State;
 use axum::response::Response;
 use utoipa::IntoParams;
 
+pub use self::audience::{__path_audience, audience};
 pub use self::list::{__path_list, list};
+pub use self::overlap::{__path_overlap, overlap};
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
-use super::error::{self, FormProblem};
 use super::histogram;
 use super::history::History;
-use super::overlap::{self, Comparison, Selection};
 use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
 use crate::domain::{SegmentName, Timestamp, Window};
-use crate::estimator::ListQuery;
-use crate::estimator::overlap::{OverlapError, Overlaps};
 use crate::http::docs::openapi::{responses, schemas};
-use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
-use crate::http::middleware::endpoint::with_timeout;
-use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::extract::query::{LenientQuery, Parameters, QueryParams};
+use crate::http::problem::{Problem, Result};
 use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
 
@@ -113,90 +113,4 @@ async fn leaving(state: &AppState, segment: &SegmentName<'_>, now: Timestamp) ->
     let all = state.estimator.estimate(segment, now).await?;
     let staying = state.estimator.estimate_within(segment, shorter, now).await?;
     Ok(Some(all.saturating_sub(staying)))
-}
-
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct OverlapPageQuery {
-    /// The segments: 2 to 8. With fewer, the page is a form. Empty values are ignored.
-    #[param(inline, value_type = schemas::OverlapSegments, style = Form, explode, example = json!(["sports", "news"]))]
-    segment: Vec<String>,
-}
-
-impl QueryParams for OverlapPageQuery {
-    const NAMES: &'static [&'static str] = &["segment"];
-
-    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
-        let segment = query.all("segment").filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        Ok(Self { segment })
-    }
-}
-
-/// Compare segments.
-///
-/// The page has the number of users that they have in common, for people.
-#[utoipa::path(
-    get,
-    path = "/pages/overlap",
-    operation_id = "page_overlap",
-    tag = "pages",
-    params(OverlapPageQuery),
-    responses((status = 200, description = "The page.", body = String, content_type = "text/html"), responses::OverlapPageProblems)
-)]
-pub async fn overlap(
-    _: PageAuth,
-    State(state): State<Arc<AppState>>,
-    base_url: BaseUrl,
-    LenientQuery(OverlapPageQuery { segment: names }): LenientQuery<OverlapPageQuery>,
-) -> std::result::Result<Response, FormProblem> {
-    let mut selection = Selection { names: names.iter().map(String::as_str).collect(), suggestions: Vec::new() };
-    if names.len() < Overlaps::MIN_SEGMENTS {
-        let now = state.synced_now().await.map_err(Problem::from)?;
-        selection.suggestions = suggestions(&state, now).await?;
-        return Ok(html(overlap::page(&selection, None, &base_url)));
-    }
-    match compare(&state, &mut selection).await {
-        Ok(comparison) => Ok(html(overlap::page(&selection, Some(&comparison), &base_url))),
-        Err(problem) => Err(FormProblem::new(problem, overlap::form(&selection))),
-    }
-}
-
-/// Compares the selected segments and adds the suggestions.
-async fn compare(state: &Arc<AppState>, selection: &mut Selection<'_>) -> Result<Comparison> {
-    let segments = chosen(&selection.names)?;
-    // First, because it is cheap: if it is refused, no overlap was computed in vain.
-    selection.suggestions = suggestions(state, state.synced_now().await?).await?;
-    let window = state.estimator.window();
-    let overlap = state.overlaps.overlap(&segments, window, Arc::clone(state).shared_now()).await;
-    let (overlap, now) = overlap.map_err(|error| match error {
-        OverlapError::TooMany(refused) => error::too_many_comparisons(refused),
-        error => error.into(),
-    })?;
-    Ok(Comparison { overlap, now, window })
-}
-
-/// Returns the segments of the form.
-fn chosen(names: &[&str]) -> Result<Vec<SegmentName<'static>>> {
-    let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
-    if count > max {
-        let surplus = &names[max..];
-        let named: Vec<_> = surplus.iter().take(max).map(|name| format!("“{name}”")).collect();
-        let others = surplus.len() - named.len();
-        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-        let detail = format!("Choose at most {max} segments (you chose {count}). Remove {}{others}.", named.join(", "));
-        return Err(Problem::new(ProblemKind::Invalid, detail));
-    }
-    query::different_segments(names.iter().copied())
-}
-
-/// Returns the names of the largest segments.
-async fn suggestions(state: &AppState, now: Timestamp) -> Result<Vec<String>> {
-    const MAX_SUGGESTIONS: usize = 300;
-    let window = state.estimator.window();
-    let query = ListQuery::largest(MAX_SUGGESTIONS, window);
-    let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
-    let mut counted = list.segments;
-    counted.retain(|counted| counted.count.is_some());
-    counted.sort_by(|one, other| one.segment.cmp(&other.segment));
-    Ok(counted.into_iter().map(|counted| counted.segment.to_string()).collect())
 }

@@ -4,8 +4,12 @@ use super::super::links::with_query;
 use crate::domain::{Timestamp, Window};
 use crate::estimator::{CountedSegment, Order};
 
-/// Segments per page.
-pub const ROWS: usize = 100;
+/// Segments per page unless the reader chooses another number.
+pub const DEFAULT_ROWS: usize = 100;
+/// Maximum number of segments per page.
+pub const MAX_ROWS: usize = 1_000;
+/// Numbers of segments per page that the page offers.
+pub const OFFERED_ROWS: [usize; 3] = [DEFAULT_ROWS, 500, MAX_ROWS];
 
 /// Data of the page.
 pub struct List<'a> {
@@ -22,8 +26,12 @@ pub struct List<'a> {
     pub next: Option<String>,
     /// Whether this is the first page.
     pub is_first: bool,
+    /// Number of segments before this page, if it is known.
+    pub before: Option<u64>,
     /// Number of segments on all pages, if it is known.
     pub total: Option<u64>,
+    /// Maximum number of segments per page.
+    pub limit: usize,
     /// Count of the largest segment, whether or not it is on this page.
     pub largest: u64,
     /// Time of the counts.
@@ -62,6 +70,11 @@ pub const fn sort_parameter(order: Order) -> &'static str {
     }
 }
 
+/// Returns the parameter `limit`, which the default number omits.
+pub fn limit_parameter(limit: usize) -> String {
+    if limit == DEFAULT_ROWS { String::new() } else { limit.to_string() }
+}
+
 pub const fn order_label(order: Order) -> &'static str {
     match order {
         Order::Count => "largest first",
@@ -74,8 +87,13 @@ pub const fn order_label(order: Order) -> &'static str {
 
 /// Returns the link to the page of `list` at `cursor`.
 pub fn link(list: &List<'_>, cursor: Option<&str>) -> String {
-    let sort = sort_parameter(list.order);
-    let parameters =
-        [("prefix", list.prefix), ("contains", list.contains), ("sort", sort), ("cursor", cursor.unwrap_or_default())];
+    let limit = limit_parameter(list.limit);
+    let parameters = [
+        ("prefix", list.prefix),
+        ("contains", list.contains),
+        ("sort", sort_parameter(list.order)),
+        ("limit", &limit),
+        ("cursor", cursor.unwrap_or_default()),
+    ];
     with_query("./", parameters)
 }

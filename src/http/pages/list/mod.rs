@@ -5,8 +5,8 @@ mod headings;
 
 use maud::{Markup, html};
 
-pub use self::data::{List, ROWS, Row};
-use self::data::{link, order_label, sort_parameter};
+pub use self::data::{DEFAULT_ROWS, List, MAX_ROWS, Row};
+use self::data::{OFFERED_ROWS, limit_parameter, link, order_label, sort_parameter};
 use self::headings::{change_heading, heading};
 use super::curl::BaseUrl;
 use super::layout::{self, Page, Refresh};
@@ -31,17 +31,22 @@ pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
 fn search(list: &List<'_>) -> Markup {
     let unfiltered = List { prefix: "", contains: "", ..list.first_page(list.order) };
     html! {
-        h1 { "Segments" }
-        (layout::as_of(list.now, Some(list.window)))
-        form .tools method="get" action="./" role="search" {
-            div .field {
-                label for="search" { "Search segments" }
-                input #search type="search" name="contains" value=(list.contains) autocomplete="off" spellcheck="false" maxlength="128";
+        div .top {
+            div {
+                h1 { "Segments" }
+                (layout::as_of(list.now, Some(list.window)))
             }
-            @if !list.prefix.is_empty() { input type="hidden" name="prefix" value=(list.prefix); }
-            @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
-            button type="submit" { "Search" }
-            @if list.is_filtered() { a .button href=(link(&unfiltered, None)) { "Clear" } }
+            form .tools method="get" action="./" role="search" {
+                div .field {
+                    label for="search" { "Search segments" }
+                    input #search type="search" name="contains" value=(list.contains) autocomplete="off" spellcheck="false" maxlength="128";
+                }
+                @if !list.prefix.is_empty() { input type="hidden" name="prefix" value=(list.prefix); }
+                @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
+                @if list.limit != DEFAULT_ROWS { input type="hidden" name="limit" value=(limit_parameter(list.limit)); }
+                button type="submit" { "Search" }
+                @if list.is_filtered() { a .button href=(link(&unfiltered, None)) { "Clear" } }
+            }
         }
         @if list.rows.is_empty() {
             div .nothing #nothing {
@@ -62,16 +67,19 @@ fn filter(list: &List<'_>, starts: &str, contains: &str) -> Markup {
     }
 }
 
-/// Returns which segments the page has: `1–100 of 10,021 segments`.
+/// Returns which segments the page has: `101–200 of 10,021 segments`.
 fn shown(list: &List<'_>) -> String {
     let rows = list.rows.len() as u64;
     let counted = format::counted(rows, "segment", "segments");
-    match (list.is_first, list.total.filter(|total| *total > rows)) {
-        (true, Some(total)) => format!("1–{} of {} segments", format::number(rows), format::number(total)),
-        (true, None) if list.next.is_some() => format!("The first {counted}"),
-        (true, None) => counted,
-        (false, Some(total)) => format!("{} of {} segments", format::number(rows), format::number(total)),
-        (false, None) => format!("{counted} of several pages"),
+    let is_only = list.is_first && list.next.is_none();
+    match (list.before, list.total) {
+        _ if is_only => counted,
+        (Some(before), total) => {
+            let range = format!("{}–{}", format::number(before + 1), format::number(before + rows));
+            let total = total.map(|total| format!(" of {}", format::number(total))).unwrap_or_default();
+            format!("{range}{total} segments")
+        }
+        (None, _) => format!("{counted} of several pages"),
     }
 }
 
@@ -101,7 +109,7 @@ fn table(list: &List<'_>) -> Markup {
                         tr {
                             td .pick {
                                 @if row.counted.count.is_some() {
-                                    input type="checkbox" name="segment" value=(segment) aria-label={ "Compare " (visible(segment)) };
+                                    label { input type="checkbox" name="segment" value=(segment) aria-label={ "Compare " (visible(segment)) }; }
                                 }
                             }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
@@ -123,16 +131,37 @@ fn table(list: &List<'_>) -> Markup {
             div .foot {
                 button type="submit" data-text=(COMPARE) { (COMPARE) }
                 span .muted { "Select " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) }
+                (sizes(list))
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {
                         ul {
                             @if !list.is_first { li { a href=(link(list, None)) { "First page" } } }
                             @if let Some(previous) = &list.previous {
-                                li { a #previous rel="prev" href=(link(list, Some(previous))) { "Previous " (ROWS) } }
+                                li { a #previous rel="prev" href=(link(list, Some(previous))) { "Previous " (format::number(list.limit as u64)) } }
                             }
                             @if let Some(next) = &list.next {
-                                li { a #next rel="next" href=(link(list, Some(next))) { "Next " (ROWS) } }
+                                li { a #next rel="next" href=(link(list, Some(next))) { "Next " (format::number(list.limit as u64)) } }
                             }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Renders links to other numbers of segments per page, if that changes anything.
+fn sizes(list: &List<'_>) -> Markup {
+    let is_only = list.is_first && list.next.is_none();
+    html! {
+        @if !is_only || list.limit > DEFAULT_ROWS {
+            nav .choice #sizes aria-label="Segments per page" {
+                span aria-hidden="true" { "Per page" }
+                ul .choices {
+                    @for limit in OFFERED_ROWS {
+                        li {
+                            a href=(link(&List { limit, ..list.first_page(list.order) }, None))
+                                aria-current=[(limit == list.limit).then_some("true")] { (format::number(limit as u64)) }
                         }
                     }
                 }
@@ -143,6 +172,8 @@ fn table(list: &List<'_>) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::domain::{SegmentName, Timestamp, Window};
     use crate::estimator::{Change, Changes, CountedSegment};
@@ -164,7 +195,9 @@ mod tests {
             previous: None,
             next: None,
             is_first: true,
+            before: Some(0),
             total: None,
+            limit: DEFAULT_ROWS,
             largest: 4_000,
             now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
             window: Window::parse("14d").unwrap(),
@@ -192,10 +225,45 @@ mod tests {
         assert!(!html(&list(rows.clone())).contains("In 7 days"));
         rows[0].counted.changes.week =
             Some(Change { before: 50, after: 40, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) });
-        let page = html(&List { order: Order::Growth, total: Some(10_021), ..list(rows) });
+        let page = html(&List { order: Order::Growth, total: Some(10_021), next: Some("g".to_owned()), ..list(rows) });
         assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">–</td>"), "{page}");
         assert!(page.contains("<a href=\"./?sort=-change\">In 7 days"), "the link reverses the order: {page}");
         assert!(page.contains("1–2 of 10,021 segments, the fastest growing first"), "{page}");
+    }
+
+    #[rstest]
+    #[case::only(true, None, Some(0), Some(2), "2 segments, ")]
+    #[case::first(true, Some("c"), Some(0), Some(10_021), "1–2 of 10,021 segments, ")]
+    #[case::later(false, Some("c"), Some(100), Some(10_021), "101–102 of 10,021 segments, ")]
+    #[case::last(false, None, Some(10_019), Some(10_021), "10,020–10,021 of 10,021 segments, ")]
+    #[case::first_without_total(true, Some("c"), Some(0), None, "1–2 segments, ")]
+    #[case::later_without_total(false, Some("c"), None, None, "2 segments of several pages, ")]
+    fn caption_says_which_segments_the_page_has(
+        #[case] is_first: bool,
+        #[case] next: Option<&str>,
+        #[case] before: Option<u64>,
+        #[case] total: Option<u64>,
+        #[case] expected: &str,
+    ) {
+        let rows = vec![row("sports", 40, &[]), row("news", 4, &[])];
+        let page = html(&List { is_first, next: next.map(str::to_owned), before, total, ..list(rows) });
+        assert!(page.contains(&format!("<caption>{expected}")), "{page}");
+    }
+
+    #[test]
+    fn links_keep_the_number_of_segments_per_page() {
+        let rows = vec![row("sports", 40, &[])];
+        let page = html(&List { limit: 500, contains: "o", next: Some("c1".to_owned()), ..list(rows) });
+        for link in [
+            "<a id=\"next\" rel=\"next\" href=\"./?contains=o&amp;limit=500&amp;cursor=c1\">Next 500</a>",
+            "<input type=\"hidden\" name=\"limit\" value=\"500\">",
+            "<a href=\"./?contains=o\">100</a>",
+            "<a href=\"./?contains=o&amp;limit=500\" aria-current=\"true\">500</a>",
+            "<a href=\"./?contains=o&amp;limit=1000\">1,000</a>",
+        ] {
+            assert!(page.contains(link), "{link} is not in {page}");
+        }
+        assert!(!html(&list(vec![row("sports", 40, &[])])).contains("Per page"), "all segments are shown");
     }
 
     #[test]

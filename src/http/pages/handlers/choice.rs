@@ -1,0 +1,66 @@
+//! Segments that a form chooses.
+
+use std::sync::Arc;
+
+use super::super::error;
+use super::super::similar::UnknownName;
+use crate::domain::SegmentName;
+use crate::estimator::ListQuery;
+use crate::estimator::overlap::{OverlapError, Overlaps};
+use crate::http::middleware::endpoint::with_timeout;
+use crate::http::problem::{Problem, ProblemKind, Result};
+use crate::http::similar_names::similar_names;
+use crate::http::state::AppState;
+
+/// Checks that at most [`Overlaps::MAX_SEGMENTS`] are chosen.
+///
+/// # Errors
+///
+/// A [`Problem`] that names the surplus.
+pub fn check_number(names: &[&str]) -> Result<()> {
+    let (max, count) = (Overlaps::MAX_SEGMENTS, names.len());
+    if count <= max {
+        return Ok(());
+    }
+    let surplus = &names[max..];
+    let named: Vec<_> = surplus.iter().take(max).map(|name| format!("“{name}”")).collect();
+    let others = surplus.len() - named.len();
+    let others = if others > 0 { format!(" and {others} more") } else { String::new() };
+    let detail = format!("Choose at most {max} segments (you chose {count}). Remove {}{others}.", named.join(", "));
+    Err(Problem::new(ProblemKind::Invalid, detail))
+}
+
+/// Returns the names of the largest segments.
+pub async fn suggestions(state: &Arc<AppState>) -> Result<Vec<String>> {
+    const MAX_SUGGESTIONS: usize = 300;
+    let now = state.synced_now().await?;
+    let query = ListQuery::largest(MAX_SUGGESTIONS, state.estimator.window());
+    let list = with_timeout(state.limits.request, state.estimator.list(&query, now)).await??;
+    let mut counted = list.segments;
+    counted.retain(|counted| counted.count.is_some());
+    counted.sort_by(|one, other| one.segment.cmp(&other.segment));
+    Ok(counted.into_iter().map(|counted| counted.segment.to_string()).collect())
+}
+
+/// Returns those of `segments` that the service does not know, with similar names. `counts` are their users.
+pub async fn unknown<'a>(
+    state: &AppState,
+    segments: &'a [SegmentName<'static>],
+    counts: &[u64],
+) -> Result<Vec<UnknownName<'a>>> {
+    let counted: Vec<_> = segments.iter().zip(counts).map(|(segment, count)| (segment, *count > 0)).collect();
+    let known = state.estimator.are_known(&counted).await?;
+    let mut unknown = Vec::new();
+    for (segment, _) in segments.iter().zip(known).filter(|(_, is_known)| !is_known) {
+        unknown.push(UnknownName { name: segment.as_str(), similar: similar_names(state, segment).await });
+    }
+    Ok(unknown)
+}
+
+/// Returns the problem of a count for readers of pages.
+pub fn problem_of(error: OverlapError) -> Problem {
+    match error {
+        OverlapError::TooMany(refused) => error::too_many_comparisons(refused),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,223 @@
+//! The page that compares segments.
+
+mod letters;
+mod pairs;
+mod regions;
+
+use maud::{Markup, html};
+
+use self::letters::lettered;
+use self::pairs::pairs;
+use self::regions::regions;
+use super::curl::BaseUrl;
+use super::fields::{segment_field, suggestions};
+use super::format;
+use super::layout::{self, Page, Refresh};
+use super::links::{BasePath, overlap_link, with_query};
+use super::names::name as isolated;
+use super::similar::{UnknownName, unknown_names};
+use super::windows::{shorter_than, windows};
+use crate::domain::{Timestamp, Window};
+use crate::estimator::overlap::{Overlap, Overlaps};
+
+/// Minimum number of fields in the form.
+const MIN_FIELDS: usize = 3;
+/// Maximum number of fields in the form.
+const MAX_FIELDS: usize = 2 * Overlaps::MAX_SEGMENTS;
+
+/// Selected segments and suggestions for more.
+pub struct Selection<'a> {
+    /// The names as entered.
+    pub names: Vec<&'a str>,
+    /// Names of existing segments.
+    pub suggestions: Vec<String>,
+    pub window: Window,
+    /// The longest window.
+    pub configured: Window,
+}
+
+impl Selection<'_> {
+    /// Returns the link to the comparison of these segments over `window`; `None` is the configured one.
+    fn href(&self, window: Option<Window>) -> String {
+        overlap_link(&self.names, window)
+    }
+
+    fn window(&self) -> Option<Window> {
+        shorter_than(self.window, self.configured)
+    }
+}
+
+/// Result of a comparison.
+pub struct Comparison<'a> {
+    pub overlap: Overlap,
+    /// Time of the numbers.
+    pub now: Timestamp,
+    pub unknown: Vec<UnknownName<'a>>,
+}
+
+/// Renders the page, with the result if there is one.
+pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>, base_url: &BaseUrl) -> Markup {
+    let main = html! {
+        h1 { "Overlap" }
+        p .lead {
+            "See how many users " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) " segments share. Counts are exact. "
+            "To count the users in some segments and not in others, " a href="audience" { "define an audience" } "."
+        }
+        @if comparison.is_none() && selection.names.len() == 1 { p .lead #one-more { "Choose at least one more segment." } }
+        (form(selection))
+        @if let Some(comparison) = comparison { (result(selection, comparison, base_url)) }
+    };
+    // A refresh would make Redis read all members again.
+    layout::page(BasePath::Pages, Page::Overlap, "Overlap", Refresh::Never, &main)
+}
+
+/// Renders the form with the selected segments.
+pub fn form(selection: &Selection<'_>) -> Markup {
+    let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
+    // Too many names are kept for correction, if they are not far too many.
+    let fields = fields.max(selection.names.len().min(MAX_FIELDS));
+    html! {
+        form #pick method="get" action="overlap" {
+            fieldset {
+                legend .said { "Segments to compare" }
+                div .picks {
+                    @for index in 0..fields {
+                        @let optional = if index < Overlaps::MIN_SEGMENTS { "" } else { " (optional)" };
+                        @let name = selection.names.get(index).copied().unwrap_or_default();
+                        (segment_field(&format!("segment-{}", index + 1), &format!("Segment {}{optional}", index + 1), "segment", name))
+                    }
+                }
+            }
+            (suggestions(&selection.suggestions))
+            @if let Some(window) = selection.window() { input type="hidden" name="window" value=(window); }
+            div .tools {
+                button .chief type="submit" { "Compare" }
+                @if !selection.names.is_empty() { a .button href="overlap" { "Clear" } }
+            }
+        }
+    }
+}
+
+fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &BaseUrl) -> Markup {
+    let (names, Comparison { overlap, now, unknown }) = (&selection.names[..], comparison);
+    let &Overlap { any, all, .. } = overlap;
+    let (in_all, in_any) =
+        if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
+    let replaced = |unknown: &str, other: &str| {
+        let names: Vec<_> = names.iter().map(|&name| if name == unknown { other } else { name }).collect();
+        overlap_link(&names, selection.window())
+    };
+    html! {
+        (unknown_names(unknown, replaced))
+        section #result aria-labelledby="in-common" {
+            h2 #in-common { "Result" }
+            (layout::as_of(*now, Some(selection.window)))
+            (windows(selection.window, selection.configured, |window| selection.href(window)))
+            dl .pair {
+                div { dt { (in_all) } dd #all data-count=(all) { (format::number(all)) } dd { (format::share(all, any)) " of the users in at least one" } }
+                div { dt { (in_any) } dd #any data-count=(any) { (format::number(any)) } dd { "distinct users" } }
+            }
+            (legend(names, overlap))
+        }
+        (regions(names, overlap, selection.window()))
+        (pairs(names, overlap))
+        section aria-labelledby="calls" {
+            h2 #calls { "Get this data from the API" }
+            pre tabindex="0" { code { (base_url.get(&format!("/{}", selection.href(selection.window())))) } }
+        }
+    }
+}
+
+/// Renders which letter stands for which segment.
+fn legend(names: &[&str], overlap: &Overlap) -> Markup {
+    html! {
+        ul .legend #legend {
+            @for ((letter, name), count) in lettered(names).zip(&overlap.counts) {
+                li {
+                    span .letter { (letter) }
+                    a href=(with_query("segment", [("name", name)])) { (isolated(name)) }
+                    span .muted { " " (format::counted(*count, "user", "users")) }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::estimator::overlap::{Pair, Region};
+
+    fn selection<'a>(names: &[&'a str]) -> Selection<'a> {
+        let configured = Window::parse("14d").unwrap();
+        Selection { names: names.to_vec(), suggestions: vec!["a\"b".to_owned()], window: configured, configured }
+    }
+
+    fn html(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>) -> String {
+        page(selection, comparison, &BaseUrl::at("http://localhost:8080")).into_string()
+    }
+
+    fn comparison<'a>(unknown: Vec<UnknownName<'a>>) -> Comparison<'a> {
+        let pairs = vec![Pair { first: 0, second: 1, both: 200 }];
+        let regions = [(0b01, 800), (0b10, 300), (0b11, 200)].map(|(mask, count)| Region { mask, count }).to_vec();
+        Comparison {
+            overlap: Overlap { any: 1_300, all: 200, counts: vec![1_000, 500], pairs, regions },
+            now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
+            unknown,
+        }
+    }
+
+    #[test]
+    fn result_has_the_figures_and_the_request() {
+        let page = html(&selection(&["sports", "<b>"]), Some(&comparison(Vec::new())));
+        for part in [
+            "id=\"all\" data-count=\"200\">200<",
+            "id=\"any\" data-count=\"1300\">1,300<",
+            "<span class=\"letter\">B</span><a href=\"segment?name=%3Cb%3E\"><bdi>&lt;b&gt;</bdi></a><span class=\"muted\"> 500 users",
+            "curl 'http://localhost:8080/overlap?segment=sports&amp;segment=%3Cb%3E'",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+        assert!(!page.contains("<b>"), "{page}");
+        assert!(!page.contains("data-refresh"), "it does not refresh periodically");
+    }
+
+    #[test]
+    fn result_keeps_the_window_in_its_links() {
+        let selection = Selection { window: Window::parse("7d").unwrap(), ..selection(&["a", "b"]) };
+        let page = html(&selection, Some(&comparison(Vec::new())));
+        for part in [
+            "Users seen in the last 7 days",
+            "href=\"overlap?segment=a&amp;segment=b\">14 days</a>",
+            "href=\"overlap?segment=a&amp;segment=b&amp;window=7d\" aria-current=\"true\">7 days</a>",
+            "<input type=\"hidden\" name=\"window\" value=\"7d\">",
+            "'http://localhost:8080/overlap?segment=a&amp;segment=b&amp;window=7d'",
+            "href=\"audience?all=a&amp;none=b&amp;window=7d\"",
+        ] {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn result_offers_similar_names_for_unknown_ones() {
+        let similar = vec![crate::domain::SegmentName::parse("news").unwrap()];
+        let unknown = vec![UnknownName { name: "nwes", similar }, UnknownName { name: "x", similar: Vec::new() }];
+        let page = html(&selection(&["nwes", "x"]), Some(&comparison(unknown)));
+        let link = "<a href=\"overlap?segment=news&amp;segment=x\"><bdi>news</bdi></a>?</li>";
+        assert!(page.contains(&format!("No segment is called “<bdi>nwes</bdi>”. Did you mean {link}")), "{page}");
+        assert!(page.contains("No segment is called “<bdi>x</bdi>”. It counts as empty."), "{page}");
+    }
+
+    #[rstest]
+    #[case::none(&[], 3)]
+    #[case::three(&["a", "b", "c"], 4)]
+    #[case::eight(&["a", "b", "c", "d", "e", "f", "g", "h"], 8)]
+    fn form_has_one_field_more_than_names_up_to_eight(#[case] names: &[&str], #[case] fields: usize) {
+        let page = html(&selection(names), None);
+        assert_eq!(page.matches("name=\"segment\"").count(), fields);
+        assert!(names.iter().all(|name| page.contains(&format!("value=\"{name}\""))), "{page}");
+        assert!(page.contains("<option value=\"a&quot;b\">"), "{page}");
+    }
+}

@@ -1,0 +1,149 @@
+//! The gauges of the segments that `metered_segments` selects.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use segment_estimator::domain::Window;
+use segment_estimator::estimator::Estimator;
+use segment_estimator::jobs::{SegmentMeter, SegmentPattern};
+use segment_estimator::store::{NamedSample, Sample};
+
+use crate::helpers::{NOON, Redis, segment, visit};
+
+/// A meter of the segments that match a list of patterns, and its estimator.
+fn meter(redis: &Redis, patterns: &str) -> (SegmentMeter, Estimator) {
+    let estimator = redis.estimator("14d");
+    (SegmentMeter::new(estimator.clone(), SegmentPattern::parse_list(patterns).unwrap()), estimator)
+}
+
+/// Records `users` users in a segment at noon.
+async fn record(estimator: &Estimator, name: &str, users: usize) {
+    for user in 0..users {
+        estimator.record(visit(&format!("u{user}"), name, NOON), NOON).await.unwrap();
+    }
+}
+
+/// Returns the values of the gauge `name` by segment.
+fn gauges(estimator: &Estimator, name: &str) -> BTreeMap<String, f64> {
+    let text = estimator.metrics().render();
+    let samples = text.lines().filter_map(|line| {
+        let (segment, value) = line.strip_prefix(name)?.strip_prefix("{segment=\"")?.rsplit_once("\"} ")?;
+        Some((segment.to_owned(), value.parse().unwrap()))
+    });
+    samples.collect()
+}
+
+/// Returns the users of the segments with a gauge.
+fn users(estimator: &Estimator) -> Vec<(String, f64)> {
+    gauges(estimator, "estimator_segment_users").into_iter().collect()
+}
+
+fn expected<const N: usize>(users: [(&str, f64); N]) -> Vec<(String, f64)> {
+    users.map(|(segment, users)| (segment.to_owned(), users)).into()
+}
+
+#[tokio::test]
+async fn measure_selects_names_prefixes_and_the_largest() {
+    let redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, r"sports, nobody, news*, a\*, top:2");
+    for (name, users) in [("news", 1), ("news-video", 2), ("sports", 3), ("a*", 1), ("ab", 1), ("food", 5), ("pets", 4)]
+    {
+        record(&estimator, name, users).await;
+    }
+    meter.measure(NOON).await;
+    let named = [("a*", 1.0), ("food", 5.0), ("news", 1.0), ("news-video", 2.0), ("nobody", 0.0), ("pets", 4.0)];
+    assert_eq!(users(&estimator), [&expected(named)[..], &expected([("sports", 3.0)])].concat());
+}
+
+#[tokio::test]
+async fn segments_enter_and_leave_the_metric() {
+    let redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, "news*, top:1");
+    record(&estimator, "food", 2).await;
+    record(&estimator, "news-a", 1).await;
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("food", 2.0), ("news-a", 1.0)]));
+
+    // A new name with the prefix is found at once. The largest segments are found again after four measurements.
+    record(&estimator, "news-b", 1).await;
+    record(&estimator, "pets", 3).await;
+    redis.call::<()>(&["DEL", "segment:news-a"]);
+    redis.call::<()>(&["ZREM", "segments", "news-a"]);
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("food", 2.0), ("news-b", 1.0)]));
+    for _ in 0..3 {
+        meter.measure(NOON).await;
+    }
+    assert_eq!(users(&estimator), expected([("news-b", 1.0), ("pets", 3.0)]));
+}
+
+#[tokio::test]
+async fn gauges_are_nan_during_an_outage() {
+    let mut redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, "sports, news*");
+    record(&estimator, "news", 1).await;
+    meter.measure(NOON).await;
+    redis.stop();
+    meter.measure(NOON).await;
+    let users = users(&estimator);
+    assert!(users.iter().all(|(_, users)| users.is_nan()), "{users:?}");
+    assert_eq!(users.into_iter().map(|(segment, _)| segment).collect::<Vec<_>>(), ["news", "sports"]);
+}
+
+#[tokio::test]
+async fn week_before_is_that_of_the_history() {
+    let redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, "sports, news");
+    record(&estimator, "sports", 2).await;
+    record(&estimator, "news", 2).await;
+    let week_before = NOON - Duration::from_secs(7 * 86_400);
+    let sample = |at, count| NamedSample { segment: segment("sports").into_owned(), sample: Sample { at, count } };
+    let store = redis.store();
+    store.add_samples(&[sample(week_before, 7), sample(NOON, 3)]).await.unwrap();
+    store.update_changes(&[(&segment("sports"), NOON)], Window::parse("14d").unwrap()).await.unwrap();
+    meter.measure(NOON).await;
+    let before = gauges(&estimator, "estimator_segment_users_week_before");
+    assert_eq!(before["sports"], 7.0);
+    assert!(before["news"].is_nan(), "it has no history");
+    assert_eq!(users(&estimator), expected([("news", 2.0), ("sports", 2.0)]));
+}
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn measure_selects_at_most_a_hundred_segments_and_warns_once() {
+    let redis = Redis::start();
+    let (mut meter, estimator) = meter(&redis, "zoo, *");
+    for n in 0..SegmentPattern::MAX_SEGMENTS {
+        record(&estimator, &format!("segment-{n:03}"), 1).await;
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    meter.measure(NOON).await;
+    meter.measure(NOON).await;
+    drop(guard);
+    let segments: Vec<_> = users(&estimator).into_iter().map(|(segment, _)| segment).collect();
+    assert_eq!(segments.len(), SegmentPattern::MAX_SEGMENTS);
+    assert_eq!(
+        (segments[0].as_str(), segments[98].as_str(), segments[99].as_str()),
+        ("segment-000", "segment-098", "zoo")
+    );
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(log.matches("selects more segments than the maximum").count(), 1, "{log}");
+}
