@@ -152,13 +152,10 @@ fn height_of(tick: &Tick) -> f64 {
     BASE - tick.at * (BASE - TOP)
 }
 
-/// Keeps the labels at both ends within the margin of a narrow screen, where half a date takes 7 % of the width.
+/// Keeps the label at the right end within the margin of a narrow screen. At the left end, the labels of the counts leave
+/// room for half of it.
 fn anchor(at: f64) -> &'static str {
-    match at {
-        at if at < 0.04 => "start",
-        at if at > 0.97 => "end",
-        _ => "middle",
-    }
+    if at > 0.96 { "end" } else { "middle" }
 }
 
 /// Returns the gaps between counts, as their positions.
@@ -256,6 +253,15 @@ mod tests {
         assert_eq!(svg.matches("class=\"gap\"").count(), 1, "the end is no gap: {svg}");
         assert!(svg.contains("class=\"gap\" x=\"20.000%\" width=\"40.000%\""), "{svg}");
         assert_eq!((svg.matches("<circle").count(), svg.matches("class=\"hit\"").count()), (3, 6));
+    }
+
+    #[test]
+    fn label_at_the_left_end_is_centred_like_the_others() {
+        let ticks = [0.0, 0.5, 1.0].map(|at| Tick { at, label: "9 Nov".into() });
+        let svg = bars(&Frame { x_ticks: ticks.into(), ..frame() }, &[bar(1)]).into_string();
+        let (_, plot) = svg.split_once("class=\"plot\"").unwrap();
+        let anchors = plot.split("text-anchor=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        assert_eq!(anchors.collect::<Vec<_>>(), ["end", "middle", "middle"], "from the right: {plot}");
     }
 
     #[test]
