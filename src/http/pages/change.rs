@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use maud::{Markup, html};
 
-use super::format;
 use crate::estimator::Change;
+use crate::http::format;
 
 /// Renders `change` as an arrow, the difference and its percentage: `▼ 217 (-5.2%)`.
 pub fn change(change: Change) -> Markup {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::axis::Tick;
-use super::chart::{self, Bar, Frame};
-use super::format;
 use crate::domain::{Timestamp, Window};
 use crate::estimator::{Bucket, Histogram};
+use crate::http::charts::axis::Tick;
+use crate::http::charts::plot::{self, Bar, Frame};
+use crate::http::format;
 
 /// Renders the histogram of `window` as a chart and a table. Users expire by the `configured` window, whichever is
 /// shown.
@@ -36,7 +36,7 @@ pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> M
         x_ticks: ticks,
     };
     html! {
-        (chart::bars(&frame, &bars))
+        (plot::bars(&frame, &bars))
         details #histogram-figures {
             summary { "Show as table" }
             table #histogram-table {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::chart::{self, DataPoint, Frame};
 use super::links::SegmentLink;
 use super::ranges::{self, RANGES};
-use super::{axis, format};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::history::Point;
+use crate::http::charts::axis;
+use crate::http::charts::plot::{self, DataPoint, Frame};
+use crate::http::format;
 
 /// Past counts of a segment.
 pub struct History {
@@ -98,7 +99,7 @@ fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) 
         x_ticks: axis::times(from, to, 8),
     };
     html! {
-        (chart::line(&frame, &data_points))
+        (plot::line(&frame, &data_points))
         details #history-figures {
             summary { "Show as table" }
             @if points.len() > 48 { (table_by_day(points)) } @else { (table_by_point(points)) }

@@ -1,16 +1,13 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
 //! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `ranges` and `curl`.
+//! `error` an error page. They share `layout`, `spark`, `change`, `names`, `links`, `ranges` and `curl`.
 
 mod auth;
-mod axis;
 mod change;
-mod chart;
 mod curl;
 pub mod error;
 mod files;
-mod format;
 mod handlers;
 mod histogram;
 mod history;

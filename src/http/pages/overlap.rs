@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
-use super::format;
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, encoded, with_query};
 use super::names::{name as isolated, visible};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{Overlap, Overlaps};
+use crate::http::format;
 
 /// Minimum number of fields in the form.
 const MIN_FIELDS: usize = 3;

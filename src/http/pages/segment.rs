@@ -9,9 +9,10 @@ use super::histogram::{self, histogram};
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, SegmentLink, encoded, with_query};
-use super::{change, format, names, ranges};
+use super::{change, names, ranges};
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::{Change, Histogram};
+use crate::http::format;
 
 /// Data of the page.
 pub struct Segment<'a> {

@@ -1,11 +1,11 @@
-//! Sparklines as SVG.
+//! Small charts for tables, as SVG: sparklines and meters.
 
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::chart::runs;
-use super::format;
+use crate::http::charts::plot::{percent, runs};
+use crate::http::format;
 
 /// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
 /// the highest: a nearly constant count looks constant.
@@ -32,6 +32,16 @@ pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
             title { (label) }
             path .line d=(relative_path(&points)) {}
             @if let Some((x, y)) = last { circle cx=(x) cy=(y) r="4" {} }
+        }
+    }
+}
+
+/// Renders `part` of `whole` as a bar. The numbers are beside it.
+pub fn meter(part: u64, whole: u64) -> Markup {
+    html! {
+        svg .meter aria-hidden="true" width="100%" height="3" {
+            rect .track width="100%" height="3" rx="1" {}
+            rect .fill width=(percent(part as f64 / whole.max(1) as f64)) height="3" rx="1" {}
         }
     }
 }

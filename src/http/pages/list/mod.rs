@@ -14,9 +14,10 @@ use super::links::{BasePath, with_query};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
 use super::welcome::welcome;
-use super::{change, chart, format, spark};
+use super::{change, spark};
 use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
+use crate::http::format;
 
 /// Label of the button while fewer than two segments are selected.
 const COMPARE: &str = "Compare selected segments";
@@ -106,7 +107,7 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
-                                td .number { (format::number(count)) (chart::meter(count, list.largest)) }
+                                td .number { (format::number(count)) (spark::meter(count, list.largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                             }

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Datelike as _, Months, Utc};
 
-use super::format;
 use crate::domain::Timestamp;
+use crate::http::format;
 
 /// Tick of an axis.
 #[derive(Debug, Clone, PartialEq)]

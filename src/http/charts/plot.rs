@@ -105,16 +105,6 @@ pub fn line(frame: &Frame<'_>, data: &[DataPoint]) -> Markup {
     chart(frame, &axis, &drawn)
 }
 
-/// Renders `part` of `whole` as a bar. The numbers are beside it.
-pub fn meter(part: u64, whole: u64) -> Markup {
-    html! {
-        svg .meter aria-hidden="true" width="100%" height="3" {
-            rect .track width="100%" height="3" rx="1" {}
-            rect .fill width=(percent(part as f64 / whole.max(1) as f64)) height="3" rx="1" {}
-        }
-    }
-}
-
 /// Renders the axes around `plot`.
 fn chart(frame: &Frame<'_>, axis: &Counts, plot: &Markup) -> Markup {
     let Frame { id, label, x_label, x_ticks } = frame;
@@ -201,7 +191,7 @@ pub fn runs<T: Copy>(points: &[Option<T>]) -> impl Iterator<Item = Vec<T>> {
     runs.map(|run| run.iter().flatten().copied().collect())
 }
 
-fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     format!("{:.3}%", part * 100.0)
 }
 
