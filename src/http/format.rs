@@ -1,5 +1,6 @@
 //! Formats numbers, times and durations for people. All times are UTC.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -53,9 +54,37 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
+/// Formats a change between two counts: `down 217 (-5.2%)`, `up 4`, `unchanged`.
+pub fn change(before: u64, after: u64) -> String {
+    let direction = match after.cmp(&before) {
+        Ordering::Less => "down",
+        Ordering::Equal => return "unchanged".to_owned(),
+        Ordering::Greater => "up",
+    };
+    let difference = after.abs_diff(before);
+    let relative = (after as f64 - before as f64) / before as f64;
+    let percent = if before > 0 { format!(" ({})", relative_change(relative)) } else { String::new() };
+    format!("{direction} {}{percent}", number(difference))
+}
+
+/// Formats a relative change: `-5.2%`, `+<0.1%`, `+1,250%`.
+pub fn relative_change(relative: f64) -> String {
+    let sign = if relative < 0.0 { '-' } else { '+' };
+    match relative.abs() * 100.0 {
+        percent if percent < 0.05 => format!("{sign}<0.1%"),
+        percent if percent < 999.95 => format!("{sign}{percent:.1}%"),
+        percent => format!("{sign}{}%", number(percent.round() as u64)),
+    }
+}
+
 /// Formats the day: `22 Nov`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%-d %b")
+}
+
+/// Formats the year: `2026`.
+pub fn year(at: Timestamp) -> String {
+    format(at, "%Y")
 }
 
 /// Formats the month: `Nov 2026`.
@@ -86,6 +115,11 @@ pub fn minute(at: Timestamp) -> String {
 /// Formats a time for the `datetime` attribute of HTML.
 pub fn machine(at: Timestamp) -> String {
     at.to_string()
+}
+
+/// Formats a time to the second for a query: `2026-11-22T10:00:00Z`.
+pub fn query_time(at: Timestamp) -> String {
+    format(at, "%Y-%m-%dT%H:%M:%SZ")
 }
 
 /// Renders a time to the minute as a `time` element.
@@ -158,6 +192,16 @@ mod tests {
     #[case(0, 0, "–")]
     fn share_is_0_or_100_only_if_exact(#[case] part: u64, #[case] whole: u64, #[case] text: &str) {
         assert_eq!(share(part, whole), text);
+    }
+
+    #[rstest]
+    #[case::decline(4_200, 3_983, "down 217 (-5.2%)")]
+    #[case::growth(10, 1_010, "up 1,000 (+10,000%)")]
+    #[case::from_zero(0, 4, "up 4")]
+    #[case::none(4, 4, "unchanged")]
+    #[case::sizes(u64::MAX, 0, "down 18,446,744,073,709,551,615 (-100.0%)")]
+    fn change_has_direction_difference_and_percentage(#[case] before: u64, #[case] after: u64, #[case] text: &str) {
+        assert_eq!(change(before, after), text);
     }
 
     #[test]

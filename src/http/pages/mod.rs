@@ -1,10 +1,11 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `spark`, `change`, `names`, `links`, `ranges` and `curl`.
+//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown` and `overlap`
+//! each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`, `ranges` and `curl`.
 
 mod auth;
 mod change;
+mod chart;
 mod curl;
 pub mod error;
 mod files;
@@ -20,6 +21,7 @@ mod ranges;
 mod response;
 mod segment;
 mod spark;
+mod unknown;
 mod welcome;
 
 pub use self::files::{__path_file, file};

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use crate::http::charts::plot::{percent, runs};
+use crate::http::charts::path::runs;
+use crate::http::charts::plot::percent;
 use crate::http::format;
 
 /// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of

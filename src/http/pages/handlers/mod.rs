@@ -14,15 +14,17 @@ pub use self::list::{__path_list, list};
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
 use super::error::{self, FormProblem};
-use super::histogram;
 use super::history::History;
 use super::overlap::{self, Comparison, Selection};
 use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
+use super::unknown;
 use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::overlap::{OverlapError, Overlaps};
 use crate::estimator::{self, ListQuery, Order};
+use crate::http::charts::histogram;
+use crate::http::charts::history::PastCounts;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{self, LenientQuery, Parameters, QueryParams};
 use crate::http::middleware::endpoint::with_timeout;
@@ -75,10 +77,10 @@ pub async fn segment(
     base_url: BaseUrl,
     LenientQuery(SegmentPageQuery { name, window, days }): LenientQuery<SegmentPageQuery>,
 ) -> Result<Response> {
-    /// More can't be distinguished and pointed at in a chart.
-    const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
+    /// Points are compared with those of a week before.
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
     const MAX_SIMILAR: usize = 3;
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
@@ -88,34 +90,38 @@ pub async fn segment(
             Err(estimator::Error::TooMany(_)) => Vec::new(),
             similar => similar?,
         };
-        return Ok(html(segment::unknown_page(name.as_str(), &similar)));
+        return Ok(html(unknown::page(name.as_str(), &similar)));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
-    let from = now - ranges::duration(days);
-    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
+    let first_sampled_at = changes.first_sampled_at;
+    let from = ranges::start(days, first_sampled_at, now);
+    let points = match state.history.of(&name, from - WEEK, now, state.history.step_for(from, now, MAX_READ)).await {
         Err(error) if error.is_wrong_type() => None,
         points => Some(points?),
     };
+    let configured = state.estimator.window();
+    let live = if window == configured { histogram.count } else { state.estimator.estimate(&name, now).await? };
     let history = History {
         days,
+        from,
         points,
-        step: state.history.step_for(from, now, MAX_DRAWN),
+        step: state.history.step_for(from, now, PastCounts::MAX_POINTS),
         interval: state.history.interval(),
-        has_older: changes.first_sampled_at.is_some_and(|first| first < from),
+        first_sampled_at,
+        live,
     };
-    let configured = state.estimator.window();
-    let leaving = leaving(&state, &name, now).await?;
+    let leaving = leaving(&state, &name, live, now).await?;
     let change = changes.week;
     let segment = Segment { name: name.as_str(), histogram, now, window, configured, history, change, leaving };
     Ok(html(segment::page(&segment, &base_url)))
 }
 
-/// Returns how many users of `segment` leave within a day unless they return; `None` if the window is too short.
-async fn leaving(state: &AppState, segment: &SegmentName<'_>, now: Timestamp) -> Result<Option<u64>> {
+/// Returns how many of the `all` users of `segment` leave within a day unless they return; `None` if the window is too
+/// short.
+async fn leaving(state: &AppState, segment: &SegmentName<'_>, all: u64, now: Timestamp) -> Result<Option<u64>> {
     const DAY: Duration = Duration::from_secs(86_400);
     let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
     let Some(Ok(shorter)) = shorter else { return Ok(None) };
-    let all = state.estimator.estimate(segment, now).await?;
     let staying = state.estimator.estimate_within(segment, shorter, now).await?;
     Ok(Some(all.saturating_sub(staying)))
 }
