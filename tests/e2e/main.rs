@@ -9,6 +9,7 @@
 
 mod axe;
 mod browser;
+mod charts;
 mod checks;
 mod docs;
 mod driver;

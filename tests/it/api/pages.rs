@@ -47,6 +47,7 @@ async fn page_files_come_from_the_service_alone() {
         ("style.css", "text/css"),
         ("pages.js", "text/javascript"),
         ("back.js", "text/javascript"),
+        ("charts.js", "text/javascript"),
         ("refresh.js", "text/javascript"),
         ("selection.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
@@ -427,10 +428,15 @@ async fn segment_page_draws_the_history_with_its_gaps() {
         redis.call::<String>(&["XADD", "history:sports", &id, "n", &count.to_string()]);
     }
     let shown = page(app.get("/pages/segment?name=sports&days=1").await, 200).await;
-    let known: Vec<_> =
-        ["1,000 users", "2,000 users", "1,500 users"].iter().map(|users| format!(" UTC: {users}</title>")).collect();
+    let known = [
+        " UTC: 1,000 users</title>",
+        " UTC: 2,000 users, up 1,000 (+100.0%) since ",
+        " UTC: 1,500 users, down 500 (-25.0%) since ",
+        " UTC: 1 user, down 1,499 (-99.9%) since ",
+    ];
     assert!(known.iter().all(|title| shown.contains(title)), "{shown}");
-    assert_eq!(shown.matches("class=\"gap\"").count(), 1, "{shown}");
+    // Between samples, and between the last one and the count of this moment.
+    assert_eq!(shown.matches("class=\"gap\"").count(), 2, "{shown}");
     assert!(shown.matches(": no data</title>").count() >= 3, "{shown}");
     let list = page(app.get("/").await, 200).await;
     assert!(list.contains("class=\"spark\"") && list.contains("between 1"), "{list}");
