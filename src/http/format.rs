@@ -156,6 +156,12 @@ pub fn last(duration: Duration) -> String {
     if duration.as_secs() == unit { format!("last {singular}") } else { format!("last {}", span(duration)) }
 }
 
+/// Formats an interval to follow “every”: `hour`, `2 hours`.
+pub fn every(interval: Duration) -> String {
+    let (unit, singular, _) = unit_of(interval);
+    if interval.as_secs() == unit { singular.to_owned() } else { span(interval) }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

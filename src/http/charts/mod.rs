@@ -5,6 +5,7 @@ pub mod axis;
 pub mod histogram;
 pub mod history;
 pub mod path;
+pub mod picture;
 pub mod plot;
 
 use self::axis::{Counts, Tick};
@@ -61,6 +62,14 @@ impl Chart {
             Marks::Line(points) => points.iter().filter_map(|point| point.count).max(),
         };
         Counts::up_to(largest.unwrap_or_default())
+    }
+
+    /// Returns whether there is no count.
+    pub fn is_empty(&self) -> bool {
+        match &self.marks {
+            Marks::Bars(bars) => bars.is_empty(),
+            Marks::Line(points) => points.iter().all(|point| point.count.is_none()),
+        }
     }
 
     /// Returns the index and the reading of the mark that matters most: the last point, or the bar of those who leave

@@ -15,7 +15,6 @@ use super::{Bar, Chart, DataPoint, Marks};
 pub enum Canvas {
     /// A page, whose marks can be read one by one.
     Page,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next change draws pictures"))]
     /// A picture whose plot has this size in pixels.
     Picture { width: f64, height: f64 },
 }

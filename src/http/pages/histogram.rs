@@ -3,17 +3,22 @@
 use maud::{Markup, html};
 
 use super::chart;
+use super::links::{encoded, with_query};
 use crate::domain::Window;
 use crate::estimator::Histogram;
 use crate::http::charts::histogram;
 use crate::http::format;
 
-/// Renders the histogram of `window` as a chart and a table. Users expire by the `configured` window, whichever is
+/// Renders the histogram of the segment `name` and of `window` as a chart and a table. Users expire by the `configured` window, whichever is
 /// shown.
-pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> Markup {
+pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
     let lifetime = configured.duration();
+    let buckets = histogram.buckets.len().to_string();
+    let shorter = if window == configured { String::new() } else { window.to_string() };
+    let picture = format!("segments/{}/histogram.svg", encoded(name));
+    let picture = with_query(&picture, [("buckets", buckets.as_str()), ("window", &shorter)]);
     html! {
-        (chart::figure("histogram", &histogram::chart(histogram, window, configured)))
+        (chart::figure("histogram", &histogram::chart(histogram, window, configured), &picture))
         details #histogram-figures {
             summary { "Show as table" }
             table #histogram-table {

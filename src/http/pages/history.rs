@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::chart;
-use super::links::SegmentLink;
+use super::links::{SegmentLink, encoded, with_query};
 use super::ranges::{self, RANGES};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::history::Point;
@@ -39,13 +39,13 @@ pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now
         p .note {
             "The count over the " (format::last(configured.duration()))
             @if link.window.is_some() { ", whichever window is chosen above" }
-            @if let Some(interval) = interval { ", sampled every " (every(interval)) }
+            @if let Some(interval) = interval { ", sampled every " (format::every(interval)) }
             ". The hollow point is the count now. Gaps mean no data was recorded."
         }
         (range_links(history, link, now))
         @match past {
             None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-            Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live)) }
+            Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
             Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
             Some(_) => {
                 p .nothing #no-history {
@@ -65,12 +65,6 @@ fn next(interval: Duration) -> String {
     } else {
         format!("within {}", format::span(interval))
     }
-}
-
-/// Formats an interval to follow “every”: `hour`, `2 hours`.
-fn every(interval: Duration) -> String {
-    let (unit, singular, _) = format::unit_of(interval);
-    if interval.as_secs() == unit { singular.to_owned() } else { format::span(interval) }
 }
 
 /// Renders links to the ranges that have samples, and since when there are any.
@@ -95,15 +89,24 @@ fn range_links(history: &History, link: SegmentLink<'_>, now: Timestamp) -> Mark
     }
 }
 
-fn line(past: &PastCounts<'_>, live: u64) -> Markup {
+fn line(past: &PastCounts<'_>, live: u64, name: &str) -> Markup {
     let points = past.shown();
     html! {
-        (chart::figure("history", &past.chart()))
+        (chart::figure("history", &past.chart(), &picture(past, name)))
         details #history-figures {
             summary { "Show as table" }
             @if points.len() > 48 { (table_by_day(points, live)) } @else { (table_by_point(points, live)) }
         }
     }
+}
+
+/// Returns the path of the picture of `past` until its last sample, so that the picture stays the same.
+fn picture(past: &PastCounts<'_>, name: &str) -> String {
+    let last = past.shown().iter().rev().find_map(|point| point.sampled_at).unwrap_or(past.to);
+    let [from, to] = [past.from, last].map(format::query_time);
+    let step = Window::new(past.step).map(|step| step.to_string()).unwrap_or_default();
+    let path = format!("segments/{}/history.svg", encoded(name));
+    with_query(&path, [("from", from.as_str()), ("to", &to), ("step", &step)])
 }
 
 /// Renders the count of this moment and every point, the newest first.

@@ -15,7 +15,7 @@ mod history;
 mod layout;
 mod links;
 mod list;
-mod names;
+pub mod names;
 mod overlap;
 mod ranges;
 mod response;

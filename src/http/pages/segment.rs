@@ -70,7 +70,7 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
             }
             @if count == 0 && window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
             @else if count == 0 { p .nothing { "No users in this segment." } }
-            @else { (histogram(&segment.histogram, window, configured)) }
+            @else { (histogram(name, &segment.histogram, window, configured)) }
         }
         section aria-labelledby="over-time" {
             h2 #over-time { "Size over time" }
@@ -238,6 +238,11 @@ mod tests {
         assert!(page.contains(&format!("<p class=\"reading\">{reading}</p>")), "{page}");
         assert!(page.contains("<th scope=\"row\">Now</th><td class=\"number\">12,345</td>"), "{page}");
         assert!(page.contains("from 23,000 to 12,345 users, down 10,655 (-46.3%), between 0 and 23,000."), "{page}");
+        // Its picture ends with the last sample, so that it stays the same.
+        let picture =
+            "../segments/sports/history.svg?from=2026-11-21T10:30:00Z&amp;to=2026-11-22T10:30:00Z&amp;step=1h";
+        assert!(page.contains(&format!("<a href=\"{picture}\">Chart as SVG</a>")), "{page}");
+        assert!(page.contains("<a href=\"../segments/sports/histogram.svg?buckets=14&amp;window=7d\">"), "{page}");
         let note = "The count over the last 14 days, whichever window is chosen above, sampled every hour.";
         assert!(page.contains(note) && !html(&segment("sports")).contains("whichever window"), "{page}");
     }

@@ -24,6 +24,7 @@ mod max_segments;
 mod overlap;
 mod pages;
 mod paths;
+mod pictures;
 mod segments;
 mod users;
 mod visits;
