@@ -114,17 +114,20 @@ async fn finger_reads_a_mark_and_leaves_its_reading() {
     let (service, name) = service_with_history().await;
     let browser = browser_on(&service, &name, 320).await;
     command(&browser, "Emulation.setTouchEmulationEnabled", json!({ "enabled": true, "maxTouchPoints": 1 })).await;
-    let titles = titles(&browser, HISTORY).await;
     let (x, y) = place(&browser, HISTORY, 0.3).await;
     touch(&browser, "touchStart", &[(x, y)]).await;
     let first = reading(&browser, HISTORY).await;
-    touch(&browser, "touchMove", &[(x + 40.0, y)]).await;
-    touch(&browser, "touchMove", &[(x + 80.0, y)]).await;
-    eventually("the finger has moved the reading", async || {
-        let (index, before) = (reading(&browser, HISTORY).await, &first);
-        titles.iter().position(|title| *title == index) > titles.iter().position(|title| title == before)
+    for step in 1..=8 {
+        touch(&browser, "touchMove", &[(x + 10.0 * f64::from(step), y)]).await;
+    }
+    let (end, _) = place(&browser, HISTORY, 1.0).await;
+    let (begin, _) = place(&browser, HISTORY, 0.0).await;
+    let part = (x + 80.0 - begin) / (end - begin);
+    eventually("the crosshair is under the finger", async || {
+        (crosshair(&browser, HISTORY).await.1 - part).abs() < 0.01
     })
     .await;
+    assert_ne!(reading(&browser, HISTORY).await, first);
     let moved = reading(&browser, HISTORY).await;
     touch(&browser, "touchEnd", &[]).await;
     assert_eq!((reading(&browser, HISTORY).await, crosshair(&browser, HISTORY).await.0), (moved, true));
@@ -256,6 +259,24 @@ async fn pictures_of_hostile_names_are_well_formed() {
         )
         .unwrap();
         assert!(left >= 0.0 && right > left + 10.0 && right <= 480.0, "{name}: {left} to {right}");
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn charts_are_beside_each_other_on_a_wide_screen_alone() {
+    let (service, name) = service_with_history().await;
+    let browser = browser_on(&service, &name, 1440).await;
+    let places = "(box => [box.left, box.top, box.width])(element.getBoundingClientRect())";
+    for (width, are_beside) in [(1440, true), (1920, true), (1280, false), (320, false)] {
+        set_width(&browser, width).await;
+        let places: Vec<[f64; 3]> = serde_json::from_value(browser.all(".plot", places).await.into()).unwrap();
+        let [[left, top, size], [other_left, other_top, other_size]] = places[..] else { panic!("{places:?}") };
+        assert_eq!(size, other_size);
+        let is_beside = top == other_top && other_left > left + size;
+        let is_below = left == other_left && other_top > top + 100.0;
+        assert_eq!((is_beside, is_below), (are_beside, !are_beside), "{width}: {places:?}");
+        assert!(browser.violations().await.is_empty(), "{width}: {:#?}", browser.violations().await);
     }
     browser.close().await;
 }

@@ -94,7 +94,7 @@ pub fn plot(chart: &Chart, counts: &Counts, canvas: Canvas) -> Markup {
         }
         @for (index, tick) in chart.x_ticks.iter().rev().enumerate() {
             text .minor[!index.is_multiple_of(every)] x=(canvas.x(tick.at)) y=(pixels(canvas.height() - 6.0))
-                text-anchor=(anchor(tick.at)) { (tick.label) }
+                text-anchor=(anchor(tick)) { (tick.label) }
         }
         @if canvas == Canvas::Page {
             line .crosshair x1="0" x2="0" y1=(pixels(TOP)) y2=(pixels(base)) {}
@@ -182,10 +182,15 @@ fn height_of(tick: &Tick, canvas: Canvas) -> f64 {
     canvas.base() - tick.at * canvas.plot_height()
 }
 
-/// Keeps the label at the right end within the margin of a narrow screen. At the left end, the labels of the counts leave
-/// room for half of it.
-fn anchor(at: f64) -> &'static str {
-    if at > 0.96 { "end" } else { "middle" }
+/// Keeps a label at the right end within the margin, even on the narrowest screen. At the left end, the labels of the
+/// counts leave room for half of it.
+fn anchor(tick: &Tick) -> &'static str {
+    // In pixels, on a screen of 320.
+    const WIDTH: f64 = 244.0;
+    const MARGIN: f64 = 16.0;
+    const CHARACTER: f64 = 7.0;
+    let half = tick.label.chars().count() as f64 * CHARACTER / 2.0;
+    if (1.0 - tick.at) * WIDTH + MARGIN < half { "end" } else { "middle" }
 }
 
 /// Returns the gaps between counts, as their positions.
@@ -281,12 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn label_at_the_left_end_is_centred_like_the_others() {
-        let x_ticks = [0.0, 0.5, 1.0].map(|at| Tick { at, label: "9 Nov".into() }).into();
+    fn labels_are_centred_unless_they_would_be_cut_off() {
+        let ticks = [(0.0, "Nov 2026"), (0.9, "21 Nov"), (0.97, "22 Nov"), (0.99, "23 Nov"), (1.0, "now")];
+        let x_ticks = ticks.map(|(at, label)| Tick { at, label: label.into() }).into();
         let chart = Chart { label: String::new(), x_label: String::new(), x_ticks, marks: Marks::Bars(vec![bar(1)]) };
         let svg = plot(&chart, &chart.counts(), Canvas::Page).into_string();
         let anchors = svg.split("text-anchor=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
-        assert_eq!(anchors.collect::<Vec<_>>(), ["end", "middle", "middle"], "from the right: {svg}");
+        assert_eq!(
+            anchors.collect::<Vec<_>>(),
+            ["middle", "end", "middle", "middle", "middle"],
+            "from the right: {svg}"
+        );
     }
 
     #[test]

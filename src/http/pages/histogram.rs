@@ -6,19 +6,42 @@ use super::chart;
 use super::links::{encoded, with_query};
 use crate::domain::Window;
 use crate::estimator::Histogram;
-use crate::http::charts::histogram;
+use crate::http::charts::histogram as charts;
 use crate::http::format;
 
-/// Renders the histogram of the segment `name` and of `window` as a chart and a table. Users expire by the `configured` window, whichever is
+/// Renders the histogram of the segment `name` and of `window`. Users expire by the `configured` window, whichever is
 /// shown.
 pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
+    let unit = match charts::unit(window, histogram.buckets.len()) {
+        "days" => "Days",
+        "hours" => "Hours",
+        "minutes" => "Minutes",
+        _ => "Time",
+    };
+    html! {
+        section aria-labelledby="last-seen" {
+            div .head {
+                h2 #last-seen { (unit) " since last visit" }
+                p .note {
+                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
+                }
+            }
+            @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
+            @else if window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
+            @else { p .nothing { "No users in this segment." } }
+        }
+    }
+}
+
+/// Renders the histogram as a chart and a table.
+fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
     let lifetime = configured.duration();
     let buckets = histogram.buckets.len().to_string();
     let shorter = if window == configured { String::new() } else { window.to_string() };
     let picture = format!("segments/{}/histogram.svg", encoded(name));
     let picture = with_query(&picture, [("buckets", buckets.as_str()), ("window", &shorter)]);
     html! {
-        (chart::figure("histogram", &histogram::chart(histogram, window, configured), &picture))
+        (chart::figure("histogram", &charts::chart(histogram, window, configured), &picture))
         details #histogram-figures {
             summary { "Show as table" }
             table #histogram-table {

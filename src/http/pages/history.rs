@@ -36,22 +36,27 @@ pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now
     let History { from, ref points, step, interval, first_sampled_at, live, .. } = *history;
     let past = points.as_ref().map(|points| PastCounts { points, from, to: now, step, live: Some(live) });
     html! {
-        p .note {
-            "The count over the " (format::last(configured.duration()))
-            @if link.window.is_some() { ", whichever window is chosen above" }
-            @if let Some(interval) = interval { ", sampled every " (format::every(interval)) }
-            ". The hollow point is the count now. Gaps mean no data was recorded."
-        }
-        (range_links(history, link, now))
-        @match past {
-            None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-            Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
-            Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
-            Some(_) => {
-                p .nothing #no-history {
-                    "No history yet. "
-                    @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
-                    @else { "History is turned off (" code { "history_interval" } ")." }
+        section aria-labelledby="over-time" {
+            div .head {
+                h2 #over-time { "Size over time" }
+                p .note {
+                    "The count over the " (format::last(configured.duration()))
+                    @if link.window.is_some() { ", whichever window is chosen above" }
+                    @if let Some(interval) = interval { ", sampled every " (format::every(interval)) }
+                    ". The hollow point is the count now. Gaps mean no data was recorded."
+                }
+                (range_links(history, link, now))
+            }
+            @match past {
+                None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
+                Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
+                Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
+                Some(_) => {
+                    p .nothing #no-history {
+                        "No history yet. "
+                        @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
+                        @else { "History is turned off (" code { "history_interval" } ")." }
+                    }
                 }
             }
         }

@@ -12,7 +12,6 @@ use super::links::{BasePath, SegmentLink, encoded, with_query};
 use super::{change, names};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::{Change, Histogram};
-use crate::http::charts::histogram as last_seen;
 use crate::http::format;
 
 /// Data of the page.
@@ -48,12 +47,6 @@ impl Segment<'_> {
 pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let &Segment { name, now, window, configured, .. } = segment;
     let count = segment.histogram.count;
-    let unit = match last_seen::unit(window, segment.histogram.buckets.len()) {
-        "days" => "Days",
-        "hours" => "Hours",
-        "minutes" => "Minutes",
-        _ => "Time",
-    };
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
@@ -63,17 +56,8 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         (layout::as_of(now, None))
         p { a #compare href=(with_query("overlap", [("segment", name)])) { "Compare with another segment" } }
         (windows(segment))
-        section aria-labelledby="last-seen" {
-            h2 #last-seen { (unit) " since last visit" }
-            p .note {
-                "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
-            }
-            @if count == 0 && window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
-            @else if count == 0 { p .nothing { "No users in this segment." } }
-            @else { (histogram(name, &segment.histogram, window, configured)) }
-        }
-        section aria-labelledby="over-time" {
-            h2 #over-time { "Size over time" }
+        div .charts {
+            (histogram(name, &segment.histogram, window, configured))
             (history(&segment.history, segment.link(), configured, now))
         }
         section aria-labelledby="calls" {
@@ -94,6 +78,11 @@ fn trend(segment: &Segment<'_>) -> Markup {
                 @if let Some(change) = change { (change::change(change)) " on a week ago" }
                 @if change.is_some() && leaving.is_some() { " · " }
                 @if let Some(leaving) = leaving { "about " (format::number(leaving)) @if leaving == 1 { " leaves" } @else { " leave" } " within 24 h" }
+            }
+            @if let Some(Change { before, after, from, to }) = change {
+                p .compared #compared {
+                    "From " (format::number(before)) " on " (format::marked(from)) " to " (format::number(after)) " on " (format::marked(to)) " UTC"
+                }
             }
         }
     }
@@ -174,8 +163,8 @@ mod tests {
             change: Some(Change {
                 before: 10_717,
                 after: 10_500,
-                from: Timestamp::from_millis(0),
-                to: Timestamp::from_millis(0),
+                from: Timestamp::from_rfc3339("2026-11-15T10:00:00Z").unwrap(),
+                to: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             }),
             leaving: Some(39),
         }
@@ -192,6 +181,8 @@ mod tests {
         assert!(page.contains("datetime=\"2026-11-22T10:30:00.000Z\""), "{page}");
         assert!(page.contains("<title>10,500 · sports – Segment estimator</title>"), "{page}");
         assert!(page.contains("217 (-2.0%) on a week ago · about 39 leave within 24 h</p>"), "{page}");
+        let compared = ["From 10,717 on ", ">15 Nov 10:00</time> to 10,500 on ", ">22 Nov 10:00</time> UTC</p>"];
+        assert!(compared.iter().all(|part| page.contains(part)), "{page}");
         assert!(page.contains("href=\"overlap?segment=sports\""), "{page}");
     }
 
