@@ -3,7 +3,7 @@
 //!
 //! A request passes `server/` (connections, TLS, `Host`), `middleware/answer` (request id, problems), the router of
 //! `routes.rs`, `middleware/endpoint` (limits, metrics, traces) and the extractors of `extract/`. The handlers are in
-//! `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI); `charts/` draws for `pages/`.
+//! `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI); `charts/` draws for `api/` and `pages/`.
 
 mod api;
 mod batch_report;

@@ -2,23 +2,15 @@
 
 use serde_json::{Value, json};
 use thirtyfour::Key;
+use thirtyfour::support::base64_decode;
 
 use crate::browser::Browser;
-use crate::looks::{LOOKS, command};
+use crate::looks::command;
 use crate::service::Service;
 use crate::wait::eventually;
 
 const HISTORY: &str = "#history";
 const HISTOGRAM: &str = "#histogram";
-
-/// Returns a service with the made-up history of some segments, and the name of the largest.
-async fn service_with_history() -> (Service, String) {
-    let service = Service::start(&[]);
-    service.run(&["demo", "--segments", "40", "--users", "20000"]);
-    let list = service.json("/segments?sort=count&limit=1").await;
-    let name = list["segments"][0]["segment"].as_str().unwrap().to_owned();
-    (service, name)
-}
 
 /// Returns a browser of this width on the page of the segment `name`.
 async fn browser_on(service: &Service, name: &str, width: u32) -> Browser {
@@ -80,7 +72,7 @@ async fn press(browser: &Browser, key: Key) {
 
 #[tokio::test]
 async fn pointer_reads_the_nearest_mark() {
-    let (service, name) = service_with_history().await;
+    let (service, name) = Service::start_with_history().await;
     for width in [1280, 320] {
         let browser = browser_on(&service, &name, width).await;
         for chart in [HISTORY, HISTOGRAM] {
@@ -111,7 +103,7 @@ async fn pointer_reads_the_nearest_mark() {
 
 #[tokio::test]
 async fn finger_reads_a_mark_and_leaves_its_reading() {
-    let (service, name) = service_with_history().await;
+    let (service, name) = Service::start_with_history().await;
     let browser = browser_on(&service, &name, 320).await;
     command(&browser, "Emulation.setTouchEmulationEnabled", json!({ "enabled": true, "maxTouchPoints": 1 })).await;
     let (x, y) = place(&browser, HISTORY, 0.3).await;
@@ -136,7 +128,7 @@ async fn finger_reads_a_mark_and_leaves_its_reading() {
 
 #[tokio::test]
 async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
-    let (service, name) = service_with_history().await;
+    let (service, name) = Service::start_with_history().await;
     let browser = browser_on(&service, &name, 1280).await;
     let titles = titles(&browser, HISTORY).await;
     let last = titles.len() - 1;
@@ -193,8 +185,26 @@ async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
 }
 
 #[tokio::test]
+async fn printed_charts_have_their_readings_and_no_controls() {
+    let (service, name) = Service::start_with_history().await;
+    for width in [1280, 320] {
+        let browser = browser_on(&service, &name, width).await;
+        command(&browser, "Emulation.setEmulatedMedia", json!({ "media": "print" })).await;
+        for (parts, is_shown) in [("figure", true), (".reading", true), (".picture", false), ("nav", false)] {
+            let shown = browser.all(parts, "element.checkVisibility()").await;
+            assert!(shown.len() >= 2 && shown.iter().all(|shown| *shown == json!(is_shown)), "{parts}: {shown:?}");
+        }
+        let printed = command(&browser, "Page.printToPDF", json!({ "paperWidth": 8.27, "paperHeight": 11.69 })).await;
+        let pdf = base64_decode(printed["data"].as_str().unwrap()).unwrap();
+        let sheets = String::from_utf8_lossy(&pdf).matches("/Type /Page\n").count();
+        assert!((1..=2).contains(&sheets), "{sheets} sheets");
+        browser.close().await;
+    }
+}
+
+#[tokio::test]
 async fn charts_without_scripts_are_images_with_tooltips_and_tables() {
-    let (service, name) = service_with_history().await;
+    let (service, name) = Service::start_with_history().await;
     let browser = Browser::start(&service).await;
     command(&browser, "Emulation.setScriptExecutionDisabled", json!({ "value": true })).await;
     browser.open(&format!("/pages/segment?name={name}")).await;
@@ -211,61 +221,8 @@ async fn charts_without_scripts_are_images_with_tooltips_and_tables() {
 }
 
 #[tokio::test]
-async fn pictures_are_linked_and_show_in_another_site() {
-    let (service, name) = service_with_history().await;
-    let other = Service::start(&[]);
-    let browser = browser_on(&service, &name, 1280).await;
-    let links = browser.all(".picture a", "element.href").await;
-    assert_eq!(links.len(), 2, "one for each chart");
-    for (link, chart) in links.iter().zip(["histogram", "history"]) {
-        let link = link.as_str().unwrap();
-        browser.goto(link).await.unwrap();
-        assert_eq!(browser.value("document.contentType").await, json!("image/svg+xml"));
-        // The policy has the hash of the styles.
-        let title = "getComputedStyle(document.querySelector('text.title')).fontSize";
-        assert_eq!(browser.value(title).await, json!("18px"), "{link}");
-        let texts = "[...document.querySelectorAll('text')].filter(text => { const box = text.getBoundingClientRect(); \
-                     return box.left < 0 || box.right > 800 || box.bottom > 400; }).map(text => text.textContent)";
-        assert_eq!(browser.value(texts).await, json!([]), "{link}: texts are cut off");
-        for theme in ["light", "dark"] {
-            browser.goto(format!("{link}&theme={theme}")).await.unwrap();
-            LOOKS[0].screenshot(&browser, &format!("picture-{chart}-{theme}")).await;
-        }
-        browser.goto(other.url("/healthz")).await.unwrap();
-        let image = json!(format!("<img src='{link}'>"));
-        browser.execute(format!("document.body.innerHTML = {image}"), []).await.unwrap();
-        let is_shown = "document.images[0].complete && document.images[0].naturalWidth == 800";
-        eventually("the picture is shown", async || browser.value(is_shown).await == json!(true)).await;
-    }
-    let faults = browser.close_for_faults().await;
-    assert!(faults.iter().all(|url| url.starts_with(&other.origin)), "{faults:#?}");
-}
-
-#[tokio::test]
-async fn pictures_of_hostile_names_are_well_formed() {
-    let service = Service::start(&[]);
-    let names = ["<script>'\"&amp;</svg>", "a\u{fffe}\u{202e}b", &"w".repeat(128), "]]>--!", "музыка ⚽️ 음악"];
-    service.record(names.iter().map(|name| ("u1".to_owned(), *name, 0))).await;
-    let browser = Browser::start(&service).await;
-    for name in names {
-        let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        browser.open(&format!("/segments/{encoded}/histogram.svg?width=480")).await;
-        let faults = "document.querySelectorAll('parsererror, script').length";
-        assert_eq!(browser.value(faults).await, json!(0), "{name}");
-        let [left, right]: [f64; 2] = serde_json::from_value(
-            browser
-                .value("(box => [box.left, box.right])(document.querySelector('text.title').getBoundingClientRect())")
-                .await,
-        )
-        .unwrap();
-        assert!(left >= 0.0 && right > left + 10.0 && right <= 480.0, "{name}: {left} to {right}");
-    }
-    browser.close().await;
-}
-
-#[tokio::test]
 async fn charts_are_beside_each_other_on_a_wide_screen_alone() {
-    let (service, name) = service_with_history().await;
+    let (service, name) = Service::start_with_history().await;
     let browser = browser_on(&service, &name, 1440).await;
     let places = "(box => [box.left, box.top, box.width])(element.getBoundingClientRect())";
     for (width, are_beside) in [(1440, true), (1920, true), (1280, false), (320, false)] {

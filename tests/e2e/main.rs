@@ -17,6 +17,7 @@ mod errors;
 mod list;
 mod looks;
 mod overlap;
+mod pictures;
 mod print;
 mod redis;
 mod segment;

@@ -12,7 +12,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::password::bearer_tokens;
+use super::password::{ask_for_password, bearer_tokens, is_navigation};
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -70,6 +70,11 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
         };
         match authorized {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
+            // A link of a page leads here, and the browser sends the password of the pages to the pages alone.
+            Err(error) if accepts_password && is_navigation(&parts.headers) => {
+                state.metrics.http.denied(error.kind());
+                Err(ask_for_password(error))
+            }
             Err(error) => Err(refuse(state, error)),
         }
     }

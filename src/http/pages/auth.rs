@@ -1,16 +1,15 @@
 //! Access to the pages, which requires the scope of counts.
 //!
 //! Browsers ask users for a name and a password and have no support for bearer tokens. The pages therefore also accept
-//! a token as the [password](crate::http::extract::password), and are the only answers that make a browser ask for one.
+//! a token as the [password](crate::http::extract::password), and make a browser ask for one.
 
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderValue;
 use axum::http::request::Parts;
 
-use crate::auth::{AuthError, Scope};
-use crate::http::extract::password::bearer_tokens;
+use crate::auth::Scope;
+use crate::http::extract::password::{ask_for_password, bearer_tokens};
 use crate::http::extract::scope::ArgumentScope;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -31,13 +30,8 @@ impl FromRequestParts<Arc<AppState>> for PageAuth {
             Ok(_) => Ok(Self),
             Err(error) => {
                 state.metrics.http.denied(error.kind());
-                // Another password does not help a user whose token is accepted but lacks the scope.
-                let asks_for_password = !matches!(error, AuthError::InsufficientScope { .. });
-                let problem = Problem::from(error);
-                Err(if asks_for_password { problem.with_challenge(CHALLENGE) } else { problem })
+                Err(ask_for_password(error))
             }
         }
     }
 }
-
-const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="segment-estimator", charset="UTF-8""#);

@@ -305,7 +305,7 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     }
     let empty = page(signed("/", &reader).await, 200).await;
     assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl has a token: {empty}");
-    // The files need no token. The API takes a password for reading, and never asks for it.
+    // The files need no token. The API takes a password for reading, and asks for it only where a link leads to it.
     assert_eq!(app.status_of("/pages/style.css").await, 200);
     for path in ["/segments", "/segments/sports/count", "/overlap?segment=sports&segment=news", "/metrics"] {
         assert_eq!(signed(path, &reader).await.status(), 200, "{path}");
@@ -316,6 +316,16 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
             problem(response, 401, "unauthorized").await;
         }
     }
+    let follow = async |path: &str| {
+        let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        app.request("GET", path).header("accept", accept).send().await.unwrap()
+    };
+    let followed = follow("/segments/sports/history.svg").await;
+    assert!(header(&followed, "www-authenticate").starts_with("Basic "));
+    problem(followed, 401, "unauthorized").await;
+    let image = app.request("GET", "/segments/sports/history.svg").header("accept", "image/avif,image/webp,*/*;q=0.8");
+    assert!(header(&image.send().await.unwrap(), "www-authenticate").starts_with("Bearer "));
+    assert!(header(&follow("/users/u1/segments").await, "www-authenticate").starts_with("Bearer "));
     problem(signed("/users/u1/segments", &eraser).await, 401, "unauthorized").await;
     let delete = app.request("DELETE", "/users/u1").basic_auth("any", Some(&eraser));
     problem(delete.send().await.unwrap(), 401, "unauthorized").await;
