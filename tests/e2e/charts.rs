@@ -163,6 +163,11 @@ async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
         assert!(crosshair(&browser, HISTORY).await.0);
     }
 
+    press(&browser, Key::Escape).await;
+    assert_eq!((reading(&browser, HISTORY).await, crosshair(&browser, HISTORY).await.0), (titles[last].clone(), false));
+    press(&browser, Key::Left).await;
+    assert_eq!(reading(&browser, HISTORY).await, titles[last - 1]);
+
     // A page in use is refreshed in place, with a new count.
     service.record([("somebody-new".to_owned(), name.as_str(), 0)]).await;
     let count = browser.text("#count").await;

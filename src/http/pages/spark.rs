@@ -65,12 +65,15 @@ fn relative_path(points: &[Option<(i64, i64)>]) -> String {
 /// Returns the description of a sparkline for screen readers.
 pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
     let known = || counts.iter().flatten().copied();
-    match (known().min(), known().max()) {
-        (Some(lowest), Some(highest)) => {
-            format!("{span}: between {} and {}", format::number(lowest), format::number(highest))
-        }
-        _ => "No history yet".to_owned(),
-    }
+    let (Some(first), Some(last)) = (known().next(), known().next_back()) else { return "No history yet".to_owned() };
+    let extremes = [known().min(), known().max()].map(|count| format::number(count.unwrap_or_default()));
+    let change = format::change(first, last);
+    format!(
+        "{span}: from {} to {}, {change}, between {}",
+        format::number(first),
+        format::number(last),
+        extremes.join(" and ")
+    )
 }
 
 #[cfg(test)]
@@ -82,7 +85,10 @@ mod tests {
         assert!(spark("none", &[None, None]).into_string().contains('–'));
         let counts = [Some(1_000), None, Some(2_000)];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
-        assert!(svg.contains("aria-label=\"14 days: between 1,000 and 2,000\""), "{svg}");
+        assert!(
+            svg.contains("aria-label=\"14 days: from 1,000 to 2,000, up 1,000 (+100.0%), between 1,000 and 2,000\""),
+            "{svg}"
+        );
         assert!(svg.contains("d=\"M6 50h0M234 6h0\""), "{svg}");
     }
 

@@ -35,8 +35,8 @@ const rest = (graph) => {
   show(graph, chief(graph));
 };
 
-/** Returns the index of the mark that is read; -1 if there is none. */
-const readIndex = (graph) => marks(graph).findIndex((mark) => mark.dataset.key === graph.dataset.reading);
+/** Returns the index of the mark with the key `reading`; -1 if there is none. */
+const indexOf = (graph, reading) => marks(graph).findIndex((mark) => mark.dataset.key === reading);
 
 /** Makes the chart a slider, which screen readers operate with the arrow keys. Without this script it is an image. */
 const prepare = (graph) => {
@@ -53,10 +53,8 @@ export const keepReading = (main, next) => {
     prepare(graph);
     const old = main.querySelector(`#${graph.closest('.chart').id} .graph`);
     if (old?.dataset.reading === undefined) continue;
-    graph.dataset.reading = old.dataset.reading;
-    const index = readIndex(graph);
-    // The mark has left the chart, at its left end.
-    read(graph, index < 0 ? 0 : index);
+    // A mark that is missing has left the chart at its left end.
+    read(graph, Math.max(indexOf(graph, old.dataset.reading), 0));
   }
 };
 
@@ -83,7 +81,8 @@ const press = (event) => {
   if (!graph || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === 'Escape') return rest(graph);
   const last = marks(graph).length - 1;
-  const index = target(event.key, readIndex(graph), last);
+  const { reading } = graph.dataset;
+  const index = target(event.key, reading === undefined ? chief(graph) : indexOf(graph, reading), last);
   if (index === undefined) return;
   event.preventDefault();
   read(graph, Math.min(Math.max(index, 0), last));

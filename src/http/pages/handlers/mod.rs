@@ -40,7 +40,7 @@ pub struct SegmentPageQuery {
     /// A window shorter than the configured one.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
     window: Window,
-    /// The range of the history in days.
+    /// The range of the history in days. The chart begins at the first sample if that is later.
     #[param(inline, value_type = Option<Days>, example = "7")]
     days: u64,
 }

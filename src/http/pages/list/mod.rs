@@ -212,7 +212,7 @@ mod tests {
     fn trend_column_appears_if_one_segment_has_history() {
         let page = html(&list(vec![row("a", 2, &[Some(1), Some(2)]), row("b", 1, &[None, None])]));
         assert_eq!(page.matches("<td class=\"trend\">").count(), 2, "{page}");
-        assert!(page.contains("aria-label=\"14 days: between 1 and 2\""), "{page}");
+        assert!(page.contains("aria-label=\"14 days: from 1 to 2, up 1 (+100.0%), between 1 and 2\""), "{page}");
     }
 
     #[test]
