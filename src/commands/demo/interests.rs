@@ -90,7 +90,7 @@ impl Interests {
         (self.users.len() as f64 * 0.2 * (rank as f64).powf(-0.9)).ceil() as usize
     }
 
-    /// Draws the users of the sub-segment at `index`: positions in `parent`, which are the users of its topic, and others.
+    /// Draws the users of the sub-segment at `index`: positions in `parent`, the users of its topic, and others.
     pub(super) fn draw_sub_segment(
         &self,
         index: usize,
