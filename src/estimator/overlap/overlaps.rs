@@ -62,7 +62,7 @@ impl Overlaps {
     /// Creates overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let queue = ReadQueue::new(limits.concurrency, limits.wait);
+        let queue = ReadQueue::new(limits.concurrency, limits.wait, store.metrics().overlaps.clone());
         let slices = Arc::new(Semaphore::new(Self::MAX_SLICES as usize));
         Self { store: store.with_window(window), window, limits, queue, reads: SharedReads::default(), slices }
     }
