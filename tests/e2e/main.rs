@@ -12,6 +12,7 @@ mod axe;
 mod browser;
 mod checks;
 mod docs;
+mod download;
 mod driver;
 mod errors;
 mod list;

@@ -1,7 +1,7 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
 //! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `ranges` and `curl`.
+//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `download`, `ranges` and `curl`.
 
 mod audience;
 mod auth;
@@ -9,6 +9,7 @@ mod axis;
 mod change;
 mod chart;
 mod curl;
+mod download;
 pub mod error;
 mod fields;
 mod files;
