@@ -3,15 +3,18 @@
 //!
 //! A request passes `server/` (connections, TLS, `Host`), `middleware/answer` (request id, problems), the router
 //! (`router.rs`, with the table of `routes.rs`), `middleware/endpoint` (limits, metrics, traces) and the extractors of
-//! `extract/`. The handlers are in `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI).
+//! `extract/`. The handlers are in `api/` (JSON), `pages/` (HTML) and `docs/` (OpenAPI); `charts/` draws for `api/` and
+//! `pages/`.
 
 mod accept;
 mod api;
 mod batch_report;
+mod charts;
 mod cursor;
 mod docs;
 mod errors;
 mod extract;
+mod format;
 mod json;
 mod middleware;
 mod nearest;

@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use utoipa::openapi::path::HttpMethod;
 
 use super::api::{
-    audience, batch, count, counts, health, histogram, histories, history, metrics, overlap, segments, summary, users,
-    visits,
+    audience, batch, count, counts, health, histogram, histories, history, metrics, overlap, pictures, segments,
+    summary, users, visits,
 };
 use super::docs;
 use super::docs::openapi::document::{self, Documented, RouteDoc};
@@ -42,6 +42,20 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ),
         route::<history::__path_history, _>(GET, "/segments/{name}/history", ConcurrencyAndTime, history::history)
             .compressed(),
+        route::<pictures::__path_history, _>(
+            GET,
+            "/segments/{name}/history.svg",
+            ConcurrencyAndTime,
+            pictures::history,
+        )
+        .compressed(),
+        route::<pictures::__path_histogram, _>(
+            GET,
+            "/segments/{name}/histogram.svg",
+            ConcurrencyAndTime,
+            pictures::histogram,
+        )
+        .compressed(),
         route::<histories::__path_histories, _>(GET, "/history", ConcurrencyAndTime, histories::histories).compressed(),
         route::<overlap::__path_overlap, _>(GET, "/overlap", Concurrency, overlap::overlap).compressed(),
         route::<audience::__path_count, _>(GET, "/audience/count", Concurrency, audience::count),

@@ -10,6 +10,7 @@
 mod audience;
 mod axe;
 mod browser;
+mod charts;
 mod checks;
 mod docs;
 mod download;
@@ -18,6 +19,7 @@ mod errors;
 mod list;
 mod looks;
 mod overlap;
+mod pictures;
 mod print;
 mod redis;
 mod segment;

@@ -39,6 +39,15 @@ impl Service {
         (Self::start_in(folder, &["--api-keys-file", "keys.toml"]), keys)
     }
 
+    /// Starts the service with the made-up history of 40 segments. Returns the name of the largest one, too.
+    pub async fn start_with_history() -> (Self, String) {
+        let service = Self::start(&[]);
+        service.run(&["demo", "--segments", "40", "--users", "20000"]);
+        let list = service.json("/segments?sort=count&limit=1").await;
+        let name = list["segments"][0]["segment"].as_str().unwrap().to_owned();
+        (service, name)
+    }
+
     fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let mut process = binary(&folder)
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])

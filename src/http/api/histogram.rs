@@ -83,10 +83,10 @@ struct HistogramBucket {
 pub struct HistogramQuery {
     /// The number of buckets, 1 to 100; 14 by default.
     #[param(inline, value_type = Option<Buckets>, example = 2)]
-    buckets: usize,
+    pub buckets: usize,
     /// Divide this window instead of the configured one, which is the longest allowed.
     #[param(inline, value_type = Option<schemas::Window>, example = "2d")]
-    window: Window,
+    pub window: Window,
 }
 
 impl QueryParams for HistogramQuery {

@@ -1,4 +1,4 @@
-//! Handlers of the JSON API, a file per resource.
+//! Handlers of the API, a file per resource.
 
 mod as_of;
 pub mod audience;
@@ -12,6 +12,7 @@ pub mod histories;
 pub mod history;
 pub mod metrics;
 pub mod overlap;
+pub mod pictures;
 pub mod segments;
 pub mod summary;
 pub mod users;

@@ -12,7 +12,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::password;
+use super::password::{ask_for_password, is_navigation, to_bearer};
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -63,9 +63,14 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
         // Spreadsheets know passwords alone.
         let accepts_password = S::SCOPE == Scope::ReadSegments && parts.method.is_safe();
         let headers = authorization(&parts.headers);
-        let tokens = headers.map(|header| if accepts_password { password::to_bearer(header) } else { header.into() });
+        let tokens = headers.map(|header| if accepts_password { to_bearer(header) } else { header.into() });
         match state.authenticator.authorize(tokens, S::SCOPE) {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
+            // A link of a page leads here, and the browser sends the password of the pages to the pages alone.
+            Err(error) if accepts_password && is_navigation(&parts.headers) => {
+                state.metrics.http.denied(error.kind());
+                Err(ask_for_password(error))
+            }
             Err(error) => Err(refuse(state, error)),
         }
     }

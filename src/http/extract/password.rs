@@ -5,7 +5,26 @@
 
 use std::borrow::Cow;
 
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, HeaderValue};
 use data_encoding::BASE64;
+
+use crate::auth::AuthError;
+use crate::http::problem::Problem;
+
+/// Returns the problem of `error` that makes a browser ask for a password. Another password does not help a user whose
+/// token is accepted but lacks the scope.
+pub fn ask_for_password(error: AuthError) -> Problem {
+    const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="segment-estimator", charset="UTF-8""#);
+    let is_forbidden = matches!(error, AuthError::InsufficientScope { .. });
+    let problem = Problem::from(error);
+    if is_forbidden { problem } else { problem.with_challenge(CHALLENGE) }
+}
+
+/// Returns whether a browser follows a link or an address. Its requests for images and by scripts do not accept HTML.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().starts_with(b"text/html"))
+}
 
 /// Converts a password in an `Authorization` header into a bearer token. Returns other headers unchanged.
 pub fn to_bearer(header: &[u8]) -> Cow<'_, [u8]> {

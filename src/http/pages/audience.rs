@@ -5,7 +5,6 @@ use maud::{Markup, html};
 use super::curl::BaseUrl;
 use super::download::csv_link;
 use super::fields::{segment_field, suggestions};
-use super::format;
 use super::layout::{self, Page, Refresh};
 use super::links::{self, AUDIENCE_PARAMETERS, BasePath, audience_link, overlap_link, with_query};
 use super::names::name as isolated;
@@ -13,6 +12,7 @@ use super::similar::{UnknownName, unknown_names};
 use super::windows::{shorter_than, windows};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{AudienceCount, Overlaps};
+use crate::http::format;
 
 /// Minimum number of fields in a group of the form.
 const MIN_FIELDS: usize = 2;

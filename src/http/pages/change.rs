@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use maud::{Markup, html};
 
-use super::format;
 use crate::estimator::Change;
+use crate::http::format;
 
 /// Renders `change` as an arrow, the difference and its percentage: `▼ 217 (-5.2%)`.
 pub fn change(change: Change) -> Markup {
@@ -17,17 +17,7 @@ pub fn change(change: Change) -> Markup {
     };
     html! {
         span aria-hidden="true" { (arrow) " " } span .said { (said) } (difference)
-        @if let Some(relative) = change.relative() { " (" (percent(relative)) ")" }
-    }
-}
-
-/// Formats a relative change: `-5.2%`, `+<0.1%`, `+1,250%`.
-fn percent(relative: f64) -> String {
-    let sign = if relative < 0.0 { '-' } else { '+' };
-    match relative.abs() * 100.0 {
-        percent if percent < 0.05 => format!("{sign}<0.1%"),
-        percent if percent < 999.95 => format!("{sign}{percent:.1}%"),
-        percent => format!("{sign}{}%", format::number(percent.round() as u64)),
+        @if let Some(relative) = change.relative() { " (" (format::relative_change(relative)) ")" }
     }
 }
 

@@ -9,10 +9,11 @@ use crate::http::extract::if_none_match::IfNoneMatch;
 use crate::http::problem::{Problem, Result};
 
 /// Names, media types and contents.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("style.css", "text/css", include_str!("files/style.css")),
     ("pages.js", "text/javascript", include_str!("files/pages.js")),
     ("back.js", "text/javascript", include_str!("files/back.js")),
+    ("charts.js", "text/javascript", include_str!("files/charts.js")),
     ("refresh.js", "text/javascript", include_str!("files/refresh.js")),
     ("selection.js", "text/javascript", include_str!("files/selection.js")),
     ("icon.svg", "image/svg+xml", include_str!("files/icon.svg")),

@@ -1,42 +1,47 @@
 //! The section of a segment's page that shows when its users were last seen.
 
-use std::time::Duration;
-
 use maud::{Markup, html};
 
-use super::axis::Tick;
-use super::chart::{self, Bar, Frame};
-use super::format;
-use crate::domain::{Timestamp, Window};
-use crate::estimator::{Bucket, Histogram};
+use super::chart;
+use super::links::{encoded, with_query};
+use crate::domain::Window;
+use crate::estimator::Histogram;
+use crate::http::charts::histogram as charts;
+use crate::http::format;
 
-/// Renders the histogram of `window` as a chart and a table. Users expire by the `configured` window, whichever is
+/// Renders the histogram of the segment `name` and of `window`. Users expire by the `configured` window, whichever is
 /// shown.
-pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> Markup {
-    let range = |from: Timestamp, to: Timestamp| format!("{} to {}", format::minute(from), format::minute(to));
-    let lifetime = configured.duration();
-    let bar = |bucket: &Bucket| Bar {
-        count: bucket.count,
-        title: format!(
-            "Last seen {} UTC: {}. They drop out {} unless they return.",
-            range(bucket.from, bucket.to),
-            format::counted(bucket.count, "user", "users"),
-            range(bucket.from + lifetime, bucket.to + lifetime),
-        ),
-    };
-    let bars: Vec<_> = histogram.buckets.iter().map(bar).collect();
-    let (ticks, unit) = ages(window, bars.len());
-    let frame = Frame {
-        id: "histogram",
-        label: format!(
-            "Bar chart: {} by when they were last seen. The table below has the numbers.",
-            format::counted(histogram.count, "user", "users")
-        ),
-        x_label: &format!("Last seen, {unit} ago"),
-        x_ticks: ticks,
+pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
+    let unit = match charts::unit(window, histogram.buckets.len()) {
+        "days" => "Days",
+        "hours" => "Hours",
+        "minutes" => "Minutes",
+        _ => "Time",
     };
     html! {
-        (chart::bars(&frame, &bars))
+        section aria-labelledby="last-seen" {
+            div .head {
+                h2 #last-seen { (unit) " since last visit" }
+                p .note {
+                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
+                }
+            }
+            @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
+            @else if window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
+            @else { p .nothing { "No users in this segment." } }
+        }
+    }
+}
+
+/// Renders the histogram as a chart and a table.
+fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
+    let lifetime = configured.duration();
+    let buckets = histogram.buckets.len().to_string();
+    let shorter = if window == configured { String::new() } else { window.to_string() };
+    let picture = format!("segments/{}/histogram.svg", encoded(name));
+    let picture = with_query(&picture, [("buckets", buckets.as_str()), ("window", &shorter)]);
+    html! {
+        (chart::figure("histogram", &charts::chart(histogram, window, configured), &picture))
         details #histogram-figures {
             summary { "Show as table" }
             table #histogram-table {
@@ -54,73 +59,5 @@ pub fn histogram(histogram: &Histogram, window: Window, configured: Window) -> M
                 }
             }
         }
-    }
-}
-
-/// Returns a number of buckets for `window` so that each is a whole number of days, or hours and so on, if possible.
-pub fn buckets(window: Window) -> usize {
-    const COUNTS: [u64; 8] = [14, 12, 15, 10, 16, 8, 7, 6];
-    const FEW: [u64; 4] = [5, 4, 3, 2];
-    const UNITS: [u64; 4] = [86_400, 3_600, 60, 1];
-    let of = |counts: &[u64]| {
-        let fits = |unit: u64| counts.iter().find(|count| window.as_secs().is_multiple_of(*count * unit)).copied();
-        UNITS.into_iter().find_map(fits)
-    };
-    let count = of(&COUNTS).or_else(|| of(&FEW)).unwrap_or(COUNTS[0]);
-    usize::try_from(count).unwrap_or(1)
-}
-
-/// Returns the unit of the ages of `buckets` in `window`.
-pub fn unit(window: Window, buckets: usize) -> &'static str {
-    ages(window, buckets).1
-}
-
-/// Returns ticks at the bounds of the buckets with their ages, and the unit of the ages.
-fn ages(window: Window, buckets: usize) -> (Vec<Tick>, &'static str) {
-    let count = buckets.max(1) as u64;
-    let length = Duration::from_secs(window.as_secs() / count);
-    let is_whole = window.as_secs().is_multiple_of(count);
-    let (unit, _, plural) = format::unit_of(if is_whole { length } else { window.duration() });
-    let label = |left: u64| match left {
-        0 => "now".to_owned(),
-        left => format::number(left * window.as_secs() / count / unit),
-    };
-    let bounds = (0..=count).filter(|index| is_whole || *index == 0 || *index == count);
-    (bounds.map(|index| Tick { at: index as f64 / count as f64, label: label(count - index) }).collect(), plural)
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("14d", 14)]
-    #[case("7d", 7)]
-    #[case("24h", 12)]
-    #[case("30d", 15)]
-    #[case("36h", 12)]
-    #[case("4m", 12)]
-    #[case("4s", 4)]
-    #[case("1s", 14)]
-    fn buckets_have_a_whole_length_if_possible(#[case] window: &str, #[case] expected: usize) {
-        assert_eq!(buckets(Window::parse(window).unwrap()), expected);
-    }
-
-    #[rstest]
-    #[case("14d", 14, 15, "14", "days")]
-    #[case("24h", 12, 13, "24", "hours")]
-    #[case("1s", 14, 2, "1", "seconds")]
-    fn ages_are_in_their_unit(
-        #[case] window: &str,
-        #[case] buckets: usize,
-        #[case] count: usize,
-        #[case] first: &str,
-        #[case] unit: &str,
-    ) {
-        let (ticks, found) = ages(Window::parse(window).unwrap(), buckets);
-        assert_eq!((ticks.len(), ticks[0].label.as_str(), found), (count, first, unit));
-        assert_eq!(ticks[count - 1], Tick { at: 1.0, label: "now".to_owned() });
     }
 }

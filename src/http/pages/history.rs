@@ -4,53 +4,59 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::chart::{self, DataPoint, Frame};
-use super::links::SegmentLink;
+use super::chart;
+use super::links::{SegmentLink, encoded, with_query};
 use super::ranges::{self, RANGES};
-use super::{axis, format};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::history::Point;
+use crate::http::charts::history::PastCounts;
+use crate::http::format;
 
 /// Past counts of a segment.
 pub struct History {
-    /// Number of days shown.
+    /// The number of days that the caller chose.
     pub days: u64,
-    /// All samples, the oldest first. `None` if the history's key in Redis belongs to another program.
+    /// The start of the chart.
+    pub from: Timestamp,
+    /// All samples since a week before that, the oldest first. `None` if the history's key in Redis belongs to another
+    /// program.
     pub points: Option<Vec<Point>>,
     /// Distance of the points in the chart.
     pub step: Duration,
     /// Sampling interval. `None` if this service does not sample.
     pub interval: Option<Duration>,
-    /// Whether there are samples before the range.
-    pub has_older: bool,
+    /// The time of the first sample, if known.
+    pub first_sampled_at: Option<Timestamp>,
+    /// The count of this moment over the longest window.
+    pub live: u64,
 }
 
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
-pub fn history(history: &History, configured: Window, now: Timestamp, link: SegmentLink<'_>) -> Markup {
-    let History { days, points, interval, .. } = history;
+pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now: Timestamp) -> Markup {
+    let History { from, ref points, step, interval, first_sampled_at, live, .. } = *history;
+    let past = points.as_ref().map(|points| PastCounts { points, from, to: now, step, live: Some(live) });
     html! {
-        p .note {
-            "The count over the " (format::last(configured.duration()))
-            @if let Some(interval) = interval { ", sampled every " (every(*interval)) }
-            ". Gaps mean no data was recorded."
-        }
-        nav .choice aria-label="Time shown" {
-            span aria-hidden="true" { "Range" }
-            ul .choices {
-                @for (range, text) in RANGES {
-                    li { a href=(link.with_days(range).href()) aria-current=[(range == *days).then_some("true")] { (text) } }
+        section aria-labelledby="over-time" {
+            div .head {
+                h2 #over-time { "Size over time" }
+                p .note {
+                    "The count over the " (format::last(configured.duration()))
+                    @if link.window.is_some() { ", whichever window is chosen above" }
+                    @if let Some(interval) = interval { ", sampled every " (format::every(interval)) }
+                    ". The hollow point is the count now. Gaps mean no data was recorded."
                 }
+                (range_links(history, link, now))
             }
-        }
-        @match points {
-            None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-            Some(points) if points.iter().any(|point| point.count.is_some()) => { (line(history, points, now)) }
-            Some(_) if history.has_older => { p .nothing #no-history { "No data in this range." } }
-            Some(_) => {
-                p .nothing #no-history {
-                    "No history yet. "
-                    @if let Some(interval) = interval { "The next point is recorded " (next(*interval)) "." }
-                    @else { "History is turned off (" code { "history_interval" } ")." }
+            @match past {
+                None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
+                Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
+                Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
+                Some(_) => {
+                    p .nothing #no-history {
+                        "No history yet. "
+                        @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
+                        @else { "History is turned off (" code { "history_interval" } ")." }
+                    }
                 }
             }
         }
@@ -66,60 +72,56 @@ fn next(interval: Duration) -> String {
     }
 }
 
-/// Formats an interval to follow “every”: `hour`, `2 hours`.
-fn every(interval: Duration) -> String {
-    let (unit, singular, _) = format::unit_of(interval);
-    if interval.as_secs() == unit { singular.to_owned() } else { format::span(interval) }
-}
-
-fn line(History { days, step, .. }: &History, points: &[Point], now: Timestamp) -> Markup {
-    let (from, to) = (now - ranges::duration(*days), now);
-    let length = (to.as_millis() - from.as_millis()) as f64;
-    let utc = |at: Timestamp| format!("{} UTC", format::minute(at));
-    let data_point = |&Point { at, count, .. }: &Point| DataPoint {
-        count,
-        at: ((at.as_millis() - from.as_millis()) as f64 / length).clamp(0.0, 1.0),
-        title: match count {
-            Some(count) => format!("{}: {}", utc(at), format::counted(count, "user", "users")),
-            None => format!("{}: no data", utc(at)),
-        },
-    };
-    let data_points: Vec<_> = downsample(points, *step).iter().map(data_point).collect();
-    let counts = || points.iter().filter_map(|point| point.count);
-    let frame = Frame {
-        id: "history",
-        label: format!(
-            "Line chart over {}: between {} and {}. The table below has the numbers.",
-            format::counted(*days, "day", "days"),
-            format::number(counts().min().unwrap_or_default()),
-            format::counted(counts().max().unwrap_or_default(), "user", "users"),
-        ),
-        x_label: "Time, UTC",
-        x_ticks: axis::times(from, to, 8),
-    };
+/// Renders links to the ranges that have samples, and since when there are any.
+fn range_links(history: &History, link: SegmentLink<'_>, now: Timestamp) -> Markup {
+    let offered = ranges::offered(history.first_sampled_at, now);
+    let chosen = history.days.min(offered[offered.len() - 1].0);
     html! {
-        (chart::line(&frame, &data_points))
-        details #history-figures {
-            summary { "Show as table" }
-            @if points.len() > 48 { (table_by_day(points)) } @else { (table_by_point(points)) }
+        nav .choice aria-label="Time shown" {
+            span aria-hidden="true" { "Range" }
+            ul .choices {
+                @for (days, text) in offered {
+                    li { a href=(link.with_days(*days).href()) aria-current=[(*days == chosen).then_some("true")] { (text) } }
+                }
+                @for (_, text) in &RANGES[offered.len()..] {
+                    li { a role="link" aria-disabled="true" { (text) } }
+                }
+            }
+            @if let Some(first) = history.first_sampled_at.filter(|_| offered.len() < RANGES.len()) {
+                span #recorded { "Recorded since " time datetime=(format::machine(first)) { (format::date(first)) } }
+            }
         }
     }
 }
 
-/// Returns the last sample of each step, or a point without a count if there is none.
-fn downsample(points: &[Point], step: Duration) -> Vec<Point> {
-    let step_of = |point: &Point| point.at.as_millis().div_euclid(step.as_millis().max(1) as i64);
-    let steps = points.chunk_by(|one, next| step_of(one) == step_of(next));
-    steps.filter_map(|step| step.iter().rev().find(|point| point.count.is_some()).or(step.first()).copied()).collect()
+fn line(past: &PastCounts<'_>, live: u64, name: &str) -> Markup {
+    let points = past.shown();
+    html! {
+        (chart::figure("history", &past.chart(), &picture(past, name)))
+        details #history-figures {
+            summary { "Show as table" }
+            @if points.len() > 48 { (table_by_day(points, live)) } @else { (table_by_point(points, live)) }
+        }
+    }
 }
 
-/// Renders every point, the newest first.
-fn table_by_point(points: &[Point]) -> Markup {
+/// Returns the path of the picture of `past` until its last sample, so that the picture stays the same.
+fn picture(past: &PastCounts<'_>, name: &str) -> String {
+    let last = past.shown().iter().rev().find_map(|point| point.sampled_at).unwrap_or(past.to);
+    let [from, to] = [past.from, last].map(format::query_time);
+    let step = Window::new(past.step).map(|step| step.to_string()).unwrap_or_default();
+    let path = format!("segments/{}/history.svg", encoded(name));
+    with_query(&path, [("from", from.as_str()), ("to", &to), ("step", &step)])
+}
+
+/// Renders the count of this moment and every point, the newest first.
+fn table_by_point(points: &[Point], live: u64) -> Markup {
     html! {
         table #history-table {
             caption { "Users over time, in UTC" }
             thead { tr { th scope="col" { "Time" } th .number scope="col" { "Users" } } }
             tbody {
+                tr { th scope="row" { "Now" } td .number { (format::number(live)) } }
                 @for point in points.iter().rev() {
                     tr { th scope="row" { (format::marked(point.at)) } td .number { (count(point.count)) } }
                 }
@@ -128,8 +130,8 @@ fn table_by_point(points: &[Point]) -> Markup {
     }
 }
 
-/// Renders a row per day, the newest first.
-fn table_by_day(points: &[Point]) -> Markup {
+/// Renders the count of this moment and a row per day, the newest first.
+fn table_by_day(points: &[Point], live: u64) -> Markup {
     let days = points.chunk_by(|one, next| format::date(one.at) == format::date(next.at));
     let days: Vec<_> = days.collect();
     html! {
@@ -137,6 +139,7 @@ fn table_by_day(points: &[Point]) -> Markup {
             caption { "Users by day, in UTC" }
             thead { tr { th scope="col" { "Day" } th .number scope="col" { "Lowest" } th .number scope="col" { "Highest" } th .number scope="col" { "Last" } } }
             tbody {
+                tr { th scope="row" { "Now" } td .number colspan="3" { (format::number(live)) } }
                 @for day in days.iter().rev() {
                     @let counts = || day.iter().filter_map(|point| point.count);
                     tr {

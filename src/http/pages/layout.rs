@@ -2,10 +2,10 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::format;
 use super::links::BasePath;
 use super::names::visible;
 use crate::domain::{Timestamp, Window};
+use crate::http::format;
 
 /// Interval of the refresh script.
 pub const REFRESH_SECONDS: u64 = 15;

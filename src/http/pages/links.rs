@@ -128,7 +128,8 @@ pub fn with_query<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str,
         link.push(separator);
         link.push_str(name);
         link.push('=');
-        link.push_str(&encoded(value));
+        // A colon may stand in a query as it is, where times have some.
+        link.push_str(&encoded(value).replace("%3A", ":"));
         separator = '&';
     }
     link
@@ -177,5 +178,6 @@ mod tests {
         let link = with_query("segment", [("name", "a b&c=d/é"), ("window", ""), ("days", "7")]);
         assert_eq!(link, "segment?name=a%20b%26c%3Dd%2F%C3%A9&days=7");
         assert_eq!(with_query("./", [("prefix", "")]), "./");
+        assert_eq!(with_query("./", [("from", "10:00"), ("name", "%3A")]), "./?from=10:00&name=%253A");
     }
 }

@@ -1,11 +1,11 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `download`, `ranges` and `curl`.
+//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown`, `overlap` and
+//! `audience` each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`,
+//! `download`, `ranges` and `curl`.
 
 mod audience;
 mod auth;
-mod axis;
 mod change;
 mod chart;
 mod curl;
@@ -13,20 +13,20 @@ mod download;
 pub mod error;
 mod fields;
 mod files;
-mod format;
 mod handlers;
 mod histogram;
 mod history;
 mod layout;
 mod links;
 mod list;
-mod names;
+pub mod names;
 mod overlap;
 mod ranges;
 mod response;
 mod segment;
 mod similar;
 mod spark;
+mod unknown;
 mod welcome;
 mod windows;
 

@@ -38,7 +38,7 @@ const fn is_joiner(character: char) -> bool {
 }
 
 /// Returns whether `character` has Unicode's property `Default_Ignorable_Code_Point` and is not a [joiner](is_joiner),
-/// or is a space that looks like another one, or a line separator.
+/// or is a space that looks like another one, a line separator, or a character that XML forbids.
 const fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -49,7 +49,7 @@ const fn is_invisible(character: char) -> bool {
         // Ignored where they are not supported.
         | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e001f}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e001f}'
         | '\u{e0080}'..='\u{e0fff}'
     )
 }
@@ -81,6 +81,7 @@ mod tests {
     #[case::soft_hyphen("sp\u{ad}orts", "sp\\u{AD}orts")]
     #[case::no_break_space("a\u{a0}b", "a\\u{A0}b")]
     #[case::hangul_filler("a\u{3164}b", "a\\u{3164}b")]
+    #[case::forbidden_in_xml("a\u{fffe}\u{ffff}b", "a\\u{FFFE}\\u{FFFF}b")]
     #[case::line("a\u{2028}b", "a\\u{2028}b")]
     fn visible_escapes_invisible_characters(#[case] text: &str, #[case] shown: &str) {
         assert_eq!(visible(text), shown);

@@ -3,15 +3,15 @@
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
-use super::histogram::{self, histogram};
+use super::histogram::histogram;
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, SegmentLink, encoded, with_query};
-use super::similar::did_you_mean;
 use super::windows::{shorter_than, windows};
-use super::{change, format, names, ranges};
-use crate::domain::{SegmentName, Timestamp, Window};
+use super::{change, names};
+use crate::domain::{Timestamp, Window};
 use crate::estimator::{Change, Histogram};
+use crate::http::format;
 
 /// Data of the page.
 pub struct Segment<'a> {
@@ -41,12 +41,6 @@ impl Segment<'_> {
 pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     let &Segment { name, now, window, configured, .. } = segment;
     let count = segment.histogram.count;
-    let unit = match histogram::unit(window, segment.histogram.buckets.len()) {
-        "days" => "Days",
-        "hours" => "Hours",
-        "minutes" => "Minutes",
-        _ => "Time",
-    };
     let main = html! {
         p .back { a href="../" { "← All segments" } }
         h1 { (names::name(name)) }
@@ -56,18 +50,9 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         (layout::as_of(now, None))
         p { a #compare href=(with_query("overlap", [("segment", name)])) { "Compare with another segment" } }
         (windows(window, configured, |window| segment.link().with_window(window).href()))
-        section aria-labelledby="last-seen" {
-            h2 #last-seen { (unit) " since last visit" }
-            p .note {
-                "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
-            }
-            @if count == 0 && window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
-            @else if count == 0 { p .nothing { "No users in this segment." } }
-            @else { (histogram(&segment.histogram, window, configured)) }
-        }
-        section aria-labelledby="over-time" {
-            h2 #over-time { "Size over time" }
-            (history(&segment.history, configured, now, segment.link()))
+        div .charts {
+            (histogram(name, &segment.histogram, window, configured))
+            (history(&segment.history, segment.link(), configured, now))
         }
         section aria-labelledby="calls" {
             h2 #calls { "Get this data from the API" }
@@ -76,23 +61,6 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
     };
     let title = format!("{} · {name}", format::number(count));
     layout::page(BasePath::Pages, Page::Segment, &title, Refresh::Periodic, &main)
-}
-
-/// Renders the page of a name that no segment has.
-pub fn unknown_page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
-    let main = html! {
-        p .back { a href="../" { "← All segments" } }
-        h1 { "No segment called “" (names::name(name)) "”" }
-        p .lead #unknown {
-            @match similar {
-                [] => { "It has no users and no history." }
-                similar => {
-                    (did_you_mean(similar, |other| with_query("segment", [("name", other)])))
-                }
-            }
-        }
-    };
-    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Periodic, &main)
 }
 
 /// Renders how the count changed, and how it will. Both are known for the longest window alone.
@@ -105,22 +73,27 @@ fn trend(segment: &Segment<'_>) -> Markup {
                 @if change.is_some() && leaving.is_some() { " · " }
                 @if let Some(leaving) = leaving { "about " (format::number(leaving)) @if leaving == 1 { " leaves" } @else { " leave" } " within 24 h" }
             }
+            @if let Some(Change { before, after, from, to }) = change {
+                p .compared #compared {
+                    "From " (format::number(before)) " on " (format::marked(from)) " to " (format::number(after)) " on " (format::marked(to)) " UTC"
+                }
+            }
         }
     }
 }
 
 /// Returns the API requests behind the page.
 fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
-    let Segment { name, now, histogram, history, .. } = segment;
+    let Segment { name, histogram, history, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
     let window = shorter_than(segment.window, segment.configured).map(|window| window.to_string()).unwrap_or_default();
     let buckets = histogram.buckets.len().to_string();
-    let from = (*now - ranges::duration(history.days)).as_millis() / 1_000;
-    let step = humantime::format_duration(history.step).to_string();
+    let from = format::query_time(history.from);
+    let step = Window::new(history.step).map(|step| step.to_string()).unwrap_or_default();
     let calls = [
         with_query(&format!("{path}/count"), [("window", window.as_str())]),
         with_query(&format!("{path}/histogram"), [("buckets", buckets.as_str()), ("window", &window)]),
-        with_query(&format!("{path}/history"), [("from", from.to_string().as_str()), ("step", &step)]),
+        with_query(&format!("{path}/history"), [("from", from.as_str()), ("step", &step)]),
     ];
     calls.map(|path| base_url.get(&path)).join("\n")
 }
@@ -155,12 +128,20 @@ mod tests {
             now,
             window,
             configured: window,
-            history: History { days: 1, points, step: hour, interval: Some(hour), has_older: false },
+            history: History {
+                days: 1,
+                from: now - day,
+                points,
+                step: hour,
+                interval: Some(hour),
+                first_sampled_at: None,
+                live: 10_500,
+            },
             change: Some(Change {
                 before: 10_717,
                 after: 10_500,
-                from: Timestamp::from_millis(0),
-                to: Timestamp::from_millis(0),
+                from: Timestamp::from_rfc3339("2026-11-15T10:00:00Z").unwrap(),
+                to: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             }),
             leaving: Some(39),
         }
@@ -177,6 +158,8 @@ mod tests {
         assert!(page.contains("datetime=\"2026-11-22T10:30:00.000Z\""), "{page}");
         assert!(page.contains("<title>10,500 · sports – Segment estimator</title>"), "{page}");
         assert!(page.contains("217 (-2.0%) on a week ago · about 39 leave within 24 h</p>"), "{page}");
+        let compared = ["From 10,717 on ", ">15 Nov 10:00</time> to 10,500 on ", ">22 Nov 10:00</time> UTC</p>"];
+        assert!(compared.iter().all(|part| page.contains(part)), "{page}");
         assert!(page.contains("href=\"overlap?segment=sports\""), "{page}");
     }
 
@@ -190,21 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_page_suggests_names() {
-        let similar = ["news", "a & b"].map(|name| SegmentName::parse(name.to_owned()).unwrap());
-        let page = unknown_page("nwes", &similar).into_string();
-        assert!(page.contains("No segment called “<bdi>nwes</bdi>”"), "{page}");
-        let links = "<a href=\"segment?name=news\"><bdi>news</bdi></a> or <a href=\"segment?name=a%20%26%20b\">";
-        assert!(page.contains(&format!("Did you mean {links}")), "{page}");
-    }
-
-    #[test]
     fn bars_have_titles_and_the_table_has_the_numbers() {
         let page = html(&segment("sports"));
-        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users. They drop out 22 Nov 10:30 to 23 Nov 10:30 \
+        let title = "Last seen 8 Nov 10:30 to 9 Nov 10:30 UTC: 1,400 users (13.3%). They drop out 22 Nov 10:30 to 23 Nov 10:30 \
                      unless they return.";
         assert!(page.contains(&format!("<title>{title}</title>")), "{page}");
-        assert_eq!(page.matches("<g class=\"bar\">").count(), 14);
+        assert_eq!(page.matches("<g class=\"mark bar\"").count(), 14);
         assert!(page.contains("<td class=\"number\">1,400</td><td class=\"number\">13.3%</td>"), "{page}");
         assert!(
             page.contains("Last seen, days ago") && page.contains(">14</text>") && page.contains(">now</text>"),
@@ -222,10 +196,47 @@ mod tests {
     }
 
     #[test]
+    fn line_ends_with_the_count_of_this_moment_over_the_longest_window() {
+        let mut shorter = segment("sports");
+        shorter.window = Window::parse("7d").unwrap();
+        shorter.history.live = 12_345;
+        let page = html(&shorter);
+        let reading = "Now, 22 Nov 10:30 UTC: 12,345 users, up 12,345 since 22 Nov 10:30";
+        assert!(page.contains(&format!("data-key=\"now\" data-x=\"100.000%\"><title>{reading}</title>")), "{page}");
+        assert!(page.contains(&format!("<p class=\"reading\">{reading}</p>")), "{page}");
+        assert!(page.contains("<th scope=\"row\">Now</th><td class=\"number\">12,345</td>"), "{page}");
+        assert!(page.contains("from 23,000 to 12,345 users, down 10,655 (-46.3%), between 0 and 23,000."), "{page}");
+        // Its picture ends with the last sample, so that it stays the same.
+        let picture =
+            "../segments/sports/history.svg?from=2026-11-21T10:30:00Z&amp;to=2026-11-22T10:30:00Z&amp;step=1h";
+        assert!(page.contains(&format!("<a href=\"{picture}\">Chart as SVG</a>")), "{page}");
+        assert!(page.contains("<a href=\"../segments/sports/histogram.svg?buckets=14&amp;window=7d\">"), "{page}");
+        let note = "The count over the last 14 days, whichever window is chosen above, sampled every hour.";
+        assert!(page.contains(note) && !html(&segment("sports")).contains("whichever window"), "{page}");
+    }
+
+    #[test]
+    fn ranges_longer_than_the_history_are_no_links() {
+        let mut new = segment("sports");
+        assert!(!html(&new).contains("aria-disabled"), "all are links if the first sample is not known");
+        new.history.days = 90;
+        new.history.first_sampled_at = Some(new.now - Duration::from_secs(3 * 86_400));
+        let page = html(&new);
+        assert!(page.contains("days=7\" aria-current=\"true\">7 days</a>"), "the longest range is shown: {page}");
+        for text in ["14 days", "3 months", "13 months"] {
+            assert!(page.contains(&format!("<a role=\"link\" aria-disabled=\"true\">{text}</a>")), "{page}");
+        }
+        let since = "Recorded since <time datetime=\"2026-11-19T10:30:00.000Z\">19 Nov 2026</time>";
+        assert!(page.contains(since), "{page}");
+        assert!(page.contains("segment?name=sports&amp;window=7d&amp;days=90"), "other links keep the choice: {page}");
+    }
+
+    #[test]
     fn many_points_are_shown_by_day() {
         let mut long = segment("sports");
         let hour = Duration::from_secs(3_600);
         long.history.days = 7;
+        long.history.from = long.now - hour * 168;
         let point = |ago: u32| point(long.now - hour * ago, Some(u64::from(ago)));
         long.history.points = Some((0..168).rev().map(point).collect());
         let page = html(&long);
@@ -239,9 +250,9 @@ mod tests {
         new.history.points = Some(vec![point(new.now, None)]);
         let page = html(&new);
         assert!(page.contains("No history yet.") && !page.contains("id=\"history\""), "{page}");
-        new.history.has_older = true;
+        new.history.first_sampled_at = Some(new.now - Duration::from_secs(2 * 86_400));
         assert!(html(&new).contains("No data in this range."));
-        new.history.has_older = false;
+        new.history.first_sampled_at = None;
         new.history.interval = None;
         assert!(html(&new).contains("history_interval"));
         new.history.points = None;

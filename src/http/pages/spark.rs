@@ -1,11 +1,12 @@
-//! Sparklines as SVG.
+//! Small charts for tables, as SVG: sparklines and meters.
 
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::chart::runs;
-use super::format;
+use crate::http::charts::path::runs;
+use crate::http::charts::plot::percent;
+use crate::http::format;
 
 /// Renders a sparkline: a small line without axes. Its lowest count is at the bottom, unless it is above four fifths of
 /// the highest: a nearly constant count looks constant.
@@ -36,6 +37,16 @@ pub fn spark(label: &str, counts: &[Option<u64>]) -> Markup {
     }
 }
 
+/// Renders `part` of `whole` as a bar. The numbers are beside it.
+pub fn meter(part: u64, whole: u64) -> Markup {
+    html! {
+        svg .meter aria-hidden="true" width="100%" height="3" {
+            rect .track width="100%" height="3" rx="1" {}
+            rect .fill width=(percent(part as f64 / whole.max(1) as f64)) height="3" rx="1" {}
+        }
+    }
+}
+
 /// Returns a path through `points`, interrupted where one is missing: the distances have fewer digits than their positions.
 fn relative_path(points: &[Option<(i64, i64)>]) -> String {
     let mut path = String::new();
@@ -54,12 +65,15 @@ fn relative_path(points: &[Option<(i64, i64)>]) -> String {
 /// Returns the description of a sparkline for screen readers.
 pub fn spark_label(counts: &[Option<u64>], span: &str) -> String {
     let known = || counts.iter().flatten().copied();
-    match (known().min(), known().max()) {
-        (Some(lowest), Some(highest)) => {
-            format!("{span}: between {} and {}", format::number(lowest), format::number(highest))
-        }
-        _ => "No history yet".to_owned(),
-    }
+    let (Some(first), Some(last)) = (known().next(), known().next_back()) else { return "No history yet".to_owned() };
+    let extremes = [known().min(), known().max()].map(|count| format::number(count.unwrap_or_default()));
+    let change = format::change(first, last);
+    format!(
+        "{span}: from {} to {}, {change}, between {}",
+        format::number(first),
+        format::number(last),
+        extremes.join(" and ")
+    )
 }
 
 #[cfg(test)]
@@ -71,7 +85,10 @@ mod tests {
         assert!(spark("none", &[None, None]).into_string().contains('–'));
         let counts = [Some(1_000), None, Some(2_000)];
         let svg = spark(&spark_label(&counts, "14 days"), &counts).into_string();
-        assert!(svg.contains("aria-label=\"14 days: between 1,000 and 2,000\""), "{svg}");
+        assert!(
+            svg.contains("aria-label=\"14 days: from 1,000 to 2,000, up 1,000 (+100.0%), between 1,000 and 2,000\""),
+            "{svg}"
+        );
         assert!(svg.contains("d=\"M6 42h0M234 6h0\""), "{svg}");
     }
 

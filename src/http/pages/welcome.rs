@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
-use super::{format, layout};
+use super::layout;
 use crate::domain::{Timestamp, Window};
+use crate::http::format;
 
 /// Renders instructions for a service without visits.
 pub fn welcome(now: Timestamp, window: Window, base_url: &BaseUrl) -> Markup {

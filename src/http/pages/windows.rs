@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::format;
 use crate::domain::Window;
+use crate::http::format;
 
 /// Renders links to the configured window and to shorter ones. `href` returns the link to a window; `None` is the
 /// configured one.

@@ -41,6 +41,8 @@ async fn long_answers_are_compressed_for_callers_that_accept_gzip() {
         "/openapi.json",
         "/segments",
         "/segments/segment1/history",
+        "/segments/segment1/history.svg",
+        "/segments/segment1/histogram.svg",
         "/overlap?segment=segment1&segment=segment2&segment=segment3&segment=segment4&segment=segment5&segment=segment6",
     ] {
         let (plain, packed) = (ask(&app, path, "identity").await, ask(&app, path, "br, gzip").await);

@@ -25,6 +25,7 @@ mod max_segments;
 mod overlap;
 mod pages;
 mod paths;
+mod pictures;
 mod segments;
 mod users;
 mod visits;

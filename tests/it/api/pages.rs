@@ -48,6 +48,7 @@ async fn page_files_come_from_the_service_alone() {
         ("style.css", "text/css"),
         ("pages.js", "text/javascript"),
         ("back.js", "text/javascript"),
+        ("charts.js", "text/javascript"),
         ("refresh.js", "text/javascript"),
         ("selection.js", "text/javascript"),
         ("icon.svg", "image/svg+xml"),
@@ -317,7 +318,7 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
     }
     let empty = page(signed("/", &reader).await, 200).await;
     assert!(empty.contains("-H 'authorization: Bearer TOKEN'"), "the curl has a token: {empty}");
-    // The files need no token. The API takes a password for reading, and never asks for it.
+    // The files need no token. The API takes a password for reading, and asks for it only where a link leads to it.
     assert_eq!(app.status_of("/pages/style.css").await, 200);
     for path in ["/segments", "/segments/sports/count", "/overlap?segment=sports&segment=news", "/metrics"] {
         assert_eq!(signed(path, &reader).await.status(), 200, "{path}");
@@ -328,6 +329,16 @@ async fn page_takes_a_token_as_the_password_and_the_api_does_not() {
             problem(response, 401, "unauthorized").await;
         }
     }
+    let follow = async |path: &str| {
+        let accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        app.request("GET", path).header("accept", accept).send().await.unwrap()
+    };
+    let followed = follow("/segments/sports/history.svg").await;
+    assert!(header(&followed, "www-authenticate").starts_with("Basic "));
+    problem(followed, 401, "unauthorized").await;
+    let image = app.request("GET", "/segments/sports/history.svg").header("accept", "image/avif,image/webp,*/*;q=0.8");
+    assert!(header(&image.send().await.unwrap(), "www-authenticate").starts_with("Bearer "));
+    assert!(header(&follow("/users/u1/segments").await, "www-authenticate").starts_with("Bearer "));
     problem(signed("/users/u1/segments", &eraser).await, 401, "unauthorized").await;
     let delete = app.request("DELETE", "/users/u1").basic_auth("any", Some(&eraser));
     problem(delete.send().await.unwrap(), 401, "unauthorized").await;
@@ -543,10 +554,15 @@ async fn segment_page_draws_the_history_with_its_gaps() {
         redis.call::<String>(&["XADD", "history:sports", &id, "n", &count.to_string()]);
     }
     let shown = page(app.get("/pages/segment?name=sports&days=1").await, 200).await;
-    let known: Vec<_> =
-        ["1,000 users", "2,000 users", "1,500 users"].iter().map(|users| format!(" UTC: {users}</title>")).collect();
+    let known = [
+        " UTC: 1,000 users</title>",
+        " UTC: 2,000 users, up 1,000 (+100.0%) since ",
+        " UTC: 1,500 users, down 500 (-25.0%) since ",
+        " UTC: 1 user, down 1,499 (-99.9%) since ",
+    ];
     assert!(known.iter().all(|title| shown.contains(title)), "{shown}");
-    assert_eq!(shown.matches("class=\"gap\"").count(), 1, "{shown}");
+    // Between samples, and between the last one and the count of this moment.
+    assert_eq!(shown.matches("class=\"gap\"").count(), 2, "{shown}");
     assert!(shown.matches(": no data</title>").count() >= 3, "{shown}");
     let list = page(app.get("/").await, 200).await;
     assert!(list.contains("class=\"spark\"") && list.contains("between 1"), "{list}");

@@ -271,7 +271,10 @@ async fn list_page_shows_the_other_lines_if_a_history_is_of_another_type() {
         let start = app.get("/").await;
         assert_eq!(start.status(), StatusCode::OK, "{command:?}");
         let start = start.text().await.unwrap();
-        assert!(start.contains("aria-label=\"14 days: between 7 and 7\""), "{command:?}: {start}");
+        assert!(
+            start.contains("aria-label=\"14 days: from 7 to 7, unchanged, between 7 and 7\""),
+            "{command:?}: {start}"
+        );
         assert_eq!(app.status_of("/pages/segment?name=Zoo").await, StatusCode::OK);
         let own = app.get("/pages/segment?name=news").await;
         assert_eq!(own.status(), StatusCode::OK, "{command:?}");

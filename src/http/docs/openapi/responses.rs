@@ -164,9 +164,11 @@ pub fn with_headers(response: ResponseBuilder, kind: ProblemKind) -> ResponseBui
     let text = || Object::with_type(Type::String);
     let seconds = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).build();
     let (name, schema, description) = match kind {
-        Unauthorized | InsufficientScope => {
-            ("www-authenticate", text(), "The required scheme: `Bearer`, or on a page `Basic`.")
-        }
+        Unauthorized | InsufficientScope => (
+            "www-authenticate",
+            text(),
+            "The required scheme: `Bearer`, or `Basic` for a page and for a link that a browser follows.",
+        ),
         MethodNotAllowed => ("allow", text(), "The methods of the path."),
         TooManyOverlaps | TooManyLists | Unavailable | Overloaded | RequestTimeout | Stopping => {
             ("retry-after", seconds(), "The seconds to wait before a retry.")

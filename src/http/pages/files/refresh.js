@@ -2,6 +2,8 @@
 // Pauses while the page is hidden or a form is in use. If there are no newer numbers, it keeps those that the page has, and
 // shows their time.
 
+import { keepReading } from './charts.js';
+
 const seconds = Number(document.body.dataset.refresh);
 const notice = document.getElementById('connection');
 let isFetching = false;
@@ -50,6 +52,7 @@ const patch = (old, next) => {
 const show = (page) => {
   const next = page.getElementById('main');
   const focused = main().contains(document.activeElement) ? document.activeElement : null;
+  keepReading(main(), next);
   patch(main(), next);
   // Some pages are not refreshed, such as an overlap that follows an error.
   if (!page.body.dataset.refresh) isOver = true;

@@ -18,12 +18,14 @@ pub use self::list::{__path_list, list};
 pub use self::overlap::{__path_overlap, overlap};
 use super::auth::PageAuth;
 use super::curl::BaseUrl;
-use super::histogram;
 use super::history::History;
 use super::ranges::{self, DEFAULT_DAYS};
 use super::response::html;
 use super::segment::{self, Segment};
+use super::unknown;
 use crate::domain::{SegmentName, Timestamp, Window};
+use crate::http::charts::histogram;
+use crate::http::charts::history::PastCounts;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::query::{LenientQuery, Parameters, QueryParams};
 use crate::http::problem::{Problem, Result};
@@ -39,7 +41,7 @@ pub struct SegmentPageQuery {
     /// A window shorter than the configured one.
     #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
     window: Window,
-    /// The range of the history in days.
+    /// The range of the history in days. The chart begins at the first sample if that is later.
     #[param(inline, value_type = Option<Days>, example = "7")]
     days: u64,
 }
@@ -76,41 +78,45 @@ pub async fn segment(
     base_url: BaseUrl,
     LenientQuery(SegmentPageQuery { name, window, days }): LenientQuery<SegmentPageQuery>,
 ) -> Result<Response> {
-    /// More can't be distinguished and pointed at in a chart.
-    const MAX_DRAWN: u64 = 170;
     /// For the extremes of each day. Hourly samples of 13 months are a tenth of it.
     const MAX_READ: u64 = 100_000;
+    /// Points are compared with those of a week before.
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
     if !state.estimator.is_known(&name, histogram.count > 0).await? {
-        return Ok(html(segment::unknown_page(name.as_str(), &similar_names(&state, &name).await)));
+        return Ok(html(unknown::page(name.as_str(), &similar_names(&state, &name).await)));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
-    let from = now - ranges::duration(days);
-    let points = match state.history.of(&name, from, now, state.history.step_for(from, now, MAX_READ)).await {
+    let first_sampled_at = changes.first_sampled_at;
+    let from = ranges::start(days, first_sampled_at, now);
+    let points = match state.history.of(&name, from - WEEK, now, state.history.step_for(from, now, MAX_READ)).await {
         Err(error) if error.is_wrong_type() => None,
         points => Some(points?),
     };
+    let configured = state.estimator.window();
+    let live = if window == configured { histogram.count } else { state.estimator.estimate(&name, now).await? };
     let history = History {
         days,
+        from,
         points,
-        step: state.history.step_for(from, now, MAX_DRAWN),
+        step: state.history.step_for(from, now, PastCounts::MAX_POINTS),
         interval: state.history.interval(),
-        has_older: changes.first_sampled_at.is_some_and(|first| first < from),
+        first_sampled_at,
+        live,
     };
-    let configured = state.estimator.window();
-    let leaving = leaving(&state, &name, now).await?;
+    let leaving = leaving(&state, &name, live, now).await?;
     let change = changes.week;
     let segment = Segment { name: name.as_str(), histogram, now, window, configured, history, change, leaving };
     Ok(html(segment::page(&segment, &base_url)))
 }
 
-/// Returns how many users of `segment` leave within a day unless they return; `None` if the window is too short.
-async fn leaving(state: &AppState, segment: &SegmentName<'_>, now: Timestamp) -> Result<Option<u64>> {
+/// Returns how many of the `all` users of `segment` leave within a day unless they return; `None` if the window is too
+/// short.
+async fn leaving(state: &AppState, segment: &SegmentName<'_>, all: u64, now: Timestamp) -> Result<Option<u64>> {
     const DAY: Duration = Duration::from_secs(86_400);
     let shorter = state.estimator.window().duration().checked_sub(DAY).map(Window::new);
     let Some(Ok(shorter)) = shorter else { return Ok(None) };
-    let all = state.estimator.estimate(segment, now).await?;
     let staying = state.estimator.estimate_within(segment, shorter, now).await?;
     Ok(Some(all.saturating_sub(staying)))
 }

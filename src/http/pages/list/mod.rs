@@ -15,9 +15,10 @@ use super::links::{BasePath, with_query};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
 use super::welcome::welcome;
-use super::{change, chart, format, spark};
+use super::{change, spark};
 use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
+use crate::http::format;
 
 /// Label of the button while fewer than two segments are selected.
 const COMPARE: &str = "Compare selected segments";
@@ -115,7 +116,7 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
-                                td .number { (format::number(count)) (chart::meter(count, list.largest)) }
+                                td .number { (format::number(count)) (spark::meter(count, list.largest)) }
                             } @else {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                             }
@@ -287,7 +288,7 @@ mod tests {
     fn trend_column_appears_if_one_segment_has_history() {
         let page = html(&list(vec![row("a", 2, &[Some(1), Some(2)]), row("b", 1, &[None, None])]));
         assert_eq!(page.matches("<td class=\"trend\">").count(), 2, "{page}");
-        assert!(page.contains("aria-label=\"14 days: between 1 and 2\""), "{page}");
+        assert!(page.contains("aria-label=\"14 days: from 1 to 2, up 1 (+100.0%), between 1 and 2\""), "{page}");
     }
 
     #[test]

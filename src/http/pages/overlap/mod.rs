@@ -12,7 +12,6 @@ use self::regions::regions;
 use super::curl::BaseUrl;
 use super::download::csv_link;
 use super::fields::{segment_field, suggestions};
-use super::format;
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, overlap_link, with_query};
 use super::names::name as isolated;
@@ -20,6 +19,7 @@ use super::similar::{UnknownName, unknown_names};
 use super::windows::{shorter_than, windows};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{Overlap, Overlaps};
+use crate::http::format;
 
 /// Minimum number of fields in the form.
 const MIN_FIELDS: usize = 3;

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::super::format;
 use super::super::links::with_query;
 use super::super::names::{name as isolated, visible};
 use super::letters::lettered;
 use crate::estimator::overlap::Overlap;
+use crate::http::format;
 
 /// Renders a matrix of the pairs.
 pub fn pairs(names: &[&str], overlap: &Overlap) -> Markup {

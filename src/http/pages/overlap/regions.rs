@@ -6,13 +6,13 @@
 
 use maud::{Markup, html};
 
-use super::super::chart::percent;
-use super::super::format;
 use super::super::links::audience_link;
 use super::super::names::visible;
 use super::letters::lettered;
 use crate::domain::Window;
 use crate::estimator::overlap::{Overlap, Region};
+use crate::http::charts::plot::percent;
+use crate::http::format;
 
 /// Combinations that are shown at once; the rest unfolds.
 const MAX_SHOWN: usize = 20;

@@ -1,5 +1,6 @@
 //! Formats numbers, times and durations for people. All times are UTC.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -66,9 +67,37 @@ pub fn factor(factor: f64) -> String {
     }
 }
 
+/// Formats a change between two counts: `down 217 (-5.2%)`, `up 4`, `unchanged`.
+pub fn change(before: u64, after: u64) -> String {
+    let direction = match after.cmp(&before) {
+        Ordering::Less => "down",
+        Ordering::Equal => return "unchanged".to_owned(),
+        Ordering::Greater => "up",
+    };
+    let difference = after.abs_diff(before);
+    let relative = (after as f64 - before as f64) / before as f64;
+    let percent = if before > 0 { format!(" ({})", relative_change(relative)) } else { String::new() };
+    format!("{direction} {}{percent}", number(difference))
+}
+
+/// Formats a relative change: `-5.2%`, `+<0.1%`, `+1,250%`.
+pub fn relative_change(relative: f64) -> String {
+    let sign = if relative < 0.0 { '-' } else { '+' };
+    match relative.abs() * 100.0 {
+        percent if percent < 0.05 => format!("{sign}<0.1%"),
+        percent if percent < 999.95 => format!("{sign}{percent:.1}%"),
+        percent => format!("{sign}{}%", number(percent.round() as u64)),
+    }
+}
+
 /// Formats the day: `22 Nov`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%-d %b")
+}
+
+/// Formats the year: `2026`.
+pub fn year(at: Timestamp) -> String {
+    format(at, "%Y")
 }
 
 /// Formats the month: `Nov 2026`.
@@ -99,6 +128,11 @@ pub fn minute(at: Timestamp) -> String {
 /// Formats a time for the `datetime` attribute of HTML.
 pub fn machine(at: Timestamp) -> String {
     at.to_string()
+}
+
+/// Formats a time to the second for a query: `2026-11-22T10:00:00Z`.
+pub fn query_time(at: Timestamp) -> String {
+    format(at, "%Y-%m-%dT%H:%M:%SZ")
 }
 
 /// Renders a time to the minute as a `time` element.
@@ -133,6 +167,12 @@ pub fn last(duration: Duration) -> String {
     }
     let (unit, singular, _) = unit_of(duration);
     if duration.as_secs() == unit { format!("last {singular}") } else { format!("last {}", span(duration)) }
+}
+
+/// Formats an interval to follow “every”: `hour`, `2 hours`.
+pub fn every(interval: Duration) -> String {
+    let (unit, singular, _) = unit_of(interval);
+    if interval.as_secs() == unit { singular.to_owned() } else { span(interval) }
 }
 
 #[cfg(test)]
@@ -185,6 +225,16 @@ mod tests {
     #[case(1_234.4, "1,234×")]
     fn factor_has_three_digits(#[case] value: f64, #[case] text: &str) {
         assert_eq!(factor(value), text);
+    }
+
+    #[rstest]
+    #[case::decline(4_200, 3_983, "down 217 (-5.2%)")]
+    #[case::growth(10, 1_010, "up 1,000 (+10,000%)")]
+    #[case::from_zero(0, 4, "up 4")]
+    #[case::none(4, 4, "unchanged")]
+    #[case::sizes(u64::MAX, 0, "down 18,446,744,073,709,551,615 (-100.0%)")]
+    fn change_has_direction_difference_and_percentage(#[case] before: u64, #[case] after: u64, #[case] text: &str) {
+        assert_eq!(change(before, after), text);
     }
 
     #[test]

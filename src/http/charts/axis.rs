@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Datelike as _, Months, Utc};
 
-use super::format;
 use crate::domain::Timestamp;
+use crate::http::format;
 
 /// Tick of an axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,16 +22,22 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Returns an axis for counts up to `largest`, with about four steps of at least 1.
+    /// Returns an axis for counts up to `largest` with three to six steps, or fewer for fewer than three users. Of all
+    /// such axes it has the lowest end, and of those the fewest steps. So the largest count is above three quarters of
+    /// it.
     pub fn up_to(largest: u64) -> Self {
         let largest = (largest as f64).max(1.0);
-        let rough = largest / 4.0;
-        let power = 10_f64.powf(rough.log10().floor());
-        let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
-        let step = steps.into_iter().find(|step| *step >= rough * 0.999_999).unwrap_or(10.0 * power);
+        let power = 10_f64.powf((largest / 3.0).log10().floor());
+        let steps = [0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * power);
         // Counts are integers.
-        let step = if step < 10.0 { step.ceil() } else { step };
-        let parts = (largest / step).ceil().max(1.0);
+        let steps = steps.into_iter().filter(|step| *step >= 1.0 && (*step >= 10.0 || step.fract() == 0.0));
+        // The tolerance is for sizes beyond the precision of a float.
+        let axes = steps.map(|step| (step, (largest / step - 1e-9).ceil()));
+        let axes = axes.filter(|(_, parts)| (largest.min(3.0)..=6.0).contains(parts));
+        let lowest = axes.min_by(|(step, parts), (other, others)| {
+            (step * parts).total_cmp(&(other * others)).then(parts.total_cmp(others))
+        });
+        let (step, parts) = lowest.expect("a step of 10 powers fits a number of 3 to 30 powers");
         let tick = |part: usize| Tick { at: part as f64 / parts, label: format::short(part as f64 * step) };
         Self { end: parts * step, ticks: (0..=parts as usize).map(tick).collect() }
     }
@@ -118,10 +124,13 @@ mod tests {
     #[case::one(1, &["0", "1"])]
     #[case::few(3, &["0", "1", "2", "3"])]
     #[case::seven(7, &["0", "2", "4", "6", "8"])]
-    #[case::no_halves(10, &["0", "3", "6", "9", "12"])]
+    #[case::nine(9, &["0", "2", "4", "6", "8", "10"])]
+    #[case::no_halves(10, &["0", "2", "4", "6", "8", "10"])]
+    #[case::eleven(11, &["0", "2", "4", "6", "8", "10", "12"])]
     #[case::hundreds(842, &["0", "250", "500", "750", "1k"])]
+    #[case::lowest_end(4_256, &["0", "1k", "2k", "3k", "4k", "5k"])]
     #[case::round(20_000, &["0", "5k", "10k", "15k", "20k"])]
-    #[case::millions(1_234_567, &["0", "500k", "1M", "1.5M"])]
+    #[case::millions(1_234_567, &["0", "250k", "500k", "750k", "1M", "1.25M"])]
     fn up_to_has_round_ticks(#[case] largest: u64, #[case] expected: &[&str]) {
         assert_eq!(labels(&Counts::up_to(largest).ticks), expected);
     }
@@ -151,10 +160,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn up_to_covers_the_largest_count_with_few_ticks(largest: u64) {
+        fn up_to_covers_the_largest_count_with_few_ticks(bits in 0_u32..64, number: u64) {
+            let largest = (number >> bits).max(1);
             let axis = Counts::up_to(largest);
-            prop_assert!((0.0..=1.000_001).contains(&axis.position(largest)));
-            prop_assert!((2..=7).contains(&axis.ticks.len()), "{:?}", axis);
+            prop_assert!((0.749_999..=1.000_001).contains(&axis.position(largest)), "{:?}", axis);
+            let ticks = if largest < 3 { 2..=3 } else { 4..=7 };
+            prop_assert!(ticks.contains(&axis.ticks.len()), "{:?}", axis);
+            prop_assert!(axis.end.fract() == 0.0 && axis.end % (axis.ticks.len() - 1) as f64 == 0.0, "{:?}", axis);
         }
 
         #[test]

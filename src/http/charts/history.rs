@@ -1,0 +1,190 @@
+//! The chart of a segment's past counts.
+
+use std::time::Duration;
+
+use super::axis;
+use super::{Chart, DataPoint, Marks};
+use crate::domain::Timestamp;
+use crate::estimator::history::{History, Point};
+use crate::http::format;
+
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// Past counts between two times.
+#[derive(Debug, Clone, Copy)]
+pub struct PastCounts<'a> {
+    /// All samples, the oldest first. Those of the week before `from` are compared with, and not shown.
+    pub points: &'a [Point],
+    pub from: Timestamp,
+    pub to: Timestamp,
+    /// Distance of the points in the chart.
+    pub step: Duration,
+    /// The count at `to`, if it is of this moment.
+    pub live: Option<u64>,
+}
+
+impl PastCounts<'_> {
+    /// More points can't be distinguished in a chart of usual width.
+    pub const MAX_POINTS: u64 = 170;
+
+    /// Returns the samples between the two times.
+    pub fn shown(&self) -> &[Point] {
+        let begin = self.points.partition_point(|point| point.to <= self.from);
+        // A step may have a sample after `to`, where this is earlier than its end.
+        let end = self.points.partition_point(|point| point.sampled_at.unwrap_or(point.at) <= self.to);
+        self.points.get(begin..end).unwrap_or_default()
+    }
+
+    /// Returns the chart.
+    pub fn chart(&self) -> Chart {
+        let points = self.data_points();
+        Chart {
+            label: self.label(&points),
+            x_label: "Time, UTC".to_owned(),
+            x_ticks: axis::times(self.from, self.to, 8),
+            marks: Marks::Line(points),
+        }
+    }
+
+    fn data_points(&self) -> Vec<DataPoint> {
+        let length = (self.to.as_millis() - self.from.as_millis()).max(1) as f64;
+        let samples = downsample(self.shown(), self.step).into_iter().map(|point| (point.at, point.count, false));
+        let live = self.live.map(|count| (self.to, Some(count), true));
+        let mut before = None;
+        let mut data_point = |(time, count, is_live): (Timestamp, Option<u64>, bool)| {
+            let reading = self.reading(time, count, is_live, before);
+            before = count.map(|count| (time, count)).or(before);
+            let at = ((time.as_millis() - self.from.as_millis()) as f64 / length).clamp(0.0, 1.0);
+            DataPoint { count, at, time, is_live, reading }
+        };
+        samples.chain(live).map(&mut data_point).collect()
+    }
+
+    /// Returns a point in words. It is compared with a week before, or else with the point `before` it.
+    fn reading(&self, time: Timestamp, count: Option<u64>, is_live: bool, before: Option<(Timestamp, u64)>) -> String {
+        let at = format!("{}{} UTC", if is_live { "Now, " } else { "" }, self.moment(time));
+        let Some(count) = count else { return format!("{at}: no data") };
+        let users = format::counted(count, "user", "users");
+        match (self.week_before(time), before) {
+            (Some(then), _) => format!("{at}: {users}, {} on a week before", format::change(then, count)),
+            (None, Some((at_before, then))) => {
+                format!("{at}: {users}, {} since {}", format::change(then, count), self.moment(at_before))
+            }
+            (None, None) => format!("{at}: {users}"),
+        }
+    }
+
+    /// Returns the sample of a week before `time`, in the step of that time.
+    fn week_before(&self, time: Timestamp) -> Option<u64> {
+        let then = time - WEEK;
+        let index = self.points.partition_point(|point| point.to <= then);
+        self.points.get(index).filter(|point| point.at <= then)?.count
+    }
+
+    fn label(&self, points: &[DataPoint]) -> String {
+        let counts: Vec<_> = points.iter().filter_map(|point| point.count).collect();
+        let range = format!("Line chart, {} to {} UTC", self.moment(self.from), self.moment(self.to));
+        let (Some(first), Some(last)) = (counts.first(), counts.last()) else { return format!("{range}: no data.") };
+        let extremes = || self.shown().iter().filter_map(|point| point.count).chain(self.live);
+        format!(
+            "{range}: from {} to {}, {}, between {} and {}.",
+            format::number(*first),
+            format::counted(*last, "user", "users"),
+            format::change(*first, *last),
+            format::number(extremes().min().unwrap_or_default()),
+            format::number(extremes().max().unwrap_or_default()),
+        )
+    }
+
+    /// Formats a time, with its year if the chart shows more than one.
+    fn moment(&self, time: Timestamp) -> String {
+        let is_of_one_year = format::year(self.from) == format::year(self.to);
+        if is_of_one_year { format::minute(time) } else { format!("{} {}", format::date(time), format::hour(time)) }
+    }
+}
+
+/// Returns the last sample of each step, or a point without a count if there is none.
+fn downsample(points: &[Point], step: Duration) -> Vec<Point> {
+    let step_of = |point: &Point| History::step_start(point.at, step);
+    let steps = points.chunk_by(|one, next| step_of(one) == step_of(next));
+    steps.filter_map(|step| step.iter().rev().find(|point| point.count.is_some()).or(step.first()).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn time(text: &str) -> Timestamp {
+        Timestamp::from_rfc3339(text).unwrap()
+    }
+
+    /// Returns hourly samples since `from`.
+    fn samples(from: &str, counts: impl IntoIterator<Item = Option<u64>>) -> Vec<Point> {
+        let point = |(index, count): (u32, Option<u64>)| {
+            let at = time(from) + HOUR * index;
+            Point { at, to: at + HOUR, sampled_at: count.map(|_| at), count }
+        };
+        (0..).zip(counts).map(point).collect()
+    }
+
+    fn past<'a>(points: &'a [Point], from: &str, to: &str, live: Option<u64>) -> PastCounts<'a> {
+        PastCounts { points, from: time(from), to: time(to), step: HOUR, live }
+    }
+
+    fn readings(chart: &Chart) -> Vec<&str> {
+        let Marks::Line(points) = &chart.marks else { panic!("{chart:?}") };
+        points.iter().map(|point| point.reading.as_str()).collect()
+    }
+
+    #[test]
+    fn points_are_compared_with_a_week_before_or_with_the_point_before() {
+        // 4,000 users a week before each, but for the second hour, and none in the hour before the last.
+        let points = samples(
+            "2026-11-15T08:00:00Z",
+            (0..171).map(|hour| match hour {
+                0..=2 => (hour != 1).then_some(4_000),
+                169 => None,
+                hour => Some(3_832 + hour),
+            }),
+        );
+        let past = past(&points, "2026-11-22T08:00:00Z", "2026-11-22T10:30:00Z", Some(4_000));
+        let chart = past.chart();
+        let expected = [
+            "22 Nov 08:00 UTC: 4,000 users, unchanged on a week before",
+            "22 Nov 09:00 UTC: no data",
+            "22 Nov 10:00 UTC: 4,002 users, up 2 (+0.1%) on a week before",
+            "Now, 22 Nov 10:30 UTC: 4,000 users, unchanged on a week before",
+        ];
+        assert_eq!(readings(&chart), expected);
+        let label = "Line chart, 22 Nov 08:00 to 22 Nov 10:30 UTC: from 4,000 to 4,000 users, unchanged, between 4,000 and 4,002.";
+        assert_eq!(chart.label, label);
+        assert_eq!(chart.chief_reading(), (3, expected[3]));
+
+        let new = PastCounts { points: &points[168..], ..past }.chart();
+        let expected = "22 Nov 10:00 UTC: 4,002 users, up 2 (+0.1%) since 22 Nov 08:00";
+        assert_eq!((readings(&new)[0], readings(&new)[2]), ("22 Nov 08:00 UTC: 4,000 users", expected));
+    }
+
+    #[test]
+    fn samples_outside_the_times_are_not_shown() {
+        let points = samples("2026-11-22T00:00:00Z", (0..24).map(Some));
+        let past = past(&points, "2026-11-22T05:30:00Z", "2026-11-22T08:59:59Z", None);
+        assert_eq!(past.shown().iter().filter_map(|point| point.count).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        let steps = PastCounts { step: HOUR * 6, ..past }.chart();
+        let readings = readings(&steps);
+        assert!(readings[0].starts_with("22 Nov 05:00 UTC: 5") && readings[1].starts_with("22 Nov 08:00 UTC: 8"));
+        let later = PastCounts { from: time("2026-11-23T00:00:00Z"), to: time("2026-11-23T01:00:00Z"), ..past };
+        assert_eq!(later.chart().label, "Line chart, 23 Nov 00:00 to 23 Nov 01:00 UTC: no data.");
+    }
+
+    #[test]
+    fn times_of_two_years_have_their_year() {
+        let points = samples("2025-12-31T23:00:00Z", [Some(1), Some(2)]);
+        let chart = past(&points, "2025-12-31T23:00:00Z", "2026-01-01T00:00:00Z", None).chart();
+        let expected =
+            ["31 Dec 2025 23:00 UTC: 1 user", "1 Jan 2026 00:00 UTC: 2 users, up 1 (+100.0%) since 31 Dec 2025 23:00"];
+        assert_eq!(readings(&chart), expected);
+    }
+}
