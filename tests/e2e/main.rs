@@ -13,6 +13,7 @@ mod browser;
 mod charts;
 mod checks;
 mod docs;
+mod download;
 mod driver;
 mod errors;
 mod list;

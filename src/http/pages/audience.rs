@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::curl::BaseUrl;
+use super::download::csv_link;
 use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
 use super::links::{self, AUDIENCE_PARAMETERS, BasePath, SegmentLink, audience_link, overlap_link};
@@ -119,6 +120,7 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
             p { @if *count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(definition.window.duration())) }
             (layout::as_of(*now, None))
             (windows(definition.window, definition.configured, |window| definition.href(window)))
+            (csv_link(BasePath::Pages, call.trim_start_matches('/'), "this number"))
         }
         section aria-labelledby="segments" {
             h2 #segments { "Its segments" }

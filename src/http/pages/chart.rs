@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use crate::http::charts::Chart;
 use crate::http::charts::plot::{self, Canvas, LABEL_WIDTH};
 
-/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` is the
-/// path of the chart as a picture. A table follows.
-pub fn figure(id: &str, chart: &Chart, picture: &str) -> Markup {
+/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` and
+/// `csv` are the calls of the API for the chart as a picture and for its table. A table follows.
+pub fn figure(id: &str, chart: &Chart, picture: &str, csv: &str) -> Markup {
     let counts = chart.counts();
     let height = Canvas::Page.height();
     let (chief, reading) = chart.chief_reading();
@@ -21,6 +21,7 @@ pub fn figure(id: &str, chart: &Chart, picture: &str) -> Markup {
                 div .axes { span .up { "Users" } span { (chart.x_label) } }
                 p .reading { (reading) }
                 p .picture { a href={ "../" (picture) } { "Chart as SVG" } }
+                p .download { a href={ "../" (csv) } { "Download CSV" } }
             }
         }
     }

@@ -38,10 +38,13 @@ fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -
     let lifetime = configured.duration();
     let buckets = histogram.buckets.len().to_string();
     let shorter = if window == configured { String::new() } else { window.to_string() };
-    let picture = format!("segments/{}/histogram.svg", encoded(name));
-    let picture = with_query(&picture, [("buckets", buckets.as_str()), ("window", &shorter)]);
+    let call = |resource: &str, format: &str| {
+        let path = format!("segments/{}/{resource}", encoded(name));
+        with_query(&path, [("buckets", buckets.as_str()), ("window", &shorter), ("format", format)])
+    };
+    let (picture, csv) = (call("histogram.svg", ""), call("histogram", "csv"));
     html! {
-        (chart::figure("histogram", &charts::chart(histogram, window, configured), &picture))
+        (chart::figure("histogram", &charts::chart(histogram, window, configured), &picture, &csv))
         details #histogram-figures {
             summary { "Show as table" }
             table #histogram-table {

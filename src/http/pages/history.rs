@@ -97,7 +97,7 @@ fn range_links(history: &History, link: SegmentLink<'_>, now: Timestamp) -> Mark
 fn line(past: &PastCounts<'_>, live: u64, name: &str) -> Markup {
     let points = past.shown();
     html! {
-        (chart::figure("history", &past.chart(), &picture(past, name)))
+        (chart::figure("history", &past.chart(), &call(past, name, "history.svg", ""), &call(past, name, "history", "csv")))
         details #history-figures {
             summary { "Show as table" }
             @if points.len() > 48 { (table_by_day(points, live)) } @else { (table_by_point(points, live)) }
@@ -105,13 +105,13 @@ fn line(past: &PastCounts<'_>, live: u64, name: &str) -> Markup {
     }
 }
 
-/// Returns the path of the picture of `past` until its last sample, so that the picture stays the same.
-fn picture(past: &PastCounts<'_>, name: &str) -> String {
+/// Returns a call of the API for `past` until its last sample, so that its answer stays the same.
+fn call(past: &PastCounts<'_>, name: &str, resource: &str, format: &str) -> String {
     let last = past.shown().iter().rev().find_map(|point| point.sampled_at).unwrap_or(past.to);
     let [from, to] = [past.from, last].map(format::query_time);
     let step = Window::new(past.step).map(|step| step.to_string()).unwrap_or_default();
-    let path = format!("segments/{}/history.svg", encoded(name));
-    with_query(&path, [("from", from.as_str()), ("to", &to), ("step", &step)])
+    let path = format!("segments/{}/{resource}", encoded(name));
+    with_query(&path, [("from", from.as_str()), ("to", &to), ("step", &step), ("format", format)])
 }
 
 /// Renders the count of this moment and every point, the newest first.

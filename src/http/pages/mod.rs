@@ -1,13 +1,15 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown` and `overlap`
-//! each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`, `ranges` and `curl`.
+//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown`, `overlap` and
+//! `audience` each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`,
+//! `download`, `ranges` and `curl`.
 
 mod audience;
 mod auth;
 mod change;
 mod chart;
 mod curl;
+mod download;
 pub mod error;
 mod fields;
 mod files;

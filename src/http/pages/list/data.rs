@@ -85,6 +85,14 @@ pub const fn order_label(order: Order) -> &'static str {
     }
 }
 
+/// Returns the call of the API for the segments of all pages, up to its maximum.
+pub fn call(list: &List<'_>) -> String {
+    let sort = if list.order == Order::Count { "count" } else { sort_parameter(list.order) };
+    let limit = MAX_ROWS.to_string();
+    let parameters = [("prefix", list.prefix), ("contains", list.contains), ("sort", sort), ("limit", &limit)];
+    with_query("segments", parameters)
+}
+
 /// Returns the link to the page of `list` at `cursor`.
 pub fn link(list: &List<'_>, cursor: Option<&str>) -> String {
     let limit = limit_parameter(list.limit);

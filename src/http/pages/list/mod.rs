@@ -6,9 +6,10 @@ mod headings;
 use maud::{Markup, html};
 
 pub use self::data::{DEFAULT_ROWS, List, MAX_ROWS, Row};
-use self::data::{OFFERED_ROWS, limit_parameter, link, order_label, sort_parameter};
+use self::data::{OFFERED_ROWS, call, limit_parameter, link, order_label, sort_parameter};
 use self::headings::{change_heading, heading};
 use super::curl::BaseUrl;
+use super::download::csv_link;
 use super::layout::{self, Page, Refresh};
 use super::links::{BasePath, with_query};
 use super::names::{name, visible};
@@ -132,6 +133,7 @@ fn table(list: &List<'_>) -> Markup {
                 button type="submit" data-text=(COMPARE) { (COMPARE) }
                 span .muted { "Select " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) }
                 (sizes(list))
+                (csv_link(BasePath::Root, &call(list), downloaded(list)))
                 @if !list.is_first || list.next.is_some() {
                     nav aria-label="Pages of the list" {
                         ul {
@@ -148,6 +150,12 @@ fn table(list: &List<'_>) -> Markup {
             }
         }
     }
+}
+
+/// Returns which segments a download has.
+fn downloaded(list: &List<'_>) -> &'static str {
+    let is_only = list.is_first && list.next.is_none();
+    if list.total.map_or(is_only, |total| total <= MAX_ROWS as u64) { "all these segments" } else { "the first 1,000" }
 }
 
 /// Renders links to other numbers of segments per page, if that changes anything.

@@ -10,6 +10,7 @@ use self::letters::lettered;
 use self::pairs::pairs;
 use self::regions::regions;
 use super::curl::BaseUrl;
+use super::download::csv_link;
 use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
 use super::links::{self, BasePath, SegmentLink, overlap_link};
@@ -116,6 +117,7 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
             (legend(names, overlap, selection.window()))
         }
         (regions(names, overlap, selection.window()))
+        @if any > 0 { (csv_link(BasePath::Pages, &selection.href(selection.window()), "every combination")) }
         (pairs(names, overlap, selection.window()))
         section aria-labelledby="calls" {
             h2 #calls { "Get this data from the API" }
