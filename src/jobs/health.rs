@@ -41,15 +41,18 @@ impl HealthMonitor {
             loop {
                 ticks.tick().await;
                 // The store logs an outage; the gauges are then NaN.
-                let segments = estimator.segment_count().await.ok();
-                estimator.metrics().redis.set_segments(segments);
-                match segments {
-                    Some(_) => meter.measure(clock.now()).await,
-                    None => meter.set_unknown(),
-                }
+                estimator.metrics().redis.set_segments(estimator.segment_count().await.ok());
                 let eviction = estimator.eviction().await.unwrap_or_default();
                 estimator.metrics().redis.set_evicted_keys(eviction.evicted_keys);
                 evictions.report(eviction);
+            }
+        };
+        // Finding the largest segments counts all of them. The report of evictions must not wait for that.
+        let metering = async {
+            let mut ticks = ticks(Self::INTERVAL);
+            loop {
+                ticks.tick().await;
+                meter.measure(clock.now()).await;
             }
         };
         let syncing = async {
@@ -67,7 +70,7 @@ impl HealthMonitor {
                 estimator.metrics().run_upkeep();
             }
         };
-        tokio::join!(updating, syncing, upkeep);
+        tokio::join!(updating, metering, syncing, upkeep);
     }
 }
 

@@ -49,7 +49,7 @@ impl SegmentMeter {
     }
 
     /// Sets the gauges of the last selection to NaN.
-    pub fn set_unknown(&self) {
+    fn set_unknown(&self) {
         let users = self.selected.iter().map(|segment| SegmentUsers {
             segment: segment.as_str(),
             users: None,

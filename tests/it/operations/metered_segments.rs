@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use segment_estimator::domain::Window;
 use segment_estimator::estimator::Estimator;
-use segment_estimator::jobs::{SegmentMeter, SegmentPattern};
+use segment_estimator::estimator::clock::Clock;
+use segment_estimator::jobs::{HealthMonitor, SegmentMeter, SegmentPattern};
 use segment_estimator::store::{NamedSample, Sample};
 
-use crate::helpers::{NOON, Redis, segment, visit};
+use crate::helpers::{NOON, Proxy, Redis, Toxic, in_time, segment, visit};
 
 /// A meter of the segments that match a list of patterns, and its estimator.
 fn meter(redis: &Redis, patterns: &str) -> (SegmentMeter, Estimator) {
@@ -146,4 +147,56 @@ async fn measure_selects_at_most_a_hundred_segments_and_warns_once() {
     );
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.matches("selects more segments than the maximum").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn largest_segments_remain_while_too_many_lists_are_running() {
+    let redis = Redis::start();
+    let estimator = redis.estimator("14d").with_max_lists(1);
+    let mut meter = SegmentMeter::new(estimator.clone(), SegmentPattern::parse_list("sports, top:1").unwrap());
+    record(&estimator, "food", 2).await;
+    let permit = estimator.acquire_list_permit().unwrap();
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("sports", 0.0)]));
+    // The next measurement finds them, not that of a minute later.
+    drop(permit);
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("food", 2.0), ("sports", 0.0)]));
+
+    record(&estimator, "pets", 3).await;
+    for _ in 0..3 {
+        meter.measure(NOON).await;
+    }
+    let permit = estimator.acquire_list_permit().unwrap();
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("food", 2.0), ("sports", 0.0)]));
+    drop(permit);
+    meter.measure(NOON).await;
+    assert_eq!(users(&estimator), expected([("pets", 3.0), ("sports", 0.0)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evictions_are_reported_while_the_largest_segments_are_counted() {
+    const SEGMENTS: usize = 5_000;
+    let redis = Redis::start();
+    redis.record_data_set();
+    let mut pipeline = redis::pipe();
+    for n in 0..SEGMENTS {
+        pipeline.cmd("ZADD").arg(format!("segment:s{n}")).arg(NOON.as_score()).arg("u1");
+        pipeline.cmd("ZADD").arg("segments").arg(0).arg(format!("s{n}"));
+    }
+    pipeline.exec(&mut redis.connection()).unwrap();
+    let proxy = Proxy::start(&redis).await;
+    // Each round trip takes a while, so that the walk is still running when the evictions are read.
+    proxy.set_toxic(Toxic::Latency(Duration::from_millis(50)));
+    let mut commands = redis.monitor();
+    let patterns = SegmentPattern::parse_list("top:1").unwrap();
+    let monitor = tokio::spawn(HealthMonitor::new(proxy.estimator(1_000), Clock::system(), patterns).run());
+    let counted_before = tokio::task::spawn_blocking(move || {
+        let before = commands.by_ref().take_while(|command| !command.contains(r#""INFO" "stats""#));
+        before.filter(|command| command.contains("ZCOUNT")).count()
+    });
+    let counted_before = in_time("the report of evictions", counted_before).await.unwrap();
+    assert!(counted_before < SEGMENTS, "all segments were counted first");
+    monitor.abort();
 }
