@@ -46,7 +46,16 @@ if type(known) == 'table' then
   if string.find(known.err, 'WRONGTYPE', 1, true) then return 0 end
   return known
 end
-if known and not string.find(known, '^%d+ %d+ %d+ [%d+-]+ [%d+-]+[ %d@]*$') then return 0 end
+local function is_one_of(text, patterns)
+  for _, pattern in ipairs(patterns) do
+    if string.find(text, pattern) then return true end
+  end
+end
+if known then
+  local earlier, sampled = { '^-$', '^%d+$', '^%d+%+%d+$' }, { '^$', '^ %d+$', '^ %d+@%d+$' }
+  local day, week, window = string.match(known, '^%d+ %d+ %d+ ([^ ]+) ([^ ]+)(.*)$')
+  if not (day and is_one_of(day, earlier) and is_one_of(week, earlier) and is_one_of(window, sampled)) then return 0 end
+end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1";
 

@@ -189,6 +189,9 @@ async fn record_expires_with_the_history_and_takes_little_memory() {
 
 #[rstest]
 #[case::text(&["SET", "theirs"])]
+#[case::seven_words(&["SET", "1 2 3 4 5 6 7"])]
+#[case::window_since_nothing(&["SET", "1 2 3 4 5 6@"])]
+#[case::signs(&["SET", "1 2 3 +- --"])]
 #[case::list(&["RPUSH", "x"])]
 #[tokio::test]
 async fn update_changes_leaves_keys_of_other_programs_unchanged(#[case] command: &[&str]) {
