@@ -50,7 +50,7 @@ impl SegmentPattern {
             let number = number.parse().ok().filter(|number| (1..=Self::MAX_SEGMENTS).contains(number));
             return number.map(Self::Largest).ok_or_else(|| {
                 let max = Self::MAX_SEGMENTS;
-                format!(r#"has "{text}", which is not top: with a number from 1 to {max}; a name is written top\:"#)
+                format!(r#"has "{text}", but top: must have a number from 1 to {max}; in a name, write top\:"#)
             });
         }
         let Some(star) = chars.iter().position(|char| *char == ('*', false)) else {

@@ -25,12 +25,12 @@ use super::{SETTINGS, Setting, environment, file, parse, variables};
 #[case::largest_segments_without_a_number(
     "metered_segments",
     "news, top:ten",
-    r#"metered_segments: "news, top:ten" has "top:ten", which is not top: with a number from 1 to 100"#
+    r#"metered_segments: "news, top:ten" has "top:ten", but top: must have a number from 1 to 100"#
 )]
 #[case::too_many_largest_segments(
     "metered_segments",
     "top:101",
-    r#"metered_segments: "top:101" has "top:101", which is not top: with a number from 1 to 100"#
+    r#"metered_segments: "top:101" has "top:101", but top: must have a number from 1 to 100"#
 )]
 #[case::no_escape(
     "metered_segments",

@@ -61,10 +61,12 @@ pub struct SegmentCount {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     error: Option<&'static str>,
-    /// The change in the day before the last sample, over the configured window; null without a sample of that time.
+    /// The change in the day before the last sample, over the configured window; null without a sample of that time, and
+    /// for a day after a change of the window.
     #[schema(required)]
     change_1d: Option<CountChange>,
-    /// The change in the week before the last sample, over the configured window; null without a sample of that time.
+    /// The change in the week before the last sample, over the configured window; null without a sample of that time, and
+    /// for a week after a change of the window.
     #[schema(required)]
     change_7d: Option<CountChange>,
 }

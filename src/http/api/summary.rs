@@ -34,10 +34,12 @@ struct Summary {
     did_you_mean: Vec<String>,
     /// The number of users who were seen in the segment within the window.
     count: u64,
-    /// The change in the day before the last sample, over the configured window; null without a sample of that time.
+    /// The change in the day before the last sample, over the configured window; null without a sample of that time, and
+    /// for a day after a change of the window.
     #[schema(required)]
     change_1d: Option<CountChange>,
-    /// The change in the week before the last sample, over the configured window; null without a sample of that time.
+    /// The change in the week before the last sample, over the configured window; null without a sample of that time, and
+    /// for a week after a change of the window.
     #[schema(required)]
     change_7d: Option<CountChange>,
     /// The time of the first sample of the history; null without samples.
