@@ -24,7 +24,7 @@ pub(crate) struct DemoCommand {
     /// Number of segments
     #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = within::<1, 10_000>)]
     segments: usize,
-    /// Number of users; the largest segment has a fifth of them
+    /// Number of users; `visitors` has all of them, the next segment a fifth
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = within::<10, 10_000_000>)]
     users: usize,
     /// Seed of the random numbers; the same seed generates the same population

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::names::{Course, Topic};
+use super::names::{Course, Topic, VISITORS};
 use super::parameters::Demo;
 use crate::domain::{SegmentName, Timestamp, UserId};
 use crate::store::Sample;
@@ -37,6 +37,10 @@ const NEW_SINCE: Duration = Duration::from_secs(4 * 24 * 60 * 60);
 const ENDED_SINCE: f64 = 0.7;
 /// The share of the users of that segment who are still in it.
 const STILL_INSIDE: f64 = 0.6;
+
+/// The shares of all users who joined, and of further users who left, during the history.
+const VISITORS_JOINED: f64 = 0.2;
+const VISITORS_LEFT: f64 = 0.12;
 
 /// Returns how many of the users of the segment that has ended are still in it.
 pub(super) fn still_inside(interested: usize) -> usize {
@@ -72,8 +76,7 @@ impl Generator {
             let last_seen = self.draw_time(|this| this.window.mul_f64(draw_age(&mut this.random, 0.0, 0.995)));
             let mut last_seen = latest.map_or(last_seen, |latest| latest.min(last_seen));
             if self.random.random_bool(joined) {
-                let span = self.window.min(Demo::HISTORY).mul_f64(0.999);
-                let mut first_seen = self.draw_within(Duration::ZERO, span);
+                let mut first_seen = self.draw_first_visit();
                 if first_seen > last_seen && latest.is_none() {
                     std::mem::swap(&mut first_seen, &mut last_seen);
                 }
@@ -81,12 +84,37 @@ impl Generator {
             }
             members.push((user_id(*user), last_seen));
         }
-        for _ in 0..(users.len() as f64 * left) as usize {
+        self.push_departures(&mut changes, users.len() as f64 * left);
+        let start = self.now - Demo::HISTORY;
+        self.finish(name, members, changes, start)
+    }
+
+    /// Generates the segment of all users, given the time of the last visit of each.
+    pub(super) fn visitors(mut self, last_visits: &[Timestamp]) -> Segment {
+        let mut changes = Vec::new();
+        for last_seen in last_visits {
+            if self.random.random_bool(VISITORS_JOINED) {
+                changes.push((self.draw_first_visit().min(*last_seen), 1));
+            }
+        }
+        self.push_departures(&mut changes, last_visits.len() as f64 * VISITORS_LEFT);
+        let members = last_visits.iter().enumerate().map(|(user, last_seen)| (user_id(user), *last_seen)).collect();
+        let start = self.now - Demo::HISTORY;
+        self.finish(VISITORS, members, changes, start)
+    }
+
+    /// Draws the time of the first visit of a member who joined during the history.
+    fn draw_first_visit(&mut self) -> Timestamp {
+        let span = self.window.min(Demo::HISTORY).mul_f64(0.999);
+        self.draw_within(Duration::ZERO, span)
+    }
+
+    /// Adds `number` users who left during the history to `changes`.
+    fn push_departures(&mut self, changes: &mut Vec<(Timestamp, i64)>, number: f64) {
+        for _ in 0..number as usize {
             let last_seen = self.draw_within(self.window, self.window + Demo::HISTORY);
             changes.push((last_seen + self.window, -1));
         }
-        let start = self.now - Demo::HISTORY;
-        self.finish(name, members, changes, start)
     }
 
     /// Generates a segment whose users have all joined since a few days ago.

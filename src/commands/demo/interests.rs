@@ -34,7 +34,8 @@ impl Interests {
     pub(super) fn new(demo: &Demo) -> Self {
         let random = &mut StdRng::seed_from_u64(demo.seed);
         let topics = topics(random);
-        let sub_segments = sub_segments(&topics, demo.segments.saturating_sub(topics.len()), random);
+        let beside_visitors = demo.segments.saturating_sub(topics.len() + 1);
+        let sub_segments = sub_segments(&topics, beside_visitors, random);
         // Popularity falls with the rank, so that the most popular topic has nearly a fifth of the users.
         let weights: Vec<_> = (1..=topics.len()).map(|rank| (rank as f64).powf(-0.45)).collect();
         let any = WeightedIndex::new(&weights).expect("there are topics");
@@ -62,6 +63,11 @@ impl Interests {
         });
         let users = users.collect();
         Self { topics, sub_segments, users }
+    }
+
+    /// Returns the number of users.
+    pub(super) fn user_count(&self) -> usize {
+        self.users.len()
     }
 
     /// Returns the users who are interested in the topic at `index`. There is at least one.

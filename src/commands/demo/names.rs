@@ -1,4 +1,4 @@
-//! The segments of a generated population: topics, and sub-segments of them.
+//! The segments of a generated population: topics, sub-segments of them, and one of all users.
 
 use rand::seq::SliceRandom as _;
 
@@ -43,6 +43,8 @@ const SPECIAL: [(usize, Topic); 2] = [
     (4, Topic { name: "podcasts", group: 1, course: Course::New }),
     (7, Topic { name: "radio", group: 1, course: Course::Ended }),
 ];
+/// The segment of all users.
+pub(super) const VISITORS: &str = "visitors";
 const KINDS: &str = "fans newsletter video deals mobile local premium weekend returning new search";
 
 /// Returns all topics, the most popular first.

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use super::generator::{Generator, Segment, still_inside};
 use super::interests::Interests;
-use super::names::Course;
+use super::names::{Course, VISITORS};
 use super::parameters::Demo;
 use crate::domain::{Timestamp, Window};
 
@@ -30,7 +30,14 @@ impl Population {
         });
         let sub_segments =
             (0..self.interests.sub_segments.len()).map(|index| self.interests.size_of_sub_segment(index));
-        topics.chain(sub_segments).map(|size| size as u64).sum()
+        let visitors = self.has_visitors().then(|| self.interests.user_count());
+        topics.chain(sub_segments).chain(visitors).map(|size| size as u64).sum()
+    }
+
+    /// Returns whether there is a segment of all users. It comes after all topics: each user has two interests or more, and
+    /// so is in one of them.
+    fn has_visitors(&self) -> bool {
+        self.demo.segments > self.interests.topics.len()
     }
 
     /// Names pages that show more than chance, a line each.
@@ -47,7 +54,10 @@ impl Population {
         }
         if let Some(related) = written.iter().skip(1).find(|topic| topic.group == written[0].group) {
             let (one, other) = (written[0].name, related.name);
-            sights.push(format!("- /pages/overlap?segment={one}&segment={other}: more common users than by chance"));
+            let base = if self.has_visitors() { format!("segment={VISITORS}&") } else { String::new() };
+            sights.push(format!(
+                "- /pages/overlap?{base}segment={one}&segment={other}: more common users than by chance"
+            ));
         }
         if let Some(sub) = sub_segments.first() {
             let (inner, outer) = (&sub.name, topics[sub.topic].name);
@@ -56,7 +66,7 @@ impl Population {
         sights.join("\n")
     }
 
-    /// Generates the segments at `now`: each topic, followed by its sub-segments.
+    /// Generates the segments at `now`: each topic, followed by its sub-segments, and at the end that of all users.
     pub(super) fn segments(&self, window: Window, now: Timestamp) -> impl Iterator<Item = Segment> {
         let Self { demo, interests } = self;
         // Each segment has its own generator, and draws its times last: how many numbers they take depends on `now`.
@@ -64,21 +74,36 @@ impl Population {
             let random = StdRng::seed_from_u64(demo.seed.wrapping_add((rank as u64 + 1) << 32));
             Generator { demo: *demo, window: window.duration(), now, random }
         };
-        let topics = 0..interests.topics.len().min(demo.segments);
-        topics.flat_map(move |topic| {
-            let users = interests.users_of(topic);
-            let segment = generator(topic).topic(interests.topics[topic], &users);
-            let times: Vec<_> = segment.members.iter().map(|(_, last_seen)| *last_seen).collect();
-            let sub_segments = interests.sub_segments.iter().enumerate().filter(move |(_, sub)| sub.topic == topic);
-            let sub_segments = sub_segments.map(move |(index, sub)| {
-                let mut generator = generator(interests.topics.len() + index);
-                let (inside, others) = interests.draw_sub_segment(index, &users, &mut generator.random);
+        let topics = interests.topics.len();
+        let mut last_visits = vec![Timestamp::from_millis(0); interests.user_count()];
+        (0..demo.segments.min(topics + 1)).flat_map(move |index| {
+            if index == topics {
+                let rank = topics + interests.sub_segments.len();
+                return vec![generator(rank).visitors(&last_visits)];
+            }
+            let users = interests.users_of(index);
+            let topic = generator(index).topic(interests.topics[index], &users);
+            update_last_visits(&mut last_visits, users.iter().copied(), &topic);
+            let times: Vec<_> = topic.members.iter().map(|(_, last_seen)| *last_seen).collect();
+            let mut segments = vec![topic];
+            for (rank, sub) in interests.sub_segments.iter().enumerate().filter(|(_, sub)| sub.topic == index) {
+                let mut generator = generator(topics + rank);
+                let (inside, others) = interests.draw_sub_segment(rank, &users, &mut generator.random);
                 let inside = inside.into_iter().map(|position| (users[position], Some(times[position])));
                 let users: Vec<_> = inside.chain(others.into_iter().map(|user| (user, None))).collect();
-                generator.steady(&sub.name, &users)
-            });
-            std::iter::once(segment).chain(sub_segments)
+                let segment = generator.steady(&sub.name, &users);
+                update_last_visits(&mut last_visits, users.iter().map(|(user, _)| *user), &segment);
+                segments.push(segment);
+            }
+            segments
         })
+    }
+}
+
+/// Updates the time of the last visit of each of `users`, the members of `segment` in the same order.
+fn update_last_visits(last_visits: &mut [Timestamp], users: impl Iterator<Item = usize>, segment: &Segment) {
+    for (user, (_, last_seen)) in users.zip(&segment.members) {
+        last_visits[user] = last_visits[user].max(*last_seen);
     }
 }
 
@@ -234,6 +259,23 @@ mod tests {
         }
         let mean = |is_related| lifts[&is_related].iter().sum::<f64>() / lifts[&is_related].len() as f64;
         assert!(mean(true) > 2.0 && mean(false) < 0.9, "{} and {}", mean(true), mean(false));
+    }
+
+    #[test]
+    fn visitors_have_the_last_visit_of_each_user_to_any_segment() {
+        let segments = population(7);
+        let (visitors, others) = segments.split_last().unwrap();
+        let mut last_visits = HashMap::new();
+        for (user, last_seen) in others.iter().flat_map(|segment| &segment.members) {
+            let latest = last_visits.entry(user.as_str()).or_insert(*last_seen);
+            *latest = (*latest).max(*last_seen);
+        }
+        assert_eq!((visitors.name.as_str(), visitors.members.len()), ("visitors", 5_000));
+        let members = visitors.members.iter().map(|(user, last_seen)| (user.as_str(), *last_seen));
+        assert_eq!(members.collect::<HashMap<_, _>>(), last_visits);
+        let largest =
+            |hour: usize| others.iter().filter_map(|segment| segment.history.get(hour)).map(|it| it.count).max();
+        assert!(visitors.history.iter().enumerate().all(|(hour, it)| Some(it.count) >= largest(hour)));
     }
 
     #[test]

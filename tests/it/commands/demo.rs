@@ -91,14 +91,19 @@ async fn demo_tells_of_a_new_segment_one_that_ended_and_related_ones() {
 
     // The last two lines name related topics, and a sub-segment and its topic.
     let named: Vec<_> = said.lines().rev().take(2).map(|line| line.split([':', '&']).collect::<Vec<_>>()).collect();
-    let segments = |line: &[&str]| [0, 1].map(|index| line[index].rsplit('=').next().unwrap().to_owned());
-    let [outer, inner] = segments(&named[0]).map(|name| users(&redis, &name));
+    // The line of related topics begins with the segment of all users.
+    let segments =
+        |line: &[&str], first: usize| [0, 1].map(|index| line[first + index].rsplit('=').next().unwrap().to_owned());
+    let [outer, inner] = segments(&named[0], 0).map(|name| users(&redis, &name));
     let inside = inner.intersection(&outer).count();
     assert!(inside * 10 >= inner.len() * 8, "{inside} of {}", inner.len());
-    let [one, other] = segments(&named[1]).map(|name| users(&redis, &name));
+    let [one, other] = segments(&named[1], 1).map(|name| users(&redis, &name));
     let by_chance = one.len() * other.len() / 4_000;
     let common = one.intersection(&other).count();
     assert!(common > by_chance * 3 / 2, "{common} in common, {by_chance} by chance");
+    // Beside the segment of all users, the page shows the lift.
+    assert!(said.contains("/pages/overlap?segment=visitors&segment="), "{said}");
+    assert_eq!(users(&redis, "visitors").len(), 4_000);
 }
 
 #[tokio::test]
