@@ -38,9 +38,10 @@ const ENDED_SINCE: f64 = 0.7;
 /// The share of the users of that segment who are still in it.
 const STILL_INSIDE: f64 = 0.6;
 
-/// The shares of all users who joined, and of further users who left, during the history.
-const VISITORS_JOINED: f64 = 0.2;
-const VISITORS_LEFT: f64 = 0.12;
+/// The shares of all users who joined, and of further users who left, during the history. Few have last visits that are
+/// about to expire.
+const VISITORS_JOINED: f64 = 0.08;
+const VISITORS_LEFT: f64 = 0.02;
 
 /// Returns how many of the users of the segment that has ended are still in it.
 pub(super) fn still_inside(interested: usize) -> usize {
