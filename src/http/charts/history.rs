@@ -35,6 +35,11 @@ impl PastCounts<'_> {
         self.points.get(begin..end).unwrap_or_default()
     }
 
+    /// Returns whether there are samples between the two times.
+    pub fn has_samples(&self) -> bool {
+        self.shown().iter().any(|point| point.count.is_some())
+    }
+
     /// Returns the chart.
     pub fn chart(&self) -> Chart {
         let points = self.data_points();

@@ -49,7 +49,7 @@ pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now
             }
             @match past {
                 None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-                Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
+                Some(past) if past.has_samples() => { (line(&past, live, link.name)) }
                 Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
                 Some(_) => {
                     p .nothing #no-history {
