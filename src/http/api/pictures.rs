@@ -92,8 +92,8 @@ impl QueryParams for HistogramPictureQuery {
 
 /// Get the past counts of a segment as a picture.
 ///
-/// The SVG document needs no other file. A picture of a past time, `from` and `to`, stays the same. Without `to`, it ends
-/// with the count of this moment as a hollow point.
+/// The SVG document needs no other file. A picture of a past time, `from` and `to`, stays the same. Without `to`, it
+/// ends with the count of this moment as a hollow point.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history.svg",
@@ -108,7 +108,7 @@ pub async fn history(
     SegmentPath(segment): SegmentPath,
     StrictQuery(HistoryPictureQuery { history, look }): StrictQuery<HistoryPictureQuery>,
 ) -> Result<Response> {
-    /// Hourly samples of 13 months. Of more samples, the last of each of these is drawn.
+    /// As many as the hourly samples of 13 months. More frequent ones are thinned out.
     const MAX_READ: u64 = 10_000;
     let now = state.synced_now().await?;
     let is_until_now = history.to.is_none();

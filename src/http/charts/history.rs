@@ -30,7 +30,7 @@ impl PastCounts<'_> {
     /// Returns the samples between the two times.
     pub fn shown(&self) -> &[Point] {
         let begin = self.points.partition_point(|point| point.to <= self.from);
-        // A step may have a sample after `to`, where this is earlier than its end.
+        // The step of `to` may have a later sample.
         let end = self.points.partition_point(|point| point.sampled_at.unwrap_or(point.at) <= self.to);
         self.points.get(begin..end).unwrap_or_default()
     }

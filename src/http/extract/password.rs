@@ -54,6 +54,15 @@ mod tests {
     use super::*;
 
     #[rstest]
+    #[case::link("text/html,application/xhtml+xml,*/*;q=0.8", true)]
+    #[case::image("image/avif,image/webp,*/*;q=0.8", false)]
+    #[case::script("*/*", false)]
+    fn only_links_accept_html(#[case] accept: &'static str, #[case] expected: bool) {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        assert_eq!(is_navigation(&headers), expected);
+    }
+
+    #[rstest]
     #[case::name_and_password("Basic bWU6c2VrX2E=", "Bearer sek_a")]
     #[case::no_name("basic OnNla19h", "Bearer sek_a")]
     #[case::colons("Basic bWU6YTpi", "Bearer a:b")]

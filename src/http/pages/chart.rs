@@ -5,8 +5,8 @@ use maud::{Markup, html};
 use crate::http::charts::Chart;
 use crate::http::charts::plot::{self, Canvas, LABEL_WIDTH};
 
-/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` is the
-/// path of the chart as a picture. A table follows.
+/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` is
+/// the path of the chart as a picture. A table follows.
 pub fn figure(id: &str, chart: &Chart, picture: &str) -> Markup {
     let counts = chart.counts();
     let height = Canvas::Page.height();
