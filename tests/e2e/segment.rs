@@ -141,6 +141,8 @@ async fn count_at_a_moment_is_that_of_the_api() {
     let shown = browser.text("#moment").await;
     assert_eq!(number_after(&shown, "UTC: "), point["count"].as_u64(), "{shown}");
     assert_eq!(browser.value("document.getElementById('at').value").await, json!(value));
+    let bottom = "document.getElementById('moment').getBoundingClientRect().bottom <= innerHeight && scrollY > 0";
+    assert_eq!(browser.value(bottom).await, json!(true), "the page is at the answer");
     assert_eq!(browser.texts("nav[aria-label=Window] [aria-current]").await, ["7 days"], "the window is kept");
     browser.check_page("segment-at-a-moment").await;
     browser.close().await;

@@ -113,7 +113,7 @@ fn moment_form(moment: Option<&Moment>, link: SegmentLink<'_>) -> Markup {
     let value =
         moment.map(|moment| format::query_time(moment.at).trim_end_matches(":00Z").trim_end_matches('Z').to_owned());
     html! {
-        form .moment method="get" action="segment" {
+        form .moment method="get" action="segment#over-time" {
             @for (name, value) in link.parameters() { input type="hidden" name=(name) value=(value); }
             label for="at" { "Count at, in UTC" }
             input #at type="datetime-local" name="at" value=[value] required;

@@ -108,11 +108,9 @@ pub async fn segment(
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let first_sampled_at = changes.first_sampled_at;
     let from = ranges::start(days, first_sampled_at, now);
-    let points = match state
-        .history
-        .of(&name, from - PastCounts::WEEK, now, state.history.step_for(from, now, MAX_READ))
-        .await
-    {
+    let earliest = from - PastCounts::WEEK;
+    let read_step = state.history.step_for(earliest, now, MAX_READ);
+    let points = match state.history.of(&name, earliest, now, read_step).await {
         Err(error) if error.is_wrong_type() => None,
         points => Some(points?),
     };
