@@ -242,6 +242,8 @@ async fn charts_are_beside_each_other_on_a_wide_screen_alone() {
         let is_below = left == other_left && other_top > top + 100.0;
         assert_eq!((is_beside, is_below), (are_beside, !are_beside), "{width}: {places:?}");
         assert!(browser.violations().await.is_empty(), "{width}: {:#?}", browser.violations().await);
+        let hidden = browser.all("details", "element.scrollWidth - element.clientWidth").await;
+        assert_eq!(hidden, [json!(0), json!(0)], "{width}: a table is cut off");
     }
     browser.close().await;
 }
