@@ -9,6 +9,9 @@ use crate::http::format;
 
 /// Interval of the refresh script.
 pub const REFRESH_SECONDS: u64 = 15;
+/// The same for a hidden page, such as a tab in the background, if its title has a number. Browsers run the timers of
+/// hidden pages once a minute.
+const HIDDEN_REFRESH_SECONDS: u64 = 60;
 
 /// Entries of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,8 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                 link rel="stylesheet" href={ (pages) "style.css" };
                 script src={ (pages) "pages.js" } type="module" {}
             }
-            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
+            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)]
+                data-refresh-hidden=[(refresh == Refresh::Periodic && page == Page::Segment).then_some(HIDDEN_REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }

@@ -146,7 +146,8 @@ pub fn with_audience(path: &str, names: [&[&str]; 3], window: Option<Window>) ->
     with_query(path, named.chain([("window", window.as_str())]))
 }
 
-fn window_parameter(window: Option<Window>) -> String {
+/// Returns the parameter `window`. It is empty for the configured window.
+pub fn window_parameter(window: Option<Window>) -> String {
     window.map(|window| window.to_string()).unwrap_or_default()
 }
 
