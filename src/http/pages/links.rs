@@ -12,6 +12,8 @@ pub enum BasePath {
     Root,
     /// `/pages/`
     Pages,
+    /// `/docs/`
+    Docs,
 }
 
 impl BasePath {
@@ -19,7 +21,7 @@ impl BasePath {
     pub const fn root(self) -> &'static str {
         match self {
             Self::Root => "./",
-            Self::Pages => "../",
+            Self::Pages | Self::Docs => "../",
         }
     }
 
@@ -28,6 +30,16 @@ impl BasePath {
         match self {
             Self::Root => "pages/",
             Self::Pages => "./",
+            Self::Docs => "../pages/",
+        }
+    }
+
+    /// Returns the relative path to `/docs/`.
+    pub const fn docs(self) -> &'static str {
+        match self {
+            Self::Root => "docs/",
+            Self::Pages => "../docs/",
+            Self::Docs => "./",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! HTML pages with the numbers, rendered by maud. They work without JavaScript and load nothing from other hosts.
 //!
-//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each render a page,
-//! `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`, `names`, `links`, `ranges` and `curl`.
+//! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`) and `overlap` each
+//! render a page, `error` an error page. They share `layout`, `chart` (with `axis`), `spark`, `change`, `format`,
+//! `names`, `links`, `ranges` and `curl`. `/docs` has the same layout.
 
 mod audience;
 mod auth;
@@ -16,7 +17,7 @@ mod format;
 mod handlers;
 mod histogram;
 mod history;
-mod layout;
+pub mod layout;
 mod links;
 mod list;
 mod names;
