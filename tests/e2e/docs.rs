@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::looks::command;
+use crate::proxy;
 use crate::service::Service;
 use crate::wait::eventually;
 
@@ -31,13 +32,14 @@ async fn try_out(browser: &Browser, operation: &str) {
     eventually("it can be executed", async || !browser.texts(&format!("{operation} .execute")).await.is_empty()).await;
 }
 
-/// Executes the operation that counts a segment. Returns the answer.
-async fn executed_count(browser: &Browser) -> Value {
+/// Executes the operation that counts a segment. Returns the URL of the request and the answer.
+async fn executed_count(browser: &Browser) -> (String, Value) {
     try_out(browser, "counts-count_segment").await;
     browser.click("#operations-counts-count_segment .execute").await;
     let body = "#operations-counts-count_segment .live-responses-table .highlight-code pre";
     eventually("the answer is shown", async || !browser.texts(body).await.is_empty()).await;
-    serde_json::from_str(&browser.text(body).await).unwrap()
+    let url = browser.text("#operations-counts-count_segment .request-url pre").await;
+    (url, serde_json::from_str(&browser.text(body).await).unwrap())
 }
 
 #[tokio::test]
@@ -69,7 +71,7 @@ async fn docs_with_open_operations_are_accessible() {
     service.fill("sports", 12).await;
     let browser = Browser::start(&service).await;
     open_docs(&browser, "/docs", count_of_operations(&service).await).await;
-    let answer = executed_count(&browser).await;
+    let (_, answer) = executed_count(&browser).await;
     assert_eq!((&answer["segment"], &answer["count"]), (&json!("sports"), &json!(12)), "{answer}");
     for operation in ["visits-record_visit", "counts-count_segments", "users-forget_user", "pages-page_list"] {
         try_out(&browser, operation).await;
@@ -92,7 +94,7 @@ async fn docs_ask_for_a_token_in_a_dialog() {
     // The first request has no token.
     browser.expect_error("status of 401");
     open_docs(&browser, "/docs", count_of_operations(&service).await).await;
-    let answer = executed_count(&browser).await;
+    let (_, answer) = executed_count(&browser).await;
     assert_eq!(answer["status"], 401, "{answer}");
 
     browser.click(".btn.authorize").await;
@@ -114,6 +116,23 @@ async fn docs_ask_for_a_token_in_a_dialog() {
     browser.click("#operations-counts-count_segment .execute").await;
     let status = "#operations-counts-count_segment .live-responses-table .response-col_status";
     eventually("the answer has the count", async || browser.texts(status).await.contains(&"200".to_owned())).await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn try_it_out_keeps_the_prefix_of_a_proxy() {
+    let service = Service::start(&[]);
+    service.fill("sports", 12).await;
+    let origin = proxy::start_with_prefix(&service, "/team/seg").await;
+    let browser = Browser::start_at(&origin).await;
+    for path in ["/team/seg/docs", "/team/seg/docs/"] {
+        open_docs(&browser, path, count_of_operations(&service).await).await;
+        let (url, answer) = executed_count(&browser).await;
+        assert_eq!(url, format!("{origin}/team/seg/segments/sports/count?window=7d"));
+        assert_eq!(answer["count"], 12, "{answer}");
+        browser.click("header .brand").await;
+        eventually("the list is shown", async || browser.texts("#segments tbody th").await == ["sports"]).await;
+    }
     browser.close().await;
 }
 

@@ -18,6 +18,7 @@ mod list;
 mod looks;
 mod overlap;
 mod print;
+mod proxy;
 mod redis;
 mod segment;
 mod service;
