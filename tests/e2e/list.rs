@@ -171,6 +171,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         "Compare sports",
         "sports",
         "Compare selected segments",
+        "Download CSV of all these segments",
     ];
     assert_eq!(walked, expected);
 
