@@ -151,7 +151,7 @@ settings! {
     otlp_endpoint: Option<OtlpEndpoint>, "URL", OtlpEndpoint::parse, secret = true;
     /// Ratio of traced requests, 0 to 1, among those without a `traceparent`
     trace_ratio: f64, "RATIO", parse_ratio, default = "1";
-    /// Segments whose numbers of users /metrics reports, at most 100: a comma-separated list of names, `news*`, `top:20`
+    /// Segments, at most 100, whose numbers of users /metrics reports: comma-separated names, `news*`, `top:20`
     metered_segments: Vec<SegmentPattern>, "PATTERNS", SegmentPattern::parse_list, or = Vec::new();
 }
 

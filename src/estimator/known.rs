@@ -40,52 +40,73 @@ impl Estimator {
         Ok(known)
     }
 
-    /// Returns up to `max` names of known segments that are close to `name`, the closest first. Upper and lower case
-    /// are the same. Compares the first 20,000 names of the index.
+    /// Returns for each of `names` up to `max` names of known segments that are close to it, the closest first. Upper
+    /// and lower case are the same. Reads the index once, and compares its first 20,000 names.
     ///
     /// # Errors
     ///
     /// [`Error::TooMany`] if too many lists are running, and [`Error::Store`] if Redis failed.
-    pub async fn similar_names(&self, name: &SegmentName<'_>, max: usize) -> Result<Vec<SegmentName<'static>>, Error> {
+    pub async fn similar_names(
+        &self,
+        names: &[&SegmentName<'_>],
+        max: usize,
+    ) -> Result<Vec<Vec<SegmentName<'static>>>, Error> {
         let _permit = self.acquire_list_permit()?;
         let page = (Self::NAMES_PER_PAGE / self.partitions().map_or(1, |partitions| partitions.count())).max(10);
-        let unknown = UnknownName::new(name.as_str());
-        let (mut similar, mut cursor, mut compared) = (Vec::new(), None, 0);
+        let mut searches: Vec<_> = names.iter().map(|name| SimilarNames::new(name.as_str(), max)).collect();
+        let (mut cursor, mut compared) = (None, 0);
         loop {
             let index = self.store.index(cursor.as_ref(), page).await?;
             compared += index.segments.len();
-            for names in index.segments.chunks(Self::NAMES_PER_SLICE) {
-                let others = names.iter().filter(|other| other.as_str() != name.as_str());
-                similar.extend(others.filter_map(|other| Some((unknown.distance(other.as_str())?, other.clone()))));
-                // Long names take a millisecond for each slice, and the runtime has one thread.
-                tokio::task::yield_now().await;
+            for others in index.segments.chunks(Self::NAMES_PER_SLICE) {
+                for search in &mut searches {
+                    search.compare(others);
+                    // Long names take a millisecond for each slice, and the runtime has one thread.
+                    tokio::task::yield_now().await;
+                }
             }
-            similar.sort();
-            similar.truncate(max);
             cursor = index.next;
             if cursor.is_none() || compared >= Self::MAX_COMPARED {
-                return Ok(similar.into_iter().map(|(_, other)| other).collect());
+                return Ok(searches.into_iter().map(SimilarNames::into_names).collect());
             }
         }
     }
 }
 
-/// A name for which similar ones are searched.
-struct UnknownName {
-    /// In lower case.
-    name: String,
+/// The search for names similar to one.
+struct SimilarNames<'a> {
+    name: &'a str,
+    lower_case: String,
     length: usize,
     max_distance: usize,
+    max: usize,
+    /// The closest names so far, with their distances.
+    found: Vec<(usize, SegmentName<'static>)>,
 }
 
-impl UnknownName {
+impl<'a> SimilarNames<'a> {
     /// The most edits to a similar name. More of them make a different name, also if it is long.
     const MAX_DISTANCE: usize = 4;
 
-    fn new(name: &str) -> Self {
-        let name = name.to_lowercase();
-        let length = name.chars().count();
-        Self { name, length, max_distance: (length / 3).clamp(1, Self::MAX_DISTANCE) }
+    fn new(name: &'a str, max: usize) -> Self {
+        let lower_case = name.to_lowercase();
+        let length = lower_case.chars().count();
+        let max_distance = (length / 3).clamp(1, Self::MAX_DISTANCE);
+        Self { name, lower_case, length, max_distance, max, found: Vec::new() }
+    }
+
+    /// Adds those of `others` that are similar.
+    fn compare(&mut self, others: &[SegmentName<'static>]) {
+        let others = others.iter().filter(|other| other.as_str() != self.name);
+        let similar: Vec<_> =
+            others.filter_map(|other| Some((self.distance(other.as_str())?, other.clone()))).collect();
+        self.found.extend(similar);
+        self.found.sort();
+        self.found.truncate(self.max);
+    }
+
+    fn into_names(self) -> Vec<SegmentName<'static>> {
+        self.found.into_iter().map(|(_, name)| name).collect()
     }
 
     /// Returns how many edits lead to `other`: insertions, deletions, replacements and swaps of neighbors. Returns
@@ -96,7 +117,7 @@ impl UnknownName {
         if other.chars().count().abs_diff(self.length) > self.max_distance {
             return None;
         }
-        Some(strsim::osa_distance(&self.name, &other)).filter(|distance| *distance <= self.max_distance)
+        Some(strsim::osa_distance(&self.lower_case, &other)).filter(|distance| *distance <= self.max_distance)
     }
 }
 
@@ -117,6 +138,6 @@ mod tests {
     #[case::four_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qrst", Some(4))]
     #[case::five_edits_of_a_long_name("abcdefghijklmnopqrst", "0bcde0ghij0lmno0qr0t", None)]
     fn distance_counts_edits(#[case] name: &str, #[case] other: &str, #[case] expected: Option<usize>) {
-        assert_eq!(UnknownName::new(name).distance(other), expected);
+        assert_eq!(SimilarNames::new(name, 1).distance(other), expected);
     }
 }

@@ -1,5 +1,6 @@
 //! What a caller accepts, with quality values (RFC 9110, section 12.4.2).
 
+use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName};
 
 /// Returns the elements of the header `name` in lower case, without their parameters, and the quality of each. An
@@ -11,6 +12,12 @@ pub fn preferences(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item 
         let element = parts.next().unwrap_or_default().to_ascii_lowercase();
         (element, parts.find_map(quality).unwrap_or(1.0))
     })
+}
+
+/// Returns whether a browser follows a link or an address: all browsers then accept XHTML by name. Their requests for
+/// images and by scripts don't, nor do HTTP clients of programming languages, some of which accept HTML.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
+    preferences(headers, ACCEPT).any(|(media_type, quality)| media_type == "application/xhtml+xml" && quality > 0.0)
 }
 
 /// Returns the quality if `parameter` is one.

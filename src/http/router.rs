@@ -5,12 +5,14 @@ use std::future::ready;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::Uri;
-use axum::response::Response;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse as _, Response};
 
+use super::accept::is_navigation;
 use super::middleware::cors;
 use super::middleware::endpoint::{Endpoint, MeasuredRoute, RouteLimits};
 use super::nearest::nearest_path;
+use super::pages;
 use super::problem::Problem;
 use super::routes::{ADMIN, API, PROBES, Route};
 use super::server::AllowedHosts;
@@ -25,6 +27,9 @@ pub enum ProbesListener {
     /// A separate listener.
     Admin,
 }
+
+/// Whether a listener has the pages, so that a browser gets a page for an unknown path.
+struct HasPages(bool);
 
 /// Routes of a listener. [`Server`](super::server::Server) renders the problems of its responses.
 #[derive(Clone)]
@@ -44,7 +49,7 @@ impl Routes {
             ProbesListener::Api => PROBES.as_slice(),
             ProbesListener::Admin => &[],
         };
-        let routes = Self::new(API.iter().chain(probes), hosts, state);
+        let routes = Self::new(API.iter().chain(probes), hosts, state, HasPages(true));
         match origins {
             None => routes,
             Some(origins) => Self { router: routes.router.layer(cors::layer(origins)), ..routes },
@@ -54,16 +59,21 @@ impl Routes {
     /// Returns the routes for operators, with any `Host`: orchestrators and monitors use arbitrary names.
     #[must_use]
     pub fn admin(state: Arc<AppState>) -> Self {
-        Self::new(ADMIN.iter(), AllowedHosts::Any, state)
+        Self::new(ADMIN.iter(), AllowedHosts::Any, state, HasPages(false))
     }
 
-    fn new(routes: impl Iterator<Item = &'static Route>, hosts: AllowedHosts, state: Arc<AppState>) -> Self {
+    fn new(
+        routes: impl Iterator<Item = &'static Route>,
+        hosts: AllowedHosts,
+        state: Arc<AppState>,
+        has_pages: HasPages,
+    ) -> Self {
         let (mut router, mut paths) = (axum::Router::new(), Vec::new());
         for route in routes {
             router = router.route(route.path(), route.build(&state.metrics));
             paths.push(route.path());
         }
-        Self::with_fallbacks(router, paths.into(), hosts, state)
+        Self::with_fallbacks(router, paths.into(), hosts, state, has_pages)
     }
 
     /// Adds the responses to requests that no route serves. `paths` are those of the routes.
@@ -72,12 +82,20 @@ impl Routes {
         paths: Arc<[&'static str]>,
         hosts: AllowedHosts,
         state: Arc<AppState>,
+        HasPages(has_pages): HasPages,
     ) -> Self {
         let unmatched = MeasuredRoute::unmatched(&state.metrics);
-        let not_found = move |uri: Uri| {
-            ready(match nearest_path(uri.path(), paths.iter().copied()) {
-                Some(path) => Problem::not_found().suggesting(&path),
-                None => Problem::not_found(),
+        let not_found = move |method: Method, uri: Uri, headers: HeaderMap| {
+            let nearest = nearest_path(uri.path(), paths.iter().copied());
+            ready(if has_pages && method.is_safe() && is_navigation(&headers) {
+                pages::error::not_found(uri.path(), nearest.as_deref())
+            } else {
+                let problem = Problem::not_found();
+                match nearest {
+                    Some(path) => problem.suggesting(&path),
+                    None => problem,
+                }
+                .into_response()
             })
         };
         let not_found = Endpoint::new(not_found, RouteLimits::Unlimited, Arc::clone(&unmatched));
@@ -136,7 +154,7 @@ mod tests {
         let bare =
             Endpoint::new(async || (StatusCode::BAD_GATEWAY, "not a problem document"), RouteLimits::Unlimited, route);
         let router = axum::Router::new().route("/panic", routing::get(panic)).route("/bare", routing::get(bare));
-        let routes = Routes::with_fallbacks(router, Arc::default(), AllowedHosts::LOCAL, state);
+        let routes = Routes::with_fallbacks(router, Arc::default(), AllowedHosts::LOCAL, state, HasPages(true));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(server().serve(listener, routes, CancellationToken::new()));

@@ -1,4 +1,4 @@
-//! Suggestions for the name of an unknown segment.
+//! Suggestions for the names of unknown segments.
 
 use std::time::Duration;
 
@@ -7,13 +7,16 @@ use tokio::time::timeout;
 use super::state::AppState;
 use crate::domain::SegmentName;
 
-/// Returns known segments with names similar to `segment`. An answer without them is better than none, so errors and
-/// long walks over the index give none.
-pub async fn similar_names(state: &AppState, segment: &SegmentName<'_>) -> Vec<SegmentName<'static>> {
+/// Returns for each of `segments` known ones with similar names. An answer without them is better than none, so errors
+/// and long walks over the index give none.
+pub async fn similar_names(state: &AppState, segments: &[&SegmentName<'_>]) -> Vec<Vec<SegmentName<'static>>> {
     const MAX_NAMES: usize = 3;
     const MAX_WAIT: Duration = Duration::from_secs(2);
-    match timeout(MAX_WAIT, state.estimator.similar_names(segment, MAX_NAMES)).await {
+    if segments.is_empty() {
+        return Vec::new();
+    }
+    match timeout(MAX_WAIT, state.estimator.similar_names(segments, MAX_NAMES)).await {
         Ok(Ok(names)) => names,
-        _ => Vec::new(),
+        _ => vec![Vec::new(); segments.len()],
     }
 }

@@ -87,7 +87,8 @@ impl SegmentMeter {
             self.has_warned = true;
             tracing::warn!(
                 max = SegmentPattern::MAX_SEGMENTS,
-                "metered_segments selects more segments than the maximum; the others have no metric; use longer prefixes"
+                "metered_segments selects more segments than the maximum; the others have no metric, use longer \
+                 prefixes"
             );
         }
         unique.truncate(SegmentPattern::MAX_SEGMENTS);

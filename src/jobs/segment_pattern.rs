@@ -129,7 +129,10 @@ mod tests {
     #[case::all("*", vec![Prefix(String::new())])]
     #[case::prefix_with_a_space("my *", vec![Prefix("my ".to_owned())])]
     #[case::largest("top:20,top:100", vec![Largest(20), Largest(100)])]
-    #[case::names_with_special_characters(r"5\*,a\,b,top\:5,c\\d", vec![name("5*"), name("a,b"), name("top:5"), name(r"c\d")])]
+    #[case::names_with_special_characters(
+        r"5\*,a\,b,top\:5,c\\d",
+        vec![name("5*"), name("a,b"), name("top:5"), name(r"c\d")]
+    )]
     #[case::prefix_with_special_characters(r"5\**", vec![Prefix("5*".to_owned())])]
     #[case::colon_elsewhere("eu:sports,stop:5", vec![name("eu:sports"), name("stop:5")])]
     fn parse_list_reads_names_prefixes_and_numbers(#[case] text: &str, #[case] expected: Vec<SegmentPattern>) {

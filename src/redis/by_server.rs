@@ -30,8 +30,8 @@ impl Client {
         Ok(servers.into_values().collect())
     }
 
-    /// Sends `commands` to the servers of their keys, in one request for each server, concurrently. `request_of` makes the
-    /// request of a server's commands. Returns a result for each command, in the order of the commands.
+    /// Sends `commands` to the servers of their keys, in one request for each server, concurrently. `request_of` makes
+    /// the request of a server's commands. Returns a result for each command, in the order of the commands.
     ///
     /// # Errors
     ///

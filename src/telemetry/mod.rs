@@ -9,5 +9,5 @@ pub(crate) use self::logs::tests;
 pub use self::logs::{LogFilter, LogFormat, init};
 #[cfg(test)]
 pub use self::metrics::ERROR_KINDS;
-pub use self::metrics::{BatchMetrics, Metrics, RouteMetrics, SegmentUsers, Traffic, VisitMetrics};
+pub use self::metrics::{BatchMetrics, Metrics, OverlapMetrics, RouteMetrics, SegmentUsers, Traffic, VisitMetrics};
 pub use self::traces::{OtlpEndpoint, ROOT as TRACE_ROOT, TARGET as TRACED, TraceConfig, Traces, parse_ratio};

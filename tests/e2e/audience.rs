@@ -30,7 +30,7 @@ async fn audience_counts_the_users_in_segments_and_not_in_others() {
     assert_eq!(browser.text("#count").await, "40");
     assert_eq!(browser.text("#result h2").await, "In “sports” and “news”, not in “premium”");
     let sizes = browser.rows("#sizes tbody tr").await;
-    assert_eq!(sizes, [["sports", "100", "40.0%"], ["news", "100", "40.0%"], ["premium", "10", "–"]]);
+    assert_eq!(sizes, [["sports", "100", "40", "40.0%"], ["news", "100", "40", "40.0%"], ["premium", "10", "0", "0%"]]);
     let api = service.json("/audience/count?all=sports&all=news&none=premium").await;
     assert_eq!(api["count"], json!(40));
     browser.check_page("audience").await;
@@ -50,7 +50,7 @@ async fn users_in_two_segments_and_not_in_a_third_take_two_actions_from_the_list
     }
     browser.click(".list button").await;
     eventually("the combinations are shown", async || !browser.texts("#regions").await.is_empty()).await;
-    let row = "//tr[.//span[text()='only news and sports']]";
+    let row = "//tr[.//span[text()='only “news” and “sports”']]";
     let count = format!("Number(document.evaluate(\"{row}\", document).iterateNext().dataset.count)");
     assert_eq!(browser.value(&count).await, json!(40));
 

@@ -58,8 +58,12 @@ async fn overlap_compares_the_segments_of_the_form() {
     let regions = browser
         .all("#regions tbody tr", "[element.querySelector('.said').textContent, Number(element.dataset.count)]")
         .await;
-    let expected =
-        [("only a & b", 1_000), ("only a & b and news", 495), ("only news", 300), ("a & b, news and tiny", 5)];
+    let expected = [
+        ("only “a & b”", 1_000),
+        ("only “a & b” and “news”", 495),
+        ("only “news”", 300),
+        ("“a & b”, “news” and “tiny”", 5),
+    ];
     assert_eq!(regions, expected.map(|(name, count)| json!([name, count])));
 
     let api = service.json("/overlap?segment=a%20%26%20b&segment=news&segment=tiny").await;

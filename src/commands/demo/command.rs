@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{Demo, DemoCounts};
+use super::fill::{DemoCounts, fill};
+use super::parameters::Demo;
+use super::population::Population;
 use crate::commands::data::Data;
 use crate::commands::healthcheck::local_address;
 use crate::commands::progress::{Progress, Unit};
@@ -23,7 +25,7 @@ pub(crate) struct DemoCommand {
     #[arg(long, value_name = "NUMBER", default_value_t = 300, value_parser = within::<1, 10_000>)]
     segments: usize,
     /// Number of users; the largest segment has a fifth of them
-    #[arg(long, value_name = "NUMBER", default_value_t = 200_000, value_parser = within::<10, 10_000_000>)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = within::<10, 10_000_000>)]
     users: usize,
     /// Seed of the random numbers; the same seed generates the same population
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
@@ -48,9 +50,10 @@ impl DemoCommand {
         let mut data = Data::open(settings).await?;
         let store = data.store.clone().with_partitions(settings.partitions);
         let (estimator, clock) = (Estimator::new(store.clone(), settings.window), Clock::system());
-        let progress = Progress::start(Unit::Items, Some(demo.visits()), "visits");
+        let population = Population::new(demo);
+        let progress = Progress::start(Unit::Items, Some(population.visits()), "visits");
         let outcome = tokio::select! {
-            filled = demo.fill(&estimator, &store, &clock, &progress) => filled.map_err(Failure::from),
+            filled = fill(&population, &estimator, &store, &clock, &progress) => filled.map_err(Failure::from),
             failure = data.supervise() => Err(failure),
             name = signals.next() => Err(format!("stopped by {name}; what was written so far is kept").into()),
         };
@@ -65,9 +68,18 @@ impl DemoCommand {
             counted(points, "point", "points"),
         ];
         writeln!(out, "{segments} with {members}, and {points} of their histories, in {took}")?;
-        let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
-        let address = local_address(settings.listen);
-        writeln!(out, "start the service with the same settings and open {scheme}://{address}/")?;
+        let url = settings.public_url.as_ref().map_or_else(
+            || {
+                let scheme = if settings.tls_files().is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", local_address(settings.listen))
+            },
+            ToString::to_string,
+        );
+        writeln!(out, "start the service with the same settings and open {url}/")?;
+        if settings.public_url.is_none() {
+            writeln!(out, "(in a container or behind a proxy, at the address that it publishes)")?;
+        }
+        writeln!(out, "{}", population.sights())?;
         Ok(())
     }
 }

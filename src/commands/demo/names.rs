@@ -1,20 +1,74 @@
-//! Names of generated segments.
+//! The segments of a generated population: topics, and sub-segments of them.
 
 use rand::seq::SliceRandom as _;
 
-const TOPICS: &str = "sports news travel food music movies games fashion beauty health fitness finance cars technology \
-                      science books home garden pets family education jobs art weather outdoors";
+/// A topic that users are interested in, and that is a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Topic {
+    pub(super) name: &'static str,
+    /// Users who are interested in a topic are often interested in others of its group.
+    pub(super) group: usize,
+    pub(super) course: Course,
+}
+
+/// The activity of a segment over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Visits at all times.
+    Steady,
+    /// The first visit was a few days ago.
+    New,
+    /// The last visit was some days ago.
+    Ended,
+}
+
+/// A segment whose users are mostly among those of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SubSegment {
+    pub(super) name: String,
+    /// The index of the topic.
+    pub(super) topic: usize,
+}
+
+/// Topics by group.
+const GROUPS: [&str; 5] = [
+    "sports fitness outdoors health",
+    "music movies games books art",
+    "food home garden pets family",
+    "finance cars technology science jobs education",
+    "news travel fashion beauty weather",
+];
+/// The new topic and the one that has ended, with their groups and positions.
+const SPECIAL: [(usize, Topic); 2] = [
+    (4, Topic { name: "podcasts", group: 1, course: Course::New }),
+    (7, Topic { name: "radio", group: 1, course: Course::Ended }),
+];
 const KINDS: &str = "fans newsletter video deals mobile local premium weekend returning new search";
 
-/// Returns `count` different names. Those without a kind, for the largest segments, come first.
-pub(super) fn names(count: usize, random: &mut impl rand::Rng) -> Vec<String> {
-    let topics = || TOPICS.split(' ').map(str::to_owned);
-    let mut wide: Vec<_> = topics().collect();
-    wide.shuffle(random);
-    let mut narrow: Vec<_> =
-        topics().flat_map(|topic| KINDS.split(' ').map(move |kind| format!("{topic}-{kind}"))).collect();
-    narrow.shuffle(random);
-    let names = [wide, narrow].concat();
-    let numbered = (2..).flat_map(|number| names.iter().map(move |name| format!("{name}-{number}")));
-    names.iter().cloned().chain(numbered).take(count).collect()
+/// Returns all topics, the most popular first.
+pub(super) fn topics(random: &mut impl rand::Rng) -> Vec<Topic> {
+    let names = GROUPS.iter().enumerate().flat_map(|(group, names)| names.split(' ').map(move |name| (group, name)));
+    let mut topics: Vec<_> = names.map(|(group, name)| Topic { name, group, course: Course::Steady }).collect();
+    topics.shuffle(random);
+    for (position, topic) in SPECIAL {
+        topics.insert(position, topic);
+    }
+    topics
+}
+
+/// Returns `count` sub-segments of `topics` with different names, the largest first.
+pub(super) fn sub_segments(topics: &[Topic], count: usize, random: &mut impl rand::Rng) -> Vec<SubSegment> {
+    let steady = topics.iter().enumerate().filter(|(_, topic)| topic.course == Course::Steady);
+    let kinds = steady.flat_map(|(topic, Topic { name, .. })| {
+        KINDS.split(' ').map(move |kind| SubSegment { name: format!("{name}-{kind}"), topic })
+    });
+    let mut all: Vec<_> = kinds.collect();
+    all.shuffle(random);
+    let unnumbered = all.len();
+    for index in 0..count.saturating_sub(unnumbered) {
+        let SubSegment { name, topic } = &all[index % unnumbered];
+        all.push(SubSegment { name: format!("{name}-{}", index / unnumbered + 2), topic: *topic });
+    }
+    all.truncate(count);
+    all
 }

@@ -1,141 +1,119 @@
-//! A generated population: segments with members and histories, the same for the same seed.
-//!
-//! A user is in a segment from the first visit until a window after the last one. The members have the time of their
-//! last visit. Users who have left are only in the history.
+//! A generated population, the same for the same seed.
 
-use std::time::Duration;
-
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 
-use super::{Demo, names};
-use crate::domain::{SegmentName, Timestamp, UserId, Window};
-use crate::store::Sample;
+use super::generator::{Generator, Segment, still_inside};
+use super::interests::Interests;
+use super::names::Course;
+use super::parameters::Demo;
+use crate::domain::{Timestamp, Window};
 
-/// A generated segment.
+/// Generates the segments of a demo.
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) name: SegmentName<'static>,
-    /// The users who are in it now, with the time of their last visit.
-    pub(super) members: Vec<(UserId<'static>, Timestamp)>,
-    /// The count at each tick, the earliest first.
-    pub(super) history: Vec<Sample>,
-}
-
-/// The activity in each hour of the day, in UTC, relative to the busiest hour.
-const ACTIVITY: [f64; 24] = [
-    0.30, 0.20, 0.14, 0.10, 0.10, 0.14, 0.26, 0.42, 0.55, 0.60, 0.62, 0.66, 0.70, 0.64, 0.58, 0.58, 0.64, 0.74, 0.86,
-    0.96, 1.00, 0.92, 0.72, 0.48,
-];
-
-/// Returns the sizes of the segments. The size of the n-th falls nearly as 1/n, by Zipf's law.
-pub(super) fn sizes(demo: &Demo) -> impl Iterator<Item = usize> + use<> {
-    let largest = demo.users as f64 * 0.2;
-    (1..=demo.segments).map(move |rank| (largest / (rank as f64).powf(0.9)).ceil() as usize)
-}
-
-/// Generates the segments of `demo` at `now`, the largest first.
-pub(super) fn segments(demo: Demo, window: Window, now: Timestamp) -> impl Iterator<Item = Segment> {
-    let names = names::names(demo.segments, &mut StdRng::seed_from_u64(demo.seed));
-    let named = (1_u64..).zip(names).zip(sizes(&demo));
-    named.map(move |((rank, name), size)| {
-        // Each segment has its own generator, and draws its times last: how many numbers they take depends on `now`.
-        let random = StdRng::seed_from_u64(demo.seed.wrapping_add(rank << 32));
-        Generator { demo, window, now, random }.segment(name, size)
-    })
-}
-
-/// The generator of one segment.
-struct Generator {
+pub(super) struct Population {
     demo: Demo,
-    window: Window,
-    now: Timestamp,
-    random: StdRng,
+    interests: Interests,
 }
 
-impl Generator {
-    fn segment(mut self, name: String, size: usize) -> Segment {
-        let window = self.window.duration();
-        // The shares of members who joined, and of further users who left, during the history.
-        let (joined, left) = (self.random.random_range(0.05..0.55), self.random.random_range(0.05..0.45));
-        let users = rand::seq::index::sample(&mut self.random, self.demo.users, size);
-        let mut changes = Vec::new();
-        let mut members = Vec::with_capacity(size);
-        for user in users {
-            let mut last_seen = self.draw_time(|random| window.mul_f64(draw_age(random)));
-            if self.random.random_bool(joined) {
-                let span = window.min(Demo::HISTORY).mul_f64(0.999);
-                let mut first_seen = self.draw_time(|random| span.mul_f64(random.random_range(0.0..1.0)));
-                if first_seen > last_seen {
-                    std::mem::swap(&mut first_seen, &mut last_seen);
-                }
-                changes.push((first_seen, 1));
-            }
-            members.push((UserId::parse(format!("u{user:06}")).expect("the id is a short text"), last_seen));
-        }
-        for _ in 0..(size as f64 * left) as usize {
-            changes.push((self.draw_time(|random| Demo::HISTORY.mul_f64(random.random_range(0.0..1.0))), -1));
-        }
-        let name = SegmentName::parse(name).expect("the name consists of letters, digits and hyphens");
-        Segment { name, members, history: self.history(size, changes) }
+impl Population {
+    pub(super) fn new(demo: Demo) -> Self {
+        Self { interests: Interests::new(&demo), demo }
     }
 
-    /// Draws a time before now with the density of [`ACTIVITY`]. `draw_age` draws how long ago it is.
-    fn draw_time(&mut self, draw_age: impl Fn(&mut StdRng) -> Duration) -> Timestamp {
-        loop {
-            let time = self.now - draw_age(&mut self.random);
-            let hour = time.as_millis().rem_euclid(86_400_000) / 3_600_000;
-            if self.random.random_bool(ACTIVITY[hour as usize]) {
-                return time;
-            }
-        }
+    /// Returns the number of members of all segments.
+    pub(super) fn visits(&self) -> u64 {
+        let topics = self.interests.topics.iter().zip(self.interests.sizes()).take(self.demo.segments);
+        let topics = topics.map(|(topic, interested)| match topic.course {
+            Course::Ended => still_inside(interested),
+            Course::Steady | Course::New => interested,
+        });
+        let sub_segments =
+            (0..self.interests.sub_segments.len()).map(|index| self.interests.size_of_sub_segment(index));
+        topics.chain(sub_segments).map(|size| size as u64).sum()
     }
 
-    /// Returns the counts at all ticks up to now, when the count is `size`. `changes` are +1 when a user joined, and -1
-    /// when one left.
-    fn history(&self, size: usize, mut changes: Vec<(Timestamp, i64)>) -> Vec<Sample> {
-        changes.sort_unstable();
-        let mut count = size as i64 - changes.iter().map(|(_, change)| change).sum::<i64>();
-        let mut changes = changes.into_iter().peekable();
-        let mut tick = self.demo.interval.tick(self.now - Demo::HISTORY);
-        let mut history = Vec::new();
-        while tick <= self.now {
-            while let Some((_, change)) = changes.next_if(|(at, _)| *at <= tick) {
-                count += change;
-            }
-            history.push(Sample { at: tick, count: u64::try_from(count).expect("at most the users inside leave") });
-            tick = tick + self.demo.interval.duration();
+    /// Names pages that show more than chance, a line each.
+    pub(super) fn sights(&self) -> String {
+        let Interests { topics, sub_segments, .. } = &self.interests;
+        let written = &topics[..topics.len().min(self.demo.segments)];
+        let mut sights = vec!["- /?sort=change: which segments grow, and /?sort=-change: which shrink".to_owned()];
+        for topic in written {
+            sights.extend(match topic.course {
+                Course::New => Some(format!("- /pages/segment?name={}: began four days ago", topic.name)),
+                Course::Ended => Some(format!("- /pages/segment?name={}: has had no visits for days", topic.name)),
+                Course::Steady => None,
+            });
         }
-        history
+        if let Some(related) = written.iter().skip(1).find(|topic| topic.group == written[0].group) {
+            let (one, other) = (written[0].name, related.name);
+            sights.push(format!("- /pages/overlap?segment={one}&segment={other}: more common users than by chance"));
+        }
+        if let Some(sub) = sub_segments.first() {
+            let (inner, outer) = (&sub.name, topics[sub.topic].name);
+            sights.push(format!("- /pages/overlap?segment={outer}&segment={inner}: one lies mostly in the other"));
+        }
+        sights.join("\n")
     }
-}
 
-/// Draws the age of a visit as a fraction of the window. Most visits are recent.
-fn draw_age(random: &mut StdRng) -> f64 {
-    loop {
-        let age = -0.35 * (1.0 - random.random_range(0.0..1.0_f64)).ln();
-        // Not the very end, so that no member expires before all are written.
-        if age < 0.995 {
-            return age;
-        }
+    /// Generates the segments at `now`: each topic, followed by its sub-segments.
+    pub(super) fn segments(&self, window: Window, now: Timestamp) -> impl Iterator<Item = Segment> {
+        let Self { demo, interests } = self;
+        // Each segment has its own generator, and draws its times last: how many numbers they take depends on `now`.
+        let generator = move |rank: usize| {
+            let random = StdRng::seed_from_u64(demo.seed.wrapping_add((rank as u64 + 1) << 32));
+            Generator { demo: *demo, window: window.duration(), now, random }
+        };
+        let topics = 0..interests.topics.len().min(demo.segments);
+        topics.flat_map(move |topic| {
+            let users = interests.users_of(topic);
+            let segment = generator(topic).topic(interests.topics[topic], &users);
+            let times: Vec<_> = segment.members.iter().map(|(_, last_seen)| *last_seen).collect();
+            let sub_segments = interests.sub_segments.iter().enumerate().filter(move |(_, sub)| sub.topic == topic);
+            let sub_segments = sub_segments.map(move |(index, sub)| {
+                let mut generator = generator(interests.topics.len() + index);
+                let (inside, others) = interests.draw_sub_segment(index, &users, &mut generator.random);
+                let inside = inside.into_iter().map(|position| (users[position], Some(times[position])));
+                let users: Vec<_> = inside.chain(others.into_iter().map(|user| (user, None))).collect();
+                generator.steady(&sub.name, &users)
+            });
+            std::iter::once(segment).chain(sub_segments)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
+    use std::time::Duration;
+
+    use rstest::rstest;
 
     use super::*;
     use crate::estimator::history::Interval;
+    use crate::store::Sample;
 
     const NOON: Timestamp = Timestamp::from_millis(1_795_348_800_000);
+    const DAY: Duration = Duration::from_secs(86_400);
 
     fn demo(seed: u64) -> Demo {
         Demo { segments: 320, users: 5_000, seed, interval: Interval::parse("1h").unwrap().unwrap() }
     }
 
+    fn generate(demo: Demo, window: &str, now: Timestamp) -> Vec<Segment> {
+        Population::new(demo).segments(Window::parse(window).unwrap(), now).collect()
+    }
+
     fn population(seed: u64) -> Vec<Segment> {
-        segments(demo(seed), Window::parse("14d").unwrap(), NOON).collect()
+        generate(demo(seed), "14d", NOON)
+    }
+
+    fn users(segment: &Segment) -> HashSet<&str> {
+        segment.members.iter().map(|(user, _)| user.as_str()).collect()
+    }
+
+    fn of<'a>(segments: &'a [Segment], name: &str) -> &'a Segment {
+        segments.iter().find(|segment| segment.name.as_str() == name).unwrap()
     }
 
     #[test]
@@ -148,11 +126,10 @@ mod tests {
     #[test]
     fn segments_have_the_same_users_at_another_time_of_day() {
         let users = |now| {
-            let all = segments(demo(7), Window::parse("14d").unwrap(), now);
             let users = |segment: Segment| {
                 segment.members.into_iter().map(|(user, _)| user.as_str().to_owned()).collect::<Vec<_>>()
             };
-            all.map(users).collect::<Vec<_>>()
+            generate(demo(7), "14d", now).into_iter().map(users).collect::<Vec<_>>()
         };
         assert_eq!(users(NOON), users(NOON + Duration::from_secs(7 * 3_600)));
     }
@@ -161,29 +138,47 @@ mod tests {
     fn segments_have_different_names_and_each_user_once() {
         let segments = population(7);
         assert_eq!(segments.iter().map(|segment| segment.name.as_str()).collect::<HashSet<_>>().len(), 320);
-        for Segment { name, members, .. } in &segments {
-            let users: HashSet<_> = members.iter().map(|(user, _)| user.as_str()).collect();
-            assert_eq!(users.len(), members.len(), "{name}");
+        for segment in &segments {
+            assert_eq!(users(segment).len(), segment.members.len(), "{}", segment.name);
         }
         let visits: usize = segments.iter().map(|segment| segment.members.len()).sum();
-        assert_eq!(visits as u64, demo(7).visits());
+        assert_eq!(visits as u64, Population::new(demo(7)).visits());
+    }
+
+    #[rstest]
+    #[case::smallest(1, 10, "14d")]
+    #[case::topics_alone(26, 500, "14d")]
+    #[case::more_than_there_are_names(700, 500, "14d")]
+    #[case::short_window(320, 2_000, "4m")]
+    #[case::long_window(320, 2_000, "60d")]
+    fn segments_have_live_members(#[case] segments: usize, #[case] users: usize, #[case] window: &str) {
+        let demo = Demo { segments, users, ..demo(7) };
+        let cutoff = Window::parse(window).unwrap().cutoff(NOON);
+        let generated = generate(demo, window, NOON);
+        assert_eq!(generated.len(), segments);
+        for Segment { name, members, history } in &generated {
+            assert!(!members.is_empty(), "{name}");
+            assert!(members.iter().all(|(_, last_seen)| *last_seen > cutoff && *last_seen <= NOON), "{name}");
+            let last = history.last().map(|sample| sample.count);
+            assert!(last.is_none_or(|last| last == members.len() as u64), "{name}");
+        }
     }
 
     #[test]
-    fn segments_have_live_members_and_sizes_by_zipf() {
+    fn topics_are_popular_by_rank_and_sub_segments_by_zipf() {
         let segments = population(7);
-        let cutoff = Window::parse("14d").unwrap().cutoff(NOON);
-        for Segment { name, members, .. } in &segments {
-            assert!(members.iter().all(|(_, last_seen)| *last_seen > cutoff && *last_seen <= NOON), "{name}");
-        }
-        let size = |rank: usize| segments[rank - 1].members.len();
-        assert_eq!([size(1), size(10), size(100)], [1_000, 126, 16]);
+        let Interests { topics, sub_segments, .. } = Population::new(demo(7)).interests;
+        let size = |name: &str| of(&segments, name).members.len();
+        assert!((850..=1_150).contains(&size(topics[0].name)), "{} of 5,000", size(topics[0].name));
+        assert!(size(topics[0].name) > 3 * size(topics[26].name));
+        assert_eq!([0, 73].map(|index: usize| size(&sub_segments[index].name)), [50, 16]);
     }
 
     #[test]
     fn history_has_every_hour_and_ends_in_the_count() {
         for Segment { name, members, history } in population(7) {
-            assert_eq!(history.len(), 14 * 24 + 1, "{name}");
+            let hours = if name.as_str() == "podcasts" { 4 * 24 } else { 14 * 24 + 1 };
+            assert_eq!(history.len(), hours, "{name}");
             // `now` is a full hour.
             assert_eq!(history.last(), Some(&Sample { at: NOON, count: members.len() as u64 }), "{name}");
             assert!(history.windows(2).all(|pair| pair[1].at == pair[0].at + Duration::from_secs(3_600)), "{name}");
@@ -191,15 +186,65 @@ mod tests {
     }
 
     #[test]
-    fn segments_have_more_visits_in_the_evening_and_grow_or_shrink() {
+    fn segments_have_more_visits_in_the_evening_and_on_weekends_and_grow_or_shrink() {
         let segments = population(7);
-        let hours = |from: i64, to: i64| {
+        let visits = |from: i64, to: i64, unit: i64| {
             let members = segments.iter().flat_map(|segment| &segment.members);
-            let hour = |last_seen: Timestamp| last_seen.as_millis() / 3_600_000 % 24;
-            members.filter(|(_, last_seen)| (from..to).contains(&hour(*last_seen))).count()
+            members.filter(|(_, last_seen)| (from..to).contains(&(last_seen.as_millis() / 3_600_000 % unit))).count()
         };
-        assert!(hours(18, 22) > 4 * hours(2, 6), "{} in the evening, {} at night", hours(18, 22), hours(2, 6));
+        assert!(visits(18, 22, 24) > 4 * visits(2, 6, 24), "evenings and nights");
+        // Noon is on a Sunday, and Unix time began on a Thursday. More users have been seen last on a later day.
+        let day = |days_ago: i64| {
+            let today = NOON.as_millis() / 86_400_000;
+            let members = segments.iter().flat_map(|segment| &segment.members);
+            members.filter(|(_, last_seen)| last_seen.as_millis() / 86_400_000 == today - days_ago).count()
+        };
+        assert!(day(7) > day(6), "{} on a Sunday, {} on the Monday after it", day(7), day(6));
+        assert!(day(8) > 3 * day(9) / 2, "{} on a Saturday, {} on the Friday before it", day(8), day(9));
         let grown = segments.iter().filter(|segment| segment.history[0].count < segment.members.len() as u64).count();
         assert!((50..270).contains(&grown), "{grown} of 320 have grown");
+    }
+
+    #[test]
+    fn sub_segments_lie_mostly_in_their_topics() {
+        let segments = population(7);
+        let Interests { topics, sub_segments, .. } = Population::new(demo(7)).interests;
+        for sub in sub_segments {
+            let (inner, outer) = (of(&segments, &sub.name), of(&segments, topics[sub.topic].name));
+            let (inner, outer) = (users(inner), users(outer));
+            let inside = inner.intersection(&outer).count();
+            assert!(inside * 10 >= inner.len() * 8, "{}: {inside} of {}", sub.name, inner.len());
+        }
+    }
+
+    /// The lift is the number of common users in relation to that by chance.
+    #[test]
+    fn related_topics_share_more_users_than_by_chance() {
+        let segments = population(7);
+        let topics = Population::new(demo(7)).interests.topics;
+        let steady: Vec<_> = topics.iter().filter(|topic| topic.course != Course::Ended).collect();
+        let mut lifts: HashMap<bool, Vec<f64>> = HashMap::new();
+        for (index, one) in steady.iter().enumerate() {
+            for other in &steady[index + 1..] {
+                let [one_users, other_users] = [one, other].map(|topic| users(of(&segments, topic.name)));
+                let common = one_users.intersection(&other_users).count();
+                let chance = one_users.len() as f64 * other_users.len() as f64 / 5_000.0;
+                lifts.entry(one.group == other.group).or_default().push(common as f64 / chance);
+            }
+        }
+        let mean = |is_related| lifts[&is_related].iter().sum::<f64>() / lifts[&is_related].len() as f64;
+        assert!(mean(true) > 2.0 && mean(false) < 0.9, "{} and {}", mean(true), mean(false));
+    }
+
+    #[test]
+    fn one_segment_is_new_and_one_has_no_visits_for_days() {
+        let segments = population(7);
+        let (new, ended) = (of(&segments, "podcasts"), of(&segments, "radio"));
+        assert!(new.members.iter().all(|(_, last_seen)| *last_seen > NOON - 4 * DAY));
+        assert!(new.history[0].at > NOON - 4 * DAY && new.history[0].count < new.members.len() as u64 / 10);
+        assert!(ended.members.iter().all(|(_, last_seen)| *last_seen < NOON - 9 * DAY));
+        let week_before = ended.history.iter().find(|sample| sample.at == NOON - 7 * DAY).unwrap().count;
+        let now = ended.members.len() as u64;
+        assert!(now * 10 < week_before * 7, "{week_before} a week before, {now} now");
     }
 }

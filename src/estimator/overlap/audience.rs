@@ -21,6 +21,8 @@ pub struct AudienceCount {
     pub count: u64,
     /// Users in each segment, in the order of [`Audience::segments`].
     pub counts: Vec<u64>,
+    /// Those of them who are in the audience.
+    pub counts_within: Vec<u64>,
 }
 
 impl Audience {

@@ -62,7 +62,7 @@ impl Overlaps {
     /// Creates overlaps over `store`, whose members count for `window` after their last visit.
     #[must_use]
     pub fn new(store: Store, window: Window, limits: OverlapLimits) -> Self {
-        let queue = ReadQueue::new(limits.concurrency, limits.wait);
+        let queue = ReadQueue::new(limits.concurrency, limits.wait, store.metrics().overlaps.clone());
         let slices = Arc::new(Semaphore::new(Self::MAX_SLICES as usize));
         Self { store: store.with_window(window), window, limits, queue, reads: SharedReads::default(), slices }
     }
@@ -106,8 +106,13 @@ impl Overlaps {
     ) -> Result<(AudienceCount, Timestamp), OverlapError> {
         let segments: Vec<_> = audience.segments().cloned().collect();
         let (counts, as_of) = self.count_masks(&segments, window, now).await?;
-        let count = counts.count(|mask| audience.includes(mask));
-        Ok((AudienceCount { count, counts: counts.segment_counts() }, as_of))
+        let within = |index: usize| counts.count(|mask| mask >> index & 1 == 1 && audience.includes(mask));
+        let counted = AudienceCount {
+            count: counts.count(|mask| audience.includes(mask)),
+            counts: counts.segment_counts(),
+            counts_within: (0..segments.len()).map(within).collect(),
+        };
+        Ok((counted, as_of))
     }
 
     async fn count_masks(

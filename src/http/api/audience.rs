@@ -21,7 +21,7 @@ use crate::http::table::{CsvWriter, Table};
 
 /// The number of users in an audience.
 #[derive(Serialize, ToSchema)]
-struct AudienceCount<'a> {
+struct AudienceAnswer<'a> {
     /// The users are in each of these segments.
     #[schema(value_type = Vec<schemas::SegmentName>, max_items = 8)]
     all: Vec<&'a str>,
@@ -40,7 +40,7 @@ struct AudienceCount<'a> {
     as_of: AsOf,
 }
 
-impl Table for AudienceCount<'_> {
+impl Table for AudienceAnswer<'_> {
     const FILE_NAME: &'static str = "audience";
 
     fn as_of(&self) -> &str {
@@ -102,7 +102,7 @@ impl QueryParams for AudienceQuery {
     params(AudienceQuery, FormatParam),
     responses(
         (status = 200, description = "The number of users.", content(
-            (AudienceCount = "application/json", example = json!({
+            (AudienceAnswer = "application/json", example = json!({
                 "all": ["sports"],
                 "any": ["news", "blogs"],
                 "none": ["premium"],
@@ -133,7 +133,7 @@ pub async fn count(
     let audience = Audience { all, any, none };
     let (counted, as_of) = state.overlaps.count(&audience, window, now).await?;
     let segments: Vec<_> = audience.segments().zip(counted.counts).collect();
-    Ok(responder.respond(&AudienceCount {
+    Ok(responder.respond(&AudienceAnswer {
         all: names(&audience.all),
         any: names(&audience.any),
         none: names(&audience.none),

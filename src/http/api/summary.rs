@@ -123,7 +123,8 @@ pub async fn summary(
     let counted = state.estimator.estimate_with_changes(segment.clone().into_owned(), window, now).await?;
     let (count, changes) = (counted.count.unwrap_or_default(), counted.changes);
     let known = state.estimator.is_known(&segment, count > 0).await?;
-    let similar = if known { Vec::new() } else { similar_names(&state, &segment).await };
+    let unknown = [&segment];
+    let similar = similar_names(&state, if known { &[] } else { &unknown }).await.concat();
     Ok(json(&Summary {
         segment: segment.to_string(),
         known,

@@ -12,8 +12,9 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::password::{ask_for_password, is_navigation, to_bearer};
+use super::password::{ask_for_password, to_bearer};
 use crate::auth::{AuthError, Grant, Scope};
+use crate::http::accept::is_navigation;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 

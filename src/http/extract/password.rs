@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::ACCEPT;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderValue;
 use data_encoding::BASE64;
 
 use crate::auth::AuthError;
@@ -19,11 +18,6 @@ pub fn ask_for_password(error: AuthError) -> Problem {
     let is_forbidden = matches!(error, AuthError::InsufficientScope { .. });
     let problem = Problem::from(error);
     if is_forbidden { problem } else { problem.with_challenge(CHALLENGE) }
-}
-
-/// Returns whether a browser follows a link or an address. Its requests for images and by scripts do not accept HTML.
-pub fn is_navigation(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().starts_with(b"text/html"))
 }
 
 /// Converts a password in an `Authorization` header into a bearer token. Returns other headers unchanged.

@@ -25,7 +25,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// Passes `request` to `router`, or takes the response to a refused `Host`. Renders a problem of either as JSON or, if
-/// the request is for a page, as a page. A browser gets a page for any path that no route has.
+/// the request is for a page, as a page.
 ///
 /// Adds the request id to the response, and forbids browsers to guess the type of the body: JSON with a name in it must
 /// not be taken for a page.
@@ -38,9 +38,7 @@ pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> im
         // The handler logs it.
         request.headers_mut().insert(REQUEST_ID, request_id.clone());
     }
-    let path = request.uri().path();
-    let page = pages::base_path(&method, path);
-    let not_found_page = page.or_else(|| pages::error::not_found_base(&method, path, request.headers()));
+    let page = pages::base_path(&method, request.uri().path());
     let response = match router {
         Ok(mut router) => router.call(request).map(|Ok(response)| response).left_future(),
         Err(refusal) => ready(*refusal).right_future(),
@@ -49,7 +47,8 @@ pub fn answer(router: Result<Router, Box<Response>>, mut request: Request) -> im
         if let Some(problem) = Problem::take_from(&mut response) {
             let id = request_id.to_str().unwrap_or_default();
             log(&problem, id, &method);
-            let page = if problem.kind() == ProblemKind::NotFound { not_found_page } else { page };
+            // A handler may answer as a page on any path.
+            let page = page.or_else(|| response.extensions_mut().remove::<BasePath>());
             render(&problem, id, page, &mut response);
         }
         let headers = response.headers_mut();

@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::curl::BaseUrl;
 use super::download::csv_link;
-use super::fields::{segment_field, suggestions};
+use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
-use super::links::{self, AUDIENCE_PARAMETERS, BasePath, audience_link, overlap_link, with_query};
+use super::links::{self, AUDIENCE_PARAMETERS, BasePath, SegmentLink, audience_link, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
-use super::windows::{shorter_than, windows};
+use super::windows::{unless_configured, windows};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{AudienceCount, Overlaps};
 use crate::http::format;
@@ -46,7 +46,7 @@ impl Definition<'_> {
     }
 
     fn window(&self) -> Option<Window> {
-        shorter_than(self.window, self.configured)
+        unless_configured(self.window, self.configured)
     }
 
     fn href(&self, window: Option<Window>) -> String {
@@ -86,7 +86,7 @@ pub fn form(definition: &Definition<'_>) -> Markup {
                 fieldset {
                     legend { (label) }
                     div .picks {
-                        @for index in 0..(names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS) {
+                        @for index in 0..number_of_fields(names.len(), MIN_FIELDS) {
                             @let name = names.get(index).copied().unwrap_or_default();
                             (segment_field(&format!("{parameter}-{}", index + 1), &format!("Segment {}", index + 1), parameter, name))
                         }
@@ -104,14 +104,14 @@ pub fn form(definition: &Definition<'_>) -> Markup {
 }
 
 fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: &BaseUrl) -> Markup {
-    let CountedAudience { count: AudienceCount { count, counts }, now, unknown } = counted;
+    let CountedAudience { count: AudienceCount { count, counts, counts_within }, now, unknown } = counted;
     let names = definition.all_names();
     let replaced = |unknown: &str, other: &str| {
         let replace = |names: &Vec<_>| names.iter().map(|&name| if name == unknown { other } else { name }).collect();
         let [all, any, none]: [Vec<&str>; 3] = definition.names.each_ref().map(replace);
         audience_link([&all, &any, &none], definition.window())
     };
-    let call = links::audience("/audience/count", definition.slices(), definition.window());
+    let call = links::with_audience("/audience/count", definition.slices(), definition.window());
     html! {
         (unknown_names(unknown, replaced))
         section #result aria-labelledby="audience" {
@@ -125,13 +125,14 @@ fn result(definition: &Definition<'_>, counted: &CountedAudience<'_>, base_url: 
         section aria-labelledby="segments" {
             h2 #segments { "Its segments" }
             table .sizes #sizes {
-                thead { tr { th scope="col" { "Segment" } th .number scope="col" { "Users" } th .number scope="col" { "In the audience" } } }
+                thead { tr { th scope="col" { "Segment" } th .number scope="col" { "Users" } th .number scope="col" { "In the audience" } th .number scope="col" { "Share" } } }
                 tbody {
-                    @for (name, whole) in names.iter().zip(counts) {
+                    @for ((name, whole), within) in names.iter().zip(counts).zip(counts_within) {
                         tr {
-                            th scope="row" { a href=(with_query("segment", [("name", *name)])) { (isolated(name)) } }
+                            th scope="row" { a href=(SegmentLink::over(name, definition.window()).href()) { (isolated(name)) } }
                             td .number { (format::number(*whole)) }
-                            td .number { @if definition.names[0].contains(name) { (format::share(*count, *whole)) } @else { "–" } }
+                            td .number { (format::number(*within)) }
+                            td .number { (format::share(*within, *whole)) }
                         }
                     }
                 }
@@ -186,7 +187,7 @@ mod tests {
     fn result_has_the_count_the_segments_and_the_request() {
         let definition = Definition { window: Window::parse("7d").unwrap(), ..definition(&["a & b"], &["c"], &["d"]) };
         let counted = CountedAudience {
-            count: AudienceCount { count: 120, counts: vec![480, 1_000, 0] },
+            count: AudienceCount { count: 120, counts: vec![480, 1_000, 0], counts_within: vec![120, 90, 0] },
             now: Timestamp::from_rfc3339("2026-11-22T10:00:00Z").unwrap(),
             unknown: Vec::new(),
         };
@@ -194,7 +195,8 @@ mod tests {
         for part in [
             "data-count=\"120\">120</p>",
             "users were seen in the last 7 days",
-            "<td class=\"number\">480</td><td class=\"number\">25.0%</td>",
+            "<td class=\"number\">480</td><td class=\"number\">120</td><td class=\"number\">25.0%</td>",
+            "<td class=\"number\">1,000</td><td class=\"number\">90</td><td class=\"number\">9.0%</td>",
             "'http://localhost:8080/audience/count?all=a%20%26%20b&amp;any=c&amp;none=d&amp;window=7d'",
             "href=\"overlap?segment=a%20%26%20b&amp;segment=c&amp;segment=d&amp;window=7d\"",
             "href=\"audience?all=a%20%26%20b&amp;any=c&amp;none=d\">14 days</a>",

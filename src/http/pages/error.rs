@@ -1,13 +1,13 @@
 //! Error pages: a problem as HTML, without figures.
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, PreEscaped, html};
 
 use super::layout::{self, Page, Refresh};
-use super::links::BasePath;
+use super::links::{BasePath, page_of};
 use super::names::visible;
 use super::response::{HEADERS, HTML};
 use crate::estimator::TooMany;
@@ -51,16 +51,21 @@ pub fn too_many_comparisons(refused: TooMany) -> Problem {
     Problem::from(refused).with_detail(format!("{} are running.", refused.max))
 }
 
-/// Returns where the error page of a request is, or `None` if the caller is not a browser or the path is too deep for
-/// relative links. Only the paths of pages have their other errors as pages.
-pub fn not_found_base(method: &Method, path: &str, headers: &HeaderMap) -> Option<BasePath> {
-    let is_html = |value: &HeaderValue| value.as_bytes().windows(HTML_TYPE.len()).any(|part| part == HTML_TYPE);
-    let is_browser = [Method::GET, Method::HEAD].contains(method) && headers.get_all(ACCEPT).iter().any(is_html);
-    if is_browser { BasePath::of(path) } else { None }
+/// Returns the response for a person who opened `path`, which no route has. Suggests the page of the route `nearest`.
+pub fn not_found(path: &str, nearest: Option<&str>) -> Response {
+    let problem = Problem::not_found();
+    let nearest = nearest.map(page_of);
+    let mut response = match &nearest {
+        Some(page) => problem.suggesting(page),
+        None => problem,
+    }
+    .into_response();
+    // A path that is too deep for relative links has no page.
+    if let Some(base) = BasePath::of(path) {
+        response.extensions_mut().insert(base);
+    }
+    response
 }
-
-/// The media type that browsers ask for by name, and other clients don't.
-const HTML_TYPE: &[u8] = b"text/html";
 
 /// Renders `problem` as the body of a page in `base`, with `form` below the message. Adds the headers of a page.
 pub fn body(problem: &Problem, request_id: &str, form: Option<Form>, base: BasePath, headers: &mut HeaderMap) -> Body {

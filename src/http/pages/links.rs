@@ -1,5 +1,7 @@
 //! Links. They are relative, so that they work behind a proxy that adds a prefix.
 
+use std::borrow::Cow;
+
 use axum::http::Method;
 
 use super::ranges::DEFAULT_DAYS;
@@ -66,6 +68,18 @@ pub fn base_path(method: &Method, path: &str) -> Option<BasePath> {
     }
 }
 
+/// Returns the page that shows what the route of `path` returns, or `path` if there is none.
+pub fn page_of(path: &str) -> Cow<'_, str> {
+    let mut parts = path.split('/').skip(1);
+    match (parts.next().unwrap_or_default(), parts.next()) {
+        ("overlap", _) => "/pages/overlap".into(),
+        ("audience", _) => "/pages/audience".into(),
+        ("segments", None | Some("batch")) | ("counts" | "history", _) => "/".into(),
+        ("segments", Some(name)) => format!("/pages/segment?name={name}").into(),
+        _ => path.into(),
+    }
+}
+
 /// Parameters of a segment's page.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentLink<'a> {
@@ -76,7 +90,12 @@ pub struct SegmentLink<'a> {
     pub days: u64,
 }
 
-impl SegmentLink<'_> {
+impl<'a> SegmentLink<'a> {
+    /// Returns the link to a segment over `window`, with the usual history.
+    pub fn over(name: &'a str, window: Option<Window>) -> Self {
+        Self { name, window, days: DEFAULT_DAYS }
+    }
+
     pub fn with_window(self, window: Option<Window>) -> Self {
         Self { window, ..self }
     }
@@ -96,8 +115,13 @@ impl SegmentLink<'_> {
 /// Returns the link to the comparison of segments over `window`, for a page in `/pages/`. `None` is the configured
 /// window.
 pub fn overlap_link(names: &[&str], window: Option<Window>) -> String {
+    with_segments("overlap", names, window)
+}
+
+/// Adds segments and a window to `path`.
+pub fn with_segments(path: &str, names: &[&str], window: Option<Window>) -> String {
     let window = window_parameter(window);
-    with_query("overlap", names.iter().map(|name| ("segment", *name)).chain([("window", window.as_str())]))
+    with_query(path, names.iter().map(|name| ("segment", *name)).chain([("window", window.as_str())]))
 }
 
 /// Parameters of an audience.
@@ -105,11 +129,11 @@ pub const AUDIENCE_PARAMETERS: [&str; 3] = ["all", "any", "none"];
 
 /// Returns the link to an audience over `window`, for a page in `/pages/`. `None` is the configured window.
 pub fn audience_link(names: [&[&str]; 3], window: Option<Window>) -> String {
-    audience("audience", names, window)
+    with_audience("audience", names, window)
 }
 
-/// Returns `path` with the parameters of an audience.
-pub fn audience(path: &str, names: [&[&str]; 3], window: Option<Window>) -> String {
+/// Adds the segments of an audience and a window to `path`.
+pub fn with_audience(path: &str, names: [&[&str]; 3], window: Option<Window>) -> String {
     let window = window_parameter(window);
     let named = AUDIENCE_PARAMETERS.into_iter().zip(names);
     let named = named.flat_map(|(parameter, names)| names.iter().map(move |name| (parameter, *name)));
@@ -171,6 +195,18 @@ mod tests {
     #[case::asterisk("*")]
     fn base_path_of_other_paths_is_none(#[case] path: &str) {
         assert_eq!(BasePath::of(path), None);
+    }
+
+    #[rstest]
+    #[case::segment("/segments/a%26b/count", "/pages/segment?name=a%26b")]
+    #[case::segments("/segments", "/")]
+    #[case::batch("/segments/batch", "/")]
+    #[case::overlap("/overlap", "/pages/overlap")]
+    #[case::audience("/audience/count", "/pages/audience")]
+    #[case::page("/pages/overlap", "/pages/overlap")]
+    #[case::docs("/docs", "/docs")]
+    fn page_of_shows_what_a_route_returns(#[case] path: &str, #[case] page: &str) {
+        assert_eq!(page_of(path), page);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::curl::BaseUrl;
 use super::histogram::histogram;
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
-use super::links::{BasePath, SegmentLink, encoded, with_query};
-use super::windows::{shorter_than, windows};
+use super::links::{BasePath, SegmentLink, encoded, overlap_link, with_query};
+use super::windows::{unless_configured, windows};
 use super::{change, names};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::{Change, Histogram};
@@ -33,7 +33,11 @@ pub struct Segment<'a> {
 
 impl Segment<'_> {
     fn link(&self) -> SegmentLink<'_> {
-        SegmentLink { name: self.name, window: shorter_than(self.window, self.configured), days: self.history.days }
+        SegmentLink {
+            name: self.name,
+            window: unless_configured(self.window, self.configured),
+            days: self.history.days,
+        }
     }
 }
 
@@ -48,7 +52,7 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         p { @if count == 1 { "user was" } @else { "users were" } " seen in the " (format::last(window.duration())) }
         (trend(segment))
         (layout::as_of(now, None))
-        p { a #compare href=(with_query("overlap", [("segment", name)])) { "Compare with another segment" } }
+        p { a #compare href=(overlap_link(&[name], unless_configured(window, configured))) { "Compare with another segment" } }
         (windows(window, configured, |window| segment.link().with_window(window).href()))
         div .charts {
             (histogram(name, &segment.histogram, window, configured))
@@ -86,7 +90,8 @@ fn trend(segment: &Segment<'_>) -> Markup {
 fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
     let Segment { name, histogram, history, .. } = segment;
     let path = format!("/segments/{}", encoded(name));
-    let window = shorter_than(segment.window, segment.configured).map(|window| window.to_string()).unwrap_or_default();
+    let window =
+        unless_configured(segment.window, segment.configured).map(|window| window.to_string()).unwrap_or_default();
     let buckets = histogram.buckets.len().to_string();
     let from = format::query_time(history.from);
     let step = Window::new(history.step).map(|step| step.to_string()).unwrap_or_default();

@@ -18,7 +18,7 @@ pub fn windows(current: Window, configured: Window, href: impl Fn(Option<Window>
             ul .choices {
                 @for window in [configured].into_iter().chain(shorter) {
                     li {
-                        a href=(href(shorter_than(window, configured))) aria-current=[(window == current).then_some("true")] {
+                        a href=(href(unless_configured(window, configured))) aria-current=[(window == current).then_some("true")] {
                             (format::span(window.duration()))
                         }
                     }
@@ -29,6 +29,6 @@ pub fn windows(current: Window, configured: Window, href: impl Fn(Option<Window>
 }
 
 /// Returns `window` unless it is the configured one, which links and requests omit.
-pub fn shorter_than(window: Window, configured: Window) -> Option<Window> {
+pub fn unless_configured(window: Window, configured: Window) -> Option<Window> {
     (window != configured).then_some(window)
 }

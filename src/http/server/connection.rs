@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::head_timer::HeadTimer;
 use super::http2;
+use super::preface::PrefaceReader;
 use super::stream::Stream;
 use super::tls::Tls;
 
@@ -52,7 +53,8 @@ impl<S: HttpService<Incoming, ResBody = Body, Error = Infallible>> ConnectionSer
         async move {
             let (timer, mut head_deadline) = HeadTimer::new(self.head_timeout);
             let served = {
-                let connection = self.http.timer(timer).serve_connection(TokioIo::new(&mut stream), self.service);
+                let io = TokioIo::new(PrefaceReader::new(&mut stream));
+                let connection = self.http.timer(timer).serve_connection(io, self.service);
                 let (mut connection, mut cancelled) = (pin!(connection), pin!(unconstrained(self.stop.cancelled())));
                 let (mut is_registered, mut is_draining) = (false, false);
                 poll_fn(|context| {

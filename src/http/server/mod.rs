@@ -8,6 +8,7 @@ mod head_timer;
 mod host;
 mod http2;
 mod listener;
+mod preface;
 mod serve;
 mod stream;
 mod tls;

@@ -54,8 +54,8 @@ impl Store {
     /// Number of segments whose records are read or written in one round trip.
     const RECORDS_PER_REQUEST: usize = 1_000;
 
-    /// Writes the change records of segments, each as of its sample at the given time, which was counted over `window`. A
-    /// segment without such a sample keeps its record. Samples that were counted over another window are not compared.
+    /// Writes the change records of segments, each as of its sample at the given time, which was counted over `window`.
+    /// A segment without such a sample keeps its record. Samples that were counted over another window are not compared.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ use self::segments::SegmentGauges;
 pub use self::segments::SegmentUsers;
 #[cfg(test)]
 pub use self::work::ERROR_KINDS;
-pub use self::work::{BatchMetrics, HistoryMetrics, PruneMetrics, RedisMetrics, Traffic, VisitMetrics};
+pub use self::work::{BatchMetrics, HistoryMetrics, OverlapMetrics, PruneMetrics, RedisMetrics, Traffic, VisitMetrics};
 
 /// All metrics of one service.
 pub struct Metrics {
@@ -35,6 +35,8 @@ pub struct Metrics {
     pub visit_batches: BatchMetrics,
     /// Batches of counts.
     pub count_batches: BatchMetrics,
+    /// Overlaps and audiences.
+    pub overlaps: OverlapMetrics,
     /// Redis, as this service sees it.
     pub redis: RedisMetrics,
     /// Pruning.
@@ -79,6 +81,7 @@ impl Metrics {
                 visits: VisitMetrics::new(),
                 visit_batches: BatchMetrics::new("visits"),
                 count_batches: BatchMetrics::new("counts"),
+                overlaps: OverlapMetrics::new(),
                 redis: RedisMetrics::new(),
                 prune: PruneMetrics::new(),
                 history: HistoryMetrics::new(),
@@ -147,6 +150,10 @@ fn describe() {
     );
     describe_counter!("estimator_visits_failed_total", "Visits that Redis didn't acknowledge, by reason.");
     describe_histogram!("estimator_round_size", "Single visits, or counts, in a batch.");
+    describe_gauge!(
+        "estimator_overlaps_waiting",
+        "Overlaps and audiences that wait for others; those of the same segments and window count once."
+    );
     describe_gauge!("estimator_round_waiting", "Single visits, or counts, that are waiting for the next batch.");
     describe_histogram!(
         "estimator_redis_duration_seconds",

@@ -36,7 +36,7 @@ impl SegmentGauges {
             );
             describe_gauge!(
                 "estimator_segment_users_week_before",
-                "Users in each segment of metered_segments a week before the last sample of the history; NaN without one."
+                "Users in each segment of metered_segments a week before its last sample; NaN if unknown."
             );
             for SegmentUsers { segment, users, week_before } in users {
                 gauge!("estimator_segment_users", "segment" => segment.to_owned()).set(gauge_value(users));

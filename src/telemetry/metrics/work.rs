@@ -83,6 +83,30 @@ impl VisitMetrics {
     }
 }
 
+/// The queue of overlaps and audiences.
+#[derive(Debug, Clone)]
+pub struct OverlapMetrics {
+    waiting: Gauge,
+}
+
+impl OverlapMetrics {
+    pub(super) fn new() -> Self {
+        let waiting = gauge!("estimator_overlaps_waiting");
+        waiting.set(0);
+        Self { waiting }
+    }
+
+    /// Counts a read that enters the queue.
+    pub fn queued(&self) {
+        self.waiting.increment(1);
+    }
+
+    /// Counts a read that leaves the queue.
+    pub fn dequeued(&self) {
+        self.waiting.decrement(1);
+    }
+}
+
 /// Batches of a group commit.
 #[derive(Clone)]
 pub struct BatchMetrics {

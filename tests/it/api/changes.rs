@@ -256,14 +256,23 @@ async fn list_is_in_the_order_of_changes(
     assert_eq!(names, expected);
     // In pages.
     let (mut names, mut cursor) = (Vec::new(), None);
-    loop {
+    let last = loop {
         let page = estimator(&store).list(&query(order, 2, cursor), NOON).await.unwrap();
-        names.extend(page.segments.into_iter().map(|counted| counted.segment.to_string()));
-        cursor = page.next;
+        names.extend(page.segments.iter().map(|counted| counted.segment.to_string()));
+        cursor = page.next.clone();
         if cursor.is_none() {
-            break;
+            break page;
         }
+    };
+    assert_eq!(names, expected);
+    // And back.
+    let (mut names, mut page) = (Vec::new(), last);
+    loop {
+        names.extend(page.segments.iter().rev().map(|counted| counted.segment.to_string()));
+        let Some(previous) = page.previous else { break };
+        page = estimator(&store).list(&query(order, 2, Some(previous)), NOON).await.unwrap();
     }
+    names.reverse();
     assert_eq!(names, expected);
 }
 

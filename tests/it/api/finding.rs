@@ -16,7 +16,7 @@ async fn page(app: &TestApp, query: &str) -> Value {
 async fn caption(app: &TestApp, query: &str) -> String {
     let page = app.get(&format!("/?{query}")).await.text().await.unwrap();
     let caption = page.split_once("<caption>").unwrap_or_else(|| panic!("no list in {page}")).1;
-    caption.split(" segments").next().unwrap().replace(',', "")
+    caption.split(", ").next().unwrap().replace(" segments", "").replace(',', "")
 }
 
 fn names(page: &Value) -> Vec<String> {
@@ -85,8 +85,8 @@ async fn list_leads_back_to_the_previous_page(#[case] sort: &str) {
         let (from, has_total) = (2 * pages.len() + 1, sort != "name");
         let expected = match (from, has_total) {
             (_, true) => format!("{from}–{} of 6", from + 1),
-            (1, false) => "1–2".to_owned(),
-            (_, false) => "2".to_owned(),
+            (1, false) => "Segments 1–2".to_owned(),
+            (_, false) => "2 of several pages".to_owned(),
         };
         assert_eq!(caption(&app, &format!("sort={sort}&limit=2{cursor}")).await, expected);
         let next = one["next_cursor"].as_str().map(|next| format!("&cursor={next}"));
@@ -108,7 +108,8 @@ async fn list_leads_back_to_the_previous_page(#[case] sort: &str) {
         let shown = caption(&app, &format!("sort={sort}&limit=2&cursor={previous}")).await;
         // A page back in the order of names has read all segments before it.
         let of = if sort == "name" { "" } else { " of 6" };
-        assert_eq!(shown, format!("{}–{}{of}", 2 * at - 1, 2 * at));
+        let begin = if sort == "name" { "Segments " } else { "" };
+        assert_eq!(shown, format!("{begin}{}–{}{of}", 2 * at - 1, 2 * at));
     }
     // All pages but the last, in one.
     let previous = pages[2]["previous_cursor"].as_str().unwrap();

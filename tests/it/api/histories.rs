@@ -1,10 +1,14 @@
 //! `GET /history`: the histories of several segments in one call.
 
+use std::sync::Arc;
+
 use rstest::rstest;
+use segment_estimator::redis::{Client, Deployment, Limits, RedisUrl};
+use segment_estimator::store::{NamedSample, Sample, Store};
 use serde_json::{Value, json};
 
 use super::segments::record_sizes;
-use crate::helpers::{Redis, TestApp, problem};
+use crate::helpers::{NOON, Redis, RedisCluster, Service, TIMEOUT, TestApp, noon_plus, problem, segment};
 
 async fn get(app: &TestApp, path: &str) -> Value {
     let response = app.get(path).await;
@@ -55,6 +59,40 @@ async fn histories_reject_bad_parameters(#[case] query: &str, #[case] field: &st
     let error = &document["errors"][0];
     assert_eq!(error["field"], field);
     assert!(error["detail"].as_str().unwrap().starts_with(words), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn histories_are_read_from_all_servers_of_a_cluster() {
+    let (cluster, folder) = (RedisCluster::start().await, tempfile::tempdir().unwrap());
+    let urls = cluster.urls();
+    let service = Service::start(folder.path(), &["--redis-cluster", &urls]);
+    let seeds = urls.split(',').map(|url| RedisUrl::parse(url).unwrap()).collect();
+    let limits = Limits { connect: TIMEOUT, answer: TIMEOUT, max_pending: 100 };
+    let store = Store::new(Client::new(Deployment::Cluster(seeds), limits, Arc::default()).unwrap());
+    let names: Vec<_> = (0..9).map(|n| format!("segment-{n}")).collect();
+    let samples = names.iter().zip(1_u64..).flat_map(|(name, count)| {
+        let sample = |hours: i64| NamedSample {
+            segment: segment(name).into_owned(),
+            sample: Sample { at: noon_plus(hours * 3_600_000), count: count * 10 + hours as u64 },
+        };
+        [sample(0), sample(1)]
+    });
+    assert_eq!(store.add_samples(&samples.collect::<Vec<_>>()).await, Ok(18));
+
+    let query: String = names.iter().map(|name| format!("&segment={name}")).collect();
+    let range = format!("from={}&to={}&step=1h", NOON.as_score(), noon_plus(3_600_000).as_score());
+    let answer = service.get(&format!("/history?{range}{query}&segment=nobody")).await;
+    assert_eq!(answer.status(), 200);
+    let all: Value = answer.json().await.unwrap();
+    for (index, name) in names.iter().enumerate() {
+        let history = &all["histories"][index];
+        assert_eq!((&history["segment"], &history["known"]), (&json!(name), &json!(true)));
+        let counts: Vec<_> = history["points"].as_array().unwrap().iter().map(|point| &point["count"]).collect();
+        let first = (index + 1) * 10;
+        assert_eq!(counts, [&json!(first), &json!(first + 1)], "{name}");
+    }
+    assert_eq!(all["histories"][9]["known"], false);
+    assert!(service.terminate().success());
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn similar_names_are_the_closest_first_in_all_partitions() {
         estimator.record(visit(user, name, NOON), NOON).await.unwrap();
     }
     let similar = async |name: &str, max| -> Vec<String> {
-        let names = estimator.similar_names(&segment(name), max).await.unwrap();
+        let names = estimator.similar_names(&[&segment(name)], max).await.unwrap().concat();
         names.iter().map(ToString::to_string).collect()
     };
     assert_eq!(similar("sprots", 10).await, ["sports", "spots", "Sport", "spouts"]);

@@ -355,8 +355,9 @@ async fn unknown_path_is_a_page_for_a_browser_and_a_problem_for_others() {
     let get = async |path: &str, accept: &str| app.request("GET", path).header("accept", accept).send().await.unwrap();
     for (path, link) in [
         ("/nowhere", None),
-        ("/segment", Some("./segments")),
-        ("/segments/a%26b/coutn", Some("../../segments/a%26b/count")),
+        ("/segment", Some("./")),
+        ("/segments/a%26b/coutn", Some("../../pages/segment?name=a%26b")),
+        ("/overlaps", Some("./pages/overlap")),
         ("/pages/nothing", None),
     ] {
         let shown = page(get(path, BROWSER).await, 404).await;
@@ -365,9 +366,10 @@ async fn unknown_path_is_a_page_for_a_browser_and_a_problem_for_others() {
             Some(link) => assert!(shown.contains(&format!("Did you mean <a href=\"{link}\">")), "{shown}"),
             None => assert!(!shown.contains("Did you mean"), "{shown}"),
         }
-        assert!(
-            path.starts_with("/pages") || get(path, "*/*").await.json::<Value>().await.unwrap()["title"].is_string()
-        );
+    }
+    // The second is that of Java's HttpURLConnection.
+    for accept in ["*/*", "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/xhtml+xml;q=0"] {
+        problem(get("/nowhere", accept).await, 404, "not-found").await;
     }
     // The errors of the API stay problems.
     problem(get("/segments?limit=0", BROWSER).await, 422, "invalid-request").await;
@@ -436,6 +438,13 @@ async fn overlap_and_audience_pages_offer_similar_names_for_unknown_ones() {
         let shown = page(app.get(path).await, 200).await;
         assert!(shown.contains("No segment is called “<bdi>nwes</bdi>”. Did you mean"), "{shown}");
         assert!(shown.contains(&format!("<a href=\"{link}\"><bdi>news</bdi></a>?")), "{shown}");
+        // A name that is chosen already is no suggestion.
+        let chosen = page(
+            app.get(&format!("{path}&{}=news", if path.contains("segment=") { "segment" } else { "any" })).await,
+            200,
+        )
+        .await;
+        assert!(chosen.contains("No segment is called “<bdi>nwes</bdi>”. It counts as empty."), "{chosen}");
         let known = page(app.get(&path.replace("nwes", "news")).await, 200).await;
         assert!(!known.contains("id=\"unknown\""), "{known}");
     }
@@ -471,10 +480,15 @@ async fn audience_page_shows_what_the_api_returns() {
     for (query, says) in [
         ("all=a&none=a", "contains &quot;a&quot;, which all contains too"),
         ("all=1&all=2&all=3&any=4&any=5&any=6&none=7&none=8&none=9", "Choose at most 8 segments (you chose 9)"),
+        ("all=1&all=2&all=3&all=4&all=5&all=6&all=7&all=8&all=9", "Choose at most 8 segments (you chose 9)"),
     ] {
         let refused = page(app.get(&format!("/pages/audience?{query}")).await, 422).await;
         assert!(refused.contains(says), "{refused}");
         assert!(refused.contains("id=\"none-1\""), "the form is kept: {refused}");
+        let names = query.split('&').map(|parameter| parameter.split_once('=').unwrap().1);
+        for name in names {
+            assert!(refused.contains(&format!("value=\"{name}\"")), "every name is kept: {refused}");
+        }
     }
     let form = page(app.get("/pages/audience?none=a").await, 200).await;
     assert!(form.contains("id=\"one-more\"") && form.contains("value=\"a\""), "{form}");

@@ -3,14 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
+use rstest::rstest;
 use segment_estimator::config::SETTINGS;
+use segment_estimator::domain::Timestamp;
+use segment_estimator::estimator::history::Interval;
+use segment_estimator::store::{NamedSample, Sample};
 
-use crate::helpers::{Client, Redis, TestApp, eventually, problem, settings};
+use crate::helpers::{Client, Redis, TestApp, eventually, problem, segment, settings};
 
 const DASHBOARD: &str = "deploy/grafana/segment-estimator.json";
+const SEGMENTS_DASHBOARD: &str = "deploy/grafana/segments.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const ALERTS_TEST: &str = "deploy/prometheus/alerts_test.yml";
+const SEGMENT_ALERTS: &str = "deploy/prometheus/segment_alerts.yml";
+const SEGMENT_ALERTS_TEST: &str = "deploy/prometheus/segment_alerts_test.yml";
 const PAGE: &str = "docs/alerts.md";
 const OPERATING: &str = "docs/operating.md";
 
@@ -63,7 +71,7 @@ fn alerts_after<'a>(text: &'a str, key: &str) -> BTreeSet<&'a str> {
 async fn dashboard_shows_every_metric_and_alerts_and_pages_name_existing_ones() {
     let metrics = metrics().await;
     let dashboard = expressions(&serde_json::from_str(&read(DASHBOARD)).unwrap());
-    let texts = [ALERTS, PAGE, OPERATING].map(|file| (file, read(file)));
+    let texts = [ALERTS, SEGMENT_ALERTS, PAGE, OPERATING].map(|file| (file, read(file)));
     for (file, text) in [(DASHBOARD, dashboard.clone())].into_iter().chain(texts) {
         let unknown: Vec<_> = metrics_in(&text).into_iter().filter(|name| !metrics.contains(*name)).collect();
         assert!(unknown.is_empty(), "{file}: {unknown:?}");
@@ -74,9 +82,57 @@ async fn dashboard_shows_every_metric_and_alerts_and_pages_name_existing_ones() 
     assert!(hidden.is_empty(), "{hidden:?}");
 }
 
-#[test]
-fn dashboard_panels_have_distinct_ids_and_places() {
-    let dashboard: serde_json::Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+/// Returns the queries of a dashboard of Infinity: those of its panels and of its variables.
+fn infinity_queries(dashboard: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    targets.chain(variables.filter_map(|variable| variable["query"].get("infinityQuery"))).collect()
+}
+
+#[tokio::test]
+async fn segments_dashboard_reads_members_that_the_api_answers() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let (store, tick) = (redis.store(), Interval::DEFAULT.tick(Timestamp::now()));
+    let sample = |days: u64| NamedSample {
+        segment: segment("sports").into_owned(),
+        sample: Sample { at: tick - Duration::from_secs(days * 86_400), count: 1 },
+    };
+    store.add_samples(&[sample(7), sample(1), sample(0)]).await.unwrap();
+    store.update_changes(&[(&segment("sports"), tick)], redis.estimator("14d").window()).await.unwrap();
+
+    let dashboard: serde_json::Value = serde_json::from_str(&read(SEGMENTS_DASHBOARD)).unwrap();
+    let queries = infinity_queries(&dashboard);
+    assert_eq!(queries.len(), 6);
+    for query in queries {
+        let url = query["url"].as_str().unwrap();
+        let filled = url.replace("${segment:percentencode}", "sports");
+        let filled = filled.replace("${__from:date:iso}", &sample(14).sample.at.to_string());
+        let filled = filled.replace("${__to:date:iso}", &tick.to_string());
+        let answer: serde_json::Value = app.get(&filled).await.json().await.unwrap();
+        let rows = answer[query["root_selector"].as_str().unwrap()].as_array().unwrap();
+        let last = rows.last().unwrap_or_else(|| panic!("{url}: {answer}"));
+        for column in query["columns"].as_array().unwrap() {
+            let selector = column["selector"].as_str().unwrap();
+            let value = selector.split('.').fold(last, |value, member| &value[member]);
+            let is_of_type = match column["type"].as_str().unwrap() {
+                "string" => value.is_string(),
+                "number" => value.is_number(),
+                "timestamp" => value.as_str().is_some_and(|time| Timestamp::from_rfc3339(time).is_some()),
+                other => panic!("{url}: {other} is no type of a column"),
+            };
+            assert!(is_of_type, "{url}: {selector} is {value}");
+        }
+    }
+}
+
+#[rstest]
+#[case::of_metrics(DASHBOARD)]
+#[case::of_segments(SEGMENTS_DASHBOARD)]
+fn dashboard_panels_have_distinct_ids_and_places(#[case] file: &str) {
+    let dashboard: serde_json::Value = serde_json::from_str(&read(file)).unwrap();
     let (mut cells, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{} has the id of another panel", panel["title"]);
@@ -88,13 +144,21 @@ fn dashboard_panels_have_distinct_ids_and_places() {
     }
 }
 
-#[test]
-fn alerts_are_all_tested_and_explained() {
-    let (alerts, tests, page) = (read(ALERTS), read(ALERTS_TEST), read(PAGE));
+#[rstest]
+#[case::of_operators(ALERTS, ALERTS_TEST, "SegmentEstimator", 23)]
+#[case::of_analysts(SEGMENT_ALERTS, SEGMENT_ALERTS_TEST, "Segment", 2)]
+fn alerts_are_all_tested_and_explained(
+    #[case] alerts: &str,
+    #[case] tests: &str,
+    #[case] prefix: &str,
+    #[case] number: usize,
+) {
+    let (alerts, tests, page) = (read(alerts), read(tests), read(PAGE));
     let names = alerts_after(&alerts, "- alert:");
-    assert!(names.len() > 10, "{names:?}");
+    assert_eq!(names.len(), number, "{names:?}");
 
     // A test case has the alert's name, the time, and `exp_alerts: []` or a list.
+    // An alias repeats a list.
     let cases: Vec<_> = tests.split("- alertname:").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
     let tested = |is_silent| {
         let cases = cases.iter().filter(|(_, case)| case.contains("exp_alerts: []") == is_silent);
@@ -103,12 +167,20 @@ fn alerts_are_all_tested_and_explained() {
     assert_eq!(tested(true), names, "alerts with a test in which they are silent");
     assert_eq!(tested(false), names, "alerts with a test in which they fire");
 
-    assert_eq!(alerts_after(&page, "### SegmentEstimator").len(), names.len());
     for name in names {
+        assert!(name.starts_with(prefix), "{name}");
         assert!(page.contains(&format!("\n### {name}\n")), "{PAGE} doesn't explain {name}");
         let link = format!("runbook_url: {PAGE}#{}\n", name.to_lowercase());
         assert_eq!(alerts.matches(&link).count(), 1, "{name} has no link");
     }
+}
+
+#[test]
+fn page_explains_existing_alerts_only() {
+    let (page, all) = (read(PAGE), [ALERTS, SEGMENT_ALERTS].map(read).concat());
+    let explained: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("### Segment")).collect();
+    let existing = alerts_after(&all, "- alert: Segment");
+    assert_eq!(explained, existing);
 }
 
 #[test]

@@ -303,6 +303,9 @@ async fn admin_listen_serves_probes_and_metrics_alone() {
         problem(app.get(path).await, 404, "not-found").await;
     }
     problem(operator.get("/segments/sports/count").await, 404, "not-found").await;
+    // It has no pages, also for a browser.
+    let browser = operator.request("GET", "/nowhere").header("accept", "text/html,application/xhtml+xml");
+    problem(browser.send().await.unwrap(), 404, "not-found").await;
 
     // The admin listener still answers while the API drains.
     let mut upload = Upload::begin(app.address).await;

@@ -128,6 +128,16 @@ fn commands_use_the_prefix() {
     let table = run(&["check"]);
     assert!(table.contains("\nthe keys of the data set are prod:*\n"), "{table}");
     run(&["demo", "--segments", "3", "--users", "50"]);
+    // Records of changes are ours, and a text in their place isn't.
+    let records: Vec<String> = redis.call(&["KEYS", "prod:history: *"]);
+    assert_eq!(records.len(), 3, "{records:?}");
+    let table = run(&["check"]);
+    assert!(!table.contains("another program"), "{table}");
+    let record: Vec<u8> = redis.call(&["DUMP", &records[0]]);
+    redis.call::<()>(&["SET", &records[0], "theirs"]);
+    let table = run(&["check"]);
+    assert!(table.contains(&records[0]) && !table.contains(&records[1]), "{table}");
+    redis::cmd("RESTORE").arg(&records[0]).arg(0).arg(record).arg("REPLACE").exec(&mut redis.connection()).unwrap();
     run(&["import", "visits.ndjson"]);
     run(&["repartition", "--to", "4"]);
     assert_eq!(run(&["window"]), "14d\n");

@@ -12,7 +12,7 @@ use super::super::curl::BaseUrl;
 use super::super::error::FormProblem;
 use super::super::links::AUDIENCE_PARAMETERS;
 use super::super::response::html;
-use super::choice::{check_number, problem_of, suggestions, unknown};
+use super::choice::{check_number, find_unknown, problem_of, suggestions};
 use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::{Audience, Overlaps};
 use crate::http::docs::openapi::{responses, schemas};
@@ -99,6 +99,6 @@ async fn count<'a>(
     definition.suggestions = suggestions(state).await?;
     let count = state.overlaps.count(audience, definition.window, Arc::clone(state).shared_now()).await;
     let (count, now) = count.map_err(problem_of)?;
-    let unknown = unknown(state, segments, &count.counts).await?;
+    let unknown = find_unknown(state, segments, &count.counts).await?;
     Ok(CountedAudience { count, now, unknown })
 }

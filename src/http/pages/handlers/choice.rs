@@ -42,19 +42,23 @@ pub async fn suggestions(state: &Arc<AppState>) -> Result<Vec<String>> {
     Ok(counted.into_iter().map(|counted| counted.segment.to_string()).collect())
 }
 
-/// Returns those of `segments` that the service does not know, with similar names. `counts` are their users.
-pub async fn unknown<'a>(
+/// Finds those of `segments` that the service does not know, and similar names that are not chosen. `counts` are their
+/// users.
+pub async fn find_unknown<'a>(
     state: &AppState,
     segments: &'a [SegmentName<'static>],
     counts: &[u64],
 ) -> Result<Vec<UnknownName<'a>>> {
     let counted: Vec<_> = segments.iter().zip(counts).map(|(segment, count)| (segment, *count > 0)).collect();
     let known = state.estimator.are_known(&counted).await?;
-    let mut unknown = Vec::new();
-    for (segment, _) in segments.iter().zip(known).filter(|(_, is_known)| !is_known) {
-        unknown.push(UnknownName { name: segment.as_str(), similar: similar_names(state, segment).await });
-    }
-    Ok(unknown)
+    let unknown = segments.iter().zip(known).filter(|(_, is_known)| !is_known);
+    let unknown: Vec<_> = unknown.map(|(segment, _)| segment).collect();
+    let similar = similar_names(state, &unknown).await;
+    let unknown = unknown.into_iter().zip(similar).map(|(segment, mut similar)| {
+        similar.retain(|other| !segments.contains(other));
+        UnknownName { name: segment.as_str(), similar }
+    });
+    Ok(unknown.collect())
 }
 
 /// Returns the problem of a count for readers of pages.

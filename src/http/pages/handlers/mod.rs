@@ -85,7 +85,7 @@ pub async fn segment(
     let now = state.synced_now().await?;
     let histogram = state.estimator.histogram(&name, window, histogram::buckets(window), now).await?;
     if !state.estimator.is_known(&name, histogram.count > 0).await? {
-        return Ok(html(unknown::page(name.as_str(), &similar_names(&state, &name).await)));
+        return Ok(html(unknown::page(name.as_str(), &similar_names(&state, &[&name]).await.concat())));
     }
     let changes = state.estimator.changes_of(&[&name], now).await?[0];
     let first_sampled_at = changes.first_sampled_at;

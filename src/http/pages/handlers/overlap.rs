@@ -11,7 +11,7 @@ use super::super::curl::BaseUrl;
 use super::super::error::FormProblem;
 use super::super::overlap::{self, Comparison, Selection};
 use super::super::response::html;
-use super::choice::{check_number, problem_of, suggestions, unknown};
+use super::choice::{check_number, find_unknown, problem_of, suggestions};
 use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::Overlaps;
 use crate::http::docs::openapi::{responses, schemas};
@@ -85,6 +85,6 @@ async fn compare<'a>(
     selection.suggestions = suggestions(state).await?;
     let overlap = state.overlaps.overlap(segments, selection.window, Arc::clone(state).shared_now()).await;
     let (overlap, now) = overlap.map_err(problem_of)?;
-    let unknown = unknown(state, segments, &overlap.counts).await?;
+    let unknown = find_unknown(state, segments, &overlap.counts).await?;
     Ok(Comparison { overlap, now, unknown })
 }

@@ -73,14 +73,13 @@ fn filter(list: &List<'_>, starts: &str, contains: &str) -> Markup {
 fn shown(list: &List<'_>) -> String {
     let rows = list.rows.len() as u64;
     let counted = format::counted(rows, "segment", "segments");
-    let is_only = list.is_first && list.next.is_none();
+    if list.is_first && list.next.is_none() {
+        return counted;
+    }
+    let range = |before| format!("{}–{}", format::number(before + 1), format::number(before + rows));
     match (list.before, list.total) {
-        _ if is_only => counted,
-        (Some(before), total) => {
-            let range = format!("{}–{}", format::number(before + 1), format::number(before + rows));
-            let total = total.map(|total| format!(" of {}", format::number(total))).unwrap_or_default();
-            format!("{range}{total} segments")
-        }
+        (Some(before), Some(total)) => format!("{} of {} segments", range(before), format::number(total)),
+        (Some(before), None) => format!("Segments {}", range(before)),
         (None, _) => format!("{counted} of several pages"),
     }
 }
@@ -245,7 +244,7 @@ mod tests {
     #[case::first(true, Some("c"), Some(0), Some(10_021), "1–2 of 10,021 segments, ")]
     #[case::later(false, Some("c"), Some(100), Some(10_021), "101–102 of 10,021 segments, ")]
     #[case::last(false, None, Some(10_019), Some(10_021), "10,020–10,021 of 10,021 segments, ")]
-    #[case::first_without_total(true, Some("c"), Some(0), None, "1–2 segments, ")]
+    #[case::first_without_total(true, Some("c"), Some(0), None, "Segments 1–2, ")]
     #[case::later_without_total(false, Some("c"), None, None, "2 segments of several pages, ")]
     fn caption_says_which_segments_the_page_has(
         #[case] is_first: bool,

@@ -11,20 +11,18 @@ use self::pairs::pairs;
 use self::regions::regions;
 use super::curl::BaseUrl;
 use super::download::csv_link;
-use super::fields::{segment_field, suggestions};
+use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
-use super::links::{BasePath, overlap_link, with_query};
+use super::links::{self, BasePath, SegmentLink, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
-use super::windows::{shorter_than, windows};
+use super::windows::{unless_configured, windows};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{Overlap, Overlaps};
 use crate::http::format;
 
 /// Minimum number of fields in the form.
 const MIN_FIELDS: usize = 3;
-/// Maximum number of fields in the form.
-const MAX_FIELDS: usize = 2 * Overlaps::MAX_SEGMENTS;
 
 /// Selected segments and suggestions for more.
 pub struct Selection<'a> {
@@ -44,7 +42,7 @@ impl Selection<'_> {
     }
 
     fn window(&self) -> Option<Window> {
-        shorter_than(self.window, self.configured)
+        unless_configured(self.window, self.configured)
     }
 }
 
@@ -74,15 +72,12 @@ pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>, base
 
 /// Renders the form with the selected segments.
 pub fn form(selection: &Selection<'_>) -> Markup {
-    let fields = (selection.names.len() + 1).clamp(MIN_FIELDS, Overlaps::MAX_SEGMENTS);
-    // Too many names are kept for correction, if they are not far too many.
-    let fields = fields.max(selection.names.len().min(MAX_FIELDS));
     html! {
         form #pick method="get" action="overlap" {
             fieldset {
                 legend .said { "Segments to compare" }
                 div .picks {
-                    @for index in 0..fields {
+                    @for index in 0..number_of_fields(selection.names.len(), MIN_FIELDS) {
                         @let optional = if index < Overlaps::MIN_SEGMENTS { "" } else { " (optional)" };
                         @let name = selection.names.get(index).copied().unwrap_or_default();
                         (segment_field(&format!("segment-{}", index + 1), &format!("Segment {}{optional}", index + 1), "segment", name))
@@ -104,6 +99,7 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
     let &Overlap { any, all, .. } = overlap;
     let (in_all, in_any) =
         if names.len() == 2 { ("In both", "In either") } else { ("In every segment", "In at least one") };
+    let call = links::with_segments("/overlap", names, selection.window());
     let replaced = |unknown: &str, other: &str| {
         let names: Vec<_> = names.iter().map(|&name| if name == unknown { other } else { name }).collect();
         overlap_link(&names, selection.window())
@@ -118,26 +114,26 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
                 div { dt { (in_all) } dd #all data-count=(all) { (format::number(all)) } dd { (format::share(all, any)) " of the users in at least one" } }
                 div { dt { (in_any) } dd #any data-count=(any) { (format::number(any)) } dd { "distinct users" } }
             }
-            (legend(names, overlap))
+            (legend(names, overlap, selection.window()))
         }
         (regions(names, overlap, selection.window()))
-        @if any > 0 { (csv_link(BasePath::Pages, &selection.href(selection.window()), "every combination")) }
-        (pairs(names, overlap))
+        @if any > 0 { (csv_link(BasePath::Pages, call.trim_start_matches('/'), "every combination")) }
+        (pairs(names, overlap, selection.window()))
         section aria-labelledby="calls" {
             h2 #calls { "Get this data from the API" }
-            pre tabindex="0" { code { (base_url.get(&format!("/{}", selection.href(selection.window())))) } }
+            pre tabindex="0" { code { (base_url.get(&call)) } }
         }
     }
 }
 
 /// Renders which letter stands for which segment.
-fn legend(names: &[&str], overlap: &Overlap) -> Markup {
+fn legend(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Markup {
     html! {
         ul .legend #legend {
             @for ((letter, name), count) in lettered(names).zip(&overlap.counts) {
                 li {
                     span .letter { (letter) }
-                    a href=(with_query("segment", [("name", name)])) { (isolated(name)) }
+                    a href=(SegmentLink::over(name, window).href()) { (isolated(name)) }
                     span .muted { " " (format::counted(*count, "user", "users")) }
                 }
             }
@@ -197,6 +193,8 @@ mod tests {
             "<input type=\"hidden\" name=\"window\" value=\"7d\">",
             "'http://localhost:8080/overlap?segment=a&amp;segment=b&amp;window=7d'",
             "href=\"audience?all=a&amp;none=b&amp;window=7d\"",
+            "</span><a href=\"segment?name=a&amp;window=7d\">",
+            "</span><a href=\"segment?name=b&amp;window=7d\"><bdi>b</bdi></a></th>",
         ] {
             assert!(page.contains(part), "{part} is not in {page}");
         }

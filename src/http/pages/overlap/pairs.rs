@@ -2,28 +2,33 @@
 
 use maud::{Markup, html};
 
-use super::super::links::with_query;
+use super::super::links::SegmentLink;
 use super::super::names::{name as isolated, visible};
 use super::letters::lettered;
+use crate::domain::Window;
 use crate::estimator::overlap::Overlap;
 use crate::http::format;
 
 /// Renders a matrix of the pairs.
-pub fn pairs(names: &[&str], overlap: &Overlap) -> Markup {
+pub fn pairs(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Markup {
+    let base = base(overlap);
     html! {
         section aria-labelledby="two-by-two" {
             h2 #two-by-two { "Pairwise overlap" }
             p .note {
                 "Users in both, and their share of the row’s segment."
-                @if has_lift(names) {
-                    " The lift (" span .lift { "2×" } ") compares with chance, among the " (format::number(overlap.any))
-                    " users in at least one of the segments: above 1 the two share more users than independent segments would. "
-                    "Add a segment that has all users, to compare with all."
-                }
+                " "
+                @if let Some((letter, _)) = base.and_then(|base| lettered(names).nth(base)) {
+                    "The lift, such as 2×, is how many times more users are in both than if the two segments were independent, among the users of "
+                    (letter) "."
+                } @else { "To see the lift of each pair, add a segment that has all users of the others." }
             }
             div .scroll tabindex="0" role="group" aria-label="Pairwise overlap table" {
                 table .matrix #matrix {
-                    caption .said { "Users in both the segment of the row and that of the column" }
+                    caption .said {
+                        "Users in both the segment of the row and that of the column, with their share of the former"
+                        @if base.is_some() { ", and the lift" }
+                    }
                     thead {
                         tr {
                             th scope="col" { span .said { "Segment" } }
@@ -37,9 +42,9 @@ pub fn pairs(names: &[&str], overlap: &Overlap) -> Markup {
                             tr {
                                 th scope="row" {
                                     span .letter aria-hidden="true" { (letter) }
-                                    a href=(with_query("segment", [("name", name)])) { (isolated(name)) }
+                                    a href=(SegmentLink::over(name, window).href()) { (isolated(name)) }
                                 }
-                                @for column in 0..names.len() { (cell(overlap, row, column, has_lift(names))) }
+                                @for column in 0..names.len() { (cell(overlap, row, column, base)) }
                             }
                         }
                     }
@@ -49,12 +54,14 @@ pub fn pairs(names: &[&str], overlap: &Overlap) -> Markup {
     }
 }
 
-/// Whether the lift says something. Among the users in one of two segments, it is never above 1.
-const fn has_lift(names: &[&str]) -> bool {
-    names.len() > 2
+/// Returns the index of the segment that has all users of the others, among whom the lift compares with chance. Without
+/// one, the users in none of the segments are unknown, and the lift would be too low.
+fn base(overlap: &Overlap) -> Option<usize> {
+    let has_pairs_beside_it = overlap.counts.len() > 2;
+    overlap.counts.iter().position(|count| has_pairs_beside_it && *count == overlap.any)
 }
 
-fn cell(overlap: &Overlap, row: usize, column: usize, has_lift: bool) -> Markup {
+fn cell(overlap: &Overlap, row: usize, column: usize, base: Option<usize>) -> Markup {
     let whole = overlap.counts[row];
     if row == column {
         return html! { td .self data-count=(whole) { (format::number(whole)) small { "total" } } };
@@ -62,12 +69,14 @@ fn cell(overlap: &Overlap, row: usize, column: usize, has_lift: bool) -> Markup 
     let cell = (row.min(column), row.max(column));
     let pair = overlap.pairs.iter().find(|pair| (pair.first, pair.second) == cell);
     let both = pair.map(|pair| pair.both).unwrap_or_default();
-    let lift = lift(both, whole, overlap.counts[column], overlap.any).filter(|_| has_lift);
+    // Every segment is independent of the base: its lift is 1.
+    let is_pair = base.is_some_and(|base| ![row, column].contains(&base));
+    let lift = lift(both, whole, overlap.counts[column], overlap.any).filter(|_| is_pair);
     html! {
         td class=(tint(both, whole)) data-count=(both) {
             (format::number(both))
             small { (format::share(both, whole)) }
-            @if let Some(lift) = lift { small .lift { (format::factor(lift)) } }
+            @if let Some(lift) = lift { small .lift { span .said { "lift " } (format::factor(lift)) } }
         }
     }
 }
@@ -107,7 +116,7 @@ mod tests {
 
     #[test]
     fn matrix_has_each_pair_twice_with_its_share_of_the_row() {
-        let page = pairs(&["sports", "<b>"], &overlap(1_300, &[1_000, 500], &[(0, 1, 200)])).into_string();
+        let page = pairs(&["sports", "<b>"], &overlap(1_300, &[1_000, 500], &[(0, 1, 200)]), None).into_string();
         for cell in [
             "<td class=\"self\" data-count=\"1000\">1,000<small>total</small></td>",
             "<td class=\"t2\" data-count=\"200\">200<small>20.0%</small></td>",
@@ -115,16 +124,18 @@ mod tests {
         ] {
             assert!(page.contains(cell), "{cell} is not in {page}");
         }
-        assert!(!page.contains("<b>") && !page.contains("lift"), "{page}");
+        assert!(!page.contains("<b>") && !page.contains("class=\"lift\""), "{page}");
+        assert!(page.contains("add a segment that has all users of the others"), "{page}");
     }
 
     #[test]
-    fn matrix_of_three_segments_has_the_lift() {
-        let pairs_of_three = [(0, 1, 100), (0, 2, 50), (1, 2, 0)];
-        let page = pairs(&["all", "a", "b"], &overlap(1_000, &[1_000, 100, 50], &pairs_of_three)).into_string();
-        let cell = "<td class=\"t5\" data-count=\"100\">100<small>100%</small><small class=\"lift\">1×</small></td>";
+    fn matrix_has_the_lift_among_the_users_of_a_segment_with_all_of_them() {
+        let pairs_of_three = [(0, 1, 100), (0, 2, 50), (1, 2, 20)];
+        let page = pairs(&["all", "a", "b"], &overlap(1_000, &[1_000, 100, 50], &pairs_of_three), None).into_string();
+        let cell = "20<small>20.0%</small><small class=\"lift\"><span class=\"said\">lift </span>4×</small></td>";
         assert!(page.contains(cell), "{page}");
-        assert!(page.contains("0<small>0%</small><small class=\"lift\">0×</small></td>"), "{page}");
+        assert_eq!(page.matches("class=\"lift\"").count(), 2, "pairs with the base have none: {page}");
+        assert!(page.contains("among the users of A."), "{page}");
     }
 
     #[rstest]

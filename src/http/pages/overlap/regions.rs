@@ -22,10 +22,10 @@ const DOT: usize = 18;
 /// Renders the combinations with users.
 pub fn regions(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Markup {
     let (shown, others) = overlap.regions.split_at(overlap.regions.len().min(MAX_SHOWN));
-    let table = |id: &str, regions: &[Region]| {
+    let table = |id: &str, caption: &str, regions: &[Region]| {
         html! {
             table .regions id=(id) {
-                caption .said { "Users in exactly each combination of the segments" }
+                caption .said { (caption) }
                 thead {
                     tr {
                         th scope="col" { span .said { "Combination" } (letters(names)) }
@@ -46,11 +46,11 @@ pub fn regions(names: &[&str], overlap: &Overlap, window: Option<Window>) -> Mar
                 p .note {
                     "Each user is in one row: in all segments with a dot, and in none of the others. The rows add up to " (format::number(overlap.any)) "."
                 }
-                (table("regions", shown))
+                (table("regions", "Users in exactly each combination of the segments", shown))
                 @if !others.is_empty() {
                     details {
-                        summary { "Show " (format::counted(others.len() as u64, "smaller combination", "smaller combinations")) }
-                        (table("other-regions", others))
+                        summary { "Show " (format::counted(others.len() as u64, "more combination", "more combinations")) }
+                        (table("other-regions", "Users in each of the other combinations", others))
                     }
                 }
             }
@@ -82,9 +82,9 @@ fn row(names: &[&str], overlap: &Overlap, region: Region, window: Option<Window>
     }
 }
 
-/// Returns the combination in words: `only sports and news`.
+/// Returns the combination in words: `only “sports” and “news”`.
 fn description(inside: &[&str], outside: &[&str]) -> String {
-    let names: Vec<_> = inside.iter().map(|name| visible(name)).collect();
+    let names: Vec<_> = inside.iter().map(|name| format!("“{}”", visible(name))).collect();
     let joined = match &names[..] {
         [names @ .., last] if !names.is_empty() => format!("{} and {last}", names.join(", ")),
         names => names.join(""),
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn row_has_dots_words_share_and_a_link_to_its_audience() {
         let page = regions(&["a & b", "news", "tiny"], &overlap(&[(0b101, 30), (0b111, 10)]), None).into_string();
-        assert!(page.contains("<span class=\"said\">only a &amp; b and tiny</span>"), "{page}");
-        assert!(page.contains("<span class=\"said\">a &amp; b, news and tiny</span>"), "{page}");
+        assert!(page.contains("<span class=\"said\">only “a &amp; b” and “tiny”</span>"), "{page}");
+        assert!(page.contains("<span class=\"said\">“a &amp; b”, “news” and “tiny”</span>"), "{page}");
         assert!(page.contains("<a href=\"audience?all=a%20%26%20b&amp;all=tiny&amp;none=news\">30</a>"), "{page}");
         assert!(page.contains("<td class=\"number\">75.0%</td>"), "{page}");
         assert!(page.contains("width=\"33.333%\""), "bars compare with the largest: {page}");
@@ -150,6 +150,6 @@ mod tests {
         let page = regions(&["a", "b", "c", "d", "e"], &overlap(&many), None).into_string();
         let (first, rest) = page.split_once("</table>").unwrap();
         assert_eq!(first.matches("<tr data-count").count(), shown);
-        assert_eq!(rest.contains("Show 3 smaller combinations"), unfolds, "{rest}");
+        assert_eq!(rest.contains("Show 3 more combinations"), unfolds, "{rest}");
     }
 }
