@@ -164,6 +164,15 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         "API",
         "search",
         "Search",
+        "14 days",
+        "7 days",
+        "1 day",
+        "1 hour",
+        "Largest",
+        "Largest gain",
+        "Largest loss",
+        "Newest",
+        "Name",
         "Segment ↑",
         "Users",
         "Compare news",
@@ -171,6 +180,7 @@ async fn list_can_be_used_with_the_keyboard_alone() {
         "Compare sports",
         "sports",
         "Compare selected segments",
+        "Download CSV of all these segments",
     ];
     assert_eq!(walked, expected);
 

@@ -304,7 +304,8 @@ fn link(response: &Response, relation: &str) -> Option<Url> {
 #[case::csv_by_name("format=csv&contains=P&window=7d&limit=2", "")]
 #[case::csv_by_count("sort=count&prefix=sp&limit=3&format=csv", "")]
 #[case::csv_by_accept("limit=2&prefix=sp", "text/csv")]
-#[case::json("limit=4&prefix=sp&sort=-change", "application/json")]
+#[case::json_by_count("sort=count&contains=P&limit=2", "application/json")]
+#[case::json_by_change("limit=4&prefix=sp&sort=-change", "application/json")]
 #[tokio::test]
 async fn links_lead_through_all_pages_and_back(#[case] query: &str, #[case] accept: &str) {
     let redis = Redis::start();

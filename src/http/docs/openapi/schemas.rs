@@ -172,4 +172,34 @@ mod tests {
             assert_eq!(crate::domain::Window::parse(window).is_ok(), is_one, "{window}");
         }
     }
+
+    #[test]
+    fn time_pattern_accepts_what_is_parsed() {
+        let schema = serde_json::to_value(time()).unwrap();
+        for (time, is_one) in [
+            ("1795341600", true),
+            ("-1.5", true),
+            ("2026-11-22T10:00:00Z", true),
+            ("2026-11-22t10:00:00.250z", true),
+            ("2026-11-22T10:00:00+01:00", true),
+            ("2026-11-22", true),
+            ("-7d", true),
+            ("-1h 30m", true),
+            ("-1.5 hours", true),
+            ("7d", false),
+            ("+7d", false),
+            ("--7d", false),
+            ("-14M", false),
+            ("2026-11", false),
+            ("2026-1-2", false),
+            ("2026-11-22T10:00:00", false),
+            ("2026-11-22T10:00Z", false),
+            ("now", false),
+            ("NaN", false),
+            ("", false),
+        ] {
+            assert_eq!(jsonschema::draft202012::is_valid(&schema, &time.into()), is_one, "{time}");
+            assert_eq!(crate::http::extract::time::QueryTime::parse(time).is_ok(), is_one, "{time}");
+        }
+    }
 }

@@ -117,7 +117,7 @@ fn result(selection: &Selection<'_>, comparison: &Comparison<'_>, base_url: &Bas
             (legend(names, overlap, selection.window()))
         }
         (regions(names, overlap, selection.window()))
-        @if any > 0 { (csv_link(BasePath::Pages, &selection.href(selection.window()), "every combination")) }
+        @if any > 0 { (csv_link(BasePath::Pages, call.trim_start_matches('/'), "every combination")) }
         (pairs(names, overlap, selection.window()))
         section aria-labelledby="calls" {
             h2 #calls { "Get this data from the API" }
