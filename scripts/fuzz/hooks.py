@@ -37,7 +37,7 @@ def fit_visit(visit):
 def fit_history(query):
     """It ends after it begins, its steps are multiples of the interval, and there are not too many of them."""
     if "step" in query:
-        steps = ["1h", "3 hours", "1d", "1week"]
+        steps = ["3 hours", "1d", "1week"]
         query["step"] = steps[len(query["step"]) % len(steps)]
         query["to"] = "1795341600"
     if "to" in query and "from" in query:
@@ -83,9 +83,9 @@ def before_call(context, case, kwargs):
         case.query["name"] = fit_name(case.query["name"], LONGEST["segment"])
     # It is what another answer gave, for the same list.
     case.query.pop("cursor", None)
-    if case.path == "/segments/{name}/history":
+    if case.path.endswith(("/history", "/history.svg")):
         fit_history(case.query)
-    if case.path == "/audience/count":
+    if case.path in ("/audience/count", "/pages/audience"):
         fit_audience(case.query)
     if "window" in case.query:
         # The pattern's durations are mostly longer than the configured window.
