@@ -40,8 +40,10 @@ def fit_history(query):
         steps = ["3 hours", "1d", "1week"]
         query["step"] = steps[len(query["step"]) % len(steps)]
         query["to"] = "1795341600"
-    if "to" in query and "from" in query:
-        query["to"] = "1795341600"
+    if "to" in query:
+        # The pattern's times are mostly out of range.
+        times = ["1795341600", "2026-11-22", "2026-11-22T11:00:00+01:00"]
+        query["to"] = times[len(query["to"]) % len(times)]
     if "from" in query:
         query["from"] = "2026-11-01T00:00:00Z"
 
