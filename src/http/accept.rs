@@ -25,3 +25,21 @@ fn quality(parameter: &str) -> Option<f32> {
     let value = parameter.strip_prefix(['q', 'Q'])?.trim_start().strip_prefix('=')?;
     Some(value.trim().parse().ok().filter(|quality| (0.0..=1.0).contains(quality)).unwrap_or(0.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::link("text/html,application/xhtml+xml,*/*;q=0.8", true)]
+    #[case::image("image/avif,image/webp,*/*;q=0.8", false)]
+    #[case::script("*/*", false)]
+    #[case::java("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", false)]
+    fn only_links_accept_xhtml(#[case] accept: &'static str, #[case] expected: bool) {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        assert_eq!(is_navigation(&headers), expected);
+    }
+}

@@ -64,7 +64,7 @@ pub static API: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route::<docs::__path_openapi, _>(GET, "/openapi.json", ConcurrencyAndTime, openapi).compressed(),
         route::<docs::__path_page, _>(GET, "/docs", ConcurrencyAndTime, docs::page).compressed(),
         route::<docs::__path_page_with_slash, _>(GET, "/docs/", ConcurrencyAndTime, docs::page_with_slash).compressed(),
-        route::<docs::__path_file, _>(GET, "/docs/{file}", ConcurrencyAndTime, docs::file),
+        route::<docs::__path_file, _>(GET, "/docs/{file}", ConcurrencyAndTime, docs::file).compressed(),
         route::<pages::__path_list, _>(GET, "/", ConcurrencyAndTime, pages::list).compressed(),
         route::<pages::__path_segment, _>(GET, "/pages/segment", ConcurrencyAndTime, pages::segment).compressed(),
         route::<pages::__path_overlap, _>(GET, "/pages/overlap", Concurrency, pages::overlap).compressed(),

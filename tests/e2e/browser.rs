@@ -24,10 +24,15 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser for the pages of `service`.
     pub async fn start(service: &Service) -> Self {
+        Self::start_at(&service.origin).await
+    }
+
+    /// Starts a browser for the pages at `origin`, a URL without a slash at the end.
+    pub async fn start_at(origin: &str) -> Self {
         let driver = Driver::start();
         let browser = driver.browser().await;
         LOOKS[0].apply(&browser).await;
-        let origin = service.origin.clone();
+        let origin = origin.to_owned();
         let browser = Self { browser, _driver: driver, origin, expected: Vec::new(), is_closed: false };
         // The browser's first page sends requests of its own.
         browser.goto("about:blank").await.unwrap();

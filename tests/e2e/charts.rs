@@ -229,6 +229,9 @@ async fn charts_without_scripts_are_images_with_tooltips_and_tables() {
 async fn charts_are_beside_each_other_on_a_wide_screen_alone() {
     let (service, name) = Service::start_with_history().await;
     let browser = browser_on(&service, &name, 1440).await;
+    for chart in [HISTOGRAM, HISTORY] {
+        browser.click(&format!("{chart}-figures summary")).await;
+    }
     let places = "(box => [box.left, box.top, box.width])(element.getBoundingClientRect())";
     for (width, are_beside) in [(1440, true), (1920, true), (1280, false), (320, false)] {
         set_width(&browser, width).await;
@@ -239,6 +242,8 @@ async fn charts_are_beside_each_other_on_a_wide_screen_alone() {
         let is_below = left == other_left && other_top > top + 100.0;
         assert_eq!((is_beside, is_below), (are_beside, !are_beside), "{width}: {places:?}");
         assert!(browser.violations().await.is_empty(), "{width}: {:#?}", browser.violations().await);
+        let hidden = browser.all("details", "element.scrollWidth - element.clientWidth").await;
+        assert_eq!(hidden, [json!(0), json!(0)], "{width}: a table is cut off");
     }
     browser.close().await;
 }

@@ -21,6 +21,7 @@ mod looks;
 mod overlap;
 mod pictures;
 mod print;
+mod proxy;
 mod redis;
 mod segment;
 mod service;

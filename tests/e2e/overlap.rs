@@ -95,7 +95,7 @@ async fn overlap_explains_invalid_segments_and_keeps_them_in_the_form() {
     assert_eq!(browser.texts("#one-more").await.len(), 1);
     assert!(browser.texts("#matrix").await.is_empty());
 
-    browser.open("/pages/overlap?segment=news&segment=%20news").await;
+    browser.open("/pages/overlap?segment=news&segment=%20news%20").await;
     assert_eq!(browser.texts("#error h1").await.len(), 1);
     assert!(browser.texts("#matrix").await.is_empty());
     // The form keeps the segments for correction.

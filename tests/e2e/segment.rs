@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::service::Service;
+use crate::wait::eventually;
 
 const DAY: u64 = 86_400;
 
@@ -122,6 +123,28 @@ async fn history_has_the_numbers_of_the_api() {
     // Below the count of this moment.
     assert!(days[0][0] == "Now" && [15, 16].contains(&days.len()), "{days:?}");
     browser.check_page("segment-tables").await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn count_at_a_moment_is_that_of_the_api() {
+    let (service, name) = Service::start_with_history().await;
+    let history = service.json(&format!("/segments/{name}/history?from=-9d&to=-9d&step=1h")).await;
+    let point = &history["points"][0];
+    let browser = Browser::start(&service).await;
+    browser.open(&format!("/pages/segment?name={name}&window=7d")).await;
+    // The value of the field, whatever the language of its parts: 2026-11-08T15:00.
+    let value = &point["from"].as_str().unwrap()[..16];
+    browser.value(&format!("void (document.getElementById('at').value = '{value}')")).await;
+    browser.click(".moment button").await;
+    eventually("the count is shown", async || !browser.texts("#moment").await.is_empty()).await;
+    let shown = browser.text("#moment").await;
+    assert_eq!(number_after(&shown, "UTC: "), point["count"].as_u64(), "{shown}");
+    assert_eq!(browser.value("document.getElementById('at').value").await, json!(value));
+    let bottom = "document.getElementById('moment').getBoundingClientRect().bottom <= innerHeight && scrollY > 0";
+    assert_eq!(browser.value(bottom).await, json!(true), "the page is at the answer");
+    assert_eq!(browser.texts("nav[aria-label=Window] [aria-current]").await, ["7 days"], "the window is kept");
+    browser.check_page("segment-at-a-moment").await;
     browser.close().await;
 }
 

@@ -134,6 +134,11 @@ pub struct Range {
 }
 
 impl HistoryQuery {
+    /// Whether the history ends now.
+    pub const fn is_until_now(&self) -> bool {
+        self.to.is_none()
+    }
+
     /// Returns the times and the step at `now`.
     ///
     /// # Errors

@@ -92,7 +92,8 @@ impl QueryParams for HistogramPictureQuery {
 
 /// Get the past counts of a segment as a picture.
 ///
-/// The SVG document needs no other file. A picture of a past time, `from` and `to`, stays the same.
+/// The SVG document needs no other file. A picture of a past time, `from` and `to`, stays the same. Without `to`, it
+/// ends with the count of this moment as a hollow point.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history.svg",
@@ -107,12 +108,17 @@ pub async fn history(
     SegmentPath(segment): SegmentPath,
     StrictQuery(HistoryPictureQuery { history, look }): StrictQuery<HistoryPictureQuery>,
 ) -> Result<Response> {
-    /// Hourly samples of 13 months. Of more samples, the last of each of these is drawn.
+    /// As many as the hourly samples of 13 months. More frequent ones are thinned out.
     const MAX_READ: u64 = 10_000;
     let now = state.synced_now().await?;
+    let is_until_now = history.is_until_now();
     let Range { from, to, step } = history.resolve(now, &state.history)?;
     let points = state.history.of(&segment, from, to, state.history.step_for(from, to, MAX_READ).min(step)).await?;
-    let chart = PastCounts { points: &points, from, to, step, live: None }.chart();
+    let mut past = PastCounts { points: &points, from, to, step, live: None };
+    if is_until_now && past.has_samples() {
+        past.live = Some(state.estimator.estimate(&segment, now).await?);
+    }
+    let chart = past.chart();
     let counted = format!(
         "Users seen in the {}, every {}",
         format::last(state.estimator.window().duration()),

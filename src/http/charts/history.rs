@@ -8,8 +8,6 @@ use crate::domain::Timestamp;
 use crate::estimator::history::{History, Point};
 use crate::http::format;
 
-const WEEK: Duration = Duration::from_secs(7 * 86_400);
-
 /// Past counts between two times.
 #[derive(Debug, Clone, Copy)]
 pub struct PastCounts<'a> {
@@ -24,15 +22,22 @@ pub struct PastCounts<'a> {
 }
 
 impl PastCounts<'_> {
+    /// Points are compared with those of this time before.
+    pub const WEEK: Duration = Duration::from_secs(7 * 86_400);
     /// More points can't be distinguished in a chart of usual width.
     pub const MAX_POINTS: u64 = 170;
 
     /// Returns the samples between the two times.
     pub fn shown(&self) -> &[Point] {
         let begin = self.points.partition_point(|point| point.to <= self.from);
-        // A step may have a sample after `to`, where this is earlier than its end.
+        // The step of `to` may have a later sample.
         let end = self.points.partition_point(|point| point.sampled_at.unwrap_or(point.at) <= self.to);
         self.points.get(begin..end).unwrap_or_default()
+    }
+
+    /// Returns whether there are samples between the two times.
+    pub fn has_samples(&self) -> bool {
+        self.shown().iter().any(|point| point.count.is_some())
     }
 
     /// Returns the chart.
@@ -76,7 +81,7 @@ impl PastCounts<'_> {
 
     /// Returns the sample of a week before `time`, in the step of that time.
     fn week_before(&self, time: Timestamp) -> Option<u64> {
-        let then = time - WEEK;
+        let then = time - Self::WEEK;
         let index = self.points.partition_point(|point| point.to <= then);
         self.points.get(index).filter(|point| point.at <= then)?.count
     }

@@ -1,5 +1,5 @@
-//! Charts of counts. A [`Chart`] is what a chart shows: `history` and `histogram` describe the two of a segment. `plot` draws
-//! one as SVG, for a page or for a `picture`.
+//! Charts of counts. A [`Chart`] is what a chart shows: `history` and `histogram` describe the two of a segment. `plot`
+//! draws one as SVG, for a page or for a `picture`.
 
 pub mod axis;
 pub mod histogram;

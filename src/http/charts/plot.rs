@@ -204,7 +204,7 @@ pub fn percent(part: f64) -> String {
     format!("{:.3}%", part * 100.0)
 }
 
-pub fn pixels(length: f64) -> String {
+fn pixels(length: f64) -> String {
     format!("{length:.1}")
 }
 

@@ -4,27 +4,30 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 use axum::extract::Path;
-use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use maud::html;
 use utoipa_swagger_ui::Config;
 
 use super::openapi::{responses, schemas};
 use crate::http::extract::if_none_match::IfNoneMatch;
+use crate::http::pages::BasePath;
+use crate::http::pages::layout::{self, Page, Refresh};
 use crate::http::problem::{Problem, Result};
 
-/// The page, with the placeholder `{files}` for the path of its files.
-const PAGE: &str = include_str!("page.html");
-/// The script that starts Swagger UI.
-const START: &str = include_str!("start.js");
-const START_NAME: &str = "start.js";
-/// Files of the page. All but the first come from Swagger UI.
-const FILES: [&str; 4] = [START_NAME, "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"];
+/// Files of the page, each with its media type and content, or `None` for a file of Swagger UI.
+const FILES: [(&str, Option<(&str, &str)>); 4] = [
+    ("docs.css", Some(("text/css", include_str!("files/docs.css")))),
+    ("start.js", Some(("text/javascript", include_str!("files/start.js")))),
+    ("accessibility.js", Some(("text/javascript", include_str!("files/accessibility.js")))),
+    ("swagger-ui-bundle.js", None),
+];
 
-schemas::schema_type!(DocsFile = schemas::one_of(FILES));
+schemas::schema_type!(DocsFile = schemas::one_of(FILES.map(|(name, _)| name)));
 
-/// Restricts the page to this service. Swagger UI's style sheet contains icons as `data:`.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+/// Restricts the page to this service.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HEADERS: [(HeaderName, HeaderValue); 2] = [
@@ -61,11 +64,12 @@ pub fn openapi(known: &IfNoneMatch, document: fn() -> String) -> Response {
     tag = "documentation",
     responses(
         (status = 200, description = "The page.", body = String, content_type = "text/html"),
+        (status = 304, description = "The caller has the page: `If-None-Match` has its `ETag`."),
         responses::InternalProblem,
     )
 )]
-pub async fn page() -> Response {
-    page_with_files_in("docs/")
+pub async fn page(known: IfNoneMatch) -> Response {
+    page_in(BasePath::Root, "docs/", &known)
 }
 
 /// Show the same page.
@@ -76,17 +80,33 @@ pub async fn page() -> Response {
     tag = "documentation",
     responses(
         (status = 200, description = "The page.", body = String, content_type = "text/html"),
+        (status = 304, description = "The caller has the page: `If-None-Match` has its `ETag`."),
         responses::InternalProblem,
     )
 )]
-pub async fn page_with_slash() -> Response {
-    page_with_files_in("")
+pub async fn page_with_slash(known: IfNoneMatch) -> Response {
+    page_in(BasePath::Depth(1), "", &known)
 }
 
-/// Returns the page with relative paths, so that it works behind a proxy that adds a prefix.
-fn page_with_files_in(folder: &str) -> Response {
-    let page = PAGE.replace("{files}", folder);
-    (HEADERS, [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache")], page).into_response()
+/// Returns the page with the links of a page in `base`, and with the files in the folder `docs`.
+fn page_in(base: BasePath, docs: &str, known: &IfNoneMatch) -> Response {
+    let files = html! {
+        link rel="stylesheet" href={ (docs) "docs.css" };
+        script src={ (docs) "swagger-ui-bundle.js" } defer {}
+        script src={ (docs) "start.js" } defer {}
+        script src={ (docs) "accessibility.js" } defer {}
+    };
+    let main = html! {
+        h1 { "API" }
+        p .lead {
+            "Version " (env!("CARGO_PKG_VERSION")) " · "
+            a href={ (base.root()) "openapi.json" } { "OpenAPI document" }
+        }
+        noscript { p .nothing { "To show the calls, this page needs JavaScript." } }
+        div #swagger-ui {}
+    };
+    let page = layout::page_with_files(base, Page::Docs, "API", &files, Refresh::Never, &main);
+    (HEADERS, known.answer("text/html; charset=utf-8", page.into_string())).into_response()
 }
 
 /// Get a file of the page.
@@ -98,18 +118,16 @@ fn page_with_files_in(folder: &str) -> Response {
     params(("file" = inline(DocsFile), Path, description = "The file's name.", example = json!("start.js"))),
     responses(
         (status = 200, description = "The file. Those of Swagger UI are compressed with gzip.", content(
-            (String = "text/javascript"), (String = "text/css"), ("image/png"),
+            (String = "text/javascript"), (String = "text/css"),
         )),
         (status = 304, description = "The caller has the file: `If-None-Match` has its `ETag`."),
         responses::FileProblems,
     )
 )]
 pub async fn file(known: IfNoneMatch, Path(name): Path<String>) -> Result<Response> {
-    if !FILES.contains(&name.as_str()) {
-        return Err(Problem::not_found());
-    }
-    if name == START_NAME {
-        return Ok((HEADERS, known.answer("text/javascript", START)).into_response());
+    let (_, own) = FILES.into_iter().find(|(file, _)| *file == name).ok_or_else(Problem::not_found)?;
+    if let Some((media_type, content)) = own {
+        return Ok((HEADERS, known.answer(media_type, content)).into_response());
     }
     let file = utoipa_swagger_ui::serve(&name, Arc::new(Config::default()));
     let file = file.ok().flatten().expect("Swagger UI has the file");

@@ -48,6 +48,12 @@ impl ListParams {
         Ok(Self { prefix, contains, sort, cursor })
     }
 
+    /// Removes the white space around the part of the names, which people type and names don't have at their ends.
+    pub fn trimmed(mut self) -> Self {
+        self.contains = self.contains.trim().to_owned();
+        self
+    }
+
     /// Returns the query for up to `limit` segments, with counts over `window`.
     pub fn into_query(self, limit: usize, window: Window) -> ListQuery {
         let Self { prefix, contains, sort: order, cursor } = self;

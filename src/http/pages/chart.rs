@@ -6,7 +6,7 @@ use crate::http::charts::Chart;
 use crate::http::charts::plot::{self, Canvas, LABEL_WIDTH};
 
 /// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` and
-/// `csv` are the calls of the API for the chart as a picture and for its table. A table follows.
+/// `csv` are the paths of the API for the chart as a picture and for its table. A table follows.
 pub fn figure(id: &str, chart: &Chart, picture: &str, csv: &str) -> Markup {
     let counts = chart.counts();
     let height = Canvas::Page.height();

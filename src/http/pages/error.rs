@@ -76,7 +76,11 @@ pub fn body(problem: &Problem, request_id: &str, form: Option<Form>, base: BaseP
     let is_lasting = kind == ProblemKind::RequestTimeout && form.is_some();
     let is_temporary = [503, 429].contains(&status) && !is_lasting;
     let refresh = if is_temporary { Refresh::Periodic } else { Refresh::Never };
-    let title = title(kind).unwrap_or(kind.describe().title);
+    let title = match title(kind) {
+        // The user has typed it.
+        Some(_) if kind == ProblemKind::Invalid && form.is_some() => "Check your choice",
+        title => title.unwrap_or(kind.describe().title),
+    };
     let main = html! {
         div .error #error {
             h1 { (title) }

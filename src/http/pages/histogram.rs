@@ -26,9 +26,11 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
                     "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
                 }
             }
-            @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
-            @else if window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
-            @else { p .nothing { "No users in this segment." } }
+            div .body {
+                @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
+                @else if window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
+                @else { p .nothing { "No users in this segment." } }
+            }
         }
     }
 }

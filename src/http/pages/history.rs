@@ -29,6 +29,15 @@ pub struct History {
     pub first_sampled_at: Option<Timestamp>,
     /// The count of this moment over the longest window.
     pub live: u64,
+    /// The count at the moment that the caller chose.
+    pub moment: Option<Moment>,
+}
+
+/// The count at a moment.
+pub struct Moment {
+    pub at: Timestamp,
+    /// The last sample at that time, in words.
+    pub reading: String,
 }
 
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
@@ -47,15 +56,20 @@ pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now
                 }
                 (range_links(history, link, now))
             }
-            @match past {
-                None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-                Some(past) if past.shown().iter().any(|point| point.count.is_some()) => { (line(&past, live, link.name)) }
-                Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
-                Some(_) => {
-                    p .nothing #no-history {
-                        "No history yet. "
-                        @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
-                        @else { "History is turned off (" code { "history_interval" } ")." }
+            div .body {
+                @match past {
+                    None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
+                    Some(past) if past.has_samples() => {
+                        (line(&past, live, link.name))
+                        (moment_form(history.moment.as_ref(), link))
+                    }
+                    Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
+                    Some(_) => {
+                        p .nothing #no-history {
+                            "No history yet. "
+                            @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
+                            @else { "History is turned off (" code { "history_interval" } ")." }
+                        }
                     }
                 }
             }
@@ -91,6 +105,21 @@ fn range_links(history: &History, link: SegmentLink<'_>, now: Timestamp) -> Mark
                 span #recorded { "Recorded since " time datetime=(format::machine(first)) { (format::date(first)) } }
             }
         }
+    }
+}
+
+/// Renders the form for the count at a moment, with the count if one is chosen.
+fn moment_form(moment: Option<&Moment>, link: SegmentLink<'_>) -> Markup {
+    let value =
+        moment.map(|moment| format::query_time(moment.at).trim_end_matches(":00Z").trim_end_matches('Z').to_owned());
+    html! {
+        form .moment method="get" action="segment#over-time" {
+            @for (name, value) in link.parameters() { input type="hidden" name=(name) value=(value); }
+            label for="at" { "Count at, in UTC" }
+            input #at type="datetime-local" name="at" value=[value] required;
+            button { "Show" }
+        }
+        @if let Some(Moment { reading, .. }) = moment { p .reading #moment { (reading) } }
     }
 }
 

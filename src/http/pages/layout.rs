@@ -9,6 +9,9 @@ use crate::http::format;
 
 /// Interval of the refresh script.
 pub const REFRESH_SECONDS: u64 = 15;
+/// The same for a hidden page, such as a tab in the background, if its title has a number. Browsers run the timers of
+/// hidden pages once a minute.
+const HIDDEN_REFRESH_SECONDS: u64 = 60;
 
 /// Entries of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum Page {
     Overlap,
     /// An audience.
     Audience,
+    /// The API's documentation.
+    Docs,
     /// An error page.
     Error,
 }
@@ -34,8 +39,21 @@ pub enum Refresh {
     Never,
 }
 
-/// Renders the page in `base` with the content `main`.
+/// Renders the page in `base` with the content `main` and the scripts of the pages.
 pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Markup) -> Markup {
+    let scripts = html! { script src={ (base.pages()) "pages.js" } type="module" {} };
+    page_with_files(base, page, title, &scripts, refresh, main)
+}
+
+/// Renders the page in `base` with the content `main`. Its head has `files` after the shared style sheet.
+pub fn page_with_files(
+    base: BasePath,
+    page: Page,
+    title: &str,
+    files: &Markup,
+    refresh: Refresh,
+    main: &Markup,
+) -> Markup {
     let (root, pages) = (base.root(), base.pages());
     let current = |is: bool| is.then_some("page");
     html! {
@@ -48,9 +66,10 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href={ (pages) "icon.svg" } type="image/svg+xml";
                 link rel="stylesheet" href={ (pages) "style.css" };
-                script src={ (pages) "pages.js" } type="module" {}
+                (files)
             }
-            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)] {
+            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)]
+                data-refresh-hidden=[(refresh == Refresh::Periodic && page == Page::Segment).then_some(HIDDEN_REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }
@@ -59,7 +78,7 @@ pub fn page(base: BasePath, page: Page, title: &str, refresh: Refresh, main: &Ma
                             li { a href=(root) aria-current=[current(page == Page::List)] { "Segments" } }
                             li { a href={ (pages) "overlap" } aria-current=[current(page == Page::Overlap)] { "Overlap" } }
                             li { a href={ (pages) "audience" } aria-current=[current(page == Page::Audience)] { "Audience" } }
-                            li { a href={ (root) "docs" } { "API" } }
+                            li { a href={ (root) "docs" } aria-current=[current(page == Page::Docs)] { "API" } }
                         }
                     }
                 }

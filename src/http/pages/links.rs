@@ -106,9 +106,15 @@ impl<'a> SegmentLink<'a> {
 
     /// Returns the link, for a page in `/pages/`.
     pub fn href(self) -> String {
-        let window = window_parameter(self.window);
-        let days = if self.days == DEFAULT_DAYS { String::new() } else { self.days.to_string() };
-        with_query("segment", [("name", self.name), ("window", &window), ("days", &days)])
+        let parameters = self.parameters();
+        with_query("segment", parameters.iter().map(|(name, value)| (*name, value.as_str())))
+    }
+
+    /// Returns the parameters that differ from the defaults.
+    pub fn parameters(self) -> Vec<(&'static str, String)> {
+        let window = self.window.map(|window| ("window", window.to_string()));
+        let days = (self.days != DEFAULT_DAYS).then(|| ("days", self.days.to_string()));
+        [Some(("name", self.name.to_owned())), window, days].into_iter().flatten().collect()
     }
 }
 
@@ -140,7 +146,8 @@ pub fn with_audience(path: &str, names: [&[&str]; 3], window: Option<Window>) ->
     with_query(path, named.chain([("window", window.as_str())]))
 }
 
-fn window_parameter(window: Option<Window>) -> String {
+/// Returns the parameter `window`. It is empty for the configured window.
+pub fn window_parameter(window: Option<Window>) -> String {
     window.map(|window| window.to_string()).unwrap_or_default()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `handlers` reads the data. `list` (with `welcome`), `segment` (with `histogram` and `history`), `unknown`, `overlap` and
 //! `audience` each render a page, `error` an error page. They share `layout`, `chart`, `spark`, `change`, `names`, `links`,
-//! `download`, `ranges` and `curl`.
+//! `download`, `ranges` and `curl`. `/docs` has the same layout.
 
 mod audience;
 mod auth;
@@ -16,7 +16,7 @@ mod files;
 mod handlers;
 mod histogram;
 mod history;
-mod layout;
+pub mod layout;
 mod links;
 mod list;
 pub mod names;

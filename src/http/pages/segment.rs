@@ -141,6 +141,7 @@ mod tests {
                 interval: Some(hour),
                 first_sampled_at: None,
                 live: 10_500,
+                moment: None,
             },
             change: Some(Change {
                 before: 10_717,

@@ -26,6 +26,7 @@ mod overlap;
 mod pages;
 mod paths;
 mod pictures;
+mod segment_page;
 mod segments;
 mod users;
 mod visits;

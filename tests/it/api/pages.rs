@@ -212,7 +212,7 @@ async fn page_escapes_a_hostile_name() {
         assert_eq!(page.matches("<script").count(), 1, "only the script of the page: {page}");
         assert!(!page.contains("<!--") && page.contains("&lt;script&gt;alert(1)"), "{page}");
     }
-    let invalid = page(app.get(&format!("/pages/overlap?segment=a&segment=%20{query}")).await, 422).await;
+    let invalid = page(app.get(&format!("/pages/overlap?segment=a&segment=%07{query}")).await, 422).await;
     assert_eq!(invalid.matches("<script").count(), 1, "{invalid}");
     let unknown = page(app.get(&format!("/pages/segment?name=a&{query}=1")).await, 200).await;
     assert_eq!(unknown.matches("<script").count(), 1, "{unknown}");
@@ -501,7 +501,7 @@ async fn overlap_page_keeps_rejected_segments_in_the_form() {
     let nine: String = (0..9).map(|at| format!("segment=s{at}&")).collect();
     for (query, says) in [
         ("segment=a&segment=a", "contains &quot;a&quot; more than once"),
-        ("segment=a&segment=%20b", "must not start or end with white space"),
+        ("segment=a&segment=b%07", "must not contain control characters"),
         (nine.trim_end_matches('&'), "Choose at most 8 segments (you chose 9)"),
     ] {
         let error = page(app.get(&format!("/pages/overlap?{query}")).await, 422).await;
@@ -580,4 +580,60 @@ async fn segment_page_draws_the_history_with_its_gaps() {
     assert!(shown.matches(": no data</title>").count() >= 3, "{shown}");
     let list = page(app.get("/").await, 200).await;
     assert!(list.contains("class=\"spark\"") && list.contains("between 1"), "{list}");
+}
+
+#[tokio::test]
+async fn list_page_counts_over_a_shorter_window_and_keeps_it_in_its_links() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    let long_ago = Timestamp::now().as_millis() / 1_000 - 9 * 86_400;
+    let visits = json!([
+        { "user_id": "u1", "segment": "a" }, { "user_id": "u2", "segment": "a", "seen_at": long_ago },
+        { "user_id": "u2", "segment": "old", "seen_at": long_ago },
+    ]);
+    app.post_array(&visits).await;
+    assert_eq!(rows(&page(app.get("/").await, 200).await), [("a", "2"), ("old", "1")]);
+    let week = page(app.get("/?window=7d").await, 200).await;
+    assert_eq!(rows(&week), [("a", "1")]);
+    for link in [
+        "href=\"./\">14 days</a>",
+        "href=\"./?window=7d\" aria-current=\"true\">7 days</a>",
+        "href=\"./?sort=change&amp;window=7d\">Largest gain</a>",
+        "href=\"pages/segment?name=a&amp;window=7d\"",
+        "href=\"./segments?sort=count&amp;window=7d&amp;limit=1000&amp;format=csv\"",
+        "<input type=\"hidden\" name=\"window\" value=\"7d\">",
+    ] {
+        assert!(week.contains(link), "{link} is not in {week}");
+    }
+    let refused = page(app.get("/?window=15d").await, 422).await;
+    assert!(refused.contains("must not be longer than the configured window of 14d"), "{refused}");
+}
+
+#[tokio::test]
+async fn search_ignores_white_space_around_it_and_offers_similar_names() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let padded = page(app.get("/?contains=%20SPORT%20").await, 200).await;
+    assert_eq!(rows(&padded), [("sports", "1")]);
+    let typo = page(app.get("/?contains=sprots").await, 200).await;
+    assert!(typo.contains("Did you mean <a href=\"./?contains=sports\"><bdi>sports</bdi></a>?"), "{typo}");
+    let far = page(app.get("/?contains=xyz").await, 200).await;
+    assert!(!far.contains("Did you mean"), "{far}");
+    let compared = page(app.get("/pages/overlap?segment=%20sports&segment=news%20").await, 200).await;
+    assert!(compared.contains("href=\"segment?name=sports\""), "{compared}");
+}
+
+#[tokio::test]
+async fn list_page_in_the_order_of_age_says_since_when_segments_are_recorded() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "old").await;
+    app.record("u1", "new").await;
+    let at = Timestamp::now().as_millis() / 1_000;
+    redis.call::<()>(&["SET", "history: old", &format!("{at} 1 1795348800 - -")]);
+    let newest = page(app.get("/?sort=new").await, 200).await;
+    assert_eq!(rows(&newest), [("new", "1"), ("old", "1")]);
+    assert!(newest.contains("<td class=\"number since\">now</td>"), "{newest}");
+    assert!(newest.contains("<td class=\"number since\">22 Nov 2026</td>"), "{newest}");
 }

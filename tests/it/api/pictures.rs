@@ -75,7 +75,17 @@ async fn history_picture_of_a_past_time_stays_the_same() {
     ] {
         assert!(svg.contains(text), "{text}: {svg}");
     }
+    assert!(!svg.contains("class=\"live\""), "{svg}");
     assert!(svg.contains("from 1,000 to 1,500 users, up 500 (+50.0%), between 1,000 and 2,000."), "{svg}");
+}
+
+#[tokio::test]
+async fn history_picture_until_now_ends_with_the_live_count() {
+    let redis = Redis::start();
+    let (app, _) = app_with_history(&redis).await;
+    let svg = picture(app.get("/segments/sports/history.svg?from=-1d").await).await;
+    assert!(svg.contains("from 1,000 to 1 user, down 999 (-99.9%)"), "{svg}");
+    assert_eq!(svg.matches("<circle class=\"live\"").count(), 1, "{svg}");
 }
 
 #[tokio::test]

@@ -237,7 +237,7 @@ async fn response_headers_forbid_sniffing_and_the_caching_of_problems() {
         ("GET", "/metrics", 200),
         ("GET", "/openapi.json", 200),
         ("GET", "/docs", 200),
-        ("GET", "/docs/swagger-ui.css", 200),
+        ("GET", "/docs/swagger-ui-bundle.js", 200),
         ("GET", "/", 200),
         ("GET", "/pages/icon.svg", 200),
         ("HEAD", "/segments", 200),

@@ -1,5 +1,5 @@
-// Reads charts: a pointer, a finger or the arrow keys move from mark to mark. The line under the chart has the text of the
-// mark, which is its tooltip without this script.
+// Reads charts: a pointer, a finger or the arrow keys move from mark to mark. The line under the chart has the text of
+// the mark, which is its tooltip without this script.
 
 const graphs = (root) => [...root.querySelectorAll('.graph')];
 const marks = (graph) => [...graph.querySelectorAll('.mark')];
@@ -73,7 +73,17 @@ const point = (event) => {
 /** Returns the index to which a key leads; undefined for other keys. */
 const target = (key, index, last) => {
   const page = Math.ceil((last + 1) / 10);
-  return { ArrowLeft: index - 1, ArrowDown: index - 1, ArrowRight: index + 1, ArrowUp: index + 1, PageDown: index - page, PageUp: index + page, Home: 0, End: last }[key];
+  const targets = {
+    ArrowLeft: index - 1,
+    ArrowDown: index - 1,
+    ArrowRight: index + 1,
+    ArrowUp: index + 1,
+    PageDown: index - page,
+    PageUp: index + page,
+    Home: 0,
+    End: last,
+  };
+  return targets[key];
 };
 
 const press = (event) => {

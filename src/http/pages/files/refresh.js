@@ -1,10 +1,12 @@
 // Refreshes the page periodically: fetches it again and applies the differences to the document.
-// Pauses while the page is hidden or a form is in use. If there are no newer numbers, it keeps those that the page has, and
+// Pauses while a form is in use, and while the page is hidden unless its title has a number. A hidden page then refreshes
+// less often. If there are no newer numbers, it keeps those that the page has, and
 // shows their time.
 
 import { keepReading } from './charts.js';
 
 const seconds = Number(document.body.dataset.refresh);
+const hiddenSeconds = Number(document.body.dataset.refreshHidden);
 const notice = document.getElementById('connection');
 let isFetching = false;
 let isOver = !seconds;
@@ -77,7 +79,8 @@ const keep = (text, next = 'Retrying…') => {
 const schedule = () => {
   clearTimeout(timer);
   if (isOver) return;
-  const delay = failures ? Math.min(2 ** (failures - 1), seconds) : seconds;
+  const usual = document.hidden && hiddenSeconds ? hiddenSeconds : seconds;
+  const delay = failures ? Math.min(2 ** (failures - 1), usual) : usual;
   timer = setTimeout(refresh, 1000 * delay);
   // An error page tells its reader.
   const retries = document.getElementById('retries');
@@ -105,7 +108,7 @@ const load = async () => {
 };
 
 const refresh = async () => {
-  if (isFetching || isOver || document.hidden) return;
+  if (isFetching || isOver || (document.hidden && !hiddenSeconds)) return;
   isFetching = true;
   try {
     // After a failure the page asks even while it is in use, so that the notice stays true.
@@ -120,5 +123,5 @@ const refresh = async () => {
 };
 
 schedule();
-// A hidden page has no timer: it is refreshed when it is visible again.
-document.addEventListener('visibilitychange', refresh);
+// A page is refreshed at once when it is visible again.
+document.addEventListener('visibilitychange', () => (document.hidden ? schedule() : refresh()));

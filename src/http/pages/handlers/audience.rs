@@ -12,7 +12,7 @@ use super::super::curl::BaseUrl;
 use super::super::error::FormProblem;
 use super::super::links::AUDIENCE_PARAMETERS;
 use super::super::response::html;
-use super::choice::{check_number, find_unknown, problem_of, suggestions};
+use super::choice::{check_number, find_unknown, problem_of, suggestions, typed_names};
 use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::{Audience, Overlaps};
 use crate::http::docs::openapi::{responses, schemas};
@@ -41,8 +41,7 @@ impl QueryParams for AudiencePageQuery {
     const NAMES: &'static [&'static str] = &["all", "any", "none", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        let names = |parameter| query.all(parameter).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        let [all, any, none] = AUDIENCE_PARAMETERS.map(names);
+        let [all, any, none] = AUDIENCE_PARAMETERS.map(|parameter| typed_names(query, parameter));
         Ok(Self { all, any, none, window: query.window(state)? })
     }
 }

@@ -7,10 +7,16 @@ use super::super::similar::UnknownName;
 use crate::domain::SegmentName;
 use crate::estimator::ListQuery;
 use crate::estimator::overlap::{OverlapError, Overlaps};
+use crate::http::extract::query::Parameters;
 use crate::http::middleware::endpoint::with_timeout;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
+
+/// Returns the names that a person typed into the fields `parameter`, without the white space around them.
+pub fn typed_names(query: &Parameters, parameter: &str) -> Vec<String> {
+    query.all(parameter).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
 
 /// Checks that at most [`Overlaps::MAX_SEGMENTS`] are chosen.
 ///

@@ -11,7 +11,7 @@ use super::super::curl::BaseUrl;
 use super::super::list::{self, DEFAULT_ROWS, List as ListPage, MAX_ROWS, Row};
 use super::super::ranges::{self, DEFAULT_DAYS};
 use super::super::response::html;
-use crate::domain::{SegmentName, Timestamp};
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::history::Point;
 use crate::estimator::{self, List, ListQuery, Order};
 use crate::http::cursor;
@@ -19,6 +19,7 @@ use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::list::ListParams;
 use crate::http::extract::query::{LenientQuery, Parameters, QueryParams};
 use crate::http::problem::Result;
+use crate::http::similar_names::similar_names;
 use crate::http::state::AppState;
 use crate::store;
 
@@ -30,16 +31,19 @@ pub struct ListPageQuery {
     /// The maximum number of segments on the page. The default is 100.
     #[param(inline, value_type = Option<RowsOfPage>, example = 500)]
     limit: usize,
+    /// A window shorter than the configured one.
+    #[param(inline, value_type = Option<schemas::Window>, example = "7d")]
+    window: Window,
 }
 
 schemas::schema_type!(RowsOfPage = schemas::integer(MAX_ROWS, DEFAULT_ROWS));
 
 impl QueryParams for ListPageQuery {
-    const NAMES: &'static [&'static str] = &["prefix", "contains", "sort", "cursor", "limit"];
+    const NAMES: &'static [&'static str] = &["prefix", "contains", "sort", "cursor", "limit", "window"];
 
-    fn parse(query: &Parameters, _: &AppState) -> Result<Self> {
+    fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
         let limit = query.number("limit", MAX_ROWS)?.unwrap_or(DEFAULT_ROWS);
-        Ok(Self { list: ListParams::parse(query, Order::Count)?, limit })
+        Ok(Self { list: ListParams::parse(query, Order::Count)?.trimmed(), limit, window: query.window(state)? })
     }
 }
 
@@ -58,16 +62,18 @@ pub async fn list(
     _: PageAuth,
     State(state): State<Arc<AppState>>,
     base_url: BaseUrl,
-    LenientQuery(ListPageQuery { list, limit }): LenientQuery<ListPageQuery>,
+    LenientQuery(ListPageQuery { list, limit, window }): LenientQuery<ListPageQuery>,
 ) -> Result<Response> {
-    let window = state.estimator.window();
     let query = list.into_query(limit, window);
     let now = state.synced_now().await?;
     let found = state.estimator.list(&query, now).await?;
     let largest = largest(&state, &query, &found, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
-    let trends = trends(&state, &segments, now).await?;
+    // Sparklines read two weeks of history for each row.
+    let trends = if limit > DEFAULT_ROWS { Vec::new() } else { trends(&state, &segments, now).await? };
+    let trends = trends.into_iter().chain(std::iter::repeat(Vec::new()));
     let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
+    let similar = if segments.is_empty() { similar(&state, &query.contains).await } else { Vec::new() };
     let list = ListPage {
         rows: rows.collect(),
         prefix: &query.prefix,
@@ -82,8 +88,18 @@ pub async fn list(
         largest,
         now: found.as_of,
         window,
+        configured: state.estimator.window(),
+        similar,
     };
     Ok(html(list::page(&list, &base_url)))
+}
+
+/// Returns names similar to the searched part of a name.
+async fn similar(state: &AppState, part: &str) -> Vec<SegmentName<'static>> {
+    match SegmentName::parse(part) {
+        Ok(name) => similar_names(state, &[&name]).await.concat(),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Returns the count of the largest segment of all, or of those on the page if too many lists are running.

@@ -11,7 +11,7 @@ use super::super::curl::BaseUrl;
 use super::super::error::FormProblem;
 use super::super::overlap::{self, Comparison, Selection};
 use super::super::response::html;
-use super::choice::{check_number, find_unknown, problem_of, suggestions};
+use super::choice::{check_number, find_unknown, problem_of, suggestions, typed_names};
 use crate::domain::{SegmentName, Window};
 use crate::estimator::overlap::Overlaps;
 use crate::http::docs::openapi::{responses, schemas};
@@ -34,7 +34,7 @@ impl QueryParams for OverlapPageQuery {
     const NAMES: &'static [&'static str] = &["segment", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        let segment = query.all("segment").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let segment = typed_names(query, "segment");
         Ok(Self { segment, window: query.window(state)? })
     }
 }

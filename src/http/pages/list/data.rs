@@ -1,7 +1,8 @@
 //! The data of the page, and links to other pages of the list.
 
-use super::super::links::with_query;
-use crate::domain::{Timestamp, Window};
+use super::super::links::{window_parameter, with_query};
+use super::super::windows::unless_configured;
+use crate::domain::{SegmentName, Timestamp, Window};
 use crate::estimator::{CountedSegment, Order};
 
 /// Segments per page unless the reader chooses another number.
@@ -38,6 +39,10 @@ pub struct List<'a> {
     pub now: Timestamp,
     /// Window of the counts.
     pub window: Window,
+    /// The longest window.
+    pub configured: Window,
+    /// Names similar to a search that found nothing.
+    pub similar: Vec<SegmentName<'static>>,
 }
 
 impl List<'_> {
@@ -47,7 +52,12 @@ impl List<'_> {
 
     /// Returns the first page of the same names in this order, without its rows.
     pub fn first_page(&self, order: Order) -> Self {
-        List { order, rows: Vec::new(), next: None, previous: None, ..*self }
+        List { order, rows: Vec::new(), next: None, previous: None, similar: Vec::new(), ..*self }
+    }
+
+    /// Returns the window unless it is the configured one.
+    pub fn shorter_window(&self) -> Option<Window> {
+        unless_configured(self.window, self.configured)
     }
 }
 
@@ -79,27 +89,29 @@ pub const fn order_label(order: Order) -> &'static str {
     match order {
         Order::Count => "largest first",
         Order::Name => "by name",
-        Order::Growth => "the fastest growing first",
-        Order::Decline => "the fastest shrinking first",
-        Order::Newest => "the newest first",
+        Order::Growth => "largest gain in 7 days first",
+        Order::Decline => "largest loss in 7 days first",
+        Order::Newest => "newest first",
     }
 }
 
 /// Returns the call of the API for the segments of all pages, up to its maximum.
 pub fn call(list: &List<'_>) -> String {
     let sort = if list.order == Order::Count { "count" } else { sort_parameter(list.order) };
-    let limit = MAX_ROWS.to_string();
-    let parameters = [("prefix", list.prefix), ("contains", list.contains), ("sort", sort), ("limit", &limit)];
+    let (limit, window) = (MAX_ROWS.to_string(), window_parameter(list.shorter_window()));
+    let parameters =
+        [("prefix", list.prefix), ("contains", list.contains), ("sort", sort), ("window", &window), ("limit", &limit)];
     with_query("segments", parameters)
 }
 
 /// Returns the link to the page of `list` at `cursor`.
 pub fn link(list: &List<'_>, cursor: Option<&str>) -> String {
-    let limit = limit_parameter(list.limit);
+    let (limit, window) = (limit_parameter(list.limit), window_parameter(list.shorter_window()));
     let parameters = [
         ("prefix", list.prefix),
         ("contains", list.contains),
         ("sort", sort_parameter(list.order)),
+        ("window", &window),
         ("limit", &limit),
         ("cursor", cursor.unwrap_or_default()),
     ];

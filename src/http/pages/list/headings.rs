@@ -18,6 +18,29 @@ pub fn heading(list: &List<'_>, order: Order, text: &str, direction: &str, class
     }
 }
 
+/// Renders links to the first page in each order.
+pub fn orders(list: &List<'_>) -> Markup {
+    const ORDERS: [(Order, &str); 5] = [
+        (Order::Count, "Largest"),
+        (Order::Growth, "Largest gain"),
+        (Order::Decline, "Largest loss"),
+        (Order::Newest, "Newest"),
+        (Order::Name, "Name"),
+    ];
+    html! {
+        nav .choice #orders aria-label="Order" {
+            span aria-hidden="true" { "First" }
+            ul .choices {
+                @for (order, label) in ORDERS {
+                    li {
+                        a href=(link(&list.first_page(order), None)) aria-current=[(order == list.order).then_some("true")] { (label) }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Renders the heading of the changes. In their order, its link reverses it.
 pub fn change_heading(list: &List<'_>) -> Markup {
     let (direction, arrow, order) = match list.order {
@@ -27,7 +50,7 @@ pub fn change_heading(list: &List<'_>) -> Markup {
     };
     html! {
         th .change scope="col" aria-sort=[direction] {
-            a href=(link(&list.first_page(order), None)) { "In 7 days" span aria-hidden="true" { (arrow) } }
+            a href=(link(&list.first_page(order), None)) { "7-day change" span aria-hidden="true" { (arrow) } }
         }
     }
 }

@@ -7,14 +7,16 @@ use maud::{Markup, html};
 
 pub use self::data::{DEFAULT_ROWS, List, MAX_ROWS, Row};
 use self::data::{OFFERED_ROWS, call, limit_parameter, link, order_label, sort_parameter};
-use self::headings::{change_heading, heading};
+use self::headings::{change_heading, heading, orders};
 use super::curl::BaseUrl;
 use super::download::csv_link;
 use super::layout::{self, Page, Refresh};
-use super::links::{BasePath, with_query};
+use super::links::{BasePath, SegmentLink};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
+use super::similar::did_you_mean;
 use super::welcome::welcome;
+use super::windows::windows;
 use super::{change, spark};
 use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
@@ -32,6 +34,10 @@ pub fn page(list: &List<'_>, base_url: &BaseUrl) -> Markup {
 
 fn search(list: &List<'_>) -> Markup {
     let unfiltered = List { prefix: "", contains: "", ..list.first_page(list.order) };
+    let searching = |contains: &str| link(&List { prefix: "", contains, ..list.first_page(list.order) }, None);
+    let over = |window: Option<_>| {
+        link(&List { window: window.unwrap_or(list.configured), ..list.first_page(list.order) }, None)
+    };
     html! {
         div .top {
             div {
@@ -45,15 +51,21 @@ fn search(list: &List<'_>) -> Markup {
                 }
                 @if !list.prefix.is_empty() { input type="hidden" name="prefix" value=(list.prefix); }
                 @if list.order != Order::Count { input type="hidden" name="sort" value=(sort_parameter(list.order)); }
+                @if let Some(window) = list.shorter_window() { input type="hidden" name="window" value=(window); }
                 @if list.limit != DEFAULT_ROWS { input type="hidden" name="limit" value=(limit_parameter(list.limit)); }
                 button type="submit" { "Search" }
                 @if list.is_filtered() { a .button href=(link(&unfiltered, None)) { "Clear" } }
             }
         }
+        div .options {
+            (windows(list.window, list.configured, over))
+            (orders(list))
+        }
         @if list.rows.is_empty() {
             div .nothing #nothing {
                 @if list.is_filtered() { p { "No active segment " (filter(list, "starts", "contains")) "." } }
                 @else { p { "No more segments." } }
+                @if !list.similar.is_empty() { p #similar { (did_you_mean(&list.similar, searching)) } }
                 p { a href="./" { "All segments" } }
             }
         } @else { (table(list)) }
@@ -87,6 +99,7 @@ fn shown(list: &List<'_>) -> String {
 fn table(list: &List<'_>) -> Markup {
     let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
     let has_changes = list.rows.iter().any(|row| row.counted.changes.week.is_some());
+    let has_first_samples = list.order == Order::Newest;
     html! {
         form .list method="get" action="pages/overlap" data-max=(Overlaps::MAX_SEGMENTS) {
             table #segments {
@@ -101,6 +114,7 @@ fn table(list: &List<'_>) -> Markup {
                         (heading(list, Order::Name, "Segment", "ascending", "name"))
                         (heading(list, Order::Count, "Users", "descending", "number"))
                         @if has_changes { (change_heading(list)) }
+                        @if has_first_samples { th .number scope="col" { "Recorded since" } }
                         @if has_trends { th .trend scope="col" { (DEFAULT_LABEL) } }
                     }
                 }
@@ -113,7 +127,7 @@ fn table(list: &List<'_>) -> Markup {
                                     label { input type="checkbox" name="segment" value=(segment) aria-label={ "Compare " (visible(segment)) }; }
                                 }
                             }
-                            th .name scope="row" { a href=(with_query("pages/segment", [("name", segment)])) { (name(segment)) } }
+                            th .name scope="row" { a href={ "pages/" (SegmentLink::over(segment, list.shorter_window()).href()) } { (name(segment)) } }
                             @if let Some(count) = row.counted.count {
                                 td .number { (format::number(count)) (spark::meter(count, list.largest)) }
                             } @else {
@@ -121,6 +135,9 @@ fn table(list: &List<'_>) -> Markup {
                             }
                             @if has_changes {
                                 td .change { @if let Some(week) = row.counted.changes.week { (change::change(week)) } @else { "–" } }
+                            }
+                            @if has_first_samples {
+                                td .number .since { @if let Some(first) = row.counted.changes.first_sampled_at { (format::date(first)) } @else { "now" } }
                             }
                             @if has_trends {
                                 td .trend { (spark::spark(&spark::spark_label(&row.trend, DEFAULT_LABEL), &row.trend)) }
@@ -209,6 +226,8 @@ mod tests {
             largest: 4_000,
             now: Timestamp::from_rfc3339("2026-11-22T10:00:05Z").unwrap(),
             window: Window::parse("14d").unwrap(),
+            configured: Window::parse("14d").unwrap(),
+            similar: Vec::new(),
         }
     }
 
@@ -230,13 +249,13 @@ mod tests {
     #[test]
     fn row_has_the_change_in_a_week_if_one_is_known() {
         let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[])];
-        assert!(!html(&list(rows.clone())).contains("In 7 days"));
+        assert!(!html(&list(rows.clone())).contains("7-day change"));
         rows[0].counted.changes.week =
             Some(Change { before: 50, after: 40, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) });
         let page = html(&List { order: Order::Growth, total: Some(10_021), next: Some("g".to_owned()), ..list(rows) });
         assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">–</td>"), "{page}");
-        assert!(page.contains("<a href=\"./?sort=-change\">In 7 days"), "the link reverses the order: {page}");
-        assert!(page.contains("1–2 of 10,021 segments, the fastest growing first"), "{page}");
+        assert!(page.contains("<a href=\"./?sort=-change\">7-day change"), "the link reverses the order: {page}");
+        assert!(page.contains("1–2 of 10,021 segments, largest gain in 7 days first"), "{page}");
     }
 
     #[rstest]
