@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The latest time with a four-digit year, in milliseconds. The earliest is its negative.
-    const LIMIT: i64 = 253_402_300_799_999;
+    /// The start of the year 0, in milliseconds. RFC 3339 has no earlier times.
+    const EARLIEST: i64 = -62_167_219_200_000;
+    /// The end of the year 9999, in milliseconds. RFC 3339 has no later times.
+    const LATEST: i64 = 253_402_300_799_999;
 
     /// Reads the system clock. The callers are [`Clock`](crate::estimator::clock::Clock) and the command that makes
     /// tokens; everything else takes `now` as an argument.
@@ -22,20 +24,19 @@ impl Timestamp {
         Self::from_millis(Utc::now().timestamp_millis())
     }
 
-    /// Returns the time `millis` milliseconds after the Unix epoch, clamped to the years -9999 to 9999.
+    /// Returns the time `millis` milliseconds after the Unix epoch, clamped to the years 0 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
-        if millis > Self::LIMIT {
-            Self(Self::LIMIT)
-        } else if millis < -Self::LIMIT {
-            Self(-Self::LIMIT)
+        if millis > Self::LATEST {
+            Self(Self::LATEST)
+        } else if millis < Self::EARLIEST {
+            Self(Self::EARLIEST)
         } else {
             Self(millis)
         }
     }
 
-    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years -9999 to
-    /// 9999.
+    /// Returns the time `seconds` after the Unix epoch, rounded to a millisecond and clamped to the years 0 to 9999.
     #[must_use]
     pub fn from_unix_seconds(seconds: f64) -> Self {
         // `as` saturates.
@@ -241,8 +242,8 @@ mod tests {
     #[case::seconds(1_763_805_600.0, 1_763_805_600_000)]
     #[case::milliseconds(1_763_805_600.123, 1_763_805_600_123)]
     #[case::before_the_epoch(-0.5, -500)]
-    #[case::far_future(1e300, Timestamp::LIMIT)]
-    #[case::far_past(-1e300, -Timestamp::LIMIT)]
+    #[case::far_future(1e300, Timestamp::LATEST)]
+    #[case::far_past(-1e300, Timestamp::EARLIEST)]
     fn from_unix_seconds_rounds_to_the_millisecond(#[case] seconds: f64, #[case] millis: i64) {
         assert_eq!(Timestamp::from_unix_seconds(seconds), Timestamp(millis));
     }
@@ -250,9 +251,8 @@ mod tests {
     #[test]
     fn display_is_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp(1_795_341_600_007).to_string(), "2026-11-22T10:00:00.007Z");
-        for end in [Timestamp::LIMIT, -Timestamp::LIMIT] {
-            assert!(!Timestamp(end).to_string().ends_with("ms"));
-        }
+        assert_eq!(Timestamp(Timestamp::EARLIEST).to_string(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Timestamp(Timestamp::LATEST).to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[rstest]
@@ -291,14 +291,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_score_keeps_the_order_of_milliseconds(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_keeps_the_order_of_milliseconds(millis in Timestamp::EARLIEST..Timestamp::LATEST) {
             let (earlier, later) = (Timestamp(millis), Timestamp(millis + 1));
             prop_assert!(earlier.as_score() < later.as_score());
             prop_assert_eq!(Timestamp::from_unix_seconds(later.as_score()), later);
         }
 
         #[test]
-        fn as_score_round_trips_as_text(millis in -Timestamp::LIMIT..Timestamp::LIMIT) {
+        fn as_score_round_trips_as_text(millis in Timestamp::EARLIEST..Timestamp::LATEST) {
             let score = Timestamp(millis).as_score();
             prop_assert_eq!(score.to_string().parse::<f64>(), Ok(score));
         }

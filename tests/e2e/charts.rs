@@ -184,6 +184,8 @@ async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
     press(&browser, Key::Tab).await;
     assert_eq!(browser.value("document.activeElement.textContent").await, json!("Chart as SVG"));
     press(&browser, Key::Tab).await;
+    assert_eq!(browser.value("document.activeElement.textContent").await, json!("Download CSV"));
+    press(&browser, Key::Tab).await;
     assert_eq!(browser.value("document.activeElement.textContent").await, json!("Show as table"));
     assert!(reading(&browser, HISTORY).await.starts_with("Now, ") && !crosshair(&browser, HISTORY).await.0);
     browser.close().await;

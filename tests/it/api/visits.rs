@@ -169,6 +169,9 @@ async fn record_returns_the_result_if_preferred() {
         let expected = json!({ "result": result, "user_id": "u1", "segment": "sports", "seen_at": time(seen_at) });
         assert_eq!(document, expected);
     }
+    // No earlier time has the form of RFC 3339.
+    let early: Value = post(Some(PREFERENCE), Some(-1_000_000_000_000)).await.json().await.unwrap();
+    assert_eq!((&early["result"], &early["seen_at"]), (&json!("expired"), &json!("0000-01-01T00:00:00.000Z")));
     // The later of two visits is kept, whatever their order of arrival.
     assert_eq!(redis.call::<f64>(&["ZSCORE", "segment:sports", "u1"]), (now - 60) as f64);
     // A visit ahead of the clock, or without a time, gets the present time.
