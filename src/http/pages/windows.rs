@@ -14,7 +14,7 @@ pub fn windows(current: Window, configured: Window, href: impl Fn(Option<Window>
     let shorter = shorter.into_iter().flatten().filter(|window| *window < configured);
     html! {
         nav .choice aria-label="Window" {
-            span aria-hidden="true" { "Count users seen in the last" }
+            span aria-hidden="true" { "Seen in the last" }
             ul .choices {
                 @for window in [configured].into_iter().chain(shorter) {
                     li {

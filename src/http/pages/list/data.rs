@@ -1,5 +1,10 @@
 //! The data of the page, and links to other pages of the list.
 
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::super::change;
 use super::super::links::{window_parameter, with_query};
 use super::super::windows::unless_configured;
 use crate::domain::{SegmentName, Timestamp, Window};
@@ -53,6 +58,17 @@ impl List<'_> {
     /// Returns the first page of the same names in this order, without its rows.
     pub fn first_page(&self, order: Order) -> Self {
         List { order, rows: Vec::new(), next: None, previous: None, similar: Vec::new(), ..*self }
+    }
+
+    /// Renders the change of `row` in a week.
+    pub fn change_of(&self, row: &Row) -> Markup {
+        const WEEK: Duration = Duration::from_secs(7 * 86_400);
+        let changes = row.counted.changes;
+        match changes.week {
+            Some(week) => change::change(week),
+            None if changes.first_sampled_at.is_none_or(|first| first > self.now - WEEK) => html! { "new" },
+            None => html! { "–" },
+        }
     }
 
     /// Returns the window unless it is the configured one.

@@ -29,7 +29,7 @@ pub fn orders(list: &List<'_>) -> Markup {
     ];
     html! {
         nav .choice #orders aria-label="Order" {
-            span aria-hidden="true" { "First" }
+            span aria-hidden="true" { "Order" }
             ul .choices {
                 @for (order, label) in ORDERS {
                     li {

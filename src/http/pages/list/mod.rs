@@ -15,9 +15,9 @@ use super::links::{BasePath, SegmentLink};
 use super::names::{name, visible};
 use super::ranges::DEFAULT_LABEL;
 use super::similar::did_you_mean;
+use super::spark;
 use super::welcome::welcome;
 use super::windows::windows;
-use super::{change, spark};
 use crate::estimator::Order;
 use crate::estimator::overlap::Overlaps;
 use crate::http::format;
@@ -134,7 +134,7 @@ fn table(list: &List<'_>) -> Markup {
                                 td .number title="The segment’s key in Redis is not a sorted set: another program writes to this Redis." { "no count" }
                             }
                             @if has_changes {
-                                td .change { @if let Some(week) = row.counted.changes.week { (change::change(week)) } @else { "–" } }
+                                td .change { (list.change_of(row)) }
                             }
                             @if has_first_samples {
                                 td .number .since { @if let Some(first) = row.counted.changes.first_sampled_at { (format::date(first)) } @else { "now" } }
@@ -248,14 +248,16 @@ mod tests {
 
     #[test]
     fn row_has_the_change_in_a_week_if_one_is_known() {
-        let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[])];
+        let mut rows = vec![row("sports", 40, &[]), row("new", 4, &[]), row("gap", 4, &[])];
+        rows[2].counted.changes.first_sampled_at = Some(Timestamp::from_millis(0));
         assert!(!html(&list(rows.clone())).contains("7-day change"));
         rows[0].counted.changes.week =
             Some(Change { before: 50, after: 40, from: Timestamp::from_millis(0), to: Timestamp::from_millis(0) });
         let page = html(&List { order: Order::Growth, total: Some(10_021), next: Some("g".to_owned()), ..list(rows) });
-        assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">–</td>"), "{page}");
+        assert!(page.contains("</span>10 (-20.0%)</td>") && page.contains("<td class=\"change\">new</td>"), "{page}");
+        assert!(page.contains("<td class=\"change\">–</td>"), "it is older, and a sample is missing: {page}");
         assert!(page.contains("<a href=\"./?sort=-change\">7-day change"), "the link reverses the order: {page}");
-        assert!(page.contains("1–2 of 10,021 segments, largest gain in 7 days first"), "{page}");
+        assert!(page.contains("1–3 of 10,021 segments, largest gain in 7 days first"), "{page}");
     }
 
     #[rstest]
