@@ -184,7 +184,7 @@ impl Parameters {
     pub fn segments(&self, min: usize, max: usize) -> Result<Vec<SegmentName<'static>>> {
         let count = self.all("segment").count();
         if count < min || count > max {
-            let why = format!("must be given {min} to {max} times, not {count}");
+            let why = format!("must be given {min} to {max} times, as segment=a&segment=b, not {count}");
             return Err(Problem::invalid_field("segment", why));
         }
         different_segments(self.all("segment"))

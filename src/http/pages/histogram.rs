@@ -23,7 +23,8 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
             div .head {
                 h2 #last-seen { (unit) " since last visit" }
                 p .note {
-                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit, so the bars on the left leave next."
+                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit"
+                    @if window == configured { ", so the bars on the left leave next." } @else { "." }
                 }
             }
             div .body {

@@ -43,7 +43,7 @@ async fn histories_equal_those_of_each_segment() {
 }
 
 #[rstest]
-#[case::no_segment("from=-1d", "segment", "must be given 1 to 20 times, not 0")]
+#[case::no_segment("from=-1d", "segment", "must be given 1 to 20 times, as segment=a&segment=b, not 0")]
 #[case::same_segment_twice("segment=a&segment=a", "segment", "contains \"a\" more than once")]
 #[case::wrong_order("segment=a&from=-1d&to=-2d", "from", "must not be later than to, which is ")]
 #[case::unknown_parameter(

@@ -465,9 +465,9 @@ async fn overlap_rejects_bad_parameters() {
     let app = TestApp::spawn(&redis).await;
     let nine: Vec<_> = (0..9).map(|n| format!("segment=s{n}")).collect();
     for (query, field, detail) in [
-        ("", "segment", "must be given 2 to 8 times, not 0"),
-        ("segment=sports", "segment", "must be given 2 to 8 times, not 1"),
-        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, not 9"),
+        ("", "segment", "must be given 2 to 8 times, as segment=a&segment=b, not 0"),
+        ("segment=sports", "segment", "must be given 2 to 8 times, as segment=a&segment=b, not 1"),
+        (nine.join("&").as_str(), "segment", "must be given 2 to 8 times, as segment=a&segment=b, not 9"),
         ("segment=a&segment=b&segment=a", "segment", "contains \"a\" more than once"),
         ("segment=a&segment=", "segment", "must not be empty"),
         ("segment=a&segment=b&window=15d", "window", "must not be longer than the configured window of 14d"),

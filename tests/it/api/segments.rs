@@ -186,8 +186,8 @@ async fn list_and_counts_reject_bad_parameters() {
             "limits",
             "is not a parameter of this path; the parameters are limit, window, prefix, contains, sort, cursor, format",
         ),
-        ("/counts", "segment", "must be given 1 to 100 times, not 0"),
-        (&many, "segment", "must be given 1 to 100 times, not 101"),
+        ("/counts", "segment", "must be given 1 to 100 times, as segment=a&segment=b, not 0"),
+        (&many, "segment", "must be given 1 to 100 times, as segment=a&segment=b, not 101"),
         ("/counts?segment=a&segment=a", "segment", "contains \"a\" more than once"),
         ("/counts?segment=a&segment=", "segment", "must not be empty"),
     ] {
