@@ -9,8 +9,7 @@ use crate::http::format;
 
 /// Interval of the refresh script.
 pub const REFRESH_SECONDS: u64 = 15;
-/// The same for a hidden page, such as a tab in the background, if its title has a number. Browsers run the timers of
-/// hidden pages once a minute.
+/// The same for a hidden page, such as a tab in the background. Browsers run the timers of hidden pages once a minute.
 const HIDDEN_REFRESH_SECONDS: u64 = 60;
 
 /// Entries of the navigation.
@@ -33,8 +32,10 @@ pub enum Page {
 /// Whether the script refreshes the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// Every [`REFRESH_SECONDS`].
+    /// Every [`REFRESH_SECONDS`] while the page is visible.
     Periodic,
+    /// Also every [`HIDDEN_REFRESH_SECONDS`] while the page is hidden: its title has a number.
+    PeriodicAlsoHidden,
     /// The content would not change, or would cost too much.
     Never,
 }
@@ -68,8 +69,8 @@ pub fn page_with_files(
                 link rel="stylesheet" href={ (pages) "style.css" };
                 (files)
             }
-            body data-refresh=[(refresh == Refresh::Periodic).then_some(REFRESH_SECONDS)]
-                data-refresh-hidden=[(refresh == Refresh::Periodic && page == Page::Segment).then_some(HIDDEN_REFRESH_SECONDS)] {
+            body data-refresh=[(refresh != Refresh::Never).then_some(REFRESH_SECONDS)]
+                data-refresh-hidden=[(refresh == Refresh::PeriodicAlsoHidden).then_some(HIDDEN_REFRESH_SECONDS)] {
                 a .skip href="#main" { "Skip to content" }
                 header {
                     a .brand href=(root) { img src={ (pages) "icon.svg" } alt="" width="24" height="24"; "Segment estimator" }

@@ -64,7 +64,7 @@ pub fn page(segment: &Segment<'_>, base_url: &BaseUrl) -> Markup {
         }
     };
     let title = format!("{} · {name}", format::number(count));
-    layout::page(BasePath::Pages, Page::Segment, &title, Refresh::Periodic, &main)
+    layout::page(BasePath::Pages, Page::Segment, &title, Refresh::PeriodicAlsoHidden, &main)
 }
 
 /// Renders how the count changed, and how it will. Both are known for the longest window alone.

@@ -22,7 +22,7 @@ pub fn page(name: &str, similar: &[SegmentName<'_>]) -> Markup {
             }
         }
     };
-    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Periodic, &main)
+    layout::page(BasePath::Pages, Page::Segment, name, Refresh::Never, &main)
 }
 
 #[cfg(test)]

@@ -605,6 +605,15 @@ async fn list_page_counts_over_a_shorter_window_and_keeps_it_in_its_links() {
     ] {
         assert!(week.contains(link), "{link} is not in {week}");
     }
+    // Changes are of the count over the configured window.
+    let at = Timestamp::now().as_millis() / 1_000;
+    redis.call::<()>(&["SET", "history: a", &format!("{at} 2 {} - 5", at - 8 * 86_400)]);
+    assert!(page(app.get("/").await, 200).await.contains("<td class=\"change\">"));
+    assert!(!page(app.get("/?window=7d").await, 200).await.contains("<td class=\"change\">"));
+    let by_change = page(app.get("/?window=7d&sort=change").await, 200).await;
+    assert!(by_change.contains("Changes are of the users in the last 14 days."), "{by_change}");
+    assert!(by_change.contains("<td class=\"change\">"), "{by_change}");
+
     let refused = page(app.get("/?window=15d").await, 422).await;
     assert!(refused.contains("must not be longer than the configured window of 14d"), "{refused}");
 }
@@ -634,6 +643,6 @@ async fn list_page_in_the_order_of_age_says_since_when_segments_are_recorded() {
     redis.call::<()>(&["SET", "history: old", &format!("{at} 1 1795348800 - -")]);
     let newest = page(app.get("/?sort=new").await, 200).await;
     assert_eq!(rows(&newest), [("new", "1"), ("old", "1")]);
-    assert!(newest.contains("<td class=\"number since\">now</td>"), "{newest}");
+    assert!(newest.contains("<td class=\"number since\">not yet</td>"), "{newest}");
     assert!(newest.contains("<td class=\"number since\">22 Nov 2026</td>"), "{newest}");
 }

@@ -70,7 +70,8 @@ pub async fn list(
     let largest = largest(&state, &query, &found, now).await?;
     let segments: Vec<_> = found.segments.iter().map(|counted| counted.segment.clone()).collect();
     // Sparklines read two weeks of history for each row.
-    let trends = if limit > DEFAULT_ROWS { Vec::new() } else { trends(&state, &segments, now).await? };
+    let has_trends = limit <= DEFAULT_ROWS && window == state.estimator.window();
+    let trends = if has_trends { trends(&state, &segments, now).await? } else { Vec::new() };
     let trends = trends.into_iter().chain(std::iter::repeat(Vec::new()));
     let rows = found.segments.into_iter().zip(trends).map(|(counted, trend)| Row { counted, trend });
     let similar = if segments.is_empty() { similar(&state, &query.contains).await } else { Vec::new() };

@@ -60,6 +60,11 @@ impl List<'_> {
         List { order, rows: Vec::new(), next: None, previous: None, similar: Vec::new(), ..*self }
     }
 
+    /// Whether the changes decide about the order.
+    pub fn is_by_change(&self) -> bool {
+        matches!(self.order, Order::Growth | Order::Decline)
+    }
+
     /// Renders the change of `row` in a week.
     pub fn change_of(&self, row: &Row) -> Markup {
         const WEEK: Duration = Duration::from_secs(7 * 86_400);

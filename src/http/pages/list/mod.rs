@@ -97,8 +97,11 @@ fn shown(list: &List<'_>) -> String {
 }
 
 fn table(list: &List<'_>) -> Markup {
-    let has_trends = list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
-    let has_changes = list.rows.iter().any(|row| row.counted.changes.week.is_some());
+    // Both are of the count over the configured window. Beside that over a shorter one they would mislead.
+    let is_comparable = list.shorter_window().is_none();
+    let has_trends = is_comparable && list.rows.iter().any(|row| row.trend.iter().any(Option::is_some));
+    let has_changes =
+        (is_comparable || list.is_by_change()) && list.rows.iter().any(|row| row.counted.changes.week.is_some());
     let has_first_samples = list.order == Order::Newest;
     html! {
         form .list method="get" action="pages/overlap" data-max=(Overlaps::MAX_SEGMENTS) {
@@ -107,6 +110,7 @@ fn table(list: &List<'_>) -> Markup {
                     (shown(list))
                     @if list.is_filtered() { " " (filter(list, "starting", "containing")) }
                     ", " (order_label(list.order)) ". Bars compare with the largest segment."
+                    @if has_changes && !is_comparable { " Changes are of the users in the last " (format::span(list.configured.duration())) "." }
                 }
                 thead {
                     tr {
@@ -137,7 +141,7 @@ fn table(list: &List<'_>) -> Markup {
                                 td .change { (list.change_of(row)) }
                             }
                             @if has_first_samples {
-                                td .number .since { @if let Some(first) = row.counted.changes.first_sampled_at { (format::date(first)) } @else { "now" } }
+                                td .number .since { @if let Some(first) = row.counted.changes.first_sampled_at { (format::date(first)) } @else { "not yet" } }
                             }
                             @if has_trends {
                                 td .trend { (spark::spark(&spark::spark_label(&row.trend, DEFAULT_LABEL), &row.trend)) }
@@ -172,7 +176,11 @@ fn table(list: &List<'_>) -> Markup {
 /// Returns which segments a download has.
 fn downloaded(list: &List<'_>) -> &'static str {
     let is_only = list.is_first && list.next.is_none();
-    if list.total.map_or(is_only, |total| total <= MAX_ROWS as u64) { "all these segments" } else { "the first 1,000" }
+    if list.total.map_or(is_only, |total| total <= MAX_ROWS as u64) {
+        "all these segments"
+    } else {
+        "up to 1,000 segments"
+    }
 }
 
 /// Renders links to other numbers of segments per page, if that changes anything.
