@@ -24,6 +24,7 @@ use super::response::html;
 use super::segment::{self, Segment};
 use super::unknown;
 use crate::domain::{SegmentName, Timestamp, Window};
+use crate::estimator::Change;
 use crate::http::charts::histogram;
 use crate::http::charts::history::PastCounts;
 use crate::http::docs::openapi::{responses, schemas};
@@ -126,7 +127,8 @@ pub async fn segment(
         live,
     };
     let leaving = leaving(&state, &name, live, now).await?;
-    let change = changes.week;
+    // The page has the live count, so its change ends with that, as its chart does.
+    let change = changes.week.map(|week| Change { after: live, to: now, ..week });
     let segment = Segment { name: name.as_str(), histogram, now, window, configured, history, change, leaving };
     Ok(html(segment::page(&segment, &base_url)))
 }

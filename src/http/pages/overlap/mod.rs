@@ -13,7 +13,7 @@ use super::curl::BaseUrl;
 use super::download::csv_link;
 use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
-use super::links::{self, BasePath, SegmentLink, overlap_link};
+use super::links::{self, BasePath, SegmentLink, audience_link, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
 use super::windows::{unless_configured, windows};
@@ -56,11 +56,12 @@ pub struct Comparison<'a> {
 
 /// Renders the page, with the result if there is one.
 pub fn page(selection: &Selection<'_>, comparison: Option<&Comparison<'_>>, base_url: &BaseUrl) -> Markup {
+    let any = if selection.names.len() <= Overlaps::MAX_SEGMENTS { &selection.names[..] } else { &[] };
     let main = html! {
         h1 { "Overlap" }
         p .lead {
             "See how many users " (Overlaps::MIN_SEGMENTS) "–" (Overlaps::MAX_SEGMENTS) " segments share. Counts are exact. "
-            "To count the users in some segments and not in others, " a href="audience" { "define an audience" } "."
+            "To count the users in some segments and not in others, " a href=(audience_link([&[], any, &[]], selection.window())) { "define an audience" } "."
         }
         @if comparison.is_none() && selection.names.len() == 1 { p .lead #one-more { "Choose at least one more segment." } }
         (form(selection))
