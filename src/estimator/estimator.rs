@@ -29,6 +29,8 @@ pub struct Estimator {
     counts: GroupCommit<CountRequest, u64>,
     bulk: Arc<Semaphore>,
     list_limit: ConcurrencyLimit,
+    /// The limit on searches for similar names.
+    pub(super) searches: Arc<Semaphore>,
     pub(super) rankings: Arc<Rankings>,
 }
 
@@ -87,7 +89,8 @@ impl Estimator {
             if store.acks().is_required() { Self::MAX_REPLICATED_BULK_WRITES } else { Self::MAX_BULK_WRITES };
         let bulk = Arc::new(Semaphore::new(bulk_writes));
         let list_limit = ConcurrencyLimit::new(Self::DEFAULT_MAX_LISTS);
-        Self { store, window, visits, counts, bulk, list_limit, rankings: Arc::default() }
+        let searches = Arc::new(Semaphore::new(Self::MAX_SEARCHES));
+        Self { store, window, visits, counts, bulk, list_limit, searches, rankings: Arc::default() }
     }
 
     /// Limits concurrent lists to `max`.

@@ -1,6 +1,5 @@
 //! Which segments are known, and which known names are close to an unknown one.
 
-use super::error::Error;
 use super::estimator::Estimator;
 use crate::domain::SegmentName;
 use crate::store;
@@ -10,6 +9,8 @@ impl Estimator {
     const MAX_COMPARED: usize = 20_000;
     /// Names in one page of the index with one partition.
     const NAMES_PER_PAGE: usize = 1_000;
+    /// Concurrent searches for similar names. They compare names for up to seconds, which must not delay other requests.
+    pub(super) const MAX_SEARCHES: usize = 1;
     /// Names that are compared before other requests have their turn.
     const NAMES_PER_SLICE: usize = 20;
 
@@ -41,17 +42,18 @@ impl Estimator {
     }
 
     /// Returns for each of `names` up to `max` names of known segments that are close to it, the closest first. Upper
-    /// and lower case are the same. Reads the index once, and compares its first 20,000 names.
+    /// and lower case are the same. Reads the index once, and compares its first 20,000 names. Finds nothing while
+    /// another search runs: suggestions are not worth a queue.
     ///
     /// # Errors
     ///
-    /// [`Error::TooMany`] if too many lists are running, and [`Error::Store`] if Redis failed.
+    /// A [`store::Error`] if Redis failed.
     pub async fn similar_names(
         &self,
         names: &[&SegmentName<'_>],
         max: usize,
-    ) -> Result<Vec<Vec<SegmentName<'static>>>, Error> {
-        let _permit = self.acquire_list_permit()?;
+    ) -> Result<Vec<Vec<SegmentName<'static>>>, store::Error> {
+        let Ok(_permit) = self.searches.try_acquire() else { return Ok(vec![Vec::new(); names.len()]) };
         let page = (Self::NAMES_PER_PAGE / self.partitions().map_or(1, |partitions| partitions.count())).max(10);
         let mut searches: Vec<_> = names.iter().map(|name| SimilarNames::new(name.as_str(), max)).collect();
         let (mut cursor, mut compared) = (None, 0);

@@ -1,5 +1,6 @@
 //! Unknown segments: `known` in answers, `GET /segments/{name}`, and similar names.
 
+use futures_util::future::poll_immediate;
 use rstest::rstest;
 use segment_estimator::domain::{Timestamp, Window};
 use segment_estimator::estimator::Estimator;
@@ -125,6 +126,22 @@ async fn summary_of_an_unknown_segment_suggests_names() {
     // The path of batches belongs to visits.
     assert_eq!(app.get("/segments/batch").await.status(), 405);
     assert_eq!(get(&app, "/segments/%62atch").await["segment"], "batch");
+}
+
+#[tokio::test]
+async fn similar_names_are_empty_while_another_search_runs_and_take_no_permit_of_lists() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    record_sizes(&app, &[("sports", 1)]).await;
+    let estimator = Estimator::new(redis.store(), Window::parse("14d").unwrap()).with_max_lists(1);
+    let _list = estimator.acquire_list_permit().unwrap();
+    let (name, other) = (segment("sprots"), segment("sprtos"));
+    let names = [&name];
+    let mut first = Box::pin(estimator.similar_names(&names, 1));
+    assert!(poll_immediate(&mut first).await.is_none(), "the first search runs");
+    assert_eq!(estimator.similar_names(&[&other, &name], 1).await.unwrap(), [vec![], vec![]]);
+    assert_eq!(first.await.unwrap(), [[segment("sports")]]);
+    assert_eq!(estimator.similar_names(&[&other], 1).await.unwrap(), [[segment("sports")]]);
 }
 
 #[tokio::test]
