@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use super::time::QueryTime;
 use crate::domain::{SegmentName, Window};
 use crate::http::docs::openapi::schemas;
+use crate::http::percent::decodes_to_utf8;
 use crate::http::problem::{Problem, ProblemKind, Result};
 use crate::http::state::AppState;
 
@@ -93,6 +94,10 @@ impl Parameters {
     ///
     /// A [`Problem`] if the query can't be decoded.
     pub fn of(uri: &Uri) -> Result<Self> {
+        // The decoder would replace other bytes, and the name of a segment would become another one.
+        if !uri.query().is_none_or(decodes_to_utf8) {
+            return Err(Problem::new(ProblemKind::Invalid, "The query must be UTF-8, percent-encoded."));
+        }
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| Problem::new(ProblemKind::Invalid, error.body_text()))?;
         Ok(Self(pairs))

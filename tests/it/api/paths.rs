@@ -1,4 +1,4 @@
-//! The path of a count: any percent-encoding, and any bytes.
+//! Paths and queries: any percent-encoding, and any bytes.
 //!
 //! `PROPTEST_CASES=100000 cargo test --test it paths` tries more than the default 256 cases of each property.
 
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
-use crate::helpers::{Redis, TestApp, in_time};
+use crate::helpers::{Redis, TestApp, in_time, problem};
 
 /// A service and one connection to it, which is replaced when the service closes it.
 struct RawClient {
@@ -127,4 +127,18 @@ fn count_answers_any_bytes_in_a_path_with_200_or_4xx() {
             prop_assert!(expected.contains(&status), "{status} for {}", path.escape_ascii());
         }
     });
+}
+
+#[tokio::test]
+async fn queries_must_be_utf8() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    for path in
+        ["/counts?segment=%ff%fe", "/segments?prefix=%C3", "/overlap?segment=a&segment=%ED%A0%80", "/counts?%ff=1"]
+    {
+        let document = problem(app.get(path).await, 422, "invalid-request").await;
+        assert_eq!(document["detail"], "The query must be UTF-8, percent-encoded.", "{path}");
+    }
+    assert_eq!(app.status_of("/?contains=%ff").await, 422);
+    assert_eq!(app.status_of("/counts?segment=gr%C3%B6%c3%9fe&segment=100%").await, 200);
 }
