@@ -25,4 +25,5 @@ mod proxy;
 mod redis;
 mod segment;
 mod service;
+mod tasks;
 mod wait;
