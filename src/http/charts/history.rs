@@ -60,7 +60,7 @@ impl PastCounts<'_> {
             let reading = self.reading(time, count, is_live, before);
             before = count.map(|count| (time, count)).or(before);
             let at = ((time.as_millis() - self.from.as_millis()) as f64 / length).clamp(0.0, 1.0);
-            DataPoint { count, at, time, is_live, reading }
+            DataPoint { count, at, step_start: History::step_start(time, self.step), is_live, reading }
         };
         samples.chain(live).map(&mut data_point).collect()
     }
@@ -170,6 +170,19 @@ mod tests {
         let new = PastCounts { points: &points[168..], ..past }.chart();
         let expected = "22 Nov 10:00 UTC: 4,002 users, up 2 (+0.1%) since 22 Nov 08:00";
         assert_eq!((readings(&new)[0], readings(&new)[2]), ("22 Nov 08:00 UTC: 4,000 users", expected));
+    }
+
+    #[test]
+    fn point_is_the_same_after_the_next_sample_of_its_step() {
+        let points = samples("2026-11-22T06:00:00Z", (0..6).map(Some));
+        let step_starts = |to: &str, count: usize| {
+            let past = PastCounts { step: HOUR * 2, ..past(&points[..count], "2026-11-22T06:00:00Z", to, None) };
+            let Marks::Line(points) = past.chart().marks else { panic!("{past:?}") };
+            points.iter().map(|point| point.step_start.to_string()).collect::<Vec<_>>()
+        };
+        let expected = ["2026-11-22T06:00:00.000Z", "2026-11-22T08:00:00.000Z", "2026-11-22T10:00:00.000Z"];
+        assert_eq!(step_starts("2026-11-22T10:59:00Z", 5), expected);
+        assert_eq!(step_starts("2026-11-22T11:01:00Z", 6), expected);
     }
 
     #[test]

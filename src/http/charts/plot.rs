@@ -149,7 +149,7 @@ fn line(data: &[DataPoint], counts: &Counts, canvas: Canvas) -> Markup {
                     circle class=[point.is_live.then_some("live")] cx=(canvas.x(point.at)) cy=(pixels(canvas.base() - counts.position(count) * height)) r="4" {}
                 }
             };
-            @let key = if point.is_live { "now".to_owned() } else { point.time.as_millis().to_string() };
+            @let key = if point.is_live { "now".to_owned() } else { point.step_start.as_millis().to_string() };
             (mark(canvas, Mark { class: "point", key: &key, at: point.at, from, to, reading: &point.reading }, &circle))
         }
     }
@@ -259,7 +259,7 @@ mod tests {
         let point = |(index, count): (usize, &Option<u64>)| DataPoint {
             count: *count,
             at: index as f64 / last,
-            time: Timestamp::from_millis(index as i64),
+            step_start: Timestamp::from_millis(index as i64),
             is_live: false,
             reading: format!("{count:?}"),
         };
