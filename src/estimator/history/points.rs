@@ -77,13 +77,14 @@ impl History {
         to: Timestamp,
         step: Duration,
     ) -> Result<Vec<Result<Vec<Point>, store::Error>>, store::Error> {
-        let Steps { first, last, step } = Steps::of(from, to, step);
-        let until = Timestamp::from_millis(last.saturating_add(step - 1));
+        let steps = Steps::of(from, to, step);
+        let until = Timestamp::from_millis(steps.last.saturating_add(steps.step - 1));
         // The expected number of samples keeps round trips short. More samples take further round trips.
-        let expected = self.interval.map_or(step, Interval::millis);
-        let expected = usize::try_from((until.as_millis() - first) / expected).unwrap_or(usize::MAX);
-        let samples = self.store.samples(segments, Timestamp::from_millis(first), until, expected).await?;
-        let points = |samples: Vec<Sample>| Steps { first, last, step }.points(&samples);
+        let expected = self.interval.map_or(steps.step, Interval::millis);
+        let expected = usize::try_from((until.as_millis() - steps.first) / expected).unwrap_or(usize::MAX);
+        let first = Timestamp::from_millis(steps.first);
+        let samples = self.store.samples(segments, first, until, step, expected).await?;
+        let points = |samples: Vec<Sample>| steps.points(&samples);
         Ok(samples.into_iter().map(|samples| samples.map(points)).collect())
     }
 
