@@ -30,8 +30,13 @@ impl PastCounts<'_> {
     /// Returns the samples between the two times.
     pub fn shown(&self) -> &[Point] {
         let begin = self.points.partition_point(|point| point.to <= self.from);
-        // The step of `to` may have a later sample.
-        let end = self.points.partition_point(|point| point.sampled_at.unwrap_or(point.at) <= self.to);
+        let end = self.points.partition_point(|point| match (point.sampled_at, self.live) {
+            // The step of `to` may have a later sample.
+            (Some(sampled_at), _) => sampled_at <= self.to,
+            // Its sample is still to come. Until then the count of this moment stands for it.
+            (None, Some(_)) => point.to <= self.to,
+            (None, None) => point.at <= self.to,
+        });
         self.points.get(begin..end).unwrap_or_default()
     }
 
@@ -183,6 +188,19 @@ mod tests {
         let expected = ["2026-11-22T06:00:00.000Z", "2026-11-22T08:00:00.000Z", "2026-11-22T10:00:00.000Z"];
         assert_eq!(step_starts("2026-11-22T10:59:00Z", 5), expected);
         assert_eq!(step_starts("2026-11-22T11:01:00Z", 6), expected);
+    }
+
+    #[test]
+    fn step_of_this_moment_is_no_gap_before_its_sample() {
+        let points = samples("2026-11-22T08:00:00Z", [Some(1), Some(2), None, Some(4), None]);
+        let counts = |to: &str, live: Option<u64>| {
+            let Marks::Line(points) = past(&points, "2026-11-22T08:00:00Z", to, live).chart().marks else { panic!() };
+            points.iter().map(|point| point.count).collect::<Vec<_>>()
+        };
+        let shown = [Some(1), Some(2), None, Some(4)];
+        assert_eq!(counts("2026-11-22T12:00:02Z", Some(5)), [&shown[..], &[Some(5)]].concat());
+        assert_eq!(counts("2026-11-22T13:00:00Z", Some(5)), [&shown[..], &[None, Some(5)]].concat(), "a missed sample");
+        assert_eq!(counts("2026-11-22T12:00:02Z", None), [&shown[..], &[None]].concat());
     }
 
     #[test]
