@@ -58,7 +58,9 @@ impl PastCounts<'_> {
 
     fn data_points(&self) -> Vec<DataPoint> {
         let length = (self.to.as_millis() - self.from.as_millis()).max(1) as f64;
-        let samples = downsample(self.shown(), self.step).into_iter().map(|point| (point.at, point.count, false));
+        let samples = downsample(self.shown(), self.step)
+            .into_iter()
+            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count, false));
         let live = self.live.map(|count| (self.to, Some(count), true));
         let mut before = None;
         let mut data_point = |(time, count, is_live): (Timestamp, Option<u64>, bool)| {
@@ -201,6 +203,17 @@ mod tests {
         assert_eq!(counts("2026-11-22T12:00:02Z", Some(5)), [&shown[..], &[Some(5)]].concat());
         assert_eq!(counts("2026-11-22T13:00:00Z", Some(5)), [&shown[..], &[None, Some(5)]].concat(), "a missed sample");
         assert_eq!(counts("2026-11-22T12:00:02Z", None), [&shown[..], &[None]].concat());
+    }
+
+    #[test]
+    fn point_has_the_time_of_its_sample() {
+        let (at, sampled_at) = (time("2026-11-22T10:00:00Z"), time("2026-11-22T10:09:00Z"));
+        let to = time("2026-11-22T10:10:00Z");
+        let points = [Point { at, to, sampled_at: Some(sampled_at), count: Some(7) }];
+        let chart = past(&points, "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z", None).chart();
+        assert_eq!(readings(&chart), ["22 Nov 10:09 UTC: 7 users"]);
+        let Marks::Line(points) = &chart.marks else { panic!("{chart:?}") };
+        assert_eq!((points[0].at, points[0].step_start), (0.15, at));
     }
 
     #[test]
