@@ -175,6 +175,14 @@ async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
     eventually("the page is refreshed", async || browser.text("#count").await != count).await;
     assert_eq!(reading(&browser, HISTORY).await, titles[last - 1]);
     assert_eq!((browser.value(focused).await, crosshair(&browser, HISTORY).await.0), (json!(true), true));
+
+    // If the mark is missing on the next page, the nearest one in time is read.
+    browser.value("void (document.querySelector('#history .graph').dataset.reading -= 1000)").await;
+    let count = browser.text("#count").await;
+    service.record([("somebody-else".to_owned(), name.as_str(), 0)]).await;
+    browser.value("void document.dispatchEvent(new Event('visibilitychange'))").await;
+    eventually("the page is refreshed", async || browser.text("#count").await != count).await;
+    assert_eq!(reading(&browser, HISTORY).await, titles[last - 1]);
     press(&browser, Key::Right).await;
     assert!(reading(&browser, HISTORY).await.starts_with("Now, "));
     assert_ne!(reading(&browser, HISTORY).await, titles[last], "the live count has changed");

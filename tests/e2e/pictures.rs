@@ -40,6 +40,28 @@ async fn pictures_are_linked_and_show_in_another_site() {
 }
 
 #[tokio::test]
+async fn labels_of_a_picture_do_not_overlap() {
+    let service = Service::start(&[]);
+    service.fill("sports", 1).await;
+    let browser = Browser::start(&service).await;
+    for query in ["buckets=14", "buckets=28", "buckets=56", "buckets=100", "buckets=100&width=2000"] {
+        let width = if query.contains("width") { "" } else { "&width=480" };
+        browser.open(&format!("/segments/sports/histogram.svg?{query}{width}")).await;
+        let boxes = browser
+            .all("text", "(box => [box.left, box.top, box.right, box.bottom])(element.getBoundingClientRect())")
+            .await;
+        let boxes: Vec<[f64; 4]> = boxes.into_iter().map(|found| serde_json::from_value(found).unwrap()).collect();
+        for (index, [left, top, right, bottom]) in boxes.iter().enumerate() {
+            let is_beside =
+                |other: &[f64; 4]| other[0] >= *right || other[2] <= *left || other[1] >= *bottom || other[3] <= *top;
+            assert!(boxes[..index].iter().all(is_beside), "{query}: {boxes:?}");
+        }
+        assert!(boxes.len() > 8, "{query}: {boxes:?}");
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn pictures_of_hostile_names_are_well_formed() {
     let service = Service::start(&[]);
     let names = ["<script>'\"&amp;</svg>", "a\u{fffe}\u{202e}b", &"w".repeat(128), "]]>--!", "музыка ⚽️ 음악"];

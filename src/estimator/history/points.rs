@@ -64,6 +64,24 @@ impl History {
         histories.pop().expect("there is one for each segment")
     }
 
+    /// Returns the points as [`of`](Self::of), without the samples after `to`. Later samples of the last step don't
+    /// change them.
+    ///
+    /// # Errors
+    ///
+    /// A [`store::Error`] if Redis failed, or the key is not a history.
+    pub async fn of_until(
+        &self,
+        segment: &SegmentName<'_>,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Point>, store::Error> {
+        let segment = segment.clone().into_owned();
+        let mut histories = self.read(std::slice::from_ref(&segment), Steps::of(from, to, step), to).await?;
+        histories.pop().expect("there is one for each segment")
+    }
+
     /// Returns the points of several segments in few round trips. A key that is not a history fails only its own
     /// segment.
     ///
@@ -77,13 +95,24 @@ impl History {
         to: Timestamp,
         step: Duration,
     ) -> Result<Vec<Result<Vec<Point>, store::Error>>, store::Error> {
-        let Steps { first, last, step } = Steps::of(from, to, step);
-        let until = Timestamp::from_millis(last.saturating_add(step - 1));
+        let steps = Steps::of(from, to, step);
+        let until = Timestamp::from_millis(steps.last.saturating_add(steps.step - 1));
+        self.read(segments, steps, until).await
+    }
+
+    /// Returns the points of `steps`, of the samples through `until`.
+    async fn read(
+        &self,
+        segments: &[SegmentName<'static>],
+        steps: Steps,
+        until: Timestamp,
+    ) -> Result<Vec<Result<Vec<Point>, store::Error>>, store::Error> {
         // The expected number of samples keeps round trips short. More samples take further round trips.
-        let expected = self.interval.map_or(step, Interval::millis);
-        let expected = usize::try_from((until.as_millis() - first) / expected).unwrap_or(usize::MAX);
-        let samples = self.store.samples(segments, Timestamp::from_millis(first), until, expected).await?;
-        let points = |samples: Vec<Sample>| Steps { first, last, step }.points(&samples);
+        let expected = self.interval.map_or(steps.step, Interval::millis);
+        let expected = usize::try_from((until.as_millis() - steps.first) / expected).unwrap_or(usize::MAX);
+        let (first, step) = (Timestamp::from_millis(steps.first), Duration::from_millis(steps.step.unsigned_abs()));
+        let samples = self.store.samples(segments, first, until, step, expected).await?;
+        let points = |samples: Vec<Sample>| steps.points(&samples);
         Ok(samples.into_iter().map(|samples| samples.map(points)).collect())
     }
 

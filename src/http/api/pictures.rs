@@ -113,7 +113,10 @@ pub async fn history(
     let now = state.synced_now().await?;
     let is_until_now = history.is_until_now();
     let Range { from, to, step } = history.resolve(now, &state.history)?;
-    let points = state.history.of(&segment, from, to, state.history.step_for(from, to, MAX_READ).min(step)).await?;
+    let read_step = state.history.step_for(from, to, MAX_READ);
+    // Each step of the picture consists of whole steps.
+    let read_step = if step.as_millis().is_multiple_of(read_step.as_millis()) { read_step } else { step };
+    let points = state.history.of_until(&segment, from, to, read_step).await?;
     let mut past = PastCounts { points: &points, from, to, step, live: None };
     if is_until_now && past.has_samples() {
         past.live = Some(state.estimator.estimate(&segment, now).await?);

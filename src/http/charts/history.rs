@@ -30,8 +30,13 @@ impl PastCounts<'_> {
     /// Returns the samples between the two times.
     pub fn shown(&self) -> &[Point] {
         let begin = self.points.partition_point(|point| point.to <= self.from);
-        // The step of `to` may have a later sample.
-        let end = self.points.partition_point(|point| point.sampled_at.unwrap_or(point.at) <= self.to);
+        let end = self.points.partition_point(|point| match (point.sampled_at, self.live) {
+            // The step of `to` may have a later sample.
+            (Some(sampled_at), _) => sampled_at <= self.to,
+            // Its sample is still to come. Until then the count of this moment stands for it.
+            (None, Some(_)) => point.to <= self.to,
+            (None, None) => point.at <= self.to,
+        });
         self.points.get(begin..end).unwrap_or_default()
     }
 
@@ -53,14 +58,16 @@ impl PastCounts<'_> {
 
     fn data_points(&self) -> Vec<DataPoint> {
         let length = (self.to.as_millis() - self.from.as_millis()).max(1) as f64;
-        let samples = downsample(self.shown(), self.step).into_iter().map(|point| (point.at, point.count, false));
+        let samples = downsample(self.shown(), self.step)
+            .into_iter()
+            .map(|point| (point.sampled_at.unwrap_or(point.at), point.count, false));
         let live = self.live.map(|count| (self.to, Some(count), true));
         let mut before = None;
         let mut data_point = |(time, count, is_live): (Timestamp, Option<u64>, bool)| {
             let reading = self.reading(time, count, is_live, before);
             before = count.map(|count| (time, count)).or(before);
             let at = ((time.as_millis() - self.from.as_millis()) as f64 / length).clamp(0.0, 1.0);
-            DataPoint { count, at, time, is_live, reading }
+            DataPoint { count, at, step_start: History::step_start(time, self.step), is_live, reading }
         };
         samples.chain(live).map(&mut data_point).collect()
     }
@@ -170,6 +177,43 @@ mod tests {
         let new = PastCounts { points: &points[168..], ..past }.chart();
         let expected = "22 Nov 10:00 UTC: 4,002 users, up 2 (+0.1%) since 22 Nov 08:00";
         assert_eq!((readings(&new)[0], readings(&new)[2]), ("22 Nov 08:00 UTC: 4,000 users", expected));
+    }
+
+    #[test]
+    fn point_is_the_same_after_the_next_sample_of_its_step() {
+        let points = samples("2026-11-22T06:00:00Z", (0..6).map(Some));
+        let step_starts = |to: &str, count: usize| {
+            let past = PastCounts { step: HOUR * 2, ..past(&points[..count], "2026-11-22T06:00:00Z", to, None) };
+            let Marks::Line(points) = past.chart().marks else { panic!("{past:?}") };
+            points.iter().map(|point| point.step_start.to_string()).collect::<Vec<_>>()
+        };
+        let expected = ["2026-11-22T06:00:00.000Z", "2026-11-22T08:00:00.000Z", "2026-11-22T10:00:00.000Z"];
+        assert_eq!(step_starts("2026-11-22T10:59:00Z", 5), expected);
+        assert_eq!(step_starts("2026-11-22T11:01:00Z", 6), expected);
+    }
+
+    #[test]
+    fn step_of_this_moment_is_no_gap_before_its_sample() {
+        let points = samples("2026-11-22T08:00:00Z", [Some(1), Some(2), None, Some(4), None]);
+        let counts = |to: &str, live: Option<u64>| {
+            let Marks::Line(points) = past(&points, "2026-11-22T08:00:00Z", to, live).chart().marks else { panic!() };
+            points.iter().map(|point| point.count).collect::<Vec<_>>()
+        };
+        let shown = [Some(1), Some(2), None, Some(4)];
+        assert_eq!(counts("2026-11-22T12:00:02Z", Some(5)), [&shown[..], &[Some(5)]].concat());
+        assert_eq!(counts("2026-11-22T13:00:00Z", Some(5)), [&shown[..], &[None, Some(5)]].concat(), "a missed sample");
+        assert_eq!(counts("2026-11-22T12:00:02Z", None), [&shown[..], &[None]].concat());
+    }
+
+    #[test]
+    fn point_has_the_time_of_its_sample() {
+        let (at, sampled_at) = (time("2026-11-22T10:00:00Z"), time("2026-11-22T10:09:00Z"));
+        let to = time("2026-11-22T10:10:00Z");
+        let points = [Point { at, to, sampled_at: Some(sampled_at), count: Some(7) }];
+        let chart = past(&points, "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z", None).chart();
+        assert_eq!(readings(&chart), ["22 Nov 10:09 UTC: 7 users"]);
+        let Marks::Line(points) = &chart.marks else { panic!("{chart:?}") };
+        assert_eq!((points[0].at, points[0].step_start), (0.15, at));
     }
 
     #[test]

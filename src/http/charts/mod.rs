@@ -47,7 +47,8 @@ pub struct DataPoint {
     pub count: Option<u64>,
     /// Position on the time axis, from 0 to 1.
     pub at: f64,
-    pub time: Timestamp,
+    /// The start of its step, which identifies the point: a step gets further samples.
+    pub step_start: Timestamp,
     /// Whether this is the count of this moment, which is no sample.
     pub is_live: bool,
     /// The point in words.

@@ -29,6 +29,10 @@ pub const BOTTOM: f64 = 24.0;
 pub const LABEL_WIDTH: f64 = 44.0;
 /// Gap between bars, as a fraction of the bar.
 const GAP: f64 = 0.12;
+/// Width of a character of a label in pixels, at most.
+const CHARACTER: f64 = 7.0;
+/// Gap between labels in pixels, at least.
+const LABEL_GAP: f64 = 6.0;
 
 impl Canvas {
     /// Returns the height of the chart.
@@ -92,9 +96,9 @@ pub fn plot(chart: &Chart, counts: &Counts, canvas: Canvas) -> Markup {
             Marks::Bars(marks) => { (bars(marks, counts, canvas)) }
             Marks::Line(points) => { (line(points, counts, canvas)) }
         }
-        @for (index, tick) in chart.x_ticks.iter().rev().enumerate() {
+        @for (index, tick) in chart.x_ticks.iter().rev().step_by(label_step(&chart.x_ticks, canvas)).enumerate() {
             text .minor[!index.is_multiple_of(every)] x=(canvas.x(tick.at)) y=(pixels(canvas.height() - 6.0))
-                text-anchor=(anchor(tick)) { (tick.label) }
+                text-anchor=(anchor(tick, canvas)) { (tick.label) }
         }
         @if canvas == Canvas::Page {
             line .crosshair x1="0" x2="0" y1=(pixels(TOP)) y2=(pixels(base)) {}
@@ -145,7 +149,7 @@ fn line(data: &[DataPoint], counts: &Counts, canvas: Canvas) -> Markup {
                     circle class=[point.is_live.then_some("live")] cx=(canvas.x(point.at)) cy=(pixels(canvas.base() - counts.position(count) * height)) r="4" {}
                 }
             };
-            @let key = if point.is_live { "now".to_owned() } else { point.time.as_millis().to_string() };
+            @let key = if point.is_live { "now".to_owned() } else { point.step_start.as_millis().to_string() };
             (mark(canvas, Mark { class: "point", key: &key, at: point.at, from, to, reading: &point.reading }, &circle))
         }
     }
@@ -184,13 +188,34 @@ fn height_of(tick: &Tick, canvas: Canvas) -> f64 {
 
 /// Keeps a label at the right end within the margin, even on the narrowest screen. At the left end, the labels of the
 /// counts leave room for half of it.
-fn anchor(tick: &Tick) -> &'static str {
-    // In pixels, on a screen of 320.
-    const WIDTH: f64 = 244.0;
+fn anchor(tick: &Tick, canvas: Canvas) -> &'static str {
     const MARGIN: f64 = 16.0;
-    const CHARACTER: f64 = 7.0;
-    let half = tick.label.chars().count() as f64 * CHARACTER / 2.0;
-    if (1.0 - tick.at) * WIDTH + MARGIN < half { "end" } else { "middle" }
+    let width = match canvas {
+        // In pixels, on a screen of 320.
+        Canvas::Page => 244.0,
+        Canvas::Picture { width, .. } => width,
+    };
+    let half = label_width(tick) / 2.0;
+    if (1.0 - tick.at) * width + MARGIN < half { "end" } else { "middle" }
+}
+
+fn label_width(tick: &Tick) -> f64 {
+    tick.label.chars().count() as f64 * CHARACTER
+}
+
+/// Returns the smallest n for which every n-th label fits, counted from the right. On a page the style sheet hides
+/// labels by the width of the screen.
+fn label_step(ticks: &[Tick], canvas: Canvas) -> usize {
+    let Canvas::Picture { width, .. } = canvas else { return 1 };
+    let bounds = |tick: &Tick| {
+        let right = tick.at * width + if anchor(tick, canvas) == "end" { 0.0 } else { label_width(tick) / 2.0 };
+        (right - label_width(tick), right)
+    };
+    let fits = |step: &usize| {
+        let labels: Vec<_> = ticks.iter().rev().step_by(*step).map(bounds).collect();
+        labels.windows(2).all(|pair| pair[1].1 + LABEL_GAP <= pair[0].0)
+    };
+    (1..ticks.len()).find(fits).unwrap_or(ticks.len().max(1))
 }
 
 /// Returns the gaps between counts, as their positions.
@@ -210,6 +235,8 @@ fn pixels(length: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::domain::Timestamp;
 
@@ -232,7 +259,7 @@ mod tests {
         let point = |(index, count): (usize, &Option<u64>)| DataPoint {
             count: *count,
             at: index as f64 / last,
-            time: Timestamp::from_millis(index as i64),
+            step_start: Timestamp::from_millis(index as i64),
             is_live: false,
             reading: format!("{count:?}"),
         };
@@ -297,6 +324,44 @@ mod tests {
             ["middle", "end", "middle", "middle", "middle"],
             "from the right: {svg}"
         );
+    }
+
+    #[rstest]
+    #[case::fitting(14, "14", 396.0, 15)]
+    #[case::tight(28, "336", 396.0, 15)]
+    #[case::many(100, "1,209,600", 396.0, 6)]
+    #[case::many_in_a_wide_picture(100, "1,209,600", 1_900.0, 26)]
+    #[case::none(0, "", 396.0, 0)]
+    fn picture_has_the_labels_that_fit(
+        #[case] steps: usize,
+        #[case] label: &str,
+        #[case] width: f64,
+        #[case] expected: usize,
+    ) {
+        let tick = |index: usize| Tick {
+            at: index as f64 / steps as f64,
+            label: if index == steps { "now" } else { label }.to_owned(),
+        };
+        let x_ticks: Vec<_> = (0..=steps).filter(|_| steps > 0).map(tick).collect();
+        let chart = Chart { label: String::new(), x_label: String::new(), x_ticks, marks: Marks::Bars(vec![bar(1)]) };
+        let svg = plot(&chart, &chart.counts(), Canvas::Picture { width, height: 100.0 }).into_string();
+        let attribute = |text: &str, name: &str| text.split(name).nth(1)?.split('"').next()?.parse::<f64>().ok();
+        let labels: Vec<_> = svg
+            .split("<text")
+            .skip(1)
+            .map(|text| {
+                let label = text.split(['<', '>']).nth(1).unwrap();
+                (attribute(text, " x=\"").unwrap(), label.len() as f64 * 7.0, label)
+            })
+            .collect();
+        assert_eq!(labels.len(), expected, "{labels:?}");
+        assert!(labels.first().is_none_or(|last| last.2 == "now"), "{labels:?}");
+        for pair in labels.windows(2) {
+            let [(right, right_width, _), (left, left_width, _)] = pair else { unreachable!() };
+            assert!(left + left_width / 2.0 < right - right_width / 2.0, "{pair:?}");
+        }
+        let grid = svg.matches("class=\"grid\"").count();
+        assert!(grid > steps, "each bucket has its tick: {svg}");
     }
 
     #[test]

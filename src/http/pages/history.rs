@@ -43,6 +43,7 @@ pub struct Moment {
 /// Renders `history` until `now` as a chart and a table. `link` leads to the same page.
 pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now: Timestamp) -> Markup {
     let History { from, ref points, step, interval, first_sampled_at, live, .. } = *history;
+    let moment = history.moment.as_ref();
     let past = points.as_ref().map(|points| PastCounts { points, from, to: now, step, live: Some(live) });
     html! {
         section aria-labelledby="over-time" {
@@ -59,16 +60,20 @@ pub fn history(history: &History, link: SegmentLink<'_>, configured: Window, now
             div .body {
                 @match past {
                     None => { p .nothing #no-history { "The history’s key in Redis holds something else: another program writes to this Redis." } }
-                    Some(past) if past.has_samples() => {
-                        (line(&past, live, link.name))
-                        (moment_form(history.moment.as_ref(), link))
-                    }
-                    Some(_) if first_sampled_at.is_some_and(|first| first < from) => { p .nothing #no-history { "No data in this range." } }
-                    Some(_) => {
-                        p .nothing #no-history {
-                            "No history yet. "
-                            @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
-                            @else { "History is turned off (" code { "history_interval" } ")." }
+                    Some(past) => {
+                        @if past.has_samples() { (line(&past, live, link.name)) }
+                        @else if first_sampled_at.is_some_and(|first| first < from) {
+                            p .nothing #no-history { "No data in this range." }
+                        } @else {
+                            p .nothing #no-history {
+                                "No history yet. "
+                                @if let Some(interval) = interval { "The next point is recorded " (next(interval)) "." }
+                                @else { "History is turned off (" code { "history_interval" } ")." }
+                            }
+                        }
+                        // Samples before the range answer it, too.
+                        @if past.has_samples() || first_sampled_at.is_some() || moment.is_some() {
+                            (moment_form(moment, link))
                         }
                     }
                 }

@@ -1,6 +1,7 @@
 //! Reading the samples of histories.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ::redis::{Cmd, cmd};
 
@@ -14,9 +15,11 @@ use crate::store::{Error, Store};
 const COUNT_FIELD: &str = "n";
 
 impl Store {
-    /// Returns the samples of each of `segments` from `from` through `to`, in order of time. `expected` is the
-    /// approximate number for each, which decides how many segments share a request. If a key holds something other
-    /// than a history, its segment alone fails.
+    /// Returns the last sample in each `step` since `from`, through `to`, of each of `segments`, in order of time. No
+    /// segment may be repeated. `expected` is the approximate number of all samples of each, which decides how many
+    /// segments share a request. If a key holds something other than a history, its segment alone fails.
+    ///
+    /// Only the returned samples are kept in memory: there may be many times as many.
     ///
     /// # Errors
     ///
@@ -26,6 +29,7 @@ impl Store {
         segments: &[SegmentName<'static>],
         from: Timestamp,
         to: Timestamp,
+        step: Duration,
         expected: usize,
     ) -> Result<Vec<Result<Vec<Sample>, Error>>, Error> {
         let mut found: HashMap<&str, Result<Vec<Sample>, Error>> = HashMap::new();
@@ -40,11 +44,11 @@ impl Store {
                 let histories: Vec<_> =
                     names.iter().copied().zip(types).filter(|(_, key_type)| *key_type != KeyType::None).collect();
                 for histories in histories.chunks(segments_per_request) {
-                    self.samples_at(histories, from, to, &mut found).await?;
+                    self.samples_at(histories, from, to, step, &mut found).await?;
                 }
             }
         }
-        let samples_of = |segment: &SegmentName<'_>| found.get(segment.as_str()).cloned().unwrap_or(Ok(Vec::new()));
+        let samples_of = |segment: &SegmentName<'_>| found.remove(segment.as_str()).unwrap_or(Ok(Vec::new()));
         Ok(segments.iter().map(samples_of).collect())
     }
 
@@ -75,6 +79,7 @@ impl Store {
         histories: &[(&'a str, KeyType)],
         from: Timestamp,
         to: Timestamp,
+        step: Duration,
         found: &mut HashMap<&'a str, Result<Vec<Sample>, Error>>,
     ) -> Result<(), Error> {
         let mut pending: Vec<_> =
@@ -99,7 +104,12 @@ impl Store {
                     (KeyType::List, answer) => {
                         let samples = parse_list(answer.and_then(parse)?, &self.key_names.history(name));
                         let is_in_range = |sample: &Sample| (from..=to).contains(&sample.at);
-                        found.insert(name, samples.map(|samples| samples.into_iter().filter(is_in_range).collect()));
+                        let kept = samples.map(|samples| {
+                            let mut kept = Vec::new();
+                            add_last_of_steps(&mut kept, samples.into_iter().filter(is_in_range), from, step);
+                            kept
+                        });
+                        found.insert(name, kept);
                         continue;
                     }
                     (_, answer) => answer.and_then(parse::<Vec<StreamEntry>>)?,
@@ -110,12 +120,24 @@ impl Store {
                     unfinished.push((name, key_type, format!("({last}")));
                 }
                 if let Ok(samples) = found.entry(name).or_insert_with(|| Ok(Vec::new())) {
-                    samples.extend(entries.iter().filter_map(parse_entry));
+                    add_last_of_steps(samples, entries.iter().filter_map(parse_entry), from, step);
                 }
             }
             pending = unfinished;
         }
         Ok(())
+    }
+}
+
+/// Adds `later` samples to `samples`, and keeps only the last one in each `step` since `from`.
+fn add_last_of_steps(samples: &mut Vec<Sample>, later: impl Iterator<Item = Sample>, from: Timestamp, step: Duration) {
+    let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+    let step_of = |sample: &Sample| (sample.at.as_millis() - from.as_millis()).div_euclid(step);
+    for sample in later {
+        match samples.last_mut() {
+            Some(last) if step_of(last) == step_of(&sample) => *last = sample,
+            _ => samples.push(sample),
+        }
     }
 }
 

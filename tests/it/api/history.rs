@@ -168,6 +168,14 @@ async fn history_keeps_thirteen_months_and_is_read_in_pages() {
     let all = counts(store.clone(), "sports", first * HOUR, last * HOUR).await;
     assert_eq!(all, (first..=last).map(|n| Some(n as u64)).collect::<Vec<_>>());
 
+    // Of a longer step only the last sample is kept, also if the samples of a step are on two pages.
+    let (first, last) = (noon_plus(first * HOUR), noon_plus(last * HOUR));
+    let days = store.samples(&[segment("sports")], first, last, Duration::from_secs(86_400), needed as usize).await;
+    let days = days.unwrap().pop().unwrap().unwrap();
+    let expected: Vec<_> =
+        samples[samples.len() - 1 - needed as usize..].chunks(24).map(|day| day[day.len() - 1].sample).collect();
+    assert_eq!(days, expected);
+
     // The history of a segment without visits expires.
     assert_ttl(&redis, "history:sports", Store::RETENTION_AFTER_LAST);
 }

@@ -80,6 +80,32 @@ async fn history_picture_of_a_past_time_stays_the_same() {
 }
 
 #[tokio::test]
+async fn history_picture_of_thinned_samples_stays_the_same() {
+    const MINUTE: i64 = 60_000;
+    let redis = Redis::start();
+    let app = TestApp::spawn_with(&redis, settings([("history_interval", "1m")])).await;
+    // Over eight days, at most one sample of two minutes is read.
+    let end = Utc::now().timestamp_millis() / (2 * MINUTE) * 2 * MINUTE - 10 * MINUTE;
+    let begin = end - 8 * 24 * HOUR;
+    for (at, count) in [(begin, 1_000), (end - 4 * MINUTE, 2_000), (end, 1_500)] {
+        add_sample(&redis, at, count);
+    }
+    let [from, to] =
+        [begin, end].map(|at| DateTime::from_timestamp_millis(at).unwrap().to_rfc3339_opts(SecondsFormat::Secs, true));
+    // Two minutes are no divisor of 45.
+    let paths = ["", "&step=45m"].map(|step| format!("/segments/sports/history.svg?from={from}&to={to}{step}"));
+    let mut before = Vec::new();
+    for path in &paths {
+        before.push(picture(app.get(path).await).await);
+    }
+    add_sample(&redis, end + MINUTE, 9_000_000);
+    for (path, before) in paths.iter().zip(&before) {
+        assert!(before.contains("from 1,000 to 1,500 users, up 500 (+50.0%)"), "{path}: {before}");
+        assert_eq!(picture(app.get(path).await).await, *before, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn history_picture_until_now_ends_with_the_live_count() {
     let redis = Redis::start();
     let (app, _) = app_with_history(&redis).await;

@@ -55,3 +55,23 @@ async fn segment_page_shows_the_count_at_a_moment() {
     redis.call::<u64>(&["SADD", "history:sports", "x"]);
     assert_eq!(reading(&page(&field(time(168, 0))).await), None);
 }
+
+#[tokio::test]
+async fn segment_page_shows_the_count_at_a_moment_before_the_range() {
+    let redis = Redis::start();
+    let app = TestApp::spawn(&redis).await;
+    app.record("u1", "sports").await;
+    let at = Utc::now().timestamp_millis() / HOUR * HOUR - 200 * HOUR;
+    redis.call::<String>(&["XADD", "history:sports", &format!("{at}-0"), "n", "1000"]);
+    let at = DateTime::from_timestamp_millis(at).unwrap();
+    let path = format!("/pages/segment?name=sports&days=1&at={}", at.format("%Y-%m-%dT%H:%M"));
+    let page = app.get(&path).await.text().await.unwrap();
+    let reading = format!("id=\"moment\">{} UTC: 1,000 users</p>", at.format("%-d %b %H:%M"));
+    for part in ["id=\"no-history\"", &reading, "<form class=\"moment\""] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    // A segment without any history has nothing to ask for.
+    app.record("u1", "news").await;
+    let page = app.get("/pages/segment?name=news").await.text().await.unwrap();
+    assert!(page.contains("No history yet.") && !page.contains("<form class=\"moment\""), "{page}");
+}

@@ -38,6 +38,15 @@ const rest = (graph) => {
 /** Returns the index of the mark with the key `reading`; -1 if there is none. */
 const indexOf = (graph, reading) => marks(graph).findIndex((mark) => mark.dataset.key === reading);
 
+/** Returns the index of the mark with the key `reading`. If it is missing, the nearest in time takes its place. */
+const indexAfterRefresh = (graph, reading) => {
+  const index = indexOf(graph, reading);
+  if (index >= 0) return index;
+  const distances = marks(graph).map((mark) => Math.abs(mark.dataset.key - reading));
+  // The key of the count of this moment is no time.
+  return distances.indexOf(Math.min(...distances.filter(Number.isFinite)));
+};
+
 /** Makes the chart a slider, which screen readers operate with the arrow keys. Without this script it is an image. */
 const prepare = (graph) => {
   graph.setAttribute('role', 'slider');
@@ -53,8 +62,7 @@ export const keepReading = (main, next) => {
     prepare(graph);
     const old = main.querySelector(`#${graph.closest('.chart').id} .graph`);
     if (old?.dataset.reading === undefined) continue;
-    // A mark that is missing has left the chart at its left end.
-    read(graph, Math.max(indexOf(graph, old.dataset.reading), 0));
+    read(graph, indexAfterRefresh(graph, old.dataset.reading));
   }
 };
 
