@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LINK,
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
-pub use self::csv::{Cell, CsvWriter};
+pub use self::csv::{Cell, CsvWriter, json_list};
 pub use self::format::Format;
 pub use self::links::Cursors;
 use self::links::links;

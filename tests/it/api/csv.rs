@@ -228,7 +228,8 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
     app.record("u9", "b").await;
     let path = "/overlap?segment=a&segment=b&segment=count&window=7d";
     let table = rows(&app, path).await;
-    assert_eq!(table.columns, ["in:a", "in:b", "in:count", "segments", "count", "window_seconds", "as_of"]);
+    assert_eq!(table.columns, ["in:a", "in:b", "in:count", "segments", "count", "unknown", "window_seconds", "as_of"]);
+    assert_eq!(table.column("unknown"), ["[]"; 4]);
     let regions: Vec<_> = table
         .rows
         .iter()
@@ -242,7 +243,11 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
         assert_eq!(both.map(|row| row["count"].parse::<u64>().unwrap()).sum::<u64>(), pair["count"]);
     }
     let empty = ask(&app, "/overlap?segment=x&segment=y", "text/csv").await.text().await.unwrap();
-    assert_eq!(empty, "in:x,in:y,segments,count,window_seconds,as_of\r\n");
+    assert_eq!(empty, "in:x,in:y,segments,count,unknown,window_seconds,as_of\r\n");
+    // An empty segment is known.
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    let misspelled = rows(&app, "/overlap?segment=a&segment=b%22&segment=empty&segment=%3Dx").await;
+    assert_eq!(misspelled.column("unknown"), [r#"["b\"","=x"]"#]);
 }
 
 #[tokio::test]
@@ -251,10 +256,15 @@ async fn audience_is_one_row_with_lists_of_names() {
     let app = TestApp::spawn(&redis).await;
     record_sizes(&app, &[("a", 6), ("b,\"c\"", 4)]).await;
     let table = rows(&app, "/audience/count?all=a&any=b,%22c%22&any=%3Dx").await;
-    assert_eq!(table.columns, ["all", "any", "none", "count", "window_seconds", "as_of"]);
+    assert_eq!(table.columns, ["all", "any", "none", "count", "unknown", "window_seconds", "as_of"]);
     let lists = ["all", "any", "none"].map(|list| serde_json::from_str::<Value>(table.column(list)[0]).unwrap());
     assert_eq!(lists, [json!(["a"]), json!(["b,\"c\"", "=x"]), json!([])]);
-    assert_eq!(table.column("count"), ["4"]);
+    assert_eq!((table.column("count"), table.column("unknown")), (vec!["4"], vec![r#"["=x"]"#]));
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    for (query, unknown) in [("all=a&none=c", r#"["c"]"#), ("all=a&none=empty", "[]")] {
+        let table = rows(&app, &format!("/audience/count?{query}")).await;
+        assert_eq!((table.column("count"), table.column("unknown")), (vec!["6"], vec![unknown]), "{query}");
+    }
 }
 
 #[tokio::test]

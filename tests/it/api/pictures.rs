@@ -129,6 +129,13 @@ async fn picture_has_the_chosen_looks() {
 async fn picture_of_a_segment_without_data_says_so() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    for chart in ["history.svg", "history.svg?from=-1d", "histogram.svg"] {
+        let [unknown, empty] = ["nobody", "empty"].map(|name| format!("/segments/{name}/{chart}"));
+        let says_unknown = [picture(app.get(&unknown).await).await, picture(app.get(&empty).await).await]
+            .map(|svg| svg.contains(">No such segment</text>"));
+        assert_eq!(says_unknown, [true, false], "{chart}");
+    }
     let svg = picture(app.get("/segments/nobody/history.svg").await).await;
     assert!(svg.contains(">No data</text>") && svg.contains(">nobody</text>"), "{svg}");
     let svg = picture(app.get("/segments/nobody/histogram.svg").await).await;
