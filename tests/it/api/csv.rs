@@ -378,6 +378,34 @@ async fn csv_is_compressed_and_takes_a_password() {
 }
 
 #[tokio::test]
+async fn csv_asks_for_a_password() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    let writer = make_key(&keys.path, "uss", "segments:write");
+    let app = TestApp::spawn_with(&redis, keys.settings()).await;
+    let scheme = async |path: &str, accept: &str, key: Option<&str>| {
+        let request = app.request("GET", path).header("accept", accept);
+        let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
+        let challenge = request.send().await.unwrap().headers()["www-authenticate"].to_str().unwrap().to_owned();
+        challenge.split(' ').next().unwrap().to_owned()
+    };
+    for (path, _) in ROUTES {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let by_parameter = format!("{path}{separator}format=csv");
+        for (path, accept) in [(path, "text/csv"), (&by_parameter, "*/*"), (&by_parameter, "application/json")] {
+            assert_eq!(scheme(path, accept, None).await, "Basic", "{path}: {accept}");
+            assert_eq!(scheme(path, accept, Some("sek_guessed")).await, "Basic", "{path}: {accept}");
+            // Another password doesn't add a scope.
+            assert_eq!(scheme(path, accept, Some(&writer)).await, "Bearer", "{path}: {accept}");
+        }
+        for (path, accept) in [(path.to_owned(), "*/*"), (format!("{path}{separator}format=json"), "text/csv")] {
+            assert_eq!(scheme(&path, accept, None).await, "Bearer", "{path}: {accept}");
+        }
+    }
+    // Passwords are for reading segments.
+    assert_eq!(scheme("/users/u1/segments?format=csv", "text/csv", None).await, "Bearer");
+}
+
+#[tokio::test]
 async fn csv_is_a_problem_without_redis() {
     let mut redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
