@@ -132,7 +132,7 @@ pub async fn history(
         UNKNOWN
     };
     let time = |at: Timestamp| format!("{}, {}", format::date(at), format::hour(at));
-    Ok(picture(&segment, [counted, &format!("{} to {} UTC", time(from), time(to))], &chart, look))
+    Ok(picture(&state, &segment, [counted, &format!("{} to {} UTC", time(from), time(to))], &chart, look))
 }
 
 /// Get the users of a segment by the time of their last visit, as a picture.
@@ -168,19 +168,21 @@ pub async fn histogram(
     );
     let is_known = state.estimator.is_known(&segment, histogram.count > 0).await?;
     let note = if is_known { "Each user is counted once, at the most recent visit" } else { UNKNOWN };
-    Ok(picture(&segment, [note, &counted], &chart, look))
+    Ok(picture(&state, &segment, [note, &counted], &chart, look))
 }
 
-/// Returns 200 with the picture of `chart`. As all answers, it is not cached. Any page may embed it.
-fn picture(segment: &SegmentName<'_>, subtitles: [&str; 2], chart: &Chart, look: Look) -> Response {
+/// Returns 200 with the picture of `chart`. As all answers, it is not cached. Any page may embed it. With access
+/// control, only pages of the same site may: a browser adds its user's password to the request of any page.
+fn picture(state: &AppState, segment: &SegmentName<'_>, subtitles: [&str; 2], chart: &Chart, look: Look) -> Response {
     const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
     let svg = Picture { title: &visible(segment.as_str()), subtitles, chart, look }.svg();
+    let embedders = if state.authenticator.is_open() { "cross-origin" } else { "same-site" };
     let policy = HeaderValue::try_from(look.theme.content_security_policy()).expect("a policy is ASCII");
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("image/svg+xml")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (CONTENT_SECURITY_POLICY, policy),
-        (RESOURCE_POLICY, HeaderValue::from_static("cross-origin")),
+        (RESOURCE_POLICY, HeaderValue::from_static(embedders)),
     ];
     (headers, svg).into_response()
 }

@@ -24,11 +24,15 @@ fn add_sample(redis: &Redis, at: i64, count: u64) {
 
 /// Asserts that `response` is a picture that any page may embed and that loads nothing. Returns it.
 async fn picture(response: Response) -> String {
+    assert_eq!(response.headers()["cross-origin-resource-policy"], "cross-origin");
+    picture_with_any_policy(response).await
+}
+
+async fn picture_with_any_policy(response: Response) -> String {
     assert_eq!(response.status(), 200);
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header("content-type"), "image/svg+xml");
     assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store".into(), "nosniff".into()));
-    assert_eq!(header("cross-origin-resource-policy"), "cross-origin");
     assert!(!response.headers().contains_key("x-frame-options"));
     let policy = header("content-security-policy");
     assert!(
@@ -153,7 +157,10 @@ async fn picture_takes_a_password_as_the_rest_of_the_api() {
     let key = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
     let app = TestApp::spawn_with(&redis, settings([("api_keys_file", &keys.display().to_string())])).await;
     for path in ["/segments/sports/history.svg", "/segments/sports/histogram.svg"] {
-        picture(app.request("GET", path).basic_auth("any", Some(&key)).send().await.unwrap()).await;
+        let shown = app.request("GET", path).basic_auth("any", Some(&key)).send().await.unwrap();
+        // A page of another site would get it with the password of the browser's user.
+        assert_eq!(shown.headers()["cross-origin-resource-policy"], "same-site");
+        picture_with_any_policy(shown).await;
         problem(app.get(path).await, 401, "unauthorized").await;
     }
 }
