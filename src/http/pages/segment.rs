@@ -176,6 +176,10 @@ mod tests {
         hours.histogram.buckets.truncate(12);
         let page = html(&hours);
         assert!(page.contains("Hours since last visit") && !page.contains("a week ago"), "{page}");
+        // The table beside the link has the times of the configured window.
+        let note = "Users drop out 14 days after their last visit. In the CSV, leave_from and leave_to are when they leave the \
+                    last 24 hours.";
+        assert!(page.contains(note) && !html(&segment("sports")).contains("leave_from"), "{page}");
     }
 
     #[test]
