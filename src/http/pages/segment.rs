@@ -219,7 +219,7 @@ mod tests {
         // Its picture ends with the last sample, so that it stays the same.
         let picture =
             "../segments/sports/history.svg?from=2026-11-21T10:30:00Z&amp;to=2026-11-22T10:30:00Z&amp;step=1h";
-        assert!(page.contains(&format!("<a href=\"{picture}\">Chart as SVG</a>")), "{page}");
+        assert!(page.contains(&format!("<a href=\"{picture}\">Chart of the history as SVG</a>")), "{page}");
         assert!(page.contains("<a href=\"../segments/sports/histogram.svg?buckets=14&amp;window=7d\">"), "{page}");
         let note = "The count over the last 14 days, whichever window is chosen above, sampled every hour.";
         assert!(page.contains(note) && !html(&segment("sports")).contains("whichever window"), "{page}");

@@ -72,8 +72,8 @@ fn cell(value: &Value) -> String {
 const ROUTES: [(&str, &str); 7] = [
     ("/segments", "segments"),
     ("/counts?segment=sports", "counts"),
-    ("/segments/sports/histogram", "histogram"),
-    ("/segments/sports/history", "history"),
+    ("/segments/sports/histogram", "histogram-sports"),
+    ("/segments/sports/history", "history-sports"),
     ("/history?segment=sports", "histories"),
     ("/overlap?segment=sports&segment=news", "overlap"),
     ("/audience/count?all=sports", "audience"),
@@ -290,7 +290,11 @@ async fn names_are_quoted_and_formulas_are_disarmed() {
     for (name, cell) in names {
         let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
         for path in ["histogram?buckets=1", "history?from=-1h"] {
-            let table = rows(&app, &format!("/segments/{encoded}/{path}")).await;
+            let response = ask(&app, &format!("/segments/{encoded}/{path}"), "text/csv").await;
+            let safe = name.replace(|char: char| !char.is_ascii_alphanumeric() && char != '-', "_");
+            let file = response.headers()["content-disposition"].to_str().unwrap();
+            assert!(file.contains(&format!("-{safe}-2")) && !file.contains("=S"), "{name}: {file}");
+            let table = Rows::of(response).await;
             assert_eq!(table.column("segment")[0], cell, "{path}");
         }
         for path in [format!("/counts?segment={encoded}"), format!("/history?segment={encoded}")] {
