@@ -190,9 +190,9 @@ async fn keys_read_mark_by_mark_and_a_refresh_keeps_the_place() {
 
     press(&browser, Key::Left).await;
     press(&browser, Key::Tab).await;
-    assert_eq!(browser.value("document.activeElement.textContent").await, json!("Chart as SVG"));
+    assert_eq!(browser.value("document.activeElement.textContent").await, json!("Chart of the history as SVG"));
     press(&browser, Key::Tab).await;
-    assert_eq!(browser.value("document.activeElement.textContent").await, json!("Download CSV"));
+    assert_eq!(browser.value("document.activeElement.textContent").await, json!("Download CSV of the history"));
     press(&browser, Key::Tab).await;
     assert_eq!(browser.value("document.activeElement.textContent").await, json!("Show as table"));
     assert!(reading(&browser, HISTORY).await.starts_with("Now, ") && !crosshair(&browser, HISTORY).await.0);

@@ -17,7 +17,7 @@ use crate::http::extract::query::{Parameters, QueryParams, disjoint_segments};
 use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
-use crate::http::table::{CsvWriter, Table};
+use crate::http::table::{CsvWriter, Table, json_list};
 
 /// The number of users in an audience.
 #[derive(Serialize, ToSchema)]
@@ -47,13 +47,13 @@ impl Table for AudienceAnswer<'_> {
         self.as_of.as_of()
     }
 
-    /// Writes one row. The lists of segments are JSON, because a name may contain any separator.
+    /// Writes one row.
     fn write(&self, csv: &mut CsvWriter) {
-        csv.row(["all", "any", "none", "count"].into_iter().chain(AsOf::COLUMNS));
-        let lists = [&self.all, &self.any, &self.none];
-        let lists = lists.map(|list| serde_json::to_string(list).expect("strings serialize"));
-        let lists = lists.iter().map(|list| list.as_str().into());
-        csv.row(lists.chain([self.count.into()]).chain(self.as_of.cells()));
+        csv.row(["all", "any", "none", "count", "unknown"].into_iter().chain(AsOf::COLUMNS));
+        let [all, any, none] = [&self.all, &self.any, &self.none].map(|names| json_list(names));
+        let unknown = json_list(&OverlapSegment::unknown(&self.segments));
+        let [all, any, none, unknown] = [&all, &any, &none, &unknown].map(|list| list.as_str().into());
+        csv.row([all, any, none, self.count.into(), unknown].into_iter().chain(self.as_of.cells()));
     }
 }
 
@@ -65,7 +65,10 @@ pub struct AudienceQuery {
     #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["sports"]))]
     all: Vec<SegmentName<'static>>,
     /// Count users in at least one of these segments. Required without `all`.
-    #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["news", "blogs"]))]
+    #[param(
+        inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode,
+        example = json!(["news", "blogs"])
+    )]
     any: Vec<SegmentName<'static>>,
     /// Count users in none of these segments.
     #[param(inline, value_type = Option<schemas::AudienceSegments>, style = Form, explode, example = json!(["premium"]))]
@@ -92,8 +95,8 @@ impl QueryParams for AudienceQuery {
 /// Count the users in some segments and not in others.
 ///
 /// Counts the users who are in all segments of `all`, in at least one of `any`, and in none of `none`. The number is
-/// exact. An unknown segment counts 0 and has `known: false`. The number is read as an overlap is: for the time when the read began, in some seconds for millions of users, and
-/// within the same limits.
+/// exact. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. The number is read as
+/// an overlap is: for the time when the read began, in some seconds for millions of users, and within the same limits.
 #[utoipa::path(
     get,
     path = "/audience/count",
@@ -117,8 +120,9 @@ impl QueryParams for AudienceQuery {
                 "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "all,any,none,count,window_seconds,as_of\r\n",
-                "\"[\"\"sports\"\"]\",\"[\"\"news\"\",\"\"blogs\"\"]\",\"[\"\"premium\"\"]\",9,604800,2026-11-22T10:00:00.000Z\r\n",
+                "all,any,none,count,unknown,window_seconds,as_of\r\n",
+                "\"[\"\"sports\"\"]\",\"[\"\"news\"\",\"\"blogs\"\"]\",\"[\"\"premium\"\"]\",",
+                "9,\"[\"\"premium\"\"]\",604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::OverlapProblems,

@@ -48,6 +48,10 @@ impl Table for SegmentHistogram {
         self.as_of.as_of()
     }
 
+    fn segment(&self) -> Option<&str> {
+        Some(&self.segment)
+    }
+
     fn write(&self, csv: &mut CsvWriter) {
         let columns = ["segment", "known", "from", "to", "leave_from", "leave_to", "count"];
         csv.row(columns.into_iter().chain(AsOf::COLUMNS));

@@ -54,6 +54,10 @@ impl Table for SegmentHistory {
         &self.as_of
     }
 
+    fn segment(&self) -> Option<&str> {
+        Some(&self.segment)
+    }
+
     fn write(&self, csv: &mut CsvWriter) {
         csv.row(["segment", "known"].into_iter().chain(Point::COLUMNS).chain(["as_of"]));
         for point in &self.points {

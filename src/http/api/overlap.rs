@@ -16,7 +16,7 @@ use crate::http::extract::query::{Parameters, QueryParams};
 use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
-use crate::http::table::{CsvWriter, Table};
+use crate::http::table::{CsvWriter, Table, json_list};
 use crate::store;
 
 /// The number of users that segments have in common.
@@ -52,11 +52,12 @@ impl Table for Overlap<'_> {
     fn write(&self, csv: &mut CsvWriter) {
         let names = self.segments.iter().map(|counted| counted.segment);
         let columns: Vec<_> = names.clone().map(|name| format!("in:{name}")).collect();
-        csv.row(columns.iter().map(String::as_str).chain(["segments", "count"]).chain(AsOf::COLUMNS));
+        csv.row(columns.iter().map(String::as_str).chain(["segments", "count", "unknown"]).chain(AsOf::COLUMNS));
+        let unknown = json_list(&OverlapSegment::unknown(&self.segments));
         for OverlapRegion { r#in, count } in &self.regions {
             let flags = names.clone().map(|name| u64::from(r#in.contains(&name)).into());
-            let numbers = [(r#in.len() as u64).into(), (*count).into()];
-            csv.row(flags.chain(numbers).chain(self.as_of.cells()));
+            let others = [(r#in.len() as u64).into(), (*count).into(), unknown.as_str().into()];
+            csv.row(flags.chain(others).chain(self.as_of.cells()));
         }
     }
 }
@@ -87,6 +88,11 @@ impl<'a> OverlapSegment<'a> {
         let known = state.estimator.are_known(&counted).await?;
         let segments = segments.iter().zip(known);
         Ok(segments.map(|(&(segment, count), known)| Self { segment: segment.as_str(), count, known }).collect())
+    }
+
+    /// Returns the names of the unknown ones.
+    pub(super) fn unknown(segments: &[Self]) -> Vec<&'a str> {
+        segments.iter().filter(|counted| !counted.known).map(|counted| counted.segment).collect()
     }
 }
 
@@ -136,9 +142,10 @@ impl QueryParams for OverlapQuery {
 /// Count the users that segments have in common.
 ///
 /// The numbers are exact for the time when the read began, and are consistent with each other because one read
-/// determines all of them. An unknown segment counts 0 and has `known: false`. A user who is first seen, expires or is deleted during the read may or may not count. A read
-/// takes some seconds for millions of users. It works in small slices that do not delay other requests. The number of
-/// concurrent overlaps is limited.
+/// determines all of them. An unknown segment counts 0 and has `known: false`. In CSV, `unknown` lists these names. A
+/// user who is first seen, expires or is deleted during the read may or may not count. A read takes some seconds for
+/// millions of users. It works in small slices that do not delay other requests. The number of concurrent overlaps is
+/// limited.
 #[utoipa::path(
     get,
     path = "/overlap",
@@ -149,7 +156,8 @@ impl QueryParams for OverlapQuery {
         (status = 200, description = "The numbers.", content(
             (Overlap = "application/json", example = json!({
                 "segments": [
-                    { "segment": "sports", "count": 42, "known": true }, { "segment": "news", "count": 30, "known": true },
+                    { "segment": "sports", "count": 42, "known": true },
+                    { "segment": "news", "count": 30, "known": true },
                 ],
                 "any": 60,
                 "all": 12,
@@ -163,10 +171,10 @@ impl QueryParams for OverlapQuery {
                 "as_of": "2026-11-22T10:00:00.000Z",
             })),
             (String = "text/csv", example = json!(concat!(
-                "in:sports,in:news,segments,count,window_seconds,as_of\r\n",
-                "1,0,1,30,604800,2026-11-22T10:00:00.000Z\r\n",
-                "0,1,1,18,604800,2026-11-22T10:00:00.000Z\r\n",
-                "1,1,2,12,604800,2026-11-22T10:00:00.000Z\r\n",
+                "in:sports,in:news,segments,count,unknown,window_seconds,as_of\r\n",
+                "1,0,1,30,[],604800,2026-11-22T10:00:00.000Z\r\n",
+                "0,1,1,18,[],604800,2026-11-22T10:00:00.000Z\r\n",
+                "1,1,2,12,[],604800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::OverlapProblems,

@@ -90,17 +90,23 @@ impl QueryParams for HistogramPictureQuery {
     }
 }
 
+/// The subtitle of a picture without a segment, which would look like that of an empty segment.
+const UNKNOWN: &str = "No such segment";
+
 /// Get the past counts of a segment as a picture.
 ///
 /// The SVG document needs no other file. A picture of a past time, `from` and `to`, stays the same. Without `to`, it
-/// ends with the count of this moment as a hollow point.
+/// ends with the count of this moment as a hollow point. A picture of an unknown segment says so.
 #[utoipa::path(
     get,
     path = "/segments/{name}/history.svg",
     operation_id = "segment_history_picture",
     tag = "counts",
     params(SegmentPath, HistoryQuery, LookQuery),
-    responses((status = 200, description = "The picture.", body = String, content_type = "image/svg+xml"), responses::CountProblems)
+    responses(
+        (status = 200, description = "The picture.", body = String, content_type = "image/svg+xml"),
+        responses::CountProblems,
+    )
 )]
 pub async fn history(
     _: Authorized<Read>,
@@ -122,25 +128,29 @@ pub async fn history(
         past.live = Some(state.estimator.estimate(&segment, now).await?);
     }
     let chart = past.chart();
-    let counted = format!(
-        "Users seen in the {}, every {}",
-        format::last(state.estimator.window().duration()),
-        format::every(step)
-    );
+    let counted = if state.estimator.is_known(&segment, past.has_samples()).await? {
+        let window = format::last(state.estimator.window().duration());
+        &format!("Users seen in the {window}, every {}", format::every(step))
+    } else {
+        UNKNOWN
+    };
     let time = |at: Timestamp| format!("{}, {}", format::date(at), format::hour(at));
-    Ok(picture(&segment, [&counted, &format!("{} to {} UTC", time(from), time(to))], &chart, look))
+    Ok(picture(&state, &segment, [counted, &format!("{} to {} UTC", time(from), time(to))], &chart, look))
 }
 
 /// Get the users of a segment by the time of their last visit, as a picture.
 ///
-/// The SVG document needs no other file. It shows this moment, and says so.
+/// The SVG document needs no other file. It shows this moment, and says so. A picture of an unknown segment says so.
 #[utoipa::path(
     get,
     path = "/segments/{name}/histogram.svg",
     operation_id = "segment_histogram_picture",
     tag = "counts",
     params(SegmentPath, HistogramQuery, LookQuery),
-    responses((status = 200, description = "The picture.", body = String, content_type = "image/svg+xml"), responses::CountProblems)
+    responses(
+        (status = 200, description = "The picture.", body = String, content_type = "image/svg+xml"),
+        responses::CountProblems,
+    )
 )]
 pub async fn histogram(
     _: Authorized<Read>,
@@ -159,19 +169,23 @@ pub async fn histogram(
         format::date(now),
         format::second(now),
     );
-    Ok(picture(&segment, ["Each user is counted once, at the most recent visit", &counted], &chart, look))
+    let is_known = state.estimator.is_known(&segment, histogram.count > 0).await?;
+    let note = if is_known { "Each user is counted once, at the most recent visit" } else { UNKNOWN };
+    Ok(picture(&state, &segment, [note, &counted], &chart, look))
 }
 
-/// Returns 200 with the picture of `chart`. As all answers, it is not cached. Any page may embed it.
-fn picture(segment: &SegmentName<'_>, subtitles: [&str; 2], chart: &Chart, look: Look) -> Response {
+/// Returns 200 with the picture of `chart`. As all answers, it is not cached. Any page may embed it. With access
+/// control, only pages of the same site may: a browser adds its user's password to the request of any page.
+fn picture(state: &AppState, segment: &SegmentName<'_>, subtitles: [&str; 2], chart: &Chart, look: Look) -> Response {
     const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
     let svg = Picture { title: &visible(segment.as_str()), subtitles, chart, look }.svg();
+    let embedders = if state.authenticator.is_open() { "cross-origin" } else { "same-site" };
     let policy = HeaderValue::try_from(look.theme.content_security_policy()).expect("a policy is ASCII");
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("image/svg+xml")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (CONTENT_SECURITY_POLICY, policy),
-        (RESOURCE_POLICY, HeaderValue::from_static("cross-origin")),
+        (RESOURCE_POLICY, HeaderValue::from_static(embedders)),
     ];
     (headers, svg).into_response()
 }

@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 
 use super::password::{ask_for_password, to_bearer};
+use super::table::wants_csv;
 use crate::auth::{AuthError, Grant, Scope};
 use crate::http::accept::is_navigation;
 use crate::http::problem::Problem;
@@ -67,10 +68,10 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Authorized<S> {
         let tokens = headers.map(|header| if accepts_password { to_bearer(header) } else { header.into() });
         match state.authenticator.authorize(tokens, S::SCOPE) {
             Ok(grant) => Ok(Self { grant, scope: PhantomData }),
-            // A link of a page leads here, and the browser sends the password of the pages to the pages alone.
-            Err(error) if accepts_password && is_navigation(&parts.headers) => {
-                state.metrics.http.denied(error.kind());
-                Err(ask_for_password(error))
+            // A link of a page leads here, and the browser sends the password of the pages to the pages alone. Many
+            // programs that load tables send a password only after a challenge.
+            Err(error) if accepts_password && (is_navigation(&parts.headers) || wants_csv(parts)) => {
+                Err(refuse_asking(state, error))
             }
             Err(error) => Err(refuse(state, error)),
         }
@@ -111,6 +112,12 @@ impl<S: RequiredScope> FromRequestParts<Arc<AppState>> for Caller<S> {
 /// Returns the `Authorization` headers.
 pub fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes)
+}
+
+/// Refuses the caller and makes it ask for a password.
+pub fn refuse_asking(state: &AppState, error: AuthError) -> Problem {
+    state.metrics.http.denied(error.kind());
+    ask_for_password(error)
 }
 
 fn refuse(state: &AppState, error: AuthError) -> Problem {

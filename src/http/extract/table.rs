@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use utoipa::IntoParams;
 
@@ -24,6 +25,16 @@ pub struct FormatParam {
     format: Format,
 }
 
+/// Returns whether a request is for a table as CSV.
+pub fn wants_csv(parts: &Parts) -> bool {
+    let format = Parameters::of(&parts.uri).and_then(|query| format(&query, &parts.headers));
+    format.is_ok_and(|format| format == Format::Csv)
+}
+
+fn format(query: &Parameters, headers: &HeaderMap) -> Result<Format> {
+    Ok(query.one("format", Format::parse)?.unwrap_or_else(|| Format::negotiate(headers)))
+}
+
 /// Extracts the query parameters `Q` and the format of the answer, and refuses all other parameters.
 pub struct TableQuery<Q>(pub Q, pub TableResponder);
 
@@ -33,8 +44,7 @@ impl<Q: QueryParams> FromRequestParts<Arc<AppState>> for TableQuery<Q> {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self> {
         let query = Parameters::of(&parts.uri)?;
         query.check_names(&[Q::NAMES, &["format"]].concat())?;
-        let given = query.one("format", Format::parse)?;
-        let format = given.unwrap_or_else(|| Format::negotiate(&parts.headers));
+        let format = format(&query, &parts.headers)?;
         Ok(Self(Q::parse(&query, state)?, TableResponder { format, parameters: query.into_pairs() }))
     }
 }

@@ -9,8 +9,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use crate::auth::Scope;
-use crate::http::extract::auth::authorization;
-use crate::http::extract::password::{ask_for_password, to_bearer};
+use crate::http::extract::auth::{authorization, refuse_asking};
+use crate::http::extract::password::to_bearer;
 use crate::http::extract::scope::ArgumentScope;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
@@ -27,12 +27,7 @@ impl FromRequestParts<Arc<AppState>> for PageAuth {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
         let tokens = authorization(&parts.headers).map(to_bearer);
-        match state.authenticator.authorize(tokens, Scope::ReadSegments) {
-            Ok(_) => Ok(Self),
-            Err(error) => {
-                state.metrics.http.denied(error.kind());
-                Err(ask_for_password(error))
-            }
-        }
+        let authorized = state.authenticator.authorize(tokens, Scope::ReadSegments);
+        authorized.map(|_| Self).map_err(|error| refuse_asking(state, error))
     }
 }

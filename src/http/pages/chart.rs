@@ -5,8 +5,9 @@ use maud::{Markup, html};
 use crate::http::charts::Chart;
 use crate::http::charts::plot::{self, Canvas, LABEL_WIDTH};
 
-/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `picture` and
-/// `csv` are the paths of the API for the chart as a picture and for its table. A table follows.
+/// Renders `chart` with the reading of its chief mark. `charts.js` moves the reading from mark to mark. `id` names the
+/// chart in its links as well. `picture` and `csv` are the paths of the API for the chart as a picture and for its
+/// table. A table follows.
 pub fn figure(id: &str, chart: &Chart, picture: &str, csv: &str) -> Markup {
     let counts = chart.counts();
     let height = Canvas::Page.height();
@@ -20,8 +21,8 @@ pub fn figure(id: &str, chart: &Chart, picture: &str, csv: &str) -> Markup {
             figcaption {
                 div .axes { span .up { "Users" } span { (chart.x_label) } }
                 p .reading { (reading) }
-                p .picture { a href={ "../" (picture) } { "Chart as SVG" } }
-                p .download { a href={ "../" (csv) } { "Download CSV" } }
+                p .picture { a href={ "../" (picture) } { "Chart of the " (id) " as SVG" } }
+                p .download { a href={ "../" (csv) } { "Download CSV of the " (id) } }
             }
         }
     }

@@ -24,7 +24,9 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
                 h2 #last-seen { (unit) " since last visit" }
                 p .note {
                     "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit"
-                    @if window == configured { ", so the bars on the left leave next." } @else { "." }
+                    @if window == configured { ", so the bars on the left leave next." }
+                    @else if histogram.count == 0 { "." }
+                    @else { ". In the CSV, leave_from and leave_to are when they leave the " (format::last(window.duration())) "." }
                 }
             }
             div .body {

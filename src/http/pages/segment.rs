@@ -176,6 +176,10 @@ mod tests {
         hours.histogram.buckets.truncate(12);
         let page = html(&hours);
         assert!(page.contains("Hours since last visit") && !page.contains("a week ago"), "{page}");
+        // The table beside the link has the times of the configured window.
+        let note = "Users drop out 14 days after their last visit. In the CSV, leave_from and leave_to are when they leave the \
+                    last 24 hours.";
+        assert!(page.contains(note) && !html(&segment("sports")).contains("leave_from"), "{page}");
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
         // Its picture ends with the last sample, so that it stays the same.
         let picture =
             "../segments/sports/history.svg?from=2026-11-21T10:30:00Z&amp;to=2026-11-22T10:30:00Z&amp;step=1h";
-        assert!(page.contains(&format!("<a href=\"{picture}\">Chart as SVG</a>")), "{page}");
+        assert!(page.contains(&format!("<a href=\"{picture}\">Chart of the history as SVG</a>")), "{page}");
         assert!(page.contains("<a href=\"../segments/sports/histogram.svg?buckets=14&amp;window=7d\">"), "{page}");
         let note = "The count over the last 14 days, whichever window is chosen above, sampled every hour.";
         assert!(page.contains(note) && !html(&segment("sports")).contains("whichever window"), "{page}");

@@ -61,6 +61,11 @@ fn disarm(text: &str) -> Cow<'_, str> {
     parts.collect::<Vec<_>>().join(";").into()
 }
 
+/// Returns the text of a cell that has several names: a JSON list, because a name may contain any separator.
+pub fn json_list(names: &[&str]) -> String {
+    serde_json::to_string(names).expect("strings serialize")
+}
+
 /// Writes rows.
 pub struct CsvWriter(Writer<Vec<u8>>);
 

@@ -10,7 +10,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LINK,
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
-pub use self::csv::{Cell, CsvWriter};
+pub use self::csv::{Cell, CsvWriter, json_list};
 pub use self::format::Format;
 pub use self::links::Cursors;
 use self::links::links;
@@ -18,11 +18,16 @@ use super::json::json;
 
 /// An answer that is a table as well.
 pub trait Table: Serialize {
-    /// The name of a downloaded file, without the date.
+    /// The name of a downloaded file, without the segment and the date.
     const FILE_NAME: &'static str;
 
     /// Returns the time of the answer, in RFC 3339.
     fn as_of(&self) -> &str;
+
+    /// Returns the segment that the whole table is about, for the name of the file.
+    fn segment(&self) -> Option<&str> {
+        None
+    }
 
     /// Writes the header and the rows.
     fn write(&self, csv: &mut CsvWriter);
@@ -59,10 +64,18 @@ fn csv_response<T: Table>(table: &T) -> Response {
     let mut csv = CsvWriter::new();
     table.write(&mut csv);
     let date = table.as_of().get(..DATE).unwrap_or_default();
+    let segment = table.segment().map(|segment| format!("{}-", file_name_part(segment))).unwrap_or_default();
     let headers = [
         (CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
         (CACHE_CONTROL, "no-store"),
-        (CONTENT_DISPOSITION, &format!("attachment; filename=\"{}-{date}.csv\"", T::FILE_NAME)),
+        (CONTENT_DISPOSITION, &format!("attachment; filename=\"{}-{segment}{date}.csv\"", T::FILE_NAME)),
     ];
     (headers, Body::from(csv.finish())).into_response()
+}
+
+/// Returns the part of a file's name for a segment. It is valid in a header and in every file system.
+fn file_name_part(segment: &str) -> String {
+    const MAX_LENGTH: usize = 64;
+    let is_kept = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
+    segment.chars().take(MAX_LENGTH).map(|char| if is_kept(char) { char } else { '_' }).collect()
 }

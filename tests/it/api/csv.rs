@@ -72,8 +72,8 @@ fn cell(value: &Value) -> String {
 const ROUTES: [(&str, &str); 7] = [
     ("/segments", "segments"),
     ("/counts?segment=sports", "counts"),
-    ("/segments/sports/histogram", "histogram"),
-    ("/segments/sports/history", "history"),
+    ("/segments/sports/histogram", "histogram-sports"),
+    ("/segments/sports/history", "history-sports"),
     ("/history?segment=sports", "histories"),
     ("/overlap?segment=sports&segment=news", "overlap"),
     ("/audience/count?all=sports", "audience"),
@@ -228,7 +228,8 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
     app.record("u9", "b").await;
     let path = "/overlap?segment=a&segment=b&segment=count&window=7d";
     let table = rows(&app, path).await;
-    assert_eq!(table.columns, ["in:a", "in:b", "in:count", "segments", "count", "window_seconds", "as_of"]);
+    assert_eq!(table.columns, ["in:a", "in:b", "in:count", "segments", "count", "unknown", "window_seconds", "as_of"]);
+    assert_eq!(table.column("unknown"), ["[]"; 4]);
     let regions: Vec<_> = table
         .rows
         .iter()
@@ -242,7 +243,11 @@ async fn overlap_has_a_row_for_each_region_from_which_pairs_can_be_added_up() {
         assert_eq!(both.map(|row| row["count"].parse::<u64>().unwrap()).sum::<u64>(), pair["count"]);
     }
     let empty = ask(&app, "/overlap?segment=x&segment=y", "text/csv").await.text().await.unwrap();
-    assert_eq!(empty, "in:x,in:y,segments,count,window_seconds,as_of\r\n");
+    assert_eq!(empty, "in:x,in:y,segments,count,unknown,window_seconds,as_of\r\n");
+    // An empty segment is known.
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    let misspelled = rows(&app, "/overlap?segment=a&segment=b%22&segment=empty&segment=%3Dx").await;
+    assert_eq!(misspelled.column("unknown"), [r#"["b\"","=x"]"#]);
 }
 
 #[tokio::test]
@@ -251,10 +256,15 @@ async fn audience_is_one_row_with_lists_of_names() {
     let app = TestApp::spawn(&redis).await;
     record_sizes(&app, &[("a", 6), ("b,\"c\"", 4)]).await;
     let table = rows(&app, "/audience/count?all=a&any=b,%22c%22&any=%3Dx").await;
-    assert_eq!(table.columns, ["all", "any", "none", "count", "window_seconds", "as_of"]);
+    assert_eq!(table.columns, ["all", "any", "none", "count", "unknown", "window_seconds", "as_of"]);
     let lists = ["all", "any", "none"].map(|list| serde_json::from_str::<Value>(table.column(list)[0]).unwrap());
     assert_eq!(lists, [json!(["a"]), json!(["b,\"c\"", "=x"]), json!([])]);
-    assert_eq!(table.column("count"), ["4"]);
+    assert_eq!((table.column("count"), table.column("unknown")), (vec!["4"], vec![r#"["=x"]"#]));
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    for (query, unknown) in [("all=a&none=c", r#"["c"]"#), ("all=a&none=empty", "[]")] {
+        let table = rows(&app, &format!("/audience/count?{query}")).await;
+        assert_eq!((table.column("count"), table.column("unknown")), (vec!["6"], vec![unknown]), "{query}");
+    }
 }
 
 #[tokio::test]
@@ -280,7 +290,11 @@ async fn names_are_quoted_and_formulas_are_disarmed() {
     for (name, cell) in names {
         let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
         for path in ["histogram?buckets=1", "history?from=-1h"] {
-            let table = rows(&app, &format!("/segments/{encoded}/{path}")).await;
+            let response = ask(&app, &format!("/segments/{encoded}/{path}"), "text/csv").await;
+            let safe = name.replace(|char: char| !char.is_ascii_alphanumeric() && char != '-', "_");
+            let file = response.headers()["content-disposition"].to_str().unwrap();
+            assert!(file.contains(&format!("-{safe}-2")) && !file.contains("=S"), "{name}: {file}");
+            let table = Rows::of(response).await;
             assert_eq!(table.column("segment")[0], cell, "{path}");
         }
         for path in [format!("/counts?segment={encoded}"), format!("/history?segment={encoded}")] {
@@ -365,6 +379,34 @@ async fn csv_is_compressed_and_takes_a_password() {
     problem(list().basic_auth("any", Some(&writer)).send().await.unwrap(), 403, "insufficient-scope").await;
     let invalid = app.request("GET", "/segments?limit=0&format=csv").basic_auth("any", Some(&reader));
     problem(invalid.send().await.unwrap(), 422, "invalid-request").await;
+}
+
+#[tokio::test]
+async fn csv_asks_for_a_password() {
+    let (redis, keys) = (Redis::start(), Keys::new());
+    let writer = make_key(&keys.path, "uss", "segments:write");
+    let app = TestApp::spawn_with(&redis, keys.settings()).await;
+    let scheme = async |path: &str, accept: &str, key: Option<&str>| {
+        let request = app.request("GET", path).header("accept", accept);
+        let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
+        let challenge = request.send().await.unwrap().headers()["www-authenticate"].to_str().unwrap().to_owned();
+        challenge.split(' ').next().unwrap().to_owned()
+    };
+    for (path, _) in ROUTES {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let by_parameter = format!("{path}{separator}format=csv");
+        for (path, accept) in [(path, "text/csv"), (&by_parameter, "*/*"), (&by_parameter, "application/json")] {
+            assert_eq!(scheme(path, accept, None).await, "Basic", "{path}: {accept}");
+            assert_eq!(scheme(path, accept, Some("sek_guessed")).await, "Basic", "{path}: {accept}");
+            // Another password doesn't add a scope.
+            assert_eq!(scheme(path, accept, Some(&writer)).await, "Bearer", "{path}: {accept}");
+        }
+        for (path, accept) in [(path.to_owned(), "*/*"), (format!("{path}{separator}format=json"), "text/csv")] {
+            assert_eq!(scheme(&path, accept, None).await, "Bearer", "{path}: {accept}");
+        }
+    }
+    // Passwords are for reading segments.
+    assert_eq!(scheme("/users/u1/segments?format=csv", "text/csv", None).await, "Bearer");
 }
 
 #[tokio::test]

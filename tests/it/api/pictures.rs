@@ -24,11 +24,15 @@ fn add_sample(redis: &Redis, at: i64, count: u64) {
 
 /// Asserts that `response` is a picture that any page may embed and that loads nothing. Returns it.
 async fn picture(response: Response) -> String {
+    assert_eq!(response.headers()["cross-origin-resource-policy"], "cross-origin");
+    picture_with_any_policy(response).await
+}
+
+async fn picture_with_any_policy(response: Response) -> String {
     assert_eq!(response.status(), 200);
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header("content-type"), "image/svg+xml");
     assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store".into(), "nosniff".into()));
-    assert_eq!(header("cross-origin-resource-policy"), "cross-origin");
     assert!(!response.headers().contains_key("x-frame-options"));
     let policy = header("content-security-policy");
     assert!(
@@ -155,6 +159,13 @@ async fn picture_has_the_chosen_looks() {
 async fn picture_of_a_segment_without_data_says_so() {
     let redis = Redis::start();
     let app = TestApp::spawn(&redis).await;
+    redis.call::<()>(&["ZADD", "segments", "0", "empty"]);
+    for chart in ["history.svg", "history.svg?from=-1d", "histogram.svg"] {
+        let [unknown, empty] = ["nobody", "empty"].map(|name| format!("/segments/{name}/{chart}"));
+        let says_unknown = [picture(app.get(&unknown).await).await, picture(app.get(&empty).await).await]
+            .map(|svg| svg.contains(">No such segment</text>"));
+        assert_eq!(says_unknown, [true, false], "{chart}");
+    }
     let svg = picture(app.get("/segments/nobody/history.svg").await).await;
     assert!(svg.contains(">No data</text>") && svg.contains(">nobody</text>"), "{svg}");
     let svg = picture(app.get("/segments/nobody/histogram.svg").await).await;
@@ -172,7 +183,10 @@ async fn picture_takes_a_password_as_the_rest_of_the_api() {
     let key = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
     let app = TestApp::spawn_with(&redis, settings([("api_keys_file", &keys.display().to_string())])).await;
     for path in ["/segments/sports/history.svg", "/segments/sports/histogram.svg"] {
-        picture(app.request("GET", path).basic_auth("any", Some(&key)).send().await.unwrap()).await;
+        let shown = app.request("GET", path).basic_auth("any", Some(&key)).send().await.unwrap();
+        // A page of another site would get it with the password of the browser's user.
+        assert_eq!(shown.headers()["cross-origin-resource-policy"], "same-site");
+        picture_with_any_policy(shown).await;
         problem(app.get(path).await, 401, "unauthorized").await;
     }
 }

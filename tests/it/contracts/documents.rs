@@ -6,6 +6,7 @@ use std::path::Path;
 use rstest::rstest;
 use segment_estimator::config::{SETTINGS, Setting};
 use segment_estimator::store::diagnostics::Permissions;
+use serde_json::Value;
 
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -67,6 +68,41 @@ fn settings_have_the_same_order_in_the_documents() {
     let variables = example.lines().filter_map(|line| line.strip_prefix("#ESTIMATOR_")?.split_once('='));
     let variables: Vec<_> = variables.map(|(name, _)| name.to_lowercase()).filter(|name| name != "config").collect();
     assert_eq!(variables, names);
+}
+
+/// Returns the words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn access_page_has_every_operation_under_its_scope() {
+    let page = read("docs/access.md");
+    let mut documented = BTreeMap::new();
+    for line in page.lines() {
+        let row = line.strip_prefix("| `").and_then(|row| row.split_once("` | "));
+        for operation in row.into_iter().flat_map(|(scope, row)| quoted(row).map(move |word| (word, scope))) {
+            documented.extend(operation.0.contains(' ').then_some(operation));
+        }
+    }
+    let open = page.lines().find_map(|line| line.split_once(" need no token. ")).unwrap().0;
+    documented.extend(quoted(open).map(|path| (path, "")));
+
+    let openapi: Value = serde_json::from_str(&segment_estimator::http::openapi_json()).unwrap();
+    let mut expected = BTreeMap::new();
+    for (path, operations) in openapi["paths"].as_object().unwrap() {
+        // The page names the pages as those that `/` links to.
+        if path.ends_with("/{file}") || path == "/docs/" || path.starts_with("/pages/") {
+            continue;
+        }
+        for (method, operation) in operations.as_object().unwrap() {
+            let scope = operation["security"][1]["bearer"][0].as_str().unwrap_or_default();
+            let name = if scope.is_empty() { path.clone() } else { format!("{} {path}", method.to_uppercase()) };
+            expected.insert(name, scope.to_owned());
+        }
+    }
+    let expected: BTreeMap<_, _> = expected.iter().map(|(name, scope)| (name.as_str(), scope.as_str())).collect();
+    assert_eq!(documented, expected);
 }
 
 /// Returns the key patterns and commands of the `ACL SETUSER` in `file`, sorted.

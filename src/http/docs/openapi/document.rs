@@ -124,6 +124,7 @@ fn operation(route: &RouteDoc) -> Operation {
         operation.security = Some(security);
     }
     responses.values_mut().for_each(add_request_id_header);
+    responses.values_mut().for_each(add_table_headers);
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter {
             parameter.description.as_mut().map(join_lines);
@@ -243,6 +244,23 @@ fn add_request_id_header(response: &mut RefOr<Response>) {
     if let RefOr::T(response) = response {
         let header = Ref::new("#/components/headers/RequestId");
         response.headers.insert("x-request-id".to_owned(), RefOr::Ref(header));
+    }
+}
+
+/// Adds the headers of a table to a response that may be CSV.
+fn add_table_headers(response: &mut RefOr<Response>) {
+    let RefOr::T(response) = response else { return };
+    if !response.content.contains_key("text/csv") {
+        return;
+    }
+    let headers = [
+        ("vary", "`accept`, since it chooses the format."),
+        ("content-disposition", "The name of the file, with the date, if the answer is CSV."),
+    ];
+    for (name, description) in headers {
+        let text = Object::with_type(Type::String);
+        let header = HeaderBuilder::new().schema(Some(text)).description(Some(description));
+        response.headers.insert(name.to_owned(), RefOr::T(header.build()));
     }
 }
 

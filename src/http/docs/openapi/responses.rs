@@ -167,7 +167,7 @@ pub fn with_headers(response: ResponseBuilder, kind: ProblemKind) -> ResponseBui
         Unauthorized | InsufficientScope => (
             "www-authenticate",
             text(),
-            "The required scheme: `Bearer`, or `Basic` for a page and for a link that a browser follows.",
+            "The required scheme: `Bearer`, or `Basic` for a page, a link that a browser follows, and a table as CSV.",
         ),
         MethodNotAllowed => ("allow", text(), "The methods of the path."),
         TooManyOverlaps | TooManyLists | Unavailable | Overloaded | RequestTimeout | Stopping => {
