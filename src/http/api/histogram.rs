@@ -115,7 +115,8 @@ impl QueryParams for HistogramQuery {
     responses(
         (status = 200, description = "The histogram.", content(
             (SegmentHistogram = "application/json", example = json!({
-                "segment": "sports", "known": true, "count": 42, "window_seconds": 172800, "as_of": "2026-11-22T10:00:00.000Z",
+                "segment": "sports", "known": true, "count": 42, "window_seconds": 172800,
+                "as_of": "2026-11-22T10:00:00.000Z",
                 "buckets": [
                     {
                         "from": "2026-11-20T10:00:00.000Z", "to": "2026-11-21T10:00:00.000Z",
@@ -129,7 +130,8 @@ impl QueryParams for HistogramQuery {
             })),
             (String = "text/csv", example = json!(concat!(
                 "segment,known,from,to,leave_from,leave_to,count,window_seconds,as_of\r\n",
-                "sports,true,2026-11-20T10:00:00.000Z,2026-11-21T10:00:00.000Z,2026-11-22T10:00:00.000Z,2026-11-23T10:00:00.000Z,12,172800,2026-11-22T10:00:00.000Z\r\n",
+                "sports,true,2026-11-20T10:00:00.000Z,2026-11-21T10:00:00.000Z,",
+                "2026-11-22T10:00:00.000Z,2026-11-23T10:00:00.000Z,12,172800,2026-11-22T10:00:00.000Z\r\n",
             ))),
         )),
         responses::CountProblems,

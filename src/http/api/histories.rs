@@ -104,8 +104,8 @@ impl QueryParams for HistoriesQuery {
 
 /// Get the past counts of up to 20 segments.
 ///
-/// All have the same steps, as the history of one segment, and together at most 8,020 points. If the key of a history in Redis belongs to another program,
-/// its points are null with an `error`, and the others are returned.
+/// All have the same steps, as the history of one segment, and together at most 8,020 points. If the key of a history in
+/// Redis belongs to another program, its points are null with an `error`, and the others are returned.
 #[utoipa::path(
     get,
     path = "/history",

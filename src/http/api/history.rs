@@ -214,7 +214,8 @@ fn parse_step(text: &str, history: &History) -> std::result::Result<Duration, St
             })),
             (String = "text/csv", example = json!(concat!(
                 "segment,known,from,to,sampled_at,count,as_of\r\n",
-                "sports,true,2026-11-22T08:00:00.000Z,2026-11-22T09:00:00.000Z,2026-11-22T08:00:00.000Z,40,2026-11-22T10:24:07.310Z\r\n",
+                "sports,true,2026-11-22T08:00:00.000Z,2026-11-22T09:00:00.000Z,2026-11-22T08:00:00.000Z,40,",
+                "2026-11-22T10:24:07.310Z\r\n",
                 "sports,true,2026-11-22T09:00:00.000Z,2026-11-22T10:00:00.000Z,,,2026-11-22T10:24:07.310Z\r\n",
             ))),
         )),

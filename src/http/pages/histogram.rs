@@ -23,15 +23,21 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
             div .head {
                 h2 #last-seen { (unit) " since last visit" }
                 p .note {
-                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out " (format::span(configured.duration())) " after their last visit"
+                    "Each user is counted once, at the most recent visit. This is not daily activity. Users drop out "
+                    (format::span(configured.duration())) " after their last visit"
                     @if window == configured { ", so the bars on the left leave next." }
                     @else if histogram.count == 0 { "." }
-                    @else { ". In the CSV, leave_from and leave_to are when they leave the " (format::last(window.duration())) "." }
+                    @else {
+                        ". In the CSV, leave_from and leave_to are when they leave the "
+                        (format::last(window.duration())) "."
+                    }
                 }
             }
             div .body {
                 @if histogram.count > 0 { (bars(name, histogram, window, configured)) }
-                @else if window < configured { p .nothing { "No user was seen in the " (format::last(window.duration())) "." } }
+                @else if window < configured {
+                    p .nothing { "No user was seen in the " (format::last(window.duration())) "." }
+                }
                 @else { p .nothing { "No users in this segment." } }
             }
         }
@@ -54,7 +60,14 @@ fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -
             summary { "Show as table" }
             table #histogram-table {
                 caption { "Users by when they were last seen, in UTC" }
-                thead { tr { th scope="col" { "Last seen from" } th scope="col" { "Drop out from" } th .number scope="col" { "Users" } th .number scope="col" { "Share" } } }
+                thead {
+                    tr {
+                        th scope="col" { "Last seen from" }
+                        th scope="col" { "Drop out from" }
+                        th .number scope="col" { "Users" }
+                        th .number scope="col" { "Share" }
+                    }
+                }
                 tbody {
                     @for bucket in histogram.buckets.iter().rev() {
                         tr {

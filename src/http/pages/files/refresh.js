@@ -1,7 +1,6 @@
 // Refreshes the page periodically: fetches it again and applies the differences to the document.
 // Pauses while a form is in use, and while the page is hidden unless its title has a number. A hidden page then refreshes
-// less often. If there are no newer numbers, it keeps those that the page has, and
-// shows their time.
+// less often. If there are no newer numbers, it keeps those that the page has, and shows their time.
 
 import { keepReading } from './charts.js';
 
