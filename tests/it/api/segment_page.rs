@@ -48,7 +48,8 @@ async fn segment_page_shows_the_count_at_a_moment() {
         assert!(form.contains(part), "{part}: {form}");
     }
     assert_eq!(reading(&page("").await), None);
-    for wrong in ["at=noon", "at=2026-11-31T10:00", "at=2026-11-21T10:00&at=2026-11-21T11:00"] {
+    let long = format!("at={}", "0".repeat(41));
+    for wrong in ["at=noon", "at=2026-11-31T10:00", "at=2026-11-21T10:00&at=2026-11-21T11:00", &long] {
         assert_eq!(app.status_of(&format!("/pages/segment?name=sports&{wrong}")).await, 422, "{wrong}");
     }
     redis.call::<u64>(&["DEL", "history:sports"]);

@@ -51,7 +51,10 @@ pub struct SegmentPageQuery {
     at: Option<QueryTime>,
 }
 
-schemas::schema_type!(MomentText = schemas::text(40));
+/// Longer than any time in RFC 3339 with nanoseconds and an offset.
+const MAX_MOMENT_BYTES: usize = 40;
+
+schemas::schema_type!(MomentText = schemas::text(MAX_MOMENT_BYTES));
 schemas::schema_type!(Days = schemas::one_of(ranges::RANGES.map(|(days, _)| days.to_string())));
 
 impl QueryParams for SegmentPageQuery {
@@ -72,6 +75,9 @@ impl QueryParams for SegmentPageQuery {
 fn parse_moment(text: &str) -> std::result::Result<Option<QueryTime>, String> {
     if text.is_empty() {
         return Ok(None);
+    }
+    if text.len() > MAX_MOMENT_BYTES {
+        return Err(format!("must have at most {MAX_MOMENT_BYTES} bytes"));
     }
     let in_utc = ["Z", ":00Z"].iter().find_map(|rest| Timestamp::from_rfc3339(&format!("{text}{rest}")));
     in_utc.map(QueryTime::At).map_or_else(|| QueryTime::parse(text), Ok).map(Some)
