@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::panic::Location;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thirtyfour::{By, TypingData, WebDriver};
 
 use crate::axe;
@@ -196,4 +196,18 @@ impl Drop for Browser {
         }
         assert!(self.is_closed || std::thread::panicking(), "a test must end with Browser::close");
     }
+}
+
+/// Returns a service with keys and a visit to `sports`, and a browser that shows the page of `sports`. The address has
+/// the password, with which the browser answers the challenge of each folder.
+pub async fn signed_in_on_the_page_of_sports() -> (Service, Browser) {
+    let (service, [key, _]) = Service::start_with_keys();
+    let visit = json!({ "user_id": "u1", "segment": "sports" }).to_string();
+    let request = service.http.post(service.url("/segments")).header("content-type", "application/json").body(visit);
+    assert!(request.bearer_auth(&key).send().await.unwrap().status().is_success());
+    let mut browser = Browser::start(&service).await;
+    browser.expect_error("401");
+    let host = service.origin.strip_prefix("http://").unwrap();
+    browser.goto(format!("http://any:{key}@{host}/pages/segment?name=sports")).await.unwrap();
+    (service, browser)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::browser::Browser;
+use crate::browser::{Browser, signed_in_on_the_page_of_sports};
 use crate::looks::command;
 use crate::service::Service;
 use crate::wait::eventually;
@@ -87,15 +87,7 @@ async fn segment_downloads_its_charts() {
 
 #[tokio::test]
 async fn download_asks_for_a_password() {
-    let (service, [key, _]) = Service::start_with_keys();
-    let visit = json!({ "user_id": "u1", "segment": "sports" }).to_string();
-    let request = service.http.post(service.url("/segments")).header("content-type", "application/json").body(visit);
-    assert!(request.bearer_auth(&key).send().await.unwrap().status().is_success());
-    let mut browser = Browser::start(&service).await;
-    browser.expect_error("401");
-    // The address has the password, with which the browser answers the challenge of each folder.
-    let host = service.origin.strip_prefix("http://").unwrap();
-    browser.goto(format!("http://any:{key}@{host}/pages/segment?name=sports")).await.unwrap();
+    let (_service, browser) = signed_in_on_the_page_of_sports().await;
     let lines = download(&browser, "#histogram .download a", "histogram-sports").await;
     assert!(lines.last().unwrap().starts_with("sports,true,2"), "{lines:?}");
     browser.close().await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::browser::Browser;
+use crate::browser::{Browser, signed_in_on_the_page_of_sports};
 use crate::looks::LOOKS;
 use crate::service::Service;
 use crate::wait::eventually;
@@ -85,15 +85,7 @@ async fn pictures_of_hostile_names_are_well_formed() {
 
 #[tokio::test]
 async fn pictures_ask_for_a_password() {
-    let (service, [key, _]) = Service::start_with_keys();
-    let visit = json!({ "user_id": "u1", "segment": "sports" }).to_string();
-    let request = service.http.post(service.url("/segments")).header("content-type", "application/json").body(visit);
-    assert!(request.bearer_auth(&key).send().await.unwrap().status().is_success());
-    let mut browser = Browser::start(&service).await;
-    browser.expect_error("401");
-    // The address has the password, with which the browser answers the challenge of each folder.
-    let host = service.origin.strip_prefix("http://").unwrap();
-    browser.goto(format!("http://any:{key}@{host}/pages/segment?name=sports")).await.unwrap();
+    let (_service, browser) = signed_in_on_the_page_of_sports().await;
     browser.click("#histogram .picture a").await;
     eventually("the picture is shown", async || browser.value("document.contentType").await == json!("image/svg+xml"))
         .await;

@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::chart;
-use super::links::{encoded, with_query};
+use super::links::{segment_call, window_parameter};
+use super::windows::unless_configured;
 use crate::domain::Window;
 use crate::estimator::Histogram;
 use crate::http::charts::histogram as charts;
@@ -48,10 +49,10 @@ pub fn histogram(name: &str, histogram: &Histogram, window: Window, configured: 
 fn bars(name: &str, histogram: &Histogram, window: Window, configured: Window) -> Markup {
     let lifetime = configured.duration();
     let buckets = histogram.buckets.len().to_string();
-    let shorter = if window == configured { String::new() } else { window.to_string() };
+    let shorter = window_parameter(unless_configured(window, configured));
     let call = |resource: &str, format: &str| {
-        let path = format!("segments/{}/{resource}", encoded(name));
-        with_query(&path, [("buckets", buckets.as_str()), ("window", &shorter), ("format", format)])
+        let parameters = [("buckets", buckets.as_str()), ("window", &shorter), ("format", format)];
+        segment_call(name, resource, parameters)
     };
     let (picture, csv) = (call("histogram.svg", ""), call("histogram", "csv"));
     html! {

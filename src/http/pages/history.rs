@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::chart;
-use super::links::{SegmentLink, encoded, with_query};
+use super::links::{SegmentLink, segment_call};
 use super::ranges::{self, RANGES};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::history::Point;
@@ -144,8 +144,7 @@ fn call(past: &PastCounts<'_>, name: &str, resource: &str, format: &str) -> Stri
     let last = past.shown().iter().rev().find_map(|point| point.sampled_at).unwrap_or(past.to);
     let [from, to] = [past.from, last].map(format::query_time);
     let step = Window::new(past.step).map(|step| step.to_string()).unwrap_or_default();
-    let path = format!("segments/{}/{resource}", encoded(name));
-    with_query(&path, [("from", from.as_str()), ("to", &to), ("step", &step), ("format", format)])
+    segment_call(name, resource, [("from", from.as_str()), ("to", &to), ("step", &step), ("format", format)])
 }
 
 /// Renders the count of this moment and every point, the newest first.

@@ -146,6 +146,15 @@ pub fn with_audience(path: &str, names: [&[&str]; 3], window: Option<Window>) ->
     with_query(path, named.chain([("window", window.as_str())]))
 }
 
+/// Returns the path of a segment's `resource` in the API, from `/`, with those of `parameters` that have a value.
+pub fn segment_call<'a>(
+    name: &str,
+    resource: &str,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
+    with_query(&format!("segments/{}/{resource}", encoded(name)), parameters)
+}
+
 /// Returns the parameter `window`. It is empty for the configured window.
 pub fn window_parameter(window: Option<Window>) -> String {
     window.map(|window| window.to_string()).unwrap_or_default()

@@ -6,7 +6,7 @@ use super::curl::BaseUrl;
 use super::histogram::histogram;
 use super::history::{History, history};
 use super::layout::{self, Page, Refresh};
-use super::links::{BasePath, SegmentLink, encoded, overlap_link, with_query};
+use super::links::{BasePath, SegmentLink, overlap_link, segment_call, window_parameter};
 use super::windows::{unless_configured, windows};
 use super::{change, names};
 use crate::domain::{Timestamp, Window};
@@ -89,18 +89,16 @@ fn trend(segment: &Segment<'_>) -> Markup {
 /// Returns the API requests behind the page.
 fn calls(segment: &Segment<'_>, base_url: &BaseUrl) -> String {
     let Segment { name, histogram, history, .. } = segment;
-    let path = format!("/segments/{}", encoded(name));
-    let window =
-        unless_configured(segment.window, segment.configured).map(|window| window.to_string()).unwrap_or_default();
+    let window = window_parameter(unless_configured(segment.window, segment.configured));
     let buckets = histogram.buckets.len().to_string();
     let from = format::query_time(history.from);
     let step = Window::new(history.step).map(|step| step.to_string()).unwrap_or_default();
     let calls = [
-        with_query(&format!("{path}/count"), [("window", window.as_str())]),
-        with_query(&format!("{path}/histogram"), [("buckets", buckets.as_str()), ("window", &window)]),
-        with_query(&format!("{path}/history"), [("from", from.as_str()), ("step", &step)]),
+        segment_call(name, "count", [("window", window.as_str())]),
+        segment_call(name, "histogram", [("buckets", buckets.as_str()), ("window", &window)]),
+        segment_call(name, "history", [("from", from.as_str()), ("step", &step)]),
     ];
-    calls.map(|path| base_url.get(&path)).join("\n")
+    calls.map(|path| base_url.get(&format!("/{path}"))).join("\n")
 }
 
 #[cfg(test)]
