@@ -10,10 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::as_of::AsOf;
 use super::overlap::OverlapSegment;
 use crate::domain::{SegmentName, Window};
-use crate::estimator::overlap::{Audience, Overlaps};
+use crate::estimator::overlap::Audience;
 use crate::http::docs::openapi::{responses, schemas};
 use crate::http::extract::auth::{Authorized, Read};
-use crate::http::extract::query::{Parameters, QueryParams, disjoint_segments};
+use crate::http::extract::query::{AUDIENCE_PARAMETERS, Parameters, QueryParams, audience};
 use crate::http::extract::table::{FormatParam, TableQuery};
 use crate::http::problem::{Problem, Result};
 use crate::http::state::AppState;
@@ -82,9 +82,8 @@ impl QueryParams for AudienceQuery {
     const NAMES: &'static [&'static str] = &["all", "any", "none", "window"];
 
     fn parse(query: &Parameters, state: &AppState) -> Result<Self> {
-        let [all, any, none] = ["all", "any", "none"].map(|parameter| query.all(parameter).collect::<Vec<_>>());
-        let [all, any, none] =
-            disjoint_segments([("all", &all), ("any", &any), ("none", &none)], Overlaps::MAX_SEGMENTS)?;
+        let names = AUDIENCE_PARAMETERS.map(|parameter| query.all(parameter).collect::<Vec<_>>());
+        let Audience { all, any, none } = audience(names.each_ref().map(|names| &names[..]))?;
         if all.is_empty() && any.is_empty() {
             return Err(Problem::invalid_field("all", "must be given, unless any is given"));
         }

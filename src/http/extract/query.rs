@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 
 use super::time::QueryTime;
 use crate::domain::{SegmentName, Window};
+use crate::estimator::overlap::{Audience, Overlaps};
 use crate::http::docs::openapi::schemas;
 use crate::http::percent::decodes_to_utf8;
 use crate::http::problem::{Problem, ProblemKind, Result};
@@ -213,24 +214,24 @@ pub fn different_segments<'a>(names: impl Iterator<Item = &'a str>) -> Result<Ve
     Ok(segments)
 }
 
-/// Parses the names of several parameters, each a list of segments. All lists together have at most `max` names, each
-/// once.
+/// The parameters of an audience, each a list of segments.
+pub const AUDIENCE_PARAMETERS: [&str; 3] = ["all", "any", "none"];
+
+/// Parses an audience from the names in each of [`AUDIENCE_PARAMETERS`].
 ///
 /// # Errors
 ///
 /// A [`Problem`] if there are too many, an invalid or a repeated name.
-pub fn disjoint_segments<const N: usize>(
-    lists: [(&'static str, &[&str]); N],
-    max: usize,
-) -> Result<[Vec<SegmentName<'static>>; N]> {
-    let count: usize = lists.iter().map(|(_, names)| names.len()).sum();
-    if count > max {
-        let others = lists[1..].iter().map(|(parameter, _)| *parameter).collect::<Vec<_>>().join(" and ");
-        let why = format!("must have at most {max} segments together with {others}, not {count}");
-        return Err(Problem::invalid_field(lists[0].0, why));
+pub fn audience(lists: [&[&str]; 3]) -> Result<Audience> {
+    const MAX: usize = Overlaps::MAX_SEGMENTS;
+    let count: usize = lists.iter().map(|names| names.len()).sum();
+    if count > MAX {
+        let [first, others @ ..] = AUDIENCE_PARAMETERS;
+        let why = format!("must have at most {MAX} segments together with {}, not {count}", others.join(" and "));
+        return Err(Problem::invalid_field(first, why));
     }
-    let mut segments = [const { Vec::new() }; N];
-    for (index, (parameter, names)) in lists.into_iter().enumerate() {
+    let mut segments = [const { Vec::new() }; 3];
+    for (index, (parameter, names)) in AUDIENCE_PARAMETERS.into_iter().zip(lists).enumerate() {
         for &name in names {
             let segment =
                 SegmentName::parse(name.to_owned()).map_err(|error| Problem::invalid_field(parameter, error.detail))?;
@@ -240,11 +241,12 @@ pub fn disjoint_segments<const N: usize>(
                     return Err(Problem::invalid_field(parameter, format!("contains {name:?} more than once")));
                 }
                 Some(other) => {
-                    let why = format!("contains {name:?}, which {} contains too", lists[other].0);
+                    let why = format!("contains {name:?}, which {} contains too", AUDIENCE_PARAMETERS[other]);
                     return Err(Problem::invalid_field(parameter, why));
                 }
             }
         }
     }
-    Ok(segments)
+    let [all, any, none] = segments;
+    Ok(Audience { all, any, none })
 }

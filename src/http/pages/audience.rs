@@ -6,12 +6,13 @@ use super::curl::BaseUrl;
 use super::download::csv_link;
 use super::fields::{number_of_fields, segment_field, suggestions};
 use super::layout::{self, Page, Refresh};
-use super::links::{self, AUDIENCE_PARAMETERS, BasePath, SegmentLink, audience_link, overlap_link};
+use super::links::{self, BasePath, SegmentLink, audience_link, overlap_link};
 use super::names::name as isolated;
 use super::similar::{UnknownName, unknown_names};
 use super::windows::{unless_configured, windows};
 use crate::domain::{Timestamp, Window};
 use crate::estimator::overlap::{AudienceCount, Overlaps};
+use crate::http::extract::query::AUDIENCE_PARAMETERS;
 use crate::http::format;
 
 /// Minimum number of fields in a group of the form.
@@ -19,6 +20,7 @@ const MIN_FIELDS: usize = 2;
 
 /// Labels of the three groups of segments.
 const LABELS: [&str; 3] = ["In all of", "In at least one of", "In none of"];
+
 /// The definition of an audience as entered, and suggestions for it.
 pub struct Definition<'a> {
     /// The names for `all`, `any` and `none`.

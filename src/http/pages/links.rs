@@ -6,6 +6,7 @@ use axum::http::Method;
 
 use super::ranges::DEFAULT_DAYS;
 use crate::domain::Window;
+use crate::http::extract::query::AUDIENCE_PARAMETERS;
 pub use crate::http::percent::encoded;
 
 /// The folder of a page.
@@ -129,9 +130,6 @@ pub fn with_segments(path: &str, names: &[&str], window: Option<Window>) -> Stri
     let window = window_parameter(window);
     with_query(path, names.iter().map(|name| ("segment", *name)).chain([("window", window.as_str())]))
 }
-
-/// Parameters of an audience.
-pub const AUDIENCE_PARAMETERS: [&str; 3] = ["all", "any", "none"];
 
 /// Returns the link to an audience over `window`, for a page in `/pages/`. `None` is the configured window.
 pub fn audience_link(names: [&[&str]; 3], window: Option<Window>) -> String {

@@ -10,13 +10,12 @@ use super::super::audience::{self, CountedAudience, Definition};
 use super::super::auth::PageAuth;
 use super::super::curl::BaseUrl;
 use super::super::error::FormProblem;
-use super::super::links::AUDIENCE_PARAMETERS;
 use super::super::response::html;
 use super::choice::{check_number, find_unknown, problem_of, suggestions, typed_names};
 use crate::domain::{SegmentName, Window};
-use crate::estimator::overlap::{Audience, Overlaps};
+use crate::estimator::overlap::Audience;
 use crate::http::docs::openapi::{responses, schemas};
-use crate::http::extract::query::{LenientQuery, Parameters, QueryParams, disjoint_segments};
+use crate::http::extract::query::{self, AUDIENCE_PARAMETERS, LenientQuery, Parameters, QueryParams};
 use crate::http::problem::Result;
 use crate::http::state::AppState;
 
@@ -80,9 +79,7 @@ pub async fn audience(
 /// Returns the audience and all of its segments.
 fn chosen(definition: &Definition<'_>) -> Result<(Audience, Vec<SegmentName<'static>>)> {
     check_number(&definition.names.concat())?;
-    let [all, any, none] = definition.names.each_ref().map(|names| &names[..]);
-    let [all, any, none] = disjoint_segments([("all", all), ("any", any), ("none", none)], Overlaps::MAX_SEGMENTS)?;
-    let audience = Audience { all, any, none };
+    let audience = query::audience(definition.names.each_ref().map(|names| &names[..]))?;
     let segments = audience.segments().cloned().collect();
     Ok((audience, segments))
 }
