@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -22,11 +23,15 @@ func main() {
 	signal.Notify(stopped, syscall.SIGTERM, os.Interrupt)
 	go func() {
 		defer close(ended)
-		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		lines := bufio.NewScanner(os.Stdin)
+		for lines.Scan() {
 			user, segment, _ := strings.Cut(lines.Text(), "\t")
 			if sender.Record(user, segment) != nil {
 				return
 			}
+		}
+		if lines.Err() != nil {
+			log.Println(lines.Err())
 		}
 	}()
 	select {

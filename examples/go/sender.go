@@ -130,7 +130,7 @@ func (s *Sender) deliver(batch []Visit) {
 			}
 			return
 		}
-		failure = fmt.Sprintf("%d: %.500s", status, body)
+		failure = fmt.Sprintf("%d: %.500s", status, bytes.TrimSpace(body))
 		if permanent[status] {
 			break
 		}

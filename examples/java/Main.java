@@ -12,7 +12,7 @@ public final class Main {
         var input = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         try {
             for (String line; (line = input.readLine()) != null; ) {
-                String[] visit = line.split("\t", 2);
+                String[] visit = (line + "\t").split("\t", -1);
                 sender.record(visit[0], visit[1]);
             }
         } catch (IllegalStateException closed) {

@@ -108,7 +108,7 @@ public final class Sender {
                 }
                 return;
             }
-            failure = answer.status + ": " + answer.body;
+            failure = answer.status + ": " + answer.body.strip();
             if (PERMANENT.contains(answer.status)) {
                 break;
             }

@@ -65,7 +65,7 @@ export class Sender {
         for (const error of report.errors) console.error(`rejected ${batch[error.line - 1]}:`, error);
         return;
       }
-      failure = `${status}: ${body.slice(0, 500)}`;
+      failure = `${status}: ${body.trim().slice(0, 500)}`;
       if (PERMANENT.includes(status)) break;
       // Full jitter: senders that failed together come back at different times.
       const delay = Math.min(retryAfter, 60) * 1000 + Math.random() * Math.min(10_000, 100 * 2 ** attempt);

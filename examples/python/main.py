@@ -12,11 +12,12 @@ from sender import Sender
 def read(sender, ended):
     try:
         for line in sys.stdin.buffer:
-            user, _, segment = line.decode().rstrip("\n").partition("\t")
+            user, _, segment = line.decode(errors="replace").rstrip("\n").partition("\t")
             sender.record(user, segment)
     except RuntimeError:
         pass  # The sender was closed by a signal.
-    ended.set()
+    finally:
+        ended.set()
 
 
 def main():

@@ -77,7 +77,7 @@ class Sender:
                 for error in report["errors"]:
                     log.error("rejected %s: %s", batch[error["line"] - 1], error)
                 return
-            failure = f"{status}: {body[:500]}"
+            failure = f"{status}: {body.strip()[:500]}"
             if status in PERMANENT:
                 break
             # Full jitter: senders that failed together come back at different times.
