@@ -40,7 +40,7 @@ func main() {
 	}
 	isComplete := sender.Close(20 * time.Second)
 	fmt.Printf("%d recorded, %d acknowledged, %d rejected, %d dropped\n",
-		sender.Recorded, sender.Acknowledged, sender.Rejected, sender.Dropped)
+		sender.Recorded.Load(), sender.Acknowledged.Load(), sender.Rejected.Load(), sender.Dropped.Load())
 	if !isComplete {
 		os.Exit(1)
 	}

@@ -2,43 +2,37 @@ import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
+import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Queue;
 import java.util.Set;
-import java.util.concurrent.ArrayBlockingQueue;
-import java.util.concurrent.BlockingQueue;
-import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ThreadLocalRandom;
-import java.util.concurrent.TimeUnit;
 import java.util.regex.Pattern;
 
 /** Sends visits to the segment estimator in batches, and repeats a batch until it is acknowledged. */
 public final class Sender {
     private static final int BATCH_SIZE = 1_000;
     private static final int CAPACITY = 10_000;
-    private static final long LINGER_NANOS = 200_000_000;
+    private static final long LINGER_MILLIS = 200;
     /**
      * The batch itself is at fault, so a repetition would be refused, too. Any other failure may pass: a fault of the
      * network, of the service, or of a key or an address that the operator corrects.
      */
     private static final Set<Integer> PERMANENT = Set.of(400, 413, 415, 422);
-    /** Ends the queue. No visit is empty. */
-    private static final String END = "";
 
     private record Answer(int status, String body, long retryAfterSeconds) {}
 
     private final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
     private final URI uri;
     private final String apiKey;
-    private final BlockingQueue<String> queue = new ArrayBlockingQueue<>(CAPACITY);
-    private final CountDownLatch closing = new CountDownLatch(1);
+    private final Queue<String> queue = new ArrayDeque<>();
+    private boolean isClosing;
     private final Thread worker = new Thread(this::run, "sender");
-    /** Of `System.nanoTime`, once the sender is closing. */
-    private volatile long deadline;
     volatile long recorded, acknowledged, rejected, dropped;
 
     /** Creates a sender. Without access control `apiKey` is null. */
@@ -51,39 +45,35 @@ public final class Sender {
 
     /** Queues a visit that happens now. Blocks while the queue is full. */
     public synchronized void record(String user, String segment) throws InterruptedException {
-        if (isClosing()) {
-            throw new IllegalStateException("the sender is closed");
-        }
         // Without a time of its own, a repeated visit would count from its repetition.
         String visit = "{\"user_id\":%s,\"segment\":%s,\"seen_at\":\"%s\"}";
-        queue.put(visit.formatted(quote(user), quote(segment), Instant.now()));
+        visit = visit.formatted(quote(user), quote(segment), Instant.now());
+        while (queue.size() >= CAPACITY && !isClosing) {
+            wait();
+        }
+        if (isClosing) {
+            throw new IllegalStateException("the sender is closed");
+        }
+        queue.add(visit);
         recorded++;
+        if (queue.size() >= BATCH_SIZE) {
+            notifyAll();
+        }
     }
 
-    /** Sends what is queued, for about the timeout. Returns whether no visit was dropped. */
+    /** Sends what is queued. Returns whether each visit was answered within the timeout. */
     public boolean close(Duration timeout) throws InterruptedException {
-        deadline = System.nanoTime() + timeout.toNanos();
-        closing.countDown();
         synchronized (this) {
-            queue.put(END);
+            isClosing = true;
+            notifyAll();
         }
-        worker.join();
-        return dropped == 0;
+        worker.join(timeout.toMillis());
+        return recorded == acknowledged + rejected;
     }
 
     private void run() {
         try {
-            boolean isOpen = true;
-            while (isOpen) {
-                List<String> batch = new ArrayList<>();
-                String visit = queue.take();
-                long end = System.nanoTime() + LINGER_NANOS;
-                while (visit != null && !visit.equals(END)) {
-                    batch.add(visit);
-                    boolean isFull = batch.size() == BATCH_SIZE;
-                    visit = isFull ? null : queue.poll(end - System.nanoTime(), TimeUnit.NANOSECONDS);
-                }
-                isOpen = !END.equals(visit);
+            for (List<String> batch; (batch = takeBatch()) != null; ) {
                 if (!batch.isEmpty()) {
                     deliver(batch);
                 }
@@ -93,9 +83,21 @@ public final class Sender {
         }
     }
 
+    /** Returns the next batch, which may be empty, or null after the last. */
+    private synchronized List<String> takeBatch() throws InterruptedException {
+        if (!isClosing && queue.size() < BATCH_SIZE) {
+            wait(LINGER_MILLIS);
+        }
+        List<String> batch = new ArrayList<>();
+        while (batch.size() < BATCH_SIZE && !queue.isEmpty()) {
+            batch.add(queue.remove());
+        }
+        notifyAll();
+        return isClosing && batch.isEmpty() ? null : batch;
+    }
+
     private void deliver(List<String> batch) throws InterruptedException {
-        String failure = "the time to close is over";
-        for (long backoff = 100; !isLate(); backoff = Math.min(2 * backoff, 10_000)) {
+        for (long backoff = 100; ; backoff = Math.min(2 * backoff, 10_000)) {
             Answer answer = post(batch);
             long accepted = number(answer.body, "accepted");
             if (Set.of(200, 422).contains(answer.status) && accepted >= 0) {
@@ -104,22 +106,21 @@ public final class Sender {
                 rejected += bad;
                 if (bad > 0) {
                     // The report names each by its line.
-                    log("rejected " + bad + " of " + batch.size() + " visits: " + answer.body);
+                    System.err.println("rejected " + bad + " of " + batch.size() + " visits: " + answer.body);
                 }
                 return;
             }
-            failure = answer.status + ": " + answer.body.strip();
+            String failure = batch.size() + " visits after " + answer.status + ": " + answer.body;
             if (PERMANENT.contains(answer.status)) {
-                break;
+                dropped += batch.size();
+                System.err.println("dropped " + failure);
+                return;
             }
+            System.err.println("repeating " + failure);
             // Full jitter: senders that failed together come back at different times.
             long jitter = ThreadLocalRandom.current().nextLong(backoff);
-            long delay = Math.min(answer.retryAfterSeconds, 60) * 1_000 + jitter;
-            log("repeating " + batch.size() + " visits in " + delay + " ms after " + failure);
-            sleep(delay);
+            Thread.sleep(Math.min(answer.retryAfterSeconds, 60) * 1_000 + jitter);
         }
-        dropped += batch.size();
-        log("dropped " + batch.size() + " visits after " + failure);
     }
 
     /** Posts a batch. The status is 0 if there is no answer. */
@@ -129,38 +130,15 @@ public final class Sender {
         if (apiKey != null) {
             request.header("authorization", "Bearer " + apiKey);
         }
-        request.POST(HttpRequest.BodyPublishers.ofString(String.join("\n", batch)));
+        request.POST(BodyPublishers.ofString(String.join("\n", batch)));
         try {
-            HttpResponse<String> response = client.send(request.build(), BodyHandlers.ofString());
-            String seconds = response.headers().firstValue("retry-after").orElse("0");
-            seconds = seconds.matches("\\d{1,9}") ? seconds : "0";
-            return new Answer(response.statusCode(), response.body(), Long.parseLong(seconds));
+            var response = client.send(request.build(), BodyHandlers.ofString());
+            String seconds = response.headers().firstValue("retry-after").orElse("");
+            long retryAfter = seconds.matches("\\d{1,9}") ? Long.parseLong(seconds) : 0;
+            return new Answer(response.statusCode(), response.body(), retryAfter);
         } catch (IOException error) {
             return new Answer(0, error.toString(), 0);
         }
-    }
-
-    /** Waits for `delay` milliseconds, or until the sender is closed, or until the time to close is over. */
-    private void sleep(long delay) throws InterruptedException {
-        if (isClosing()) {
-            long left = TimeUnit.NANOSECONDS.toMillis(deadline - System.nanoTime());
-            Thread.sleep(Math.max(0, Math.min(delay, left)));
-        } else {
-            closing.await(delay, TimeUnit.MILLISECONDS);
-        }
-    }
-
-    private boolean isClosing() {
-        return closing.getCount() == 0;
-    }
-
-    private boolean isLate() {
-        return isClosing() && System.nanoTime() > deadline;
-    }
-
-    /** Logs to standard error. At a shutdown java.util.logging is reset before the last visits are sent. */
-    private static void log(String message) {
-        System.err.println(message);
     }
 
     /** Returns a number of a report, or -1. Java has no JSON in its standard library. */
@@ -173,13 +151,7 @@ public final class Sender {
     private static String quote(String text) {
         var json = new StringBuilder("\"");
         for (char c : text.toCharArray()) {
-            if (c == '"' || c == '\\') {
-                json.append('\\').append(c);
-            } else if (c < ' ') {
-                json.append("\\u%04x".formatted((int) c));
-            } else {
-                json.append(c);
-            }
+            json.append(c == '"' || c == '\\' || c < ' ' ? "\\u%04x".formatted((int) c) : String.valueOf(c));
         }
         return json.append('"').toString();
     }
