@@ -10,10 +10,10 @@ REDIS_SERVER ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy audit bench bench-scale fuzz-api ci
+.PHONY: help run test e2e soak redis browser bench-tools fmt lint doc check-deploy check-examples audit bench bench-scale fuzz-api ci
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: redis ## Serve on 127.0.0.1:8080 with a private Redis; ARGS='...' are passed on, RELEASE=1 optimizes
 	@exec $(CARGO) run $(if $(RELEASE),--release) --locked -- $(ARGS)
@@ -43,6 +43,10 @@ doc: ## Build the documentation without a warning
 check-deploy: ## Check the alerts and the dashboard under deploy/ with promtool
 	@scripts/check-deploy
 
+check-examples: redis ## Run the clients of examples/ while the service and Redis are killed under them
+	$(CARGO) build --locked
+	@scripts/check-examples
+
 audit: ## Check advisories, licences and sources of all crates with cargo-deny, installed into target/tools if missing
 	@scripts/audit
 
@@ -55,7 +59,7 @@ bench-scale: redis ## Measure how all grows to 30 million pairs; BENCH_ARGS='--p
 fuzz-api: ## Have schemathesis try the API by its document; EXAMPLES=5000 SEED=2 for another run
 	@scripts/fuzz-api
 
-ci: lint doc check-deploy audit test e2e ## What CI runs
+ci: lint doc check-deploy audit test check-examples e2e ## What CI runs
 
 redis:
 	@scripts/ensure-redis

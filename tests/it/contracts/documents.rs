@@ -187,7 +187,8 @@ fn compose_services_all_belong_to_a_profile() {
 #[test]
 fn documents_call_a_repetition_harmless_only_with_seen_at() {
     let openapi = segment_estimator::http::openapi_json();
-    let pages = ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md"].map(read);
+    let pages =
+        ["docs/api.md", "docs/reliability.md", "docs/privacy.md", "docs/importing.md", "docs/sending.md"].map(read);
     for text in pages.iter().chain([&openapi]) {
         // In JSON each string is one line.
         let paragraphs = text.split("\n\n").flat_map(|part| part.split("\n- ")).flat_map(|part| part.split("\\n"));

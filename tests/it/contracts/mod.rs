@@ -6,4 +6,5 @@ mod deploy;
 mod documents;
 mod openapi;
 mod problems;
+mod senders;
 mod supply_chain;

@@ -1,0 +1,158 @@
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpRequest.BodyPublishers;
+import java.net.http.HttpResponse.BodyHandlers;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Queue;
+import java.util.Set;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.regex.Pattern;
+
+/** Sends visits to the segment estimator in batches, and repeats a batch until it is acknowledged. */
+public final class Sender {
+    private static final int BATCH_SIZE = 1_000;
+    private static final int CAPACITY = 10_000;
+    private static final long LINGER_MILLIS = 200;
+    /**
+     * The batch itself is at fault, so a repetition would be refused, too. Any other failure may pass: a fault of the
+     * network, of the service, or of a key or an address that the operator corrects.
+     */
+    private static final Set<Integer> PERMANENT = Set.of(400, 413, 415, 422);
+
+    private record Answer(int status, String body, long retryAfterSeconds) {}
+
+    private final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+    private final URI uri;
+    private final String apiKey;
+    private final Queue<String> queue = new ArrayDeque<>();
+    private boolean isClosing;
+    private final Thread worker = new Thread(this::run, "sender");
+    volatile long recorded, acknowledged, rejected, dropped;
+
+    /** Creates a sender. Without access control `apiKey` is null. */
+    public Sender(String url, String apiKey) {
+        this.uri = URI.create(url.replaceAll("/+$", "") + "/segments/batch");
+        this.apiKey = apiKey;
+        worker.setDaemon(true);
+        worker.start();
+    }
+
+    /** Queues a visit that happens now. Blocks while the queue is full. */
+    public synchronized void record(String user, String segment) throws InterruptedException {
+        // Without a time of its own, a repeated visit would count from its repetition.
+        String visit = "{\"user_id\":%s,\"segment\":%s,\"seen_at\":\"%s\"}";
+        visit = visit.formatted(quote(user), quote(segment), Instant.now());
+        while (queue.size() >= CAPACITY && !isClosing) {
+            wait();
+        }
+        if (isClosing) {
+            throw new IllegalStateException("the sender is closed");
+        }
+        queue.add(visit);
+        recorded++;
+        if (queue.size() >= BATCH_SIZE) {
+            notifyAll();
+        }
+    }
+
+    /** Sends what is queued. Returns whether each visit was answered within the timeout. */
+    public boolean close(Duration timeout) throws InterruptedException {
+        synchronized (this) {
+            isClosing = true;
+            notifyAll();
+        }
+        worker.join(timeout.toMillis());
+        return recorded == acknowledged + rejected;
+    }
+
+    private void run() {
+        try {
+            for (List<String> batch; (batch = takeBatch()) != null; ) {
+                if (!batch.isEmpty()) {
+                    deliver(batch);
+                }
+            }
+        } catch (InterruptedException interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Returns the next batch, which may be empty, or null after the last. */
+    private synchronized List<String> takeBatch() throws InterruptedException {
+        if (!isClosing && queue.size() < BATCH_SIZE) {
+            wait(LINGER_MILLIS);
+        }
+        List<String> batch = new ArrayList<>();
+        while (batch.size() < BATCH_SIZE && !queue.isEmpty()) {
+            batch.add(queue.remove());
+        }
+        notifyAll();
+        return isClosing && batch.isEmpty() ? null : batch;
+    }
+
+    private void deliver(List<String> batch) throws InterruptedException {
+        for (long backoff = 100; ; backoff = Math.min(2 * backoff, 10_000)) {
+            Answer answer = post(batch);
+            long accepted = number(answer.body, "accepted");
+            if (Set.of(200, 422).contains(answer.status) && accepted >= 0) {
+                acknowledged += accepted + number(answer.body, "expired");
+                long bad = number(answer.body, "rejected");
+                rejected += bad;
+                if (bad > 0) {
+                    // The report names each by its line.
+                    System.err.println("rejected " + bad + " of " + batch.size() + " visits: " + answer.body);
+                }
+                return;
+            }
+            String failure = batch.size() + " visits after " + answer.status + ": " + answer.body;
+            if (PERMANENT.contains(answer.status)) {
+                dropped += batch.size();
+                System.err.println("dropped " + failure);
+                return;
+            }
+            System.err.println("repeating " + failure);
+            // Full jitter: senders that failed together come back at different times.
+            long jitter = ThreadLocalRandom.current().nextLong(backoff);
+            Thread.sleep(Math.min(answer.retryAfterSeconds, 60) * 1_000 + jitter);
+        }
+    }
+
+    /** Posts a batch. The status is 0 if there is no answer. */
+    private Answer post(List<String> batch) throws InterruptedException {
+        var request = HttpRequest.newBuilder(uri).timeout(Duration.ofSeconds(10));
+        request.header("content-type", "application/x-ndjson");
+        if (apiKey != null) {
+            request.header("authorization", "Bearer " + apiKey);
+        }
+        request.POST(BodyPublishers.ofString(String.join("\n", batch)));
+        try {
+            var response = client.send(request.build(), BodyHandlers.ofString());
+            String seconds = response.headers().firstValue("retry-after").orElse("");
+            long retryAfter = seconds.matches("\\d{1,9}") ? Long.parseLong(seconds) : 0;
+            return new Answer(response.statusCode(), response.body(), retryAfter);
+        } catch (IOException error) {
+            return new Answer(0, error.toString(), 0);
+        }
+    }
+
+    /** Returns a number of a report, or -1. Java has no JSON in its standard library. */
+    private static long number(String report, String member) {
+        var matcher = Pattern.compile("\"%s\"\\s*:\\s*(\\d+)".formatted(member)).matcher(report);
+        return matcher.find() ? Long.parseLong(matcher.group(1)) : -1;
+    }
+
+    /** Returns `text` as a string of JSON. */
+    private static String quote(String text) {
+        var json = new StringBuilder("\"");
+        for (char c : text.toCharArray()) {
+            json.append(c == '"' || c == '\\' || c < ' ' ? "\\u%04x".formatted((int) c) : String.valueOf(c));
+        }
+        return json.append('"').toString();
+    }
+}
