@@ -6,7 +6,7 @@
 //! |---|---|---|---|---|---|
 //! | `segment:<name>` | sorted set | a user's id | Unix time of the user's last visit in seconds, with milliseconds as the fraction | [`Store::write`], [`Store::write_bulk`], [`Store::copy`] | Redis, when pruning removes the last member; [`Store::delete_keys`] |
 //! | `segments` | sorted set | a segment's name | always 0, which sorts members by name | [`Store::write`], [`Store::adopt`] | name by name: [`Store::drop_unless_occupied`], [`Store::delete_keys`] |
-//! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
+//! | `forgotten` | sorted set | the id of a user deleted during a resharding | always 0; the key has a TTL | [`Store::delete_user`], [`Store::remove_user`] | [`Store::delete_tombstones`], [`Store::delete_keys`]; Redis, after the window of the data set |
 //! | `layout` | string | | | [`Store::layout`] if there is none or its window is too short, [`Store::change_layout`], [`Store::set_window`], [`Store::adopt`] | never; the copy in a partition by [`Store::delete_keys`] |
 //! | `history:<name>` | list of alternating times and counts; a stream beyond [`Store::MAX_LIST_SAMPLES`] samples | in the stream, field `n`: the count | in the stream, the id: Unix time in milliseconds | [`Store::add_samples`] | Redis, 90 days after the last sample |
 //! | `history: <name>`, with a space | string: time and count of the last sample, time of the first, counts of a day and of a week before, or `-`, with `+` and seconds if these samples are later; the window in seconds, with `@` and a time if it was another one before | | | [`Store::update_changes`] | Redis, 90 days after the last sample |
@@ -51,6 +51,7 @@
 mod batch;
 mod changes;
 mod count;
+mod deletion;
 pub mod diagnostics;
 mod error;
 mod history;
@@ -63,6 +64,7 @@ mod own_keys;
 mod partition;
 mod prune;
 mod segment_limit;
+mod tombstones;
 mod users;
 mod write;
 

@@ -2,6 +2,7 @@
 
 mod as_of;
 pub mod audience;
+mod audit;
 pub mod batch;
 mod change;
 pub mod count;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod metrics;
 pub mod overlap;
 pub mod pictures;
+pub mod remove_user;
 pub mod segments;
 pub mod summary;
 pub mod users;

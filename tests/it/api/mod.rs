@@ -26,6 +26,7 @@ mod overlap;
 mod pages;
 mod paths;
 mod pictures;
+mod remove_user;
 mod segment_page;
 mod segments;
 mod users;
