@@ -8,9 +8,10 @@ use ::redis::{Cmd, Value, cmd};
 
 use super::layout::{Attempt, KnownLayout};
 use super::partition::hash;
+use super::tombstones::Tombstone;
 use super::{Error, Partition, Phase, Resharding, Store};
 use crate::domain::{SegmentName, Timestamp, UserId};
-use crate::redis::{self, Request, Slot, parse};
+use crate::redis::{Request, Slot, parse};
 
 /// Removes the member `ARGV[1]` of the segment `KEYS[1]` unless its score is later than `ARGV[2]`.
 pub(super) const REMOVE_UNLESS_LATER: &str = "\
@@ -66,7 +67,7 @@ impl Store {
                     script
                 }
             };
-            let (answers, is_confirmed) = self.write_in([partition], [(partition.slot(), command)], &known).await?;
+            let (answers, is_confirmed) = self.write_in(partition, [command], &known).await?;
             match answers[..] {
                 _ if !is_confirmed => Ok(Attempt::Stale),
                 [Value::Nil] => Err(self.foreign_key(key)),
@@ -90,8 +91,9 @@ impl Store {
         let remove = &remove;
         self.with_layout(|known| async move {
             if let Some(Resharding { to, phase: Phase::Backfill }) = known.layout.resharding() {
-                let partition = to.of(hash(user.as_str()));
-                if let Attempt::Stale = self.add_tombstone(user, partition, retention, &known).await? {
+                let partitions = vec![to.of(hash(user.as_str()))];
+                let tombstone = Tombstone::User(user.clone());
+                if let Attempt::Stale = self.add_tombstones(&tombstone, partitions, retention, &known).await? {
                     return Ok(Attempt::Stale);
                 }
             }
@@ -120,9 +122,9 @@ impl Store {
             let commands = page.segments.iter().map(|segment| {
                 let mut command = cmd("ZREM");
                 command.arg(self.key_names.segment(partition, segment.as_str())).arg(user.as_str());
-                (partition.slot(), command)
+                command
             });
-            let (removals, is_confirmed) = self.write_in([partition], commands, known).await?;
+            let (removals, is_confirmed) = self.write_in(partition, commands, known).await?;
             for (segment, removal) in page.segments.into_iter().zip(removals) {
                 if parse::<Option<u64>>(removal)?.is_some_and(|removed| removed > 0) {
                     removed_from(segment);
@@ -138,27 +140,42 @@ impl Store {
         }
     }
 
-    /// Writes with `commands` to `partitions`, which are on one server, and waits for replicas if required. Returns the
-    /// answers, nil for a key of another type, and whether `known` was in force.
-    pub(super) async fn write_in<const N: usize>(
+    /// Writes with `commands` to `partition`, and waits for replicas if required. Returns the answers, nil for a key of
+    /// another type, and whether `known` was in force.
+    async fn write_in(
         &self,
-        partitions: [Partition; N],
-        commands: impl IntoIterator<Item = (Slot, Cmd)>,
+        partition: Partition,
+        commands: impl IntoIterator<Item = Cmd>,
         known: &KnownLayout,
     ) -> Result<(Vec<Value>, bool), Error> {
+        let commands = commands.into_iter().map(|command| (partition.slot(), command));
+        self.send_writes(self.writes_to(&[partition], commands), known).await
+    }
+
+    /// Returns a request that writes with `commands` to `partitions`, which are on one server, and waits for replicas if
+    /// required.
+    pub(super) fn writes_to(
+        &self,
+        partitions: &[Partition],
+        commands: impl IntoIterator<Item = (Slot, Cmd)>,
+    ) -> Request {
         // The wait for replicas writes to the key of the last command and undoes that. Therefore the last command
         // concerns the index, which always belongs to this service. It removes nothing, because no name is empty.
-        let last = partitions.map(|partition| {
+        let last = partitions.iter().map(|partition| {
             let mut last = cmd("ZREM");
-            last.arg(self.key_names.index(partition)).arg("");
+            last.arg(self.key_names.index(*partition)).arg("");
             (partition.slot(), last)
         });
         let request = Request::write(commands, last, self.acks, self.client.limits().answer);
-        let request =
-            request.and_then_read(self.key_names.layout_reads(partitions)).nil_for(redis::Error::is_wrong_type);
+        request.and_then_read(self.key_names.layout_reads(partitions.iter().copied()))
+    }
+
+    /// Sends a request of [`Self::writes_to`]. Returns the answers, nil for a key of another type and for a script on
+    /// several keys of a migrating slot, and whether `known` was in force.
+    pub(super) async fn send_writes(&self, request: Request, known: &KnownLayout) -> Result<(Vec<Value>, bool), Error> {
         // Counts and probes must not queue behind a wait for replicas. Therefore the request shares the connection of
         // batches.
-        let reply = self.batches.send(request).await?;
+        let reply = self.batches.send(request.nil_for(|error| error.is_wrong_type() || error.is_try_again())).await?;
         reply.replicated.clone()?;
         let [answers, last, layouts] = reply.into_steps();
         last.into_iter().try_for_each(|result| result.map(drop))?;

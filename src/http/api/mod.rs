@@ -7,6 +7,7 @@ pub mod batch;
 mod change;
 pub mod count;
 pub mod counts;
+pub mod delete_segment;
 pub mod health;
 pub mod histogram;
 pub mod histories;
