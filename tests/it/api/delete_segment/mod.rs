@@ -1,6 +1,6 @@
 //! `DELETE /segments/{name}`.
 
-mod million;
+mod large;
 mod resharding;
 
 use std::collections::BTreeSet;

@@ -1,14 +1,16 @@
 //! Deletions of segments during a resharding.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use segment_estimator::domain::Timestamp;
+use rstest::rstest;
+use segment_estimator::domain::{Timestamp, UserId};
 use segment_estimator::estimator::Estimator;
-use segment_estimator::store::{DeletedSegment, Phase, Resharding};
+use segment_estimator::store::{DeletedSegment, Error, Phase, Resharding};
 
 use super::delete;
 use crate::api::backfill::{Backfill, complete_resharding};
-use crate::helpers::{Redis, TestApp, binary, run, segment, visit};
+use crate::helpers::{Redis, RedisCluster, Service, TestApp, binary, run, segment, visit};
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -57,8 +59,8 @@ async fn delete_during_the_backfill_is_kept() {
     assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 4);
     assert_eq!(backfill.estimator.estimate(&segment("news"), now()).await.unwrap(), 1);
     assert_eq!(sets_like(&redis, "forgotten"), [""; 0]);
-    let memberships =
-        backfill.estimator.segments_of(&segment_estimator::domain::UserId::parse("u1").unwrap(), now()).await.unwrap();
+    let user = UserId::parse("u1").unwrap();
+    let memberships = backfill.estimator.segments_of(&user, now()).await.unwrap();
     assert_eq!(memberships[0].last_seen.as_millis(), seen.as_millis() - 60_000);
 }
 
@@ -74,6 +76,71 @@ async fn resharding_settles_visits_that_a_deletion_left_in_one_key_set() {
     }
     complete_resharding(&folder, &redis);
     assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resharding_ignores_a_tombstone_of_a_key_of_another_program() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let backfill = Backfill::begin(&redis, &["u1"], now()).await;
+    redis.call::<()>(&["SET", "segment:theirs", "theirs"]);
+    let failed = backfill.estimator.delete_segment(&segment("theirs"), false, now()).await.unwrap_err();
+    assert_eq!(failed, Error::ForeignKey("segment:theirs".to_owned()));
+    assert_eq!(sets_like(&redis, "forgotten").len(), 8);
+    complete_resharding(&folder, &redis);
+    assert_eq!(redis.call::<String>(&["GET", "segment:theirs"]), "theirs");
+    assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1);
+}
+
+#[rstest]
+#[case::text(&["SET", "theirs"])]
+#[case::scores(&["ZADD", "7", "theirs"])]
+#[tokio::test]
+async fn delete_fails_on_and_keeps_a_foreign_tombstone_key(#[case] command: &[&str]) {
+    let redis = Redis::start();
+    let backfill = Backfill::begin(&redis, &["u1"], now()).await;
+    redis.call::<()>(&[&command[..1], &["{p03}:forgotten"], &command[1..]].concat());
+    let failed = backfill.estimator.delete_segment(&segment("sports"), false, now()).await.unwrap_err();
+    assert_eq!(failed, Error::ForeignKey("{p03}:forgotten".to_owned()));
+    assert_eq!(backfill.estimator.estimate(&segment("sports"), now()).await.unwrap(), 1, "nothing was deleted");
+    assert_eq!(redis.call::<usize>(&["EXISTS", "{p03}:forgotten"]), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_during_reshardings_of_a_cluster_is_kept() {
+    const SEGMENTS: usize = 40;
+    const USERS: usize = 100;
+    let (cluster, folder) = (RedisCluster::start_without_failover(&[]).await, tempfile::tempdir().unwrap());
+    let service = Service::start(folder.path(), &["--redis-cluster", &cluster.urls()]);
+    let visits: Vec<_> = (0..SEGMENTS * USERS)
+        .map(|n| format!(r#"{{"user_id":"u{}","segment":"s{}"}}"#, n % USERS, n / USERS))
+        .collect();
+    service.post_lines(visits.join("\n")).await.error_for_status().unwrap();
+    let is_done = AtomicBool::new(false);
+    let moving = async {
+        for to in ["8", "32"] {
+            let mut command = binary(folder.path());
+            command.args(["repartition", "--to", to, "--redis-cluster", &cluster.urls()]);
+            let output = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        is_done.store(true, Ordering::Relaxed);
+    };
+    let deleting = async {
+        let mut deleted = 0;
+        while !is_done.load(Ordering::Relaxed) && deleted < SEGMENTS {
+            assert_eq!(delete(&service, &format!("s{deleted}")).await, (true, USERS as u64), "s{deleted}");
+            deleted += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        deleted
+    };
+    let ((), deleted) = tokio::join!(moving, deleting);
+    assert!(deleted > 5, "{deleted} segments were deleted during the reshardings");
+    for n in 0..SEGMENTS {
+        let expected = if n < deleted { 0 } else { USERS as u64 };
+        assert_eq!(service.count(&format!("s{n}")).await, expected, "s{n} of {deleted}");
+    }
+    assert!(service.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +192,7 @@ async fn delete_and_record_during_reshardings_are_kept() {
         .map(|n| format!(r#"{{"user_id":"u{}","segment":"s{}"}}"#, n % USERS, n / USERS))
         .collect();
     app.post_lines(visits.join("\n")).await.error_for_status().unwrap();
-    let (is_done, is_done_too) = (AtomicBool::new(false), &AtomicBool::new(false));
+    let is_done = AtomicBool::new(false);
     let moving = async {
         for to in ["8", "2", "16"] {
             let mut command = binary(folder.path());
@@ -147,9 +214,8 @@ async fn delete_and_record_during_reshardings_are_kept() {
             let removal = app.request("DELETE", &format!("/segments/{other}/users/u7")).send().await.unwrap();
             assert_eq!(removal.status(), 204);
             deleted += 1;
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        is_done_too.store(true, Ordering::Relaxed);
         deleted
     };
     // A segment is deleted over and over while it is busy.
